@@ -1,0 +1,252 @@
+"""Fine-tune an EfficientNet: python scripts/finetune.py --backbone b7 --dataset flowers
+
+Writes config.yaml, best.ckpt, last.ckpt, metrics.csv and results.json to runs/<dataset>_<backbone>/<n>/.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from transfer.config import FinetuneConfig, parse_config, save_config
+from transfer.errors import UserError, exit_status
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+    from pytorch_lightning.loggers import Logger
+
+    from datamodules.base import TransferDataModule
+    from transfer.callbacks import EpochLog
+    from transfer.module import TransferModule
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and gives the exit status."""
+    return exit_status(lambda: finetune(*parse_config(sys.argv[1:] if argv is None else argv)))
+
+
+def finetune(config: FinetuneConfig, resume: Path | None) -> None:
+    """One run from its configuration to results.json.
+
+    Args:
+        resume: folder of the run to go on with; None starts a new one.
+
+    Raises:
+        UserError: what the user gave cannot work.
+        RunInterrupted: stopped by a signal, after last.ckpt was written.
+    """
+    # Imported here so that --help and a mistyped flag need not wait for them.
+    import pytorch_lightning as pl
+    import torch
+
+    from datamodules import build_datamodule, get_dataset
+    from transfer.backbones import get_backbone
+    from transfer.callbacks import EpochLog
+    from transfer.checkpoints import strict_load, weights_sha256
+    from transfer.classifier import build_classifier
+    from transfer.heads import get_head
+    from transfer.losses import balanced_class_weights
+    from transfer.metrics import main_metric
+    from transfer.module import TransferModule
+    from transfer.report import environment, peak_memory_bytes, print_results, write_json
+    from transfer.runs import (
+        BEST,
+        CONFIG,
+        LAST,
+        METRICS,
+        RESULTS,
+        check_disk_space,
+        create_run_dir,
+        is_main_process,
+        read_classifier_state,
+    )
+    from transfer.weights import default_preprocessing, select_weights
+
+    started = time.perf_counter()
+    variant = get_backbone(config.backbone)
+    sheet = get_dataset(config.dataset)
+    get_head(config.head)
+    row = select_weights(variant.name, config.pretrained)
+    if resume is not None and (resume / RESULTS).exists():
+        raise UserError(f"{resume} is a finished run (it has {RESULTS}); there is nothing to resume")
+
+    torch.set_float32_matmul_precision("high")
+    pl.seed_everything(config.seed, verbose=False)
+    preprocessing = row.preprocessing if row else default_preprocessing(variant.resolution)
+    image_size = config.image_size or sheet.default_image_size or preprocessing.image_size
+    preprocessing = replace(preprocessing, image_size=image_size)
+    data = build_datamodule(config.dataset, **config.data_options(), **asdict(preprocessing))
+    data.setup()
+
+    classifier = build_classifier(config.backbone, data.num_classes, **config.network_options())
+    classifier.to(memory_format=torch.channels_last)
+    balanced = config.loss.class_weights == "balanced"
+    module = TransferModule(
+        classifier,
+        multilabel=config.data.multilabel,
+        loss=config.loss.name,
+        label_smoothing=config.loss.label_smoothing,
+        class_weights=balanced_class_weights(data.class_counts["train"]) if balanced else None,
+        mixup_alpha=config.loss.mixup_alpha,
+        cutmix_alpha=config.loss.cutmix_alpha,
+        optimizer=config.optim.name,
+        lr=config.optim.lr,
+        momentum=config.optim.momentum,
+        weight_decay=config.optim.weight_decay,
+        backbone_lr_factor=config.optim.backbone_lr_factor,
+        layer_decay=config.optim.layer_decay,
+        schedule=config.optim.schedule,
+        warmup_epochs=config.optim.warmup_epochs,
+    )
+
+    run_dir = resume or create_run_dir(config)
+    check_disk_space(run_dir, sum(p.numel() for p in classifier.parameters()))
+    if resume is None and is_main_process():
+        save_config(config, run_dir / CONFIG)
+    loggers = build_loggers(config, run_dir, data.fingerprint)
+    log = EpochLog(run_dir / METRICS)
+    trainer = build_trainer(config, loggers, build_callbacks(config, run_dir, log))
+    if config.compile:
+        classifier.compile()
+    if config.find_lr and resume is None:
+        find_lr(config, module, data)
+    last = run_dir / LAST
+    trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
+
+    strict_load(classifier, read_classifier_state(run_dir / BEST, variant), source=str(run_dir / BEST))
+    metrics = {"val": log.best_metrics(main_metric(config.data.multilabel))}
+    if "test" in data.split_sizes:
+        tester = build_trainer(config, loggers, callbacks=[])
+        logged = tester.test(module, data, verbose=False)[0]
+        metrics["test"] = {name.removeprefix("test/"): value for name, value in logged.items()}
+    if not trainer.is_global_zero:
+        return
+    write_json(
+        run_dir / RESULTS,
+        {
+            "command": sys.argv,
+            "dataset": config.dataset,
+            "backbone": variant.name,
+            "metrics": metrics,
+            "per_class_accuracy": dict(zip(data.class_names, module.per_class_accuracy(), strict=True))
+            if "test" in metrics
+            else None,
+            "seed": config.seed,
+            "lr": module.lr,
+            "weights": None if row is None else {"name": row.name, "sha256": weights_sha256(row, config.weights)},
+            "num_parameters": sum(p.numel() for p in classifier.parameters()),
+            "image_size": image_size,
+            "splits": {
+                name: {"size": size, "fingerprint": data.fingerprint[name], "class_counts": data.class_counts[name]}
+                for name, size in data.split_sizes.items()
+            },
+            "skipped_images": [asdict(image) for image in data.skipped],
+            "train_seconds": round(log.seconds, 2),
+            "wall_seconds": round(time.perf_counter() - started, 2),
+            "images_per_second": round(log.images_per_second, 1),
+            "peak_memory_bytes": peak_memory_bytes(),
+            "resumed": resume is not None,
+            "config": config.to_dict(),
+            **environment(),
+        },
+    )
+    print_results(config.dataset, variant.name, metrics)
+    print(f"training {log.seconds:.0f} s, {log.images_per_second:.0f} images/s; results in {run_dir / RESULTS}")
+
+
+def build_callbacks(config: FinetuneConfig, run_dir: Path, log: EpochLog) -> list[pl.Callback]:
+    """What a run does besides its steps, in the order in which it happens."""
+    from pytorch_lightning.callbacks import EarlyStopping, RichProgressBar
+
+    from transfer.batch_norm import BatchNormCheck, BatchNormPolicy
+    from transfer.callbacks import EMA, BestCheckpoint, FreezeBackbone, GracefulStop, parse_freeze
+    from transfer.metrics import main_metric
+    from transfer.runs import LAST
+
+    monitor = f"val/{main_metric(config.data.multilabel)}"
+    callbacks: list[pl.Callback] = []
+    frozen_epochs = parse_freeze(config.freeze)
+    if frozen_epochs != 0:
+        callbacks.append(FreezeBackbone(frozen_epochs))
+    if config.ema_half_life is not None:
+        callbacks.append(EMA(config.ema_half_life))
+    callbacks += [BatchNormPolicy(config.bn), BatchNormCheck(), log]
+    if config.early_stopping is not None:
+        callbacks.append(EarlyStopping(monitor, mode="max", patience=config.early_stopping))
+    if shows_progress(config):
+        callbacks.append(RichProgressBar())
+    return [*callbacks, GracefulStop(run_dir / LAST), BestCheckpoint(run_dir, monitor)]
+
+
+def build_trainer(config: FinetuneConfig, loggers: list[Logger], callbacks: list[pl.Callback]) -> pl.Trainer:
+    """Lightning's Trainer with the fields of the configuration; `auto` precision and strategy are resolved here."""
+    import pytorch_lightning as pl
+    import torch
+
+    options = asdict(config.trainer)
+    if options["precision"] == "auto":
+        bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+        options["precision"] = "bf16-mixed" if bf16 and options["accelerator"] in ("auto", "gpu", "cuda") else "32-true"
+    if config.freeze.startswith("until-epoch") and options["strategy"] in ("auto", "ddp") and uses_processes(config):
+        # While it is frozen, the backbone's parameters take no part in the backward pass.
+        options["strategy"] = "ddp_find_unused_parameters_true"
+    options["enable_progress_bar"] = shows_progress(config) and bool(callbacks)
+    return pl.Trainer(
+        **options, logger=loggers, callbacks=callbacks, enable_checkpointing=bool(callbacks), use_distributed_sampler=False
+    )
+
+
+def uses_processes(config: FinetuneConfig) -> bool:
+    """Whether the run is, or may become, one of several processes."""
+    return config.trainer.devices not in (1, "1") or config.trainer.num_nodes > 1
+
+
+def shows_progress(config: FinetuneConfig) -> bool:
+    """Whether to draw a progress bar: as asked, else on a terminal only."""
+    asked = config.trainer.enable_progress_bar
+    return sys.stdout.isatty() if asked is None else asked
+
+
+def build_loggers(config: FinetuneConfig, run_dir: Path, fingerprint: dict[str, str]) -> list[Logger]:
+    """The logger that was asked for on top of metrics.csv.
+
+    Raises:
+        UserError: its package is not installed.
+    """
+    try:
+        if config.logger == "tensorboard":
+            from pytorch_lightning.loggers import TensorBoardLogger
+
+            return [TensorBoardLogger(run_dir, name="", version="tensorboard")]
+        if config.logger == "wandb":
+            from pytorch_lightning.loggers import WandbLogger
+
+            project = os.environ.get("WANDB_PROJECT", "efficientnet-transfer")
+            settings = {**config.to_dict(), "fingerprint": fingerprint, "run_dir": str(run_dir)}
+            return [WandbLogger(save_dir=run_dir, project=project, config=settings)]
+    except ImportError:
+        raise UserError(
+            f"--logger {config.logger}: the package is missing; run: pip install 'efficientnet-transfer[{config.logger}]'"
+        ) from None
+    return []
+
+
+def find_lr(config: FinetuneConfig, module: TransferModule, data: TransferDataModule) -> None:
+    """Sets `module.lr` to what Lightning's finder suggests (Smith 2017): where the loss falls fastest."""
+    from pytorch_lightning.tuner.tuning import Tuner
+
+    finder = Tuner(build_trainer(config, [], callbacks=[])).lr_find(module, datamodule=data)
+    suggestion = finder.suggestion() if finder else None
+    if suggestion is None:
+        raise UserError("--find_lr: the loss never fell; choose --optim.lr yourself")
+    module.lr = suggestion
+    print(f"learning-rate finder: {suggestion:.3g} (--optim.lr {config.optim.lr:g} is not used)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""All backbones by name. A family is a file with a table of rows and a class; this merges the tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from transfer.backbones.efficientnet import VARIANTS, EfficientNet, Variant
+from transfer.checkpoints import fetch_weights, identify_file, read_state_dict, strict_load
+from transfer.errors import UserError, unknown_name
+from transfer.keymaps import to_own_keys
+from transfer.layers import LayerSettings
+from transfer.weights import WeightsRow, select_weights
+
+
+def list_backbones() -> list[str]:
+    """Short names of all variants, in the tables' order."""
+    return list(VARIANTS)
+
+
+def get_backbone(name: str) -> Variant:
+    """The variant's row. Long names (`efficientnet_b0`, `efficientnet-b0`) are accepted.
+
+    Raises:
+        UserError: no such backbone.
+    """
+    short = name.lower().replace("-", "_").removeprefix("tf_").removeprefix("efficientnet_")
+    if short not in VARIANTS:
+        raise unknown_name("backbone", name, list_backbones())
+    return VARIANTS[short]
+
+
+def build_backbone(
+    name: str,
+    *,
+    pretrained: bool | str = False,
+    weights: str | Path | None = None,
+    load_weights: bool = True,
+    in_channels: int = 3,
+    stochastic_depth_prob: float = 0.2,
+    grad_checkpointing: bool = False,
+) -> EfficientNet:
+    """A network without classifier, (N, in_channels, H, W) -> (N, num_features, ceil(H / 32), ceil(W / 32)).
+
+    It has `num_features`, and `forward_stages` with `stage_channels` and `stage_strides`. Works under `torch.compile`,
+    `torch.export`, channels_last, bf16 autocast and DDP.
+
+    Args:
+        name: `b0` ... `b8`, `l2`, `lite0` ... `lite4`, or the long name.
+        pretrained: False: random. True: the default weights (see `transfer.weights.select_weights`). `paper`, or a row's
+            name: that row. The row sets padding, BatchNorm constants and activation.
+        weights: a local file to read in place of the row's own source.
+        load_weights: False builds what `pretrained` describes but leaves the tensors random, for a checkpoint of the
+            whole classifier to fill: nothing is read or downloaded.
+        in_channels: of the images. With pretrained weights and another number than 3, the stem's kernels are repeated
+            over the channels (R, G, B, R, ...) and scaled by 3 / in_channels; for 1 channel they are summed, which
+            equals feeding the grey image three times.
+        stochastic_depth_prob: probability of dropping the last residual branch (linearly less before it).
+        grad_checkpointing: less memory for more time while training.
+
+    Raises:
+        UserError: unknown names, no network, or a file that does not fit.
+    """
+    variant = get_backbone(name)
+    row = select_weights(variant.name, pretrained)
+    backbone = EfficientNet(
+        variant,
+        row.settings if row else LayerSettings(activation=variant.activation),
+        in_channels=in_channels,
+        stochastic_depth_prob=stochastic_depth_prob,
+        grad_checkpointing=grad_checkpointing,
+    )
+    if row is None:
+        if weights is not None:
+            raise UserError(
+                f"weights={str(weights)!r} with pretrained=False: name what the file was trained like"
+            )
+    elif load_weights:
+        state = read_weights(row, weights, row_was_named=pretrained is not True)
+        prefix = "backbone."
+        tensors = {key.removeprefix(prefix): t for key, t in state.items() if not key.startswith("head.")}
+        if in_channels != 3:
+            tensors["stem.conv.weight"] = adapt_stem(tensors["stem.conv.weight"], in_channels)
+        strict_load(backbone, tensors, source=str(weights or row.name))
+    return backbone
+
+
+def read_weights(row: WeightsRow, weights: str | Path | None, row_was_named: bool) -> dict[str, Tensor]:
+    """Tensors of a row under the names of `Classifier`, from its own source or from the file `weights`.
+
+    Raises:
+        UserError: no network, or the file is not what the row says.
+    """
+    path = fetch_weights(row) if weights is None else identify_file(Path(weights), row, row_was_named)
+    return to_own_keys(read_state_dict(path), VARIANTS[row.backbone])
+
+
+def adapt_stem(weight: Tensor, in_channels: int) -> Tensor:
+    """Stem kernels (out, 3, k, k) for another number of input channels: repeated, and scaled by 3 / in_channels."""
+    index = torch.arange(in_channels) % 3
+    return weight.sum(1, keepdim=True) if in_channels == 1 else weight[:, index] * (3.0 / in_channels)

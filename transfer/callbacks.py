@@ -1,0 +1,250 @@
+"""Callbacks of a run: freezing, weight averaging, checkpoints, interruption, the log of epochs."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
+from torch import Tensor
+
+from transfer.errors import RunInterrupted, UserError
+from transfer.module import TransferModule
+
+
+def parse_freeze(freeze: str) -> int | None:
+    """Number of epochs for which the backbone is frozen: 0 for `none`, None (all) for `backbone`, N for `until-epoch N`.
+
+    Raises:
+        UserError: anything else.
+    """
+    if freeze == "none":
+        return 0
+    if freeze == "backbone":
+        return None
+    match = re.fullmatch(r"until-epoch[ =-]?(\d+)", freeze)
+    if match is None:
+        raise UserError(f"freeze={freeze!r} (allowed: none, backbone, 'until-epoch N')")
+    return int(match[1])
+
+
+class FreezeBackbone(pl.Callback):
+    """Trains the head alone for a while: no gradient for the backbone, its BatchNorm in eval mode.
+
+    Whether it is frozen follows from the epoch, so a resumed run goes on as the uninterrupted one. The optimizer holds
+    all parameters from the start.
+
+    Args:
+        num_epochs: after which the backbone is set free; None is never.
+    """
+
+    def __init__(self, num_epochs: int | None) -> None:
+        self.num_epochs = num_epochs
+        self.frozen = False
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        # A backbone that never learns is frozen before DDP looks for parameters to synchronise; one that will learn
+        # later must be seen by it.
+        if stage == "fit" and self.num_epochs is None:
+            self._backbone(pl_module).requires_grad_(False)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        backbone = self._backbone(pl_module)
+        freeze = self.num_epochs is None or trainer.current_epoch < self.num_epochs
+        if freeze:
+            backbone.requires_grad_(False)
+            backbone.eval()
+        elif self.frozen or not any(p.requires_grad for p in backbone.parameters()):
+            backbone.requires_grad_(True)
+            backbone.train()
+        self.frozen = freeze
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"frozen": self.frozen, "num_epochs": self.num_epochs}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.frozen = state_dict["frozen"]
+        if state_dict["num_epochs"] != self.num_epochs:
+            raise UserError(
+                f"freeze: the checkpoint's run froze for {state_dict['num_epochs']} epochs, this one for {self.num_epochs}"
+            )
+
+    @staticmethod
+    def _backbone(pl_module: pl.LightningModule) -> torch.nn.Module:
+        assert isinstance(pl_module, TransferModule)
+        return pl_module.classifier.backbone
+
+
+class EMA(WeightAveraging):
+    """Validates, tests and saves an exponential moving average of weights and BatchNorm statistics.
+
+    The decay follows from the length of the run; a fixed 0.9999 is still the initial network when a short run ends. It
+    ramps up as TensorFlow's does, min(decay, (1 + n) / (10 + n)) at update n.
+
+    Args:
+        half_life: of a weight's share in the average, as a fraction of the run, in (0, 1).
+
+    Raises:
+        UserError: half_life out of range.
+    """
+
+    def __init__(self, half_life: float) -> None:
+        if not 0.0 < half_life < 1.0:
+            raise UserError(
+                f"ema_half_life={half_life}: allowed is 0 < ema_half_life < 1, a fraction of the run"
+            )
+        super().__init__(use_buffers=True, avg_fn=self._average)
+        self.half_life = half_life
+        self.decay = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.decay = 0.5 ** (1.0 / (self.half_life * int(trainer.estimated_stepping_batches)))
+
+    def _average(self, average: Tensor, current: Tensor, num_averaged: Tensor | int) -> Tensor:
+        if not average.is_floating_point():
+            return current
+        n = int(num_averaged)
+        return average.lerp(current.to(average.dtype), 1.0 - min(self.decay, (1 + n) / (10 + n)))
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps `best.ckpt` (highest `monitor` on val; a tie goes to the later epoch) and `last.ckpt` in one folder."""
+
+    def __init__(self, folder: Path, monitor: str) -> None:
+        super().__init__(
+            dirpath=folder,
+            filename="best",
+            monitor=monitor,
+            mode="max",
+            save_last=True,
+            auto_insert_metric_name=False,
+            enable_version_counter=False,
+            save_on_train_epoch_end=False,
+        )
+
+    def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
+        is_tie = (
+            current is not None
+            and self.best_model_score is not None
+            and bool(current == self.best_model_score)
+        )
+        return is_tie or super().check_monitor_top_k(trainer, current)
+
+
+class GracefulStop(pl.Callback):
+    """On Ctrl-C or SIGTERM: finishes the optimizer step, writes the checkpoint, raises `RunInterrupted`.
+
+    A second Ctrl-C stops at once.
+    """
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.checkpoint = checkpoint
+        self.received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {n: signal.signal(n, self._receive) for n in (signal.SIGINT, signal.SIGTERM)}
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            raise KeyboardInterrupt
+        self.received = number
+        print("\nstopping after this step and writing last.ckpt; Ctrl-C again stops at once", flush=True)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        stepped = trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        # Ranks must agree, which costs a synchronisation: not at every step.
+        if stepped and (trainer.world_size == 1 or batch_idx % 20 == 19 or trainer.is_last_batch):
+            self._stop(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._stop(trainer)
+
+    def _stop(self, trainer: pl.Trainer) -> None:
+        if trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
+            trainer.save_checkpoint(self.checkpoint)
+            raise RunInterrupted(self.received or signal.SIGTERM)
+
+
+class EpochLog(pl.Callback):
+    """One row of `metrics.csv` and one line on the terminal for each validation; measures the training speed.
+
+    Attributes:
+        images_per_second: training images through this process, over the run so far, validation not counted.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.num_images = 0
+        self.seconds = 0.0
+        self._started: float | None = None
+        self._rows: list[dict[str, Any]] = []
+
+    @property
+    def images_per_second(self) -> float:
+        return self.num_images / self.seconds if self.seconds else math.nan
+
+    def best_metrics(self, name: str) -> dict[str, float]:
+        """The val metrics of the row that `best.ckpt` was written at: the highest `name`, the last of equals."""
+        best = max(reversed(self._rows), key=lambda row: float(row[f"val/{name}"]))
+        return {k.removeprefix("val/"): float(v) for k, v in best.items() if k.startswith("val/")}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.path.exists():  # a resumed run: rows of steps that are about to be taken again go
+            with open(self.path, newline="") as file:
+                self._rows = [row for row in csv.DictReader(file) if int(row["step"]) <= trainer.global_step]
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.num_images += len(batch[0])
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._started is not None:
+            self.seconds += time.perf_counter() - self._started
+            self._started = None
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, TransferModule)
+        values = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        row = {
+            "epoch": trainer.current_epoch + 1,
+            "step": trainer.global_step,
+            "lr": trainer.optimizers[0].param_groups[-1]["lr"],
+            "train/loss": pl_module.train_loss.compute().item(),
+            **values,
+            "images_per_second": round(self.images_per_second, 1),
+        }
+        self._rows.append(row)
+        with open(self.path, "w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(row), extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(self._rows)
+        figures = "  ".join(f"{name.removeprefix('val/')} {value:.4f}" for name, value in values.items())
+        print(
+            f"epoch {row['epoch']}/{trainer.max_epochs}  train loss {row['train/loss']:.4f}  val: {figures}"
+            f"  ({self.images_per_second:.0f} images/s)",
+            flush=True,
+        )

@@ -1,0 +1,389 @@
+"""The schema of a run: typed dataclasses that become the command line, the recipes and `config.yaml`.
+
+Command line over `--config` over the defaults written here. Imports neither torch nor Lightning, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import jsonargparse
+import yaml
+
+from transfer.errors import UserError, nearest
+
+Augment = Literal["none", "basic", "randaugment", "trivialaugment", "cutout"]
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    """Data"""
+
+    batch_size: int = 64
+    """images per process and step"""
+    num_workers: int | None = None
+    """loader processes per training process; unset: usable cores - 1, at most 8"""
+    val_fraction: float = 0.1
+    """share cut from train (and for test, where no split is given) of your own data, 0 to below 0.5; stratified, by seed"""
+    multilabel: bool = False
+    """several labels per image (needs --loss.name bce)"""
+    image_column: str | None = None
+    """of a table: the images or their paths; unset: the dataset's own"""
+    label_column: str | None = None
+    """of a table: the labels; unset: the dataset's own"""
+    split_column: str | None = None
+    """of a table: train, val or test per row"""
+    label_separator: str = "|"
+    """between several labels in one cell"""
+
+
+@dataclass(kw_only=True)
+class LossConfig:
+    """Loss and mixing"""
+
+    name: Literal["cross_entropy", "bce"] = "cross_entropy"
+    """bce asks one yes-or-no question per class"""
+    label_smoothing: float = 0.1
+    """share of the target spread over all classes, 0 to below 1"""
+    class_weights: Literal["none", "balanced"] = "none"
+    """balanced gives every class the same say, from the counts of the train split"""
+    mixup_alpha: float = 0.0
+    """of Beta(alpha, alpha), 0 is off; typical 0.2"""
+    cutmix_alpha: float = 0.0
+    """of Beta(alpha, alpha), 0 is off; typical 1.0"""
+
+
+@dataclass(kw_only=True)
+class OptimConfig:
+    """Optimizer and schedule"""
+
+    name: Literal["sgd", "adamw", "rmsprop"] = "sgd"
+    """sgd with Nesterov momentum, adamw, or TensorFlow's rmsprop (the paper's)"""
+    lr: float = 0.02
+    """peak learning rate of the head, for the whole batch of all processes and accumulated steps"""
+    momentum: float = 0.9
+    """of sgd and rmsprop, 0 to below 1"""
+    weight_decay: float = 1e-5
+    """of weights; norms and biases get none"""
+    backbone_lr_factor: float = 1.0
+    """learning rate of the backbone relative to the head's"""
+    layer_decay: float = 1.0
+    """learning rate of each stage relative to the next one's, above 0 to 1"""
+    schedule: Literal["cosine", "exponential", "constant"] = "cosine"
+    """cosine to zero; exponential is the paper's x0.97 every 2.4 epochs"""
+    warmup_epochs: float = 0.5
+    """linear warm-up, in epochs"""
+
+
+# Left out of Lightning's own: logger, callbacks, enable_checkpointing and default_root_dir (a run writes its own files),
+# plugins and model_registry (objects, not values), fast_dev_run and barebones (they turn the results off),
+# use_distributed_sampler and reload_dataloaders_every_n_epochs (the datamodule shards and resumes by itself),
+# limit_predict_batches and enable_autolog_hparams (play no role).
+@dataclass(kw_only=True)
+class TrainerConfig:
+    """PyTorch Lightning's Trainer"""
+
+    max_epochs: int = 10
+    """passes over the training images; -1 with max_steps"""
+    accelerator: str = "auto"
+    """auto, cpu, gpu, mps, tpu"""
+    devices: int | str | list[int] = "auto"
+    """number, list of indices, or auto"""
+    num_nodes: int = 1
+    """machines"""
+    strategy: str = "auto"
+    """auto, ddp, fsdp, deepspeed, ..."""
+    precision: str = "auto"
+    """auto (bf16-mixed where the GPU computes it, else 32-true), 32-true, bf16-mixed, 16-mixed, ..."""
+    max_steps: int = -1
+    """optimizer steps; -1 is no limit"""
+    min_epochs: int | None = None
+    """before early stopping may act"""
+    min_steps: int | None = None
+    """before early stopping may act"""
+    max_time: str | None = None
+    """DD:HH:MM:SS after which training ends"""
+    limit_train_batches: int | float | None = None
+    """batches per epoch: a number, or a share as 0.1"""
+    limit_val_batches: int | float | None = None
+    """validation batches: a number, or a share"""
+    limit_test_batches: int | float | None = None
+    """test batches: a number, or a share"""
+    overfit_batches: int | float = 0.0
+    """train and validate on the same few batches: a number, or a share"""
+    val_check_interval: int | float | None = None
+    """validate every so many batches, or after this share of an epoch"""
+    check_val_every_n_epoch: int | None = 1
+    """validate every so many epochs"""
+    num_sanity_val_steps: int = 0
+    """validation batches before training starts"""
+    log_every_n_steps: int = 10
+    """steps between updates of the progress bar's loss"""
+    accumulate_grad_batches: int = 1
+    """batches per optimizer step"""
+    gradient_clip_val: float | None = None
+    """largest norm (or value) of the gradient"""
+    gradient_clip_algorithm: Literal["norm", "value"] | None = None
+    """what gradient_clip_val limits; unset: norm"""
+    deterministic: bool | Literal["warn"] | None = None
+    """only deterministic GPU kernels (slower); on CPU a seed always gives the same run"""
+    benchmark: bool | None = None
+    """let cuDNN choose its kernels by timing them"""
+    sync_batchnorm: bool = False
+    """BatchNorm over the batches of all processes"""
+    inference_mode: bool = True
+    """torch.inference_mode in validation and test"""
+    profiler: str | None = None
+    """simple, advanced, pytorch"""
+    detect_anomaly: bool = False
+    """trace where a NaN gradient comes from (slow)"""
+    enable_progress_bar: bool | None = None
+    """unset: on a terminal only"""
+    enable_model_summary: bool = False
+    """print Lightning's table of layers"""
+
+
+@dataclass(kw_only=True)
+class FinetuneConfig:
+    """Run"""
+
+    backbone: str = "lite0"
+    """b0 ... b8, l2, lite0 ... lite4"""
+    dataset: str = "digits"
+    """digits, folder, cifar10, cifar100, birdsnap, cars, flowers, aircraft, pets, food101"""
+    data_root: str | None = None
+    """local mirror in hub layout (DIR/uoft-cs/cifar10/...), used before any network; for folder: your images or table"""
+    pretrained: bool | str = True
+    """true: the default weights; false: random; paper: those closest to the paper's transfer table; or a row's name"""
+    weights: str | None = None
+    """file to read in place of the weights' own source"""
+    image_size: int | None = None
+    """side of the square input, in pixels; unset: the dataset's, else the weights'"""
+    augment: Augment = "basic"
+    """none: as in evaluation; basic: random resized crop and flip; the others add to basic"""
+    on_bad_image: Literal["error", "skip"] = "error"
+    """what an unreadable image does: stop with all their names, or be left out and counted"""
+    head: str = "linear"
+    """linear, mlp, cosine, or the import path of your own (called with num_features, num_classes, dropout)"""
+    dropout: float | None = None
+    """before the last layer, 0 to below 1; unset: the backbone's published rate"""
+    stochastic_depth_prob: float = 0.2
+    """probability of dropping the last residual branch, 0 to below 1"""
+    grad_checkpointing: bool = False
+    """less memory for more time"""
+    bn: Literal["adapt", "frozen", "recompute", "train"] = "adapt"
+    """BatchNorm statistics: follow at the run's pace; stay; are re-estimated before validation; the weights' own pace"""
+    freeze: str = "none"
+    """none, backbone (only the head learns), or 'until-epoch N'"""
+    ema_half_life: float | None = None
+    """average the weights with this half-life, as a fraction of the run (typical 0.05); unset: off"""
+    early_stopping: int | None = None
+    """stop after so many validations without a better result; unset: off"""
+    find_lr: bool = False
+    """run Lightning's learning-rate finder first and use what it suggests"""
+    compile: bool = False
+    """torch.compile the network"""
+    logger: Literal["csv", "tensorboard", "wandb"] = "csv"
+    """metrics.csv is always written; tensorboard and wandb come on top (wandb works offline: WANDB_MODE=offline)"""
+    seed: int = 0
+    """of splits, order, augmentation, initialisation"""
+    out_dir: str | None = None
+    """folder of the run, new or empty; unset: runs/<dataset>_<backbone>/<n>"""
+    data: DataConfig = field(default_factory=DataConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested dictionary of plain types, the content of `config.yaml`."""
+        return dataclasses.asdict(self)
+
+    def data_options(self) -> dict[str, Any]:
+        """Arguments of `datamodules.build_datamodule`, without the preprocessing, which the weights decide."""
+        return {
+            "data_root": self.data_root,
+            "augment": self.augment,
+            "on_bad_image": self.on_bad_image,
+            "seed": self.seed,
+            **dataclasses.asdict(self.data),
+        }
+
+    def network_options(self) -> dict[str, Any]:
+        """Arguments of `transfer.build_classifier` besides backbone and classes."""
+        return {
+            "pretrained": self.pretrained,
+            "weights": self.weights,
+            "head": self.head,
+            "dropout": self.dropout,
+            "stochastic_depth_prob": self.stochastic_depth_prob,
+            "grad_checkpointing": self.grad_checkpointing,
+        }
+
+    def problems(self) -> list[str]:
+        """Everything that is out of range or does not fit together, each with the flag as the user types it."""
+        return [*self._range_problems(), *self._combination_problems()]
+
+    def _range_problems(self) -> Iterator[str]:
+        data, loss, optim = self.data, self.loss, self.optim
+        for flag, value, allowed, ok in (
+            ("--image_size", self.image_size, "at least 32", lambda v: v >= 32),
+            ("--dropout", self.dropout, "0 to below 1", _is_share),
+            ("--stochastic_depth_prob", self.stochastic_depth_prob, "0 to below 1", _is_share),
+            ("--ema_half_life", self.ema_half_life, "above 0, below 1", lambda v: 0 < v < 1),
+            ("--early_stopping", self.early_stopping, "at least 1", lambda v: v >= 1),
+            ("--data.batch_size", data.batch_size, "at least 1", lambda v: v >= 1),
+            ("--data.num_workers", data.num_workers, "at least 0", lambda v: v >= 0),
+            ("--data.val_fraction", data.val_fraction, "above 0, below 0.5", lambda v: 0 < v < 0.5),
+            ("--loss.label_smoothing", loss.label_smoothing, "0 to below 1", _is_share),
+            ("--loss.mixup_alpha", loss.mixup_alpha, "at least 0", _is_not_negative),
+            ("--loss.cutmix_alpha", loss.cutmix_alpha, "at least 0", _is_not_negative),
+            ("--optim.lr", optim.lr, "above 0", lambda v: v > 0),
+            ("--optim.momentum", optim.momentum, "0 to below 1", _is_share),
+            ("--optim.weight_decay", optim.weight_decay, "at least 0", _is_not_negative),
+            ("--optim.backbone_lr_factor", optim.backbone_lr_factor, "at least 0", _is_not_negative),
+            ("--optim.layer_decay", optim.layer_decay, "above 0, at most 1", lambda v: 0 < v <= 1),
+            ("--optim.warmup_epochs", optim.warmup_epochs, "at least 0", _is_not_negative),
+        ):
+            if value is not None and not ok(value):
+                yield f"{flag} {value} (allowed: {allowed})"
+
+    def _combination_problems(self) -> Iterator[str]:
+        trainer = self.trainer
+        if trainer.max_epochs < 1 and not (trainer.max_epochs == -1 and trainer.max_steps > 0):
+            yield f"--trainer.max_epochs {trainer.max_epochs} (allowed: at least 1, or -1 together with --trainer.max_steps)"
+        if trainer.limit_val_batches == 0:
+            yield "--trainer.limit_val_batches 0: validation chooses the best checkpoint (use 1 or more)"
+        if self.pretrained is False and self.weights is not None:
+            yield f"--weights {self.weights} with --pretrained false: name what the file was trained like"
+        if self.data.multilabel and self.loss.name != "bce":
+            yield f"--data.multilabel true with --loss.name {self.loss.name}: several labels need --loss.name bce"
+        if self.dataset == "folder" and self.data_root is None:
+            yield "--dataset folder needs --data_root: class folders, a CSV or parquet file, or a save_to_disk folder"
+        match = re.fullmatch(r"none|backbone|until-epoch[ =-]?(\d+)", self.freeze)
+        if match is None:
+            yield f"--freeze {self.freeze!r} (allowed: none, backbone, 'until-epoch N')"
+        elif match[1] and 0 < trainer.max_epochs <= int(match[1]):
+            yield (
+                f"--freeze {self.freeze!r} with --trainer.max_epochs {trainer.max_epochs}: the backbone would never learn;"
+                " say --freeze backbone"
+            )
+        if 0 < trainer.max_epochs <= self.optim.warmup_epochs:
+            yield f"--optim.warmup_epochs {self.optim.warmup_epochs} of {trainer.max_epochs} epochs: the run ends in warm-up"
+
+
+def _is_share(value: float) -> bool:
+    return 0 <= value < 1
+
+
+def _is_not_negative(value: float) -> bool:
+    return value >= 0
+
+
+def build_parser() -> jsonargparse.ArgumentParser:
+    """The command line of `scripts/finetune.py`."""
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = jsonargparse.ArgumentParser(
+        prog="finetune.py",
+        usage="%(prog)s [--config RECIPE.yaml] [--backbone NAME] [--dataset NAME] [--optim.lr 0.01] ...",
+        description="Fine-tune an EfficientNet. The command line goes over --config, --config over the defaults.",
+        exit_on_error=False,
+    )
+    parser.add_argument(
+        "--config", action="config", help="YAML recipe, with only what differs from the defaults"
+    )
+    parser.add_argument(
+        "--resume",
+        metavar="RUN_DIR",
+        type=str | None,
+        help="go on with an interrupted run, from its last.ckpt",
+    )
+    parser.add_class_arguments(FinetuneConfig)
+    return parser
+
+
+# What may differ between a run and its resumption: where and how fast it computes, not what.
+RESUMABLE = re.compile(
+    r"data_root|logger|compile|data\.num_workers|trainer\.(accelerator|devices|num_nodes|strategy|precision|max_time"
+    r"|limit_test_batches|log_every_n_steps|deterministic|benchmark|profiler|detect_anomaly|enable_\w+)"
+)
+
+
+def parse_config(argv: Sequence[str]) -> tuple[FinetuneConfig, Path | None]:
+    """The configuration of a command line, and the folder of the run to resume if there is one.
+
+    Raises:
+        UserError: an unknown or wrong value, with the nearest name; or all problems of ranges and combinations at once;
+            or a resumption that would change what the run computes.
+        SystemExit: after --help and --print_config.
+    """
+    config, resume = _parse(argv)
+    if resume is None:
+        return config, None
+    run_dir = Path(resume)
+    saved = load_config(run_dir / "config.yaml")
+    config, _ = _parse(["--config", str(run_dir / "config.yaml"), *argv])
+    before, after = _flat(saved.to_dict()), _flat(config.to_dict())
+    changed = [f"--{k} {before[k]} -> {after[k]}" for k in before if before[k] != after[k] and not RESUMABLE.fullmatch(k)]
+    if changed:
+        raise UserError("\n  ".join([f"--resume {run_dir} cannot change what the run computes:", *changed]))
+    return config, run_dir
+
+
+def _parse(argv: Sequence[str]) -> tuple[FinetuneConfig, str | None]:
+    parser = build_parser()
+    try:
+        values = dict(vars(parser.instantiate(parser.parse_args(list(argv)))))
+    except jsonargparse.ArgumentError as error:
+        raise UserError(_explain(str(error), [action.dest for action in parser._actions])) from None
+    values.pop("config")
+    resume = values.pop("resume")
+    config = FinetuneConfig(**values)
+    problems = config.problems()
+    if problems:
+        raise UserError("\n  ".join(["the configuration has problems:", *problems]))
+    return config, resume
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def load_config(path: Path) -> FinetuneConfig:
+    """The configuration that a run wrote.
+
+    Raises:
+        UserError: no such file, or it is not a configuration.
+    """
+    if not path.is_file():
+        raise UserError(f"{path.parent} is not a run: it has no {path.name}")
+    return parse_config(["--config", str(path)])[0]
+
+
+def save_config(config: FinetuneConfig, path: Path) -> None:
+    """Writes the whole configuration, defaults included; the file is itself a recipe."""
+    path.write_text(yaml.safe_dump(config.to_dict(), sort_keys=False))
+
+
+def _explain(message: str, flags: Sequence[str]) -> str:
+    """jsonargparse's message with what is allowed and the nearest name."""
+    unknown = re.findall(r"--([\w.]+)", message) if message.startswith("unrecognized") else []
+    if match := re.search(r"Group '(\S+)' does not accept option '(\S+)'", message):
+        unknown = [f"{match[1]}.{match[2]}"]
+    elif match := re.search(r"Option '(\S+)' is not accepted", message):
+        unknown = [match[1]]
+    if unknown:
+        return "\n".join(f"unknown option {name!r}{nearest(name, flags)} (see --help)" for name in unknown)
+    if match := re.search(r"key \"(\S+)\":\s+Expected a typing.Literal\[(.*)\]. Got value: (.*)", message):
+        allowed = re.findall(r"'([^']*)'", match[2])
+        return f"--{match[1]} {match[3]!r}{nearest(match[3], allowed)} (allowed: {', '.join(allowed)})"
+    if match := re.search(r"key \"(\S+)\":\s+Expected a (?:<class '(\w+)'>|(.*))\. Got value: (.*)", message):
+        return f"--{match[1]} {match[4]!r} (allowed: {match[2] or match[3]})"
+    return message

@@ -1,0 +1,56 @@
+"""What a user did wrong, in words, and how a command ends: the only module that `transfer` and `datamodules` share."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave: its text says where, what was given, what is allowed and what to do.
+
+    Scripts print the text without a traceback; every other exception is a programmer's and keeps its traceback.
+    """
+
+
+def nearest(given: str, allowed: Iterable[str]) -> str:
+    """The hint `; did you mean 'x'?` for the allowed name closest to `given`, or an empty string."""
+    matches = get_close_matches(given.lower(), list(allowed), n=1, cutoff=0.5)
+    return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> UserError:
+    """The error for a name that no table row has: the nearest name, then all the names there are."""
+    names = list(allowed)
+    return UserError(f"unknown {kind} {given!r}{nearest(given, names)} (allowed: {', '.join(names)})")
+
+
+class RunInterrupted(Exception):
+    """The user or a scheduler stopped the run after its state was saved."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
+        self.signal_number = signal_number
+
+
+def exit_status(command: Callable[[], None]) -> int:
+    """Runs a script's command and gives its exit status: 0; 2 and a message for a user's mistake or a full disk;
+    128 + n after signal n. Any other exception is a programmer's and passes.
+    """
+    try:
+        command()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"error: no space left on the disk while writing {error.filename or 'a file'}", file=sys.stderr)
+        return 2
+    except RunInterrupted as interruption:
+        print(interruption, file=sys.stderr)
+        return 128 + interruption.signal_number
+    return 0

@@ -1,0 +1,186 @@
+"""The building blocks of EfficientNet: convolution + norm + activation, squeeze-excitation, MBConv.
+
+Shapes: N batch, C channels, H and W height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Padding = Literal["same", "symmetric"]
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "relu6": nn.ReLU6}
+
+
+@dataclass(frozen=True)
+class LayerSettings:
+    """What cannot be read off a checkpoint file and changes its outputs; a row of the weights table sets it.
+
+    Args:
+        padding: `same` is TensorFlow's rule (an even input with stride 2 gets its extra pixel at the bottom and right),
+            `symmetric` is `kernel_size // 2` on every side (torchvision and timm's own training).
+        bn_eps: epsilon of every BatchNorm.
+        bn_momentum: torch convention, the weight of the new batch (TensorFlow's momentum is one minus this).
+        activation: `silu` or `relu6`.
+    """
+
+    padding: Padding = "same"
+    bn_eps: float = 1e-3
+    bn_momentum: float = 0.01
+    activation: str = "silu"
+
+
+class SamePadConv2d(nn.Conv2d):
+    """Convolution with TensorFlow's `SAME` padding: output size is ceil(input size / stride).
+
+    Padding in total: max((ceil(i / s) - 1) * s + k - i, 0), the odd pixel at the bottom and right.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        (top, bottom), (left, right) = (
+            self._pad(size, kernel, stride)
+            for size, kernel, stride in zip(input.shape[-2:], self.kernel_size, self.stride, strict=True)
+        )
+        if top == bottom and left == right:
+            return F.conv2d(
+                input, self.weight, self.bias, self.stride, (top, left), self.dilation, self.groups
+            )
+        return self._conv_forward(F.pad(input, (left, right, top, bottom)), self.weight, self.bias)
+
+    @staticmethod
+    def _pad(size: int, kernel: int, stride: int) -> tuple[int, int]:
+        total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+        return total // 2, total - total // 2
+
+
+def build_conv(
+    in_channels: int, out_channels: int, kernel_size: int, stride: int, groups: int, padding: Padding
+) -> nn.Conv2d:
+    """A convolution without bias. With stride 1 and an odd kernel both padding rules agree."""
+    if padding == "same" and stride > 1:
+        return SamePadConv2d(in_channels, out_channels, kernel_size, stride, groups=groups, bias=False)
+    return nn.Conv2d(
+        in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False
+    )
+
+
+class ConvNormAct(nn.Module):
+    """Convolution, BatchNorm and, unless `activate` is false, the activation. (N, C, H, W) -> (N, C', H/s, W/s)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        settings: LayerSettings,
+        kernel_size: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        activate: bool = True,
+    ) -> None:
+        super().__init__()
+        self.conv = build_conv(in_channels, out_channels, kernel_size, stride, groups, settings.padding)
+        self.norm = nn.BatchNorm2d(out_channels, eps=settings.bn_eps, momentum=settings.bn_momentum)
+        self.act = ACTIVATIONS[settings.activation](inplace=True) if activate else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.norm(self.conv(x)))
+
+
+class SqueezeExcitation(nn.Module):
+    """Channel gate: mean over H and W, two 1x1 convolutions with bias, sigmoid. Shape is kept.
+
+    `reduced_channels` counts from the block's input before expansion, not rounded to 8 (released code).
+    """
+
+    def __init__(self, channels: int, reduced_channels: int, activation: str) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, reduced_channels, 1)
+        self.act = ACTIVATIONS[activation](inplace=True)
+        self.expand = nn.Conv2d(reduced_channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = x.mean((2, 3), keepdim=True)
+        return x * self.expand(self.act(self.reduce(gate))).sigmoid()
+
+
+class StochasticDepth(nn.Module):
+    """Drops a residual branch per sample while training and divides the survivors by the keep probability.
+
+    Aliases of `drop_prob`: `drop_connect_rate` (TF), `drop_path_rate` (timm), 1 - survival probability (paper).
+    """
+
+    def __init__(self, drop_prob: float) -> None:
+        super().__init__()
+        self.drop_prob = drop_prob
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.drop_prob == 0.0:
+            return x
+        keep_prob = 1.0 - self.drop_prob
+        mask = torch.empty((x.shape[0], 1, 1, 1), dtype=x.dtype, device=x.device).bernoulli_(keep_prob)
+        return x * mask.div_(keep_prob)
+
+    def extra_repr(self) -> str:
+        return f"drop_prob={self.drop_prob:.4g}"
+
+
+class MBConv(nn.Module):
+    """Inverted residual block: 1x1 expand, depthwise, squeeze-excitation, 1x1 project; skip where shapes allow.
+
+    Args:
+        expand_ratio: 1 means no expansion convolution.
+        se_ratio: of the block's input channels; 0 means no squeeze-excitation (the lite family).
+        drop_prob: stochastic depth of this block's residual branch.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: int,
+        stride: int,
+        expand_ratio: int,
+        se_ratio: float,
+        drop_prob: float,
+        settings: LayerSettings,
+    ) -> None:
+        super().__init__()
+        channels = in_channels * expand_ratio
+        self.expand = ConvNormAct(in_channels, channels, settings) if expand_ratio != 1 else nn.Identity()
+        self.depthwise = ConvNormAct(channels, channels, settings, kernel_size, stride, groups=channels)
+        self.se = (
+            SqueezeExcitation(channels, max(1, int(in_channels * se_ratio)), settings.activation)
+            if se_ratio
+            else nn.Identity()
+        )
+        self.project = ConvNormAct(channels, out_channels, settings, activate=False)
+        self.has_skip = stride == 1 and in_channels == out_channels
+        self.drop = StochasticDepth(drop_prob)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.project(self.se(self.depthwise(self.expand(x))))
+        return self.drop(out) + x if self.has_skip else out
+
+
+@contextmanager
+def untracked_batch_norm(module: nn.Module) -> Iterator[None]:
+    """BatchNorm in train mode goes on normalising with the batch, but its running statistics do not move.
+
+    Needed wherever a batch passes through the network a second time: gradient checkpointing, diagnostics.
+    """
+    tracked = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d) and m.track_running_stats]
+    for norm in tracked:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in tracked:
+            norm.track_running_stats = True

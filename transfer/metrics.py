@@ -1,0 +1,51 @@
+"""The metrics of a run, from torchmetrics."""
+
+from __future__ import annotations
+
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassCalibrationError,
+    MultilabelAccuracy,
+    MultilabelAveragePrecision,
+    MultilabelExactMatch,
+    MultilabelF1Score,
+)
+
+
+def build_metrics(num_classes: int, multilabel: bool) -> MetricCollection:
+    """Metrics of logits (N, C), each in [0, 1].
+
+    One label per image: `top1`, `top5` (from six classes on), `mean_per_class` (accuracy averaged over classes) and
+    `ece` (expected calibration error, 15 bins). Several: `map` (mean average precision), `f1` (micro, threshold one
+    half), `exact_match`.
+    """
+    metrics: dict[str, Metric | MetricCollection]
+    if multilabel:
+        metrics = {
+            "map": MultilabelAveragePrecision(num_classes, validate_args=False),
+            "f1": MultilabelF1Score(num_classes, average="micro", validate_args=False),
+            "exact_match": MultilabelExactMatch(num_classes, validate_args=False),
+        }
+    else:
+        # Arguments are not validated: it would read the tensors back from the GPU at every batch.
+        metrics = {
+            "top1": MulticlassAccuracy(num_classes, average="micro", validate_args=False),
+            "mean_per_class": MulticlassAccuracy(num_classes, average="macro", validate_args=False),
+            "ece": MulticlassCalibrationError(num_classes, n_bins=15, validate_args=False),
+        }
+        if num_classes > 5:
+            metrics["top5"] = MulticlassAccuracy(num_classes, top_k=5, average="micro", validate_args=False)
+    return MetricCollection(metrics)
+
+
+def build_per_class_accuracy(num_classes: int, multilabel: bool) -> Metric:
+    """Accuracy of each class (C,): of its images, or of its yes-or-no answers where images have several labels."""
+    if multilabel:
+        return MultilabelAccuracy(num_classes, average="none", validate_args=False)
+    return MulticlassAccuracy(num_classes, average="none", validate_args=False)
+
+
+def main_metric(multilabel: bool) -> str:
+    """The metric by which the best checkpoint is chosen; higher is better."""
+    return "map" if multilabel else "top1"

@@ -1,0 +1,173 @@
+"""The LightningModule: one training step, its metrics, its optimizer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import MeanMetric
+
+from transfer.batch_augment import mix_batch
+from transfer.classifier import Classifier
+from transfer.errors import UserError
+from transfer.losses import build_loss
+from transfer.metrics import build_metrics, build_per_class_accuracy
+from transfer.optim import build_optimizer, parameter_groups, schedule_factor
+
+Batch = tuple[Tensor, Tensor]
+
+
+class TransferModule(pl.LightningModule):
+    """Fine-tunes a classifier on batches (images (N, C, H, W) float, targets).
+
+    Targets are class indices (N,) or, with `multilabel`, multi-hot (N, num_classes). Logs `train/loss` and, for `val` and
+    `test`, `<stage>/loss` and the metrics of `transfer.metrics.build_metrics`, once an epoch.
+
+    Args:
+        classifier: with `backbone` and `head`.
+        multilabel: several labels per image.
+        loss: `cross_entropy` or `bce`.
+        label_smoothing: in [0, 1).
+        class_weights: (C,) or None.
+        mixup_alpha, cutmix_alpha: of the Beta distribution of the mixing share; 0 is off.
+        optimizer: `sgd` (Nesterov), `adamw`, `rmsprop` (TensorFlow's).
+        lr: peak learning rate of the head for the whole batch of all processes and accumulation steps.
+        momentum: of sgd and rmsprop.
+        weight_decay: of weights; norms and biases get none.
+        backbone_lr_factor: learning rate of the backbone relative to the head's.
+        layer_decay: in (0, 1]; each stage's learning rate relative to the next stage's.
+        schedule: `cosine`, `exponential` (the paper's) or `constant`.
+        warmup_epochs: linear warm-up, in epochs; may be a fraction.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        *,
+        multilabel: bool = False,
+        loss: str = "cross_entropy",
+        label_smoothing: float = 0.0,
+        class_weights: Tensor | None = None,
+        mixup_alpha: float = 0.0,
+        cutmix_alpha: float = 0.0,
+        optimizer: str = "sgd",
+        lr: float = 0.01,
+        momentum: float = 0.9,
+        weight_decay: float = 1e-5,
+        backbone_lr_factor: float = 1.0,
+        layer_decay: float = 1.0,
+        schedule: str = "cosine",
+        warmup_epochs: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if multilabel and loss != "bce":
+            raise UserError(f"loss={loss!r}: several labels per image need loss='bce'")
+        self.classifier = classifier
+        self.multilabel = multilabel
+        self.loss = build_loss(loss, label_smoothing, class_weights)
+        self.mixup_alpha, self.cutmix_alpha = mixup_alpha, cutmix_alpha
+        self.optimizer, self.momentum, self.weight_decay = optimizer, momentum, weight_decay
+        self.lr = lr
+        self.backbone_lr_factor, self.layer_decay = backbone_lr_factor, layer_decay
+        self.schedule, self.warmup_epochs = schedule, warmup_epochs
+
+        metrics = build_metrics(classifier.num_classes, multilabel)
+        self.val_metrics = metrics.clone(prefix="val/")
+        self.test_metrics = metrics.clone(prefix="test/")
+        self.test_per_class = build_per_class_accuracy(classifier.num_classes, multilabel)
+        self.train_loss, self.val_loss, self.test_loss = MeanMetric(), MeanMetric(), MeanMetric()
+        self._rng_to_restore: dict[str, Tensor] | None = None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, num_classes) of normalised images (N, C, H, W)."""
+        return self.classifier(images)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        images, targets = batch
+        if self.mixup_alpha or self.cutmix_alpha:
+            images, partner, share = mix_batch(images, self.mixup_alpha, self.cutmix_alpha)
+            logits = self.classifier(images)
+            loss = share * self.loss(logits, targets) + (1.0 - share) * self.loss(logits, targets[partner])
+        else:
+            loss = self.loss(self.classifier(images), targets)
+        self.train_loss.update(loss.detach())
+        if batch_idx % self.trainer.log_every_n_steps == 0:
+            self.log("loss", loss.detach(), prog_bar=True, logger=False)
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        loss = self.train_loss.compute()
+        self.train_loss.reset()
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"training loss is {loss.item()} in epoch {self.current_epoch + 1}: the run has diverged;"
+                f" lower --optim.lr (now {self.lr}), lengthen --optim.warmup_epochs or set"
+                " --trainer.gradient_clip_val 1.0"
+            )
+        self.log("train/loss", loss)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        images, targets = batch
+        logits = self.classifier(images).float()
+        self.val_loss.update(self.loss(logits, targets), len(images))
+        self.val_metrics.update(logits, targets.long())
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_dict({"val/loss": self.val_loss.compute(), **self.val_metrics.compute()})
+        self.val_loss.reset()
+        self.val_metrics.reset()
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        images, targets = batch
+        logits = self.classifier(images).float()
+        self.test_loss.update(self.loss(logits, targets), len(images))
+        self.test_metrics.update(logits, targets.long())
+        self.test_per_class.update(logits, targets.long())
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the metrics; `per_class_accuracy()` stays available until the next test."""
+        self.log_dict({"test/loss": self.test_loss.compute(), **self.test_metrics.compute()})
+
+    def on_test_start(self) -> None:
+        for metric in (self.test_loss, self.test_metrics, self.test_per_class):
+            metric.reset()
+
+    def per_class_accuracy(self) -> list[float]:
+        """Accuracy of each class in [0, 1] in the last test, in class order."""
+        return [float(value) for value in self.test_per_class.compute()]
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        total_steps = int(self.trainer.estimated_stepping_batches)
+        steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        warmup_steps = round(self.warmup_epochs * steps_per_epoch)
+        groups = parameter_groups(
+            self.classifier, self.lr, self.weight_decay, self.backbone_lr_factor, self.layer_decay
+        )
+        optimizer = build_optimizer(self.optimizer, groups, self.lr, self.momentum)
+        scheduler = LambdaLR(
+            optimizer,
+            lambda step: schedule_factor(self.schedule, step, total_steps, steps_per_epoch, warmup_steps),
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the random state, so that dropout and mixing go on after a resume as if nothing had happened."""
+        checkpoint["rng"] = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            checkpoint["rng"]["cuda"] = torch.cuda.get_rng_state(self.device)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._rng_to_restore = checkpoint.get("rng")
+
+    def on_train_start(self) -> None:
+        if self._rng_to_restore is None:
+            return
+        torch.set_rng_state(self._rng_to_restore["cpu"].cpu())
+        if "cuda" in self._rng_to_restore and self.device.type == "cuda":
+            torch.cuda.set_rng_state(self._rng_to_restore["cuda"].cpu(), self.device)
+        self._rng_to_restore = None

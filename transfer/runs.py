@@ -1,0 +1,139 @@
+"""A run's folder: where it lies, what is in it, and how a finished run comes back to life without any download."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from transfer.backbones.efficientnet import Variant
+from transfer.checkpoints import read_checkpoint, read_state_dict, strict_load
+from transfer.classifier import Classifier, build_classifier
+from transfer.config import FinetuneConfig, load_config
+from transfer.errors import UserError
+from transfer.keymaps import to_own_keys
+from transfer.weights import Preprocessing
+
+CONFIG, BEST, LAST, METRICS, RESULTS = "config.yaml", "best.ckpt", "last.ckpt", "metrics.csv", "results.json"
+RUN_DIR_VARIABLE = "TRANSFER_RUN_DIR"
+
+
+def create_run_dir(config: FinetuneConfig) -> Path:
+    """The folder for a new run: `out_dir`, or the next free number under runs/<dataset>_<backbone>/.
+
+    All processes of a run get the same folder. Processes that Lightning starts inherit it; processes that a scheduler
+    starts agree on the scheduler's job id.
+
+    Raises:
+        UserError: `out_dir` holds another run, or independent processes could not agree.
+    """
+    if not is_main_process() and RUN_DIR_VARIABLE in os.environ:
+        return Path(os.environ[RUN_DIR_VARIABLE])
+    if config.out_dir is not None:
+        run_dir = Path(config.out_dir)
+        if run_dir.is_file() or (run_dir.is_dir() and any(run_dir.iterdir()) and is_main_process()):
+            raise UserError(
+                f"--out_dir {run_dir} is not empty; it may hold another run: choose a new folder,"
+                f" or go on with that run: --resume {run_dir}"
+            )
+    else:
+        parent = Path("runs") / f"{config.dataset}_{config.backbone}"
+        job = os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID", "none")
+        if job != "none":
+            run_dir = parent / job
+        elif "WORLD_SIZE" in os.environ or "RANK" in os.environ:
+            raise UserError("processes started by hand cannot agree on a run's number: pass --out_dir")
+        else:
+            taken = [int(p.name) for p in parent.glob("*") if p.name.isdigit()] if parent.is_dir() else []
+            run_dir = parent / str(max(taken, default=0) + 1)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    os.environ[RUN_DIR_VARIABLE] = str(run_dir.resolve())
+    return run_dir
+
+
+def is_main_process() -> bool:
+    """Whether this process is the first of the run, known before any process group exists."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK"))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained classifier with all that is needed to use it.
+
+    Attributes:
+        config: of the run.
+        classifier: with the checkpoint's tensors, in eval mode, on CPU.
+        class_names: in the order of the logits.
+        preprocessing: of the images, as in the run's evaluation.
+        data: what the datamodule wrote into the checkpoint (fingerprints among it).
+    """
+
+    config: FinetuneConfig
+    classifier: Classifier
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    data: dict[str, Any]
+
+
+def load_run(run_dir: str | Path, checkpoint: str = BEST) -> Run:
+    """Rebuilds a run from its folder; reads nothing else and downloads nothing.
+
+    Args:
+        checkpoint: `best.ckpt` or `last.ckpt`.
+
+    Raises:
+        UserError: not a run, or its checkpoint is missing or damaged.
+    """
+    run_dir = Path(run_dir)
+    config = load_config(run_dir / CONFIG)
+    path = run_dir / checkpoint
+    if not path.is_file():
+        raise UserError(f"{run_dir} has no {checkpoint}: the run stopped before its first validation; --resume it")
+    data = _datamodule_state(read_checkpoint(path), path)
+    classifier = build_classifier(
+        config.backbone,
+        len(data["class_names"]),
+        load_weights=False,
+        **config.network_options(),
+    )
+    strict_load(classifier, read_classifier_state(path, classifier.backbone.variant), source=str(path))
+    preprocessing = Preprocessing(**{field.name: data[field.name] for field in fields(Preprocessing)})
+    return Run(config, classifier.eval(), tuple(data["class_names"]), preprocessing, data)
+
+
+def read_classifier_state(path: Path, variant: Variant) -> dict[str, Tensor]:
+    """The classifier's tensors in a run's checkpoint: with EMA, the averaged ones.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    return to_own_keys(read_state_dict(path), variant)
+
+
+def _datamodule_state(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What the datamodule saved; Lightning files it under the name of the datamodule's class."""
+    for value in content.values():
+        if isinstance(value, dict) and "class_names" in value:
+            return value
+    raise UserError(f"{path}: not a checkpoint of scripts/finetune.py (it names no classes)")
+
+
+def check_disk_space(run_dir: Path, num_parameters: int) -> None:
+    """Stops a run before it starts when its checkpoints cannot fit.
+
+    Two checkpoints of weights, average and two moments, and a third while one is being replaced: 48 bytes a parameter.
+
+    Raises:
+        UserError: too little space.
+    """
+    needed = 48 * num_parameters
+    free = shutil.disk_usage(run_dir).free
+    if free < needed:
+        raise UserError(
+            f"{run_dir}: {free / 2**20:.0f} MiB free, about {needed / 2**20:.0f} MiB are needed for checkpoints:"
+            " free some space or choose another --out_dir"
+        )
