@@ -13,7 +13,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transfer.config import FinetuneConfig, parse_config, save_config
+from transfer.command_line import parse_config, save_config
+from transfer.config import FinetuneConfig
 from transfer.errors import UserError, exit_status
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
     from transfer.losses import balanced_class_weights
     from transfer.metrics import main_metric
     from transfer.module import TransferModule
-    from transfer.report import environment, peak_memory_bytes, print_results, write_json
+    from transfer.report import environment, peak_memory_bytes, print_results, quiet_lightning, write_json
     from transfer.runs import (
         BEST,
         CONFIG,
@@ -75,6 +76,7 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
     if resume is not None and (resume / RESULTS).exists():
         raise UserError(f"{resume} is a finished run (it has {RESULTS}); there is nothing to resume")
 
+    quiet_lightning()
     torch.set_float32_matmul_precision("high")
     pl.seed_everything(config.seed, verbose=False)
     preprocessing = row.preprocessing if row else default_preprocessing(variant.resolution)
@@ -84,7 +86,7 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
     data.setup()
 
     classifier = build_classifier(config.backbone, data.num_classes, **config.network_options())
-    classifier.to(memory_format=torch.channels_last)
+    classifier = classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its types
     balanced = config.loss.class_weights == "balanced"
     module = TransferModule(
         classifier,
@@ -142,7 +144,11 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
             "num_parameters": sum(p.numel() for p in classifier.parameters()),
             "image_size": image_size,
             "splits": {
-                name: {"size": size, "fingerprint": data.fingerprint[name], "class_counts": data.class_counts[name]}
+                name: {
+                    "size": size,
+                    "fingerprint": data.fingerprint[name],
+                    "class_counts": data.class_counts[name],
+                }
                 for name, size in data.split_sizes.items()
             },
             "skipped_images": [asdict(image) for image in data.skipped],
@@ -164,7 +170,7 @@ def build_callbacks(config: FinetuneConfig, run_dir: Path, log: EpochLog) -> lis
     from pytorch_lightning.callbacks import EarlyStopping, RichProgressBar
 
     from transfer.batch_norm import BatchNormCheck, BatchNormPolicy
-    from transfer.callbacks import EMA, BestCheckpoint, FreezeBackbone, GracefulStop, parse_freeze
+    from transfer.callbacks import EMA, BestCheckpoint, FreezeBackbone, GracefulStop, LastCheckpoint, parse_freeze
     from transfer.metrics import main_metric
     from transfer.runs import LAST
 
@@ -180,7 +186,7 @@ def build_callbacks(config: FinetuneConfig, run_dir: Path, log: EpochLog) -> lis
         callbacks.append(EarlyStopping(monitor, mode="max", patience=config.early_stopping))
     if shows_progress(config):
         callbacks.append(RichProgressBar())
-    return [*callbacks, GracefulStop(run_dir / LAST), BestCheckpoint(run_dir, monitor)]
+    return [*callbacks, GracefulStop(run_dir / LAST), BestCheckpoint(run_dir, monitor), LastCheckpoint(run_dir)]
 
 
 def build_trainer(config: FinetuneConfig, loggers: list[Logger], callbacks: list[pl.Callback]) -> pl.Trainer:
@@ -197,7 +203,11 @@ def build_trainer(config: FinetuneConfig, loggers: list[Logger], callbacks: list
         options["strategy"] = "ddp_find_unused_parameters_true"
     options["enable_progress_bar"] = shows_progress(config) and bool(callbacks)
     return pl.Trainer(
-        **options, logger=loggers, callbacks=callbacks, enable_checkpointing=bool(callbacks), use_distributed_sampler=False
+        **options,
+        logger=loggers,
+        callbacks=callbacks,
+        enable_checkpointing=bool(callbacks),
+        use_distributed_sampler=False,
     )
 
 
@@ -231,7 +241,7 @@ def build_loggers(config: FinetuneConfig, run_dir: Path, fingerprint: dict[str, 
             return [WandbLogger(save_dir=run_dir, project=project, config=settings)]
     except ImportError:
         raise UserError(
-            f"--logger {config.logger}: the package is missing; run: pip install 'efficientnet-transfer[{config.logger}]'"
+            f"--logger {config.logger}: package missing; run: pip install 'efficientnet-transfer[{config.logger}]'"
         ) from None
     return []
 

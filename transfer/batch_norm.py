@@ -1,8 +1,8 @@
 """What BatchNorm does while fine-tuning: the policies, and the check that its statistics arrived.
 
-In training BatchNorm normalises with the batch, in evaluation with running statistics that follow slowly. A checkpoint's
-own momentum (0.01, made for hundreds of epochs) leaves them at ImageNet's values in a short run: the training loss is
-small and the accuracy poor.
+In training BatchNorm normalises with the batch, in evaluation with running statistics that follow slowly. The
+checkpoint's own momentum (0.01, made for hundreds of epochs) leaves them at ImageNet's values in a short run: the
+training loss is small and the accuracy poor.
 """
 
 from __future__ import annotations
@@ -30,9 +30,7 @@ def batch_norms(module: nn.Module) -> list[_BatchNorm]:
 
 
 @torch.no_grad()
-def recompute_statistics(
-    module: nn.Module, forward: Callable[[Tensor], object], batches: Iterator[Tensor]
-) -> None:
+def recompute_statistics(module: nn.Module, forward: Callable[[Tensor], object], batches: Iterator[Tensor]) -> None:
     """Replaces all running statistics by the average over `batches`, with dropout and stochastic depth off.
 
     Args:
@@ -83,6 +81,8 @@ class BatchNormPolicy(pl.Callback):
             for norm in batch_norms(pl_module):
                 norm.momentum = momentum
 
+        self.on_train_epoch_start(trainer, pl_module)  # which Lightning leaves out when it resumes in mid-epoch
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.policy == "frozen":
             for norm in batch_norms(pl_module):
@@ -92,7 +92,7 @@ class BatchNormPolicy(pl.Callback):
         if self.policy != "recompute" or trainer.sanity_checking:
             return
         datamodule = trainer.datamodule  # type: ignore[attr-defined]  # set by fit(), not declared by Lightning
-        loader = datamodule.train_dataloader()
+        loader = datamodule.calibration_dataloader()
 
         def batches() -> Iterator[Tensor]:
             for batch in islice(loader, self.num_batches):

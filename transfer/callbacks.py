@@ -22,7 +22,7 @@ from transfer.module import TransferModule
 
 
 def parse_freeze(freeze: str) -> int | None:
-    """Number of epochs for which the backbone is frozen: 0 for `none`, None (all) for `backbone`, N for `until-epoch N`.
+    """Epochs for which the backbone is frozen: 0 for `none`, None (all) for `backbone`, N for `until-epoch N`.
 
     Raises:
         UserError: anything else.
@@ -57,6 +57,9 @@ class FreezeBackbone(pl.Callback):
         if stage == "fit" and self.num_epochs is None:
             self._backbone(pl_module).requires_grad_(False)
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.on_train_epoch_start(trainer, pl_module)  # which Lightning leaves out when it resumes in mid-epoch
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         backbone = self._backbone(pl_module)
         freeze = self.num_epochs is None or trainer.current_epoch < self.num_epochs
@@ -75,7 +78,7 @@ class FreezeBackbone(pl.Callback):
         self.frozen = state_dict["frozen"]
         if state_dict["num_epochs"] != self.num_epochs:
             raise UserError(
-                f"freeze: the checkpoint's run froze for {state_dict['num_epochs']} epochs, this one for {self.num_epochs}"
+                f"freeze: the checkpoint's run froze {state_dict['num_epochs']} epochs, this one {self.num_epochs}"
             )
 
     @staticmethod
@@ -99,9 +102,7 @@ class EMA(WeightAveraging):
 
     def __init__(self, half_life: float) -> None:
         if not 0.0 < half_life < 1.0:
-            raise UserError(
-                f"ema_half_life={half_life}: allowed is 0 < ema_half_life < 1, a fraction of the run"
-            )
+            raise UserError(f"ema_half_life={half_life}: allowed is 0 < ema_half_life < 1, a fraction of the run")
         super().__init__(use_buffers=True, avg_fn=self._average)
         self.half_life = half_life
         self.decay = 0.0
@@ -117,7 +118,7 @@ class EMA(WeightAveraging):
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps `best.ckpt` (highest `monitor` on val; a tie goes to the later epoch) and `last.ckpt` in one folder."""
+    """Keeps `best.ckpt`: the highest `monitor` on val; a tie goes to the later epoch, when the rate is lower."""
 
     def __init__(self, folder: Path, monitor: str) -> None:
         super().__init__(
@@ -125,19 +126,21 @@ class BestCheckpoint(ModelCheckpoint):
             filename="best",
             monitor=monitor,
             mode="max",
-            save_last=True,
             auto_insert_metric_name=False,
             enable_version_counter=False,
             save_on_train_epoch_end=False,
         )
 
     def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
-        is_tie = (
-            current is not None
-            and self.best_model_score is not None
-            and bool(current == self.best_model_score)
-        )
+        is_tie = current is not None and self.best_model_score is not None and bool(current == self.best_model_score)
         return is_tie or super().check_monitor_top_k(trainer, current)
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Keeps `last.ckpt`: the state after the last validation, whether it was the best or not."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(dirpath=folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=False)
 
 
 class GracefulStop(pl.Callback):
@@ -210,6 +213,7 @@ class EpochLog(pl.Callback):
         if self.path.exists():  # a resumed run: rows of steps that are about to be taken again go
             with open(self.path, newline="") as file:
                 self._rows = [row for row in csv.DictReader(file) if int(row["step"]) <= trainer.global_step]
+        self._started = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._started = time.perf_counter()

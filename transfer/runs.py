@@ -8,12 +8,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from transfer.backbones.efficientnet import Variant
 from transfer.checkpoints import read_checkpoint, read_state_dict, strict_load
 from transfer.classifier import Classifier, build_classifier
-from transfer.config import FinetuneConfig, load_config
+from transfer.command_line import load_config
+from transfer.config import FinetuneConfig
 from transfer.errors import UserError
 from transfer.keymaps import to_own_keys
 from transfer.weights import Preprocessing
@@ -66,7 +68,7 @@ class Run:
 
     Attributes:
         config: of the run.
-        classifier: with the checkpoint's tensors, in eval mode, on CPU.
+        classifier: with the checkpoint's tensors, in eval mode, on CPU, channels_last.
         class_names: in the order of the logits.
         preprocessing: of the images, as in the run's evaluation.
         data: what the datamodule wrote into the checkpoint (fingerprints among it).
@@ -101,6 +103,7 @@ def load_run(run_dir: str | Path, checkpoint: str = BEST) -> Run:
         **config.network_options(),
     )
     strict_load(classifier, read_classifier_state(path, classifier.backbone.variant), source=str(path))
+    classifier = classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its types
     preprocessing = Preprocessing(**{field.name: data[field.name] for field in fields(Preprocessing)})
     return Run(config, classifier.eval(), tuple(data["class_names"]), preprocessing, data)
 

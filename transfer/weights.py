@@ -100,7 +100,7 @@ def _tf_port(
     top1: float,
     interpolation: str = "bicubic",
 ) -> WeightsRow:
-    """timm's port of an official TensorFlow checkpoint: TF padding, epsilon 1e-3."""
+    """Timm's port of an official TensorFlow checkpoint: TF padding, epsilon 1e-3."""
     infix, extra_data = TF_TAGS[tag]
     file_name = f"tf_efficientnet_{backbone}{infix}-{sha256}.pth"
     return WeightsRow(
@@ -232,12 +232,8 @@ def select_weights(backbone: str, pretrained: bool | str) -> WeightsRow | None:
         for row in rows:
             if row.paper:
                 return row
-        raise UserError(
-            f"pretrained='paper': the paper's transfer table has no {backbone} (allowed: b0 to b7)"
-        )
+        raise UserError(f"pretrained='paper': the paper's transfer table has no {backbone} (allowed: b0 to b7)")
     row = get_weights(pretrained)
     if row.backbone != backbone:
-        raise UserError(
-            f"pretrained={pretrained!r} holds a {row.backbone}, not a {backbone} (allowed: {names})"
-        )
+        raise UserError(f"pretrained={pretrained!r} holds a {row.backbone}, not a {backbone} (allowed: {names})")
     return row

@@ -49,8 +49,8 @@ def build_backbone(
 
     Args:
         name: `b0` ... `b8`, `l2`, `lite0` ... `lite4`, or the long name.
-        pretrained: False: random. True: the default weights (see `transfer.weights.select_weights`). `paper`, or a row's
-            name: that row. The row sets padding, BatchNorm constants and activation.
+        pretrained: False: random. True: the default weights (see `transfer.weights.select_weights`). `paper`, or the
+            name of a row: that row. It sets padding, BatchNorm constants and activation.
         weights: a local file to read in place of the row's own source.
         load_weights: False builds what `pretrained` describes but leaves the tensors random, for a checkpoint of the
             whole classifier to fill: nothing is read or downloaded.
@@ -74,9 +74,7 @@ def build_backbone(
     )
     if row is None:
         if weights is not None:
-            raise UserError(
-                f"weights={str(weights)!r} with pretrained=False: name what the file was trained like"
-            )
+            raise UserError(f"weights={str(weights)!r} with pretrained=False: name what the file was trained like")
     elif load_weights:
         state = read_weights(row, weights, row_was_named=pretrained is not True)
         prefix = "backbone."

@@ -7,8 +7,9 @@ models/official/efficientnet (efficientnet_builder.py, efficientnet_lite_builder
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -206,13 +207,14 @@ class EfficientNet(nn.Module):
         if not (self.grad_checkpointing and self.training and torch.is_grad_enabled()):
             return stage(x)
         for block in stage.children():
-            x = checkpoint(
-                block,
-                x,
-                use_reentrant=False,
-                context_fn=lambda block=block: (nullcontext(), untracked_batch_norm(block)),
-            )
+            contexts = partial(_checkpoint_contexts, block)
+            x = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
         return x
+
+
+def _checkpoint_contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """For the forward pass and for its repetition, which must not move the BatchNorm statistics a second time."""
+    return nullcontext(), untracked_batch_norm(block)
 
 
 def _init_weights(module: nn.Module) -> None:

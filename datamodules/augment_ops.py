@@ -1,0 +1,93 @@
+"""The photometric and geometric operations that RandAugment and TrivialAugment choose from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import albumentations as A
+import numpy as np
+from numpy.typing import NDArray
+
+_GREY = (128.0, 128.0, 128.0)
+
+
+def _enhance(name: str, strength: float) -> A.BasicTransform:
+    factors = dict.fromkeys(("brightness", "contrast", "saturation"), (1.0, 1.0))
+    factors[name] = (1 + 0.9 * strength, 1 + 0.9 * strength)
+    return A.ColorJitter(**factors, hue=(0, 0), p=1)
+
+
+def _affine(**geometry: Any) -> A.BasicTransform:
+    return A.Affine(**geometry, fill=_GREY, p=1)
+
+
+_SHEAR_DEGREES = math.degrees(math.atan(0.3))
+_TRANSLATE = 150 / 331
+
+# The search space and ranges of RandAugment (Cubuk et al. 2020, arXiv:1909.13719, as in AutoAugment's
+# appendix), the uncovered border filled with the grey 128 of its TensorFlow code.
+# name: (does the strength have a sign, strength in -1..1 or 0..1 -> the transform that does exactly that)
+AUGMENT_OPS: dict[str, tuple[bool, Callable[[float], A.BasicTransform]]] = {
+    "identity": (False, lambda s: A.NoOp(p=1)),
+    "shear_x": (True, lambda s: _affine(shear={"x": (s * _SHEAR_DEGREES, s * _SHEAR_DEGREES), "y": (0, 0)})),
+    "shear_y": (True, lambda s: _affine(shear={"x": (0, 0), "y": (s * _SHEAR_DEGREES, s * _SHEAR_DEGREES)})),
+    "translate_x": (
+        True,
+        lambda s: _affine(translate_percent={"x": (s * _TRANSLATE, s * _TRANSLATE), "y": (0, 0)}),
+    ),
+    "translate_y": (
+        True,
+        lambda s: _affine(translate_percent={"x": (0, 0), "y": (s * _TRANSLATE, s * _TRANSLATE)}),
+    ),
+    "rotate": (True, lambda s: _affine(rotate=(30 * s, 30 * s))),
+    "brightness": (True, lambda s: _enhance("brightness", s)),
+    "contrast": (True, lambda s: _enhance("contrast", s)),
+    "color": (True, lambda s: _enhance("saturation", s)),
+    "sharpness": (False, lambda s: A.Sharpen(alpha=(0.9 * s, 0.9 * s), lightness=(1, 1), p=1)),
+    "posterize": (False, lambda s: A.Posterize(num_bits=(8 - round(4 * s), 8 - round(4 * s)), p=1)),
+    "solarize": (False, lambda s: A.Solarize(threshold_range=(1 - s, 1 - s), p=1)),
+    "autocontrast": (False, lambda s: A.AutoContrast(method="pil", p=1)),
+    "equalize": (False, lambda s: A.Equalize(mode="pil", p=1)),
+}
+
+
+@cache
+def build_op(name: str, strength: float) -> A.BasicTransform:
+    """The transform of one row of `AUGMENT_OPS` at one strength; it draws nothing at random."""
+    return AUGMENT_OPS[name][1](strength)
+
+
+class RandomOps(A.ImageOnlyTransform):
+    """Applies some operations of `AUGMENT_OPS`, each drawn uniformly, at a strength drawn uniformly, sign included.
+
+    RandAugment is (2, one strength); TrivialAugment (Müller and Hutter 2021, arXiv:2103.10158) is (1, 31
+    strengths).
+
+    Args:
+        num_ops: operations per image, drawn with replacement.
+        strengths: to choose from, each in 0..1 of the table's range.
+    """
+
+    def __init__(self, num_ops: int, strengths: tuple[float, ...]) -> None:
+        super().__init__(p=1)
+        self.num_ops = num_ops
+        self.strengths = strengths
+
+    def get_params(self) -> dict[str, Any]:
+        """The operations for one image, as (name, signed strength)."""
+        return {"ops": [self._draw() for _ in range(self.num_ops)]}
+
+    def _draw(self) -> tuple[str, float]:
+        name = self.py_random.choice(list(AUGMENT_OPS))
+        strength = self.py_random.choice(self.strengths)
+        signed = AUGMENT_OPS[name][0]
+        return name, -strength if signed and self.py_random.random() < 0.5 else strength
+
+    def apply(self, img: NDArray[np.uint8], ops: list[tuple[str, float]], **params: Any) -> NDArray[np.uint8]:
+        """The image after the operations, in their order."""
+        for name, strength in ops:
+            img = build_op(name, strength)(image=img)["image"]
+        return img

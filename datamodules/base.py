@@ -1,0 +1,315 @@
+"""From a data sheet to loaders: named splits, checked and fingerprinted, decoded, transformed, batched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+import albumentations as A
+import albumentations as A
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from datamodules.checks import check_official, check_options, check_trainable, drop_bad_images
+from datamodules.images import BadImage
+from datamodules.loaders import (
+    EpochSampler,
+    ImageDataset,
+    ImageLoader,
+    ResumableLoader,
+    UnpaddedDistributedSampler,
+    collate,
+    default_num_workers,
+    one_thread_per_worker,
+)
+from datamodules.sources import load_hub_tables, load_local_tables
+from datamodules.split import Split, hold_out
+from datamodules.tables import read_splits
+from datamodules.transforms import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Rgb,
+    build_eval_transform,
+    build_train_transform,
+    normalize,
+)
+from transfer.errors import UserError
+
+Loader = TypeVar("Loader", bound=ImageLoader)
+_FALLBACK_IMAGE_SIZE = 224  # the resolution of B0
+
+
+class TransferDataModule(pl.LightningDataModule):
+    """Train, val and test loaders of one dataset; a data sheet subclasses it and sets class attributes.
+
+    After `setup()`, which needs no Trainer: `num_classes`, `class_names`, `class_counts`, `split_sizes`,
+    `fingerprint` and `skipped`.
+
+    Args:
+        data_root: folder that holds the hub's files as DATA_ROOT/<hub id>/; None loads from the hub or its cache.
+        image_size: side of the network's input in pixels, at least 32; None is the data sheet's, or else 224.
+        crop_ratio: part of the resized short side that evaluation keeps, in (0, 1].
+        interpolation: `bicubic` or `bilinear`, antialiased.
+        mean, std: per channel, on the 0..1 scale.
+        augment: `none`, `basic`, `randaugment`, `trivialaugment` or `cutout`.
+        batch_size: images per step and process.
+        num_workers: decoding processes per loader; 0 is the main one, None leaves one core free, up to 8.
+        seed: of order and augmentation; the held-out val images are the same for every seed.
+        on_bad_image: `error` stops at an image that cannot be read, `skip` leaves it out from the start.
+        val_fraction: part of the images held out for a split that a user's own data lacks, in (0, 0.5).
+        multilabel: whether an image may have any number of labels.
+        image_column, label_column, split_column: column names, where they differ from the data sheet's.
+        label_separator: between the labels in a text column, if `multilabel`.
+
+    Raises:
+        UserError: a value outside these ranges, or an unknown name.
+    """
+
+    name: str
+    hub_id: ClassVar[str]
+    hub_config: ClassVar[str | None] = None
+    hub_revision: ClassVar[str | None] = None
+    # The file pattern of each hub split, where the repository also holds splits that nobody wants.
+    hub_files: ClassVar[Mapping[str, str] | None] = None
+    # Our split names and the hub's.
+    split_names: ClassVar[Mapping[str, str]] = {"train": "train", "test": "test"}
+    default_image_column: ClassVar[str] = "image"
+    default_label_column: ClassVar[str] = "label"
+    # Rows per official split; any other number of rows is another dataset.
+    num_examples: ClassVar[Mapping[str, int]] = {}
+    # Images held out of train where there is no official val split.
+    val_size: ClassVar[int | None] = None
+    # What the literature quotes: plain accuracy, or the mean of the classes' accuracies.
+    metric: ClassVar[Literal["top1", "mean_per_class"]] = "top1"
+    default_image_size: ClassVar[int | None] = None
+    crop_scale: ClassVar[tuple[float, float]] = (0.08, 1.0)
+    horizontal_flip: ClassVar[bool] = True
+    # Whether every image is decoded once in setup(): wanted for files that nobody has checked yet.
+    checks_all_images: ClassVar[bool] = False
+    # Declared by the data sheet; 0 is known only after setup().
+    num_classes: int = 0
+
+    def __init__(
+        self,
+        data_root: str | Path | None = None,
+        image_size: int | None = None,
+        crop_ratio: float = 0.875,
+        interpolation: str = "bicubic",
+        mean: Rgb = IMAGENET_MEAN,
+        std: Rgb = IMAGENET_STD,
+        augment: str = "basic",
+        batch_size: int = 64,
+        num_workers: int | None = None,
+        seed: int = 0,
+        on_bad_image: str = "error",
+        val_fraction: float = 0.1,
+        multilabel: bool = False,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        split_column: str | None = None,
+        label_separator: str = "|",
+    ) -> None:
+        super().__init__()
+        check_options(on_bad_image, batch_size, val_fraction)
+        self.data_root = None if data_root is None else Path(data_root).expanduser()
+        self.image_size = image_size if image_size is not None else self.default_image_size or _FALLBACK_IMAGE_SIZE
+        self.crop_ratio = crop_ratio
+        self.interpolation = interpolation
+        self.mean = mean
+        self.std = std
+        self.batch_size = batch_size
+        self.num_workers = default_num_workers() if num_workers is None else num_workers
+        self.seed = seed
+        self.on_bad_image = on_bad_image
+        self.val_fraction = val_fraction
+        self.multilabel = multilabel
+        self.image_column = image_column
+        self.label_column = label_column
+        self.split_column = split_column
+        self.label_separator = label_separator
+        self.eval_transform = build_eval_transform(self.image_size, crop_ratio, interpolation)
+        self.train_transform = build_train_transform(
+            self.image_size, augment, interpolation, crop_ratio, self.crop_scale, self.horizontal_flip, mean
+        )
+        self.test_split = "test"  # what `test_dataloader` gives; scripts/evaluate.py looks at the others too
+        # Lightning restores loaders only if nothing asked for their length before, which every schedule does; so their
+        # progress travels with the datamodule's state.
+        self._train_loader: ResumableLoader | None = None
+        self._train_progress: dict[str, int] | None = None
+        self.class_names: tuple[str, ...] = ()
+        self.skipped: list[BadImage] = []
+        self.splits: dict[str, Split] = {}
+
+    def load_splits(self) -> tuple[tuple[str, ...], dict[str, Split]]:
+        """Class names in index order and the splits that the source has; overridden where that is not the hub.
+
+        Raises:
+            UserError: not there, not reachable, or not the columns and labels that were expected.
+        """
+        if self.data_root is not None:
+            tables = load_local_tables(self.data_root / self.hub_id, self.hub_config, self.split_names)
+        else:
+            tables = load_hub_tables(self.hub_id, self.hub_config, self.hub_revision, self.split_names, self.hub_files)
+        return read_splits(
+            tables,
+            self.hub_id,
+            self.image_column or self.default_image_column,
+            self.label_column or self.default_label_column,
+            multilabel=self.multilabel,
+            label_separator=self.label_separator,
+        )
+
+    def complete_splits(self, splits: dict[str, Split]) -> dict[str, Split]:
+        """With a val split: the official one, or `val_size` images cut from train, never from test."""
+        if "val" in splits or self.val_size is None:
+            return splits
+        train, val = hold_out(splits["train"], self.val_size)
+        return {**splits, "train": train, "val": val}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Loads and checks all splits; a second call does nothing.
+
+        Raises:
+            UserError: data that cannot be read or trained on; the text names the place.
+        """
+        if self.splits:
+            return
+        if self.split_column is not None and self.num_examples:
+            raise UserError(f"{self.name} has fixed splits; --split_column is for dataset 'folder'")
+        self.class_names, splits = self.load_splits()
+        check_official(splits, self.num_examples, len(self.class_names), type(self).num_classes)
+        if self.checks_all_images or self.on_bad_image == "skip":
+            splits, self.skipped = drop_bad_images(splits, self.on_bad_image)
+        self.num_classes = len(self.class_names)
+        check_trainable(splits, self.class_names)
+        splits = self.complete_splits(splits)
+        self.splits = {name: splits[name] for name in ("train", "val", "test") if name in splits}
+
+    @property
+    def split_sizes(self) -> dict[str, int]:
+        """Images per split."""
+        return {name: len(split) for name, split in self.splits.items()}
+
+    @property
+    def class_counts(self) -> dict[str, list[int]]:
+        """Images per split and class, in the order of `class_names`."""
+        return {name: split.class_counts(self.num_classes) for name, split in self.splits.items()}
+
+    @cached_property
+    def fingerprint(self) -> dict[str, str]:
+        """Per split 128 bits, in hex: they change with any image, label or member, not with the order."""
+        return {name: split.fingerprint() for name, split in self.splits.items()}
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Shuffled, augmented batches; a last partial one is left out, as a batch of one breaks BatchNorm."""
+        self._train_loader = self._build_train_loader(self.train_transform)
+        if self._train_progress is not None:
+            self._train_loader.load_state_dict(self._train_progress)
+            self._train_progress = None
+        return self._train_loader
+
+    def calibration_dataloader(self) -> ResumableLoader:
+        """Training images in random order, prepared as in evaluation: to re-estimate BatchNorm statistics."""
+        return self._build_train_loader(self.eval_transform)
+
+    def _build_train_loader(self, transform: A.Compose) -> ResumableLoader:
+        sampler = EpochSampler(len(self._split("train")), self.seed)
+        drop_last = len(sampler) >= self.batch_size
+        return self._loader(ResumableLoader, "train", transform, sampler, drop_last)
+
+    def val_dataloader(self) -> ImageLoader:
+        """Every val image once over all ranks, in order."""
+        return self._eval_loader("val")
+
+    def test_dataloader(self) -> ImageLoader:
+        """Every test image once over all ranks, in order.
+
+        Raises:
+            UserError: the data has no test split.
+        """
+        return self._eval_loader(self.test_split)
+
+    def _eval_loader(self, name: str) -> ImageLoader:
+        sampler = UnpaddedDistributedSampler(len(self._split(name)))
+        return self._loader(ImageLoader, name, self.eval_transform, sampler, drop_last=False)
+
+    def _loader(
+        self, kind: type[Loader], name: str, transform: A.Compose, sampler: Sampler[Any], drop_last: bool
+    ) -> Loader:
+        return kind(
+            ImageDataset(self._split(name), transform),
+            batch_size=self.batch_size,
+            sampler=sampler,
+            drop_last=drop_last,
+            num_workers=self.num_workers,
+            collate_fn=collate,
+            worker_init_fn=one_thread_per_worker,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+            # Its own, or starting an iterator would draw from the generator of dropout and mixing, and a resumed run
+            # starts one more.
+            generator=torch.Generator(),
+        )
+
+    def _split(self, name: str) -> Split:
+        self.setup()
+        if name not in self.splits:
+            raise UserError(f"{self.name} has no {name} split here (it has: {', '.join(self.splits)})")
+        return self.splits[name]
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """A loader's uint8 (N, S, S, 3) as the network's float32 (N, 3, S, S); Lightning does it itself."""
+        return normalize(images, self.mean, self.std)
+
+    def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
+        """Normalises on the device, to move a quarter of the bytes there."""
+        images, labels = batch
+        return self.normalize(images), labels
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must remember of its data, in plain types."""
+        return {
+            "dataset": self.name,
+            "class_names": list(self.class_names),
+            "fingerprint": dict(self.fingerprint),
+            "multilabel": self.multilabel,
+            "image_size": self.image_size,
+            "crop_ratio": self.crop_ratio,
+            "interpolation": self.interpolation,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "train_progress": None if self._train_loader is None else self._train_loader.state_dict(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on in the checkpoint's epoch, after the batches that it has seen.
+
+        Raises:
+            UserError: the data is not the checkpoint's.
+        """
+        self.check_same_data(state_dict)
+        self._train_progress = state_dict["train_progress"]
+
+    def check_same_data(self, state_dict: dict[str, Any]) -> None:
+        """Compares this data with what a checkpoint remembers.
+
+        Raises:
+            UserError: the class names or a split's images or labels have changed; the text says which.
+        """
+        self.setup()
+        if state_dict["class_names"] != list(self.class_names):
+            raise UserError(
+                f"{self.name}: the classes changed since the checkpoint: it has "
+                f"{', '.join(state_dict['class_names'])}; the data has {', '.join(self.class_names)}"
+            )
+        saved = state_dict["fingerprint"]
+        names = sorted(saved.keys() | self.fingerprint)
+        if changed := [name for name in names if saved.get(name) != self.fingerprint.get(name)]:
+            raise UserError(
+                f"{self.name}: the data changed since the checkpoint (split: {', '.join(changed)}); "
+                "restore the data to resume, or start a new run"
+            )

@@ -1,0 +1,183 @@
+"""Batches: samplers that know the rank and the epoch, and a loader that resumes in the middle of an epoch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any, cast
+
+import albumentations as A
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from datamodules.images import BadImage, BadImageError, decode_image
+from datamodules.split import Split
+from datamodules.transforms import seed_transform
+from transfer.errors import UserError
+
+Pixels = NDArray[np.uint8]
+_MAX_DEFAULT_WORKERS = 8
+
+
+class ImageDataset(Dataset[tuple[Pixels | BadImage, Tensor]]):
+    """Decoded and transformed images of a split, with their labels.
+
+    Item: (uint8 (S, S, 3) or the BadImage it turned out to be, label: int64 () or multi-hot float32 (C,)).
+    An index may come with a seed, (index, seed), on which alone the augmentation then depends.
+    """
+
+    def __init__(self, split: Split, transform: A.Compose) -> None:
+        self.split = split
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, item: int | tuple[int, int]) -> tuple[Pixels | BadImage, Tensor]:
+        index, seed = item if isinstance(item, tuple) else (item, None)
+        label = self.split.labels[index]
+        try:
+            image = decode_image(self.split.encoded(index))
+        except BadImageError as error:
+            return BadImage(self.split.image_name(index), str(error)), label
+        if seed is not None:
+            seed_transform(self.transform, seed)
+        return self.transform(image=image)["image"], label
+
+
+def _distributed_position() -> tuple[int, int]:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+class EpochSampler(DistributedSampler[tuple[int, int]]):
+    """Yields (index, seed of its augmentation), shuffled anew each epoch; both depend on (seed, epoch, index) only.
+
+    Every rank gets equally many; what does not divide by their number is left out, other images each epoch.
+    It is a DistributedSampler so that Lightning leaves it in place and calls `set_epoch`.
+
+    Args:
+        num_images: to draw from.
+        seed: of order and augmentation.
+        rank, world_size: this process and their number; by default the running process group's, else 0 and 1.
+    """
+
+    def __init__(self, num_images: int, seed: int, rank: int | None = None, world_size: int | None = None) -> None:
+        default_rank, default_world = _distributed_position()
+        super().__init__(
+            cast("Dataset[tuple[int, int]]", range(num_images)),
+            num_replicas=default_world if world_size is None else world_size,
+            rank=default_rank if rank is None else rank,
+            seed=seed,
+            drop_last=True,
+        )
+        self.num_images = num_images
+        self.start = 0  # images of the coming epoch that this rank has already seen
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = rng.permutation(self.num_images)
+        seeds = rng.integers(2**62, size=self.num_images)
+        mine = order[self.rank : self.total_size : self.num_replicas][self.start :]
+        return iter([(int(index), int(seeds[index])) for index in mine])
+
+
+class UnpaddedDistributedSampler(DistributedSampler[int]):
+    """Every image exactly once over all ranks, in order; ranks may differ in length by one.
+
+    PyTorch's own pads the shorter ranks with repeats, which makes an accuracy depend on the number of GPUs.
+    """
+
+    def __init__(self, num_images: int, rank: int | None = None, world_size: int | None = None) -> None:
+        default_rank, default_world = _distributed_position()
+        super().__init__(
+            cast("Dataset[int]", range(num_images)),
+            num_replicas=default_world if world_size is None else world_size,
+            rank=default_rank if rank is None else rank,
+            shuffle=False,
+        )
+        self.mine = range(self.rank, num_images, self.num_replicas)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.mine)
+
+    def __len__(self) -> int:
+        return len(self.mine)
+
+
+class ImageLoader(DataLoader[Any]):
+    """A DataLoader over an ImageDataset that refuses a bad image by its name, in the main process.
+
+    Batch: (uint8 (N, S, S, 3), int64 (N,) or multi-hot float32 (N, C)).
+
+    Raises:
+        UserError: while iterating, at an image that cannot be decoded.
+    """
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:  # type: ignore[override]
+        for batch in super().__iter__():
+            if isinstance(batch, BadImage):
+                raise UserError(f"{batch}\nRepair the image, or pass --on_bad_image skip to leave bad images out.")
+            yield batch
+
+
+class ResumableLoader(ImageLoader):
+    """An ImageLoader over an EpochSampler that continues an interrupted epoch after the last batch it gave.
+
+    Lightning saves and restores its state with the checkpoint. `len()` stays that of a whole epoch, because
+    Lightning's batch counter continues too.
+    """
+
+    _epoch = 0  # of the last batch given
+    _batches = 0  # given in that epoch
+    _resumes = False  # whether the next iteration continues that epoch
+
+    def state_dict(self) -> dict[str, int]:
+        """Plain numbers: the epoch and how many of its batches were given."""
+        return {"epoch": self._epoch, "batches": self._batches}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """The next iteration gives what remains of the saved epoch, or the next epoch if nothing does."""
+        self._epoch, self._batches = state["epoch"], state["batches"]
+        if self._batches >= len(self):
+            self._epoch, self._batches = self._epoch + 1, 0
+        self._resumes = self._batches > 0
+        if isinstance(self.sampler, EpochSampler):
+            self.sampler.set_epoch(self._epoch)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:  # type: ignore[override]
+        # A generator, so all this happens at the first batch: Lightning calls iter() before it calls set_epoch().
+        sampler = self.sampler
+        if isinstance(sampler, EpochSampler):  # Lightning's overfit_batches puts a sequential one in its place
+            if not (self._resumes and sampler.epoch == self._epoch):
+                self._epoch, self._batches = sampler.epoch, 0
+            self._resumes = False
+            sampler.start = self._batches * (self.batch_size or 1)
+        for batch in super().__iter__():
+            self._batches += 1
+            yield batch
+
+
+def collate(items: list[tuple[Pixels | BadImage, Tensor]]) -> tuple[Tensor, Tensor] | BadImage:
+    """The batch, or the first bad image in it: raised in a worker, its name would drown in the traceback."""
+    images = [image for image, _ in items]
+    for image in images:
+        if isinstance(image, BadImage):
+            return image
+    return torch.from_numpy(np.stack(cast("list[Pixels]", images))), torch.stack([label for _, label in items])
+
+
+def default_num_workers() -> int:
+    """Usable cores less one for the main process, between 1 and 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(max(cores - 1, 1), _MAX_DEFAULT_WORKERS)
+
+
+def one_thread_per_worker(worker_id: int) -> None:
+    """A `worker_init_fn`: workers already occupy the cores, OpenCV's own threads would fight over them."""
+    cv2.setNumThreads(0)

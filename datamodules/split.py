@@ -1,0 +1,124 @@
+"""One split of a dataset in memory: encoded images that stay on disk until asked for, and their labels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import datasets
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from datamodules.images import BadImage, BadImageError, decode_image
+from transfer.errors import UserError
+
+# The held-out images are the same for every run seed, so that runs that differ in seed are selected on the same data.
+_HOLDOUT_SEED = 0
+
+
+@dataclass(frozen=True)
+class Split:
+    """Encoded images with their labels.
+
+    Args:
+        name: how errors call it, such as `uoft-cs/cifar10 train`.
+        table: every row of the source; column `image` is an undecoded Image feature ({bytes, path}).
+        rows: which rows of the table belong to the split, in order. Shape: (N,)
+        labels: class indices, int64 (N,), or multi-hot float32 (N, C).
+    """
+
+    name: str
+    table: datasets.Dataset
+    rows: NDArray[np.int64]
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def select(self, indices: Sequence[int] | NDArray[np.int64]) -> Split:
+        """The split of these positions only, in this order; image names keep their original row."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        return replace(self, rows=self.rows[chosen], labels=self.labels[torch.from_numpy(chosen)])
+
+    def encoded(self, index: int) -> bytes | Path:
+        """The image file's bytes, or where it lies."""
+        image = self.table[int(self.rows[index])]["image"]
+        return image["bytes"] if image["bytes"] is not None else Path(image["path"] or "")
+
+    def image_name(self, index: int) -> str:
+        """The file's path, or `<dataset> <split> row <number> (<path>)` for an image inside a table."""
+        row = int(self.rows[index])
+        image = self.table[row]["image"]
+        if image["bytes"] is None:
+            return str(image["path"])
+        return f"{self.name} row {row}" + (f" ({image['path']})" if image["path"] else "")
+
+    def check(self, index: int) -> BadImage | None:
+        """What is wrong with an image, or None if it decodes."""
+        try:
+            decode_image(self.encoded(index))
+        except BadImageError as error:
+            return BadImage(self.image_name(index), str(error))
+        return None
+
+    def class_counts(self, num_classes: int) -> list[int]:
+        """Images per class, in class order; with several labels an image counts once for each."""
+        if self.labels.ndim == 2:
+            return [int(count) for count in self.labels.sum(dim=0)]
+        return torch.bincount(self.labels, minlength=num_classes).tolist()
+
+    def fingerprint(self) -> str:
+        """A 128-bit hex digest of the images' bytes and labels that does not depend on their order.
+
+        Each (label, bytes) is hashed by BLAKE2b and the digests are summed modulo 2^128.
+        """
+        total = 0
+        for index, label in enumerate(self.labels.numpy()):
+            digest = hashlib.blake2b(label.tobytes(), digest_size=16)
+            encoded = self.encoded(index)
+            digest.update(encoded if isinstance(encoded, bytes) else encoded.read_bytes())
+            total += int.from_bytes(digest.digest(), "big")
+        return f"{total % 2**128:032x}"
+
+
+def hold_out(split: Split, size: int) -> tuple[Split, Split]:
+    """What remains, and `size` images cut from it: stratified by class, at random but the same in every run.
+
+    Shares are proportional to the class sizes (largest remainders), and every class keeps at least one image
+    in what remains. An image with several labels belongs to its rarest.
+
+    Raises:
+        UserError: the classes are too small to give that many.
+    """
+    strata = _strata(split.labels)
+    classes, counts = np.unique(strata, return_counts=True)
+    exact = counts * size / max(len(split), 1)
+    shares = np.minimum(np.floor(exact).astype(np.int64), counts - 1)
+    if not 1 <= size <= (counts - 1).sum():
+        raise UserError(
+            f"{split.name}: cannot hold out {size} of {len(split)} images in {len(classes)} classes and "
+            "leave one of each class for training; add images, or give val and test splits of your own"
+        )
+    by_remainder = np.argsort(shares - exact, kind="stable")
+    while shares.sum() < size:
+        for position in by_remainder:
+            shares[position] += shares.sum() < size and shares[position] < counts[position] - 1
+    rng = np.random.default_rng(_HOLDOUT_SEED)
+    held = [
+        rng.permutation(np.flatnonzero(strata == label))[:share] for label, share in zip(classes, shares, strict=True)
+    ]
+    mask = np.zeros(len(split), dtype=bool)
+    mask[np.concatenate(held)] = True
+    return split.select(np.flatnonzero(~mask)), split.select(np.flatnonzero(mask))
+
+
+def _strata(labels: Tensor) -> NDArray[np.int64]:
+    if labels.ndim == 1:
+        return labels.numpy()
+    frequency = labels.sum(dim=0)
+    rarest = torch.where(labels > 0, frequency, torch.inf).argmin(dim=1)
+    return torch.where(labels.any(dim=1), rarest, -1).numpy()

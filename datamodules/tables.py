@@ -1,0 +1,128 @@
+"""Tables with an image and a label column become splits: encoded images and class indices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from torch import Tensor
+
+from datamodules.images import natural_key
+from datamodules.split import Split
+from transfer.errors import UserError, nearest
+
+
+def read_splits(
+    tables: Mapping[str, datasets.Dataset],
+    source: str,
+    image_column: str,
+    label_column: str,
+    *,
+    multilabel: bool,
+    label_separator: str,
+    folder: Path | None = None,
+) -> tuple[tuple[str, ...], dict[str, Split]]:
+    """Class names in index order, and one split per table.
+
+    The order is the ClassLabel feature's; labels without one are read as text, natural-sorted over all splits.
+
+    Args:
+        tables: per split.
+        source: how errors call the dataset.
+        image_column: Image feature, encoded bytes, or file paths.
+        label_column: ClassLabel, number or text; with `multilabel` a list of these or separated text.
+        multilabel: whether an image may have any number of labels.
+        label_separator: between labels in a text column, if `multilabel`.
+        folder: that relative paths start from.
+
+    Raises:
+        UserError: a column that is not there or of the wrong kind, or a label outside the classes.
+    """
+    values: dict[str, list[Any]] = {}
+    declared: list[str] | None = None
+    for split, table in tables.items():
+        where = f"{source} {split}"
+        require_column(table.column_names, label_column, "label_column", where)
+        require_column(table.column_names, image_column, "image_column", where)
+        feature = table.features[label_column]
+        inner = getattr(feature, "feature", feature)
+        if inner is not feature and not multilabel:
+            raise UserError(f"{where}: column {label_column!r} holds lists of labels; pass --multilabel true")
+        declared = inner.names if isinstance(inner, datasets.ClassLabel) else declared
+        column = table.with_format(None)[label_column]
+        values[where] = [_as_labels(value, multilabel, label_separator) for value in column]
+    names = declared if declared is not None else _text_names(values)
+    splits = {}
+    for (split, table), where in zip(tables.items(), values, strict=True):
+        labels = _encode(values[where], names, declared is not None, multilabel, where)
+        images = _image_table(table, image_column, folder, where)
+        splits[split] = Split(where, images, np.arange(len(table)), labels)
+    return tuple(names), splits
+
+
+def require_column(columns: Sequence[str], name: str, option: str, where: str) -> None:
+    """Refuses a column that the table does not have.
+
+    Raises:
+        UserError: `name` is not among `columns`; the text lists them and the option that chooses another.
+    """
+    if name not in columns:
+        raise UserError(
+            f"{where}: no column {name!r}{nearest(name, columns)} (columns: {', '.join(columns)}); "
+            f"choose one with --{option}"
+        )
+
+
+def _as_labels(value: Any, multilabel: bool, separator: str) -> list[Any]:
+    if not multilabel:
+        return [value]
+    if isinstance(value, str):
+        return [part for part in value.split(separator) if part.strip()]
+    return [value] if value is None or isinstance(value, int) else list(value)
+
+
+def _text_names(values: Mapping[str, list[list[Any]]]) -> list[str]:
+    found = {_text(label) for rows in values.values() for labels in rows for label in labels}
+    return sorted(found - {""}, key=natural_key)
+
+
+def _text(label: Any) -> str:
+    return "" if label is None else str(label).strip()
+
+
+def _encode(rows: list[list[Any]], names: list[str], are_indices: bool, multilabel: bool, where: str) -> Tensor:
+    lookup: dict[Any, int] = {name: index for index, name in enumerate(names)}
+    if are_indices:
+        lookup |= {index: index for index in range(len(names))}
+    encoded = torch.zeros(len(rows), len(names)) if multilabel else torch.zeros(len(rows), dtype=torch.int64)
+    for row, labels in enumerate(rows):
+        for label in labels:
+            index = lookup.get(label if are_indices else _text(label))
+            if index is None:
+                allowed = f"0..{len(names) - 1} or a class name" if are_indices else "any non-empty text"
+                raise UserError(f"{where} row {row}: label {label!r} is not allowed (allowed: {allowed})")
+            if multilabel:
+                encoded[row, index] = 1
+            else:
+                encoded[row] = index
+    return encoded
+
+
+def _image_table(table: datasets.Dataset, column: str, folder: Path | None, where: str) -> datasets.Dataset:
+    feature = table.features[column]
+    encoded = datasets.Features({"image": datasets.Image(decode=False)})
+    if isinstance(feature, datasets.Image):
+        images = table.select_columns(column).cast_column(column, datasets.Image(decode=False))
+        return images if column == "image" else images.rename_column(column, "image")
+    dtype = getattr(feature, "dtype", None)
+    values = table.with_format(None)[column]
+    if dtype in ("string", "large_string"):
+        paths = [str((folder or Path()) / path) if path else "" for path in values]
+        return datasets.Dataset.from_dict({"image": [{"bytes": None, "path": path} for path in paths]}, encoded)
+    if dtype in ("binary", "large_binary"):
+        return datasets.Dataset.from_dict({"image": [{"bytes": content, "path": None} for content in values]}, encoded)
+    raise UserError(f"{where}: column {column!r} is {feature}, not images, encoded bytes or file paths")

@@ -1,0 +1,176 @@
+"""From a decoded image to the network's input: the only place that resizes or normalises.
+
+Resizing is Pillow's, because the published accuracies were measured with an antialiased filter and OpenCV's has none.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import albumentations as A
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from datamodules.augment_ops import RandomOps
+from transfer.errors import UserError, unknown_name
+
+Rgb = tuple[float, float, float]
+
+# ImageNet's channel statistics on the 0..1 scale, as in every public EfficientNet checkpoint but AdvProp's and lite's.
+IMAGENET_MEAN: Rgb = (0.485, 0.456, 0.406)
+IMAGENET_STD: Rgb = (0.229, 0.224, 0.225)
+
+INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+AUGMENTS = ("none", "basic", "randaugment", "trivialaugment", "cutout")
+
+# MBConv networks halve the image five times: below 32 pixels nothing is left of it.
+MIN_IMAGE_SIZE = 32
+# Area comes from the data sheet; the aspect range is that of the paper's TPU code, 3/4 to 4/3.
+_CROP_ASPECT = (3 / 4, 4 / 3)
+# RandAugment's 9 of 30 (Cubuk et al. 2020); TrivialAugment's 31 strengths (Müller and Hutter 2021).
+_RANDAUGMENT_STRENGTHS = (9 / 30,)
+_TRIVIALAUGMENT_STRENGTHS = tuple(level / 30 for level in range(31))
+
+
+class ResizeCenterCrop(A.ImageOnlyTransform):
+    """Resizes the short side to `resize_size`, then cuts the central square of `image_size` pixels.
+
+    Roundings are torchvision's `Resize` + `CenterCrop`, which timm evaluates with.
+    """
+
+    def __init__(self, resize_size: int, image_size: int, resample: Image.Resampling) -> None:
+        super().__init__(p=1)
+        self.resize_size = resize_size
+        self.image_size = image_size
+        self.resample = resample
+
+    def apply(self, img: NDArray[np.uint8], **params: Any) -> NDArray[np.uint8]:
+        """Shape: (H, W, 3) -> (image_size, image_size, 3)."""
+        height, width = img.shape[:2]
+        short = min(height, width)
+        height, width = (self.resize_size * side // short for side in (height, width))
+        left, top = (round((side - self.image_size) / 2) for side in (width, height))
+        box = (left, top, left + self.image_size, top + self.image_size)
+        return np.asarray(Image.fromarray(img).resize((width, height), self.resample).crop(box))
+
+
+class RandomResizedCrop(A.RandomResizedCrop):
+    """Albumentations' random crop, resized by Pillow instead of OpenCV."""
+
+    def __init__(self, image_size: int, scale: tuple[float, float], resample: Image.Resampling) -> None:
+        super().__init__(size=(image_size, image_size), scale=scale, ratio=_CROP_ASPECT, p=1)
+        self.resample = resample
+
+    def apply(self, img: NDArray[np.uint8], crop_coords: tuple[int, int, int, int], **params: Any) -> NDArray[np.uint8]:
+        """Shape: (H, W, 3) -> (image_size, image_size, 3)."""
+        height, width = self.size
+        return np.asarray(Image.fromarray(img).crop(crop_coords).resize((width, height), self.resample))
+
+
+def build_eval_transform(image_size: int, crop_ratio: float, interpolation: str) -> A.Compose:
+    """Short side to floor(image_size / crop_ratio), then the centre: what every published accuracy was measured with.
+
+    Args:
+        image_size: side of the result, in pixels, at least 32.
+        crop_ratio: part of the resized short side that is kept, in (0, 1] (timm: `crop_pct`).
+        interpolation: `bicubic` or `bilinear`.
+
+    Raises:
+        UserError: a value outside these ranges.
+    """
+    resample = _resample(interpolation)
+    _check_sizes(image_size, crop_ratio)
+    return A.Compose([ResizeCenterCrop(math.floor(image_size / crop_ratio), image_size, resample)])
+
+
+def build_train_transform(
+    image_size: int,
+    augment: str,
+    interpolation: str,
+    crop_ratio: float,
+    crop_scale: tuple[float, float] = (0.08, 1.0),
+    horizontal_flip: bool = True,
+    mean: Rgb = IMAGENET_MEAN,
+) -> A.Compose:
+    """The augmentation by its name; seed it per image with `seed_transform`.
+
+    `none` is the eval transform; `basic` a random resized crop and a flip (the paper's); the others add to
+    `basic` RandAugment (2 operations at 9/30), TrivialAugment (1 at any of 31 strengths) or Cutout (one
+    square).
+
+    Args:
+        image_size: side of the result, in pixels, at least 32.
+        augment: one of `AUGMENTS`.
+        interpolation: `bicubic` or `bilinear`.
+        crop_ratio: as in evaluation; only `none` reads it.
+        crop_scale: smallest and largest part of the image's area that a crop keeps.
+        horizontal_flip: whether a mirrored image keeps its meaning.
+        mean: per channel on the 0..1 scale; Cutout's square becomes zero after normalising.
+
+    Raises:
+        UserError: a value outside these ranges, or an unknown name.
+    """
+    if augment not in AUGMENTS:
+        raise unknown_name("augment", augment, AUGMENTS)
+    evaluation = build_eval_transform(image_size, crop_ratio, interpolation)
+    if augment == "none":
+        return evaluation
+    steps: list[A.BasicTransform] = [RandomResizedCrop(image_size, crop_scale, _resample(interpolation))]
+    if horizontal_flip:
+        steps.append(A.HorizontalFlip(p=0.5))
+    if augment == "randaugment":
+        steps.append(RandomOps(2, _RANDAUGMENT_STRENGTHS))
+    elif augment == "trivialaugment":
+        steps.append(RandomOps(1, _TRIVIALAUGMENT_STRENGTHS))
+    elif augment == "cutout":
+        # EfficientNetV2's transfer setting: side = half the image (google/automl efficientnetv2/datasets.py).
+        side = (image_size // 2, image_size // 2)
+        fill = tuple(255 * channel for channel in mean)
+        steps.append(
+            A.CoarseDropout(num_holes_range=(1, 1), hole_height_range=side, hole_width_range=side, fill=fill, p=1)
+        )
+    return A.Compose(steps)
+
+
+def seed_transform(transform: A.Compose, seed: int) -> None:
+    """Makes the next call of `transform` a function of `seed` and the image alone.
+
+    Compose would hand all its steps the same seed, and with it the same first draw: small crops, and only
+        those,
+    would be mirrored.
+    """
+    for position, step in enumerate(transform.transforms):
+        step.set_random_seed(seed + position)
+
+
+def normalize(images: Tensor, mean: Rgb, std: Rgb) -> Tensor:
+    """Pixels as the network wants them: (value / 255 - mean) / std per channel.
+
+    Args:
+        images: as the loaders give them, on any device.
+        mean: per channel, on the 0..1 scale.
+        std: likewise.
+
+    Shape:
+        uint8 (N, H, W, 3) -> float32 (N, 3, H, W), channels_last in memory (the view costs nothing).
+    """
+    scale = torch.tensor([1 / (255 * channel) for channel in std], device=images.device).view(3, 1, 1)
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=images.device).view(3, 1, 1)
+    return images.permute(0, 3, 1, 2).to(torch.float32).mul_(scale).add_(shift)
+
+
+def _resample(interpolation: str) -> Image.Resampling:
+    if interpolation not in INTERPOLATIONS:
+        raise unknown_name("interpolation", interpolation, INTERPOLATIONS)
+    return INTERPOLATIONS[interpolation]
+
+
+def _check_sizes(image_size: int, crop_ratio: float) -> None:
+    if image_size < MIN_IMAGE_SIZE:
+        raise UserError(f"image_size={image_size} is too small: the networks need at least {MIN_IMAGE_SIZE} pixels")
+    if not 0 < crop_ratio <= 1:
+        raise UserError(f"crop_ratio={crop_ratio} is out of range: it is the kept part of the short side, in (0, 1]")

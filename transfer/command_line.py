@@ -1,0 +1,124 @@
+"""The command line, recipes and `config.yaml`: all three are a `FinetuneConfig`.
+
+The command line goes over `--config`, and that over the defaults. Imports neither torch nor Lightning, so that `--help`
+is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import yaml
+
+from transfer.config import FinetuneConfig
+from transfer.errors import UserError, nearest
+
+
+def build_parser() -> jsonargparse.ArgumentParser:
+    """The command line of `scripts/finetune.py`."""
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = jsonargparse.ArgumentParser(
+        prog="finetune.py",
+        usage="%(prog)s [--config RECIPE.yaml] [--backbone NAME] [--dataset NAME] [--optim.lr 0.01] ...",
+        description="Fine-tune an EfficientNet. The command line goes over --config, --config over the defaults."
+        " --resume RUN_DIR goes on with an interrupted run from its last.ckpt.",
+        exit_on_error=False,
+    )
+    parser.add_argument("--config", action="config", help="YAML recipe, with only what differs from the defaults")
+    parser.add_class_arguments(FinetuneConfig)
+    return parser
+
+
+# What may differ between a run and its resumption: where and how fast it computes, not what.
+RESUMABLE = re.compile(
+    r"data_root|logger|compile|data\.num_workers|trainer\.(accelerator|devices|num_nodes|strategy|precision|max_time"
+    r"|limit_test_batches|log_every_n_steps|deterministic|benchmark|profiler|detect_anomaly|enable_\w+)"
+)
+
+
+def parse_config(argv: Sequence[str]) -> tuple[FinetuneConfig, Path | None]:
+    """The configuration of a command line, and the folder of the run to resume if there is one.
+
+    Raises:
+        UserError: an unknown or wrong value, with the nearest name; or all problems of ranges and combinations at once;
+            or a resumption that would change what the run computes.
+        SystemExit: after --help and --print_config.
+    """
+    # Apart from the rest: it is no part of a recipe.
+    resume_parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    resume_parser.add_argument("--resume", type=Path)
+    try:
+        namespace, rest = resume_parser.parse_known_args(list(argv))
+    except argparse.ArgumentError as error:
+        raise UserError(str(error)) from None
+    run_dir: Path | None = namespace.resume
+    if run_dir is None:
+        return _parse(rest), None
+    saved = load_config(run_dir / "config.yaml")
+    config = _parse(["--config", str(run_dir / "config.yaml"), *rest])
+    before, after = _flat(saved.to_dict()), _flat(config.to_dict())
+    changed = [
+        f"--{k} {before[k]} -> {after[k]}" for k in before if before[k] != after[k] and not RESUMABLE.fullmatch(k)
+    ]
+    if changed:
+        raise UserError("\n  ".join([f"--resume {run_dir} cannot change what the run computes:", *changed]))
+    return config, run_dir
+
+
+def _parse(argv: Sequence[str]) -> FinetuneConfig:
+    parser = build_parser()
+    try:
+        values = dict(vars(parser.instantiate(parser.parse_args(list(argv)))))
+    except jsonargparse.ArgumentError as error:
+        raise UserError(_explain(str(error), [action.dest for action in parser._actions])) from None
+    values.pop("config")
+    config = FinetuneConfig(**values)
+    problems = config.problems()
+    if problems:
+        raise UserError("\n  ".join(["the configuration has problems:", *problems]))
+    return config
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def load_config(path: Path) -> FinetuneConfig:
+    """The configuration that a run wrote.
+
+    Raises:
+        UserError: no such file, or it is not a configuration.
+    """
+    if not path.is_file():
+        raise UserError(f"{path.parent} is not a run: it has no {path.name}")
+    return _parse(["--config", str(path)])
+
+
+def save_config(config: FinetuneConfig, path: Path) -> None:
+    """Writes the whole configuration, defaults included; the file is itself a recipe."""
+    path.write_text(yaml.safe_dump(config.to_dict(), sort_keys=False))
+
+
+def _explain(message: str, flags: Sequence[str]) -> str:
+    """Jsonargparse's message with what is allowed and the nearest name."""
+    unknown = re.findall(r"--([\w.]+)", message) if message.startswith("unrecognized") else []
+    if match := re.search(r"Group '(\S+)' does not accept option '(\S+)'", message):
+        unknown = [f"{match[1]}.{match[2]}"]
+    elif match := re.search(r"Option '(\S+)' is not accepted", message):
+        unknown = [match[1]]
+    if unknown:
+        return "\n".join(f"unknown option {name!r}{nearest(name, flags)} (see --help)" for name in unknown)
+    if match := re.search(r"key \"(\S+)\":\s+Expected a typing.Literal\[(.*)\]. Got value: (.*)", message):
+        allowed = re.findall(r"'([^']*)'", match[2])
+        return f"--{match[1]} {match[3]!r}{nearest(match[3], allowed)} (allowed: {', '.join(allowed)})"
+    if match := re.search(r"key \"(\S+)\":\s+Expected a (?:<class '(\w+)'>|(.*))\. Got value: (.*)", message):
+        return f"--{match[1]} {match[4]!r} (allowed: {match[2] or match[3]})"
+    return message
