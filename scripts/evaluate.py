@@ -73,7 +73,7 @@ def evaluate(
     metrics = {name.removeprefix("test/"): value for name, value in logged.items()}
     print_results(run.config.dataset, run.config.backbone, {split: metrics})
     if json is not None:
-        per_class = dict(zip(run.class_names, module.per_class_accuracy(), strict=True))
+        per_class = dict(zip(run.class_names, module.per_class_accuracy, strict=True))
         write_json(
             json,
             {"run_dir": str(run_dir), "split": split, "metrics": metrics, "per_class_accuracy": per_class},

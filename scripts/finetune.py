@@ -50,7 +50,6 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
     from transfer.callbacks import EpochLog
     from transfer.checkpoints import strict_load, weights_sha256
     from transfer.classifier import build_classifier
-    from transfer.heads import get_head
     from transfer.losses import balanced_class_weights
     from transfer.metrics import main_metric
     from transfer.module import TransferModule
@@ -62,19 +61,20 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
         METRICS,
         RESULTS,
         check_disk_space,
-        create_run_dir,
+        choose_run_dir,
         is_main_process,
         read_classifier_state,
     )
     from transfer.weights import default_preprocessing, select_weights
 
     started = time.perf_counter()
-    variant = get_backbone(config.backbone)
-    sheet = get_dataset(config.dataset)
-    get_head(config.head)
-    row = select_weights(variant.name, config.pretrained)
     if resume is not None and (resume / RESULTS).exists():
         raise UserError(f"{resume} is a finished run (it has {RESULTS}); there is nothing to resume")
+    check_names(config)
+    variant = get_backbone(config.backbone)
+    sheet = get_dataset(config.dataset)
+    row = select_weights(variant.name, config.pretrained)
+    run_dir = resume or choose_run_dir(config)
 
     quiet_lightning()
     torch.set_float32_matmul_precision("high")
@@ -85,28 +85,16 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
     data = build_datamodule(config.dataset, **config.data_options(), **asdict(preprocessing))
     data.setup()
 
-    classifier = build_classifier(config.backbone, data.num_classes, **config.network_options())
+    last = run_dir / LAST
+    classifier = build_classifier(
+        config.backbone, data.num_classes, load_weights=not last.exists(), **config.network_options()
+    )
     classifier = classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its types
     balanced = config.loss.class_weights == "balanced"
-    module = TransferModule(
-        classifier,
-        multilabel=config.data.multilabel,
-        loss=config.loss.name,
-        label_smoothing=config.loss.label_smoothing,
-        class_weights=balanced_class_weights(data.class_counts["train"]) if balanced else None,
-        mixup_alpha=config.loss.mixup_alpha,
-        cutmix_alpha=config.loss.cutmix_alpha,
-        optimizer=config.optim.name,
-        lr=config.optim.lr,
-        momentum=config.optim.momentum,
-        weight_decay=config.optim.weight_decay,
-        backbone_lr_factor=config.optim.backbone_lr_factor,
-        layer_decay=config.optim.layer_decay,
-        schedule=config.optim.schedule,
-        warmup_epochs=config.optim.warmup_epochs,
-    )
+    class_weights = balanced_class_weights(data.class_counts["train"]) if balanced else None
+    module = TransferModule(classifier, class_weights=class_weights, **config.module_options())
 
-    run_dir = resume or create_run_dir(config)
+    run_dir.mkdir(parents=True, exist_ok=True)
     check_disk_space(run_dir, sum(p.numel() for p in classifier.parameters()))
     if resume is None and is_main_process():
         save_config(config, run_dir / CONFIG)
@@ -117,7 +105,6 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
         classifier.compile()
     if config.find_lr and resume is None:
         find_lr(config, module, data)
-    last = run_dir / LAST
     trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
 
     strict_load(classifier, read_classifier_state(run_dir / BEST, variant), source=str(run_dir / BEST))
@@ -135,11 +122,11 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
             "dataset": config.dataset,
             "backbone": variant.name,
             "metrics": metrics,
-            "per_class_accuracy": dict(zip(data.class_names, module.per_class_accuracy(), strict=True))
+            "per_class_accuracy": dict(zip(data.class_names, module.per_class_accuracy, strict=True))
             if "test" in metrics
             else None,
             "seed": config.seed,
-            "lr": module.lr,
+            "lr": trainer.optimizers[0].param_groups[-1]["initial_lr"],
             "weights": None if row is None else {"name": row.name, "sha256": weights_sha256(row, config.weights)},
             "num_parameters": sum(p.numel() for p in classifier.parameters()),
             "image_size": image_size,
@@ -163,6 +150,31 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
     )
     print_results(config.dataset, variant.name, metrics)
     print(f"training {log.seconds:.0f} s, {log.images_per_second:.0f} images/s; results in {run_dir / RESULTS}")
+
+
+def check_names(config: FinetuneConfig) -> None:
+    """Looks all names up before anything is loaded.
+
+    Raises:
+        UserError: all unknown names at once.
+    """
+    from datamodules import get_dataset
+    from transfer.backbones import get_backbone
+    from transfer.heads import get_head
+    from transfer.weights import select_weights
+
+    problems = []
+    for look_up in (
+        lambda: select_weights(get_backbone(config.backbone).name, config.pretrained),
+        lambda: get_dataset(config.dataset),
+        lambda: get_head(config.head),
+    ):
+        try:
+            look_up()
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError("\n".join(problems))
 
 
 def build_callbacks(config: FinetuneConfig, run_dir: Path, log: EpochLog) -> list[pl.Callback]:

@@ -96,8 +96,7 @@ class BatchNormPolicy(pl.Callback):
 
         def batches() -> Iterator[Tensor]:
             for batch in islice(loader, self.num_batches):
-                batch = trainer.strategy.batch_to_device(batch)
-                yield datamodule.on_after_batch_transfer(batch, 0)[0]
+                yield trainer.strategy.batch_to_device(batch)[0]
 
         with trainer.precision_plugin.forward_context():
             recompute_statistics(pl_module, pl_module.forward, batches())

@@ -183,7 +183,7 @@ class GracefulStop(pl.Callback):
     def _stop(self, trainer: pl.Trainer) -> None:
         if trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
             trainer.save_checkpoint(self.checkpoint)
-            raise RunInterrupted(self.received or signal.SIGTERM)
+            raise RunInterrupted(self.received or signal.SIGTERM, self.checkpoint)
 
 
 class EpochLog(pl.Callback):
@@ -229,19 +229,22 @@ class EpochLog(pl.Callback):
             self._started = None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.sanity_checking or not trainer.is_global_zero:
-            return
         assert isinstance(pl_module, TransferModule)
+        if trainer.sanity_checking:
+            return
+        train_loss = pl_module.train_loss.compute().item()  # on every rank: they exchange their sums
         values = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         row = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
             "lr": trainer.optimizers[0].param_groups[-1]["lr"],
-            "train/loss": pl_module.train_loss.compute().item(),
+            "train/loss": train_loss,
             **values,
             "images_per_second": round(self.images_per_second, 1),
         }
         self._rows.append(row)
+        if not trainer.is_global_zero:
+            return
         with open(self.path, "w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(row), extrasaction="ignore")
             writer.writeheader()

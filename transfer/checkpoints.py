@@ -98,9 +98,10 @@ def check_sha256(row: WeightsRow, path: Path) -> Path:
     return path
 
 
-def weights_sha256(row: WeightsRow, weights: str | Path | None) -> str:
-    """Hex digest of the file that the row's tensors were read from."""
-    return file_sha256(cache_path(row) if weights is None else Path(weights))
+def weights_sha256(row: WeightsRow, weights: str | Path | None) -> str | None:
+    """Hex digest of the file that the row's tensors were read from; None if it is no longer there."""
+    path = cache_path(row) if weights is None else Path(weights)
+    return file_sha256(path) if path.exists() else None
 
 
 def file_sha256(path: Path) -> str:
@@ -125,7 +126,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except (SafetensorError, UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UserError(f"{path}: not a safetensors or weights-only PyTorch file ({reason})") from None
     if not isinstance(content, Mapping):
         raise UserError(f"{path}: expected a dictionary, found {type(content).__name__}")

@@ -215,6 +215,18 @@ class FinetuneConfig:
             "grad_checkpointing": self.grad_checkpointing,
         }
 
+    def module_options(self) -> dict[str, Any]:
+        """Arguments of `transfer.TransferModule` besides the classifier and the class weights."""
+        return {
+            "multilabel": self.data.multilabel,
+            "loss": self.loss.name,
+            "label_smoothing": self.loss.label_smoothing,
+            "mixup_alpha": self.loss.mixup_alpha,
+            "cutmix_alpha": self.loss.cutmix_alpha,
+            "optimizer": self.optim.name,
+            **{name: value for name, value in dataclasses.asdict(self.optim).items() if name != "name"},
+        }
+
     def problems(self) -> list[str]:
         """Everything that is out of range or does not fit together, each with the flag as the user types it."""
         return [*self._range_problems(), *self._combination_problems()]

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -29,10 +30,13 @@ def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> UserError:
 
 
 class RunInterrupted(Exception):
-    """The user or a scheduler stopped the run after its state was saved."""
+    """The user or a scheduler stopped the run; its state is in `checkpoint`."""
 
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
+    def __init__(self, signal_number: int, checkpoint: Path) -> None:
+        super().__init__(
+            f"stopped by {signal.Signals(signal_number).name}; go on with: "
+            f"python scripts/finetune.py --resume {checkpoint.parent}"
+        )
         self.signal_number = signal_number
 
 
@@ -53,4 +57,7 @@ def exit_status(command: Callable[[], None]) -> int:
     except RunInterrupted as interruption:
         print(interruption, file=sys.stderr)
         return 128 + interruption.signal_number
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0

@@ -173,11 +173,14 @@ def untracked_batch_norm(module: nn.Module) -> Iterator[None]:
 
     Needed wherever a batch passes through the network a second time: gradient checkpointing, diagnostics.
     """
-    tracked = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    for norm in tracked:
-        norm.track_running_stats = False
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+    states = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        # Switching `track_running_stats` off would do, but saves other tensors for the backward pass, which gradient
+        # checkpointing refuses.
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm in tracked:
-            norm.track_running_stats = True
+        for norm, (momentum, num_batches_tracked) in zip(norms, states, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, num_batches_tracked

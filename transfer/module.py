@@ -28,6 +28,9 @@ class TransferModule(pl.LightningModule):
     Targets are class indices (N,) or, with `multilabel`, multi-hot (N, num_classes). Logs `train/loss` and, for `val`
     and `test`, `<stage>/loss` and the metrics of `transfer.metrics.build_metrics`, once an epoch.
 
+    Attributes:
+        per_class_accuracy: of each class in [0, 1] in the last test, in class order.
+
     Args:
         classifier: with `backbone` and `head`.
         multilabel: several labels per image.
@@ -83,6 +86,7 @@ class TransferModule(pl.LightningModule):
         self.test_per_class = build_per_class_accuracy(classifier.num_classes, multilabel)
         self.train_loss, self.val_loss, self.test_loss = MeanMetric(), MeanMetric(), MeanMetric()
         self.train_loss.persistent(True)  # an epoch's mean goes on after a resume in its middle
+        self.per_class_accuracy: list[float] = []
         self._rng_to_restore: dict[str, Tensor] | None = None
 
     def forward(self, images: Tensor) -> Tensor:
@@ -114,7 +118,7 @@ class TransferModule(pl.LightningModule):
                 f" lower --optim.lr (now {self.lr}), lengthen --optim.warmup_epochs or set"
                 " --trainer.gradient_clip_val 1.0"
             )
-        self.log("train/loss", loss)
+        self.log("train/loss", loss, sync_dist=True)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         images, targets = batch
@@ -123,7 +127,7 @@ class TransferModule(pl.LightningModule):
         self.val_metrics.update(logits, targets.long())
 
     def on_validation_epoch_end(self) -> None:
-        self.log_dict({"val/loss": self.val_loss.compute(), **self.val_metrics.compute()})
+        self.log_dict({"val/loss": self.val_loss.compute(), **self.val_metrics.compute()}, sync_dist=True)
         self.val_loss.reset()
         self.val_metrics.reset()
 
@@ -135,18 +139,14 @@ class TransferModule(pl.LightningModule):
         self.test_per_class.update(logits, targets.long())
 
     def on_test_epoch_end(self) -> None:
-        """Logs the metrics; `per_class_accuracy()` stays available until the next test."""
-        self.log_dict({"test/loss": self.test_loss.compute(), **self.test_metrics.compute()})
-
-    def on_test_start(self) -> None:
+        """Logs the metrics and keeps `per_class_accuracy`."""
+        self.log_dict({"test/loss": self.test_loss.compute(), **self.test_metrics.compute()}, sync_dist=True)
+        self.per_class_accuracy = self.test_per_class.compute().tolist()
         for metric in (self.test_loss, self.test_metrics, self.test_per_class):
             metric.reset()
 
-    def per_class_accuracy(self) -> list[float]:
-        """Accuracy of each class in [0, 1] in the last test, in class order."""
-        return [float(value) for value in self.test_per_class.compute()]
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
+        self.trainer.fit_loop.setup_data()  # or num_training_batches may not be known yet
         total_steps = int(self.trainer.estimated_stepping_batches)
         steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
         warmup_steps = round(self.warmup_epochs * steps_per_epoch)

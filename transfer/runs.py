@@ -24,8 +24,8 @@ CONFIG, BEST, LAST, METRICS, RESULTS = "config.yaml", "best.ckpt", "last.ckpt", 
 RUN_DIR_VARIABLE = "TRANSFER_RUN_DIR"
 
 
-def create_run_dir(config: FinetuneConfig) -> Path:
-    """The folder for a new run: `out_dir`, or the next free number under runs/<dataset>_<backbone>/.
+def choose_run_dir(config: FinetuneConfig) -> Path:
+    """Where a new run will lie, not made yet: `out_dir`, or the next free number under runs/<dataset>_<backbone>/.
 
     All processes of a run get the same folder. Processes that Lightning starts inherit it; processes that a scheduler
     starts agree on the scheduler's job id.
@@ -37,7 +37,9 @@ def create_run_dir(config: FinetuneConfig) -> Path:
         return Path(os.environ[RUN_DIR_VARIABLE])
     if config.out_dir is not None:
         run_dir = Path(config.out_dir)
-        if run_dir.is_file() or (run_dir.is_dir() and any(run_dir.iterdir()) and is_main_process()):
+        # A configuration alone is of a run that never took a step.
+        content = {p.name for p in run_dir.iterdir()} - {CONFIG} if run_dir.is_dir() else set()
+        if run_dir.is_file() or (content and is_main_process()):
             raise UserError(
                 f"--out_dir {run_dir} is not empty; it may hold another run: choose a new folder,"
                 f" or go on with that run: --resume {run_dir}"
@@ -52,7 +54,6 @@ def create_run_dir(config: FinetuneConfig) -> Path:
         else:
             taken = [int(p.name) for p in parent.glob("*") if p.name.isdigit()] if parent.is_dir() else []
             run_dir = parent / str(max(taken, default=0) + 1)
-    run_dir.mkdir(parents=True, exist_ok=True)
     os.environ[RUN_DIR_VARIABLE] = str(run_dir.resolve())
     return run_dir
 
