@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 import albumentations as A
-import albumentations as A
 import pytorch_lightning as pl
 import torch
 from torch import Tensor

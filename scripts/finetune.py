@@ -182,13 +182,13 @@ def build_callbacks(config: FinetuneConfig, run_dir: Path, log: EpochLog) -> lis
     from pytorch_lightning.callbacks import EarlyStopping, RichProgressBar
 
     from transfer.batch_norm import BatchNormCheck, BatchNormPolicy
-    from transfer.callbacks import EMA, BestCheckpoint, FreezeBackbone, GracefulStop, LastCheckpoint, parse_freeze
+    from transfer.callbacks import EMA, BestCheckpoint, FreezeBackbone, GracefulStop, LastCheckpoint
     from transfer.metrics import main_metric
     from transfer.runs import LAST
 
     monitor = f"val/{main_metric(config.data.multilabel)}"
     callbacks: list[pl.Callback] = []
-    frozen_epochs = parse_freeze(config.freeze)
+    frozen_epochs = config.frozen_epochs()
     if frozen_epochs != 0:
         callbacks.append(FreezeBackbone(frozen_epochs))
     if config.ema_half_life is not None:

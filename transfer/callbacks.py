@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-import re
 import signal
 import threading
 import time
@@ -19,22 +18,6 @@ from torch import Tensor
 
 from transfer.errors import RunInterrupted, UserError
 from transfer.module import TransferModule
-
-
-def parse_freeze(freeze: str) -> int | None:
-    """Epochs for which the backbone is frozen: 0 for `none`, None (all) for `backbone`, N for `until-epoch N`.
-
-    Raises:
-        UserError: anything else.
-    """
-    if freeze == "none":
-        return 0
-    if freeze == "backbone":
-        return None
-    match = re.fullmatch(r"until-epoch[ =-]?(\d+)", freeze)
-    if match is None:
-        raise UserError(f"freeze={freeze!r} (allowed: none, backbone, 'until-epoch N')")
-    return int(match[1])
 
 
 class FreezeBackbone(pl.Callback):
@@ -152,16 +135,12 @@ class GracefulStop(pl.Callback):
     def __init__(self, checkpoint: Path) -> None:
         self.checkpoint = checkpoint
         self.received: int | None = None
-        self._previous: dict[int, Any] = {}
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if threading.current_thread() is threading.main_thread():
-            self._previous = {n: signal.signal(n, self._receive) for n in (signal.SIGINT, signal.SIGTERM)}
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous = {}
+            # After Lightning has noted the handlers that it puts back when fit() ends, in whatever way.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
@@ -215,8 +194,8 @@ class EpochLog(pl.Callback):
                 self._rows = [row for row in csv.DictReader(file) if int(row["step"]) <= trainer.global_step]
         self._started = time.perf_counter()
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._started = time.perf_counter()
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._pause()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -224,6 +203,9 @@ class EpochLog(pl.Callback):
         self.num_images += len(batch[0])
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._pause()
+
+    def _pause(self) -> None:
         if self._started is not None:
             self.seconds += time.perf_counter() - self._started
             self._started = None
@@ -232,6 +214,7 @@ class EpochLog(pl.Callback):
         assert isinstance(pl_module, TransferModule)
         if trainer.sanity_checking:
             return
+        self._started = time.perf_counter()
         train_loss = pl_module.train_loss.compute().item()  # on every rank: they exchange their sums
         values = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         row = {

@@ -28,6 +28,7 @@ def build_parser() -> jsonargparse.ArgumentParser:
         description="Fine-tune an EfficientNet. The command line goes over --config, --config over the defaults."
         " --resume RUN_DIR goes on with an interrupted run from its last.ckpt.",
         exit_on_error=False,
+        allow_abbrev=False,
     )
     parser.add_argument("--config", action="config", help="YAML recipe, with only what differs from the defaults")
     parser.add_class_arguments(FinetuneConfig)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+FREEZE = re.compile(r"none|backbone|until-epoch[ =-]?(\d+)")
+
 Augment = Literal["none", "basic", "randaugment", "trivialaugment", "cutout"]
 
 
@@ -227,6 +229,14 @@ class FinetuneConfig:
             **{name: value for name, value in dataclasses.asdict(self.optim).items() if name != "name"},
         }
 
+    def frozen_epochs(self) -> int | None:
+        """Epochs for which the backbone is frozen: 0 for `none`, None (all) for `backbone`, N for `until-epoch N`."""
+        match = FREEZE.fullmatch(self.freeze)
+        assert match is not None, self.freeze
+        if match[1] is None:
+            return 0 if self.freeze == "none" else None
+        return int(match[1])
+
     def problems(self) -> list[str]:
         """Everything that is out of range or does not fit together, each with the flag as the user types it."""
         return [*self._range_problems(), *self._combination_problems()]
@@ -267,10 +277,9 @@ class FinetuneConfig:
             yield f"--data.multilabel true with --loss.name {self.loss.name}: several labels need --loss.name bce"
         if self.dataset == "folder" and self.data_root is None:
             yield "--dataset folder needs --data_root: class folders, a CSV or parquet file, or a save_to_disk folder"
-        match = re.fullmatch(r"none|backbone|until-epoch[ =-]?(\d+)", self.freeze)
-        if match is None:
+        if not FREEZE.fullmatch(self.freeze):
             yield f"--freeze {self.freeze!r} (allowed: none, backbone, 'until-epoch N')"
-        elif match[1] and 0 < trainer.max_epochs <= int(match[1]):
+        elif 0 < trainer.max_epochs <= (self.frozen_epochs() or 0):
             yield (
                 f"--freeze {self.freeze!r} with --trainer.max_epochs {trainer.max_epochs}: the backbone would never"
                 " learn; say --freeze backbone"

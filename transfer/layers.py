@@ -174,13 +174,13 @@ def untracked_batch_norm(module: nn.Module) -> Iterator[None]:
     Needed wherever a batch passes through the network a second time: gradient checkpointing, diagnostics.
     """
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
-    states = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    buffers = [dict(norm._buffers) for norm in norms]
     for norm in norms:
-        # Switching `track_running_stats` off would do, but saves other tensors for the backward pass, which gradient
-        # checkpointing refuses.
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+        # Copies take the update. Switching `track_running_stats` off saves other tensors for the backward pass, which
+        # gradient checkpointing refuses; SyncBatchNorm refuses to go without `num_batches_tracked`.
+        norm._buffers.update({name: b if b is None else b.clone() for name, b in norm._buffers.items()})
     try:
         yield
     finally:
-        for norm, (momentum, num_batches_tracked) in zip(norms, states, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, num_batches_tracked
+        for norm, own in zip(norms, buffers, strict=True):
+            norm._buffers.update(own)

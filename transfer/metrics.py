@@ -14,7 +14,7 @@ from torchmetrics.classification import (
 
 
 def build_metrics(num_classes: int, multilabel: bool) -> MetricCollection:
-    """Metrics of logits (N, C), each in [0, 1].
+    """Metrics, each in [0, 1], of probabilities (N, C); given logits, torchmetrics may take a batch of them for these.
 
     One label per image: `top1`, `top5` (from six classes on), `mean_per_class` (accuracy averaged over classes) and
     `ece` (expected calibration error, 15 bins). Several: `map` (mean average precision), `f1` (micro, threshold one

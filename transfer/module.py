@@ -124,7 +124,7 @@ class TransferModule(pl.LightningModule):
         images, targets = batch
         logits = self.classifier(images).float()
         self.val_loss.update(self.eval_loss(logits, targets), len(images))
-        self.val_metrics.update(logits, targets.long())
+        self.val_metrics.update(self._probabilities(logits), targets.long())
 
     def on_validation_epoch_end(self) -> None:
         self.log_dict({"val/loss": self.val_loss.compute(), **self.val_metrics.compute()}, sync_dist=True)
@@ -135,8 +135,12 @@ class TransferModule(pl.LightningModule):
         images, targets = batch
         logits = self.classifier(images).float()
         self.test_loss.update(self.eval_loss(logits, targets), len(images))
-        self.test_metrics.update(logits, targets.long())
-        self.test_per_class.update(logits, targets.long())
+        probabilities = self._probabilities(logits)
+        self.test_metrics.update(probabilities, targets.long())
+        self.test_per_class.update(probabilities, targets.long())
+
+    def _probabilities(self, logits: Tensor) -> Tensor:
+        return logits.sigmoid() if self.multilabel else logits.softmax(1)
 
     def on_test_epoch_end(self) -> None:
         """Logs the metrics and keeps `per_class_accuracy`."""

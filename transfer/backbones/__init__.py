@@ -28,7 +28,7 @@ def get_backbone(name: str) -> Variant:
     """
     short = name.lower().replace("-", "_").removeprefix("tf_").removeprefix("efficientnet_")
     if short not in VARIANTS:
-        raise unknown_name("backbone", name, list_backbones())
+        raise unknown_name("backbone", short, list_backbones())
     return VARIANTS[short]
 
 

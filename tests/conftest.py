@@ -1,0 +1,94 @@
+"""What several test files share: a fixed seed, a network that runs in milliseconds, and a run on random images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from transfer.backbones.efficientnet import EfficientNet, Variant
+from transfer.classifier import Classifier
+from transfer.heads import LinearHead
+from transfer.layers import LayerSettings
+
+# On networks this small, threads that wait for a busy core cost more than they give.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def tiny_classifier() -> Classifier:
+    """Eight blocks of 8 to 80 channels in seven stages, three classes."""
+    backbone = EfficientNet(Variant("tiny", 0.25, 0.3, 32, 0.2, 0, 0), LayerSettings())
+    return Classifier(backbone, LinearHead(backbone.num_features, 3, 0.2), 3)
+
+
+class Batches:
+    """A loader in a fixed order that draws no random numbers; it leaves out `skip` batches of its next epoch."""
+
+    def __init__(self, images: Tensor, targets: Tensor, batch_size: int = 6) -> None:
+        self.batches = list(zip(images.split(batch_size), targets.split(batch_size), strict=True))
+        self.skip = self.yielded = 0
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        self.yielded, self.skip = self.skip % len(self), 0
+        for batch in self.batches[self.yielded :]:
+            self.yielded += 1
+            yield batch
+
+
+class RandomImages(pl.LightningDataModule):
+    """Four training batches of six images 32x32 of three classes, in order; the first two are val and test too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(1)
+        self.images = 2.0 + 3.0 * torch.randn(24, 3, 32, 32, generator=generator)
+        self.targets = torch.arange(24) % 3
+        self.train_batches = Batches(self.images, self.targets)
+
+    def train_dataloader(self) -> Batches:
+        return self.train_batches
+
+    def calibration_dataloader(self) -> Batches:
+        return Batches(self.images, self.targets)
+
+    def val_dataloader(self) -> Batches:
+        return Batches(self.images[:12], self.targets[:12])
+
+    test_dataloader = val_dataloader
+
+    def state_dict(self) -> dict[str, int]:
+        return {"yielded": self.train_batches.yielded}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self.train_batches.skip = state_dict["yielded"]
+
+
+@pytest.fixture
+def random_images() -> RandomImages:
+    return RandomImages()
+
+
+@pytest.fixture
+def build_trainer() -> Callable[..., pl.Trainer]:
+    """A Trainer on CPU that writes nothing but what its callbacks write."""
+
+    def build(*callbacks: pl.Callback, **options: Any) -> pl.Trainer:
+        checkpoints = any(isinstance(c, pl.callbacks.ModelCheckpoint) for c in callbacks)
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        defaults = {**quiet, "accelerator": "cpu", "devices": 1, "num_sanity_val_steps": 0}
+        return pl.Trainer(**{**defaults, "enable_checkpointing": checkpoints, **options}, callbacks=list(callbacks))
+
+    return build

@@ -1,0 +1,96 @@
+"""Channels and repeats of every published network follow from b0's by the two rounding rules."""
+
+from __future__ import annotations
+
+import pytest
+
+from transfer.backbones import get_backbone
+from transfer.scaling import round_filters, round_repeats
+
+B0_CHANNELS = (16, 24, 40, 80, 112, 192, 320)
+B0_REPEATS = (1, 2, 2, 3, 3, 4, 1)
+
+# tensorflow/tpu efficientnet_builder.py: width, depth, stem, channels and repeats of the seven stages, top.
+PUBLISHED = {
+    "b0": (1.0, 1.0, 32, (16, 24, 40, 80, 112, 192, 320), (1, 2, 2, 3, 3, 4, 1), 1280),
+    "b1": (1.0, 1.1, 32, (16, 24, 40, 80, 112, 192, 320), (2, 3, 3, 4, 4, 5, 2), 1280),
+    "b2": (1.1, 1.2, 32, (16, 24, 48, 88, 120, 208, 352), (2, 3, 3, 4, 4, 5, 2), 1408),
+    "b3": (1.2, 1.4, 40, (24, 32, 48, 96, 136, 232, 384), (2, 3, 3, 5, 5, 6, 2), 1536),
+    "b4": (1.4, 1.8, 48, (24, 32, 56, 112, 160, 272, 448), (2, 4, 4, 6, 6, 8, 2), 1792),
+    "b5": (1.6, 2.2, 48, (24, 40, 64, 128, 176, 304, 512), (3, 5, 5, 7, 7, 9, 3), 2048),
+    "b6": (1.8, 2.6, 56, (32, 40, 72, 144, 200, 344, 576), (3, 6, 6, 8, 8, 11, 3), 2304),
+    "b7": (2.0, 3.1, 64, (32, 48, 80, 160, 224, 384, 640), (4, 7, 7, 10, 10, 13, 4), 2560),
+    "b8": (2.2, 3.6, 72, (32, 56, 88, 176, 248, 424, 704), (4, 8, 8, 11, 11, 15, 4), 2816),
+    "l2": (4.3, 5.3, 136, (72, 104, 176, 344, 480, 824, 1376), (6, 11, 11, 16, 16, 22, 6), 5504),
+}
+# efficientnet_lite_builder.py: stem 32 and top 1280 stay, so do the repeats of the first and the last stage.
+PUBLISHED_LITE = {
+    "lite0": (1.0, 1.0, (16, 24, 40, 80, 112, 192, 320), (1, 2, 2, 3, 3, 4, 1)),
+    "lite1": (1.0, 1.1, (16, 24, 40, 80, 112, 192, 320), (1, 3, 3, 4, 4, 5, 1)),
+    "lite2": (1.1, 1.2, (16, 24, 48, 88, 120, 208, 352), (1, 3, 3, 4, 4, 5, 1)),
+    "lite3": (1.2, 1.4, (24, 32, 48, 96, 136, 232, 384), (1, 3, 3, 5, 5, 6, 1)),
+    "lite4": (1.4, 1.8, (24, 32, 56, 112, 160, 272, 448), (1, 4, 4, 6, 6, 8, 1)),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_round_filters_gives_the_published_channels(name: str) -> None:
+    width, _, stem, channels, _, top = PUBLISHED[name]
+    assert tuple(round_filters(c, width) for c in (32, *B0_CHANNELS, 1280)) == (stem, *channels, top)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_round_repeats_gives_the_published_repeats(name: str) -> None:
+    _, depth, _, _, repeats, _ = PUBLISHED[name]
+    assert tuple(round_repeats(r, depth) for r in B0_REPEATS) == repeats
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_variant_has_the_published_coefficients_and_stages(name: str) -> None:
+    width, depth, stem, channels, repeats, top = PUBLISHED[name]
+    variant = get_backbone(name)
+    assert (variant.width_coefficient, variant.depth_coefficient) == (width, depth)
+    assert (variant.stem_channels, variant.num_features) == (stem, top)
+    assert tuple(row.out_channels for row in variant.stages) == channels
+    assert tuple(row.in_channels for row in variant.stages) == (stem, *channels[:-1])
+    assert tuple(row.repeats for row in variant.stages) == repeats
+
+
+@pytest.mark.parametrize("name", PUBLISHED_LITE)
+def test_a_lite_variant_keeps_stem_top_and_outer_repeats_and_has_no_gates(name: str) -> None:
+    width, depth, channels, repeats = PUBLISHED_LITE[name]
+    variant = get_backbone(name)
+    assert (variant.width_coefficient, variant.depth_coefficient) == (width, depth)
+    assert (variant.stem_channels, variant.num_features, variant.activation) == (32, 1280, "relu6")
+    assert tuple(row.out_channels for row in variant.stages) == channels
+    assert tuple(row.in_channels for row in variant.stages) == (32, *channels[:-1])
+    assert tuple(row.repeats for row in variant.stages) == repeats
+    assert {row.se_ratio for row in variant.stages} == {0.0}
+
+
+def test_resolution_and_dropout_are_the_published_ones() -> None:
+    published = {
+        "b0": (224, 0.2), "b1": (240, 0.2), "b2": (260, 0.3), "b3": (300, 0.3), "b4": (380, 0.4),
+        "b5": (456, 0.4), "b6": (528, 0.5), "b7": (600, 0.5), "b8": (672, 0.5), "l2": (800, 0.5),
+        "lite0": (224, 0.2), "lite1": (240, 0.2), "lite2": (260, 0.3), "lite3": (280, 0.3), "lite4": (300, 0.3),
+    }  # fmt: skip
+    variants = {name: get_backbone(name) for name in published}
+    assert {name: (v.resolution, v.dropout_rate) for name, v in variants.items()} == published
+
+
+def test_a_width_of_one_leaves_channels_alone() -> None:
+    assert round_filters(20, 1.0) == 20
+
+
+def test_channels_are_never_fewer_than_the_divisor() -> None:
+    assert round_filters(16, 0.1) == 8
+
+
+def test_rounding_down_by_more_than_a_tenth_goes_one_step_up() -> None:
+    assert round_filters(16, 1.2) == 24  # 19.2 is nearest to 16, which would lose 17%
+    assert round_filters(80, 1.1) == 88
+    assert round_filters(10, 1.5, divisor=10) == 20
+
+
+def test_repeats_round_up() -> None:
+    assert round_repeats(3, 1.01) == 4
