@@ -206,6 +206,8 @@ def build_trainer(config: FinetuneConfig, loggers: list[Logger], callbacks: list
     import pytorch_lightning as pl
     import torch
 
+    from transfer.callbacks import AtomicCheckpointIO
+
     options = asdict(config.trainer)
     if options["precision"] == "auto":
         bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -216,6 +218,7 @@ def build_trainer(config: FinetuneConfig, loggers: list[Logger], callbacks: list
     options["enable_progress_bar"] = shows_progress(config) and bool(callbacks)
     return pl.Trainer(
         **options,
+        plugins=[AtomicCheckpointIO()],
         logger=loggers,
         callbacks=callbacks,
         enable_checkpointing=bool(callbacks),

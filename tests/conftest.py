@@ -92,3 +92,8 @@ def build_trainer() -> Callable[..., pl.Trainer]:
         return pl.Trainer(**{**defaults, "enable_checkpointing": checkpoints, **options}, callbacks=list(callbacks))
 
     return build
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Quick tests first: what runs a whole script comes last."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)

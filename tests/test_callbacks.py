@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from transfer.batch_norm import BatchNormPolicy
 from transfer.callbacks import (
     EMA,
+    AtomicCheckpointIO,
     BestCheckpoint,
     EpochLog,
     FreezeBackbone,
@@ -401,3 +403,24 @@ def test_the_speed_counts_all_training_and_no_validation(
     assert log.num_images == 48
     assert 8 * 0.1 <= log.seconds <= wall - 0.2 * validations
     assert log.images_per_second == pytest.approx(48 / log.seconds)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"step": 1}, target)
+
+    def full_disk(checkpoint: object, file: Any) -> None:
+        file.write(b"half")
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError:
+            raise RuntimeError("unexpected pos 704 vs 598")  # noqa: B904  # as torch does it
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(OSError, match="No space left") as error:
+        AtomicCheckpointIO().save_checkpoint({"step": 2}, target)
+    assert error.value.errno == errno.ENOSPC
+    assert torch.load(target, weights_only=True) == {"step": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 from torch import Tensor
 
@@ -98,6 +99,27 @@ class EMA(WeightAveraging):
             return current
         n = int(num_averaged)
         return average.lerp(current.to(average.dtype), 1.0 - min(self.decay, (1 + n) / (10 + n)))
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its target and renames it, so that a full disk or a kill leaves the old one whole.
+
+    Lightning's own goes through the system's temporary folder; moved from there to another disk, a half copy remains.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        target = Path(path)
+        temporary = target.with_suffix(".tmp")
+        try:
+            with open(temporary, "wb") as file:
+                torch.save(checkpoint, file)
+            temporary.replace(target)
+        except RuntimeError as error:  # torch's, around what the disk said
+            if isinstance(cause := error.__context__, OSError):
+                raise OSError(cause.errno, cause.strerror, str(target)) from None
+            raise
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -228,13 +250,16 @@ class EpochLog(pl.Callback):
         self._rows.append(row)
         if not trainer.is_global_zero:
             return
-        with open(self.path, "w", newline="") as file:
+        temporary = self.path.with_suffix(".tmp")
+        with open(temporary, "w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(row), extrasaction="ignore")
             writer.writeheader()
             writer.writerows(self._rows)
+        temporary.replace(self.path)
         figures = "  ".join(f"{name.removeprefix('val/')} {value:.4f}" for name, value in values.items())
+        total = f"/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
         print(
-            f"epoch {row['epoch']}/{trainer.max_epochs}  train loss {row['train/loss']:.4f}  val: {figures}"
+            f"epoch {row['epoch']}{total}  train loss {row['train/loss']:.4f}  val: {figures}"
             f"  ({self.images_per_second:.0f} images/s)",
             flush=True,
         )
