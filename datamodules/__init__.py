@@ -45,6 +45,7 @@ class DataOptions(TypedDict, total=False):
     seed: int
     on_bad_image: str
     val_fraction: float
+    min_crop_area: float | None
     multilabel: bool
     image_column: str | None
     label_column: str | None

@@ -60,6 +60,7 @@ class TransferDataModule(pl.LightningDataModule):
         seed: of order and augmentation; the held-out val images are the same for every seed.
         on_bad_image: `error` stops at an image that cannot be read, `skip` leaves it out from the start.
         val_fraction: part of the images held out for a split that a user's own data lacks, in (0, 0.5).
+        min_crop_area: smallest share of the image that a random crop keeps, in (0, 1]; None is the data sheet's.
         multilabel: whether an image may have any number of labels.
         image_column, label_column, split_column: column names, where they differ from the data sheet's.
         label_separator: between the labels in a text column, if `multilabel`.
@@ -85,7 +86,8 @@ class TransferDataModule(pl.LightningDataModule):
     # What the literature quotes: plain accuracy, or the mean of the classes' accuracies.
     metric: ClassVar[Literal["top1", "mean_per_class"]] = "top1"
     default_image_size: ClassVar[int | None] = None
-    crop_scale: ClassVar[tuple[float, float]] = (0.08, 1.0)
+    # Smallest share of the image that a random crop keeps; 0.08 is the paper's.
+    default_min_crop_area: ClassVar[float] = 0.08
     horizontal_flip: ClassVar[bool] = True
     # Whether every image is decoded once in setup(): wanted for files that nobody has checked yet.
     checks_all_images: ClassVar[bool] = False
@@ -106,6 +108,7 @@ class TransferDataModule(pl.LightningDataModule):
         seed: int = 0,
         on_bad_image: str = "error",
         val_fraction: float = 0.1,
+        min_crop_area: float | None = None,
         multilabel: bool = False,
         image_column: str | None = None,
         label_column: str | None = None,
@@ -131,8 +134,11 @@ class TransferDataModule(pl.LightningDataModule):
         self.split_column = split_column
         self.label_separator = label_separator
         self.eval_transform = build_eval_transform(self.image_size, crop_ratio, interpolation)
+        if min_crop_area is not None and not 0 < min_crop_area <= 1:
+            raise UserError(f"min_crop_area={min_crop_area} must lie above 0 and not above 1")
+        crop_scale = (min_crop_area or self.default_min_crop_area, 1.0)
         self.train_transform = build_train_transform(
-            self.image_size, augment, interpolation, crop_ratio, self.crop_scale, self.horizontal_flip, mean
+            self.image_size, augment, interpolation, crop_ratio, crop_scale, self.horizontal_flip, mean
         )
         self.test_split = "test"  # what `test_dataloader` gives; scripts/evaluate.py looks at the others too
         # Lightning restores loaders only if nothing asked for their length before, which every schedule does; so their

@@ -35,7 +35,7 @@ class DigitsDataModule(TransferDataModule):
     num_classes = 10
     default_image_size = 64
     horizontal_flip = False
-    crop_scale = (0.5, 1.0)
+    default_min_crop_area = 0.5
 
     def load_splits(self) -> tuple[tuple[str, ...], dict[str, Split]]:
         """The ten digits and the stored splits."""

@@ -105,7 +105,13 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
         classifier.compile()
     if config.find_lr and resume is None:
         find_lr(config, module, data)
-    trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
+    try:
+        trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
+    except torch.OutOfMemoryError:
+        raise UserError(
+            f"the GPU's memory is too small for --data.batch_size {config.data.batch_size} at {image_size} px: lower it"
+            " and raise --trainer.accumulate_grad_batches by as much, or set --grad_checkpointing true"
+        ) from None
 
     strict_load(classifier, read_classifier_state(run_dir / BEST, variant), source=str(run_dir / BEST))
     metrics = {"val": log.best_metrics(main_metric(config.data.multilabel))}
@@ -182,12 +188,12 @@ def build_callbacks(config: FinetuneConfig, run_dir: Path, log: EpochLog) -> lis
     from pytorch_lightning.callbacks import EarlyStopping, RichProgressBar
 
     from transfer.batch_norm import BatchNormCheck, BatchNormPolicy
-    from transfer.callbacks import EMA, BestCheckpoint, FreezeBackbone, GracefulStop, LastCheckpoint
+    from transfer.callbacks import EMA, BestCheckpoint, FinalValidation, FreezeBackbone, GracefulStop, LastCheckpoint
     from transfer.metrics import main_metric
     from transfer.runs import LAST
 
     monitor = f"val/{main_metric(config.data.multilabel)}"
-    callbacks: list[pl.Callback] = []
+    callbacks: list[pl.Callback] = [FinalValidation()]
     frozen_epochs = config.frozen_epochs()
     if frozen_epochs != 0:
         callbacks.append(FreezeBackbone(frozen_epochs))
@@ -202,9 +208,14 @@ def build_callbacks(config: FinetuneConfig, run_dir: Path, log: EpochLog) -> lis
 
 
 def build_trainer(config: FinetuneConfig, loggers: list[Logger], callbacks: list[pl.Callback]) -> pl.Trainer:
-    """Lightning's Trainer with the fields of the configuration; `auto` precision and strategy are resolved here."""
+    """Lightning's Trainer with the fields of the configuration; `auto` precision and strategy are resolved here.
+
+    Raises:
+        UserError: Lightning refuses a field.
+    """
     import pytorch_lightning as pl
     import torch
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
 
     from transfer.callbacks import AtomicCheckpointIO
 
@@ -216,14 +227,17 @@ def build_trainer(config: FinetuneConfig, loggers: list[Logger], callbacks: list
         # While it is frozen, the backbone's parameters take no part in the backward pass.
         options["strategy"] = "ddp_find_unused_parameters_true"
     options["enable_progress_bar"] = shows_progress(config) and bool(callbacks)
-    return pl.Trainer(
-        **options,
-        plugins=[AtomicCheckpointIO()],
-        logger=loggers,
-        callbacks=callbacks,
-        enable_checkpointing=bool(callbacks),
-        use_distributed_sampler=False,
-    )
+    try:
+        return pl.Trainer(
+            **options,
+            plugins=[AtomicCheckpointIO()],
+            logger=loggers,
+            callbacks=callbacks,
+            enable_checkpointing=bool(callbacks),
+            use_distributed_sampler=False,
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise UserError(f"--trainer: {error}") from None
 
 
 def uses_processes(config: FinetuneConfig) -> bool:

@@ -22,6 +22,7 @@ from transfer.callbacks import (
     AtomicCheckpointIO,
     BestCheckpoint,
     EpochLog,
+    FinalValidation,
     FreezeBackbone,
     GracefulStop,
     LastCheckpoint,
@@ -424,3 +425,27 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one_whole(
     assert error.value.errno == errno.ENOSPC
     assert torch.load(target, weights_only=True) == {"step": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({"max_epochs": 3, "max_steps": 6}, ["4", "6"]),
+        ({"max_epochs": 3, "check_val_every_n_epoch": 2}, ["8", "12"]),
+        ({"max_epochs": 2}, ["4", "8"]),
+    ],
+)
+def test_the_end_of_a_run_is_validated_once(
+    tiny_classifier: Classifier,
+    random_images: pl.LightningDataModule,
+    build_trainer: Builder,
+    tmp_path: Path,
+    options: dict[str, int],
+    steps: list[str],
+) -> None:
+    trainer = build_trainer(FinalValidation(), EpochLog(tmp_path / "metrics.csv"), **options)
+    trainer.fit(TransferModule(tiny_classifier), random_images)
+    with open(tmp_path / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == steps
+    assert all(float(row["train/loss"]) > 0 for row in rows)

@@ -314,3 +314,16 @@ def test_image_size_is_the_given_one_then_the_sheets_then_224() -> None:
     assert build_datamodule("digits", image_size=96).image_size == 96
     assert build_datamodule("digits").image_size == 64
     assert build_datamodule("cifar10").image_size == 224
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.5])
+def test_a_crop_keeps_more_than_nothing_and_no_more_than_all(share: float) -> None:
+    with pytest.raises(UserError, match=rf"min_crop_area={share} must lie above 0 and not above 1"):
+        build_datamodule("digits", min_crop_area=share)
+
+
+def test_min_crop_area_takes_the_place_of_the_data_sheets() -> None:
+    def smallest(**options: float) -> float:
+        return build_datamodule("digits", **options).train_transform.transforms[0].scale[0]  # type: ignore[arg-type]
+
+    assert (smallest(), smallest(min_crop_area=0.9)) == (0.5, 0.9)

@@ -148,6 +148,33 @@ class LastCheckpoint(ModelCheckpoint):
         super().__init__(dirpath=folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=False)
 
 
+class FinalValidation(pl.Callback):
+    """Validates once more when `max_steps` or `max_time` ends a run between validations, so that its end counts too."""
+
+    def __init__(self) -> None:
+        self.validated_step = -1
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.validated_step = trainer.global_step
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        is_end = (
+            trainer.should_stop
+            or trainer.global_step == trainer.max_steps
+            or trainer.current_epoch + 1 == trainer.max_epochs
+        )
+        if is_end and self.validated_step != trainer.global_step:
+            trainer.validating = True  # as Lightning's own loop does around it
+            trainer.fit_loop.epoch_loop.val_loop.run()
+            trainer.training = True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"validated_step": self.validated_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.validated_step = state_dict["validated_step"]
+
+
 class GracefulStop(pl.Callback):
     """On Ctrl-C or SIGTERM: finishes the optimizer step, writes the checkpoint, raises `RunInterrupted`.
 

@@ -23,6 +23,8 @@ class DataConfig:
     """loader processes per training process; unset: usable cores - 1, at most 8"""
     val_fraction: float = 0.1
     """share of your own data held out for each split it lacks, above 0 to below 0.5; stratified"""
+    min_crop_area: float | None = None
+    """smallest share of the image that a random crop keeps, above 0 to 1; unset: the dataset's, 0.08 as in the paper"""
     multilabel: bool = False
     """several labels per image (needs --loss.name bce)"""
     image_column: str | None = None
@@ -252,6 +254,7 @@ class FinetuneConfig:
             ("--data.batch_size", data.batch_size, "at least 1", lambda v: v >= 1),
             ("--data.num_workers", data.num_workers, "at least 0", lambda v: v >= 0),
             ("--data.val_fraction", data.val_fraction, "above 0, below 0.5", lambda v: 0 < v < 0.5),
+            ("--data.min_crop_area", data.min_crop_area, "above 0, at most 1", lambda v: 0 < v <= 1),
             ("--loss.label_smoothing", loss.label_smoothing, "0 to below 1", _is_share),
             ("--loss.mixup_alpha", loss.mixup_alpha, "at least 0", _is_not_negative),
             ("--loss.cutmix_alpha", loss.cutmix_alpha, "at least 0", _is_not_negative),
