@@ -44,6 +44,6 @@ class BirdsnapDataModule(FolderDataModule):
             self.name,
             "image",
             "label",
-            multilabel=False,
+            multilabel=self.multilabel,
             label_separator=self.label_separator,
         )

@@ -46,4 +46,6 @@ class DigitsDataModule(TransferDataModule):
             (name, [row for row, split in enumerate(table["split"]) if split == name]) for name in self.num_examples
         ]
         tables = {name: table.select(rows) for name, rows in splits}
-        return read_splits(tables, self.name, "image", "label", multilabel=False, label_separator=self.label_separator)
+        return read_splits(
+            tables, self.name, "image", "label", multilabel=self.multilabel, label_separator=self.label_separator
+        )

@@ -102,7 +102,13 @@ def natural_key(text: str) -> tuple[list[tuple[int, int, str]], str]:
 
 def walk_files(folder: Path) -> Iterator[Path]:
     """Every file under `folder`, natural-sorted per folder; links are followed, hidden names are left out."""
+    seen: set[str] = set()  # a link to a folder above would lead round in circles
     for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:
+            folders[:] = []
+            continue
+        seen.add(real)
         visible = (name for name in folders if not name.startswith(".") and name not in _IGNORED_FOLDERS)
         folders[:] = sorted(visible, key=natural_key)
         yield from (Path(parent, name) for name in sorted(files, key=natural_key) if not name.startswith("."))

@@ -109,7 +109,8 @@ def benchmark_module(backbone: str, image_size: int, batch_size: int, steps: int
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        trainer.fit(module, train_dataloaders=batches)
+        # A loader of ready batches; Lightning would take a bare list for several loaders.
+        trainer.fit(module, train_dataloaders=torch.utils.data.DataLoader(batches, batch_size=None))
         return clock.seconds / steps
 
     ratios, seconds = [], []

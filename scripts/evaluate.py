@@ -47,8 +47,13 @@ def evaluate(
     from datamodules import build_datamodule
     from transfer.module import TransferModule
     from transfer.report import print_results, quiet_lightning, write_json
-    from transfer.runs import load_run
+    from transfer.runs import load_run, resolve_precision
 
+    if json is not None and not json.parent.is_dir():
+        raise UserError(f"--json {json}: no such folder")
+    if num_workers is not None and num_workers < 0:
+        raise UserError(f"--num_workers {num_workers} (allowed: at least 0)")
+    sys.path.append(str(Path.cwd()))  # where a head of the user's own may lie
     quiet_lightning()
     run = load_run(run_dir, f"{checkpoint}.ckpt")
     options = run.config.data_options()
@@ -63,6 +68,7 @@ def evaluate(
     module = TransferModule(run.classifier, multilabel=data.multilabel, loss=run.config.loss.name)
     trainer = pl.Trainer(
         devices=1,
+        precision=resolve_precision(run.config.trainer),
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -71,7 +77,7 @@ def evaluate(
     data.test_split = split
     logged = trainer.test(module, datamodule=data, verbose=False)[0]
     metrics = {name.removeprefix("test/"): value for name, value in logged.items()}
-    print_results(run.config.dataset, run.config.backbone, {split: metrics})
+    print_results(run.config.dataset, run.config.backbone, {split: metrics}, data.metric)
     if json is not None:
         per_class = dict(zip(run.class_names, module.per_class_accuracy, strict=True))
         write_json(

@@ -44,6 +44,7 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
     # Imported here so that --help and a mistyped flag need not wait for them.
     import pytorch_lightning as pl
     import torch
+    from pytorch_lightning.callbacks import LearningRateMonitor
 
     from datamodules import build_datamodule, get_dataset
     from transfer.backbones import get_backbone
@@ -70,13 +71,16 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
     started = time.perf_counter()
     if resume is not None and (resume / RESULTS).exists():
         raise UserError(f"{resume} is a finished run (it has {RESULTS}); there is nothing to resume")
+    sys.path.append(str(Path.cwd()))  # where a head of the user's own may lie
     check_names(config)
     variant = get_backbone(config.backbone)
+    config = replace(config, backbone=variant.name)
     sheet = get_dataset(config.dataset)
     row = select_weights(variant.name, config.pretrained)
     run_dir = resume or choose_run_dir(config)
 
     quiet_lightning()
+    build_trainer(config, loggers=[], callbacks=[])  # refuses wrong fields before anything is loaded or written
     torch.set_float32_matmul_precision("high")
     pl.seed_everything(config.seed, verbose=False)
     preprocessing = row.preprocessing if row else default_preprocessing(variant.resolution)
@@ -100,7 +104,14 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
         save_config(config, run_dir / CONFIG)
     loggers = build_loggers(config, run_dir, data.fingerprint)
     log = EpochLog(run_dir / METRICS)
-    trainer = build_trainer(config, loggers, build_callbacks(config, run_dir, log))
+    callbacks = build_callbacks(config, run_dir, log)
+    if loggers:
+        callbacks.append(LearningRateMonitor("step"))
+    trainer = build_trainer(config, loggers, callbacks)
+    if trainer.world_size > 1 and config.freeze.startswith("until") and config.trainer.strategy in ("auto", "ddp"):
+        # While it is frozen, the backbone's parameters take no part in the backward pass.
+        config.trainer.strategy = "ddp_find_unused_parameters_true"
+        trainer = build_trainer(config, loggers, callbacks)
     if config.compile:
         classifier.compile()
     if config.find_lr and resume is None:
@@ -115,12 +126,18 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
 
     strict_load(classifier, read_classifier_state(run_dir / BEST, variant), source=str(run_dir / BEST))
     metrics = {"val": log.best_metrics(main_metric(config.data.multilabel))}
-    if "test" in data.split_sizes:
+    if "test" in data.split_sizes and config.trainer.limit_test_batches != 0:
         tester = build_trainer(config, loggers, callbacks=[])
         logged = tester.test(module, data, verbose=False)[0]
         metrics["test"] = {name.removeprefix("test/"): value for name, value in logged.items()}
     if not trainer.is_global_zero:
         return
+    per_class = {
+        name: accuracy if count else None
+        for name, accuracy, count in zip(
+            data.class_names, module.per_class_accuracy, data.class_counts.get("test", []), strict=False
+        )
+    }
     write_json(
         run_dir / RESULTS,
         {
@@ -128,9 +145,8 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
             "dataset": config.dataset,
             "backbone": variant.name,
             "metrics": metrics,
-            "per_class_accuracy": dict(zip(data.class_names, module.per_class_accuracy, strict=True))
-            if "test" in metrics
-            else None,
+            "quoted_metric": sheet.metric,
+            "per_class_accuracy": per_class,
             "seed": config.seed,
             "lr": trainer.optimizers[0].param_groups[-1]["initial_lr"],
             "weights": None if row is None else {"name": row.name, "sha256": weights_sha256(row, config.weights)},
@@ -147,15 +163,17 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
             "skipped_images": [asdict(image) for image in data.skipped],
             "train_seconds": round(log.seconds, 2),
             "wall_seconds": round(time.perf_counter() - started, 2),
-            "images_per_second": round(log.images_per_second, 1),
+            "images_per_second": log.images_per_second and round(log.images_per_second, 1),
+            "precision": trainer.precision,
+            "world_size": trainer.world_size,
             "peak_memory_bytes": peak_memory_bytes(),
             "resumed": resume is not None,
             "config": config.to_dict(),
             **environment(),
         },
     )
-    print_results(config.dataset, variant.name, metrics)
-    print(f"training {log.seconds:.0f} s, {log.images_per_second:.0f} images/s; results in {run_dir / RESULTS}")
+    print_results(config.dataset, variant.name, metrics, sheet.metric)
+    print(f"training {log.seconds:.0f} s, {log.images_per_second or 0:.0f} images/s; results in {run_dir / RESULTS}")
 
 
 def check_names(config: FinetuneConfig) -> None:
@@ -201,31 +219,28 @@ def build_callbacks(config: FinetuneConfig, run_dir: Path, log: EpochLog) -> lis
         callbacks.append(EMA(config.ema_half_life))
     callbacks += [BatchNormPolicy(config.bn), BatchNormCheck(), log]
     if config.early_stopping is not None:
-        callbacks.append(EarlyStopping(monitor, mode="max", patience=config.early_stopping))
+        callbacks.append(
+            EarlyStopping(monitor, mode="max", patience=config.early_stopping, check_on_train_epoch_end=False)
+        )
     if shows_progress(config):
-        callbacks.append(RichProgressBar())
+        callbacks.append(RichProgressBar(refresh_rate=10))  # each refresh waits for the device
     return [*callbacks, GracefulStop(run_dir / LAST), BestCheckpoint(run_dir, monitor), LastCheckpoint(run_dir)]
 
 
 def build_trainer(config: FinetuneConfig, loggers: list[Logger], callbacks: list[pl.Callback]) -> pl.Trainer:
-    """Lightning's Trainer with the fields of the configuration; `auto` precision and strategy are resolved here.
+    """Lightning's Trainer with the fields of the configuration.
 
     Raises:
         UserError: Lightning refuses a field.
     """
     import pytorch_lightning as pl
-    import torch
     from lightning_fabric.utilities.exceptions import MisconfigurationException
 
     from transfer.callbacks import AtomicCheckpointIO
+    from transfer.runs import resolve_precision
 
     options = asdict(config.trainer)
-    if options["precision"] == "auto":
-        bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-        options["precision"] = "bf16-mixed" if bf16 and options["accelerator"] in ("auto", "gpu", "cuda") else "32-true"
-    if config.freeze.startswith("until-epoch") and options["strategy"] in ("auto", "ddp") and uses_processes(config):
-        # While it is frozen, the backbone's parameters take no part in the backward pass.
-        options["strategy"] = "ddp_find_unused_parameters_true"
+    options["precision"] = resolve_precision(config.trainer)
     options["enable_progress_bar"] = shows_progress(config) and bool(callbacks)
     try:
         return pl.Trainer(
@@ -236,13 +251,8 @@ def build_trainer(config: FinetuneConfig, loggers: list[Logger], callbacks: list
             enable_checkpointing=bool(callbacks),
             use_distributed_sampler=False,
         )
-    except (MisconfigurationException, ValueError) as error:
+    except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"--trainer: {error}") from None
-
-
-def uses_processes(config: FinetuneConfig) -> bool:
-    """Whether the run is, or may become, one of several processes."""
-    return config.trainer.devices not in (1, "1") or config.trainer.num_nodes > 1
 
 
 def shows_progress(config: FinetuneConfig) -> bool:
@@ -279,10 +289,19 @@ def find_lr(config: FinetuneConfig, module: TransferModule, data: TransferDataMo
     """Sets `module.lr` to what Lightning's finder suggests (Smith 2017): where the loss falls fastest."""
     from pytorch_lightning.tuner.tuning import Tuner
 
-    finder = Tuner(build_trainer(config, [], callbacks=[])).lr_find(module, datamodule=data)
+    from transfer.batch_norm import BatchNormPolicy
+    from transfer.callbacks import FreezeBackbone
+
+    callbacks: list[pl.Callback] = [BatchNormPolicy(config.bn)]
+    if config.frozen_epochs() != 0:
+        callbacks.insert(0, FreezeBackbone(config.frozen_epochs()))
+    finder = Tuner(build_trainer(config, [], callbacks)).lr_find(module, datamodule=data)
     suggestion = finder.suggestion() if finder else None
     if suggestion is None:
-        raise UserError("--find_lr: the loss never fell; choose --optim.lr yourself")
+        steps = len(finder.results["loss"]) if finder else 0
+        raise UserError(
+            f"--find_lr: no learning rate found in {steps} steps (20 are too few); choose --optim.lr yourself"
+        )
     module.lr = suggestion
     print(f"learning-rate finder: {suggestion:.3g} (--optim.lr {config.optim.lr:g} is not used)")
 

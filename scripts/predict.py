@@ -51,6 +51,9 @@ def predict(
     from datamodules.images import list_images
     from transfer.runs import load_run
 
+    if batch_size < 1 or (num_workers is not None and num_workers < 0):
+        raise UserError(f"--batch_size {batch_size} --num_workers {num_workers} (allowed: at least 1, at least 0)")
+    sys.path.append(str(Path.cwd()))  # where a head of the user's own may lie
     run = load_run(run_dir, f"{checkpoint}.ckpt")
     paths = [path for given in images for path in list_images(given)]
     if not paths:
@@ -58,6 +61,8 @@ def predict(
     if not 1 <= top_k <= len(run.class_names):
         raise UserError(f"--top_k {top_k} (allowed: 1 to {len(run.class_names)}, the number of classes)")
     unreadable: list[str] = []
+    if out is not None and not out.parent.is_dir():
+        raise UserError(f"--out {out}: no such folder")
     rows = predict_rows(run, paths, top_k, batch_size, num_workers, unreadable)
     if out is None:
         write_rows(rows, format, sys.stdout)

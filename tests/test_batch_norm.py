@@ -166,6 +166,7 @@ def check(network: nn.Module, epoch: int = 9, is_last_batch: bool = True, times:
     trainer = SimpleNamespace(
         current_epoch=epoch, max_epochs=10, is_last_batch=is_last_batch,
         precision_plugin=SimpleNamespace(forward_context=nullcontext),
+        strategy=SimpleNamespace(reduce=lambda value, reduce_op: value),
     )  # fmt: skip
     callback = BatchNormCheck()
     with warnings.catch_warnings(record=True) as caught:

@@ -449,3 +449,20 @@ def test_the_end_of_a_run_is_validated_once(
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == steps
     assert all(float(row["train/loss"]) > 0 for row in rows)
+
+
+def test_the_best_score_is_known_after_the_folder_was_moved(tmp_path: Path) -> None:
+    before = BestCheckpoint(tmp_path / "old", "val/top1")
+    best = str(tmp_path / "old" / "best.ckpt")
+    before.best_model_score, before.best_model_path = torch.tensor(0.9), best
+    before.kth_best_model_path, before.kth_value, before.best_k_models = (
+        best,
+        torch.tensor(0.9),
+        {best: torch.tensor(0.9)},
+    )
+    after = BestCheckpoint(tmp_path / "new", "val/top1")
+    after.load_state_dict(before.state_dict())
+    assert after.best_model_path == str(tmp_path / "new" / "best.ckpt")
+    trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", devices=1)
+    assert not after.check_monitor_top_k(trainer, torch.tensor(0.1))
+    assert after.check_monitor_top_k(trainer, torch.tensor(0.95))

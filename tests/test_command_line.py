@@ -191,3 +191,10 @@ def test_every_recipe_parses(path: Path) -> None:
         argv += ["--data_root", "photos"]
     config, _ = parse_config(argv)
     assert config.problems() == []
+
+
+def test_what_is_typed_goes_over_the_recipe_wherever_the_recipe_stands(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("image_size: 64\n")
+    for argv in (["--config", str(recipe), "--image_size", "96"], ["--image_size", "96", "--config", str(recipe)]):
+        assert parse_config(argv)[0].image_size == 96

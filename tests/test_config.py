@@ -106,7 +106,7 @@ def test_a_value_out_of_range_is_the_only_problem_and_named_by_its_flag(group: s
 def test_values_on_the_edge_of_the_range_are_allowed() -> None:
     config = FinetuneConfig(
         image_size=32, dropout=0.0, stochastic_depth_prob=0.0, early_stopping=1, freeze="until-epoch 9",
-        data=DataConfig(batch_size=1, num_workers=0, val_fraction=0.499),
+        bn="frozen", data=DataConfig(batch_size=1, num_workers=0, val_fraction=0.499),
         loss=LossConfig(label_smoothing=0.0),
         optim=OptimConfig(momentum=0.0, weight_decay=0.0, backbone_lr_factor=0.0, layer_decay=1.0, warmup_epochs=0.0),
         trainer=TrainerConfig(max_epochs=10),

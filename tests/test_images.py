@@ -132,3 +132,10 @@ def test_list_images_names_what_is_missing(tmp_path: Path) -> None:
         list_images(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"no image in .* image files end in .*\.jpg"):
         list_images(tmp_path)
+
+
+def test_a_link_back_to_a_folder_above_is_followed_once(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "a" / "x.png")
+    (tmp_path / "a" / "loop").symlink_to(tmp_path, target_is_directory=True)
+    assert [path.name for path in list_images(tmp_path)] == ["x.png"]

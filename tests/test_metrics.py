@@ -123,3 +123,9 @@ def test_top5_needs_six_classes() -> None:
 def test_the_main_metric_is_measured(multilabel: bool) -> None:
     assert main_metric(multilabel) == ("map" if multilabel else "top1")
     assert main_metric(multilabel) in build_metrics(3, multilabel)
+
+
+def test_a_class_without_images_does_not_count_in_the_mean_per_class() -> None:
+    logits = torch.nn.functional.one_hot(torch.tensor([0, 1, 2, 6]), NUM_CLASSES).float() * 9.0
+    targets = torch.tensor([0, 1, 2, 0])
+    assert measure(logits, targets)["mean_per_class"] == pytest.approx((0.5 + 1 + 1) / 3)

@@ -37,8 +37,10 @@ def test_json_round_trips_and_leaves_no_other_file(tmp_path: Path) -> None:
 
 def test_json_is_replaced_as_a_whole(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
-    write_json(path, {"a": list(range(1000))})
-    write_json(path, {"b": 1})
+    write_json(path, {"a": 1})
+    with open(path) as reader:  # began before and ends after: reads the old file, never a mixture
+        write_json(path, {"b": 1})
+        assert json.load(reader) == {"a": 1}
     assert json.loads(path.read_text()) == {"b": 1}
 
 

@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from transfer.errors import unknown_name
 from transfer.layers import untracked_batch_norm
+from transfer.module import TransferModule
 from transfer.optim import batch_norm_momentum
 
 POLICIES = ("adapt", "frozen", "recompute", "train")
@@ -31,13 +32,13 @@ def batch_norms(module: nn.Module) -> list[_BatchNorm]:
 
 @torch.no_grad()
 def recompute_statistics(module: nn.Module, forward: Callable[[Tensor], object], batches: Iterator[Tensor]) -> None:
-    """Replaces all running statistics by the average over `batches`, with dropout and stochastic depth off.
+    """Replaces running statistics by the average over `batches`, with dropout and stochastic depth off.
 
     Args:
-        module: whose BatchNorm layers are re-estimated; its training mode is left as it was.
+        module: whose BatchNorm layers are re-estimated, but for frozen ones; its training mode is left as it was.
         forward: runs a batch through them.
     """
-    norms = batch_norms(module)
+    norms = [norm for norm in batch_norms(module) if norm.weight is None or norm.weight.requires_grad]
     modes = {m: m.training for m in module.modules()}
     momenta = [norm.momentum for norm in norms]
     module.eval()
@@ -54,7 +55,7 @@ def recompute_statistics(module: nn.Module, forward: Callable[[Tensor], object],
 
 
 class BatchNormPolicy(pl.Callback):
-    """Applies one policy to all BatchNorm layers of the module.
+    """Applies one policy to the BatchNorm layers of a TransferModule.
 
     Args:
         policy: `adapt`: the statistics follow at a pace set by the length of the run (`batch_norm_momentum`).
@@ -85,7 +86,8 @@ class BatchNormPolicy(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.policy == "frozen":
-            for norm in batch_norms(pl_module):
+            assert isinstance(pl_module, TransferModule)
+            for norm in batch_norms(pl_module.classifier.backbone):  # a head's own has no statistics to keep
                 norm.eval()
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -151,7 +153,8 @@ class BatchNormCheck(pl.Callback):
                 with batch_norm_training(pl_module, training):
                     hits = pl_module(batch[0]).argmax(1) == batch[1]
                     accuracy[training] = hits.float().mean().item()
-        if accuracy[True] - accuracy[False] > self.tolerance:
+        gap = torch.tensor(accuracy[True] - accuracy[False], device=batch[0].device)
+        if trainer.strategy.reduce(gap, reduce_op="mean") > self.tolerance:  # the same on all ranks
             self.warned = True
             rank_zero_warn(
                 f"BatchNorm: {accuracy[True]:.0%} of the last training batch is right with the batch's own statistics"

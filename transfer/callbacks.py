@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 import signal
 import threading
 import time
@@ -136,6 +135,13 @@ class BestCheckpoint(ModelCheckpoint):
             save_on_train_epoch_end=False,
         )
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Also of a run whose folder was moved, where Lightning would forget the best score."""
+        assert self.dirpath is not None
+        best = str(Path(self.dirpath) / "best.ckpt")
+        moved = {"dirpath": self.dirpath, "best_model_path": best, "kth_best_model_path": best, "last_model_path": ""}
+        super().load_state_dict({**state_dict, **moved, "best_k_models": {best: state_dict["best_model_score"]}})
+
     def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
         is_tie = current is not None and self.best_model_score is not None and bool(current == self.best_model_score)
         return is_tie or super().check_monitor_top_k(trainer, current)
@@ -218,7 +224,7 @@ class EpochLog(pl.Callback):
     """One row of `metrics.csv` and one line on the terminal for each validation; measures the training speed.
 
     Attributes:
-        images_per_second: training images through this process, over the run so far, validation not counted.
+        images_per_second: training images of all processes, over the run so far, validation not counted; None before.
     """
 
     def __init__(self, path: Path) -> None:
@@ -229,8 +235,15 @@ class EpochLog(pl.Callback):
         self._rows: list[dict[str, Any]] = []
 
     @property
-    def images_per_second(self) -> float:
-        return self.num_images / self.seconds if self.seconds else math.nan
+    def images_per_second(self) -> float | None:
+        return self.num_images / self.seconds if self.seconds else None
+
+    def state_dict(self) -> dict[str, Any]:
+        running = 0.0 if self._started is None else time.perf_counter() - self._started
+        return {"num_images": self.num_images, "seconds": self.seconds + running}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.num_images, self.seconds = state_dict["num_images"], state_dict["seconds"]
 
     def best_metrics(self, name: str) -> dict[str, float]:
         """The val metrics of the row that `best.ckpt` was written at: the highest `name`, the last of equals."""
@@ -249,7 +262,7 @@ class EpochLog(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.num_images += len(batch[0])
+        self.num_images += len(batch[0]) * trainer.world_size
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._pause()
@@ -272,7 +285,7 @@ class EpochLog(pl.Callback):
             "lr": trainer.optimizers[0].param_groups[-1]["lr"],
             "train/loss": train_loss,
             **values,
-            "images_per_second": round(self.images_per_second, 1),
+            "images_per_second": round(self.images_per_second or 0.0, 1),
         }
         self._rows.append(row)
         if not trainer.is_global_zero:
@@ -287,6 +300,6 @@ class EpochLog(pl.Callback):
         total = f"/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
         print(
             f"epoch {row['epoch']}{total}  train loss {row['train/loss']:.4f}  val: {figures}"
-            f"  ({self.images_per_second:.0f} images/s)",
+            f"  ({self.images_per_second or 0:.0f} images/s)",
             flush=True,
         )

@@ -72,10 +72,15 @@ def parse_config(argv: Sequence[str]) -> tuple[FinetuneConfig, Path | None]:
 
 
 def _parse(argv: Sequence[str]) -> FinetuneConfig:
+    # Recipes first, wherever they stand: what is typed goes over them.
+    recipes = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    recipes.add_argument("--config", action="append", default=[])
     parser = build_parser()
     try:
-        values = dict(vars(parser.instantiate(parser.parse_args(list(argv)))))
-    except jsonargparse.ArgumentError as error:
+        given, rest = recipes.parse_known_args(list(argv))
+        argv = [*(f"--config={path}" for path in given.config), *rest]
+        values = dict(vars(parser.instantiate(parser.parse_args(argv))))
+    except (jsonargparse.ArgumentError, argparse.ArgumentError) as error:
         raise UserError(_explain(str(error), [action.dest for action in parser._actions])) from None
     values.pop("config")
     config = FinetuneConfig(**values)

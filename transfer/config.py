@@ -22,7 +22,7 @@ class DataConfig:
     num_workers: int | None = None
     """loader processes per training process; unset: usable cores - 1, at most 8"""
     val_fraction: float = 0.1
-    """share of your own data held out for each split it lacks, above 0 to below 0.5; stratified"""
+    """share of your own data held out for val, and for test where it has no splits at all, above 0 to below 0.5"""
     min_crop_area: float | None = None
     """smallest share of the image that a random crop keeps, above 0 to 1; unset: the dataset's, 0.08 as in the paper"""
     multilabel: bool = False
@@ -92,7 +92,7 @@ class TrainerConfig:
     num_nodes: int = 1
     """machines"""
     strategy: str = "auto"
-    """auto, ddp, fsdp, deepspeed, ..."""
+    """auto, ddp, ddp_spawn, ddp_find_unused_parameters_true, ..."""
     precision: str = "auto"
     """auto (bf16-mixed where the GPU computes it, else 32-true), 32-true, bf16-mixed, 16-mixed, ..."""
     max_steps: int = -1
@@ -110,7 +110,7 @@ class TrainerConfig:
     limit_test_batches: int | float | None = None
     """test batches: a number, or a share"""
     overfit_batches: int | float = 0.0
-    """train and validate on the same few batches: a number, or a share"""
+    """train on the same few batches in every epoch, to see whether it learns them: a number, or a share"""
     val_check_interval: int | float | None = None
     """validate every so many batches, or after this share of an epoch"""
     check_val_every_n_epoch: int | None = 1
@@ -186,7 +186,7 @@ class FinetuneConfig:
     logger: Literal["csv", "tensorboard", "wandb"] = "csv"
     """metrics.csv is always written; tensorboard and wandb come on top (wandb works offline: WANDB_MODE=offline)"""
     seed: int = 0
-    """of splits, order, augmentation, initialisation"""
+    """of order, augmentation, dropout and the head's start; the splits are the same for every seed"""
     out_dir: str | None = None
     """folder of the run, new or empty; unset: runs/<dataset>_<backbone>/<n>"""
     data: DataConfig = field(default_factory=DataConfig)
@@ -272,6 +272,12 @@ class FinetuneConfig:
         trainer = self.trainer
         if trainer.max_epochs < 1 and not (trainer.max_epochs == -1 and trainer.max_steps > 0):
             yield f"--trainer.max_epochs {trainer.max_epochs} (allowed: at least 1, or -1 with --trainer.max_steps)"
+        if trainer.limit_train_batches == 0:
+            yield "--trainer.limit_train_batches 0: nothing would be learned (use 1 or more)"
+        if trainer.strategy.startswith(("fsdp", "deepspeed")):
+            yield f"--trainer.strategy {trainer.strategy}: checkpoints would be in pieces (allowed: auto, ddp, ddp_...)"
+        if self.data.batch_size == 1 and self.bn != "frozen":
+            yield "--data.batch_size 1: BatchNorm needs 2 (use --trainer.accumulate_grad_batches, or --bn frozen)"
         if trainer.limit_val_batches == 0:
             yield "--trainer.limit_val_batches 0: validation chooses the best checkpoint (use 1 or more)"
         if self.pretrained is False and self.weights is not None:

@@ -50,9 +50,12 @@ def exit_status(command: Callable[[], None]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            print(f"error: no space left on the disk while writing {error.filename or 'a file'}", file=sys.stderr)
+        elif error.filename is not None:
+            print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        else:
             raise
-        print(f"error: no space left on the disk while writing {error.filename or 'a file'}", file=sys.stderr)
         return 2
     except RunInterrupted as interruption:
         print(interruption, file=sys.stderr)

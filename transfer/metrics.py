@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
@@ -11,6 +12,18 @@ from torchmetrics.classification import (
     MultilabelExactMatch,
     MultilabelF1Score,
 )
+
+
+class MeanPerClassAccuracy(MulticlassAccuracy):
+    """Accuracy of each class averaged over the classes that have an image; torchmetrics counts the others as zero."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes, average="macro", validate_args=False)
+
+    def compute(self) -> Tensor:
+        hits, _, _, misses = self._final_state()
+        images = hits + misses
+        return (hits[images > 0] / images[images > 0]).mean()
 
 
 def build_metrics(num_classes: int, multilabel: bool) -> MetricCollection:
@@ -31,7 +44,7 @@ def build_metrics(num_classes: int, multilabel: bool) -> MetricCollection:
         # Arguments are not validated: it would read the tensors back from the GPU at every batch.
         metrics = {
             "top1": MulticlassAccuracy(num_classes, average="micro", validate_args=False),
-            "mean_per_class": MulticlassAccuracy(num_classes, average="macro", validate_args=False),
+            "mean_per_class": MeanPerClassAccuracy(num_classes),
             "ece": MulticlassCalibrationError(num_classes, n_bins=15, validate_args=False),
         }
         if num_classes > 5:

@@ -102,8 +102,7 @@ class TransferModule(pl.LightningModule):
         else:
             loss = self.loss(self.classifier(images), targets)
         self.train_loss.update(loss.detach())
-        if batch_idx % 10 == 0:  # reading the loss back makes the device wait
-            self.log("loss", loss.detach(), prog_bar=True, logger=False)
+        self.log("train/step_loss", loss.detach(), prog_bar=True)
         return loss
 
     def on_train_epoch_end(self) -> None:
@@ -112,13 +111,16 @@ class TransferModule(pl.LightningModule):
             return
         loss = self.train_loss.compute()
         self.train_loss.reset()
+        self._refuse_divergence("training", loss)
+        self.log("train/loss", loss, sync_dist=True)
+
+    def _refuse_divergence(self, what: str, loss: Tensor) -> None:
         if not torch.isfinite(loss):
             raise UserError(
-                f"training loss is {loss.item()} in epoch {self.current_epoch + 1}: the run has diverged;"
+                f"{what} loss is {loss.item()} in epoch {self.current_epoch + 1}: the run has diverged;"
                 f" lower --optim.lr (now {self.lr}), lengthen --optim.warmup_epochs or set"
                 " --trainer.gradient_clip_val 1.0"
             )
-        self.log("train/loss", loss, sync_dist=True)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         images, targets = batch
@@ -127,7 +129,10 @@ class TransferModule(pl.LightningModule):
         self.val_metrics.update(self._probabilities(logits), targets.long())
 
     def on_validation_epoch_end(self) -> None:
-        self.log_dict({"val/loss": self.val_loss.compute(), **self.val_metrics.compute()}, sync_dist=True)
+        loss = self.val_loss.compute()
+        if not self.trainer.sanity_checking:
+            self._refuse_divergence("validation", loss)  # before a checkpoint is written
+        self.log_dict({"val/loss": loss, **self.val_metrics.compute()}, sync_dist=True)
         self.val_loss.reset()
         self.val_metrics.reset()
 
@@ -150,7 +155,10 @@ class TransferModule(pl.LightningModule):
             metric.reset()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        self.trainer.fit_loop.setup_data()  # or num_training_batches may not be known yet
+        try:
+            self.trainer.fit_loop.setup_data()  # or num_training_batches may not be known yet
+        except ValueError as error:
+            raise UserError(f"--trainer:{error}") from None
         total_steps = int(self.trainer.estimated_stepping_batches)
         steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
         warmup_steps = round(self.warmup_epochs * steps_per_epoch)

@@ -15,7 +15,7 @@ from transfer.backbones.efficientnet import Variant
 from transfer.checkpoints import read_checkpoint, read_state_dict, strict_load
 from transfer.classifier import Classifier, build_classifier
 from transfer.command_line import load_config
-from transfer.config import FinetuneConfig
+from transfer.config import FinetuneConfig, TrainerConfig
 from transfer.errors import UserError
 from transfer.keymaps import to_own_keys
 from transfer.weights import Preprocessing
@@ -56,6 +56,14 @@ def choose_run_dir(config: FinetuneConfig) -> Path:
             run_dir = parent / str(max(taken, default=0) + 1)
     os.environ[RUN_DIR_VARIABLE] = str(run_dir.resolve())
     return run_dir
+
+
+def resolve_precision(trainer: TrainerConfig) -> Any:
+    """Lightning's name of the precision: `auto` is bf16-mixed where the GPU computes it, else 32-true."""
+    if trainer.precision != "auto":
+        return trainer.precision
+    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16-mixed" if bf16 and trainer.accelerator in ("auto", "gpu", "cuda") else "32-true"
 
 
 def is_main_process() -> bool:
