@@ -110,7 +110,7 @@ def benchmark_module(backbone: str, image_size: int, batch_size: int, steps: int
             enable_model_summary=False,
         )
         # A loader of ready batches; Lightning would take a bare list for several loaders.
-        trainer.fit(module, train_dataloaders=torch.utils.data.DataLoader(batches, batch_size=None))
+        trainer.fit(module, train_dataloaders=torch.utils.data.DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
         return clock.seconds / steps
 
     ratios, seconds = [], []
