@@ -49,7 +49,7 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
     from datamodules import build_datamodule, get_dataset
     from transfer.backbones import get_backbone
     from transfer.callbacks import EpochLog
-    from transfer.checkpoints import strict_load, weights_sha256
+    from transfer.checkpoints import read_checkpoint, strict_load, weights_sha256
     from transfer.classifier import build_classifier
     from transfer.losses import balanced_class_weights
     from transfer.metrics import main_metric
@@ -90,6 +90,8 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
     data.setup()
 
     last = run_dir / LAST
+    if last.exists():
+        read_checkpoint(last)  # a damaged one is refused before Lightning meets it
     classifier = build_classifier(
         config.backbone, data.num_classes, load_weights=not last.exists(), **config.network_options()
     )
