@@ -208,9 +208,10 @@ def build_callbacks(config: FinetuneConfig, run_dir: Path, log: EpochLog) -> lis
     from pytorch_lightning.callbacks import EarlyStopping, RichProgressBar
 
     from transfer.batch_norm import BatchNormCheck, BatchNormPolicy
-    from transfer.callbacks import EMA, BestCheckpoint, FinalValidation, FreezeBackbone, GracefulStop, LastCheckpoint
+    from transfer.callbacks import EMA, FinalValidation, FreezeBackbone
     from transfer.metrics import main_metric
     from transfer.runs import LAST
+    from transfer.saving import BestCheckpoint, GracefulStop, LastCheckpoint
 
     monitor = f"val/{main_metric(config.data.multilabel)}"
     callbacks: list[pl.Callback] = [FinalValidation()]
@@ -238,8 +239,8 @@ def build_trainer(config: FinetuneConfig, loggers: list[Logger], callbacks: list
     import pytorch_lightning as pl
     from lightning_fabric.utilities.exceptions import MisconfigurationException
 
-    from transfer.callbacks import AtomicCheckpointIO
     from transfer.runs import resolve_precision
+    from transfer.saving import AtomicCheckpointIO
 
     options = asdict(config.trainer)
     options["precision"] = resolve_precision(config.trainer)

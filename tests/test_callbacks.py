@@ -1,4 +1,4 @@
-"""Freezing, averaging, checkpoints, interruption and the log of a run, each on a run of seconds."""
+"""callbacks.py and saving.py: freezing, averaging, checkpoints, interruption and the log, each on a run of seconds."""
 
 from __future__ import annotations
 
@@ -17,19 +17,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from transfer.batch_norm import BatchNormPolicy
-from transfer.callbacks import (
-    EMA,
-    AtomicCheckpointIO,
-    BestCheckpoint,
-    EpochLog,
-    FinalValidation,
-    FreezeBackbone,
-    GracefulStop,
-    LastCheckpoint,
-)
+from transfer.callbacks import EMA, EpochLog, FinalValidation, FreezeBackbone
 from transfer.classifier import Classifier
 from transfer.errors import RunInterrupted, UserError
 from transfer.module import TransferModule
+from transfer.saving import AtomicCheckpointIO, BestCheckpoint, GracefulStop, LastCheckpoint
 
 Builder = Callable[..., pl.Trainer]
 
