@@ -1,20 +1,28 @@
-"""Speed as ratios within one run: python scripts/benchmark.py module|train
+"""Speed and memory as ratios within one run: python scripts/benchmark.py module|train|peer|memory
 
 module  a training epoch through Lightning and TransferModule against a bare PyTorch loop with the same step
 train   training images per second, memory layout by memory layout and precision by precision
+peer    training images per second, and the GPU's memory, against timm's implementation of the same network
+memory  peak memory and seconds of a training step without and with gradient checkpointing
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from transfer.errors import exit_status
+from transfer.errors import UserError, exit_status
+
+if TYPE_CHECKING:
+    import torch
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,17 +30,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="benchmark.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("module", "train"))
+    subjects: dict[str, Callable[..., dict[str, Any]]] = {
+        "module": benchmark_module,
+        "train": benchmark_train,
+        "peer": benchmark_peer,
+        "memory": benchmark_memory,
+    }
+    parser.add_argument("what", choices=subjects)
     parser.add_argument("--backbone", default="lite0")
     parser.add_argument("--image_size", type=int, default=64, help="pixels")
     parser.add_argument("--batch_size", type=int, default=64, help="images per step")
-    parser.add_argument("--steps", type=int, default=20, help="timed steps per round")
-    parser.add_argument("--rounds", type=int, default=5, help="alternating rounds, of which the median ratio is quoted")
+    parser.add_argument("--steps", type=int, help="timed steps per round; default: 20, for memory 1")
+    parser.add_argument("--rounds", type=int, help="alternating rounds; default: 5, for memory 2")
+    parser.add_argument("--compile", action="store_true", default=None, help="peer: both under torch.compile too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    arguments = vars(parser.parse_args(argv))
-    what = {"module": benchmark_module, "train": benchmark_train}[arguments.pop("what")]
-    path = arguments.pop("json")
-    return exit_status(lambda: report(what(**arguments), path))
+    arguments = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
+    subject, path = arguments.pop("what"), arguments.pop("json", None)
+    if "compile" in arguments and subject != "peer":
+        parser.error("--compile: only peer compares compiled networks")
+    return exit_status(lambda: report(subjects[subject](**arguments), path))
 
 
 def report(figures: dict[str, Any], path: Path | None) -> None:
@@ -47,7 +63,9 @@ def report(figures: dict[str, Any], path: Path | None) -> None:
         write_json(path, {"command": sys.argv, **figures, **environment()})
 
 
-def benchmark_module(backbone: str, image_size: int, batch_size: int, steps: int, rounds: int) -> dict[str, Any]:
+def benchmark_module(
+    backbone: str, image_size: int, batch_size: int, steps: int = 20, rounds: int = 5
+) -> dict[str, Any]:
     """Seconds per step through Lightning relative to a bare loop over the same batches, model, loss and optimizer.
 
     Both train in channels_last on the same device and precision; the two alternate, so that a drifting clock hits both.
@@ -128,7 +146,9 @@ def benchmark_module(backbone: str, image_size: int, batch_size: int, steps: int
     }
 
 
-def benchmark_train(backbone: str, image_size: int, batch_size: int, steps: int, rounds: int) -> dict[str, Any]:
+def benchmark_train(
+    backbone: str, image_size: int, batch_size: int, steps: int = 20, rounds: int = 5
+) -> dict[str, Any]:
     """Training images per second in float32 and bf16 autocast, contiguous and channels_last, relative to the first."""
     import torch
 
@@ -170,6 +190,208 @@ def benchmark_train(backbone: str, image_size: int, batch_size: int, steps: int,
             "ratio": round(statistics.median(values) / first, 3),
         }
     return figures
+
+
+def benchmark_peer(
+    backbone: str, image_size: int, batch_size: int, steps: int = 20, rounds: int = 5, compile: bool = False
+) -> dict[str, Any]:
+    """Training images per second of `build_classifier` and of timm's same network, relative to timm's.
+
+    Same batch, optimizer, loss, drop rates, channels_last and precision (bf16 autocast on a GPU, else float32); random
+    weights. All contenders stay built while they alternate. On a GPU, `peak_memory_bytes` is what a contender takes from
+    before it is built to the end of its second step: parameters, gradients, momentum and activations, not the batch.
+
+    Args:
+        compile: both under torch.compile too, as contenders of their own.
+
+    Raises:
+        UserError: unknown backbone, or timm cannot be imported.
+    """
+    import torch
+
+    from transfer.backbones import get_backbone
+    from transfer.classifier import build_classifier
+
+    variant = get_backbone(backbone)
+    timm = load_timm()
+    drop_rates = {"drop_rate": variant.dropout_rate, "drop_path_rate": 0.2}
+    peer = timm_name(variant.name)
+    builders: dict[str, Callable[[], torch.nn.Module]] = {
+        "own": lambda: build_classifier(variant.name, 10, stochastic_depth_prob=0.2),
+        "timm": lambda: timm.create_model(peer, num_classes=10, **drop_rates),
+    }
+    names = ["own", "timm", *(["own compiled", "timm compiled"] if compile else [])]
+    torch.manual_seed(0)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    batch = random_batch(image_size, batch_size, device)
+    contenders: dict[str, Callable[[Any], None]] = {}
+    figures: dict[str, Any] = {"backbone": variant.name, "peer": peer, "timm": timm.__version__}
+    figures |= {"image_size": image_size, "batch_size": batch_size}
+    for name in names:
+        allocated = torch.cuda.memory_allocated() if device.type == "cuda" else 0
+        model = builders[name.split()[0]]()
+        figures[name] = {"num_parameters": sum(p.numel() for p in model.parameters())}
+        contenders[name] = training_step(model, device, compiled=name.endswith("compiled"))
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            for _ in range(2):
+                contenders[name](batch)
+            figures[name]["peak_memory_bytes"] = torch.cuda.max_memory_allocated() - allocated
+
+    speeds: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(rounds):
+        for name, step in contenders.items():
+            speeds[name].append(batch_size / timed(step, [batch] * steps, device))
+    for name, values in speeds.items():
+        ratios = [own / theirs for own, theirs in zip(values, speeds["timm"], strict=True)]
+        figures[name] |= {
+            "images_per_second": round(statistics.median(values), 1),
+            "ratio": round(statistics.median(ratios), 3),
+            "ratio_range": [round(min(ratios), 3), round(max(ratios), 3)],
+        }
+    return figures
+
+
+def timm_name(backbone: str) -> str:
+    """What timm calls the network with TensorFlow's padding: b0 -> tf_efficientnet_b0, v2-s -> tf_efficientnetv2_s."""
+    name = backbone.replace("-", "_")
+    return f"tf_efficientnet{name}" if name.startswith("v2") else f"tf_efficientnet_{name}"
+
+
+def load_timm() -> ModuleType:
+    """The module timm.
+
+    Raises:
+        UserError: it does not import.
+    """
+    try:
+        return import_module("timm")
+    except Exception as error:  # a torchvision made for another torch raises RuntimeError
+        raise UserError(
+            f"timm does not import ({error}); run: pip install timm. It needs torchvision, in the release that belongs"
+            " to the installed torch"
+        ) from None
+
+
+def benchmark_memory(
+    backbone: str, image_size: int, batch_size: int, steps: int = 1, rounds: int = 2
+) -> dict[str, Any]:
+    """Peak memory and seconds of a training step without and with gradient checkpointing, each in fresh processes.
+
+    `peak_bytes` is the smallest of the processes' and `reduction_percent` compares these; see `memory_case` for what it
+    counts. `static_bytes` is the part that checkpointing cannot change: parameters, buffers, gradients and momentum. A
+    GPU's peak contains it, the growth on a CPU does not.
+
+    Args:
+        steps: timed, after the one whose memory counts.
+        rounds: processes per case, alternating.
+    """
+    import torch
+
+    from transfer.backbones import get_backbone
+
+    variant = get_backbone(backbone)
+    if not torch.cuda.is_available() and not PROCESS_STATUS.is_file():
+        raise UserError(f"memory: there is no GPU, and only Linux tells the memory of a process ({PROCESS_STATUS})")
+    cases = {"plain": False, "grad_checkpointing": True}
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in cases}
+    for _ in range(rounds):
+        for name, checkpointing in cases.items():
+            arguments = (variant.name, image_size, batch_size, checkpointing, steps)
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                runs[name].append(pool.apply(memory_case, arguments))
+    figures: dict[str, Any] = {"backbone": variant.name, "image_size": image_size, "batch_size": batch_size}
+    figures["threads"] = torch.get_num_threads()
+    figures["counted"] = "allocated on the GPU" if torch.cuda.is_available() else "growth of the resident set"
+    figures["static_bytes"] = runs["plain"][0]["static_bytes"]
+    for name, results in runs.items():
+        figures[name] = {
+            "peak_bytes": min(result["peak_bytes"] for result in results),
+            "peak_bytes_of_runs": [result["peak_bytes"] for result in results],
+            "seconds_per_step": round(min(result["seconds_per_step"] for result in results), 4),
+        }
+    plain, less = figures["plain"], figures["grad_checkpointing"]
+    figures["reduction_percent"] = round(100 * (1 - less["peak_bytes"] / plain["peak_bytes"]), 1)
+    figures["time_ratio"] = round(less["seconds_per_step"] / plain["seconds_per_step"], 3)
+    return figures
+
+
+def memory_case(
+    backbone: str, image_size: int, batch_size: int, grad_checkpointing: bool, steps: int
+) -> dict[str, float]:
+    """Measures one case of `benchmark_memory` in the process that calls it.
+
+    A step of 2 images at 32 px comes first: it loads the libraries and allocates gradients and momentum. On a GPU,
+    `peak_bytes` is all that PyTorch had allocated at once during the next step, in bf16 autocast. On a CPU, it is how far
+    the largest resident set of the process exceeds the one just before that step, in float32: activations, gradients of
+    activations, the libraries' work space, and what malloc could not give out again. malloc returns large blocks
+    to the kernel at once, so that these count while they are in use; small ones stay in its pools and count on.
+    """
+    import torch
+
+    from transfer.classifier import build_classifier
+
+    torch.manual_seed(0)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = build_classifier(backbone, 10, grad_checkpointing=grad_checkpointing)
+    step = training_step(model, device)
+    step(random_batch(32, 2, device))
+    batch = random_batch(image_size, batch_size, device)
+    trained = sum(p.nbytes for p in model.parameters())
+    static = 3 * trained + sum(b.nbytes for b in model.buffers())
+
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    before = 0 if device.type == "cuda" else resident_bytes("VmRSS")
+    step(batch)
+    synchronize(device)
+    after = torch.cuda.max_memory_allocated() if device.type == "cuda" else resident_bytes("VmHWM")
+
+    started = time.perf_counter()
+    for _ in range(steps):
+        step(batch)
+    synchronize(device)
+    seconds = (time.perf_counter() - started) / steps
+    return {"peak_bytes": after - before, "static_bytes": static, "seconds_per_step": seconds}
+
+
+PROCESS_STATUS = Path("/proc/self/status")
+
+
+def resident_bytes(field: str) -> int:
+    """Memory of this process: `VmRSS`, now; `VmHWM`, the most so far.
+
+    getrusage's ru_maxrss will not do: through fork and exec it begins with the parent's.
+    """
+    line = next(line for line in PROCESS_STATUS.read_text().splitlines() if line.startswith(f"{field}:"))
+    return 1024 * int(line.split()[1])
+
+
+def random_batch(image_size: int, batch_size: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Noise in channels_last, and labels of ten classes."""
+    import torch
+
+    images = torch.randn(batch_size, 3, image_size, image_size, device=device)
+    return images.contiguous(memory_format=torch.channels_last), torch.randint(10, (batch_size,), device=device)
+
+
+def training_step(model: torch.nn.Module, device: torch.device, compiled: bool = False) -> Callable[[Any], None]:
+    """Moves the network to the device in channels_last and gives its step: cross entropy, SGD with Nesterov momentum."""
+    import torch
+
+    model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True)
+    if compiled:
+        model.compile()  # type: ignore[no-untyped-call]
+
+    def step(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            loss = torch.nn.functional.cross_entropy(model(batch[0]), batch[1])
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return step
 
 
 def timed(step: Callable[[Any], None], batches: Sequence[Any], device: Any) -> float:

@@ -236,7 +236,7 @@ def test_long_names_are_accepted(name: str) -> None:
 
 
 def test_list_backbones_gives_the_tables_order() -> None:
-    expected = "b0 b1 b2 b3 b4 b5 b6 b7 b8 l2 lite0 lite1 lite2 lite3 lite4"
+    expected = "b0 b1 b2 b3 b4 b5 b6 b7 b8 l2 lite0 lite1 lite2 lite3 lite4 v2-b0 v2-b1 v2-b2 v2-b3 v2-s v2-m v2-l v2-xl"
     assert list_backbones() == expected.split()
 
 

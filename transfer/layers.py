@@ -1,4 +1,4 @@
-"""The building blocks of EfficientNet: convolution + norm + activation, squeeze-excitation, MBConv.
+"""The building blocks of EfficientNet: convolution + norm + activation, squeeze-excitation, MBConv, fused MBConv.
 
 Shapes: N batch, C channels, H and W height and width.
 """
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-Padding = Literal["same", "symmetric"]
+Padding = Literal["same", "symmetric", "static"]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "relu6": nn.ReLU6}
 
@@ -26,7 +26,8 @@ class LayerSettings:
 
     Args:
         padding: `same` is TensorFlow's rule (an even input with stride 2 gets its extra pixel at the bottom and right),
-            `symmetric` is `kernel_size // 2` on every side (torchvision and timm's own training).
+            `symmetric` is `kernel_size // 2` on every side (torchvision and timm's own training), `static` is `same` as
+            it comes out at the variant's own resolution, whatever the input (Keras and transformers).
         bn_eps: epsilon of every BatchNorm.
         bn_momentum: torch convention, the weight of the new batch (TensorFlow's momentum is one minus this).
         activation: `silu` or `relu6`.
@@ -42,11 +43,16 @@ class SamePadConv2d(nn.Conv2d):
     """Convolution with TensorFlow's `SAME` padding: output size is ceil(input size / stride).
 
     Padding in total: max((ceil(i / s) - 1) * s + k - i, 0), the odd pixel at the bottom and right.
+
+    Attributes:
+        static_size: height and width i of the formula for every input; None takes the input's own.
     """
+
+    static_size: int | None = None
 
     def forward(self, input: Tensor) -> Tensor:
         (top, bottom), (left, right) = (
-            self._pad(size, kernel, stride)
+            self._pad(self.static_size or size, kernel, stride)
             for size, kernel, stride in zip(input.shape[-2:], self.kernel_size, self.stride, strict=True)
         )
         if top == bottom and left == right:
@@ -62,8 +68,8 @@ class SamePadConv2d(nn.Conv2d):
 def build_conv(
     in_channels: int, out_channels: int, kernel_size: int, stride: int, groups: int, padding: Padding
 ) -> nn.Conv2d:
-    """A convolution without bias. With stride 1 and an odd kernel both padding rules agree."""
-    if padding == "same" and stride > 1:
+    """A convolution without bias. With stride 1 and an odd kernel all padding rules agree."""
+    if padding != "symmetric" and stride > 1:
         return SamePadConv2d(in_channels, out_channels, kernel_size, stride, groups=groups, bias=False)
     return nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
 
@@ -164,6 +170,42 @@ class MBConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.project(self.se(self.depthwise(self.expand(x))))
+        return self.drop(out) + x if self.has_skip else out
+
+
+class FusedMBConv(nn.Module):
+    """EfficientNetV2's block for early stages: one kxk convolution in place of expansion and depthwise, 1x1 project.
+
+    Args:
+        expand_ratio: 1 means that the kxk convolution is all there is, with the activation after it.
+        drop_prob: stochastic depth of this block's residual branch.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: int,
+        stride: int,
+        expand_ratio: int,
+        drop_prob: float,
+        settings: LayerSettings,
+    ) -> None:
+        super().__init__()
+        self.expand: nn.Module
+        if expand_ratio == 1:
+            self.expand = nn.Identity()
+            self.project = ConvNormAct(in_channels, out_channels, settings, kernel_size, stride)
+        else:
+            channels = in_channels * expand_ratio
+            self.expand = ConvNormAct(in_channels, channels, settings, kernel_size, stride)
+            self.project = ConvNormAct(channels, out_channels, settings, activate=False)
+        self.has_skip = stride == 1 and in_channels == out_channels
+        self.drop = StochasticDepth(drop_prob)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.project(self.expand(x))
         return self.drop(out) + x if self.has_skip else out
 
 

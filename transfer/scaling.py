@@ -9,17 +9,18 @@ from __future__ import annotations
 import math
 
 
-def round_filters(channels: int, width_coefficient: float, divisor: int = 8) -> int:
+def round_filters(channels: int, width_coefficient: float, divisor: int = 8, keep: float = 0.9) -> int:
     """Scaled channels as the released code rounds them.
 
     Source: tensorflow/tpu efficientnet_model.py `round_filters`: nearest multiple of `divisor`, at least `divisor`,
-    one step up where rounding would lose more than 10%; a coefficient of 1.0 leaves `channels` as it is.
+    one step up where less than `keep` of the channels would be left; a coefficient of 1.0 leaves `channels` as it is.
+    EfficientNetV2 (google/automl effnetv2_model.py) has no such step up: `keep` is 0.
     """
     if width_coefficient == 1.0:
         return channels
     scaled = channels * width_coefficient
     rounded = max(divisor, int(scaled + divisor / 2) // divisor * divisor)
-    if rounded < 0.9 * scaled:
+    if rounded < keep * scaled:
         rounded += divisor
     return rounded
 

@@ -11,7 +11,6 @@ from transfer.backbones.efficientnet import VARIANTS, EfficientNet, Variant
 from transfer.checkpoints import fetch_weights, identify_file, read_state_dict, strict_load
 from transfer.errors import UserError, unknown_name
 from transfer.keymaps import to_own_keys
-from transfer.layers import LayerSettings
 from transfer.weights import WeightsRow, select_weights
 
 
@@ -21,12 +20,12 @@ def list_backbones() -> list[str]:
 
 
 def get_backbone(name: str) -> Variant:
-    """The variant's row. Long names (`efficientnet_b0`, `efficientnet-b0`) are accepted.
+    """The variant's row. Long names (`efficientnet_b0`, `efficientnet-b0`, `tf_efficientnetv2_s`) are accepted.
 
     Raises:
         UserError: no such backbone.
     """
-    short = name.lower().replace("-", "_").removeprefix("tf_").removeprefix("efficientnet_")
+    short = name.lower().replace("_", "-").removeprefix("tf-").removeprefix("efficientnet").removeprefix("-")
     if short not in VARIANTS:
         raise unknown_name("backbone", short, list_backbones())
     return VARIANTS[short]
@@ -67,7 +66,7 @@ def build_backbone(
     row = select_weights(variant.name, pretrained)
     backbone = EfficientNet(
         variant,
-        row.settings if row else LayerSettings(activation=variant.activation),
+        row.settings if row else variant.settings,
         in_channels=in_channels,
         stochastic_depth_prob=stochastic_depth_prob,
         grad_checkpointing=grad_checkpointing,
