@@ -198,8 +198,8 @@ def benchmark_peer(
     """Training images per second of `build_classifier` and of timm's same network, relative to timm's.
 
     Same batch, optimizer, loss, drop rates, channels_last and precision (bf16 autocast on a GPU, else float32); random
-    weights. All contenders stay built while they alternate. On a GPU, `peak_memory_bytes` is what a contender takes from
-    before it is built to the end of its second step: parameters, gradients, momentum and activations, not the batch.
+    weights. All contenders stay built while they alternate. On a GPU, `peak_memory_bytes` is a contender's largest
+    allocation in its second step: parameters, buffers, gradients, momentum and activations, not the batch.
 
     Args:
         compile: both under torch.compile too, as contenders of their own.
@@ -225,7 +225,7 @@ def benchmark_peer(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batch = random_batch(image_size, batch_size, device)
     contenders: dict[str, Callable[[Any], None]] = {}
-    figures: dict[str, Any] = {"backbone": variant.name, "peer": peer, "timm": timm.__version__}
+    figures: dict[str, Any] = {"backbone": variant.name, "peer": peer, "timm_version": timm.__version__}
     figures |= {"image_size": image_size, "batch_size": batch_size}
     for name in names:
         allocated = torch.cuda.memory_allocated() if device.type == "cuda" else 0
@@ -233,9 +233,9 @@ def benchmark_peer(
         figures[name] = {"num_parameters": sum(p.numel() for p in model.parameters())}
         contenders[name] = training_step(model, device, compiled=name.endswith("compiled"))
         if device.type == "cuda":
+            contenders[name](batch)
             torch.cuda.reset_peak_memory_stats()
-            for _ in range(2):
-                contenders[name](batch)
+            contenders[name](batch)
             figures[name]["peak_memory_bytes"] = torch.cuda.max_memory_allocated() - allocated
 
     speeds: dict[str, list[float]] = {name: [] for name in names}
@@ -322,10 +322,10 @@ def memory_case(
     """Measures one case of `benchmark_memory` in the process that calls it.
 
     A step of 2 images at 32 px comes first: it loads the libraries and allocates gradients and momentum. On a GPU,
-    `peak_bytes` is all that PyTorch had allocated at once during the next step, in bf16 autocast. On a CPU, it is how far
-    the largest resident set of the process exceeds the one just before that step, in float32: activations, gradients of
-    activations, the libraries' work space, and what malloc could not give out again. malloc returns large blocks
-    to the kernel at once, so that these count while they are in use; small ones stay in its pools and count on.
+    `peak_bytes` is the most that PyTorch had allocated during the next step, in bf16 autocast. On a CPU, it is how far
+    the largest resident set of the process exceeds the one just before that step, in float32: activations, their
+    gradients, the libraries' work space, and what malloc could not give out again. malloc returns large blocks to the
+    kernel at once, so that these count while they are in use; small ones stay in its pools and count on.
     """
     import torch
 
@@ -376,13 +376,13 @@ def random_batch(image_size: int, batch_size: int, device: torch.device) -> tupl
 
 
 def training_step(model: torch.nn.Module, device: torch.device, compiled: bool = False) -> Callable[[Any], None]:
-    """Moves the network to the device in channels_last and gives its step: cross entropy, SGD with Nesterov momentum."""
+    """Moves the network to the device in channels_last; its step has cross entropy and SGD with Nesterov momentum."""
     import torch
 
     model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True)
     if compiled:
-        model.compile()  # type: ignore[no-untyped-call]
+        model.compile()
 
     def step(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):

@@ -49,8 +49,9 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
     from datamodules import build_datamodule, get_dataset
     from transfer.backbones import get_backbone
     from transfer.callbacks import EpochLog
-    from transfer.checkpoints import read_checkpoint, strict_load, weights_sha256
+    from transfer.checkpoints import read_checkpoint, strict_load
     from transfer.classifier import build_classifier
+    from transfer.downloads import weights_sha256
     from transfer.losses import balanced_class_weights
     from transfer.metrics import main_metric
     from transfer.module import TransferModule
@@ -76,7 +77,7 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
     variant = get_backbone(config.backbone)
     config = replace(config, backbone=variant.name)
     sheet = get_dataset(config.dataset)
-    row = select_weights(variant.name, config.pretrained)
+    row = select_weights(variant, config.pretrained)
     run_dir = resume or choose_run_dir(config)
 
     quiet_lightning()
@@ -191,7 +192,7 @@ def check_names(config: FinetuneConfig) -> None:
 
     problems = []
     for look_up in (
-        lambda: select_weights(get_backbone(config.backbone).name, config.pretrained),
+        lambda: select_weights(get_backbone(config.backbone), config.pretrained),
         lambda: get_dataset(config.dataset),
         lambda: get_head(config.head),
     ):

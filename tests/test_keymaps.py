@@ -44,7 +44,7 @@ def test_a_state_dict_has_as_many_tensors_as_the_public_ones(name: str, tensors:
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("name", list_backbones())
 def test_every_scheme_names_every_module_once(name: str, scheme: str) -> None:
-    names = module_names(SCHEMES[scheme], get_backbone(name))
+    names = module_names(scheme, get_backbone(name))
     modules = {key.rpartition(".")[0] for key in own_shapes(name)}
     assert set(names.values()) == modules
     assert len(names) == len(modules)
@@ -75,14 +75,14 @@ TIMM_B0 = {
 
 
 def test_timm_names_of_the_outer_layers_the_first_and_a_later_block() -> None:
-    names = module_names(SCHEMES["timm"], get_backbone("b0"))
+    names = module_names("timm", get_backbone("b0"))
     chosen = {k: v for k, v in names.items() if not k.startswith("blocks.") or k[7:10] in ("0.0", "5.3")}
     assert chosen == TIMM_B0
 
 
 def test_a_timm_state_dict_becomes_ours() -> None:
     variant = get_backbone("b0")
-    theirs = {own: name for name, own in module_names(SCHEMES["timm"], variant).items()}
+    theirs = {own: name for name, own in module_names("timm", variant).items()}
     expected = {key: torch.empty(shape) for key, shape in own_shapes("b0").items()}
     state = {f"{theirs[key.rpartition('.')[0]]}.{key.rpartition('.')[2]}": t for key, t in expected.items()}
     assert not set(state) & set(expected)

@@ -78,7 +78,7 @@ def test_rows_trained_on_jft_say_so() -> None:
 
 
 def test_false_selects_nothing() -> None:
-    assert select_weights("b0", False) is None
+    assert select_weights(get_backbone("b0"), False) is None
 
 
 @pytest.mark.parametrize(
@@ -94,20 +94,20 @@ def test_false_selects_nothing() -> None:
     ],
 )
 def test_true_selects_the_packaged_row_else_the_best_of_imagenet_alone(backbone: str, name: str) -> None:
-    row = select_weights(backbone, True)
+    row = select_weights(get_backbone(backbone), True)
     assert row is not None and row.name == name
 
 
 def test_true_never_selects_extra_data() -> None:
     for backbone in set(list_backbones()) - {"l2"}:
-        row = select_weights(backbone, True)
+        row = select_weights(get_backbone(backbone), True)
         assert row is not None and row.extra_data is None
     with pytest.raises(UserError, match=r"no weights of l2 .* ImageNet-1k alone.*tf_efficientnet_l2\.ns_jft_in1k"):
-        select_weights("l2", True)
+        select_weights(get_backbone("l2"), True)
 
 
 def test_paper_selects_the_rows_of_the_papers_transfer_table() -> None:
-    selected = {f"b{i}": select_weights(f"b{i}", "paper") for i in range(8)}
+    selected = {f"b{i}": select_weights(get_backbone(f"b{i}"), "paper") for i in range(8)}
     assert {k: row.name.partition(".")[2] for k, row in selected.items() if row} == {
         **{f"b{i}": "in1k" for i in range(6)},
         "b6": "aa_in1k",
@@ -118,11 +118,11 @@ def test_paper_selects_the_rows_of_the_papers_transfer_table() -> None:
 @pytest.mark.parametrize("backbone", ["b8", "l2", "lite0"])
 def test_paper_refuses_what_the_paper_did_not_transfer(backbone: str) -> None:
     with pytest.raises(UserError, match=rf"has no {backbone} \(allowed: b0 to b7\)"):
-        select_weights(backbone, "paper")
+        select_weights(get_backbone(backbone), "paper")
 
 
 def test_a_name_selects_that_row_even_with_extra_data() -> None:
-    row = select_weights("b0", "tf_efficientnet_b0.ns_jft_in1k")
+    row = select_weights(get_backbone("b0"), "tf_efficientnet_b0.ns_jft_in1k")
     assert row is not None and row.extra_data == "JFT-300M"
 
 
@@ -132,7 +132,7 @@ def test_a_row_of_another_backbone_is_refused_with_the_fitting_ones() -> None:
         r" \(allowed: efficientnet_lite0\.pypi, tf_efficientnet_lite0\.in1k\)"
     )
     with pytest.raises(UserError, match=message):
-        select_weights("lite0", "tf_efficientnet_b1.in1k")
+        select_weights(get_backbone("lite0"), "tf_efficientnet_b1.in1k")
 
 
 def test_an_unknown_row_is_refused_with_the_nearest_name() -> None:

