@@ -111,10 +111,9 @@ def infer_variant(state: Mapping[str, Tensor]) -> Variant:
             if find_scheme(state) is None:
                 raise
             continue  # the scheme's code base cannot build this variant
-        blocks = {key.rpartition(".")[0] for key in own if key.startswith("backbone.")}
+        modules = {key.rpartition(".")[0] for key in own if not key.startswith("head.")}
         width = (variant.num_features, variant.stages[-1].out_channels, 1, 1)
-        top = own.get("backbone.top.conv.weight")
-        if top is not None and tuple(top.shape) == width and blocks == own_modules(variant):
+        if modules == own_modules(variant) and tuple(own["backbone.top.conv.weight"].shape) == width:
             return variant
     raise UserError(
         f"these are the tensors of no backbone known here ({', '.join(list(state)[:3])}, ...; {len(state)} in all;"
