@@ -39,6 +39,7 @@ class DataOptions(TypedDict, total=False):
     interpolation: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    resize: str
     augment: str
     batch_size: int
     num_workers: int | None

@@ -54,6 +54,7 @@ class TransferDataModule(pl.LightningDataModule):
         crop_ratio: part of the resized short side that evaluation keeps, in (0, 1].
         interpolation: `bicubic` or `bilinear`, antialiased.
         mean, std: per channel, on the 0..1 scale.
+        resize: what evaluation resizes before the crop: the `short_side`, or both sides (`squash`).
         augment: `none`, `basic`, `randaugment`, `trivialaugment` or `cutout`.
         batch_size: images per step and process.
         num_workers: decoding processes per loader; 0 is the main one, None leaves one core free, up to 8.
@@ -102,6 +103,7 @@ class TransferDataModule(pl.LightningDataModule):
         interpolation: str = "bicubic",
         mean: Rgb = IMAGENET_MEAN,
         std: Rgb = IMAGENET_STD,
+        resize: str = "short_side",
         augment: str = "basic",
         batch_size: int = 64,
         num_workers: int | None = None,
@@ -123,6 +125,7 @@ class TransferDataModule(pl.LightningDataModule):
         self.interpolation = interpolation
         self.mean = mean
         self.std = std
+        self.resize = resize
         self.batch_size = batch_size
         self.num_workers = default_num_workers() if num_workers is None else num_workers
         self.seed = seed
@@ -133,12 +136,12 @@ class TransferDataModule(pl.LightningDataModule):
         self.label_column = label_column
         self.split_column = split_column
         self.label_separator = label_separator
-        self.eval_transform = build_eval_transform(self.image_size, crop_ratio, interpolation)
+        self.eval_transform = build_eval_transform(self.image_size, crop_ratio, interpolation, resize)
         if min_crop_area is not None and not 0 < min_crop_area <= 1:
             raise UserError(f"min_crop_area={min_crop_area} must lie above 0 and not above 1")
         crop_scale = (min_crop_area or self.default_min_crop_area, 1.0)
         self.train_transform = build_train_transform(
-            self.image_size, augment, interpolation, crop_ratio, crop_scale, self.horizontal_flip, mean
+            self.image_size, augment, interpolation, crop_ratio, crop_scale, self.horizontal_flip, mean, resize
         )
         self.test_split = "test"  # what `test_dataloader` gives; scripts/evaluate.py looks at the others too
         # Lightning restores loaders only if nothing asked for their length before, which every schedule does; so their
@@ -287,6 +290,7 @@ class TransferDataModule(pl.LightningDataModule):
             "interpolation": self.interpolation,
             "mean": list(self.mean),
             "std": list(self.std),
+            "resize": self.resize,
             "train_progress": None if self._train_loader is None else self._train_loader.state_dict(),
         }
 

@@ -25,6 +25,7 @@ IMAGENET_MEAN: Rgb = (0.485, 0.456, 0.406)
 IMAGENET_STD: Rgb = (0.229, 0.224, 0.225)
 
 INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+RESIZES = ("short_side", "squash")
 AUGMENTS = ("none", "basic", "randaugment", "trivialaugment", "cutout")
 
 # MBConv networks halve the image five times: below 32 pixels nothing is left of it.
@@ -37,13 +38,14 @@ _TRIVIALAUGMENT_STRENGTHS = tuple(level / 30 for level in range(31))
 
 
 class ResizeCenterCrop(A.ImageOnlyTransform):
-    """Resizes the short side to `resize_size`, then cuts the central square of `image_size` pixels.
+    """Resizes the short side, or with `squash` both sides, to `resize_size`; then cuts the central `image_size` square.
 
     Roundings are torchvision's `Resize` + `CenterCrop`, which timm evaluates with.
     """
 
-    def __init__(self, resize_size: int, image_size: int, resample: Image.Resampling) -> None:
+    def __init__(self, resize_size: int, image_size: int, resample: Image.Resampling, squash: bool) -> None:
         super().__init__(p=1)
+        self.squash = squash
         self.resize_size = resize_size
         self.image_size = image_size
         self.resample = resample
@@ -52,7 +54,10 @@ class ResizeCenterCrop(A.ImageOnlyTransform):
         """Shape: (H, W, 3) -> (image_size, image_size, 3)."""
         height, width = img.shape[:2]
         short = min(height, width)
-        height, width = (self.resize_size * side // short for side in (height, width))
+        if self.squash:
+            height = width = self.resize_size
+        else:
+            height, width = (self.resize_size * side // short for side in (height, width))
         left, top = (round((side - self.image_size) / 2) for side in (width, height))
         box = (left, top, left + self.image_size, top + self.image_size)
         return np.asarray(Image.fromarray(img).resize((width, height), self.resample).crop(box))
@@ -71,20 +76,25 @@ class RandomResizedCrop(A.RandomResizedCrop):
         return np.asarray(Image.fromarray(img).crop(crop_coords).resize((width, height), self.resample))
 
 
-def build_eval_transform(image_size: int, crop_ratio: float, interpolation: str) -> A.Compose:
+def build_eval_transform(
+    image_size: int, crop_ratio: float, interpolation: str, resize: str = "short_side"
+) -> A.Compose:
     """Short side to floor(image_size / crop_ratio), then the centre: what every published accuracy was measured with.
 
     Args:
         image_size: side of the result, in pixels, at least 32.
         crop_ratio: part of the resized short side that is kept, in (0, 1] (timm: `crop_pct`).
         interpolation: `bicubic` or `bilinear`.
+        resize: `short_side`, or `squash` for both sides whatever the image's shape (timm: `crop_mode`).
 
     Raises:
         UserError: a value outside these ranges.
     """
     resample = _resample(interpolation)
     _check_sizes(image_size, crop_ratio)
-    return A.Compose([ResizeCenterCrop(math.floor(image_size / crop_ratio), image_size, resample)])
+    if resize not in RESIZES:
+        raise unknown_name("resize", resize, RESIZES)
+    return A.Compose([ResizeCenterCrop(math.floor(image_size / crop_ratio), image_size, resample, resize == "squash")])
 
 
 def build_train_transform(
@@ -95,6 +105,7 @@ def build_train_transform(
     crop_scale: tuple[float, float] = (0.08, 1.0),
     horizontal_flip: bool = True,
     mean: Rgb = IMAGENET_MEAN,
+    resize: str = "short_side",
 ) -> A.Compose:
     """The augmentation by its name; seed it per image with `seed_transform`.
 
@@ -110,13 +121,14 @@ def build_train_transform(
         crop_scale: smallest and largest part of the image's area that a crop keeps.
         horizontal_flip: whether a mirrored image keeps its meaning.
         mean: per channel on the 0..1 scale; Cutout's square becomes zero after normalising.
+        resize: as in evaluation; only `none` reads it.
 
     Raises:
         UserError: a value outside these ranges, or an unknown name.
     """
     if augment not in AUGMENTS:
         raise unknown_name("augment", augment, AUGMENTS)
-    evaluation = build_eval_transform(image_size, crop_ratio, interpolation)
+    evaluation = build_eval_transform(image_size, crop_ratio, interpolation, resize)
     if augment == "none":
         return evaluation
     steps: list[A.BasicTransform] = [RandomResizedCrop(image_size, crop_scale, _resample(interpolation))]

@@ -84,7 +84,9 @@ def predict_rows(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     classifier = run.classifier.to(device)
     preprocessing = run.preprocessing
-    transform = build_eval_transform(preprocessing.image_size, preprocessing.crop_ratio, preprocessing.interpolation)
+    transform = build_eval_transform(
+        preprocessing.image_size, preprocessing.crop_ratio, preprocessing.interpolation, preprocessing.resize
+    )
     for images, names, bad in build_predict_loader(paths, transform, batch_size, num_workers):
         for image in bad:
             unreadable.append(image.name)

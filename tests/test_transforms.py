@@ -52,6 +52,24 @@ def test_eval_equals_pillow(shape: tuple[int, int], size: int, ratio: float, int
     assert np.array_equal(result, pillow_reference(pixels, size, ratio, resample))
 
 
+@pytest.mark.parametrize("shape", [(40, 60), (9, 10), (333, 500)])
+@pytest.mark.parametrize("ratio", [0.9, 1.0])
+def test_squash_resizes_both_sides_then_crops(shape: tuple[int, int], ratio: float) -> None:
+    pixels = noise(*shape)
+    result = build_eval_transform(64, ratio, "bicubic", "squash")(image=pixels)["image"]
+    side = math.floor(64 / ratio)
+    edge = round((side - 64) / 2)
+    resized = np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC))
+    assert np.array_equal(result, resized[edge : edge + 64, edge : edge + 64])
+
+
+def test_augment_none_squashes_as_evaluation_does() -> None:
+    pixels = noise(80, 100)
+    expected = build_eval_transform(64, 0.9, "bicubic", "squash")(image=pixels)["image"]
+    transform = build_train_transform(64, "none", "bicubic", 0.9, resize="squash")
+    assert np.array_equal(transform(image=pixels)["image"], expected)
+
+
 def train_transform(augment: str, size: int = 64) -> A.Compose:
     return build_train_transform(size, augment, "bicubic", 0.875)
 
@@ -165,3 +183,5 @@ def test_unknown_names_and_sizes_are_refused() -> None:
         build_eval_transform(31, 0.875, "bicubic")
     with pytest.raises(UserError, match=r"crop_ratio=1.5 is out of range"):
         build_eval_transform(64, 1.5, "bicubic")
+    with pytest.raises(UserError, match="unknown resize 'squish'; did you mean 'squash'"):
+        build_eval_transform(64, 1.0, "bicubic", "squish")

@@ -154,9 +154,9 @@ class FinetuneConfig:
     data_root: str | None = None
     """local mirror in hub layout (DIR/uoft-cs/cifar10/...), used instead of the network; for folder: your own data"""
     pretrained: bool | str = True
-    """true: the default weights; false: random; paper: those closest to the paper's transfer table; or a row's name"""
+    """true: the best of ImageNet-1k; false: random; paper: closest to its transfer table; or a row's or family's name"""
     weights: str | None = None
-    """file to read in place of the weights' own source"""
+    """file to read in place of the weights' own source; pretrained says what it was trained like"""
     image_size: int | None = None
     """side of the square input, in pixels; unset: the dataset's, else the weights'"""
     augment: Augment = "basic"
