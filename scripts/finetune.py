@@ -89,6 +89,9 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
     preprocessing = replace(preprocessing, image_size=image_size)
     data = build_datamodule(config.dataset, **config.data_options(), **asdict(preprocessing))
     data.setup()
+    if is_main_process():
+        start = f"{row.name}, trained on {row.trained_on}" if row else "random weights"
+        print(f"{variant.name} from {start}; {image_size} px, {data.num_classes} classes, images {data.split_sizes}")
 
     last = run_dir / LAST
     if last.exists():
@@ -152,7 +155,13 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
             "per_class_accuracy": per_class,
             "seed": config.seed,
             "lr": trainer.optimizers[0].param_groups[-1]["initial_lr"],
-            "weights": None if row is None else {"name": row.name, "sha256": weights_sha256(row, config.weights)},
+            "weights": None
+            if row is None
+            else {
+                "name": row.name,
+                "sha256": weights_sha256(row, config.weights),
+                "trained_on": row.trained_on,
+            },
             "num_parameters": sum(p.numel() for p in classifier.parameters()),
             "image_size": image_size,
             "splits": {

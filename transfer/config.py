@@ -148,13 +148,13 @@ class FinetuneConfig:
     """Run"""
 
     backbone: str = "lite0"
-    """b0 ... b8, l2, lite0 ... lite4"""
+    """b0 ... b8, l2, lite0 ... lite4, v2-b0 ... v2-b3, v2-s ... v2-xl"""
     dataset: str = "digits"
     """digits, folder, cifar10, cifar100, birdsnap, cars, flowers, aircraft, pets, food101"""
     data_root: str | None = None
     """local mirror in hub layout (DIR/uoft-cs/cifar10/...), used instead of the network; for folder: your own data"""
     pretrained: bool | str = True
-    """true: the best of ImageNet-1k; false: random; paper: closest to its transfer table; or a row's or family's name"""
+    """true: the best of ImageNet-1k; false: random; paper: closest to its transfer table; or a name of weights.py list"""
     weights: str | None = None
     """file to read in place of the weights' own source; pretrained says what it was trained like"""
     image_size: int | None = None

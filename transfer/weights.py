@@ -87,6 +87,15 @@ class WeightsRow:
     extra_data: str | None = None
     paper: bool = False
 
+    @property
+    def trained_on(self) -> str:
+        """What a result has to say of its starting point."""
+        if self.name in FAMILIES:
+            return "unknown data"
+        if self.extra_data is None:
+            return "ImageNet-1k"
+        return f"{self.extra_data} and ImageNet-1k" if self.num_classes == 1000 else self.extra_data
+
 
 # Who wrote such files. A family fixes padding and BatchNorm constants; its name stands for a checkpoint of the user's
 # own that no row knows.
