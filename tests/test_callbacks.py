@@ -269,6 +269,27 @@ def test_a_signal_finishes_the_step_writes_last_and_raises(
     torch.testing.assert_close(saved_state(tmp_path / "last.ckpt"), snapshots.states[-1], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("options", [{}, {"val_check_interval": 2}])
+@pytest.mark.parametrize("stop_after", [2, 4, 6, 8])
+def test_a_validation_that_is_due_comes_before_the_stop(
+    tiny_classifier: Classifier, random_images: Any, build_trainer: Builder, tmp_path: Path, stop_after: int,
+    options: dict[str, int],
+) -> None:  # fmt: skip
+    def fit(*callbacks: pl.Callback, ckpt_path: Path | None = None) -> EpochLog:
+        log, checkpoint = EpochLog(tmp_path / "metrics.csv"), BestCheckpoint(tmp_path, "val/top1")
+        trainer = build_trainer(log, checkpoint, *callbacks, max_epochs=2, **options)
+        trainer.fit(TransferModule(tiny_classifier), random_images, ckpt_path=ckpt_path, weights_only=True)
+        return log
+
+    with pytest.raises(RunInterrupted):
+        fit(Snapshots(stop_after), GracefulStop(tmp_path / "last.ckpt"))
+    random_images.train_batches.skip = random_images.train_batches.yielded = 0
+    assert "top1" in fit(ckpt_path=tmp_path / "last.ckpt").best_metrics("top1")
+    steps = [row["step"] for row in read_rows(tmp_path / "metrics.csv")]
+    assert steps == (["2", "4", "6", "8"] if options else ["4", "8"])
+    assert (tmp_path / "best.ckpt").exists()
+
+
 def test_a_second_ctrl_c_stops_at_once(
     tiny_classifier: Classifier, random_images: Any, build_trainer: Builder, tmp_path: Path
 ) -> None:

@@ -31,6 +31,30 @@ PUBLISHED_LITE = {
     "lite3": (1.2, 1.4, (24, 32, 48, 96, 136, 232, 384), (1, 3, 3, 5, 5, 6, 1)),
     "lite4": (1.4, 1.8, (24, 32, 56, 112, 160, 272, 448), (1, 4, 4, 6, 6, 8, 1)),
 }
+# google/automl effnetv2_configs.py, scaled by its rounding without a step up (v2-b3's first stage: 16, not 24).
+PUBLISHED_V2 = {
+    "v2-b0": (32, (16, 32, 48, 96, 112, 192), (1, 2, 2, 3, 5, 8), 1280),
+    "v2-b1": (32, (16, 32, 48, 96, 112, 192), (2, 3, 3, 4, 6, 9), 1280),
+    "v2-b2": (32, (16, 32, 56, 104, 120, 208), (2, 3, 3, 4, 6, 10), 1408),
+    "v2-b3": (40, (16, 40, 56, 112, 136, 232), (2, 3, 3, 5, 7, 12), 1536),
+    "v2-s": (24, (24, 48, 64, 128, 160, 256), (2, 4, 4, 6, 9, 15), 1280),
+    "v2-m": (24, (24, 48, 80, 160, 176, 304, 512), (3, 5, 5, 7, 14, 18, 5), 1280),
+    "v2-l": (32, (32, 64, 96, 192, 224, 384, 640), (4, 7, 7, 10, 19, 25, 7), 1280),
+    "v2-xl": (32, (32, 64, 96, 192, 256, 512, 640), (4, 8, 8, 16, 24, 32, 8), 1280),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED_V2)
+def test_a_v2_variant_has_the_published_stages(name: str) -> None:
+    stem, channels, repeats, top = PUBLISHED_V2[name]
+    variant = get_backbone(name)
+    assert (variant.stem_channels, variant.num_features) == (stem, top)
+    assert tuple(row.out_channels for row in variant.stages) == channels
+    assert tuple(row.repeats for row in variant.stages) == repeats
+    assert [row.fused for row in variant.stages] == [i < 3 for i in range(len(channels))]
+    assert [row.stride for row in variant.stages] == [1, 2, 2, 2, 1, 2, 1][: len(channels)]
+    assert [row.expand_ratio for row in variant.stages] == [1, 4, 4, 4, 6, 6, 6][: len(channels)]
+    assert [row.se_ratio for row in variant.stages] == [0.0 if row.fused else 0.25 for row in variant.stages]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -61,7 +85,7 @@ def test_a_lite_variant_keeps_stem_top_and_outer_repeats_and_has_no_gates(name: 
     width, depth, channels, repeats = PUBLISHED_LITE[name]
     variant = get_backbone(name)
     assert (variant.width_coefficient, variant.depth_coefficient) == (width, depth)
-    assert (variant.stem_channels, variant.num_features, variant.activation) == (32, 1280, "relu6")
+    assert (variant.stem_channels, variant.num_features, variant.baseline.activation) == (32, 1280, "relu6")
     assert tuple(row.out_channels for row in variant.stages) == channels
     assert tuple(row.in_channels for row in variant.stages) == (32, *channels[:-1])
     assert tuple(row.repeats for row in variant.stages) == repeats
@@ -73,6 +97,8 @@ def test_resolution_and_dropout_are_the_published_ones() -> None:
         "b0": (224, 0.2), "b1": (240, 0.2), "b2": (260, 0.3), "b3": (300, 0.3), "b4": (380, 0.4),
         "b5": (456, 0.4), "b6": (528, 0.5), "b7": (600, 0.5), "b8": (672, 0.5), "l2": (800, 0.5),
         "lite0": (224, 0.2), "lite1": (240, 0.2), "lite2": (260, 0.3), "lite3": (280, 0.3), "lite4": (300, 0.3),
+        "v2-b0": (224, 0.2), "v2-b1": (240, 0.2), "v2-b2": (260, 0.3), "v2-b3": (300, 0.3),
+        "v2-s": (384, 0.2), "v2-m": (480, 0.3), "v2-l": (480, 0.4), "v2-xl": (512, 0.4),
     }  # fmt: skip
     variants = {name: get_backbone(name) for name in published}
     assert {name: (v.resolution, v.dropout_rate) for name, v in variants.items()} == published
@@ -90,6 +116,10 @@ def test_rounding_down_by_more_than_a_tenth_goes_one_step_up() -> None:
     assert round_filters(16, 1.2) == 24  # 19.2 is nearest to 16, which would lose 17%
     assert round_filters(80, 1.1) == 88
     assert round_filters(10, 1.5, divisor=10) == 20
+
+
+def test_without_a_share_to_keep_rounding_goes_to_the_nearest() -> None:
+    assert round_filters(16, 1.2, keep=0.0) == 16
 
 
 def test_repeats_round_up() -> None:

@@ -150,14 +150,18 @@ class EpochLog(pl.Callback):
 
     def best_metrics(self, name: str) -> dict[str, float]:
         """The val metrics of the row that `best.ckpt` was written at: the highest `name`, the last of equals."""
-        best = max(reversed(self._rows), key=lambda row: float(row[f"val/{name}"]))
+        rows = self._rows or self._read_rows()  # no step was left to a run that was stopped at its end
+        best = max(reversed(rows), key=lambda row: float(row[f"val/{name}"]))
         return {k.removeprefix("val/"): float(v) for k, v in best.items() if k.startswith("val/")}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.path.exists():  # a resumed run: rows of steps that are about to be taken again go
-            with open(self.path, newline="") as file:
-                self._rows = [row for row in csv.DictReader(file) if int(row["step"]) <= trainer.global_step]
+            self._rows = [row for row in self._read_rows() if int(row["step"]) <= trainer.global_step]
         self._started = time.perf_counter()
+
+    def _read_rows(self) -> list[dict[str, Any]]:
+        with open(self.path, newline="") as file:
+            return list(csv.DictReader(file))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._pause()

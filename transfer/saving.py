@@ -54,6 +54,8 @@ class BestCheckpoint(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Also of a run whose folder was moved, where Lightning would forget the best score."""
+        if state_dict["best_model_score"] is None:
+            return  # it stopped before its first validation
         assert self.dirpath is not None
         best = str(Path(self.dirpath) / "best.ckpt")
         moved = {"dirpath": self.dirpath, "best_model_path": best, "kth_best_model_path": best, "last_model_path": ""}
@@ -74,7 +76,7 @@ class LastCheckpoint(ModelCheckpoint):
 class GracefulStop(pl.Callback):
     """On Ctrl-C or SIGTERM: finishes the optimizer step, writes the checkpoint, raises `RunInterrupted`.
 
-    A second Ctrl-C stops at once.
+    Where a validation follows the step, the stop comes after it: a resumed run would leave it out. A second Ctrl-C stops at once.
     """
 
     def __init__(self, checkpoint: Path) -> None:
@@ -96,9 +98,10 @@ class GracefulStop(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        stepped = trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if trainer.is_last_batch or (batch_idx + 1) % trainer.val_check_batch == 0:
+            return
         # Ranks must agree, which costs a synchronisation: not at every step.
-        if stepped and (trainer.world_size == 1 or batch_idx % 20 == 19 or trainer.is_last_batch):
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and (trainer.world_size == 1 or batch_idx % 20 == 19):
             self._stop(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
