@@ -154,7 +154,7 @@ class FinetuneConfig:
     data_root: str | None = None
     """local mirror in hub layout (DIR/uoft-cs/cifar10/...), used instead of the network; for folder: your own data"""
     pretrained: bool | str = True
-    """true: the best of ImageNet-1k; false: random; paper: closest to its transfer table; or a row's or family's name"""
+    """true: the best of ImageNet-1k; false: random; paper: nearest its transfer table; or a row's or family's name"""
     weights: str | None = None
     """file to read in place of the weights' own source; pretrained says what it was trained like"""
     image_size: int | None = None

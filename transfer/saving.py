@@ -76,7 +76,8 @@ class LastCheckpoint(ModelCheckpoint):
 class GracefulStop(pl.Callback):
     """On Ctrl-C or SIGTERM: finishes the optimizer step, writes the checkpoint, raises `RunInterrupted`.
 
-    Where a validation follows the step, the stop comes after it: a resumed run would leave it out. A second Ctrl-C stops at once.
+    Where a validation follows the step, the stop comes after it: a resumed run would leave it out. A second Ctrl-C
+    stops at once.
     """
 
     def __init__(self, checkpoint: Path) -> None:
