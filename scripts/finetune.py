@@ -67,7 +67,7 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
         is_main_process,
         read_classifier_state,
     )
-    from transfer.weights import default_preprocessing, select_weights
+    from transfer.weights import family_row, select_weights
 
     started = time.perf_counter()
     if resume is not None and (resume / RESULTS).exists():
@@ -84,7 +84,7 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
     build_trainer(config, loggers=[], callbacks=[])  # refuses wrong fields before anything is loaded or written
     torch.set_float32_matmul_precision("high")
     pl.seed_everything(config.seed, verbose=False)
-    preprocessing = row.preprocessing if row else default_preprocessing(variant.resolution)
+    preprocessing = (row or family_row("tensorflow", variant)).preprocessing
     image_size = config.image_size or sheet.default_image_size or preprocessing.image_size
     preprocessing = replace(preprocessing, image_size=image_size)
     data = build_datamodule(config.dataset, **config.data_options(), **asdict(preprocessing))

@@ -104,7 +104,7 @@ def load_run(run_dir: str | Path, checkpoint: str = BEST) -> Run:
     path = run_dir / checkpoint
     if not path.is_file():
         raise UserError(f"{run_dir} has no {checkpoint}: the run stopped before its first validation; --resume it")
-    data = _datamodule_state(read_checkpoint(path), path)
+    data = datamodule_state(read_checkpoint(path), path)
     classifier = build_classifier(
         config.backbone,
         len(data["class_names"]),
@@ -113,7 +113,8 @@ def load_run(run_dir: str | Path, checkpoint: str = BEST) -> Run:
     )
     strict_load(classifier, read_classifier_state(path, classifier.backbone.variant), source=str(path))
     classifier = classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its types
-    preprocessing = Preprocessing(**{field.name: data[field.name] for field in fields(Preprocessing)})
+    values = {field.name: data[field.name] for field in fields(Preprocessing)}
+    preprocessing = Preprocessing(**{**values, "mean": tuple(data["mean"]), "std": tuple(data["std"])})
     return Run(config, classifier.eval(), tuple(data["class_names"]), preprocessing, data)
 
 
@@ -126,8 +127,12 @@ def read_classifier_state(path: Path, variant: Variant) -> dict[str, Tensor]:
     return to_own_keys(read_state_dict(path), variant)
 
 
-def _datamodule_state(content: dict[str, Any], path: Path) -> dict[str, Any]:
-    """What the datamodule saved; Lightning files it under the name of the datamodule's class."""
+def datamodule_state(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What the datamodule saved in a checkpoint; Lightning files it under the name of the datamodule's class.
+
+    Raises:
+        UserError: there is none.
+    """
     for value in content.values():
         if isinstance(value, dict) and "class_names" in value:
             return value

@@ -99,7 +99,8 @@ class GracefulStop(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.is_last_batch or (batch_idx + 1) % trainer.val_check_batch == 0:
+        interval = trainer.val_check_batch
+        if trainer.is_last_batch or (interval is not None and (batch_idx + 1) % interval == 0):
             return
         # Ranks must agree, which costs a synchronisation: not at every step.
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and (trainer.world_size == 1 or batch_idx % 20 == 19):

@@ -6,7 +6,7 @@ settings gets a different network without an error. Here the row carries them to
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from transfer.errors import UserError, unknown_name
@@ -43,11 +43,6 @@ class Preprocessing:
     mean: Rgb
     std: Rgb
     resize: str = "short_side"
-
-
-def default_preprocessing(resolution: int) -> Preprocessing:
-    """For a network that starts from random weights: the paper's evaluation crop, resolution / (resolution + 32)."""
-    return Preprocessing(resolution, resolution / (resolution + 32), "bicubic", *IMAGENET)
 
 
 @dataclass(frozen=True)
@@ -139,13 +134,20 @@ def family_normalization(family: str, backbone: str) -> tuple[Rgb, Rgb]:
 
 
 def family_row(family: str, variant: Variant) -> WeightsRow:
-    """Stands for a file of the user's own: the family's settings, the variant's resolution, no source."""
+    """Stands for a file of the user's own, or for random weights: the family's settings and no source.
+
+    Evaluation takes the variant's resolution and the released code's crop, resolution / (resolution + 32); V2 squashes
+    images to 320 px and more (google/automl efficientnetv2/preprocessing.py).
+    """
     size = variant.resolution
-    preprocessing = default_preprocessing(size)
-    if variant.name.startswith("v2") and size > 320:
-        # google/automl efficientnetv2/preprocessing.py: large inputs are not cropped.
-        preprocessing = replace(preprocessing, crop_ratio=1.0, resize="squash")
-    mean, std = family_normalization(family, variant.name)
+    squash = variant.name.startswith("v2") and size >= 320
+    preprocessing = Preprocessing(
+        size,
+        1.0 if squash else size / (size + 32),
+        "bicubic",
+        *family_normalization(family, variant.name),
+        resize="squash" if squash else "short_side",
+    )
     return WeightsRow(
         name=family,
         backbone=variant.name,
@@ -153,7 +155,7 @@ def family_row(family: str, variant: Variant) -> WeightsRow:
         file_name="",
         sha256=None,
         settings=family_settings(family, variant.name),
-        preprocessing=replace(preprocessing, mean=mean, std=std),
+        preprocessing=preprocessing,
         license="unknown",
         top1=None,
     )

@@ -82,8 +82,7 @@ def build_backbone(
         state = read_weights(row, weights, row_was_named=pretrained is not True)
         prefix = "backbone."
         tensors = {key.removeprefix(prefix): t for key, t in state.items() if not key.startswith("head.")}
-        if in_channels != 3:
-            tensors["stem.conv.weight"] = adapt_stem(tensors["stem.conv.weight"], in_channels)
+        tensors["stem.conv.weight"] = adapt_stem(tensors["stem.conv.weight"], in_channels)
         strict_load(backbone, tensors, source=str(weights or row.name))
     return backbone
 
@@ -99,7 +98,9 @@ def read_weights(row: WeightsRow, weights: str | Path | None, row_was_named: boo
 
 
 def infer_variant(state: Mapping[str, Tensor]) -> Variant:
-    """The variant whose tensors these are, under any known key scheme; a classifier may be there or not.
+    """The variant whose tensors these are, under any known key scheme, with a classifier or without.
+
+    Tensors beyond the variant's are for the strict load to report.
 
     Raises:
         UserError: no known key scheme, or no variant has these tensors.
@@ -113,7 +114,7 @@ def infer_variant(state: Mapping[str, Tensor]) -> Variant:
             continue  # the scheme's code base cannot build this variant
         modules = {key.rpartition(".")[0] for key in own if not key.startswith("head.")}
         width = (variant.num_features, variant.stages[-1].out_channels, 1, 1)
-        if modules == own_modules(variant) and tuple(own["backbone.top.conv.weight"].shape) == width:
+        if modules >= own_modules(variant) and tuple(own["backbone.top.conv.weight"].shape) == width:
             return variant
     raise UserError(
         f"these are the tensors of no backbone known here ({', '.join(list(state)[:3])}, ...; {len(state)} in all;"
@@ -122,6 +123,11 @@ def infer_variant(state: Mapping[str, Tensor]) -> Variant:
 
 
 def adapt_stem(weight: Tensor, in_channels: int) -> Tensor:
-    """Stem kernels (out, 3, k, k) for another number of input channels: repeated, and scaled by 3 / in_channels."""
+    """Stem kernels (out, 3, k, k) for another number of input channels: repeated, and scaled by 3 / in_channels.
+
+    Kernels that have this number of channels, or not 3, stay as they are.
+    """
+    if weight.shape[1] != 3 or in_channels == 3:
+        return weight
     index = torch.arange(in_channels) % 3
     return weight.sum(1, keepdim=True) if in_channels == 1 else weight[:, index] * (3.0 / in_channels)

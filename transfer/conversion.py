@@ -1,0 +1,318 @@
+"""A network on its way between code bases: read from a checkpoint or a run, written with what tensors do not say.
+
+Padding, BatchNorm epsilon, normalisation, size and classes go into the new file's header.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from transfer.backbones import infer_variant
+from transfer.backbones.efficientnet import Variant
+from transfer.checkpoints import (
+    TRAINED_LIKE,
+    file_sha256,
+    known_row,
+    read_checkpoint,
+    read_metadata,
+    read_state_dict,
+    strict_load,
+)
+from transfer.classifier import build_classifier
+from transfer.errors import UserError, unknown_name
+from transfer.heads import HEADS, build_head
+from transfer.keymaps import to_own_keys
+from transfer.runs import BEST, CONFIG, LAST, datamodule_state, load_run
+from transfer.weights import (
+    FAMILIES,
+    WEIGHTS,
+    Preprocessing,
+    WeightsRow,
+    family_row,
+    get_weights,
+    list_weights,
+    select_weights,
+)
+
+SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network's tensors with everything that they do not say themselves.
+
+    Attributes:
+        state: tensors under the names of `Classifier`.
+        variant: that has these tensors.
+        like: the row or family it was trained like; its settings are padding, BatchNorm constants and activation.
+        preprocessing: of its images.
+        head: name in HEADS or import path; None: a backbone alone.
+        class_names: in the order of the logits; None: unknown.
+        multilabel: several labels per image; None: unknown.
+    """
+
+    state: dict[str, Tensor]
+    variant: Variant
+    like: WeightsRow
+    preprocessing: Preprocessing
+    head: str | None
+    class_names: tuple[str, ...] | None = None
+    multilabel: bool | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """Outputs of the head; 0 without one."""
+        if self.class_names is not None:
+            return len(self.class_names)
+        return next((len(self.state[key]) for key in ("head.fc.weight", "head.weight") if key in self.state), 0)
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the images."""
+        return self.state["backbone.stem.conv.weight"].shape[1]
+
+    def metadata(self) -> dict[str, str]:
+        """The header of its file; `read_network` reads it back."""
+        entries: dict[str, str | None] = {
+            "format": "pt",
+            TRAINED_LIKE: self.like.name,
+            "backbone": self.variant.name,
+            "preprocessing": json.dumps(asdict(self.preprocessing)),
+            "head": self.head,
+            "class_names": None if self.class_names is None else json.dumps(self.class_names, ensure_ascii=False),
+            "multilabel": None if self.multilabel is None else json.dumps(self.multilabel),
+        }
+        return {name: text for name, text in entries.items() if text is not None}
+
+
+def read_network(source: Path, family: str | None = None) -> Network:
+    """The network of a run's folder or of a checkpoint file in any known key scheme.
+
+    Args:
+        source: a run's folder stands for its best checkpoint; with EMA, the averaged weights.
+        family: what a file that nobody knows was trained like, a name in FAMILIES or of a row.
+
+    Raises:
+        UserError: not a network, `family` is missing or contradicts what is known.
+    """
+    if source.is_dir():
+        return _read_run(source, BEST, family)
+    if source.name in (BEST, LAST) and (source.parent / CONFIG).is_file():
+        return _read_run(source.parent, source.name, family)
+    return _read_file(source, family)
+
+
+def _read_run(run_dir: Path, checkpoint: str, family: str | None) -> Network:
+    run = load_run(run_dir, checkpoint)
+    variant = run.classifier.backbone.variant
+    known = select_weights(variant, run.config.pretrained) or family_row("tensorflow", variant)
+    return Network(
+        run.classifier.state_dict(),
+        variant,
+        _resolve_like(run_dir, variant, known, f"its {CONFIG}", family),
+        run.preprocessing,
+        run.config.head,
+        run.class_names,
+        run.config.data.multilabel,
+    )
+
+
+def _read_file(path: Path, family: str | None) -> Network:
+    row = known_row(file_sha256(path))
+    header = read_metadata(path)
+    tensors = read_state_dict(path)
+    variant = infer_variant(tensors)
+    state = to_own_keys(tensors, variant)
+    if row is not None:
+        like = _resolve_like(path, variant, row, "its sha256", family)
+    elif TRAINED_LIKE in header:
+        like = _resolve_like(path, variant, _header_row(path, header[TRAINED_LIKE], variant), "its header", family)
+    else:
+        header = {}
+        like = _resolve_like(path, variant, None, "", family)
+    notes = _read_header(path, header) if header else _read_training_notes(path)
+    network = Network(
+        state,
+        variant,
+        like,
+        _preprocessing(path, notes["preprocessing"]) if "preprocessing" in notes else like.preprocessing,
+        notes.get("head") or _infer_head(path, state, variant),
+        tuple(notes["class_names"]) if "class_names" in notes else None,
+        notes.get("multilabel"),
+    )
+    _check_tensors(network, path)
+    return network
+
+
+def _read_header(path: Path, header: Mapping[str, str]) -> dict[str, Any]:
+    notes: dict[str, Any] = {"head": header["head"]} if "head" in header else {}
+    for name in ("preprocessing", "class_names", "multilabel"):
+        if name in header:
+            try:
+                notes[name] = json.loads(header[name])
+            except ValueError:
+                raise UserError(f"{path}: {name} in its header is not JSON: {header[name][:60]!r}") from None
+    if not isinstance(notes.get("class_names", []), list):
+        raise UserError(f"{path}: class_names in its header is no list: {header['class_names'][:60]!r}")
+    return notes
+
+
+def _read_training_notes(path: Path) -> dict[str, Any]:
+    """What the datamodule wrote into a checkpoint of this project that lies outside its run's folder."""
+    if path.suffix != ".ckpt":
+        return {}
+    try:
+        data = datamodule_state(read_checkpoint(path), path)
+    except UserError:
+        return {}
+    names = [name for name in Preprocessing.__dataclass_fields__ if name in data]
+    notes = {"preprocessing": {name: data[name] for name in names}, "class_names": data["class_names"]}
+    return {**notes, "multilabel": data.get("multilabel")}
+
+
+def _preprocessing(path: Path, entries: Mapping[str, Any]) -> Preprocessing:
+    try:
+        tuples = {name: tuple(entries[name]) for name in ("mean", "std")}
+        return Preprocessing(**{**entries, **tuples})
+    except (TypeError, KeyError):
+        raise UserError(
+            f"{path}: its preprocessing is {dict(entries)} (needed: {', '.join(Preprocessing.__dataclass_fields__)})"
+        ) from None
+
+
+def _header_row(path: Path, name: str, variant: Variant) -> WeightsRow:
+    if name in FAMILIES:
+        return family_row(name, variant)
+    if name not in WEIGHTS or get_weights(name).backbone != variant.name:
+        raise UserError(
+            f"{path}: its header says {TRAINED_LIKE}={name!r}, but its tensors are a {variant.name}'s"
+            f" (allowed: {', '.join([*FAMILIES, *list_weights(variant.name)])})"
+        )
+    return get_weights(name)
+
+
+def _resolve_like(
+    source: Path, variant: Variant, known: WeightsRow | None, known_by: str, family: str | None
+) -> WeightsRow:
+    """The row or family that a network was trained like, from what is known of it and what the user says."""
+    if known is not None:
+        if family not in (None, known.name, known.family):
+            raise UserError(
+                f"--family {family}: {source} is {known.name} of the family {known.family}, says {known_by}:"
+                " leave --family out"
+            )
+        return known
+    rows = list_weights(variant.name)
+    if family is None:
+        width = max(map(len, FAMILIES))
+        families = "\n".join(f"  {name:{width}}  {meaning}" for name, meaning in FAMILIES.items())
+        raise UserError(
+            f"{source}: an unknown file. Padding, BatchNorm epsilon and normalisation cannot be read off it, and a"
+            " wrong guess changes every output without an error.\nSay what it was trained like with --family NAME,"
+            f" who wrote such files:\n{families}\nor a row of {variant.name}: {', '.join(rows) or 'none'}"
+        )
+    if family in FAMILIES:
+        return family_row(family, variant)
+    if family in WEIGHTS and family not in rows:
+        raise UserError(
+            f"--family {family} is a {get_weights(family).backbone}, but {source} holds a {variant.name}"
+            f" (allowed: {', '.join([*FAMILIES, *rows])})"
+        )
+    if family not in WEIGHTS:
+        raise unknown_name("--family", family, [*FAMILIES, *rows])
+    return get_weights(family)
+
+
+def _infer_head(path: Path, state: Mapping[str, Tensor], variant: Variant) -> str | None:
+    """The head of the table that has such tensors; None for a backbone alone."""
+    found = {key.removeprefix("head.") for key in state if key.startswith("head.")}
+    if not found:
+        return None
+    for name in HEADS:
+        with torch.device("meta"):
+            if set(build_head(name, variant.num_features, 1, 0.0).state_dict()) == found:
+                return name
+    raise UserError(
+        f"{path}: no known head has the tensors {', '.join(sorted(found)[:4])} (known: {', '.join(HEADS)}):"
+        " give the run's folder, which knows its head"
+    )
+
+
+def _check_tensors(network: Network, path: Path) -> None:
+    """Compares names and shapes with the network's; copies nothing."""
+    known_head = network.head in HEADS
+    with torch.device("meta"):
+        expected = build_classifier(
+            network.variant.name,
+            max(network.num_classes, 1),
+            head=str(network.head) if known_head else "linear",
+            in_channels=network.in_channels,
+        )
+    state = {key: tensor.to("meta") for key, tensor in network.state.items()}
+    if known_head:
+        return strict_load(expected, state, source=str(path))
+    backbone = {key.removeprefix("backbone."): t for key, t in state.items() if not key.startswith("head.")}
+    strict_load(expected.backbone, backbone, source=str(path))
+
+
+def describe_preprocessing(preprocessing: Preprocessing) -> str:
+    """How to prepare an image, in words."""
+    size = preprocessing.image_size
+    resized = math.floor(size / preprocessing.crop_ratio)
+    what = "the short side" if preprocessing.resize == "short_side" else "both sides, whatever the shape,"
+    return (
+        f"RGB; resize {what} to {resized} px ({preprocessing.interpolation}, antialiased); crop the central"
+        f" {size} x {size} px; scale to 0..1; subtract mean {_rgb(preprocessing.mean)} and divide by std"
+        f" {_rgb(preprocessing.std)}"
+        f" (crop ratio {preprocessing.crop_ratio:.4g})"
+    )
+
+
+def _rgb(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.6g}" for value in values)
+
+
+def check_destination(dest: Path, overwrite: bool) -> None:
+    """Refuses what `save_tensors` could not or should not write.
+
+    Raises:
+        UserError: another suffix, no such folder, a folder, or a file that is there already.
+    """
+    if dest.suffix != SUFFIX:
+        raise UserError(f"{dest}: only {SUFFIX} files are written; call it {dest.with_suffix(SUFFIX)}")
+    if not dest.parent.is_dir():
+        raise UserError(f"{dest}: no such folder {dest.parent}; make it first")
+    if dest.is_dir():
+        raise UserError(f"{dest} is a folder; give a file's name")
+    if dest.exists() and not overwrite:
+        raise UserError(f"{dest} exists; --overwrite replaces it")
+
+
+def save_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], dest: Path) -> None:
+    """Writes a safetensors file that is there as a whole or not at all.
+
+    Raises:
+        UserError: it could not be written.
+    """
+    partial = dest.with_name(f".{dest.name}.{os.getpid()}.partial")
+    try:
+        partial.touch()
+        mode = partial.stat().st_mode
+        save_file(dict(tensors), partial, dict(metadata))
+        partial.chmod(mode)  # safetensors takes everybody else's permission to read
+        partial.replace(dest)
+    except SafetensorError as error:
+        raise UserError(f"{dest}: could not be written ({error})") from None
+    finally:
+        partial.unlink(missing_ok=True)
