@@ -262,8 +262,8 @@ def test_safetensors_hold_the_same_network(tmp_path: Path) -> None:
     save_file({key: tensor.contiguous() for key, tensor in state.items()}, path)
     torch.testing.assert_close(read_state_dict(path), dict(state), rtol=0, atol=0)
     own = build_backbone("lite0", pretrained=LITE0, weights=path)
-    packaged = build_backbone("lite0", pretrained=True)
-    torch.testing.assert_close(own.state_dict(), packaged.state_dict(), rtol=0, atol=0)
+    theirs = build_backbone("lite0", pretrained=True)
+    torch.testing.assert_close(own.state_dict(), theirs.state_dict(), rtol=0, atol=0)
 
 
 def test_a_file_of_another_variant_does_not_fit(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from test_finetune import CHEAP, call, read_results
 
 from datamodules import build_datamodule
 from scripts import finetune
-from transfer import checkpoints, classifier
+from transfer import classifier, downloads
 from transfer.backbones import get_backbone
 from transfer.config import FinetuneConfig
 from transfer.errors import UserError
@@ -155,8 +155,8 @@ def forbid(*_: Any, **__: Any) -> None:
 @pytest.mark.slow
 def test_a_run_comes_back_without_network_and_weights_package(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results = read_results(run_dir)
-    for name in ("fetch_weights", "cache_path", "file_sha256"):
-        monkeypatch.setattr(checkpoints, name, forbid)
+    for name in ("fetch_weights", "find_weights", "file_sha256"):
+        monkeypatch.setattr(downloads, name, forbid)
     monkeypatch.setattr(classifier, "read_weights", forbid)
     monkeypatch.setattr(socket.socket, "connect", forbid)
     run = load_run(run_dir)
@@ -220,7 +220,7 @@ def test_a_damaged_checkpoint_is_named(run_dir: Path, tmp_path: Path) -> None:
     content = (copy / "best.ckpt").read_bytes()
     for damaged in (content[: len(content) // 2], b"", b"not a checkpoint"):
         (copy / "best.ckpt").write_bytes(damaged)
-        with pytest.raises(UserError, match=r"run/best\.ckpt: not a safetensors or weights-only PyTorch file"):
+        with pytest.raises(UserError, match=r"run/best\.ckpt: not a safetensors, npz or weights-only PyTorch file"):
             load_run(copy)
 
 

@@ -105,6 +105,7 @@ def infer_variant(state: Mapping[str, Tensor]) -> Variant:
     Raises:
         UserError: no known key scheme, or no variant has these tensors.
     """
+    fitting: list[Variant] = []
     for variant in VARIANTS.values():
         try:
             own = to_own_keys(state, variant)
@@ -112,10 +113,12 @@ def infer_variant(state: Mapping[str, Tensor]) -> Variant:
             if find_scheme(state) is None:
                 raise
             continue  # the scheme's code base cannot build this variant
-        modules = {key.rpartition(".")[0] for key in own if not key.startswith("head.")}
+        modules = {key.rpartition(".")[0] for key in own}
         width = (variant.num_features, variant.stages[-1].out_channels, 1, 1)
         if modules >= own_modules(variant) and tuple(own["backbone.top.conv.weight"].shape) == width:
-            return variant
+            fitting.append(variant)
+    if fitting:  # b1 holds all modules of b0
+        return max(fitting, key=lambda variant: len(own_modules(variant)))
     raise UserError(
         f"these are the tensors of no backbone known here ({', '.join(list(state)[:3])}, ...; {len(state)} in all;"
         f" allowed: {', '.join(VARIANTS)})"
