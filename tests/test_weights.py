@@ -312,6 +312,9 @@ def test_no_row_has_a_familys_name() -> None:
     assert not {"paper", "true", "false"} & {*FAMILIES, *WEIGHTS}
 
 
-def test_random_weights_evaluate_as_the_paper_did() -> None:
-    preprocessing = family_row("tensorflow", get_backbone("b0")).preprocessing
-    assert astuple(preprocessing) == (224, 0.875, "bicubic", *IMAGENET, "short_side")
+def test_random_weights_evaluate_as_the_released_code() -> None:
+    b0, lite0, v2_s = (family_row("tensorflow", get_backbone(name)).preprocessing for name in ("b0", "lite0", "v2-s"))
+    assert (b0.image_size, b0.crop_ratio, b0.interpolation, b0.resize) == (224, 0.875, "bicubic", "short_side")
+    assert ((b0.mean, b0.std), (lite0.mean, lite0.std)) == (IMAGENET, LITE)
+    assert (v2_s.image_size, v2_s.crop_ratio, v2_s.resize) == (384, 1.0, "squash")
+    assert [(byte / 255 - v2_s.mean[0]) / v2_s.std[0] for byte in (0, 128, 255)] == pytest.approx([-1, 0, 127 / 128])
