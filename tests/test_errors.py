@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,6 +74,19 @@ def test_an_interruption_is_128_plus_the_signal_and_says_how_to_go_on(
     assert exit_status(raising(RunInterrupted(number, Path("runs/digits_lite0/3/last.ckpt")))) == status
     message = f"stopped by {name}; go on with: python scripts/finetune.py --resume runs/digits_lite0/3\n"
     assert capsys.readouterr() == ("", message)
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_a_reader_that_leaves_ends_the_script_without_a_traceback(lines: int) -> None:
+    code = f"""if True:
+        import sys, time
+        from transfer.errors import exit_status
+        time.sleep(0.3)
+        sys.exit(exit_status(lambda: [print("line") for _ in range({lines})]))"""
+    script = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    script.stdout.close()
+    assert script.stderr.read() == ""
+    assert script.wait(10) == 128 + signal.SIGPIPE
 
 
 def test_a_ctrl_c_before_any_checkpoint_is_130_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:

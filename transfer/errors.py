@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -42,10 +43,14 @@ class RunInterrupted(Exception):
 
 def exit_status(command: Callable[[], None]) -> int:
     """Runs a script's command and gives its exit status: 0; 2 and a message for a user's mistake or a full disk;
-    128 + n after signal n. Any other exception is a programmer's and passes.
+    128 + n after signal n, and for a pipe that nobody reads any more. Any other exception is a programmer's and passes.
     """
     try:
         command()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at exit
+        return 128 + signal.SIGPIPE
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
