@@ -9,8 +9,10 @@ from torch import nn
 
 from transfer.layers import (
     ConvNormAct,
+    FusedMBConv,
     LayerSettings,
     MBConv,
+    SamePadConv2d,
     SqueezeExcitation,
     StochasticDepth,
     build_conv,
@@ -48,6 +50,23 @@ def test_same_padding_of_inputs_smaller_than_the_kernel(size: int, kernel: int) 
 @pytest.mark.parametrize("size", [1, 2, 7, 8, 33])
 def test_same_padding_gives_the_input_size_over_the_stride_rounded_up(size: int) -> None:
     assert build_conv(1, 1, 5, 2, 1, "same")(torch.zeros(1, 1, size, size)).shape[-2:] == ((size + 1) // 2,) * 2
+
+
+@pytest.mark.parametrize(("static_size", "pads"), [(8, (1, 2)), (7, (2, 2))])
+@pytest.mark.parametrize("size", [11, 12])
+def test_a_static_size_decides_the_padding_of_every_input(size: int, static_size: int, pads: tuple[int, int]) -> None:
+    conv = build_conv(4, 4, 5, 2, 4, "static")
+    assert isinstance(conv, SamePadConv2d) and conv.static_size is None
+    conv.static_size = static_size
+    x = torch.randn(2, 4, size, size)
+    torch.testing.assert_close(conv(x), F.conv2d(F.pad(x, pads * 2), conv.weight, stride=2, groups=4))
+
+
+def test_without_a_static_size_static_padding_is_same() -> None:
+    static, same = build_conv(1, 1, 3, 2, 1, "static"), build_conv(1, 1, 3, 2, 1, "same")
+    static.load_state_dict(same.state_dict())
+    for x in (torch.randn(1, 1, 8, 8), torch.randn(1, 1, 7, 7)):
+        torch.testing.assert_close(static(x), same(x))
 
 
 def test_symmetric_padding_differs_from_same_at_even_sizes_only() -> None:
@@ -133,6 +152,67 @@ def test_the_projection_has_no_activation() -> None:
     nn.init.zeros_(block.project.norm.weight)
     nn.init.constant_(block.project.norm.bias, -1.0)
     assert (block(torch.randn(2, 8, 8, 8)) == -1.0).all()
+
+
+def build_fused(
+    expand_ratio: int, in_channels: int = 8, out_channels: int = 8, stride: int = 1, drop_prob: float = 0.0
+) -> FusedMBConv:
+    return FusedMBConv(
+        in_channels, out_channels, kernel_size=3, stride=stride, expand_ratio=expand_ratio, drop_prob=drop_prob,
+        settings=LayerSettings(),
+    )  # fmt: skip
+
+
+def test_a_fused_block_without_expansion_is_one_convolution_with_activation() -> None:
+    block = build_fused(1, 8, 16).eval()
+    assert [tuple(m.weight.shape) for m in block.modules() if isinstance(m, nn.Conv2d)] == [(16, 8, 3, 3)]
+    x = torch.randn(2, 8, 9, 9)
+    normed = F.conv2d(x, block.project.conv.weight, padding=1) / (1.0 + 1e-3) ** 0.5
+    torch.testing.assert_close(block(x), F.silu(normed))
+
+
+def test_a_fused_block_with_expansion_ends_in_a_linear_projection() -> None:
+    block = build_fused(4, 8, 16, stride=2).eval()
+    kernels = [(tuple(m.weight.shape), m.stride) for m in block.modules() if isinstance(m, nn.Conv2d)]
+    assert kernels == [((32, 8, 3, 3), (2, 2)), ((16, 32, 1, 1), (1, 1))]
+    x = torch.randn(2, 8, 8, 8)
+    scale = (1.0 + 1e-3) ** -0.5
+    hidden = F.silu(F.conv2d(F.pad(x, (0, 1, 0, 1)), block.expand.conv.weight, stride=2) * scale)
+    torch.testing.assert_close(block(x), F.conv2d(hidden, block.project.conv.weight) * scale)
+
+
+@pytest.mark.parametrize("expand_ratio", [1, 4])
+@pytest.mark.parametrize(
+    ("in_channels", "out_channels", "stride", "skips"), [(8, 8, 1, True), (8, 8, 2, False), (8, 16, 1, False)]
+)
+def test_a_fused_block_adds_its_input_only_where_shapes_allow(
+    in_channels: int, out_channels: int, stride: int, skips: bool, expand_ratio: int
+) -> None:
+    block = build_fused(expand_ratio, in_channels, out_channels, stride).eval()
+    nn.init.zeros_(block.project.norm.weight)
+    x = torch.randn(2, in_channels, 8, 8)
+    expected = x if skips else torch.zeros(2, out_channels, 8 // stride, 8 // stride)
+    torch.testing.assert_close(block(x), expected)
+
+
+@pytest.mark.parametrize("expand_ratio", [1, 4])
+def test_a_fused_block_drops_its_branch_for_whole_samples(expand_ratio: int) -> None:
+    block = build_fused(expand_ratio, drop_prob=0.5).eval()
+    x = torch.randn(64, 8, 4, 4)
+    branch = block(x) - x
+    block.drop.train()
+    out = block(x)
+    dropped = (out == x).flatten(1).all(1)
+    assert 16 < dropped.sum() < 48
+    torch.testing.assert_close(out[~dropped], (x + 2.0 * branch)[~dropped])
+
+
+@pytest.mark.parametrize("expand_ratio", [1, 4])
+def test_a_fused_block_does_not_write_into_its_input(expand_ratio: int) -> None:
+    x = torch.randn(2, 8, 8, 8)
+    before = x.clone()
+    build_fused(expand_ratio).eval()(x)
+    torch.testing.assert_close(x, before, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d(3), nn.BatchNorm1d(3), nn.SyncBatchNorm(3)], ids=["2d", "1d", "sync"])

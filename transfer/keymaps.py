@@ -217,6 +217,8 @@ def from_own_keys(state: Mapping[str, Tensor], variant: Variant, scheme: str) ->
     """
     if scheme == "own":
         return dict(state)
+    if scheme == "tensorflow":
+        raise UserError("tensorflow's checkpoints are only read; convert to another code base")
     theirs = {own: name for name, own in module_names(scheme, variant).items()}
     renamed = {}
     for key, tensor in state.items():
