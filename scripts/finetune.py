@@ -89,9 +89,6 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
     preprocessing = replace(preprocessing, image_size=image_size)
     data = build_datamodule(config.dataset, **config.data_options(), **asdict(preprocessing))
     data.setup()
-    if is_main_process():
-        start = f"{row.name}, trained on {row.trained_on}" if row else "random weights"
-        print(f"{variant.name} from {start}; {image_size} px, {data.num_classes} classes, images {data.split_sizes}")
 
     last = run_dir / LAST
     if last.exists():
@@ -120,6 +117,9 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
         trainer = build_trainer(config, loggers, callbacks)
     if config.compile:
         classifier.compile()
+    if is_main_process():
+        start = f"{row.name}, trained on {row.trained_on}" if row else "random weights"
+        print(f"{variant.name} from {start}; {image_size} px, {data.num_classes} classes, images {data.split_sizes}")
     if config.find_lr and resume is None:
         find_lr(config, module, data)
     try:

