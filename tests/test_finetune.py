@@ -161,7 +161,7 @@ def test_a_run_leaves_exactly_five_files_and_says_where(
     assert process.returncode == 0, process.stderr
     assert {path.name for path in run_dir.iterdir()} == FILES
     lines = process.stdout.splitlines()
-    assert lines[0].startswith("lite0 from efficientnet_lite0.pypi, trained on ImageNet-1k; 32 px, 10 classes, images {")
+    assert lines[0].startswith("lite0 from efficientnet_lite0.pypi, trained on ImageNet-1k; 32 px, 10 classes, images")
     assert [line.split("  ")[0] for line in lines[1:3]] == ["epoch 1/2", "epoch 2/2"]
     assert lines[-1].endswith(f"results in {run_dir / 'results.json'}")
     assert "Traceback" not in process.stderr
