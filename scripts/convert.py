@@ -74,7 +74,8 @@ def convert(
     size = network.preprocessing.image_size
     if code_bases.agrees_at_one_size(network, to):
         print(f"\nThe outputs are the same at {size} px; at other sizes this code base may pad otherwise.")
-    print(f"\nPrepare images: {conversion.describe_preprocessing(network.preprocessing)}")
+    assumed = " (assumed: what its family does)" if network.assumes_preprocessing else ""
+    print(f"\nPrepare images{assumed}: {conversion.describe_preprocessing(network.preprocessing, network.in_channels)}")
     if network.multilabel:
         print("Several labels per image: probabilities are the sigmoid of each logit.")
     if network.class_names is not None:

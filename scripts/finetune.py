@@ -51,7 +51,7 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
     from transfer.callbacks import EpochLog
     from transfer.checkpoints import read_checkpoint, strict_load
     from transfer.classifier import build_classifier
-    from transfer.downloads import weights_sha256
+    from transfer.downloads import starting_point
     from transfer.losses import balanced_class_weights
     from transfer.metrics import main_metric
     from transfer.module import TransferModule
@@ -117,8 +117,9 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
         trainer = build_trainer(config, loggers, callbacks)
     if config.compile:
         classifier.compile()
+    weights = starting_point(row, config.weights, variant) if row else None
     if is_main_process():
-        start = f"{row.name}, trained on {row.trained_on}" if row else "random weights"
+        start = f"{weights['name']}, trained on {weights['trained_on']}" if weights else "random weights"
         print(f"{variant.name} from {start}; {image_size} px, {data.num_classes} classes, images {data.split_sizes}")
     if config.find_lr and resume is None:
         find_lr(config, module, data)
@@ -155,13 +156,7 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
             "per_class_accuracy": per_class,
             "seed": config.seed,
             "lr": trainer.optimizers[0].param_groups[-1]["initial_lr"],
-            "weights": None
-            if row is None
-            else {
-                "name": row.name,
-                "sha256": weights_sha256(row, config.weights),
-                "trained_on": row.trained_on,
-            },
+            "weights": weights,
             "num_parameters": sum(p.numel() for p in classifier.parameters()),
             "image_size": image_size,
             "splits": {

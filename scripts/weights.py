@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transfer.errors import UserError, exit_status, unknown_name
+from transfer.errors import UserError, exit_status, printable, unknown_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -153,14 +153,12 @@ def print_info(name: str) -> None:
     Raises:
         UserError: no such row and no such family.
     """
-    from transfer.verification import check_name
-    from transfer.weights import WEIGHTS
+    from transfer.weights import FAMILIES, get_weights
 
-    check_name(name)
-    if name in WEIGHTS:
-        print_pairs(row_details(WEIGHTS[name]))
-    else:
+    if name in FAMILIES:
         print_family(name)
+    else:
+        print_pairs(row_details(get_weights(name)))
 
 
 def row_details(row: WeightsRow) -> dict[str, str]:
@@ -193,8 +191,12 @@ def row_details(row: WeightsRow) -> dict[str, str]:
 
 def hash_details(row: WeightsRow) -> str:
     """The published hash, or how the file is checked without one."""
+    from transfer.downloads import source
+
     if row.sha256 is None:
         return "none published; checked against the one that the hub gives"
+    if row.hub_id is not None and row.hub_id in source(row):
+        return f"from this mirror checked against the one that it gives; of the release file: {row.sha256}..."
     return row.sha256 if len(row.sha256) == 64 else f"{row.sha256}... (the published start)"
 
 
@@ -202,12 +204,13 @@ def top1_details(row: WeightsRow) -> str:
     """The published accuracy, and on which images."""
     if row.top1 is None:
         return "not published"
-    return f"{row.top1}% at {row.preprocessing.image_size} px, crop ratio {row.preprocessing.crop_ratio:.4g}"
+    whose = " (of TensorFlow's original)" if row.package else ""
+    return f"{row.top1}% at {row.preprocessing.image_size} px, crop ratio {row.preprocessing.crop_ratio:.4g}{whose}"
 
 
 def image_details(row: WeightsRow) -> dict[str, str]:
     """How images are prepared for a row."""
-    from transfer.verification import format_rgb
+    from transfer.weights import format_rgb
 
     images = row.preprocessing
     sides = "both sides" if images.resize == "squash" else "the short side"
@@ -255,14 +258,13 @@ def fetch(name: str, cache_dir: Path | None) -> None:
     Raises:
         UserError: no such row, no network, or another file was sent.
     """
-    from transfer.backbones import get_backbone
     from transfer.checkpoints import file_sha256
     from transfer.downloads import fetch_weights
-    from transfer.verification import check_name
-    from transfer.weights import WEIGHTS, family_row
+    from transfer.weights import FAMILIES, get_weights
 
-    check_name(name)
-    row = WEIGHTS[name] if name in WEIGHTS else family_row(name, get_backbone("b0"))
+    if name in FAMILIES:
+        raise UserError(f"{name} is a family of checkpoints, not a file: name a row (python scripts/weights.py list)")
+    row = get_weights(name)
     path = fetch_weights(row, cache_dir).absolute()
     use = f"--backbone {row.backbone} --pretrained {row.name}"
     print_pairs(
@@ -288,7 +290,8 @@ def verify_file(path: Path, family: str | None, json: bool) -> bool:
         {
             "file": found.path,
             "sha256": found.sha256,
-            "known as": found.row or "unknown",
+            "file of": found.row or "no row",
+            "trained like": found.trained_like or "not said",
             "backbone": found.variant or "unknown",
             "tensors": str(found.num_tensors),
         }
@@ -327,11 +330,6 @@ def build_console(at_least: int = 0) -> Console:
 
     width = max(shutil.get_terminal_size().columns, at_least) if sys.stdout.isatty() else 2000
     return Console(markup=False, emoji=False, highlight=False, width=width)
-
-
-def printable(text: str) -> str:
-    """Text from a file without the characters that would steer the terminal."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def write_json(content: Any) -> None:

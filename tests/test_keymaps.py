@@ -265,6 +265,35 @@ def test_the_prefix_of_our_own_checkpoints_goes_and_what_else_they_hold() -> Non
     assert list(to_own_keys(state, get_backbone("b0"))) == ["backbone.stem.conv.weight", "head.fc.bias"]
 
 
+@pytest.mark.parametrize("name", ["b0", "lite0", "v2-s"])
+@pytest.mark.parametrize("scheme", ["own", *(scheme for scheme in SCHEMES if scheme != "tensorflow")])
+def test_missing_counters_of_batches_are_zero(scheme: str, name: str) -> None:
+    if scheme in WITHOUT_FUSED and name == "v2-s":
+        return
+    state, variant = own_state(name), get_backbone(name)
+    theirs = from_own_keys(state, variant, scheme)
+    without = {key: tensor for key, tensor in theirs.items() if not key.endswith(".num_batches_tracked")}
+    own = to_own_keys(without, variant)
+    assert own.keys() == state.keys() and len(without) < len(own)
+    counters = [key for key in own if key.endswith(".num_batches_tracked")]
+    assert len(counters) == sum(key.endswith(".running_mean") for key in state) == len(own) - len(without)
+    for key in counters:
+        assert (own[key].dtype, tuple(own[key].shape), own[key].tolist()) == (torch.int64, (), 0)
+    assert all(own[key] is state[key] for key in own.keys() - set(counters))
+
+
+def test_counters_of_batches_that_are_there_stay() -> None:
+    state = random_lukemelas_b0()
+    del state["_bn0.num_batches_tracked"]
+    own = to_own_keys(state, get_backbone("b0"))
+    assert own["backbone.stem.norm.num_batches_tracked"] == 0 and own["backbone.top.norm.num_batches_tracked"] == 7
+
+
+def test_missing_counters_of_our_own_checkpoints_are_zero() -> None:
+    state = {f"classifier.{k}": t for k, t in own_state("b0").items() if not k.endswith(".num_batches_tracked")}
+    assert to_own_keys(state, get_backbone("b0")).keys() == own_state("b0").keys()
+
+
 def test_an_unknown_key_keeps_its_name() -> None:
     state = {"_conv_stem.weight": torch.zeros(1), "ema.decay": torch.zeros(1)}
     assert list(to_own_keys(state, get_backbone("b0"))) == ["backbone.stem.conv.weight", "ema.decay"]

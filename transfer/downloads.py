@@ -10,6 +10,7 @@ import importlib.util
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from filelock import FileLock
@@ -17,9 +18,12 @@ from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.file_download import http_get
 
-from transfer.checkpoints import file_sha256
+from transfer.checkpoints import file_sha256, recognise
 from transfer.errors import UserError
 from transfer.weights import HUB_FILE, WeightsRow
+
+if TYPE_CHECKING:
+    from transfer.backbones.efficientnet import Variant
 
 
 def fetch_weights(row: WeightsRow, cache_dir: Path | None = None) -> Path:
@@ -60,8 +64,10 @@ def check_sha256(row: WeightsRow, path: Path) -> Path:
         UserError: another content, or no such file.
     """
     expected = _hub_sha256(path) if path.name == HUB_FILE else row.sha256
+    if expected is None:
+        raise UserError(f"{path}: its server gave no sha256 for it, so nobody can tell whether it is {row.name}")
     found = file_sha256(path)
-    if expected is not None and not found.startswith(expected):
+    if not found.startswith(expected):
         raise UserError(
             f"{path}: sha256 {found[:16]}... is not that of {row.name} ({expected[:16]}...);"
             " the file is incomplete or another checkpoint: remove it and fetch it again"
@@ -69,10 +75,20 @@ def check_sha256(row: WeightsRow, path: Path) -> Path:
     return path
 
 
-def weights_sha256(row: WeightsRow, weights: str | Path | None) -> str | None:
-    """Hex digest of the file that the row's tensors were read from; None if it is no longer there."""
+def starting_point(row: WeightsRow, weights: str | Path | None, variant: Variant) -> dict[str, str | None]:
+    """What a result has to say of its weights: `name`, `sha256`, `trained_on`; `trained_like` for a file of one's own.
+
+    Args:
+        weights: the file that was read in place of the row's own; if it is gone, its hash is None.
+    """
     path = find_weights(row) if weights is None else Path(weights)
-    return file_sha256(path) if path is not None and path.exists() else None
+    sha256 = file_sha256(path) if path is not None and path.exists() else None
+    known = recognise(Path(weights), variant) if weights is not None and sha256 is not None else None
+    if weights is None or (known is not None and not known.own_file):
+        public = row if known is None else known.row
+        return {"name": public.name, "sha256": sha256, "trained_on": public.trained_on}
+    like = row if known is None else known.row
+    return {"name": str(weights), "sha256": sha256, "trained_on": "unknown data", "trained_like": like.name}
 
 
 def source(row: WeightsRow) -> str:
@@ -84,8 +100,8 @@ def source(row: WeightsRow) -> str:
     if row.hub_id is not None:
         return f"{constants.ENDPOINT}/{row.hub_id}"
     raise UserError(
-        f"{row.name!r} names a family of checkpoints, not a file: give the path of one as weights,"
-        " or another name (python scripts/weights.py list)"
+        f"{row.name!r} is a family of checkpoints, not a file: give the path of one as weights, or the name of a row"
+        " (python scripts/weights.py list)"
     )
 
 

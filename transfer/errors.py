@@ -30,6 +30,11 @@ def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> UserError:
     return UserError(f"unknown {kind} {given!r}{nearest(given, names)} (allowed: {', '.join(names)})")
 
 
+def printable(text: str) -> str:
+    """Text that may come from a file, without the characters that would steer a terminal."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
 class RunInterrupted(Exception):
     """The user or a scheduler stopped the run; its state is in `checkpoint`."""
 
@@ -52,7 +57,7 @@ def exit_status(command: Callable[[], None]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at exit
         return 128 + signal.SIGPIPE
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -194,16 +194,22 @@ def to_own_keys(state: Mapping[str, Tensor], variant: Variant) -> dict[str, Tens
     if scheme == "own":
         prefix = "classifier."  # of a TransferModule's checkpoint, beside other tensors
         if f"{prefix}backbone.stem.conv.weight" not in state:
-            return dict(state)
-        return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+            return _with_counters(dict(state))
+        return _with_counters({key.removeprefix(prefix): t for key, t in state.items() if key.startswith(prefix)})
     names = module_names(scheme, variant)
     if scheme == "tensorflow":
-        return _from_tensorflow(state, names)
+        return _with_counters(_from_tensorflow(state, names))
     own = {}
     for key, tensor in state.items():
         module, _, leaf = key.rpartition(".")
         own[f"{names[module]}.{leaf}" if module in names else key] = tensor
-    return own
+    return _with_counters(own)
+
+
+def _with_counters(own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """BatchNorm's counters of batches, which older files and TensorFlow have not, are 0."""
+    counters = {key.replace(".running_mean", ".num_batches_tracked") for key in own if key.endswith(".running_mean")}
+    return {**own, **{key: torch.tensor(0) for key in sorted(counters - set(own))}}
 
 
 def from_own_keys(state: Mapping[str, Tensor], variant: Variant, scheme: str) -> dict[str, Tensor]:
@@ -235,7 +241,7 @@ def from_own_keys(state: Mapping[str, Tensor], variant: Variant, scheme: str) ->
 def _from_tensorflow(variables: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
     """From variables `<model>/<module>/<leaf>`; moving averages replace what they average, as the released eval does.
 
-    Optimizer slots and the step counter are left out; BatchNorm's counter of batches, which TensorFlow has not, is 0.
+    Optimizer slots and the step counter are left out.
     """
     own: dict[str, Tensor] = {}
     averaged = {key.removesuffix(f"/{EMA}"): tensor for key, tensor in variables.items() if key.endswith(f"/{EMA}")}
@@ -247,6 +253,4 @@ def _from_tensorflow(variables: Mapping[str, Tensor], names: Mapping[str, str]) 
         if tensor.ndim in axes:
             tensor = tensor.permute(axes[tensor.ndim]).contiguous()
         own[f"{names[module]}.{name}" if module in names else key] = tensor
-        if leaf == "moving_mean" and module in names:
-            own[f"{names[module]}.num_batches_tracked"] = torch.tensor(0)
     return own

@@ -22,9 +22,9 @@ from transfer.backbones import get_backbone, infer_variant
 from transfer.backbones.efficientnet import Variant
 from transfer.checkpoints import TRAINED_LIKE, file_sha256, known_row, read_metadata, read_state_dict, strict_load
 from transfer.classifier import Classifier, build_classifier
-from transfer.errors import UserError, nearest
+from transfer.errors import UserError
 from transfer.keymaps import find_scheme, to_own_keys
-from transfer.weights import FAMILIES, WEIGHTS, Rgb, WeightsRow, family_row
+from transfer.weights import FAMILIES, WEIGHTS, WeightsRow, contradictions, get_weights, named_row
 
 GOLDEN = Path(__file__).with_name("golden.json")
 # Of the largest logit. Two implementations differ by some 1e-6, other padding by more than 1e-1.
@@ -45,8 +45,8 @@ class Verification:
     """What `verify` found.
 
     Attributes:
-        row: the row or family that the file is known to be: by its sha256, by its tensors, or because its header says
-            so; None for an unknown file.
+        row: whose file this is, by its sha256 or its tensors; None if no row's.
+        trained_like: the row or family that the file's header names, as scripts/convert.py wrote it.
         variant: the backbone; None if the tensors are no known one's.
         num_tensors: in the file.
         checks: in order; a file that cannot be read gets no further, nor does one of no known backbone, but that what
@@ -56,6 +56,7 @@ class Verification:
     path: str
     sha256: str
     row: str | None
+    trained_like: str | None
     variant: str | None
     num_tensors: int
     checks: tuple[Check, ...]
@@ -75,23 +76,22 @@ def verify(path: str | Path, like: str | None = None) -> Verification:
     Raises:
         UserError: no such file, or `like` is no row and no family.
     """
-    if like is not None:
-        check_name(like)
+    if like is not None and like not in FAMILIES:
+        get_weights(like)
     sha256 = file_sha256(Path(path))
+    public = known_row(sha256)
+    trained_like = read_metadata(Path(path)).get(TRAINED_LIKE)
     checks: list[Check] = []
 
-    def result(row: str | None, variant: str | None, num_tensors: int) -> Verification:
-        return Verification(str(path), sha256, row, variant, num_tensors, tuple(checks))
+    def result(variant: str | None, num_tensors: int) -> Verification:
+        row = public.name if public else None
+        return Verification(str(path), sha256, row, trained_like, variant, num_tensors, tuple(checks))
 
-    by_file = known_row(sha256)
-    by_header = read_metadata(Path(path)).get(TRAINED_LIKE)
-    if by_header not in (*FAMILIES, *WEIGHTS):
-        by_header = None
     try:
         state = read_state_dict(Path(path))
     except UserError as error:
         checks.append(Check("readable", False, str(error).removeprefix(f"{path}: ")))
-        return result(by_file.name if by_file else by_header, None, 0)
+        return result(None, 0)
     checks.append(Check("readable", True, f"{len(state)} tensors; nothing in the file was executed"))
 
     try:
@@ -102,30 +102,20 @@ def verify(path: str | Path, like: str | None = None) -> Verification:
         checks.append(Check("backbone", False, f"{error}{advice}"))
         if named:
             checks.append(_check_fit(state, get_backbone(named.backbone)))
-        return result(by_file.name if by_file else by_header, None, len(state))
+        return result(None, len(state))
     own = to_own_keys(state, variant)
-    by_tensors = find_golden(own)
-    known = by_file.name if by_file else by_tensors or by_header
-    checks.append(_check_backbone(state, variant, known, like))
+    detail = f"the file of {public.name}" if public else f"no row has this file (sha256 {sha256[:16]}...)"
+    golden = find_golden(own)
+    if golden is not None and public is None:
+        public, detail = WEIGHTS[golden], f"the tensors of {golden}, in another file"
+    checks.append(_check_backbone(state, variant, (like, public.name if public else None, trained_like)))
     if checks[-1].passed:
-        checks.append(_check_identity(sha256, variant, by_file, by_tensors, by_header, like))
+        checks.append(_check_identity(detail, variant, public, trained_like, like))
         fit = _check_fit(state, variant)
         checks += [fit, _check_finite(own), _check_variances(own)]
-        checks.append(_check_logits(own, variant, by_tensors if fit.passed else None, like or known))
-    return result(known, variant.name, len(state))
-
-
-def check_name(name: str) -> None:
-    """Whether a row or a family has this name.
-
-    Raises:
-        UserError: neither; the nearest name is given.
-    """
-    if name not in (*FAMILIES, *WEIGHTS):
-        raise UserError(
-            f"unknown weights {name!r}{nearest(name, (*FAMILIES, *WEIGHTS))} (allowed: a family, {', '.join(FAMILIES)},"
-            " or a row of python scripts/weights.py list)"
-        )
+        settings = like or (public.name if public else trained_like)
+        checks.append(_check_logits(own, variant, golden if fit.passed else None, settings))
+    return result(variant.name, len(state))
 
 
 def golden_images(size: int) -> Tensor:
@@ -161,63 +151,36 @@ def find_golden(own: Mapping[str, Tensor]) -> str | None:
     return next((name for name, entry in read_golden()["rows"].items() if entry["tensors_sha256"] == digest), None)
 
 
-def format_rgb(values: Rgb) -> str:
-    """Three numbers in four digits; one if they are equal."""
-    shown = [f"{value:.4g}" for value in values]
-    return shown[0] if len(set(shown)) == 1 else " ".join(shown)
-
-
-def _row(name: str, variant: Variant) -> WeightsRow:
-    return family_row(name, variant) if name in FAMILIES else WEIGHTS[name]
-
-
-def _check_backbone(state: Mapping[str, Tensor], variant: Variant, known: str | None, like: str | None) -> Check:
-    for name in (like, known):
-        if name in WEIGHTS and WEIGHTS[name].backbone != variant.name:
-            detail = f"the tensors are a {variant.name}'s, {name} is a {WEIGHTS[name].backbone}"
-            return Check("backbone", False, detail)
+def _check_backbone(state: Mapping[str, Tensor], variant: Variant, names: tuple[str | None, ...]) -> Check:
+    """Whether the tensors are those of the backbone that these rows or families have."""
+    for name in names:
+        try:
+            if name is not None:
+                named_row(name, variant)
+        except UserError as error:
+            return Check("backbone", False, f"the tensors are a {variant.name}'s: {error}")
     scheme = find_scheme(state)
-    names = "this project's" if scheme == "own" else f"those of {scheme}"
-    return Check("backbone", True, f"{variant.name}; the tensors' names are {names}")
+    whose = "this project's" if scheme == "own" else f"those of {scheme}"
+    return Check("backbone", True, f"{variant.name}; the tensors' names are {whose}")
 
 
 def _check_identity(
-    sha256: str,
-    variant: Variant,
-    by_file: WeightsRow | None,
-    by_tensors: str | None,
-    by_header: str | None,
-    like: str | None,
+    detail: str, variant: Variant, public: WeightsRow | None, trained_like: str | None, like: str | None
 ) -> Check:
-    """Whether the file is a known one, and then the one that it is taken for."""
-    if by_file is not None:
-        known, detail = by_file.name, f"the file of {by_file.name}"
-    elif by_tensors is not None:
-        known, detail = by_tensors, f"the tensors of {by_tensors}, in another file"
-    elif by_header is not None:
-        known, detail = by_header, f"trained like {by_header}, as its header says"
-    else:
-        return Check("known", None, f"no row has this file (sha256 {sha256[:16]}...)")
-    for taken, who in ((like, like), (by_header, f"its header says {by_header}, which")):
-        if taken is None or taken == known:
-            continue
-        if taken in WEIGHTS and known in WEIGHTS:
-            return Check("known", False, f"{detail}, not of {taken}")
-        contradictions = _differences(_row(taken, variant), _row(known, variant))
-        if contradictions:
-            return Check("known", False, f"{detail}; {who} would mean {', '.join(contradictions)}")
+    """Whether the file is known, by its sha256, its tensors or its header, and then what it is taken for."""
+    taken = named_row(like, variant) if like is not None else None
+    header = named_row(trained_like, variant) if trained_like is not None else None
+    known = public or header
+    if known is None:
+        if taken is not None and taken.sha256 is not None:
+            return Check("known", False, f"{detail}; {taken.name}'s starts with {taken.sha256[:8]}")
+        return Check("known", None, detail)
+    if public is None:
+        detail = f"a file of your own, trained like {known.name}, as its header says"
+    for given, who in ((taken, like), (header, f"its header says {trained_like}, which")):
+        if given is not None and (wrong := contradictions(given, known)):
+            return Check("known", False, f"{detail}; {who} would mean {', '.join(wrong)}")
     return Check("known", True, detail)
-
-
-def _differences(taken: WeightsRow, known: WeightsRow) -> list[str]:
-    """What would be wrong if a file of `known` were loaded as `taken`, in words."""
-    pairs = {
-        "padding": (taken.settings.padding, known.settings.padding),
-        "BatchNorm epsilon": (taken.settings.bn_eps, known.settings.bn_eps),
-        "mean": (format_rgb(taken.preprocessing.mean), format_rgb(known.preprocessing.mean)),
-        "std": (format_rgb(taken.preprocessing.std), format_rgb(known.preprocessing.std)),
-    }
-    return [f"{what} {given} instead of {right}" for what, (given, right) in pairs.items() if given != right]
 
 
 def _check_fit(state: Mapping[str, Tensor], variant: Variant) -> Check:
@@ -263,7 +226,7 @@ def _check_logits(own: Mapping[str, Tensor], variant: Variant, golden: str | Non
     expected = torch.tensor(entry["logits"])
     difference = float((logits[:: entry["every"]] - expected).abs().max() / expected.abs().max())
     passed = difference <= TOLERANCE and int(logits.argmax()) == entry["argmax"]
-    layers = _row(settings, variant).settings
+    layers = named_row(settings, variant).settings
     return Check(
         "logits",
         passed,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from transfer.errors import UserError, unknown_name
+from transfer.errors import UserError, nearest
 from transfer.layers import LayerSettings
 
 if TYPE_CHECKING:
@@ -85,8 +85,6 @@ class WeightsRow:
     @property
     def trained_on(self) -> str:
         """What a result has to say of its starting point."""
-        if self.name in FAMILIES:
-            return "unknown data"
         if self.extra_data is None:
             return "ImageNet-1k"
         return f"{self.extra_data} and ImageNet-1k" if self.num_classes == 1000 else self.extra_data
@@ -136,18 +134,25 @@ def family_normalization(family: str, backbone: str) -> tuple[Rgb, Rgb]:
 def family_row(family: str, variant: Variant) -> WeightsRow:
     """Stands for a file of the user's own, or for random weights: the family's settings and no source.
 
-    Evaluation takes the variant's resolution and the released code's crop, resolution / (resolution + 32); V2 squashes
-    images to 320 px and more (google/automl efficientnetv2/preprocessing.py).
+    Images are prepared as for the family's first row of this variant; without one, at the variant's resolution with
+    the released code's crop, resolution / (resolution + 32), which V2 drops from 320 px on (google/automl
+    efficientnetv2/preprocessing.py).
     """
     size = variant.resolution
     squash = variant.name.startswith("v2") and size >= 320
+    normalization = family_normalization(family, variant.name)
     preprocessing = Preprocessing(
         size,
         1.0 if squash else size / (size + 32),
         "bicubic",
-        *family_normalization(family, variant.name),
+        *normalization,
         resize="squash" if squash else "short_side",
     )
+    for row in WEIGHTS.values():
+        images = row.preprocessing
+        if (row.family, row.backbone) == (family, variant.name) and (images.mean, images.std) == normalization:
+            preprocessing = images
+            break
     return WeightsRow(
         name=family,
         backbone=variant.name,
@@ -457,8 +462,47 @@ def get_weights(name: str) -> WeightsRow:
         UserError: no such row.
     """
     if name not in WEIGHTS:
-        raise unknown_name("weights", name, list_weights())
+        raise UserError(
+            f"unknown weights {name!r}{nearest(name, (*FAMILIES, *WEIGHTS))} (allowed: a row of python"
+            f" scripts/weights.py list, or for a file of your own a family: {', '.join(FAMILIES)})"
+        )
     return WEIGHTS[name]
+
+
+def named_row(name: str, variant: Variant) -> WeightsRow:
+    """The row of that name, or the one that stands for the family of that name.
+
+    Raises:
+        UserError: neither, or a row of another variant.
+    """
+    if name in FAMILIES:
+        return family_row(name, variant)
+    row = get_weights(name)
+    if row.backbone != variant.name:
+        raise UserError(
+            f"{name} is a {row.backbone}, not a {variant.name}"
+            f" (allowed: {', '.join([*list_weights(variant.name), *FAMILIES])})"
+        )
+    return row
+
+
+def contradictions(taken: WeightsRow, known: WeightsRow) -> list[str]:
+    """What would be wrong if a file of `known` were loaded as `taken`, in words; empty if nothing."""
+    if taken.name in WEIGHTS and known.name in WEIGHTS:
+        return [] if taken == known else ["other weights"]
+    pairs = {
+        "padding": (taken.settings.padding, known.settings.padding),
+        "BatchNorm epsilon": (taken.settings.bn_eps, known.settings.bn_eps),
+        "mean": (format_rgb(taken.preprocessing.mean), format_rgb(known.preprocessing.mean)),
+        "std": (format_rgb(taken.preprocessing.std), format_rgb(known.preprocessing.std)),
+    }
+    return [f"{what} {given} instead of {right}" for what, (given, right) in pairs.items() if given != right]
+
+
+def format_rgb(values: Rgb) -> str:
+    """Three numbers in four digits; one if they are equal."""
+    shown = [f"{value:.4g}" for value in values]
+    return shown[0] if len(set(shown)) == 1 else " ".join(shown)
 
 
 def select_weights(variant: Variant, pretrained: bool | str) -> WeightsRow | None:
@@ -489,9 +533,4 @@ def select_weights(variant: Variant, pretrained: bool | str) -> WeightsRow | Non
             if row.paper:
                 return row
         raise UserError(f"pretrained='paper': the paper's transfer table has no {variant.name} (allowed: b0 to b7)")
-    if pretrained in FAMILIES:
-        return family_row(pretrained, variant)
-    row = get_weights(pretrained)
-    if row.backbone != variant.name:
-        raise UserError(f"pretrained={pretrained!r} holds a {row.backbone}, not a {variant.name} (allowed: {names})")
-    return row
+    return named_row(pretrained, variant)

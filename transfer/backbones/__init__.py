@@ -46,7 +46,8 @@ def build_backbone(
     """A network without classifier, (N, in_channels, H, W) -> (N, num_features, ceil(H / 32), ceil(W / 32)).
 
     It has `num_features`, and `forward_stages` with `stage_channels` and `stage_strides`. Works under `torch.compile`,
-    `torch.export`, channels_last, bf16 autocast and DDP.
+    `torch.export` (with a dynamic batch; height and width are fixed), channels_last, bf16 autocast and DDP. Sizes with
+    padding `static` can be one pixel smaller where the input's parity is not that of the variant's resolution.
 
     Args:
         name: `b0` ... `b8`, `l2`, `lite0` ... `lite4`, `v2-b0` ... `v2-b3`, `v2-s` ... `v2-xl`, or the long name.
@@ -93,8 +94,18 @@ def read_weights(row: WeightsRow, weights: str | Path | None, row_was_named: boo
     Raises:
         UserError: no network, or the file is not what the row says.
     """
-    path = fetch_weights(row) if weights is None else identify_file(Path(weights), row, row_was_named)
-    return to_own_keys(read_state_dict(path), VARIANTS[row.backbone])
+    variant = VARIANTS[row.backbone]
+    path = fetch_weights(row) if weights is None else Path(weights)
+    state = read_state_dict(path)
+    try:
+        found = infer_variant(state)
+    except UserError:
+        found = variant  # the strict load tells what differs
+    if found != variant:
+        raise UserError(f"{path} holds a {found.name}, not a {variant.name}: give backbone {found.name!r}")
+    if weights is not None:
+        identify_file(path, row, variant, row_was_named)
+    return to_own_keys(state, variant)
 
 
 def infer_variant(state: Mapping[str, Tensor]) -> Variant:
@@ -130,7 +141,7 @@ def adapt_stem(weight: Tensor, in_channels: int) -> Tensor:
 
     Kernels that have this number of channels, or not 3, stay as they are.
     """
-    if weight.shape[1] != 3 or in_channels == 3:
+    if weight.ndim != 4 or weight.shape[1] != 3 or in_channels == 3:
         return weight
     index = torch.arange(in_channels) % 3
     return weight.sum(1, keepdim=True) if in_channels == 1 else weight[:, index] * (3.0 / in_channels)
