@@ -1,0 +1,74 @@
+"""Images whose label a trained network doubts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import albumentations as A
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from datamodules.loaders import ImageDataset, collate, default_num_workers, one_thread_per_worker
+from datamodules.split import Split
+from datamodules.transforms import Rgb, normalize
+
+_BATCH = 64
+_WORTH_WORKERS = 1000  # images; starting processes for fewer takes longer than they save
+
+
+def rank_suspects(probabilities: NDArray[np.float32], is_label: NDArray[np.bool_]) -> list[tuple[int, int, int]]:
+    """Images with a doubtful label: (image, least probable label, most probable other class), worst first.
+
+    A class's usual probability is the mean over the images that have its label. An image is doubtful if another class
+    reaches its usual probability there and exceeds the label's: the rule of confident learning (Northcutt et al. 2021),
+    which needs no threshold and bears networks that are never sure. Ranked by the difference of the two.
+
+    Shape:
+        probabilities: (N, C); is_label: (N, C), one or several True per row.
+    """
+    usual = (probabilities * is_label).sum(0) / np.maximum(is_label.sum(0), 1)
+    usual[~is_label.any(0)] = np.inf  # nothing is known of a class without images
+    others = np.where(is_label | (probabilities < usual), -np.inf, probabilities)
+    labelled = np.where(is_label, probabilities, np.inf)
+    other, doubted = others.argmax(1), labelled.argmin(1)
+    rows = np.arange(len(probabilities))
+    doubt = others[rows, other] - labelled[rows, doubted]
+    order = np.argsort(-doubt, kind="stable")
+    return [(int(i), int(doubted[i]), int(other[i])) for i in order if doubt[i] > 0]
+
+
+def predict_split(
+    classifier: nn.Module, split: Split, transform: A.Compose, mean: Rgb, std: Rgb, multilabel: bool
+) -> NDArray[np.float32]:
+    """Probabilities of every image of a split, all readable, on the GPU if there is one.
+
+    Args:
+        classifier: in eval mode; gives logits.
+        split: the images.
+        transform: see `build_eval_transform`.
+        mean, std: per channel, on the 0..1 scale.
+        multilabel: independent probabilities instead of ones that sum to one.
+
+    Shape:
+        (N, C)
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    classifier = classifier.to(device)
+    loader: DataLoader[Any] = DataLoader(
+        ImageDataset(split, transform),
+        batch_size=_BATCH,
+        num_workers=default_num_workers() if len(split) > _WORTH_WORKERS else 0,
+        collate_fn=collate,
+        worker_init_fn=one_thread_per_worker,
+    )
+    parts = []
+    for images, _ in tqdm(loader, desc=f"predicting {split.name}", delay=1, leave=False):
+        with torch.inference_mode():
+            logits = classifier(normalize(images.to(device), mean, std)).float()
+            parts.append((logits.sigmoid() if multilabel else logits.softmax(1)).cpu())
+    probabilities: NDArray[np.float32] = torch.cat(parts).numpy()
+    return probabilities
