@@ -45,6 +45,7 @@ class DataOptions(TypedDict, total=False):
     num_workers: int | None
     seed: int
     on_bad_image: str
+    allow_decayed: bool
     val_fraction: float
     min_crop_area: float | None
     multilabel: bool
@@ -52,6 +53,8 @@ class DataOptions(TypedDict, total=False):
     label_column: str | None
     split_column: str | None
     label_separator: str
+    cache: str
+    cache_dir: str | Path | None
 
 
 def list_datasets() -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
@@ -13,7 +13,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from datamodules.checks import check_official, check_options, check_trainable, drop_bad_images
+from datamodules.archives import Layout, check_md5, find_archive
+from datamodules.cache import ImageCache, build_cache, check_cache
+from datamodules.checks import (
+    WrongCopy,
+    check_class_order,
+    check_official,
+    check_options,
+    check_trainable,
+    describe_decay,
+    drop_bad_images,
+    likely_cause,
+)
 from datamodules.images import BadImage
 from datamodules.loaders import (
     EpochSampler,
@@ -25,7 +36,7 @@ from datamodules.loaders import (
     default_num_workers,
     one_thread_per_worker,
 )
-from datamodules.sources import load_hub_tables, load_local_tables
+from datamodules.sources import HubCopy, MissingSplitError, find_local_copy, load_hub_copies, load_local_tables
 from datamodules.split import Split, hold_out
 from datamodules.tables import read_splits
 from datamodules.transforms import (
@@ -34,6 +45,7 @@ from datamodules.transforms import (
     Rgb,
     build_eval_transform,
     build_train_transform,
+    cached_resize,
     normalize,
 )
 from transfer.errors import UserError
@@ -46,10 +58,11 @@ class TransferDataModule(pl.LightningDataModule):
     """Train, val and test loaders of one dataset; a data sheet subclasses it and sets class attributes.
 
     After `setup()`, which needs no Trainer: `num_classes`, `class_names`, `class_counts`, `split_sizes`,
-    `fingerprint` and `skipped`.
+    `fingerprint`, `skipped` and `decay`.
 
     Args:
-        data_root: folder that holds the hub's files as DATA_ROOT/<hub id>/; None loads from the hub or its cache.
+        data_root: folder that holds the hub's files as DATA_ROOT/<hub id>/, or the authors' archive, extracted; None
+            loads from the hub or its cache.
         image_size: side of the network's input in pixels, at least 32; None is the data sheet's, or else 224.
         crop_ratio: part of the resized short side that evaluation keeps, in (0, 1].
         interpolation: `bicubic` or `bilinear`, antialiased.
@@ -60,11 +73,14 @@ class TransferDataModule(pl.LightningDataModule):
         num_workers: decoding processes per loader; 0 is the main one, None leaves one core free, up to 8.
         seed: of order and augmentation; the held-out val images are the same for every seed.
         on_bad_image: `error` stops at an image that cannot be read, `skip` leaves it out from the start.
+        allow_decayed: whether to train on a dataset whose images can no longer all be had (birdsnap).
         val_fraction: part of the images held out for a split that a user's own data lacks, in (0, 0.5).
         min_crop_area: smallest share of the image that a random crop keeps, in (0, 1]; None is the data sheet's.
         multilabel: whether an image may have any number of labels.
         image_column, label_column, split_column: column names, where they differ from the data sheet's.
         label_separator: between the labels in a text column, if `multilabel`.
+        cache: `none`; `ram` or `disk` decode and resize every image once, see `datamodules.cache`.
+        cache_dir: folder of the `disk` cache; None is in the user's cache folder.
 
     Raises:
         UserError: a value outside these ranges, or an unknown name.
@@ -76,12 +92,25 @@ class TransferDataModule(pl.LightningDataModule):
     hub_revision: ClassVar[str | None] = None
     # The file pattern of each hub split, where the repository also holds splits that nobody wants.
     hub_files: ClassVar[Mapping[str, str] | None] = None
+    # The copy that is taken where the hub has no longer the first.
+    hub_fallback: ClassVar[HubCopy | None] = None
+    # The authors' own archive.
+    layout: ClassVar[Layout | None] = None
     # Our split names and the hub's.
     split_names: ClassVar[Mapping[str, str]] = {"train": "train", "test": "test"}
     default_image_column: ClassVar[str] = "image"
     default_label_column: ClassVar[str] = "label"
     # Rows per official split; any other number of rows is another dataset.
     num_examples: ClassVar[Mapping[str, int]] = {}
+    # Fewest and most images of a class, per split.
+    images_per_class: ClassVar[Mapping[str, tuple[int, int]]] = {}
+    # In the authors' order; empty where only the archive has them.
+    official_names: ClassVar[Sequence[str]] = ()
+    # Misspelt class names of copies, and the official ones.
+    name_aliases: ClassVar[Mapping[str, str]] = {}
+    wrong_copies: ClassVar[Sequence[WrongCopy]] = ()
+    # Whether images of it are gone for good.
+    decays: ClassVar[bool] = False
     # Images held out of train where there is no official val split.
     val_size: ClassVar[int | None] = None
     # What the literature quotes: plain accuracy, or the mean of the classes' accuracies.
@@ -109,6 +138,7 @@ class TransferDataModule(pl.LightningDataModule):
         num_workers: int | None = None,
         seed: int = 0,
         on_bad_image: str = "error",
+        allow_decayed: bool = False,
         val_fraction: float = 0.1,
         min_crop_area: float | None = None,
         multilabel: bool = False,
@@ -116,8 +146,11 @@ class TransferDataModule(pl.LightningDataModule):
         label_column: str | None = None,
         split_column: str | None = None,
         label_separator: str = "|",
+        cache: str = "none",
+        cache_dir: str | Path | None = None,
     ) -> None:
         super().__init__()
+        check_cache(cache)
         check_options(on_bad_image, batch_size, val_fraction)
         self.data_root = None if data_root is None else Path(data_root).expanduser()
         self.image_size = image_size if image_size is not None else self.default_image_size or _FALLBACK_IMAGE_SIZE
@@ -130,12 +163,16 @@ class TransferDataModule(pl.LightningDataModule):
         self.num_workers = default_num_workers() if num_workers is None else num_workers
         self.seed = seed
         self.on_bad_image = on_bad_image
+        self.allow_decayed = allow_decayed
         self.val_fraction = val_fraction
         self.multilabel = multilabel
         self.image_column = image_column
         self.label_column = label_column
         self.split_column = split_column
         self.label_separator = label_separator
+        self.cache = cache
+        self.cache_dir = None if cache_dir is None else Path(cache_dir).expanduser()
+        self._caches: dict[str, ImageCache] = {}
         self.eval_transform = build_eval_transform(self.image_size, crop_ratio, interpolation, resize)
         if min_crop_area is not None and not 0 < min_crop_area <= 1:
             raise UserError(f"min_crop_area={min_crop_area} must lie above 0 and not above 1")
@@ -150,6 +187,7 @@ class TransferDataModule(pl.LightningDataModule):
         self._train_progress: dict[str, int] | None = None
         self.class_names: tuple[str, ...] = ()
         self.skipped: list[BadImage] = []
+        self.decay: dict[str, str] = {}  # split -> "n of N test images", where images are missing
         self.splits: dict[str, Split] = {}
 
     def load_splits(self) -> tuple[tuple[str, ...], dict[str, Split]]:
@@ -158,18 +196,52 @@ class TransferDataModule(pl.LightningDataModule):
         Raises:
             UserError: not there, not reachable, or not the columns and labels that were expected.
         """
-        if self.data_root is not None:
-            tables = load_local_tables(self.data_root / self.hub_id, self.hub_config, self.split_names)
-        else:
-            tables = load_hub_tables(self.hub_id, self.hub_config, self.hub_revision, self.split_names, self.hub_files)
+        try:
+            if self.data_root is None:
+                copy, tables = load_hub_copies(self.hub_copies())
+            elif local := find_local_copy(self.data_root, self.hub_copies()):
+                copy, tables = local, load_local_tables(self.data_root / local.id, local.config, local.split_names)
+            else:
+                folder = find_archive(self.data_root, self.name, self.layout, self.hub_id)
+                names, splits = self.read_archive(folder)
+                if {name: len(split) for name, split in splits.items()} == self.num_examples and self.layout:
+                    check_md5(folder, self.layout.md5)  # other sizes have a cause that says more
+                return names, splits
+        except MissingSplitError as error:
+            raise UserError(f"{error}{likely_cause(error.found, self.num_examples, self.wrong_copies)}") from None
         return read_splits(
             tables,
-            self.hub_id,
-            self.image_column or self.default_image_column,
-            self.label_column or self.default_label_column,
+            copy.id,
+            self.image_column or copy.image_column,
+            self.label_column or copy.label_column,
             multilabel=self.multilabel,
             label_separator=self.label_separator,
+            official_names=self.official_names,
         )
+
+    def hub_copies(self) -> tuple[HubCopy, ...]:
+        """The hub's copies, in the order in which they are asked for."""
+        first = HubCopy(
+            self.hub_id,
+            config=self.hub_config,
+            revision=self.hub_revision,
+            split_names=self.split_names,
+            files=self.hub_files,
+            image_column=self.default_image_column,
+            label_column=self.default_label_column,
+        )
+        return (first,) if self.hub_fallback is None else (first, self.hub_fallback)
+
+    def read_archive(self, folder: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
+        """Class names in the authors' order and the official splits, from their extracted archive.
+
+        Args:
+            folder: has everything that `layout` needs.
+
+        Raises:
+            UserError: files that say something else than the authors'.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has a layout, but does not read it")
 
     def complete_splits(self, splits: dict[str, Split]) -> dict[str, Split]:
         """With a val split: the official one, or `val_size` images cut from train, never from test."""
@@ -188,12 +260,26 @@ class TransferDataModule(pl.LightningDataModule):
             return
         if self.split_column is not None and self.num_examples:
             raise UserError(f"{self.name} has fixed splits; --split_column is for dataset 'folder'")
-        self.class_names, splits = self.load_splits()
-        check_official(splits, self.num_examples, len(self.class_names), type(self).num_classes)
+        if self.allow_decayed and not self.decays:
+            raise UserError(f"{self.name} can be had complete; --allow_decayed is for birdsnap")
+        names, splits = self.load_splits()
+        check_official(
+            splits,
+            self.num_examples,
+            self.images_per_class,
+            len(names),
+            type(self).num_classes,
+            self.wrong_copies,
+            decays=self.decays,
+            allow_decayed=self.allow_decayed,
+        )
+        self.class_names = check_class_order(names, self.official_names, self.name_aliases, splits["train"].name)
         if self.checks_all_images or self.on_bad_image == "skip":
             splits, self.skipped = drop_bad_images(splits, self.on_bad_image)
+        if self.decays:
+            self.decay = describe_decay(splits, self.num_examples)
         self.num_classes = len(self.class_names)
-        check_trainable(splits, self.class_names)
+        check_trainable(splits, self.class_names, allow_absent_classes=bool(self.decay))
         splits = self.complete_splits(splits)
         self.splits = {name: splits[name] for name in ("train", "val", "test") if name in splits}
 
@@ -249,7 +335,7 @@ class TransferDataModule(pl.LightningDataModule):
         self, kind: type[Loader], name: str, transform: A.Compose, sampler: Sampler[Any], drop_last: bool
     ) -> Loader:
         return kind(
-            ImageDataset(self._split(name), transform),
+            ImageDataset(self._split(name), transform, self._cache(name, transform)),
             batch_size=self.batch_size,
             sampler=sampler,
             drop_last=drop_last,
@@ -262,6 +348,15 @@ class TransferDataModule(pl.LightningDataModule):
             # starts one more.
             generator=torch.Generator(),
         )
+
+    def _cache(self, name: str, transform: A.Compose) -> ImageCache | None:
+        """The split's cache, made at the first call; none for a transform that wants other pixels than are kept."""
+        resize = cached_resize(self.train_transform if name == "train" else self.eval_transform, self.eval_transform)
+        if self.cache == "none" or cached_resize(transform, self.eval_transform) != resize:
+            return None
+        if name not in self._caches:
+            self._caches[name] = build_cache(self._split(name), resize, self.cache, self.cache_dir)
+        return self._caches[name]
 
     def _split(self, name: str) -> Split:
         self.setup()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import permutations
 
 from tqdm import tqdm
 
 from datamodules.images import BadImage
 from datamodules.split import Split
+from datamodules.tables import name_key
 from transfer.errors import UserError, unknown_name
 
 ON_BAD_IMAGE = ("error", "skip")
@@ -30,36 +33,150 @@ def check_options(on_bad_image: str, batch_size: int, val_fraction: float) -> No
         raise UserError(f"val_fraction={val_fraction} must lie between 0 and 0.5")
 
 
+@dataclass(frozen=True)
+class WrongCopy:
+    """A copy in circulation that is not the official dataset.
+
+    Args:
+        sizes: its images per split, by our names, as far as they tell it from others.
+        cause: what it is.
+    """
+
+    sizes: Mapping[str, int]
+    cause: str
+
+
 def check_official(
-    splits: Mapping[str, Split], num_examples: Mapping[str, int], num_classes: int, declared_classes: int
+    splits: Mapping[str, Split],
+    num_examples: Mapping[str, int],
+    images_per_class: Mapping[str, tuple[int, int]],
+    num_classes: int,
+    declared_classes: int,
+    wrong_copies: Sequence[WrongCopy] = (),
+    *,
+    decays: bool = False,
+    allow_decayed: bool = False,
 ) -> None:
     """Compares what was loaded with what the data sheet declares.
 
     Args:
         splits: what was loaded.
         num_examples: declared images per split.
+        images_per_class: declared fewest and most images of a class, per split.
         num_classes: classes found.
         declared_classes: 0 if the data sheet declares none.
+        wrong_copies: to name the likely cause.
+        decays: whether it is known that images are gone for good.
+        allow_decayed: whether images may be missing.
 
     Raises:
-        UserError: another number of images or classes.
+        UserError: other numbers of images or classes; the text says what was expected, what was found, and why.
     """
+    found = {name: len(split) for name, split in splits.items()}
+    decayed = {name for name, expected in num_examples.items() if allow_decayed and found[name] < expected}
     for name, expected in num_examples.items():
         split = splits[name]
-        if len(split) != expected:
+        if len(split) == expected or name in decayed:
+            continue
+        if decays and len(split) < expected:
+            sizes = ", ".join(describe_decay(splits, num_examples).values())
             raise UserError(
-                f"{split.name}: {expected} images expected, {len(split)} found; not the official split. "
-                "Download it again, or use dataset 'folder' for data of your own"
+                f"{split.name}: {expected} images expected, {len(split)} found ({sizes})."
+                f"{likely_cause(found, num_examples, wrong_copies)} Fetch the others, or train on these with "
+                "--allow_decayed true: results then say how many there were"
             )
-    if declared_classes and num_classes != declared_classes:
+        raise UserError(
+            f"{split.name}: {expected} images expected, {len(split)} found; not the official split."
+            f"{likely_cause(found, num_examples, wrong_copies)} "
+            "Download it again, or use dataset 'folder' for data of your own"
+        )
+    if declared_classes and num_classes != declared_classes and not (decayed and num_classes < declared_classes):
         raise UserError(f"{splits['train'].name}: {declared_classes} classes expected, {num_classes} found")
+    for name, (fewest, most) in images_per_class.items():
+        for index, count in enumerate(splits[name].class_counts(num_classes)):
+            if count > most or (count < fewest and name not in decayed):
+                allowed = str(most) if fewest == most else f"{fewest} to {most}"
+                raise UserError(
+                    f"{splits[name].name}: {allowed} images of each class expected, {count} of class {index} found; "
+                    "not the official split, although its size is right: a copy that was cut anew. Download another"
+                )
 
 
-def check_trainable(splits: Mapping[str, Split], class_names: Sequence[str]) -> None:
+def describe_decay(splits: Mapping[str, Split], num_examples: Mapping[str, int]) -> dict[str, str]:
+    """For each split that lacks images, `n of N <split> images`."""
+    found = {name: len(splits[name]) for name in num_examples}
+    return {
+        name: f"{found[name]:,} of {expected:,} {name} images"
+        for name, expected in num_examples.items()
+        if found[name] < expected
+    }
+
+
+def likely_cause(found: Mapping[str, int], expected: Mapping[str, int], wrong_copies: Sequence[WrongCopy]) -> str:
+    """` Likely cause: ...` for images per split that are not the expected ones; empty where none is known."""
+    for copy in wrong_copies:
+        if copy.sizes.items() <= found.items():
+            return f" Likely cause: {copy.cause}."
+    for names in permutations(expected):
+        if len(found) == len(expected) and all(
+            found.get(ours) == expected[theirs] for ours, theirs in zip(expected, names, strict=True)
+        ):
+            swapped = [ours for ours, theirs in zip(expected, names, strict=True) if expected[ours] != expected[theirs]]
+            return f" Likely cause: {' and '.join(swapped)} are swapped." if swapped else ""
+    for name, size in found.items():
+        if size == sum(expected.values()):
+            return f" Likely cause: {name} holds all images, not split."
+        if name == "train" and "val" in expected and size == expected["train"] + expected["val"]:
+            return " Likely cause: train holds val too."
+        if size > 0 and expected.get(name) and size != expected[name] and size % expected[name] == 0:
+            return f" Likely cause: {name} is there {size // expected[name]} times, such as in corrupted variants."
+    return ""
+
+
+def check_class_order(
+    names: Sequence[str], official: Sequence[str], aliases: Mapping[str, str], where: str
+) -> tuple[str, ...]:
+    """The class names as the data sheet spells them, if they come in the authors' order.
+
+    Args:
+        names: what was found.
+        official: in the authors' order; empty where the sheet has none, then `names` come back.
+        aliases: misspelt names and the official ones.
+        where: how errors call the source.
+
+    Raises:
+        UserError: another order, or other names.
+    """
+    if not official:
+        return tuple(names)
+    index_of = {name_key(name): index for index, name in enumerate(official)}
+    index_of |= {name_key(alias): index_of[name_key(name)] for alias, name in aliases.items()}
+    positions = [index_of.get(name_key(name)) for name in names]
+    moved = [index for index, position in enumerate(positions) if position not in (index, None)]
+    unknown = [name for name, position in zip(names, positions, strict=True) if position is None]
+    # A few names in another spelling are a copy's own; the order of the others vouches for them.
+    if not moved and len(unknown) <= len(names) // 10:
+        if unknown:
+            warnings.warn(f"{where}: class names in another spelling than the authors': {unknown}", stacklevel=3)
+        return tuple(official)
+    first = moved[0] if moved else list(names).index(unknown[0])
+    cause = ""
+    if list(names) == sorted(names):
+        cause = " Likely cause: the copy sorted its names as plain text, capitals first and '10' before '2'."
+    raise UserError(
+        f"{where}: class names are not in the official order: class {first} is {official[first]!r}, found "
+        f"{names[first]!r} ({len(moved) or len(unknown)} of {len(names)} differ), so its labels mean other classes "
+        f"than published ones.{cause} Take another copy"
+    )
+
+
+def check_trainable(
+    splits: Mapping[str, Split], class_names: Sequence[str], *, allow_absent_classes: bool = False
+) -> None:
     """Refuses splits that a classifier cannot be trained on.
 
     Raises:
-        UserError: fewer than two classes, an empty split, or a class without a training image.
+        UserError: fewer than two classes, an empty split, or, unless allowed, a class without a training image.
     """
     train = splits["train"]
     if len(class_names) < 2:
@@ -68,6 +185,8 @@ def check_trainable(splits: Mapping[str, Split], class_names: Sequence[str]) -> 
     for split in splits.values():
         if len(split) == 0:
             raise UserError(f"{split.name}: no images in this split")
+    if allow_absent_classes:
+        return
     counts = train.class_counts(len(class_names))
     if absent := [repr(name) for name, count in zip(class_names, counts, strict=True) if count == 0]:
         raise UserError(f"{train.name}: no training image of {len(absent)} classes: {', '.join(absent)}")

@@ -1,4 +1,8 @@
-"""Files and bytes into pixels: every image enters here, as uint8 RGB, or is refused with its reason."""
+"""Files and bytes into pixels: every image enters here, as uint8 RGB, or is refused with its reason.
+
+`decode_image` decodes all of it, exactly. `open_picture` waits for what is asked for: where a training crop allows it,
+a plain JPEG is decoded at reduced scale, and never below the rows of the crop.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,35 @@ import io
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from transfer.errors import UserError
 
+Pixels = NDArray[np.uint8]
+Box = tuple[int, int, int, int]  # left, top, right, bottom
 # What the network reads: any other file beside the images (Thumbs.db, labels.txt) is counted, never decoded.
 IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 _IGNORED_FOLDERS = frozenset({"__MACOSX"})
+_EXIF_ORIENTATION = 0x0112
+_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
+# Baseline, extended sequential and progressive, Huffman-coded.
+_START_OF_FRAME = (0xC0, 0xC1, 0xC2)
+_REDUCTIONS = {
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    1: cv2.IMREAD_COLOR,
+}
+# Rows of the largest usual block that is coded together.
+_BLOCK_ROWS = 16
 
 
 class BadImageError(UserError):
@@ -52,16 +73,178 @@ def decode_image(source: bytes | Path) -> NDArray[np.uint8]:
     Raises:
         BadImageError: missing, empty, truncated, not an image, too large to be one, or of unknown value range.
     """
-    encoded = _read(source)
+    with _open(_read(source)) as image:
+        return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+
+
+@contextmanager
+def _open(encoded: bytes) -> Iterator[Image.Image]:
+    """Pillow's image; whatever goes wrong with it is a BadImageError."""
     try:
         with Image.open(io.BytesIO(encoded)) as image:
-            return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+            yield image
     except BadImageError:
         raise
     except UnidentifiedImageError:
         raise BadImageError(f"not an image ({len(encoded)} bytes starting {encoded[:8]!r})") from None
     except Exception as error:  # on broken files Pillow's plugins raise OSError, SyntaxError, struct.error, ...
         raise BadImageError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+class Picture(Protocol):
+    """An image that gives the pixels of a box, or all."""
+
+    height: int
+    width: int
+
+    def pixels(self) -> Pixels:
+        """All of it. Shape: (height, width, 3), RGB."""
+
+    def crop(self, box: Box, min_side: int) -> Pixels:
+        """The box, perhaps at reduced scale: both sides then still have at least `min_side` pixels. Shape: (h, w, 3)"""
+
+
+class DecodedPicture:
+    """A picture whose pixels are there already."""
+
+    def __init__(self, pixels: Pixels) -> None:
+        self.height, self.width = pixels.shape[:2]
+        self._pixels = pixels
+
+    def pixels(self) -> Pixels:
+        return self._pixels
+
+    def crop(self, box: Box, min_side: int) -> Pixels:
+        left, top, right, bottom = box
+        return self._pixels[top:bottom, left:right]
+
+
+class JpegPicture:
+    """A plain JPEG, decoded when something is asked for.
+
+    `pixels` is `decode_image`. `crop` decodes by OpenCV, from the first row to the crop's last, at 1/2, 1/4 or 1/8 of
+    the size where the crop has the pixels; at full scale that is what Pillow decodes, to the bit. At reduced scale the
+    crop's edges move to the next whole pixel.
+    """
+
+    def __init__(self, encoded: bytes, header: JpegHeader) -> None:
+        self.height, self.width = header.height, header.width
+        self._encoded, self._header = encoded, header
+
+    def pixels(self) -> Pixels:
+        return decode_image(self._encoded)
+
+    def crop(self, box: Box, min_side: int) -> Pixels:
+        left, top, right, bottom = box
+        side = min(right - left, bottom - top)
+        reduction = next((factor for factor in _REDUCTIONS if side // factor >= min_side), 1)
+        decoded = self._decode(bottom, reduction)
+        if decoded is None:  # what OpenCV refuses, Pillow reads, or says what is wrong with it
+            return self.pixels()[top:bottom, left:right]
+        left, top, right, bottom = ((edge + reduction // 2) // reduction for edge in box)
+        pixels: Any = cv2.cvtColor(decoded[top:bottom, left:right], cv2.COLOR_BGR2RGB)
+        return pixels
+
+    def _decode(self, bottom: int, reduction: int) -> Pixels | None:
+        rows, encoded = self.height, self._encoded
+        needed = (bottom // _BLOCK_ROWS + 1) * _BLOCK_ROWS  # one more at least: the upsampling of colours looks ahead
+        if self._header.one_scan and needed + _BLOCK_ROWS <= rows:
+            # A decoder that is told of fewer rows stops after them. The end marker goes too: at it, libjpeg would
+            # complain of the bytes that it has not read.
+            rows, at = needed, self._header.height_at
+            encoded = b"".join((encoded[:at], rows.to_bytes(2, "big"), encoded[at + 2 : -2]))
+        try:
+            flags = _REDUCTIONS[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
+            decoded: Any = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
+        except cv2.error:
+            return None
+        expected = (-(-rows // reduction), -(-self.width // reduction), 3)
+        return decoded if decoded is not None and decoded.shape == expected else None
+
+
+def open_picture(source: bytes | Path) -> Picture:
+    """The image of which perhaps only a crop is wanted; all but a plain JPEG is decoded at once.
+
+    Raises:
+        BadImageError: as `decode_image`; of a JPEG, only when pixels are asked for.
+    """
+    encoded = _read(source)
+    header = read_jpeg_header(encoded)
+    return DecodedPicture(decode_image(encoded)) if header is None else JpegPicture(encoded, header)
+
+
+def image_shape(encoded: bytes) -> tuple[int, int]:
+    """(height, width) that `decode_image` would give, from the header alone.
+
+    Raises:
+        BadImageError: no image, or too large to be one.
+    """
+    header = read_jpeg_header(encoded)
+    if header is not None:
+        return header.height, header.width
+    with _open(encoded) as image:
+        width, height = image.size
+        return (width, height) if image.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS else (height, width)
+
+
+@dataclass(frozen=True)
+class JpegHeader:
+    """What has to be known of a JPEG to decode a part of it.
+
+    Args:
+        height, width: in pixels.
+        height_at: position of the height's two bytes in the file.
+        one_scan: whether the pixels come once, from top to bottom, and without restart markers.
+    """
+
+    height: int
+    width: int
+    height_at: int
+    one_scan: bool
+
+
+def read_jpeg_header(encoded: bytes) -> JpegHeader | None:
+    """The header of a complete 8-bit RGB or grey JPEG that lies upright; None for any other file."""
+    # A cut-off file has to reach Pillow, which says so: OpenCV may fill up with grey.
+    if encoded[:2] != b"\xff\xd8" or encoded[-2:] != b"\xff\xd9":
+        return None
+    position, frame, restarts = 2, None, False
+    while position + 4 <= len(encoded) and encoded[position] == 0xFF:
+        marker, length = encoded[position + 1], int.from_bytes(encoded[position + 2 : position + 4], "big")
+        if marker == 0xFF:  # any number of these may stand before a marker
+            position += 1
+            continue
+        segment = encoded[position + 4 : position + 2 + length]
+        if marker == 0xE1 and not _is_upright(segment):
+            return None
+        restarts |= marker == 0xDD
+        if marker in _START_OF_FRAME and len(segment) >= 6:
+            height, width = (int.from_bytes(segment[at : at + 2], "big") for at in (1, 3))
+            if segment[0] != 8 or segment[5] not in (1, 3) or not _has_allowed_size(height, width):
+                return None
+            frame = (marker, height, width, position + 5, segment[5])
+        if marker == 0xDA:
+            if frame is None or not segment:
+                return None
+            kind, height, width, height_at, channels = frame
+            return JpegHeader(height, width, height_at, kind != 0xC2 and segment[0] == channels and not restarts)
+        position += 2 + length
+    return None
+
+
+def _is_upright(segment: bytes) -> bool:
+    if segment[:6] == b"Exif\0\0":
+        exif = Image.Exif()
+        try:
+            exif.load(segment)
+        except Exception:  # as in decode_image: Pillow's own reader decides what to make of it
+            return False
+        return exif.get(_EXIF_ORIENTATION, 1) == 1
+    return b"Orientation" not in segment  # XMP may say it too
+
+
+def _has_allowed_size(height: int, width: int) -> bool:
+    return height > 0 < width and height * width <= (Image.MAX_IMAGE_PIXELS or height * width)
 
 
 def _read(source: bytes | Path) -> bytes:

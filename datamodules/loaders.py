@@ -10,16 +10,16 @@ import albumentations as A
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from datamodules.images import BadImage, BadImageError, decode_image
+from datamodules.cache import ImageCache
+from datamodules.images import BadImage, BadImageError, open_picture
+from datamodules.images import Pixels as Pixels
 from datamodules.split import Split
-from datamodules.transforms import seed_transform
+from datamodules.transforms import apply_transform, seed_transform
 from transfer.errors import UserError
 
-Pixels = NDArray[np.uint8]
 _MAX_DEFAULT_WORKERS = 8
 
 
@@ -28,11 +28,17 @@ class ImageDataset(Dataset[tuple[Pixels | BadImage, Tensor]]):
 
     Item: (uint8 (S, S, 3) or the BadImage it turned out to be, label: int64 () or multi-hot float32 (C,)).
     An index may come with a seed, (index, seed), on which alone the augmentation then depends.
+
+    Args:
+        split: images and labels.
+        transform: see `build_train_transform` and `build_eval_transform`.
+        cache: the split's images, decoded and resized; None decodes each when it is asked for.
     """
 
-    def __init__(self, split: Split, transform: A.Compose) -> None:
+    def __init__(self, split: Split, transform: A.Compose, cache: ImageCache | None = None) -> None:
         self.split = split
         self.transform = transform
+        self.cache = cache
 
     def __len__(self) -> int:
         return len(self.split)
@@ -40,13 +46,13 @@ class ImageDataset(Dataset[tuple[Pixels | BadImage, Tensor]]):
     def __getitem__(self, item: int | tuple[int, int]) -> tuple[Pixels | BadImage, Tensor]:
         index, seed = item if isinstance(item, tuple) else (item, None)
         label = self.split.labels[index]
-        try:
-            image = decode_image(self.split.encoded(index))
-        except BadImageError as error:
-            return BadImage(self.split.image_name(index), str(error)), label
         if seed is not None:
             seed_transform(self.transform, seed)
-        return self.transform(image=image)["image"], label
+        try:
+            picture = open_picture(self.split.encoded(index)) if self.cache is None else self.cache[index]
+            return apply_transform(self.transform, picture), label
+        except BadImageError as error:
+            return BadImage(self.split.image_name(index), str(error)), label
 
 
 def _distributed_position() -> tuple[int, int]:

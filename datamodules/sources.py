@@ -2,16 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import datasets
 import huggingface_hub
+import pyarrow.parquet as pq
 from datasets.exceptions import DatasetGenerationError
+from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
 from transfer.errors import UserError
 
 _PROBE_SECONDS = 5
+
+
+@dataclass(frozen=True)
+class HubCopy:
+    """One copy of a dataset on the hub, and how its names translate into ours.
+
+    Args:
+        id: `owner/name`.
+        config: the dataset's configuration, if it has several.
+        revision: commit or branch.
+        split_names: our split names and the hub's.
+        files: for each hub split its file pattern, where the repository holds splits that are not wanted.
+        image_column, label_column: their names.
+    """
+
+    id: str
+    config: str | None = None
+    revision: str | None = None
+    split_names: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "test": "test"})
+    files: Mapping[str, str] | None = None
+    image_column: str = "image"
+    label_column: str = "label"
+
+
+class NotFoundError(UserError):
+    """The hub answered that it has no such repository or revision (any more); offline: the cache has not."""
+
+
+class MissingSplitError(UserError):
+    """A source without one of the expected splits; `found` has the rows of those that it has, by our names."""
+
+    def __init__(self, text: str, found: Mapping[str, int]) -> None:
+        super().__init__(text)
+        self.found = found
+
+
+def find_local_copy(data_root: Path, copies: Sequence[HubCopy]) -> HubCopy | None:
+    """The first copy that has a folder `data_root`/<hub id>."""
+    return next((copy for copy in copies if (data_root / copy.id).is_dir()), None)
+
+
+def load_hub_copies(copies: Sequence[HubCopy]) -> tuple[HubCopy, dict[str, datasets.Dataset]]:
+    """The first copy that there still is, with a warning if it is not the first of all; and its tables.
+
+    Raises:
+        UserError: see `load_hub_tables`; a failing network is not answered by trying another copy.
+    """
+    gone: list[NotFoundError] = []
+    for copy in copies:
+        try:
+            tables = load_hub_tables(copy)
+        except NotFoundError as error:
+            gone.append(error)
+            continue
+        if gone:
+            where = "in the cache" if huggingface_hub.constants.HF_HUB_OFFLINE else "on the hub any more"
+            warnings.warn(f"{copies[0].id} is not {where}; taking {copy.id} instead", stacklevel=2)
+        return copy, tables
+    raise gone[0]
 
 
 def load_local_tables(folder: Path, config: str | None, splits: Mapping[str, str]) -> dict[str, datasets.Dataset]:
@@ -31,49 +94,51 @@ def load_local_tables(folder: Path, config: str | None, splits: Mapping[str, str
     files = {ours: sorted(map(str, searched.rglob(f"{theirs}-*.parquet"))) for ours, theirs in splits.items()}
     for ours, found in files.items():
         if not found:
-            raise UserError(f"{searched}: no {splits[ours]}-*.parquet there or below it, needed for the {ours} split")
+            rows = {name: sum(map(_num_rows, paths)) for name, paths in files.items() if paths}
+            raise MissingSplitError(
+                f"{searched}: no {splits[ours]}-*.parquet there or below it, needed for the {ours} split "
+                f"(found: {_list_rows(rows)}).",
+                rows,
+            )
     return _load("parquet", str(folder), dict.fromkeys(splits), data_files=files)
 
 
-def load_hub_tables(
-    hub_id: str,
-    config: str | None,
-    revision: str | None,
-    splits: Mapping[str, str],
-    files: Mapping[str, str] | None,
-) -> dict[str, datasets.Dataset]:
+def load_hub_tables(copy: HubCopy) -> dict[str, datasets.Dataset]:
     """One table per split from the hub, or from its cache when HF_HUB_OFFLINE is set.
 
-    Args:
-        hub_id: `owner/name`.
-        config: the dataset's configuration, if it has several.
-        revision: commit or branch.
-        splits: our split names and the hub's.
-        files: for each hub split its file pattern, where the repository holds splits that are not wanted.
-
     Raises:
-        UserError: no network, not in the cache, or not the splits that were expected.
+        NotFoundError: the hub does not have it, or offline the cache.
+        UserError: no network, or not the splits that were expected.
     """
     offline = huggingface_hub.constants.HF_HUB_OFFLINE
     try:
         if not offline:
             # `datasets` alone retries for half a minute before it admits that there is no network.
-            huggingface_hub.HfApi().dataset_info(hub_id, revision=revision, timeout=_PROBE_SECONDS)
+            huggingface_hub.HfApi().dataset_info(copy.id, revision=copy.revision, timeout=_PROBE_SECONDS)
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise NotFoundError(_unreachable(copy.id, error)) from error
     except Exception as error:  # the client's errors share no base class: sockets, HTTP codes, timeouts
-        raise _unreachable(hub_id, error) from error
+        raise UserError(_unreachable(copy.id, error)) from error
     try:
-        return _load(hub_id, hub_id, splits, config=config, revision=revision, data_files=files)
+        return _load(
+            copy.id,
+            copy.id,
+            copy.split_names,
+            config=copy.config,
+            revision=copy.revision,
+            data_files=copy.files,
+        )
     except ConnectionError as error:
         if not offline:
-            raise _unreachable(hub_id, error) from error
+            raise UserError(_unreachable(copy.id, error)) from error
     try:
         # A snapshot alone, as `hf download` leaves it, is invisible to load_dataset when offline.
         snapshot = huggingface_hub.snapshot_download(
-            hub_id, repo_type="dataset", revision=revision, local_files_only=True
+            copy.id, repo_type="dataset", revision=copy.revision, local_files_only=True
         )
     except Exception as error:
-        raise _unreachable(hub_id, error) from error
-    return load_local_tables(Path(snapshot), config, splits)
+        raise NotFoundError(_unreachable(copy.id, error)) from error
+    return load_local_tables(Path(snapshot), copy.config, copy.split_names)
 
 
 def _load(
@@ -95,13 +160,26 @@ def _load(
     named = {ours: theirs or ours for ours, theirs in splits.items()}
     for theirs in named.values():
         if theirs not in tables:
-            raise UserError(f"{source}: no split {theirs!r} (it has: {', '.join(tables)})")
+            rows = {ours: len(tables[name]) for ours, name in named.items() if name in tables}
+            raise MissingSplitError(f"{source}: no split {theirs!r} (it has: {', '.join(tables)}).", rows)
     return {ours: tables[theirs] for ours, theirs in named.items()}
 
 
-def _unreachable(hub_id: str, error: Exception) -> UserError:
+def _num_rows(path: str) -> int:
+    try:
+        rows: int = pq.ParquetFile(path).metadata.num_rows
+    except Exception:  # it is reported as unreadable once something reads it
+        return 0
+    return rows
+
+
+def _list_rows(rows: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in rows.items()) or "nothing"
+
+
+def _unreachable(hub_id: str, error: Exception) -> str:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return UserError(
+    return (
         f"cannot get {hub_id} from the hub ({reason}). Either pass --data_root DIR with its parquet files in "
         f"DIR/{hub_id}/, or run once where there is a network and then set HF_HUB_OFFLINE=1 to use the cache."
     )

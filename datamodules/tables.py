@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +28,12 @@ def read_splits(
     multilabel: bool,
     label_separator: str,
     folder: Path | None = None,
+    official_names: Sequence[str] = (),
 ) -> tuple[tuple[str, ...], dict[str, Split]]:
     """Class names in index order, and one split per table.
 
-    The order is the ClassLabel feature's; labels without one are read as text, natural-sorted over all splits.
+    The order is the ClassLabel feature's; labels without one are read in the official order if there is one, else as
+    text, natural-sorted over all splits.
 
     Args:
         tables: per split.
@@ -38,6 +43,7 @@ def read_splits(
         multilabel: whether an image may have any number of labels.
         label_separator: between labels in a text column, if `multilabel`.
         folder: that relative paths start from.
+        official_names: class names in the authors' order, for tables that do not declare them.
 
     Raises:
         UserError: a column that is not there or of the wrong kind, or a label outside the classes.
@@ -55,6 +61,9 @@ def read_splits(
         declared = inner.names if isinstance(inner, datasets.ClassLabel) else declared
         column = table.with_format(None)[label_column]
         values[where] = [_as_labels(value, multilabel, label_separator) for value in column]
+    if declared is None and official_names:
+        declared = list(official_names)
+        values = {where: _match_official(rows, official_names, where) for where, rows in values.items()}
     names = declared if declared is not None else _text_names(values)
     splits = {}
     for (split, table), where in zip(tables.items(), values, strict=True):
@@ -62,6 +71,22 @@ def read_splits(
         images = _image_table(table, image_column, folder, where)
         splits[split] = Split(where, images, np.arange(len(table)), labels)
     return tuple(names), splits
+
+
+def load_class_names(dataset: str) -> tuple[str, ...]:
+    """The official class names of a benchmark, in the authors' order, from `class_names.json`."""
+    return tuple(json.loads(files("datamodules").joinpath("class_names.json").read_text(encoding="utf-8"))[dataset])
+
+
+def name_key(name: str) -> str:
+    """What spellings of one class name have in common: `American_Bulldog` and `american bulldog`."""
+    return re.sub(r"[\s_-]+", " ", name).strip(" ?").casefold()
+
+
+def encoded_images(images: Sequence[tuple[bytes | None, str | None]]) -> datasets.Dataset:
+    """A table of (encoded bytes, name) or (None, path)."""
+    rows = [{"bytes": content, "path": path} for content, path in images]
+    return datasets.Dataset.from_dict({"image": rows}, datasets.Features({"image": datasets.Image(decode=False)}))
 
 
 def require_column(columns: Sequence[str], name: str, option: str, where: str) -> None:
@@ -94,6 +119,19 @@ def _text(label: Any) -> str:
     return "" if label is None else str(label).strip()
 
 
+def _match_official(rows: list[list[Any]], names: Sequence[str], where: str) -> list[list[Any]]:
+    """Text labels as official names; numbers stay, as indices."""
+    official = {name_key(name): name for name in names}
+    for row, labels in enumerate(rows):
+        for label in labels:
+            if not isinstance(label, int) and name_key(_text(label)) not in official:
+                raise UserError(
+                    f"{where} row {row}: label {label!r} is no official class name"
+                    f"{nearest(_text(label), names)} (they run from {names[0]!r} to {names[-1]!r})"
+                )
+    return [[label if isinstance(label, int) else official[name_key(_text(label))] for label in row] for row in rows]
+
+
 def _encode(rows: list[list[Any]], names: list[str], are_indices: bool, multilabel: bool, where: str) -> Tensor:
     lookup: dict[Any, int] = {name: index for index, name in enumerate(names)}
     if are_indices:
@@ -114,15 +152,13 @@ def _encode(rows: list[list[Any]], names: list[str], are_indices: bool, multilab
 
 def _image_table(table: datasets.Dataset, column: str, folder: Path | None, where: str) -> datasets.Dataset:
     feature = table.features[column]
-    encoded = datasets.Features({"image": datasets.Image(decode=False)})
     if isinstance(feature, datasets.Image):
         images = table.select_columns(column).cast_column(column, datasets.Image(decode=False))
         return images if column == "image" else images.rename_column(column, "image")
     dtype = getattr(feature, "dtype", None)
     values = table.with_format(None)[column]
     if dtype in ("string", "large_string"):
-        paths = [str((folder or Path()) / path) if path else "" for path in values]
-        return datasets.Dataset.from_dict({"image": [{"bytes": None, "path": path} for path in paths]}, encoded)
+        return encoded_images([(None, str((folder or Path()) / path) if path else "") for path in values])
     if dtype in ("binary", "large_binary"):
-        return datasets.Dataset.from_dict({"image": [{"bytes": content, "path": None} for content in values]}, encoded)
+        return encoded_images([(content, None) for content in values])
     raise UserError(f"{where}: column {column!r} is {feature}, not images, encoded bytes or file paths")

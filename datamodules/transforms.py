@@ -1,21 +1,25 @@
 """From a decoded image to the network's input: the only place that resizes or normalises.
 
-Resizing is Pillow's, because the published accuracies were measured with an antialiased filter and OpenCV's has none.
+Evaluation resizes by Pillow, because the published accuracies were measured with its antialiased filters. Training
+crops are resized by OpenCV, several times as fast.
 """
 
 from __future__ import annotations
 
 import math
+import random
+from dataclasses import dataclass, replace
 from typing import Any
 
 import albumentations as A
+import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from datamodules.augment_ops import RandomOps
+from datamodules.images import Box, DecodedPicture, Picture, Pixels
 from transfer.errors import UserError, unknown_name
 
 Rgb = tuple[float, float, float]
@@ -25,6 +29,7 @@ IMAGENET_MEAN: Rgb = (0.485, 0.456, 0.406)
 IMAGENET_STD: Rgb = (0.229, 0.224, 0.225)
 
 INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+_OPENCV = {Image.Resampling.BICUBIC: cv2.INTER_CUBIC, Image.Resampling.BILINEAR: cv2.INTER_LINEAR}
 RESIZES = ("short_side", "squash")
 AUGMENTS = ("none", "basic", "randaugment", "trivialaugment", "cutout")
 
@@ -37,6 +42,33 @@ _RANDAUGMENT_STRENGTHS = (9 / 30,)
 _TRIVIALAUGMENT_STRENGTHS = tuple(level / 30 for level in range(31))
 
 
+@dataclass(frozen=True)
+class Resize:
+    """How evaluation resizes, before it crops.
+
+    Args:
+        size: of the short side, or of both with `squash`, in pixels.
+        resample: Pillow's filter.
+        squash: whether the image becomes a square.
+    """
+
+    size: int
+    resample: Image.Resampling
+    squash: bool
+
+    def shape(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) afterwards; the rounding is torchvision's."""
+        if self.squash:
+            return self.size, self.size
+        short = min(height, width)
+        return self.size * height // short, self.size * width // short
+
+    def shrunk_shape(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) afterwards, or before if a side would grow."""
+        shape = self.shape(height, width)
+        return shape if shape[0] <= height and shape[1] <= width else (height, width)
+
+
 class ResizeCenterCrop(A.ImageOnlyTransform):
     """Resizes the short side, or with `squash` both sides, to `resize_size`; then cuts the central `image_size` square.
 
@@ -45,35 +77,71 @@ class ResizeCenterCrop(A.ImageOnlyTransform):
 
     def __init__(self, resize_size: int, image_size: int, resample: Image.Resampling, squash: bool) -> None:
         super().__init__(p=1)
-        self.squash = squash
-        self.resize_size = resize_size
+        self.resize = Resize(resize_size, resample, squash)
         self.image_size = image_size
-        self.resample = resample
 
-    def apply(self, img: NDArray[np.uint8], **params: Any) -> NDArray[np.uint8]:
+    def apply(self, img: Pixels, **params: Any) -> Pixels:
         """Shape: (H, W, 3) -> (image_size, image_size, 3)."""
-        height, width = img.shape[:2]
-        short = min(height, width)
-        if self.squash:
-            height = width = self.resize_size
-        else:
-            height, width = (self.resize_size * side // short for side in (height, width))
+        height, width = self.resize.shape(*img.shape[:2])
         left, top = (round((side - self.image_size) / 2) for side in (width, height))
         box = (left, top, left + self.image_size, top + self.image_size)
-        return np.asarray(Image.fromarray(img).resize((width, height), self.resample).crop(box))
+        return np.asarray(Image.fromarray(img).resize((width, height), self.resize.resample).crop(box))
 
 
-class RandomResizedCrop(A.RandomResizedCrop):
-    """Albumentations' random crop, resized by Pillow instead of OpenCV."""
+class _OwnRandom(A.BasicTransform):
+    """Draws from `py_random` alone: making Albumentations' other generator takes longer than a flip."""
+
+    def set_random_seed(self, seed: int | None) -> None:
+        self.py_random = random.Random(seed)
+
+
+class HorizontalFlip(_OwnRandom, A.HorizontalFlip):
+    """Albumentations' flip."""
+
+
+class RandomResizedCrop(_OwnRandom, A.RandomResizedCrop):
+    """Albumentations' random crop, of an image that may not be decoded yet, resized by OpenCV.
+
+    Bicubic or bilinear without antialiasing, like the paper's TPU code, down to half the size, and by area below that.
+    Images smaller than the result are enlarged in evaluation too: these get the same kernel as there, Pillow's.
+    """
 
     def __init__(self, image_size: int, scale: tuple[float, float], resample: Image.Resampling) -> None:
         super().__init__(size=(image_size, image_size), scale=scale, ratio=_CROP_ASPECT, p=1)
         self.resample = resample
 
-    def apply(self, img: NDArray[np.uint8], crop_coords: tuple[int, int, int, int], **params: Any) -> NDArray[np.uint8]:
+    def cut(self, picture: Picture) -> Pixels:
+        """The next random crop. Shape: (image_size, image_size, 3)."""
+        shape = (picture.height, picture.width)
+        box: Box = self.get_params_dependent_on_data({"shape": shape}, {})["crop_coords"]
+        return self._cut(picture, box)
+
+    def apply(self, img: Pixels, crop_coords: Box, **params: Any) -> Pixels:
         """Shape: (H, W, 3) -> (image_size, image_size, 3)."""
-        height, width = self.size
-        return np.asarray(Image.fromarray(img).crop(crop_coords).resize((width, height), self.resample))
+        return self._cut(DecodedPicture(img), crop_coords)
+
+    def _cut(self, picture: Picture, box: Box) -> Pixels:
+        side = self.size[0]
+        crop = picture.crop(box, side)
+        if min(picture.height, picture.width) < side:
+            return np.asarray(Image.fromarray(crop).resize((side, side), self.resample))
+        interpolation = cv2.INTER_AREA if min(crop.shape[:2]) >= 2 * side else _OPENCV[self.resample]
+        resized: Any = cv2.resize(crop, (side, side), interpolation=interpolation)
+        return resized
+
+
+def apply_transform(transform: A.Compose, picture: Picture) -> Pixels:
+    """What `transform(image=picture.pixels())` gives, without decoding more than a random crop needs.
+
+    Shape: (image_size, image_size, 3), uint8.
+    """
+    crop, *others = transform.transforms
+    if not isinstance(crop, RandomResizedCrop):
+        return transform(image=picture.pixels())["image"]
+    image = crop.cut(picture)
+    for step in others:
+        image = step(image=image)["image"]
+    return image
 
 
 def build_eval_transform(
@@ -133,7 +201,7 @@ def build_train_transform(
         return evaluation
     steps: list[A.BasicTransform] = [RandomResizedCrop(image_size, crop_scale, _resample(interpolation))]
     if horizontal_flip:
-        steps.append(A.HorizontalFlip(p=0.5))
+        steps.append(HorizontalFlip(p=0.5))
     if augment == "randaugment":
         steps.append(RandomOps(2, _RANDAUGMENT_STRENGTHS))
     elif augment == "trivialaugment":
@@ -146,6 +214,12 @@ def build_train_transform(
             A.CoarseDropout(num_holes_range=(1, 1), hole_height_range=side, hole_width_range=side, fill=fill, p=1)
         )
     return A.Compose(steps)
+
+
+def cached_resize(transform: A.Compose, evaluation: A.Compose) -> Resize:
+    """How images are kept from which `transform` is to be fed: as evaluation resizes them, in their shape for crops."""
+    resize: Resize = evaluation.transforms[0].resize
+    return replace(resize, squash=False) if isinstance(transform.transforms[0], RandomResizedCrop) else resize
 
 
 def seed_transform(transform: A.Compose, seed: int) -> None:
@@ -170,9 +244,17 @@ def normalize(images: Tensor, mean: Rgb, std: Rgb) -> Tensor:
     Shape:
         uint8 (N, H, W, 3) -> float32 (N, 3, H, W), channels_last in memory (the view costs nothing).
     """
-    scale = torch.tensor([1 / (255 * channel) for channel in std], device=images.device).view(3, 1, 1)
-    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=images.device).view(3, 1, 1)
-    return images.permute(0, 3, 1, 2).to(torch.float32).mul_(scale).add_(shift)
+    scale = torch.tensor([1 / (255 * channel) for channel in std], device=images.device)
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=images.device)
+    if images.device.type != "cpu":
+        return images.to(torch.float32).mul_(scale).add_(shift).permute(0, 3, 1, 2)
+    # Image by image it stays in the core's cache, rows of pixels make long vectors, and NumPy's memory comes in huge
+    # pages: several times as fast.
+    result = torch.from_numpy(np.empty(images.shape, np.float32))
+    scale, shift = scale.repeat(images.shape[2]), shift.repeat(images.shape[2])
+    for pixels, target in zip(images.flatten(2), result.flatten(2), strict=True):
+        target.copy_(pixels).mul_(scale).add_(shift)
+    return result.permute(0, 3, 1, 2)
 
 
 def _resample(interpolation: str) -> Image.Resampling:

@@ -168,6 +168,7 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
                 for name, size in data.split_sizes.items()
             },
             "skipped_images": [asdict(image) for image in data.skipped],
+            "decay": data.decay,
             "train_seconds": round(log.seconds, 2),
             "wall_seconds": round(time.perf_counter() - started, 2),
             "images_per_second": log.images_per_second and round(log.images_per_second, 1),
@@ -180,6 +181,8 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
         },
     )
     print_results(config.dataset, variant.name, metrics, sheet.metric)
+    for missing in data.decay.values():
+        print(f"on {missing}: not comparable with published results")
     print(f"training {log.seconds:.0f} s, {log.images_per_second or 0:.0f} images/s; results in {run_dir / RESULTS}")
 
 

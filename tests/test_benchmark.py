@@ -9,8 +9,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
+from PIL import Image
 from torch import nn
 
+from datamodules.transforms import IMAGENET_MEAN, IMAGENET_STD
 from scripts import benchmark
 from transfer.backbones import build_backbone
 from transfer.classifier import build_classifier
@@ -138,10 +141,43 @@ def test_an_unknown_backbone_is_refused(monkeypatch: pytest.MonkeyPatch, capsys:
         assert capsys.readouterr().err.startswith("error: unknown backbone 'b9'")
 
 
+@pytest.mark.parametrize("given", [False, True])
+def test_data_compares_both_of_ours_with_the_torchvision_style(given: bool, tmp_path: Path) -> None:
+    root = []
+    if given:
+        benchmark.make_jpegs(tmp_path / "jpegs", 40)
+        root = ["--data_root", str(tmp_path / "jpegs")]
+    path = tmp_path / "data.json"
+    size = ["--image_size", "64", "--batch_size", "8", "--rounds", "1"]
+    assert benchmark.main(["data", *root, *size, "--json", str(path)]) == 0
+    figures = json.loads(path.read_text())
+    assert figures["images"] == ("given" if given else "made up: smooth colours and noise, JPEG quality 90")
+    assert 60 < figures["mean_file_kilobytes"] < 120 and figures["median_width_and_height"] == [500, 375]
+    assert figures["image_size"] == 64 and figures["batch_size"] == 8 and 0 < figures["num_images"] < 240
+    assert figures["torchvision style"]["ratio"] == 1.0 and figures["cache_megabytes"] > 0
+    for name in ("torchvision style", "ours", "ours, --data.cache disk"):
+        low, high = figures[name]["images_per_second_range"]
+        assert 0 < low <= figures[name]["images_per_second"] <= high
+
+
+def test_the_torchvision_style_normalises_a_crop(tmp_path: Path) -> None:
+    Image.new("RGB", (90, 60), (255, 0, 51)).save(tmp_path / "plain.png")
+    image, _ = benchmark.TorchvisionStyle([tmp_path / "plain.png"], 32)[0]
+    assert image.shape == (3, 32, 32)
+    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+    torch.testing.assert_close(image[:, 5, 5], (torch.tensor([1.0, 0.0, 0.2]) - mean) / std)
+    for _ in range(50):
+        left, top, right, bottom = benchmark.TorchvisionStyle.crop_box(90, 60)
+        assert 0 <= left < right <= 90 and 0 <= top < bottom <= 60
+        assert 0.07 < (right - left) * (bottom - top) / 5400 <= 1 and 0.7 < (right - left) / (bottom - top) < 1.4
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
         (["speed"], "invalid choice: 'speed' (choose from"),
+        (["data", "--backbone", "b0"], "--backbone: data has no network"),
+        (["peer", "--data_root", "x"], "--data_root: only data reads images"),
         (["memory", "--compile"], "--compile: only peer compares compiled networks"),
     ],
 )

@@ -35,6 +35,10 @@ class DataConfig:
     """of a table: train, val or test per row"""
     label_separator: str = "|"
     """between several labels in one cell"""
+    cache: Literal["none", "ram", "disk"] = "none"
+    """decode and resize each image once, into memory or a file: training crops are then cut from the resized image"""
+    cache_dir: str | None = None
+    """of cache disk; unset: efficientnet-transfer in XDG_CACHE_HOME, or else in ~/.cache"""
 
 
 @dataclass(kw_only=True)
@@ -152,7 +156,7 @@ class FinetuneConfig:
     dataset: str = "digits"
     """digits, folder, cifar10, cifar100, birdsnap, cars, flowers, aircraft, pets, food101"""
     data_root: str | None = None
-    """local mirror in hub layout (DIR/uoft-cs/cifar10/...), used instead of the network; for folder: your own data"""
+    """the hub's files (DIR/uoft-cs/cifar10/...) or the authors' archive, extracted; for folder: your own data"""
     pretrained: bool | str = True
     """true: the best of ImageNet-1k; false: random; paper: nearest its transfer table; or a row's or family's name"""
     weights: str | None = None
@@ -163,6 +167,8 @@ class FinetuneConfig:
     """none: as in evaluation; basic: random resized crop and flip; the others add to basic"""
     on_bad_image: Literal["error", "skip"] = "error"
     """what an unreadable image does: stop with all their names, or be left out and counted"""
+    allow_decayed: bool = False
+    """train on the images that are left of birdsnap; results then say how many"""
     head: str = "linear"
     """linear, mlp, cosine, or the import path of your own (called with num_features, num_classes, dropout)"""
     dropout: float | None = None
@@ -204,6 +210,7 @@ class FinetuneConfig:
             "data_root": self.data_root,
             "augment": self.augment,
             "on_bad_image": self.on_bad_image,
+            "allow_decayed": self.allow_decayed,
             "seed": self.seed,
             **dataclasses.asdict(self.data),
         }
