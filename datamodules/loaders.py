@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from datamodules.cache import ImageCache
-from datamodules.images import BadImage, BadImageError, open_picture
-from datamodules.images import Pixels as Pixels
+from datamodules.images import BadImage, BadImageError, Pixels, open_picture
 from datamodules.split import Split
 from datamodules.transforms import apply_transform, seed_transform
 from transfer.errors import UserError

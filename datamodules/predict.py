@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.images import BadImage, BadImageError, decode_image
-from datamodules.loaders import Pixels, default_num_workers, one_thread_per_worker
+from datamodules.images import BadImage, BadImageError, Pixels, decode_image
+from datamodules.loaders import default_num_workers, one_thread_per_worker
 
 PredictBatch = tuple[Tensor, list[str], list[BadImage]]
 

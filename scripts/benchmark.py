@@ -98,7 +98,7 @@ def benchmark_module(
     batches = [(images.to(device), torch.randint(10, (batch_size,), device=device))] * steps
 
     def classifier() -> torch.nn.Module:
-        return build_classifier(backbone, 10).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return placed(build_classifier(backbone, 10), device, torch.channels_last)
 
     def bare() -> float:
         model = classifier().train()
@@ -178,23 +178,9 @@ def benchmark_train(
     speeds: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(rounds):
         for name, (bf16, memory_format) in cases.items():
-            model = build_classifier(backbone, 10).to(device, memory_format=memory_format).train()  # type: ignore[call-overload]
+            step = training_step(build_classifier(backbone, 10), device, memory_format=memory_format, bf16=bf16)
             images = torch.randn(batch_size, 3, image_size, image_size, device=device).to(memory_format=memory_format)
-            optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-
-            def step(
-                batch: torch.Tensor,
-                model: torch.nn.Module = model,
-                optimizer: torch.optim.Optimizer = optimizer,
-                bf16: bool = bf16,
-            ) -> None:
-                with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                    loss = torch.nn.functional.cross_entropy(model(batch), targets)
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-
-            speeds[name].append(batch_size / timed(step, [images] * steps, device))
+            speeds[name].append(batch_size / timed(step, [(images, targets)] * steps, device))
     figures: dict[str, Any] = {"backbone": backbone, "image_size": image_size, "batch_size": batch_size}
     first = statistics.median(speeds[next(iter(cases))])
     for name, values in speeds.items():
@@ -224,11 +210,12 @@ def benchmark_peer(
 
     from transfer.backbones import get_backbone
     from transfer.classifier import build_classifier
+    from transfer.code_bases import timm_name
 
     variant = get_backbone(backbone)
     timm = load_timm()
     drop_rates = {"drop_rate": variant.dropout_rate, "drop_path_rate": 0.2}
-    peer = timm_name(variant.name)
+    peer = f"tf_{timm_name(variant.name)}"
     builders: dict[str, Callable[[], torch.nn.Module]] = {
         "own": lambda: build_classifier(variant.name, 10, stochastic_depth_prob=0.2),
         "timm": lambda: timm.create_model(peer, num_classes=10, **drop_rates),
@@ -263,12 +250,6 @@ def benchmark_peer(
             "ratio_range": [round(min(ratios), 3), round(max(ratios), 3)],
         }
     return figures
-
-
-def timm_name(backbone: str) -> str:
-    """What timm calls the network with TensorFlow's padding: b0 -> tf_efficientnet_b0, v2-s -> tf_efficientnetv2_s."""
-    name = backbone.replace("-", "_")
-    return f"tf_efficientnet{name}" if name.startswith("v2") else f"tf_efficientnet_{name}"
 
 
 def load_timm() -> ModuleType:
@@ -579,23 +560,40 @@ def random_batch(image_size: int, batch_size: int, device: torch.device) -> tupl
     return images.contiguous(memory_format=torch.channels_last), torch.randint(10, (batch_size,), device=device)
 
 
-def training_step(model: torch.nn.Module, device: torch.device, compiled: bool = False) -> Callable[[Any], None]:
-    """Moves the network to the device in channels_last; its step has cross entropy and SGD with Nesterov momentum."""
+def training_step(
+    model: torch.nn.Module,
+    device: torch.device,
+    compiled: bool = False,
+    memory_format: torch.memory_format | None = None,
+    bf16: bool | None = None,
+) -> Callable[[Any], None]:
+    """Moves the network to the device; its step has cross entropy and SGD with Nesterov momentum.
+
+    Args:
+        memory_format: None is channels_last.
+        bf16: whether under autocast; None: on a GPU.
+    """
     import torch
 
-    model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    model = placed(model, device, memory_format or torch.channels_last).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True)
     if compiled:
         model.compile()
+    enabled = device.type == "cuda" if bf16 is None else bf16
 
     def step(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
             loss = torch.nn.functional.cross_entropy(model(batch[0]), batch[1])
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         optimizer.step()
 
     return step
+
+
+def placed(model: torch.nn.Module, device: torch.device, memory_format: torch.memory_format) -> torch.nn.Module:
+    """The network on the device, in this memory layout."""
+    return model.to(device, memory_format=memory_format)  # type: ignore[call-overload]  # missing in its types
 
 
 def timed(step: Callable[[Any], None], batches: Sequence[Any], device: Any) -> float:

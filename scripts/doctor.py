@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transfer.errors import UserError, exit_status, unknown_name
+from transfer.errors import UserError, exit_status, printable, unknown_name
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -288,7 +288,7 @@ def print_report(report: dict[str, Any]) -> None:
     splits = report["splits"]
     sizes = ", ".join(f"{name} {content['size']:,}" for name, content in splits.items())
     console.print(
-        f"{_plain(report['subject'])}: {len(report['classes'])} classes; {sizes or 'no images'}", soft_wrap=True
+        f"{printable(report['subject'])}: {len(report['classes'])} classes; {sizes or 'no images'}", soft_wrap=True
     )
     if splits:
         console.print(_class_table(report), _size_table(report["images"]), _duplicate_table(report))
@@ -298,17 +298,13 @@ def print_report(report: dict[str, Any]) -> None:
     if recommended := report["recommended"]:
         console.print(_advice(recommended), soft_wrap=True)
     for finding in report["findings"]:
-        console.print(f"{finding['severity']}: {_plain(finding['message'])}", soft_wrap=True)
+        console.print(f"{finding['severity']}: {printable(finding['message'])}", soft_wrap=True)
         for image in finding["images"][:_NAMED]:
-            console.print(f"    {_shorten(_plain(image))}", soft_wrap=True)
+            console.print(f"    {_shorten(printable(image))}", soft_wrap=True)
         if finding["count"] > _NAMED:
             console.print(f"    ... and {finding['count'] - _NAMED:,} more (--out DIR writes all)", soft_wrap=True)
     if not report["findings"]:
         console.print("nothing found")
-
-
-def _plain(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _shorten(text: str, most: int = 300) -> str:
@@ -339,7 +335,7 @@ def _class_table(report: dict[str, Any]) -> Table:
         table.title = f"images per class: the {half} largest and the {half} smallest of {len(rows)}"
         rows = rows[:half] + rows[-half:]
     for class_name, *counts in rows:
-        table.add_row(_plain(class_name), *(f"{count:,}" for count in counts))
+        table.add_row(printable(class_name), *(f"{count:,}" for count in counts))
     return table
 
 
@@ -368,8 +364,8 @@ def _suspect_table(split: str, rows: list[dict[str, Any]]) -> Table:
     table.add_column("label", overflow="fold")
     table.add_column("rather", overflow="fold")
     for row in shown:
-        label, other = (f"{_plain(row[k])} {row[f'{k}_probability']:.2f}" for k in ("label", "suggested"))
-        table.add_row(_plain(row["image"]), label, other)
+        label, other = (f"{printable(row[k])} {row[f'{k}_probability']:.2f}" for k in ("label", "suggested"))
+        table.add_row(printable(row["image"]), label, other)
     return table
 
 
@@ -394,7 +390,7 @@ def draw_class_balance(report: dict[str, Any], path: Path) -> None:
     for name, split in report["splits"].items():
         axes.barh(range(len(classes)), split["class_counts"], left=left, label=name, height=0.8)
         left = [before + count for before, count in zip(left, split["class_counts"], strict=True)]
-    labels = [_shorten(_plain(name), 40) for name in classes]
+    labels = [_shorten(printable(name), 40) for name in classes]
     axes.set_yticks(range(len(classes)), labels, parse_math=False)
     axes.set_ylim(len(classes) - 0.5, -0.5)
     axes.set_xlabel("images")

@@ -19,22 +19,6 @@ from transfer.backbones import build_backbone
 from transfer.classifier import build_classifier
 
 
-@pytest.mark.parametrize(
-    ("own", "timm"),
-    [
-        ("b0", "tf_efficientnet_b0"),
-        ("b8", "tf_efficientnet_b8"),
-        ("l2", "tf_efficientnet_l2"),
-        ("lite4", "tf_efficientnet_lite4"),
-        ("v2-s", "tf_efficientnetv2_s"),
-        ("v2_xl", "tf_efficientnetv2_xl"),
-        ("v2-b3", "tf_efficientnetv2_b3"),
-    ],
-)
-def test_timm_calls_the_networks_by_these_names(own: str, timm: str) -> None:
-    assert benchmark.timm_name(own) == timm
-
-
 class FakeTimm(ModuleType):
     """Builds our own network, and notes what it was asked for."""
 

@@ -751,3 +751,19 @@ def test_help_waits_for_no_torch() -> None:
     )
     assert time.perf_counter() - started < 2.0 and math.isclose(result.returncode, 0)
     assert result.stdout.splitlines()[-1] == "False"
+
+
+@pytest.mark.parametrize(
+    ("own", "timm"),
+    [
+        ("b0", "tf_efficientnet_b0"),
+        ("b8", "tf_efficientnet_b8"),
+        ("l2", "tf_efficientnet_l2"),
+        ("lite4", "tf_efficientnet_lite4"),
+        ("v2-s", "tf_efficientnetv2_s"),
+        ("v2-xl", "tf_efficientnetv2_xl"),
+        ("v2-b3", "tf_efficientnetv2_b3"),
+    ],
+)
+def test_timm_calls_the_networks_by_these_names(own: str, timm: str) -> None:
+    assert f"tf_{code_bases.timm_name(own)}" == timm

@@ -167,10 +167,17 @@ def _load_own(network: Network, dest: str) -> list[str]:
     ]
 
 
+def timm_name(backbone: str) -> str:
+    """What timm calls a network; with `tf_` before it, the one with TensorFlow's padding."""
+    return (
+        f"efficientnetv2_{backbone.removeprefix('v2-')}" if backbone.startswith("v2-") else f"efficientnet_{backbone}"
+    )
+
+
 def _load_timm(network: Network, dest: str) -> list[str]:
     settings, name = network.like.settings, network.variant.name
     symmetric = settings.padding == "symmetric"
-    base = f"efficientnetv2_{name.removeprefix('v2-')}" if name.startswith("v2-") else f"efficientnet_{name}"
+    base = timm_name(name)
     # timm 1.0.31 has v2-b0 to v2-b3 under TensorFlow's names alone.
     tensorflow_name = not symmetric or name.startswith("v2-b")
     options = [json.dumps(f"tf_{base}" if tensorflow_name else base), f"num_classes={network.num_classes}"]

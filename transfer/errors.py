@@ -31,8 +31,8 @@ def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> UserError:
 
 
 def printable(text: str) -> str:
-    """Text that may come from a file, without the characters that would steer a terminal."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    """Text that may come from a file, with what would steer a terminal shown as its escape."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 class RunInterrupted(Exception):

@@ -184,6 +184,37 @@ TF_TAGS: dict[str, tuple[str, str | None]] = {
 }
 
 
+def _timm_row(
+    name: str,
+    backbone: str,
+    file_name: str | None,
+    preprocessing: Preprocessing,
+    top1: float | None,
+    num_classes: int = 1000,
+    extra_data: str | None = None,
+    paper: bool = False,
+) -> WeightsRow:
+    """A checkpoint of timm's; without a release file it is on the hub alone."""
+    family = "timm-tf" if name.startswith("tf_") else "timm"
+    release = "v0.1-effv2-weights/" if backbone.startswith("v2") else "v0.1-weights/"
+    return WeightsRow(
+        name=name,
+        backbone=backbone,
+        family=family,
+        file_name=file_name or HUB_FILE,
+        sha256=file_name[-12:-4] if file_name else None,
+        settings=family_settings(family, backbone),
+        preprocessing=preprocessing,
+        license="Apache-2.0",
+        top1=top1,
+        num_classes=num_classes,
+        url=TIMM_RELEASES + release + file_name if file_name else None,
+        hub_id=f"timm/{name}",
+        extra_data=extra_data,
+        paper=paper,
+    )
+
+
 def _tf_port(
     backbone: str,
     tag: str,
@@ -196,20 +227,12 @@ def _tf_port(
 ) -> WeightsRow:
     """An official TensorFlow V1 checkpoint, as timm ported it."""
     infix, extra_data = TF_TAGS[tag]
-    file_name = f"tf_efficientnet_{backbone}{infix}-{sha256}.pth"
-    name = f"tf_efficientnet_{backbone}.{tag}"
-    return WeightsRow(
-        name=name,
-        backbone=backbone,
-        family="timm-tf",
-        file_name=file_name,
-        sha256=sha256,
-        settings=family_settings("timm-tf", backbone),
-        preprocessing=Preprocessing(image_size, crop_ratio, interpolation, *normalization),
-        license="Apache-2.0",
-        top1=top1,
-        url=TIMM_RELEASES + "v0.1-weights/" + file_name,
-        hub_id=f"timm/{name}",
+    return _timm_row(
+        f"tf_efficientnet_{backbone}.{tag}",
+        backbone,
+        f"tf_efficientnet_{backbone}{infix}-{sha256}.pth",
+        Preprocessing(image_size, crop_ratio, interpolation, *normalization),
+        top1,
         extra_data=extra_data,
         paper=PAPER_TAGS.get(backbone) == tag,
     )
@@ -225,21 +248,14 @@ def _tf_v2(
     top1: float | None,
     resize: str = "short_side",
 ) -> WeightsRow:
-    """An official TensorFlow V2 checkpoint, as timm ported it; without a release file it is on the hub alone."""
-    name = f"tf_efficientnetv2_{backbone.removeprefix('v2-')}.{tag}"
-    return WeightsRow(
-        name=name,
-        backbone=backbone,
-        family="timm-tf",
-        file_name=file_name or HUB_FILE,
-        sha256=file_name[-12:-4] if file_name else None,
-        settings=family_settings("timm-tf", backbone),
-        preprocessing=Preprocessing(image_size, crop_ratio, "bicubic", *normalization, resize),
-        license="Apache-2.0",
-        top1=top1,
+    """An official TensorFlow V2 checkpoint, as timm ported it."""
+    return _timm_row(
+        f"tf_efficientnetv2_{backbone.removeprefix('v2-')}.{tag}",
+        backbone,
+        file_name,
+        Preprocessing(image_size, crop_ratio, "bicubic", *normalization, resize),
+        top1,
         num_classes=21843 if tag == "in21k" else 1000,
-        url=TIMM_RELEASES + "v0.1-effv2-weights/" + file_name if file_name else None,
-        hub_id=f"timm/{name}",
         extra_data="ImageNet-21k" if "in21k" in tag else None,
     )
 
@@ -255,21 +271,14 @@ def _timm(
     resize: str = "short_side",
     num_classes: int = 1000,
 ) -> WeightsRow:
-    """A checkpoint that timm trained; without a release file it is on the hub alone."""
-    name = f"efficientnet_{backbone}.{tag}"
-    return WeightsRow(
-        name=name,
-        backbone=backbone,
-        family="timm",
-        file_name=file_name or HUB_FILE,
-        sha256=file_name[-12:-4] if file_name else None,
-        settings=family_settings("timm", backbone),
-        preprocessing=Preprocessing(image_size, crop_ratio, "bicubic", *normalization, resize),
-        license="Apache-2.0",
-        top1=top1,
-        num_classes=num_classes,
-        url=TIMM_RELEASES + "v0.1-weights/" + file_name if file_name else None,
-        hub_id=f"timm/{name}",
+    """A checkpoint that timm trained."""
+    return _timm_row(
+        f"efficientnet_{backbone}.{tag}",
+        backbone,
+        file_name,
+        Preprocessing(image_size, crop_ratio, "bicubic", *normalization, resize),
+        top1,
+        num_classes,
         extra_data="ImageNet-12k" if "in12k" in tag else None,
     )
 
