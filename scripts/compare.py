@@ -135,20 +135,23 @@ def check_same_test(a: FinishedRun, b: FinishedRun) -> None:
 
 
 def print_comparison(num_images: int, accuracies: dict[str, list[float]], differences: dict[str, Difference]) -> None:
-    """A table of both metrics: A, B, A less B with its interval in points, and in how many resamples A is better."""
+    """A column a metric: A, B, A less B in points with its interval, and in how many resamples A is better."""
     from rich.console import Console
     from rich.table import Table
 
     resamples = next(iter(differences.values())).num_resamples
     table = Table(title=f"{num_images:,} test images, {resamples:,} resamples of them", title_justify="left")
-    for head in ("", "A", "B", "A less B (95% interval)", "A better", "equal", "p"):
-        table.add_column(head, justify="right" if head else "left")
+    table.add_column("")
+    columns = []
     for name, (a, b) in accuracies.items():
+        table.add_column(_METRICS[name], justify="right")
         found = differences[name]
-        points = [f"{100 * value:+.2f}" for value in (found.value, found.low, found.high)]
-        shares = [f"{count / resamples:.1%}" for count in (found.num_better, found.num_equal)]
-        interval = f"{points[0]} ({points[1]} to {points[2]})"
-        table.add_row(_METRICS[name], f"{a:.2%}", f"{b:.2%}", interval, *shares, f"{found.p_value:.2g}")
+        value, low, high = (f"{100 * value:+.2f}" for value in (found.value, found.low, found.high))
+        better, equal = (f"{count / resamples:.1%}" for count in (found.num_better, found.num_equal))
+        columns.append([f"{a:.2%}", f"{b:.2%}", value, f"{low} to {high}", better, equal, f"{found.p_value:.2g}"])
+    heads = ("A", "B", "A less B, points", "95% interval", "resamples: A better", "resamples: equal", "p")
+    for row in zip(heads, *columns, strict=True):
+        table.add_row(*row)
     Console().print(table)
 
 
