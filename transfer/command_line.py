@@ -7,6 +7,7 @@ is quick.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import jsonargparse
 import yaml
 
-from transfer.config import FinetuneConfig
+from transfer.config import PROBE_FIELDS, PROBE_TRAINER_FIELDS, FinetuneConfig, ProbeConfig, TrainerConfig
 from transfer.errors import UserError, nearest
 
 
@@ -71,11 +72,56 @@ def parse_config(argv: Sequence[str]) -> tuple[FinetuneConfig, Path | None]:
     return config, run_dir
 
 
+def build_probe_parser() -> jsonargparse.ArgumentParser:
+    """The command line of `scripts/probe.py`: the fields of a run that a probe has too, and its own."""
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = jsonargparse.ArgumentParser(
+        prog="probe.py",
+        usage="%(prog)s [--config RECIPE.yaml] [--backbone NAME] [--dataset NAME] [--data_root DIR] ...",
+        description="Linear probe: logistic regression on the features of a frozen EfficientNet, 45 L2 penalties.",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", action="config", help="YAML recipe, with only what differs from the defaults")
+    parser.add_class_arguments(ProbeConfig)
+    parser.add_class_arguments(FinetuneConfig, skip=_other_fields(FinetuneConfig, PROBE_FIELDS))
+    parser.add_class_arguments(TrainerConfig, "trainer", skip=_other_fields(TrainerConfig, PROBE_TRAINER_FIELDS))
+    return parser
+
+
+def _other_fields(schema: type[Any], names: Sequence[str]) -> set[str]:
+    return {field.name for field in dataclasses.fields(schema)} - set(names)
+
+
+def parse_probe_config(argv: Sequence[str]) -> tuple[FinetuneConfig, ProbeConfig]:
+    """The run of a probe, as a fine-tuning run's configuration whose other fields have their defaults, and its own.
+
+    Raises:
+        UserError: see `parse_config`.
+        SystemExit: after --help and --print_config.
+    """
+    values = _parse_values(build_probe_parser(), argv)
+    own = ProbeConfig(**{field.name: values.pop(field.name) for field in dataclasses.fields(ProbeConfig)})
+    config = FinetuneConfig(**values)
+    _refuse([*config.problems(), *own.problems(config)])
+    return config, own
+
+
 def _parse(argv: Sequence[str]) -> FinetuneConfig:
+    config = FinetuneConfig(**_parse_values(build_parser(), argv))
+    _refuse(config.problems())
+    return config
+
+
+def _refuse(problems: Sequence[str]) -> None:
+    if problems:
+        raise UserError("\n  ".join(["the configuration has problems:", *problems]))
+
+
+def _parse_values(parser: jsonargparse.ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
     # Recipes first, wherever they stand: what is typed goes over them.
     recipes = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     recipes.add_argument("--config", action="append", default=[])
-    parser = build_parser()
     try:
         given, rest = recipes.parse_known_args(list(argv))
         argv = [*(f"--config={path}" for path in given.config), *rest]
@@ -83,11 +129,7 @@ def _parse(argv: Sequence[str]) -> FinetuneConfig:
     except (jsonargparse.ArgumentError, argparse.ArgumentError) as error:
         raise UserError(_explain(str(error), [action.dest for action in parser._actions])) from None
     values.pop("config")
-    config = FinetuneConfig(**values)
-    problems = config.problems()
-    if problems:
-        raise UserError("\n  ".join(["the configuration has problems:", *problems]))
-    return config
+    return values
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
