@@ -1,10 +1,11 @@
-"""Speed and memory as ratios within one run: python scripts/benchmark.py module|train|peer|memory|data
+"""Speed and memory as ratios within one run: python scripts/benchmark.py module|train|peer|memory|data|probe
 
 module  a training epoch through Lightning and TransferModule against a bare PyTorch loop with the same step
 train   training images per second, memory layout by memory layout and precision by precision
 peer    training images per second, and the GPU's memory, against timm's implementation of the same network
 memory  peak memory and seconds of a training step without and with gradient checkpointing
 data    training-ready images per second on one core, without and with a cache, against a torchvision-style pipeline
+probe   seconds of a linear probe's fits on cached features, against scikit-learn's lbfgs; see its own --help
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and gives the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["probe"]:
+        from scripts import benchmark_probe
+
+        return benchmark_probe.main(argv[1:])
     parser = argparse.ArgumentParser(
         prog="benchmark.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

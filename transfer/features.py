@@ -120,6 +120,22 @@ def cached_features(
     return _map(path, num_images, num_features, dtype, "c")
 
 
+def read_features(path: Path) -> Features:
+    """The features in a file of `cached_features`, mapped into memory.
+
+    Raises:
+        UserError: there is no such file, or another one.
+    """
+    try:
+        with path.open("rb") as file:
+            words = file.read(_HEADER_BYTES).decode(errors="replace").split()
+    except OSError as error:
+        raise UserError(f"{path}: {(error.strerror or str(error)).lower()}; scripts/probe.py computes it") from None
+    if words[:3] != ["EfficientNet", "features", str(_VERSION)]:
+        raise UserError(f"{path}: not a file of features")
+    return _map(path, int(words[4]), int(words[5]), words[3], "c")
+
+
 def _is_complete(path: Path, header: bytes, size: int) -> bool:
     try:
         with path.open("rb") as file:

@@ -10,7 +10,8 @@ its logit is below all others.
 
 A Newton step (Nocedal & Wright, Numerical Optimization, 2nd ed., algorithm 7.1) solves with the exact Hessian by
 conjugate gradients. Their preconditioner is the Hessian as if all images had the average class probabilities: the
-Kronecker product of a classes x classes and a features x features matrix, whose eigenvectors make it diagonal.
+Kronecker product of a classes x classes and a features x features matrix. Along the features' principal axes, to which
+they are turned once, and the eigenvectors of the other matrix it is diagonal.
 """
 
 from __future__ import annotations
@@ -68,24 +69,27 @@ class LogisticRegression:
     """
 
     def __init__(self, features: Tensor, labels: Tensor, num_classes: int) -> None:
-        num_images, num_features = features.shape
+        num_images = len(features)
         self.num_classes = num_classes
         self.present, targets = torch.unique(labels, return_inverse=True)
         counts = torch.bincount(targets).double()
         self.frequency = counts / num_images
         self.targets = targets[:, None]
         dtype = torch.float64 if features.numel() <= _DOUBLE_LIMIT else torch.float32
-        self.mean = torch.stack([chunk.double().sum(0) for chunk in torch.split(features, 4096)]).sum(0) / num_images
-        # Around their mean, with the bias's ones as last column.
-        self.features = features.new_empty((num_images, num_features + 1), dtype=dtype)
-        torch.sub(features, self.mean.to(dtype), out=self.features[:, :-1])
-        self.features[:, -1] = 1
+        parts = torch.split(features, 4096)
+        self.mean = torch.stack([part.double().sum(0) for part in parts]).sum(0) / num_images
+        centred = ((part - self.mean).to(dtype) for part in parts)
+        gram = torch.stack([(part.T @ part).double() for part in centred]).sum(0)
+        variances, axes = torch.linalg.eigh(gram / num_images)
+        # There are no more axes than images. Turning the features, in float64, leaves the penalty as it is.
+        self.variances, self.axes = (t[..., -num_images:] for t in (variances.clamp(min=0), axes))
+        # With the bias's ones as last column.
+        self.features = features.new_ones((num_images, len(self.variances) + 1), dtype=dtype)
+        for part, turned in zip(parts, torch.split(self.features[:, :-1], 4096), strict=True):
+            turned.copy_((part - self.mean) @ self.axes)
         chunk_bytes = _CHUNK_BYTES.get(features.device.type, _CHUNK_BYTES["cpu"])
-        self.rows = max(1, chunk_bytes // (self.features.element_size() * (num_features + 1)))
+        self.rows = max(1, chunk_bytes // (self.features.element_size() * self.features.shape[1]))
         self.chunks = torch.split(self.features, self.rows)
-        gram = sum((chunk.T @ chunk).double() for chunk in torch.split(self.features[:, :-1], 4096))
-        variances, self.rotation = torch.linalg.eigh(gram / num_images)
-        self.variances = variances.clamp(min=0)
         self.passes = 0
 
     def path(self, penalties: Iterable[float], start: LinearFit | None = None) -> Iterator[LinearFit]:
@@ -105,7 +109,7 @@ class LogisticRegression:
                 parameters[:, -1] = self.frequency.log()
             else:
                 bias = start.bias + start.weight @ self.mean
-                parameters = torch.cat([start.weight, bias[:, None]], 1)[self.present]
+                parameters = torch.cat([start.weight @ self.axes, bias[:, None]], 1)[self.present]
             fit, parameters = self._fit(penalty, parameters)
             known = [*known[-2:], (math.log(penalty), parameters)]
             yield fit
@@ -175,11 +179,11 @@ class LogisticRegression:
         spread, basis = torch.linalg.eigh(covariance)
         spread = spread.clamp(min=1e-12 * float(spread.max()) + 1e-300)
 
+        variances = torch.cat([self.variances, self.variances.new_ones(1)])
+        scale = torch.outer(spread, variances) + ridge
+
         def precondition(residual: Tensor) -> Tensor:
-            rotated = basis.T @ residual
-            weights = (rotated[:, :-1] @ self.rotation) / (torch.outer(spread, self.variances) + ridge[0])
-            solved = torch.cat([weights @ self.rotation.T, rotated[:, -1:] / spread[:, None]], 1)
-            solved = basis @ solved
+            solved = basis @ ((basis.T @ residual) / scale)
             return solved - solved.mean(0)  # the same change of all logits changes nothing, and its spread is zero
 
         chunks = torch.split(probabilities.to(self.features.dtype), self.rows)
@@ -210,7 +214,7 @@ class LogisticRegression:
         self, penalty: float, parameters: Tensor, logits: Tensor, loss: float, passes: int
     ) -> LinearFit:
         weight = parameters.new_zeros((self.num_classes, len(self.mean)))
-        weight[self.present] = parameters[:, :-1]
+        weight[self.present] = parameters[:, :-1] @ self.axes.T
         bias = parameters.new_full((self.num_classes,), float(logits.min()) - math.log(len(logits)))
         bias[self.present] = parameters[:, -1]
         return LinearFit(penalty, weight, bias - weight @ self.mean, loss, passes)
