@@ -45,6 +45,7 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> None:
     from transfer.backbones import get_backbone
     from transfer.classifier import build_classifier
     from transfer.downloads import starting_point
+    from transfer.metrics import build_per_class_accuracy
     from transfer.probe import fit_probe, linear_metrics, predict
     from transfer.report import environment, print_results, write_json
     from transfer.runs import (
@@ -99,9 +100,18 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> None:
     found = fit_probe(features["train"], features["val"], data.num_classes, sheet.metric, device)
     fit_seconds = time.perf_counter() - extracted
     metrics = {"val": found.val_metrics[found.penalty]}
+    per_class = {}
     if "test" in features:
         metrics["test"] = linear_metrics(found.fit, features["test"])
-        save_predictions(run_dir, predict(found.fit, features["test"]))
+        predictions = predict(found.fit, features["test"])
+        save_predictions(run_dir, predictions)
+        accuracies = build_per_class_accuracy(data.num_classes, multilabel=False)(predictions[:, 1], predictions[:, 0])
+        per_class = {
+            name: accuracy if count else None
+            for name, accuracy, count in zip(
+                data.class_names, accuracies.tolist(), data.class_counts["test"], strict=True
+            )
+        }
     classifier = classifier.cpu()
     classifier.head.load_state_dict({"fc.weight": found.fit.weight, "fc.bias": found.fit.bias})
     save_classifier(run_dir / BEST, classifier, data.state_dict())
@@ -114,6 +124,7 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> None:
             "backbone": variant.name,
             "metrics": metrics,
             "quoted_metric": sheet.metric,
+            "per_class_accuracy": per_class,
             "penalty": found.penalty,
             "val_metrics": [{"penalty": penalty, **values} for penalty, values in found.val_metrics.items()],
             "test_reads": num_test_reads(run_dir),

@@ -201,7 +201,9 @@ def _write(
     """Fills in this process's images, and says how many."""
     positions = torch.tensor(list(loader.sampler), dtype=torch.int64)
     seen = 0
-    for images, labels in tqdm(loader, desc="features", delay=3, leave=False, disable=fabric.global_rank > 0):
+    for images, labels in tqdm(
+        loader, desc="features", delay=3, leave=False, disable=True if fabric.global_rank > 0 else None
+    ):
         with fabric.autocast():
             features = classifier.forward_features(normalize(images.to(fabric.device, non_blocking=True)))
         mine = positions[seen : seen + len(labels)]

@@ -20,6 +20,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import scipy.linalg
 import torch
 from torch import Tensor
 
@@ -80,7 +81,7 @@ class LogisticRegression:
         self.mean = torch.stack([part.double().sum(0) for part in parts]).sum(0) / num_images
         centred = ((part - self.mean).to(dtype) for part in parts)
         gram = torch.stack([(part.T @ part).double() for part in centred]).sum(0)
-        variances, axes = torch.linalg.eigh(gram / num_images)
+        variances, axes = _eigh(gram / num_images)
         # There are no more axes than images. Turning the features, in float64, leaves the penalty as it is.
         self.variances, self.axes = (t[..., -num_images:] for t in (variances.clamp(min=0), axes))
         # With the bias's ones as last column.
@@ -176,7 +177,7 @@ class LogisticRegression:
     def _newton_step(self, gradient: Tensor, probabilities: Tensor, ridge: Tensor) -> tuple[Tensor, Tensor]:
         """Solves Hessian x step = -gradient; gives the change of the logits with it, float64 both."""
         covariance = torch.diag(probabilities.sum(0)) - probabilities.T @ probabilities
-        spread, basis = torch.linalg.eigh(covariance)
+        spread, basis = _eigh(covariance)
         spread = spread.clamp(min=1e-12 * float(spread.max()) + 1e-300)
 
         variances = torch.cat([self.variances, self.variances.new_ones(1)])
@@ -218,6 +219,12 @@ class LogisticRegression:
         bias = parameters.new_full((self.num_classes,), float(logits.min()) - math.log(len(logits)))
         bias[self.present] = parameters[:, -1]
         return LinearFit(penalty, weight, bias - weight @ self.mean, loss, passes)
+
+
+def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues in rising order and eigenvectors; torch's MKL gives up on matrices of low rank."""
+    values, vectors = scipy.linalg.eigh(matrix.cpu().numpy())
+    return torch.from_numpy(values).to(matrix.device), torch.from_numpy(vectors).to(matrix.device)
 
 
 def _extrapolate(known: list[tuple[float, Tensor]], position: float) -> Tensor:
