@@ -49,7 +49,7 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
     from pytorch_lightning.callbacks import LearningRateMonitor
 
     from datamodules import build_datamodule, get_dataset
-    from transfer.backbones import get_backbone
+    from transfer.backbones import get_backbone, preprocessing_for, select_start, warm_start
     from transfer.callbacks import EpochLog
     from transfer.checkpoints import read_checkpoint, strict_load
     from transfer.classifier import build_classifier
@@ -70,7 +70,6 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
         is_main_process,
         read_classifier_state,
     )
-    from transfer.weights import family_row, select_weights
 
     started = time.perf_counter()
     if resume is not None and (resume / RESULTS).exists():
@@ -80,15 +79,18 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
     variant = get_backbone(config.backbone)
     config = replace(config, backbone=variant.name)
     sheet = get_dataset(config.dataset)
-    row = select_weights(variant, config.pretrained)
+    row = select_start(variant, config.pretrained, config.init_from)
     run_dir = resume or choose_run_dir(config)
 
     quiet_lightning()
     build_trainer(config, loggers=[], callbacks=[])  # refuses wrong fields before anything is loaded or written
     torch.set_float32_matmul_precision("high")
     pl.seed_everything(config.seed, verbose=False)
-    preprocessing = (row or family_row("tensorflow", variant)).preprocessing
-    image_size = config.image_size or sheet.default_image_size or preprocessing.image_size
+    preprocessing = preprocessing_for(variant, row)
+    default_size = sheet.default_image_size
+    if default_size is not None and variant.scale is not None:
+        default_size = variant.scale.pixels(default_size)
+    image_size = config.image_size or default_size or preprocessing.image_size
     preprocessing = replace(preprocessing, image_size=image_size)
     data = build_datamodule(config.dataset, **config.data_options(), **asdict(preprocessing))
     data.setup()
@@ -123,10 +125,13 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
         trainer = build_trainer(config, loggers, callbacks)
     if config.compile:
         classifier.compile()
-    weights = starting_point(row, config.weights, variant) if row else None
+    weights = starting_point(row, config.weights, get_backbone(row.backbone)) if row else None
+    started_from = warm_start(variant, row) if row and config.init_from else None
     if is_main_process():
         start = f"{weights['name']}, trained on {weights['trained_on']}" if weights else "random weights"
         print(f"{variant.name} from {start}; {image_size} px, {data.num_classes} classes, images {data.split_sizes}")
+        if started_from:
+            print(f"--init_from {config.init_from}: {started_from}")
     if config.find_lr and resume is None:
         find_lr(config, module, data)
     try:
@@ -165,6 +170,7 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
             "seed": config.seed,
             "lr": trainer.optimizers[0].param_groups[-1]["initial_lr"],
             "weights": weights,
+            "warm_start": asdict(started_from) if started_from else None,
             "num_parameters": sum(p.numel() for p in classifier.parameters()),
             "image_size": image_size,
             "splits": {
@@ -201,13 +207,12 @@ def check_names(config: FinetuneConfig) -> None:
         UserError: all unknown names at once.
     """
     from datamodules import get_dataset
-    from transfer.backbones import get_backbone
+    from transfer.backbones import get_backbone, select_start
     from transfer.heads import get_head
-    from transfer.weights import select_weights
 
     problems = []
     for look_up in (
-        lambda: select_weights(get_backbone(config.backbone), config.pretrained),
+        lambda: select_start(get_backbone(config.backbone), config.pretrained, config.init_from),
         lambda: get_dataset(config.dataset),
         lambda: get_head(config.head),
     ):

@@ -85,7 +85,7 @@ def test_a_lite_variant_keeps_stem_top_and_outer_repeats_and_has_no_gates(name: 
     width, depth, channels, repeats = PUBLISHED_LITE[name]
     variant = get_backbone(name)
     assert (variant.width_coefficient, variant.depth_coefficient) == (width, depth)
-    assert (variant.stem_channels, variant.num_features, variant.baseline.activation) == (32, 1280, "relu6")
+    assert (variant.stem_channels, variant.num_features, variant.settings.activation) == (32, 1280, "relu6")
     assert tuple(row.out_channels for row in variant.stages) == channels
     assert tuple(row.in_channels for row in variant.stages) == (32, *channels[:-1])
     assert tuple(row.repeats for row in variant.stages) == repeats

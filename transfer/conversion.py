@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from transfer.backbones import infer_variant
-from transfer.backbones.efficientnet import Variant
+from transfer.backbones import infer_variant, select_start
+from transfer.backbones.rows import Variant
 from transfer.checkpoints import (
     CANNOT_BE_READ_OFF,
     TRAINED_LIKE,
@@ -42,7 +42,6 @@ from transfer.weights import (
     family_row,
     list_weights,
     named_row,
-    select_weights,
 )
 
 SUFFIX = ".safetensors"
@@ -118,7 +117,9 @@ def read_network(source: Path, family: str | None = None) -> Network:
 def _read_run(run_dir: Path, checkpoint: str, family: str | None) -> Network:
     run = load_run(run_dir, checkpoint)
     variant = run.classifier.backbone.variant
-    known = select_weights(variant, run.config.pretrained) or family_row("tensorflow", variant)
+    known = select_start(variant, run.config.pretrained, run.config.init_from) or family_row("tensorflow", variant)
+    if known.backbone != variant.name:
+        known = family_row(known.family, variant)
     return Network(
         run.classifier.state_dict(),
         variant,

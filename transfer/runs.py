@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from transfer.backbones.efficientnet import Variant
+from transfer.backbones.rows import Variant
 from transfer.checkpoints import read_checkpoint, read_state_dict, strict_load
 from transfer.classifier import Classifier, build_classifier
 from transfer.command_line import load_config
