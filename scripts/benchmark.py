@@ -1,10 +1,11 @@
-"""Speed and memory as ratios within one run: python scripts/benchmark.py module|train|peer|memory|data
+"""Speed and memory as ratios within one run: python scripts/benchmark.py module|train|peer|memory|data|scaling
 
 module  a training epoch through Lightning and TransferModule against a bare PyTorch loop with the same step
 train   training images per second, memory layout by memory layout and precision by precision
 peer    training images per second, and the GPU's memory, against timm's implementation of the same network
 memory  peak memory and seconds of a training step without and with gradient checkpointing
 data    training-ready images per second on one core, without and with a cache, against a torchvision-style pipeline
+scaling what the compound rule gives against the released coefficients, and counts of the paper's Tables 3 and 7
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -40,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "peer": benchmark_peer,
         "memory": benchmark_memory,
         "data": benchmark_data,
+        "scaling": benchmark_scaling,
     }
     parser.add_argument("what", choices=subjects)
     parser.add_argument("--backbone", help="default: lite0")
@@ -56,7 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--compile: only peer compares compiled networks")
     if "data_root" in arguments and subject != "data":
         parser.error("--data_root: only data reads images")
-    if subject == "data":
+    if subject == "scaling":
+        if arguments:
+            parser.error(f"--{min(arguments)}: scaling has no options, it counts")
+    elif subject == "data":
         if unused := arguments.keys() & {"backbone", "steps"}:
             parser.error(f"--{min(unused)}: data has no network; a round is one pass over the images")
     else:
@@ -507,6 +513,17 @@ class TorchvisionStyle:
         side = min(width, height)
         left, top = (width - side) // 2, (height - side) // 2
         return left, top, left + side, top + side
+
+
+def benchmark_scaling() -> dict[str, Any]:
+    """Where the compound rule departs from the released coefficients, and multiply-adds against the printed ones."""
+    from transfer.published_scaling import departures, table_counts
+
+    return {
+        "departures": [asdict(row) for row in departures()],
+        "table3": [asdict(row) for row in table_counts("table3")],
+        "table7": [asdict(row) for row in table_counts("table7")],
+    }
 
 
 def jpeg_paths(folder: Path) -> list[Path]:
