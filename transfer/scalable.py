@@ -75,7 +75,8 @@ def get_scalable(
         return ScalableNetwork(variant.name, image_size or variant.resolution, build)
     function = _import(baseline) if isinstance(baseline, str) else baseline
     name = baseline if isinstance(baseline, str) else getattr(baseline, "__qualname__", repr(baseline))
-    return ScalableNetwork(name, image_size or getattr(function, "image_size", DEFAULT_IMAGE_SIZE), function)
+    own_size: int = getattr(function, "image_size", DEFAULT_IMAGE_SIZE)
+    return ScalableNetwork(name, image_size or own_size, function)
 
 
 def _import(path: str) -> NetworkFunction:
