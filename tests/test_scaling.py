@@ -128,8 +128,8 @@ def test_repeats_round_up() -> None:
 
 
 def test_repeats_that_floating_point_lifts_over_a_whole_number_do_not_round_up() -> None:
-    assert 1.1 * 10 > 11
-    assert round_repeats(10, 1.1) == 11
+    assert 2.2 * 25 > 55
+    assert round_repeats(25, 2.2) == 55
 
 
 def test_the_rule_raises_its_constants_to_phi() -> None:

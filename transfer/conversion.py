@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from transfer.backbones import infer_variant, select_start
+from transfer.backbones import get_backbone, infer_variant, is_without_weights, select_start
 from transfer.backbones.rows import Variant
 from transfer.checkpoints import (
     CANNOT_BE_READ_OFF,
@@ -133,7 +133,9 @@ def _read_run(run_dir: Path, checkpoint: str, family: str | None) -> Network:
 
 def _read_file(path: Path, family: str | None) -> Network:
     tensors = read_state_dict(path)
-    variant = infer_variant(tensors)
+    named = read_metadata(path).get("backbone", "")
+    # Tensors do not tell how a network that is in no table was scaled, nor are there public ones of other families.
+    variant = get_backbone(named) if is_without_weights(named) else infer_variant(tensors)
     state = to_own_keys(tensors, variant)
     known = recognise(path, variant)
     like = _resolve_like(path, variant, known.row if known else None, family)

@@ -160,6 +160,11 @@ def select_start(variant: Variant, pretrained: bool | str, init_from: str | None
     return row or select_weights(source, True)
 
 
+def is_without_weights(name: str) -> bool:
+    """Whether the name is of a network of which no public checkpoint exists: a scaled one, or one of some families."""
+    return name.partition("@")[0] in ALL_VARIANTS and ("@" in name or name not in VARIANTS)
+
+
 def nearest_published(variant: Variant) -> str | None:
     """The best backbone with public weights to `init_from`: the largest that is nowhere larger than the variant, else
     the smallest of the same blocks; None if there is none.
@@ -201,7 +206,7 @@ def read_weights(row: WeightsRow, weights: str | Path | None, row_was_named: boo
     state = read_state_dict(path)
     try:
         # Tensors do not tell how a network that is in no table was scaled.
-        found = infer_variant(state) if variant.name in VARIANTS else variant
+        found = variant if is_without_weights(variant.name) else infer_variant(state)
     except UserError:
         found = variant  # the strict load tells what differs
     if found != variant:
