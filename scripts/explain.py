@@ -39,7 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--compare", metavar="RUN_DIR", type=Path, nargs="+", default=[], help="more runs, beside the first"
     )
     parser.add_argument("--class", dest="class_name", metavar="NAME", help="default: each run's most probable class")
-    parser.add_argument("--out", type=Path, metavar="DIR", default=Path("explain"), help="for the PNG files; default: explain")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", default=Path("explain"), help="for the PNG files; default: explain"
+    )
     parser.add_argument("--batch_size", type=int, default=16, help="images per step")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     arguments = vars(parser.parse_args(argv))
