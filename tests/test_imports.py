@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LEAVES = ("config", "scaling", "layers", "heads", "optim", "batch_augment", "paper", "statistics", "errors")
+LEAVES = ("config", "scaling", "layers", "heads", "optim", "batch_augment", "paper", "statistics", "overlay", "errors")
 
 
 def project_imports(path: Path) -> set[str]:
