@@ -303,7 +303,7 @@ class TransferDataModule(pl.LightningDataModule):
 
     def adopt(self, other: TransferDataModule) -> None:
         """Takes what `other`, of the same source, has loaded and checked, so that `setup()` has nothing left to do."""
-        for name in ("class_names", "num_classes", "skipped", "decay", "splits"):
+        for name in ("class_names", "num_classes", "skipped", "decay", "splits", "held_out"):
             setattr(self, name, getattr(other, name))
 
     def median_short_side(self) -> int:

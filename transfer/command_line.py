@@ -27,7 +27,8 @@ def build_parser() -> jsonargparse.ArgumentParser:
         prog="finetune.py",
         usage="%(prog)s [--config RECIPE.yaml] [--backbone NAME] [--dataset NAME] [--optim.lr 0.01] ...",
         description="Fine-tune an EfficientNet. The command line goes over --config, --config over --protocol and"
-        " --recipe auto, and these over the defaults. --resume RUN_DIR goes on with an interrupted run from its last.ckpt.",
+        " --recipe auto, and these over the defaults. --resume RUN_DIR goes on with an interrupted run from its"
+        " last.ckpt.",
         exit_on_error=False,
         allow_abbrev=False,
     )

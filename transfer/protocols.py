@@ -93,8 +93,8 @@ _PLAIN: Settings = {
     "trainer.gradient_clip_val": None,
 }
 
-# Kornblith, Shlens & Le 2019 as restated by SimCLR (arXiv 2002.05709, B.8), where the values of weight decay are divided
-# by the learning rate.
+# Kornblith, Shlens & Le 2019 as restated by SimCLR (arXiv 2002.05709, B.8): the values of weight decay are divided by
+# the learning rate.
 _KORNBLITH_LRS = _log_spaced(-4, -1, 7)
 _KORNBLITH_DECAYS = (0.0, *_log_spaced(-6, -3, 7))
 KORNBLITH = Protocol(
@@ -126,9 +126,9 @@ SCRATCH = Protocol(
 PAPER = Protocol(
     name="paper",
     source="M. Tan in tensorflow/tpu issue 476: ImageNet settings (arXiv 1905.11946 5.2 and the released code) with a"
-    " quarter of the learning rate. He does not say length and batch: ours are Kornblith's 20,000 steps of 256, and the average's"
-    " half-life (6,931 steps at 0.9999) is a fraction of those. Ours too: AutoAugment's published tables, CIFAR's on"
-    " CIFAR, where the code has another policy (v0).",
+    " quarter of the learning rate. He does not say length and batch: ours are Kornblith's 20,000 steps of 256, of"
+    " which the average's half-life (6,931 steps at 0.9999) is a fraction. Ours too: AutoAugment's published tables,"
+    " CIFAR's on CIFAR, where the code has another policy (v0).",
     batch_size=256,
     steps=20_000,
     settings={
