@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transfer.command_line import apply_choices, flat, given_fields, parse_config, save_config
+from transfer.command_line import apply_choices, flatten, given_fields, parse_config, save_config
 from transfer.config import FinetuneConfig
 from transfer.errors import UserError, exit_status
 
@@ -277,7 +277,7 @@ def complete_config(
                 " --trainer.accumulate_grad_batches too"
             )
         lines = [f"protocol {protocol.name}: {protocol.source}"]
-        before = flat(default.to_dict())
+        before = flatten(default.to_dict())
         lines += [f"{name} {value}" for name, value in applied.items() if value != before[name]]
         lines += [f"{name}: as you set it, not {value}" for name, value in settings.items() if name not in applied]
         if not set_by_user and protocol.middle:

@@ -64,7 +64,7 @@ def parse_config(argv: Sequence[str]) -> tuple[FinetuneConfig, Path | None]:
         return _parse(rest), None
     saved = load_config(run_dir / "config.yaml")
     config = _parse(["--config", str(run_dir / "config.yaml"), *rest])
-    before, after = flat(saved.to_dict()), flat(config.to_dict())
+    before, after = flatten(saved.to_dict()), flatten(config.to_dict())
     changed = [
         f"--{k} {before[k]} -> {after[k]}" for k in before if before[k] != after[k] and not RESUMABLE.fullmatch(k)
     ]
@@ -75,7 +75,7 @@ def parse_config(argv: Sequence[str]) -> tuple[FinetuneConfig, Path | None]:
 
 def given_fields(argv: Sequence[str]) -> frozenset[str]:
     """The dotted fields that a command line that `parse_config` accepts sets, by itself or in a recipe."""
-    return frozenset(build_parser().parse_args(_recipes_first(argv), defaults=False).asflat().__dict__) - {"config"}
+    return frozenset(vars(build_parser().parse_args(_recipes_first(argv), defaults=False).as_flat())) - {"config"}
 
 
 def apply_choices(
@@ -131,11 +131,11 @@ def _refuse_problems(config: FinetuneConfig) -> None:
         raise UserError("\n  ".join(["the configuration has problems:", *problems]))
 
 
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """A nested configuration by dotted field."""
     fields: dict[str, Any] = {}
     for key, value in values.items():
-        fields |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        fields |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return fields
 
 
