@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LEAVES = ("config", "scaling", "layers", "heads", "optim", "batch_augment", "paper", "errors")
+LEAVES = ("config", "scaling", "layers", "heads", "optim", "batch_augment", "paper", "errors", "protocols", "recipe", "sam")
 
 
 def project_imports(path: Path) -> set[str]:
@@ -59,6 +59,7 @@ def loaded_by(statement: str) -> set[str]:
         ("import transfer.config", {"torch", "numpy", "pytorch_lightning", "datasets"}),
         ("import transfer.command_line", {"torch", "pytorch_lightning", "datasets"}),
         ("import transfer.scaling, transfer.errors, transfer.paper", {"torch", "numpy"}),
+        ("import transfer.protocols, transfer.recipe", {"torch", "numpy"}),
         (
             "from transfer import build_classifier, list_backbones, list_heads, list_weights",
             {"datasets", "albumentations", "wandb", "pytorch_lightning", "torchmetrics", "jsonargparse"},

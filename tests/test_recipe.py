@@ -1,0 +1,118 @@
+"""What the rules choose, for whom, and that what the user set stays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from transfer.command_line import apply_choices, given_fields, parse_config
+from transfer.config import FinetuneConfig
+from transfer.errors import UserError
+from transfer.recipe import Choice, choose_recipe
+
+
+def choices(**changes: Any) -> dict[str, Choice]:
+    """For CIFAR-10 and B0."""
+    facts = {
+        "num_images": 45_000, "num_classes": 10, "short_side": 32, "resolution": 224, "dropout_rate": 0.2,
+        "batch_size": 64,
+    }  # fmt: skip
+    return {choice.field: choice for choice in choose_recipe(**{**facts, **changes})}
+
+
+def test_cifar() -> None:
+    assert {field: choice.value for field, choice in choices().items()} == {
+        "image_size": 128,
+        "data.min_crop_area": 0.64,
+        "trainer.max_steps": 4_500_000 // 64 + 1,
+        "trainer.max_epochs": -1,
+        "loss.mixup_alpha": 0.1,
+        "augment": "basic",
+        "dropout": 0.2,
+        "ema_half_life": 0.03,
+        "optim.lr": 0.0025,
+    }
+
+
+@pytest.mark.parametrize(
+    ("num_images", "num_classes", "images"),
+    [
+        (1_000, 10, 100_000),  # a hundred passes
+        (3_680, 37, 256_000),  # BiT's 500 steps of 512
+        (19_999, 10, 256_000),
+        (8_144, 196, 814_400),
+        (19_999, 100, 500_000),  # 5,000 for each class
+        (75_750, 101, 5_120_000),  # BiT's 10,000 steps
+        (500_000, 1000, 10_240_000),
+    ],
+)
+def test_the_length_follows_the_size_class(num_images: int, num_classes: int, images: int) -> None:
+    for batch_size in (64, 512):
+        found = choices(num_images=num_images, num_classes=num_classes, batch_size=batch_size)
+        assert found["trainer.max_steps"].value == -(-images // batch_size)
+        assert f"{images:,} images in steps of {batch_size}" in found["trainer.max_steps"].reason
+
+
+@pytest.mark.parametrize(("short_side", "size"), [(8, 64), (16, 64), (28, 112), (32, 128), (64, 128), (95, 128)])
+def test_small_images_are_enlarged_four_times_at_most(short_side: int, size: int) -> None:
+    assert choices(short_side=short_side)["image_size"].value == size
+
+
+@pytest.mark.parametrize("short_side", [96, 300, 5000])
+def test_larger_images_get_the_weights_size_and_the_datasets_crops(short_side: int) -> None:
+    found = choices(short_side=short_side, resolution=380)
+    assert found["image_size"].value == 380 and "data.min_crop_area" not in found
+
+
+def test_the_rate_is_proportional_to_the_batch() -> None:
+    assert [choices(batch_size=size)["optim.lr"].value for size in (64, 256, 1024)] == [0.0025, 0.01, 0.04]
+
+
+def test_mixup_from_20000_images_on() -> None:
+    assert [choices(num_images=n)["loss.mixup_alpha"].value for n in (19_999, 20_000)] == [0.0, 0.1]
+
+
+def test_each_choice_reads_as_field_value_and_reason() -> None:
+    for field, choice in choices().items():
+        assert str(choice).startswith(f"{field} {choice.value}: ") and len(choice.reason) > 20
+
+
+# What the user set
+
+
+def test_the_fields_that_were_given_are_those_of_flags_and_recipes(tmp_path: Any) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("backbone: b1\noptim: {momentum: 0.8}\nimage_size: null\n")
+    assert given_fields([]) == frozenset()
+    assert given_fields(["--optim.lr", "0.02", "--config", str(recipe), "--data.cache=ram"]) == {
+        "optim.lr", "optim.momentum", "backbone", "image_size", "data.cache",
+    }  # fmt: skip
+
+
+def test_what_was_given_stays_even_at_its_default() -> None:
+    argv = ["--recipe", "auto", "--optim.lr", "0.02", "--trainer.max_epochs", "10"]
+    config, applied = apply_choices(
+        parse_config(argv)[0], {name: choice.value for name, choice in choices().items()}, given_fields(argv)
+    )
+    assert (config.optim.lr, config.trainer.max_epochs, config.trainer.max_steps) == (0.02, 10, -1)
+    assert (config.image_size, config.dropout, config.data.min_crop_area) == (128, 0.2, 0.64)
+    assert applied.keys() == choices().keys() - {"optim.lr", "trainer.max_epochs", "trainer.max_steps"}
+
+
+def test_steps_that_were_given_are_the_only_limit() -> None:
+    argv = ["--trainer.max_steps", "5"]
+    choices = {"trainer.max_steps": 700, "trainer.max_epochs": -1}
+    config, _ = apply_choices(parse_config(argv)[0], choices, given_fields(argv))
+    assert (config.trainer.max_steps, config.trainer.max_epochs) == (5, -1)
+
+
+def test_choices_that_do_not_go_with_what_was_given_are_told_at_once() -> None:
+    config = parse_config(["--optim.warmup_epochs", "5"])[0]
+    with pytest.raises(UserError, match=r"the configuration has problems:\n  --optim.warmup_epochs 5.0: the run ends"):
+        apply_choices(config, {"trainer.max_epochs": 3}, frozenset())
+
+
+def test_two_ways_of_choosing_are_refused() -> None:
+    (problem,) = FinetuneConfig(protocol="paper", recipe="auto").problems()
+    assert problem == "--protocol paper with --recipe auto: both choose the settings; leave one out"
