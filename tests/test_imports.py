@@ -10,7 +10,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LEAVES = ("config", "scaling", "layers", "heads", "optim", "batch_augment", "paper", "errors", "protocols", "recipe", "sam")
+LEAVES = (
+    "config",
+    "scaling",
+    "layers",
+    "heads",
+    "optim",
+    "batch_augment",
+    "paper",
+    "errors",
+    "protocols",
+    "recipe",
+    "sam",
+)
 
 
 def project_imports(path: Path) -> set[str]:

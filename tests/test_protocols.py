@@ -150,7 +150,15 @@ def test_a_run_is_validated_about_twenty_times() -> None:
 
 @pytest.mark.parametrize(
     ("devices", "most", "per_device", "accumulated"),
-    [(1, 64, 64, 4), (1, 256, 256, 1), (1, 9999, 256, 1), (4, 64, 64, 1), (8, 7, 4, 8), (1, 100, 64, 4), (256, 1, 1, 1)],
+    [
+        (1, 64, 64, 4),
+        (1, 256, 256, 1),
+        (1, 9999, 256, 1),
+        (4, 64, 64, 1),
+        (8, 7, 4, 8),
+        (1, 100, 64, 4),
+        (256, 1, 1, 1),
+    ],
 )
 def test_the_batch_is_the_protocols_exactly(devices: int, most: int, per_device: int, accumulated: int) -> None:
     found = settings("kornblith", devices=devices, max_batch_per_device=most)
