@@ -55,9 +55,8 @@ class Split:
         Raises:
             BadImageError: no image; the text names it.
         """
-        encoded = self.encoded(index)
         try:
-            return image_shape(encoded if isinstance(encoded, bytes) else encoded.read_bytes())
+            return image_shape(self.encoded(index))
         except BadImageError as error:
             raise BadImageError(f"{self.image_name(index)}: {error}") from None
 

@@ -86,9 +86,8 @@ def test_operations_without_a_level_are_pillows() -> None:
     pixels = noise() // 2 + 30
     for name, function in (("invert", ImageOps.invert), ("autocontrast", ImageOps.autocontrast)):
         assert np.abs(at_level(name, 0, pixels) - pillow(function, pixels)).max() <= 1
-    assert (
-        np.abs(at_level("equalize", 0, pixels) - pillow(ImageOps.equalize, pixels)).max() <= 4
-    )  # two gaps of its staircase
+    # They round the steps of the staircase otherwise.
+    assert np.abs(at_level("equalize", 0, pixels) - pillow(ImageOps.equalize, pixels)).max() <= 4
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
+from datamodules import build_datamodule
+from datamodules.split import Split
+from datamodules.tables import encoded_images
 from transfer.command_line import apply_choices, given_fields, parse_config
 from transfer.config import FinetuneConfig
 from transfer.errors import UserError
@@ -81,7 +88,7 @@ def test_each_choice_reads_as_field_value_and_reason() -> None:
 # What the user set
 
 
-def test_the_fields_that_were_given_are_those_of_flags_and_recipes(tmp_path: Any) -> None:
+def test_the_fields_that_were_given_are_those_of_flags_and_recipes(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("backbone: b1\noptim: {momentum: 0.8}\nimage_size: null\n")
     assert given_fields([]) == frozenset()
@@ -116,3 +123,44 @@ def test_choices_that_do_not_go_with_what_was_given_are_told_at_once() -> None:
 def test_two_ways_of_choosing_are_refused() -> None:
     (problem,) = FinetuneConfig(protocol="paper", recipe="auto").problems()
     assert problem == "--protocol paper with --recipe auto: both choose the settings; leave one out"
+
+
+# What the datamodule says of the images
+
+
+def test_the_short_side_is_the_lower_median_of_the_training_images(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        for size in ((40, 90), (90, 50), (60, 60), (70, 300)):
+            path = tmp_path / label / f"{size[0]}x{size[1]}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.new("RGB", size).save(path)
+    for split in ("val", "test"):
+        for label in ("a", "b"):
+            (tmp_path / split / label).mkdir(parents=True)
+            Image.new("RGB", (9, 9)).save(tmp_path / split / label / "tiny.png")
+    (tmp_path / "train").mkdir()
+    for label in ("a", "b"):
+        (tmp_path / label).rename(tmp_path / "train" / label)
+    data = build_datamodule("folder", data_root=tmp_path)
+    data.setup()
+    assert data.median_short_side() == 50
+    assert build_datamodule("digits").median_short_side() == 8
+
+
+def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:
+    split = Split("mine train", encoded_images([(b"no image", "x.png")]), np.arange(1), torch.zeros(1))
+    with pytest.raises(UserError, match=r"mine train row 0 \(x.png\): not an image"):
+        split.shape(0)
+    missing = Split("mine train", encoded_images([(None, str(tmp_path / "gone.png"))]), np.arange(1), torch.zeros(1))
+    with pytest.raises(UserError, match=r"gone.png: no such file"):
+        missing.shape(0)
+
+
+def test_what_was_loaded_is_adopted_and_not_loaded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded, other = build_datamodule("digits"), build_datamodule("digits", image_size=32, augment="autoaugment")
+    loaded.setup()
+    monkeypatch.setattr(type(other), "load_splits", None)
+    other.adopt(loaded)
+    other.setup()
+    assert other.class_counts == loaded.class_counts and other.fingerprint == loaded.fingerprint
+    assert other.num_classes == 10 and other.image_size == 32
