@@ -58,6 +58,15 @@ def test_a_protocol_gives_the_middle_of_its_grid_and_the_batch_in_parts(
     assert torch.load(run_dir / "last.ckpt", weights_only=True)["global_step"] == 2
 
 
+@pytest.mark.slow
+def test_from_scratch_takes_no_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = (*STEP, "--protocol", "scratch", "--data.batch_size", "32", "--trainer.accumulate_grad_batches", "1")
+    assert call(finetune.main, *argv, "--out_dir", tmp_path / "run") == 0
+    assert "lite0 from random weights; 32 px" in capsys.readouterr().out
+    results = read_results(tmp_path / "run")
+    assert results["weights"] is None and results["config"]["pretrained"] is False
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
