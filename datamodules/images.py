@@ -45,6 +45,10 @@ class BadImageError(UserError):
     """An image that cannot be decoded faithfully; the text is the reason, in one line."""
 
 
+class LostImageError(BadImageError):
+    """An image whose source cannot be read at the moment: nothing is known of the image itself."""
+
+
 @dataclass(frozen=True)
 class BadImage:
     """What a loader worker returns in place of pixels, so that the main process can name the file.
@@ -52,10 +56,12 @@ class BadImage:
     Args:
         name: the file's path, or the dataset row it came from.
         reason: why it was refused, in one line.
+        is_lost: its source cannot be read at the moment.
     """
 
     name: str
     reason: str
+    is_lost: bool = False
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}"
