@@ -32,25 +32,25 @@ def test_cifar() -> None:
     assert {field: choice.value for field, choice in choices().items()} == {
         "image_size": 128,
         "data.min_crop_area": 0.64,
-        "trainer.max_steps": 4_500_000 // 64 + 1,
+        "trainer.max_steps": 2_250_000 // 64 + 1,
         "trainer.max_epochs": -1,
         "loss.mixup_alpha": 0.1,
         "augment": "basic",
         "dropout": 0.2,
         "ema_half_life": 0.03,
-        "optim.lr": 0.0025,
+        "optim.lr": 0.01,
     }
 
 
 @pytest.mark.parametrize(
     ("num_images", "num_classes", "images"),
     [
-        (1_000, 10, 100_000),  # a hundred passes
-        (3_680, 37, 256_000),  # BiT's 500 steps of 512
-        (19_999, 10, 256_000),
-        (8_144, 196, 814_400),
+        (1_000, 10, 50_000),  # fifty passes
+        (3_680, 37, 184_000),
+        (19_999, 10, 256_000),  # BiT's 500 steps of 512
         (19_999, 100, 500_000),  # 5,000 for each class
-        (75_750, 101, 5_120_000),  # BiT's 10,000 steps
+        (75_750, 101, 3_787_500),
+        (200_000, 101, 5_120_000),  # BiT's 10,000 steps
         (500_000, 1000, 10_240_000),
     ],
 )
@@ -72,8 +72,10 @@ def test_larger_images_get_the_weights_size_and_the_datasets_crops(short_side: i
     assert found["image_size"].value == 380 and "data.min_crop_area" not in found
 
 
-def test_the_rate_is_proportional_to_the_batch() -> None:
-    assert [choices(batch_size=size)["optim.lr"].value for size in (64, 256, 1024)] == [0.0025, 0.01, 0.04]
+def test_the_rate_is_proportional_to_the_batch_and_smaller_for_larger_backbones() -> None:
+    assert [choices(batch_size=size)["optim.lr"].value for size in (64, 256, 1024)] == [0.01, 0.04, 0.16]
+    rates = {size: choices(batch_size=256, resolution=size)["optim.lr"].value for size in (224, 300, 528, 600, 800)}
+    assert rates == {224: 0.04, 300: 0.015, 528: 0.015, 600: 0.004, 800: 0.004}
 
 
 def test_mixup_from_20000_images_on() -> None:
