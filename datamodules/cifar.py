@@ -55,6 +55,7 @@ class CIFAR10DataModule(TransferDataModule):
     }
     official_names = load_class_names("cifar10")
     val_size = 5_000
+    augment_policy = "cifar10"
 
     def read_archive(self, folder: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
         """See `TransferDataModule.read_archive`."""
@@ -85,6 +86,7 @@ class CIFAR100DataModule(TransferDataModule):
     official_names = load_class_names("cifar100")
     name_aliases: ClassVar = {"cra": "crab"}
     val_size = 5_067
+    augment_policy = "cifar10"
 
     def read_archive(self, folder: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
         """See `TransferDataModule.read_archive`."""
