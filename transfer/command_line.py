@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ def parse_config(argv: Sequence[str]) -> tuple[FinetuneConfig, Path | None]:
         return _parse(rest), None
     saved = load_config(run_dir / "config.yaml")
     config = _parse(["--config", str(run_dir / "config.yaml"), *rest])
-    before, after = _flat(saved.to_dict()), _flat(config.to_dict())
+    before, after = flat(saved.to_dict()), flat(config.to_dict())
     changed = [
         f"--{k} {before[k]} -> {after[k]}" for k in before if before[k] != after[k] and not RESUMABLE.fullmatch(k)
     ]
@@ -81,7 +81,7 @@ def _parse(argv: Sequence[str]) -> FinetuneConfig:
         argv = [*(f"--config={path}" for path in given.config), *rest]
         values = dict(vars(parser.instantiate(parser.parse_args(argv))))
     except (jsonargparse.ArgumentError, argparse.ArgumentError) as error:
-        raise UserError(_explain(str(error), [action.dest for action in parser._actions])) from None
+        raise UserError(explain(str(error), [action.dest for action in parser._actions])) from None
     values.pop("config")
     config = FinetuneConfig(**values)
     problems = config.problems()
@@ -90,11 +90,24 @@ def _parse(argv: Sequence[str]) -> FinetuneConfig:
     return config
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The fields of a nested dictionary under their dotted names."""
+    dotted: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+        dotted |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return dotted
+
+
+def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `flat`: the content of a recipe."""
+    values: dict[str, Any] = {}
+    for name, value in dotted.items():
+        *groups, last = name.split(".")
+        group = values
+        for key in groups:
+            group = group.setdefault(key, {})
+        group[last] = value
+    return values
 
 
 def load_config(path: Path) -> FinetuneConfig:
@@ -113,8 +126,12 @@ def save_config(config: FinetuneConfig, path: Path) -> None:
     path.write_text(yaml.safe_dump(config.to_dict(), sort_keys=False))
 
 
-def _explain(message: str, flags: Sequence[str]) -> str:
-    """Jsonargparse's message with what is allowed and the nearest name."""
+def explain(message: str, flags: Sequence[str]) -> str:
+    """Jsonargparse's message with what is allowed and the nearest name.
+
+    Args:
+        flags: names of all options.
+    """
     unknown = re.findall(r"--([\w.]+)", message) if message.startswith("unrecognized") else []
     if match := re.search(r"Group '(\S+)' does not accept option '(\S+)'", message):
         unknown = [f"{match[1]}.{match[2]}"]

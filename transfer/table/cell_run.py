@@ -1,0 +1,211 @@
+"""One cell from its trials to result.json: every run is a finetune.py of its own, with its configuration in a file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from transfer.command_line import nested
+from transfer.errors import Interrupted
+from transfer.protocols import Protocol, get_protocol, protocol_settings
+from transfer.report import write_json
+from transfer.table.cells import RESULT, Cell, Table, cell_dir, locked, read_result
+from transfer.table.processes import Children, last_lines, single_process_environment, was_stopped
+from transfer.table.search import Trial, best, describe_search, plan_rungs, trials_of
+
+FINETUNE = Path(__file__).parents[2] / "scripts" / "finetune.py"
+BEST, LAST, RESULTS = "best.ckpt", "last.ckpt", "results.json"
+
+
+class RunFailed(Exception):
+    """A fine-tuning ended with an error; the text is the end of what it printed."""
+
+
+def run_command(run_dir: Path, arguments: Sequence[str]) -> list[str] | None:
+    """The command that brings a run to its results: a new one, or the resumption of a half-done one; None if it is done.
+
+    Args:
+        arguments: of finetune.py for a new run, without `--out_dir`.
+    """
+    if (run_dir / RESULTS).exists():
+        return None
+    if (run_dir / LAST).exists():
+        return [sys.executable, str(FINETUNE), "--resume", str(run_dir)]
+    if run_dir.exists():
+        shutil.rmtree(run_dir)  # it was stopped before its first checkpoint
+    run_dir.parent.mkdir(parents=True, exist_ok=True)
+    return [sys.executable, str(FINETUNE), *arguments, "--out_dir", str(run_dir)]
+
+
+def run_cell(folder: Path, table: Table, cell: Cell, devices: int = 1, retry_failed: bool = False) -> str:
+    """Brings a cell to its result, from wherever an earlier attempt ended, and gives its status: `done` or `failed`.
+
+    Args:
+        devices: GPUs of each run (processes where there are none).
+
+    Raises:
+        CellIsTaken: another process is at it.
+        Interrupted: Ctrl-C or SIGTERM; what has been computed is kept.
+    """
+    place = cell_dir(folder, cell)
+    with locked(place / "lock") as lock, Children() as children:
+        result = read_result(folder, cell)
+        if result is not None and not (retry_failed and result["status"] == "failed"):
+            return result["status"]
+        fit = _Fit(folder, cell, table, devices, children, lock)
+        try:
+            result = _compute(place, fit)
+        except RunFailed as failure:
+            result = {**_planned(cell, table), "status": "failed", "error": str(failure)}
+        write_json(place / RESULT, result)
+        return result["status"]
+
+
+def run_configuration(cell: Cell, table: Table, trial: Trial, devices: int, final: bool) -> dict[str, Any]:
+    """The dotted fields of one run that differ from the defaults.
+
+    Args:
+        final: whether it is the fit whose test is the cell's result, not a trial.
+    """
+    protocol = get_protocol(cell.protocol)
+    settings = protocol_settings(protocol, trial, cell.num_images, devices, cell.max_batch_per_device)
+    decided = {
+        "dataset": cell.dataset,
+        "backbone": cell.backbone,
+        "seed": cell.seed,
+        "data_root": table.data_root,
+        "trainer.devices": devices,
+    }
+    last = {"data.train_on": "trainval" if refits(protocol, table) else "train"}
+    return {**settings, **table.set, **decided, **(last if final else {"trainer.limit_test_batches": 0})}
+
+
+def refits(protocol: Protocol, table: Table) -> bool:
+    """Whether the final fit also trains on val: where val has done its work, which is to choose."""
+    return protocol.settings.get("data.train_on", "trainval") == "trainval"
+
+
+class _Fit:
+    """Runs finetune.py for one cell."""
+
+    def __init__(
+        self, folder: Path, cell: Cell, table: Table, devices: int, children: Children, lock: int
+    ) -> None:
+        self.cell, self.table, self.devices = cell, table, devices
+        self._folder, self._children, self._lock = folder, children, lock
+        self._go_on = f"python scripts/table.py run {folder}"
+
+    def configuration(self, trial: Trial, final: bool = False, steps: int | None = None) -> dict[str, Any]:
+        values = run_configuration(self.cell, self.table, trial, self.devices, final)
+        return values if steps is None else {**values, "trainer.max_steps": steps}
+
+    def __call__(self, run_dir: Path, configuration: Mapping[str, Any]) -> dict[str, Any]:
+        """The results of a run, which is started, resumed or only read, as its folder needs it.
+
+        Raises:
+            RunFailed, Interrupted
+        """
+        recipe, log = (run_dir.with_name(run_dir.name + suffix) for suffix in (".yaml", ".log"))
+        if command := run_command(run_dir, ["--config", str(recipe)]):
+            recipe.write_text(yaml.safe_dump(nested(configuration), sort_keys=False))
+            status = self._children.run(
+                command, log=log, environment=single_process_environment(), keep_open=[self._lock]
+            )
+            if not (run_dir / RESULTS).exists():
+                if self._children.stopped is not None or was_stopped(status):
+                    raise Interrupted(self._children.stopped or signal.SIGTERM, self._go_on)
+                reason = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
+                raise RunFailed(f"{run_dir.relative_to(self._folder)}: {reason}\n{last_lines(log)}")
+        return json.loads((run_dir / RESULTS).read_text())
+
+
+def _compute(place: Path, fit: _Fit) -> dict[str, Any]:
+    cell, table = fit.cell, fit.table
+    protocol = get_protocol(cell.protocol)
+    trials = trials_of(protocol.grid, table.grid)
+    steps = fit.configuration(trials[0])["trainer.max_steps"]
+    rungs = plan_rungs(len(trials), steps, table.budget_steps)
+    left = list(range(len(trials)))
+    runs: list[dict[str, Any]] = []
+    scored: list[dict[str, Any]] = []
+    for number, rung in enumerate(rungs):
+        scored = []
+        left = left[: rung.size]
+        for position, index in enumerate(left):
+            name = f"{index:02d}" if len(rungs) == 1 else f"rung{number}_{index:02d}"
+            run_dir = place / "trials" / name
+            scored.append(fit(run_dir, fit.configuration(trials[index], steps=rung.steps)))
+            for checkpoint in (BEST, LAST):
+                (run_dir / checkpoint).unlink(missing_ok=True)
+            score = _score(scored[-1])
+            print(
+                f"{cell.id}: trial {position + 1} of {rung.size}, {rung.steps} steps{describe(trials[index])}:"
+                f" val {scored[-1]['quoted_metric']} {score:.4f}",
+                flush=True,
+            )
+        runs += scored
+        order = best([_score(results) for results in scored], len(scored))
+        left, scored = [left[k] for k in order], [scored[k] for k in order]
+    chosen = trials[left[0]]
+    final = fit(place / "final", fit.configuration(chosen, final=True))
+    quoted = final["quoted_metric"]
+    print(f"{cell.id}: test {quoted} {final['metrics']['test'][quoted]:.4f}{describe(chosen)}", flush=True)
+    runs.append(final)
+    seconds = sum(results["train_seconds"] for results in runs)
+    gpu_seconds = sum(
+        results["train_seconds"] * results["world_size"] for results in runs if results["hardware"]["gpus"]
+    )
+    return {
+        **_planned(cell, table),
+        "status": "done",
+        "metrics": {
+            "test": final["metrics"]["test"],
+            "val": scored[0]["metrics"]["val"] if scored else final["metrics"].get("val"),
+        },
+        "quoted_metric": quoted,
+        "decay": final["decay"],
+        "chosen": dict(chosen),
+        "num_trials": len(runs) - 1,
+        "search": describe_search(
+            len(trials), steps, table.grid if trials != tuple(protocol.grid) else {}, table.budget_steps
+        ),
+        "weights": final["weights"],
+        "final_run": f"cells/{cell.id}/final",
+        "test_reads": final["test_reads"],
+        "train_seconds": round(seconds, 2),
+        "gpu_hours": round(gpu_seconds / 3600, 4),
+        "hardware": final["hardware"],
+        "versions": final["versions"],
+        "git_commit": final["git_commit"],
+        "error": None,
+    }
+
+
+def _planned(cell: Cell, table: Table) -> dict[str, Any]:
+    """What a result says before anything was run."""
+    return {
+        "dataset": cell.dataset,
+        "backbone": cell.backbone,
+        "protocol": cell.protocol,
+        "seed": cell.seed,
+        "num_parameters_without_classifier": cell.num_parameters,
+        "overrides": dict(table.not_comparable),
+        "data_note": table.data_note,
+    }
+
+
+def _score(results: Mapping[str, Any]) -> float:
+    return float(results["metrics"]["val"][results["quoted_metric"]])
+
+
+def describe(trial: Trial) -> str:
+    """` (optim.lr 0.1, ...)`, or nothing for an empty trial."""
+    words = [f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in trial.items()]
+    return f" ({', '.join(words)})" if words else ""
