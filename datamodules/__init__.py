@@ -45,6 +45,7 @@ class DataOptions(TypedDict, total=False):
     num_workers: int | None
     seed: int
     on_bad_image: str
+    train_on: str
     allow_decayed: bool
     val_fraction: float
     min_crop_area: float | None

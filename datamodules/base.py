@@ -37,7 +37,7 @@ from datamodules.loaders import (
     one_thread_per_worker,
 )
 from datamodules.sources import HubCopy, MissingSplitError, find_local_copy, load_hub_copies, load_local_tables
-from datamodules.split import Split, hold_out
+from datamodules.split import Split, hold_out, join
 from datamodules.tables import read_splits
 from datamodules.transforms import (
     IMAGENET_MEAN,
@@ -73,6 +73,7 @@ class TransferDataModule(pl.LightningDataModule):
         num_workers: decoding processes per loader; 0 is the main one, None leaves one core free, up to 8.
         seed: of order and augmentation; the held-out val images are the same for every seed.
         on_bad_image: `error` stops at an image that cannot be read, `skip` leaves it out from the start.
+        train_on: `train`; `trainval` adds the val images to them and leaves no val split, for a fit after all choices.
         allow_decayed: whether to train on a dataset whose images can no longer all be had (birdsnap).
         val_fraction: part of the images held out for a split that a user's own data lacks, in (0, 0.5).
         min_crop_area: smallest share of the image that a random crop keeps, in (0, 1]; None is the data sheet's.
@@ -138,6 +139,7 @@ class TransferDataModule(pl.LightningDataModule):
         num_workers: int | None = None,
         seed: int = 0,
         on_bad_image: str = "error",
+        train_on: str = "train",
         allow_decayed: bool = False,
         val_fraction: float = 0.1,
         min_crop_area: float | None = None,
@@ -151,7 +153,7 @@ class TransferDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         check_cache(cache)
-        check_options(on_bad_image, batch_size, val_fraction)
+        check_options(on_bad_image, train_on, batch_size, val_fraction)
         self.data_root = None if data_root is None else Path(data_root).expanduser()
         self.image_size = image_size if image_size is not None else self.default_image_size or _FALLBACK_IMAGE_SIZE
         self.crop_ratio = crop_ratio
@@ -163,6 +165,7 @@ class TransferDataModule(pl.LightningDataModule):
         self.num_workers = default_num_workers() if num_workers is None else num_workers
         self.seed = seed
         self.on_bad_image = on_bad_image
+        self.train_on = train_on
         self.allow_decayed = allow_decayed
         self.val_fraction = val_fraction
         self.multilabel = multilabel
@@ -189,6 +192,7 @@ class TransferDataModule(pl.LightningDataModule):
         self.skipped: list[BadImage] = []
         self.decay: dict[str, str] = {}  # split -> "n of N test images", where images are missing
         self.splits: dict[str, Split] = {}
+        self.held_out: dict[str, Split] = {}  # those of them that the source does not have
 
     def load_splits(self) -> tuple[tuple[str, ...], dict[str, Split]]:
         """Class names in index order and the splits that the source has; overridden where that is not the hub.
@@ -280,7 +284,11 @@ class TransferDataModule(pl.LightningDataModule):
             self.decay = describe_decay(splits, self.num_examples)
         self.num_classes = len(self.class_names)
         check_trainable(splits, self.class_names, allow_absent_classes=bool(self.decay))
-        splits = self.complete_splits(splits)
+        official, splits = splits, self.complete_splits(splits)
+        self.held_out = {name: split for name, split in splits.items() if name not in official}
+        if self.train_on == "trainval":
+            val = splits.pop("val")
+            splits["train"] = join(splits["train"], val, f"{self.name} train and val")
         self.splits = {name: splits[name] for name in ("train", "val", "test") if name in splits}
 
     @property

@@ -16,10 +16,11 @@ from datamodules.tables import name_key
 from transfer.errors import UserError, unknown_name
 
 ON_BAD_IMAGE = ("error", "skip")
+TRAIN_ON = ("train", "trainval")
 _MAX_NAMED = 10
 
 
-def check_options(on_bad_image: str, batch_size: int, val_fraction: float) -> None:
+def check_options(on_bad_image: str, train_on: str, batch_size: int, val_fraction: float) -> None:
     """Refuses option values that no run could use.
 
     Raises:
@@ -27,6 +28,8 @@ def check_options(on_bad_image: str, batch_size: int, val_fraction: float) -> No
     """
     if on_bad_image not in ON_BAD_IMAGE:
         raise unknown_name("on_bad_image", on_bad_image, ON_BAD_IMAGE)
+    if train_on not in TRAIN_ON:
+        raise unknown_name("train_on", train_on, TRAIN_ON)
     if batch_size < 1:
         raise UserError(f"batch_size={batch_size} must be at least 1")
     if not 0 < val_fraction < 0.5:

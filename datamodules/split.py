@@ -85,6 +85,16 @@ class Split:
         return f"{total % 2**128:032x}"
 
 
+def join(first: Split, second: Split, name: str) -> Split:
+    """All images of both, the first's before the second's; of one table, in the table's order."""
+    labels = torch.cat([first.labels, second.labels])
+    if first.table is second.table:
+        joined = Split(name, first.table, np.concatenate([first.rows, second.rows]), labels)
+        return joined.select(np.argsort(joined.rows))
+    table = datasets.concatenate_datasets([first.table, second.table])
+    return Split(name, table, np.concatenate([first.rows, second.rows + len(first.table)]), labels)
+
+
 def hold_out(split: Split, size: int) -> tuple[Split, Split]:
     """What remains, and `size` images cut from it: stratified by class, at random but the same in every run.
 

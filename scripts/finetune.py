@@ -1,10 +1,12 @@
 """Fine-tune an EfficientNet: python scripts/finetune.py --backbone b7 --dataset flowers
 
-Writes config.yaml, best.ckpt, last.ckpt, metrics.csv and results.json to runs/<dataset>_<backbone>/<n>/.
+Writes config.yaml, best.ckpt, last.ckpt, metrics.csv and results.json to runs/<dataset>_<backbone>/<n>/; and
+held_out.json, the rows of train that are val where the dataset has no val of its own.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -59,6 +61,7 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
     from transfer.runs import (
         BEST,
         CONFIG,
+        HELD_OUT,
         LAST,
         METRICS,
         RESULTS,
@@ -105,6 +108,9 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
     check_disk_space(run_dir, sum(p.numel() for p in classifier.parameters()))
     if resume is None and is_main_process():
         save_config(config, run_dir / CONFIG)
+        held_out = {name: {"of": split.name, "rows": split.rows.tolist()} for name, split in data.held_out.items()}
+        if held_out:
+            (run_dir / HELD_OUT).write_text(json.dumps(held_out) + "\n")
     loggers = build_loggers(config, run_dir, data.fingerprint)
     log = EpochLog(run_dir / METRICS)
     callbacks = build_callbacks(config, run_dir, log)
@@ -132,7 +138,9 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
         ) from None
 
     strict_load(classifier, read_classifier_state(run_dir / BEST, variant), source=str(run_dir / BEST))
-    metrics = {"val": log.best_metrics(main_metric(config.data.multilabel))}
+    metrics = {}
+    if "val" in data.split_sizes:
+        metrics["val"] = log.best_metrics(main_metric(config.data.multilabel))
     if "test" in data.split_sizes and config.trainer.limit_test_batches != 0:
         tester = build_trainer(config, loggers, callbacks=[])
         logged = tester.test(module, data, verbose=False)[0]
@@ -219,10 +227,11 @@ def build_callbacks(config: FinetuneConfig, run_dir: Path, log: EpochLog) -> lis
     from transfer.callbacks import EMA, FinalValidation, FreezeBackbone
     from transfer.metrics import main_metric
     from transfer.runs import LAST
-    from transfer.saving import BestCheckpoint, GracefulStop, LastCheckpoint
+    from transfer.saving import BestCheckpoint, GracefulStop, LastCheckpoint, UnvalidatedCheckpoints
 
     monitor = f"val/{main_metric(config.data.multilabel)}"
-    callbacks: list[pl.Callback] = [FinalValidation()]
+    validates = config.data.train_on == "train"
+    callbacks: list[pl.Callback] = [FinalValidation()] if validates else []
     frozen_epochs = config.frozen_epochs()
     if frozen_epochs != 0:
         callbacks.append(FreezeBackbone(frozen_epochs))
@@ -235,7 +244,10 @@ def build_callbacks(config: FinetuneConfig, run_dir: Path, log: EpochLog) -> lis
         )
     if shows_progress(config):
         callbacks.append(RichProgressBar(refresh_rate=10))  # each refresh waits for the device
-    return [*callbacks, GracefulStop(run_dir / LAST), BestCheckpoint(run_dir, monitor), LastCheckpoint(run_dir)]
+    callbacks.append(GracefulStop(run_dir / LAST))
+    if validates:
+        return [*callbacks, BestCheckpoint(run_dir, monitor), LastCheckpoint(run_dir)]
+    return [*callbacks, UnvalidatedCheckpoints(run_dir, config.trainer.check_val_every_n_epoch or 1)]
 
 
 def build_trainer(config: FinetuneConfig, loggers: list[Logger], callbacks: list[pl.Callback]) -> pl.Trainer:
@@ -252,6 +264,8 @@ def build_trainer(config: FinetuneConfig, loggers: list[Logger], callbacks: list
 
     options = asdict(config.trainer)
     options["precision"] = resolve_precision(config.trainer)
+    if config.data.train_on == "trainval":
+        options["limit_val_batches"] = 0
     options["enable_progress_bar"] = shows_progress(config) and bool(callbacks)
     try:
         return pl.Trainer(
@@ -259,7 +273,7 @@ def build_trainer(config: FinetuneConfig, loggers: list[Logger], callbacks: list
             plugins=[AtomicCheckpointIO()],
             logger=loggers,
             callbacks=callbacks,
-            enable_checkpointing=bool(callbacks),
+            enable_checkpointing=any(isinstance(callback, pl.callbacks.Checkpoint) for callback in callbacks),
             use_distributed_sampler=False,
         )
     except (MisconfigurationException, ValueError, TypeError) as error:

@@ -22,6 +22,7 @@ import datasets
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import pytorch_lightning as pl
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -30,10 +31,11 @@ from torch import Tensor
 from scripts import evaluate, finetune
 from transfer.command_line import parse_config, save_config
 from transfer.config import FinetuneConfig
+from transfer.saving import UnvalidatedCheckpoints
 
 ROOT = Path(__file__).parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
-FILES = {"config.yaml", "best.ckpt", "last.ckpt", "metrics.csv", "results.json"}
+FILES = {"config.yaml", "best.ckpt", "last.ckpt", "metrics.csv", "results.json"}  # of a run on data with a val split
 # A run of seconds: bad accuracies, but everything is read, computed and written.
 CHEAP = (
     *("--image_size", "32", "--trainer.max_epochs", "2", "--trainer.limit_train_batches", "4"),
@@ -373,6 +375,37 @@ def test_a_killed_run_goes_on_from_its_last_epoch_and_equals_the_uninterrupted_o
 
 
 @pytest.mark.slow
+def test_a_final_fit_trains_on_val_too_and_resumes_to_the_same_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = (*CHEAP, "--data.train_on", "trainval", "--ema_half_life", "0.3")
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert call(finetune.main, *fit, "--out_dir", whole) == 0
+    assert {path.name for path in whole.iterdir()} == FILES
+    assert same_weights(read_weights(whole, "last.ckpt"), read_weights(whole, "best.ckpt"))
+    results = read_results(whole)
+    assert results["metrics"].keys() == {"test"} and results["splits"].keys() == {"train", "test"}
+    assert results["splits"]["train"]["size"] == 1257 + 180
+    assert [row["epoch"] for row in read_rows(whole)] == ["1", "2"]
+    assert "val/top1" not in read_rows(whole)[0]
+
+    save = UnvalidatedCheckpoints.on_train_epoch_end
+
+    def save_and_die(self: UnvalidatedCheckpoints, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        save(self, trainer, module)
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+        patch.setattr(UnvalidatedCheckpoints, "on_train_epoch_end", save_and_die)
+        call(finetune.main, *fit, "--out_dir", stopped)
+    assert not (stopped / "best.ckpt").exists()
+    assert call(finetune.main, "--resume", stopped) == 0
+    assert without_speed(read_rows(stopped)) == without_speed(read_rows(whole))
+    assert same_weights(read_weights(stopped), read_weights(whole))
+    assert read_results(stopped)["metrics"] == results["metrics"]
+
+
+@pytest.mark.slow
 def test_a_run_killed_before_its_first_checkpoint_is_resumed_from_the_start(run_dir: Path, tmp_path: Path) -> None:
     fresh = tmp_path / "run"
     fresh.mkdir()
@@ -499,6 +532,8 @@ def test_a_folder_that_holds_another_run_is_left_alone(run_dir: Path, capsys: py
         (["--trainer.accelerator", "warp"], "You selected an invalid accelerator name: `accelerator='warp'`"),
         (["--trainer.precision", "12"], "Precision '12' is invalid"),
         (["--trainer.devices", "none"], "devices"),
+        (["--data.train_on", "trainval", "--early_stopping", "2"], "there is no validation to wait for"),
+        (["--data.train_on", "trainval", "--bn", "recompute"], "it acts before validations (use adapt)"),
         (["--weights", "nowhere.pth"], "weights file nowhere.pth: No such file or directory"),
     ],
 )
@@ -745,6 +780,9 @@ def test_cifar10_from_a_local_folder_has_its_official_splits(tmp_path: Path) -> 
     }
     assert results["splits"]["test"]["class_counts"] == [1000] * 10
     assert results["splits"]["val"]["class_counts"] == [500] * 10
+    held_out = json.loads((tmp_path / "run" / "held_out.json").read_text())
+    assert list(held_out) == ["val"] and held_out["val"]["of"] == "uoft-cs/cifar10 train"
+    assert len(set(held_out["val"]["rows"])) == 5_000 and max(held_out["val"]["rows"]) < 50_000
     names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
     assert list(results["per_class_accuracy"]) == names
     assert re.search(r"paper, b0 \(Table 5\).*98\.1%", process.stdout)

@@ -51,9 +51,10 @@ def save_split(
     columns: tuple[str, str] = ("image", "label"),
     broken: int | None = None,
     names: tuple[str, ...] = (),
+    first_seed: int = 0,
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    content = [png(index) if index != broken else b"junk" for index in range(len(labels))]
+    content = [png(first_seed + index) if index != broken else b"junk" for index in range(len(labels))]
     names = names or tuple(f"class {index}" for index in range(num_classes))
     image, label = columns
     table = datasets.Dataset.from_dict(
@@ -80,6 +81,13 @@ class TinyFood101(Food101DataModule):
     val_size = 2
 
 
+class TinyFlowers(FlowersDataModule):
+    num_examples: ClassVar = {"train": 2, "val": 3, "test": 2}
+    images_per_class: ClassVar = {}
+    official_names = ("pink primrose", "globe thistle")
+    num_classes = 2
+
+
 @pytest.fixture
 def tiny_cifar(tmp_path: Path) -> Path:
     folder = tmp_path / "uoft-cs" / "cifar10" / "plain_text"
@@ -97,6 +105,40 @@ def test_hub_layout_gives_a_stratified_val_and_the_official_test(tiny_cifar: Pat
     assert data.splits["test"].image_name(4) == "uoft-cs/cifar10 test row 4 (4.png)"
     images, labels = next(iter(data.test_dataloader()))
     assert images.shape == (20, 32, 32, 3) and labels.tolist() == [index % 10 for index in range(20)]
+
+
+def test_a_final_fit_gets_the_official_train_split_back(tiny_cifar: Path) -> None:
+    data = TinyCIFAR10(data_root=tiny_cifar, num_workers=0, train_on="trainval")
+    data.setup()
+    assert data.split_sizes == {"train": 60, "test": 20}
+    assert data.splits["train"].rows.tolist() == list(range(60))
+    assert data.splits["train"].labels.tolist() == [index % 10 for index in range(60)]
+
+
+def test_a_final_fit_joins_official_train_and_val(tmp_path: Path) -> None:
+    folder = tmp_path / TinyFlowers.hub_id
+    for split, labels in {"train": [0, 1], "validation": [1, 0, 1], "test": [0, 1]}.items():
+        save_split(folder, split, labels, 2, names=("pink primrose", "globe thistle"), first_seed=len(split))
+    both = TinyFlowers(data_root=tmp_path, num_workers=0, train_on="trainval")
+    both.setup()
+    apart = TinyFlowers(data_root=tmp_path, num_workers=0)
+    apart.setup()
+    assert both.split_sizes == {"train": 5, "test": 2}
+    assert both.splits["train"].labels.tolist() == [0, 1, 1, 0, 1]
+    contents = [
+        apart.splits[split].encoded(index) for split, size in (("train", 2), ("val", 3)) for index in range(size)
+    ]
+    assert [both.splits["train"].encoded(index) for index in range(5)] == contents
+    assert int(both.fingerprint["train"], 16) == sum(int(apart.fingerprint[s], 16) for s in ("train", "val")) % 2**128
+    assert apart.held_out == {}
+
+
+def test_the_rows_that_were_cut_are_known(tiny_cifar: Path) -> None:
+    data = TinyCIFAR10(data_root=tiny_cifar, num_workers=0)
+    data.setup()
+    assert list(data.held_out) == ["val"]
+    held, kept = data.held_out["val"].rows, data.splits["train"].rows
+    assert sorted([*held, *kept]) == list(range(60)) and len(held) == 10
 
 
 def test_other_counts_than_official_are_refused(tiny_cifar: Path) -> None:

@@ -96,6 +96,15 @@ class EMA(WeightAveraging):
         return average.lerp(current.to(average.dtype), 1.0 - min(self.decay, (1 + n) / (10 + n)))
 
 
+def is_end_of_run(trainer: pl.Trainer) -> bool:
+    """Whether the epoch that ends is the last one, for whatever reason."""
+    return (
+        trainer.should_stop
+        or trainer.global_step == trainer.max_steps
+        or trainer.current_epoch + 1 == trainer.max_epochs
+    )
+
+
 class FinalValidation(pl.Callback):
     """Validates once more when `max_steps` or `max_time` ends a run between validations, so that its end counts too."""
 
@@ -106,12 +115,7 @@ class FinalValidation(pl.Callback):
         self.validated_step = trainer.global_step
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        is_end = (
-            trainer.should_stop
-            or trainer.global_step == trainer.max_steps
-            or trainer.current_epoch + 1 == trainer.max_epochs
-        )
-        if is_end and self.validated_step != trainer.global_step:
+        if is_end_of_run(trainer) and self.validated_step != trainer.global_step:
             trainer.validating = True  # as Lightning's own loop does around it
             trainer.fit_loop.epoch_loop.val_loop.run()
             trainer.training = True
@@ -124,7 +128,8 @@ class FinalValidation(pl.Callback):
 
 
 class EpochLog(pl.Callback):
-    """One row of `metrics.csv` and one line on the terminal for each validation; measures the training speed.
+    """One row of `metrics.csv` and one line on the terminal for each validation, or epoch where nothing is validated;
+    measures the training speed.
 
     Attributes:
         images_per_second: training images of all processes, over the run so far, validation not counted; None before.
@@ -184,7 +189,17 @@ class EpochLog(pl.Callback):
         if trainer.sanity_checking:
             return
         self._started = time.perf_counter()
-        train_loss = pl_module.train_loss.compute().item()  # on every rank: they exchange their sums
+        self._log(trainer, pl_module.train_loss.compute().item())  # on every rank: they exchange their sums
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, TransferModule)
+        # A run that goes on from the end of this epoch has logged it before.
+        if not trainer.enable_validation and pl_module.train_loss.update_count > 0:
+            self._pause()
+            self._started = time.perf_counter()
+            self._log(trainer, pl_module.train_loss.compute().item())
+
+    def _log(self, trainer: pl.Trainer, train_loss: float) -> None:
         values = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         row = {
             "epoch": trainer.current_epoch + 1,
@@ -203,10 +218,10 @@ class EpochLog(pl.Callback):
             writer.writeheader()
             writer.writerows(self._rows)
         temporary.replace(self.path)
-        figures = "  ".join(f"{name.removeprefix('val/')} {value:.4f}" for name, value in values.items())
+        figures = "".join(f"  {name.removeprefix('val/')} {value:.4f}" for name, value in values.items())
         total = f"/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
         print(
-            f"epoch {row['epoch']}{total}  train loss {row['train/loss']:.4f}  val: {figures}"
+            f"epoch {row['epoch']}{total}  train loss {row['train/loss']:.4f}{'  val:' if values else ''}{figures}"
             f"  ({self.images_per_second or 0:.0f} images/s)",
             flush=True,
         )

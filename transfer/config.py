@@ -21,6 +21,8 @@ class DataConfig:
     """images per process and step"""
     num_workers: int | None = None
     """loader processes per training process; unset: usable cores - 1, at most 8"""
+    train_on: Literal["train", "trainval"] = "train"
+    """trainval adds val to train, for a last fit once everything is chosen: nothing is validated, the end is tested"""
     val_fraction: float = 0.1
     """share of your own data held out for val, and for test where it has no splits at all, above 0 to below 0.5"""
     min_crop_area: float | None = None
@@ -287,6 +289,11 @@ class FinetuneConfig:
             yield "--data.batch_size 1: BatchNorm needs 2 (use --trainer.accumulate_grad_batches, or --bn frozen)"
         if trainer.limit_val_batches == 0:
             yield "--trainer.limit_val_batches 0: validation chooses the best checkpoint (use 1 or more)"
+        if self.data.train_on == "trainval":
+            if self.early_stopping is not None:
+                yield "--early_stopping with --data.train_on trainval: there is no validation to wait for"
+            if self.bn == "recompute":
+                yield "--bn recompute with --data.train_on trainval: it acts before validations (use adapt)"
         if self.pretrained is False and self.weights is not None:
             yield f"--weights {self.weights} with --pretrained false: name what the file was trained like"
         if self.data.multilabel and self.loss.name != "bce":

@@ -21,6 +21,7 @@ from transfer.keymaps import to_own_keys
 from transfer.weights import Preprocessing
 
 CONFIG, BEST, LAST, METRICS, RESULTS = "config.yaml", "best.ckpt", "last.ckpt", "metrics.csv", "results.json"
+HELD_OUT = "held_out.json"
 RUN_DIR_VARIABLE = "TRANSFER_RUN_DIR"
 
 
@@ -37,8 +38,8 @@ def choose_run_dir(config: FinetuneConfig) -> Path:
         return Path(os.environ[RUN_DIR_VARIABLE])
     if config.out_dir is not None:
         run_dir = Path(config.out_dir)
-        # A configuration alone is of a run that never took a step.
-        content = {p.name for p in run_dir.iterdir()} - {CONFIG} if run_dir.is_dir() else set()
+        # These alone are of a run that never took a step.
+        content = {p.name for p in run_dir.iterdir()} - {CONFIG, HELD_OUT} if run_dir.is_dir() else set()
         if run_dir.is_file() or (content and is_main_process()):
             raise UserError(
                 f"--out_dir {run_dir} is not empty; it may hold another run: choose a new folder,"

@@ -11,9 +11,10 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from torch import Tensor
 
+from transfer.callbacks import is_end_of_run
 from transfer.errors import RunInterrupted
 
 
@@ -71,6 +72,24 @@ class LastCheckpoint(ModelCheckpoint):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(dirpath=folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=False)
+
+
+class UnvalidatedCheckpoints(Checkpoint):
+    """For a run without validation: `last.ckpt` every so many epochs, and at the end the same as `best.ckpt`.
+
+    As a Checkpoint, it comes after the module has closed its epoch.
+    """
+
+    def __init__(self, folder: Path, every_n_epochs: int) -> None:
+        self.folder = folder
+        self.every_n_epochs = every_n_epochs
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        is_end = is_end_of_run(trainer)
+        if is_end or (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+            trainer.save_checkpoint(self.folder / "last.ckpt")
+        if is_end:
+            trainer.save_checkpoint(self.folder / "best.ckpt")
 
 
 class GracefulStop(pl.Callback):
