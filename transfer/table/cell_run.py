@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,14 @@ import yaml
 
 from transfer.command_line import nested
 from transfer.errors import Interrupted
-from transfer.protocols import Protocol, get_protocol, protocol_settings
+from transfer.protocols import get_protocol, protocol_settings
 from transfer.report import write_json
 from transfer.table.cells import RESULT, Cell, Table, cell_dir, locked, read_result
 from transfer.table.processes import Children, last_lines, single_process_environment, was_stopped
 from transfer.table.search import Trial, best, describe_search, plan_rungs, trials_of
 
 FINETUNE = Path(__file__).parents[2] / "scripts" / "finetune.py"
-BEST, LAST, RESULTS = "best.ckpt", "last.ckpt", "results.json"
+BEST, LAST, METRICS, RESULTS = "best.ckpt", "last.ckpt", "metrics.csv", "results.json"
 
 
 class RunFailed(Exception):
@@ -72,10 +74,17 @@ def run_configuration(cell: Cell, table: Table, trial: Trial, devices: int, fina
     """The dotted fields of one run that differ from the defaults.
 
     Args:
-        final: whether it is the fit whose test is the cell's result, not a trial.
+        final: whether it is the fit whose test is the cell's result; it trains on val too, which has done its work.
     """
-    protocol = get_protocol(cell.protocol)
-    settings = protocol_settings(protocol, trial, cell.num_images, devices, cell.max_batch_per_device)
+    settings = protocol_settings(
+        get_protocol(cell.protocol),
+        trial,
+        dataset=cell.dataset,
+        backbone=cell.backbone,
+        num_images=cell.num_images,
+        devices=devices,
+        max_batch_per_device=cell.max_batch_per_device,
+    )
     decided = {
         "dataset": cell.dataset,
         "backbone": cell.backbone,
@@ -83,13 +92,15 @@ def run_configuration(cell: Cell, table: Table, trial: Trial, devices: int, fina
         "data_root": table.data_root,
         "trainer.devices": devices,
     }
-    last = {"data.train_on": "trainval" if refits(protocol, table) else "train"}
-    return {**settings, **table.set, **decided, **(last if final else {"trainer.limit_test_batches": 0})}
+    last = {"data.train_on": "trainval"} if final else {"trainer.limit_test_batches": 0}
+    return {**settings, **table.set, **decided, **last}
 
 
-def refits(protocol: Protocol, table: Table) -> bool:
-    """Whether the final fit also trains on val: where val has done its work, which is to choose."""
-    return protocol.settings.get("data.train_on", "trainval") == "trainval"
+def shortened(configuration: Mapping[str, Any], steps: int) -> dict[str, Any]:
+    """The same run over fewer steps, with as many validations."""
+    share = steps / configuration["trainer.max_steps"]
+    validate = "trainer.check_val_every_n_epoch"
+    return {**configuration, "trainer.max_steps": steps, validate: max(1, int(configuration[validate] * share))}
 
 
 class _Fit:
@@ -102,9 +113,8 @@ class _Fit:
         self._folder, self._children, self._lock = folder, children, lock
         self._go_on = f"python scripts/table.py run {folder}"
 
-    def configuration(self, trial: Trial, final: bool = False, steps: int | None = None) -> dict[str, Any]:
-        values = run_configuration(self.cell, self.table, trial, self.devices, final)
-        return values if steps is None else {**values, "trainer.max_steps": steps}
+    def configuration(self, trial: Trial, final: bool = False) -> dict[str, Any]:
+        return run_configuration(self.cell, self.table, trial, self.devices, final)
 
     def __call__(self, run_dir: Path, configuration: Mapping[str, Any]) -> dict[str, Any]:
         """The results of a run, which is started, resumed or only read, as its folder needs it.
@@ -126,70 +136,90 @@ class _Fit:
         return json.loads((run_dir / RESULTS).read_text())
 
 
+@dataclass(frozen=True)
+class _Trials:
+    """What the trials came to.
+
+    Attributes:
+        chosen: position of the best one in the grid.
+        val: its metrics on val, at its end; None if there was nothing to choose.
+        runs: results of all of them.
+    """
+
+    chosen: int
+    val: dict[str, float] | None
+    runs: list[dict[str, Any]]
+
+
 def _compute(place: Path, fit: _Fit) -> dict[str, Any]:
     cell, table = fit.cell, fit.table
-    protocol = get_protocol(cell.protocol)
-    trials = trials_of(protocol.grid, table.grid)
+    grid = get_protocol(cell.protocol).grid
+    trials = trials_of(grid, table.grid)
     steps = fit.configuration(trials[0])["trainer.max_steps"]
-    rungs = plan_rungs(len(trials), steps, table.budget_steps)
-    left = list(range(len(trials)))
-    runs: list[dict[str, Any]] = []
-    scored: list[dict[str, Any]] = []
-    for number, rung in enumerate(rungs):
-        scored = []
-        left = left[: rung.size]
-        for position, index in enumerate(left):
-            name = f"{index:02d}" if len(rungs) == 1 else f"rung{number}_{index:02d}"
-            run_dir = place / "trials" / name
-            scored.append(fit(run_dir, fit.configuration(trials[index], steps=rung.steps)))
-            for checkpoint in (BEST, LAST):
-                (run_dir / checkpoint).unlink(missing_ok=True)
-            score = _score(scored[-1])
-            print(
-                f"{cell.id}: trial {position + 1} of {rung.size}, {rung.steps} steps{describe(trials[index])}:"
-                f" val {scored[-1]['quoted_metric']} {score:.4f}",
-                flush=True,
-            )
-        runs += scored
-        order = best([_score(results) for results in scored], len(scored))
-        left, scored = [left[k] for k in order], [scored[k] for k in order]
-    chosen = trials[left[0]]
+    search = _search(place / "trials", fit, trials, steps)
+    chosen = trials[search.chosen]
     final = fit(place / "final", fit.configuration(chosen, final=True))
     quoted = final["quoted_metric"]
     print(f"{cell.id}: test {quoted} {final['metrics']['test'][quoted]:.4f}{describe(chosen)}", flush=True)
-    runs.append(final)
-    seconds = sum(results["train_seconds"] for results in runs)
-    gpu_seconds = sum(
-        results["train_seconds"] * results["world_size"] for results in runs if results["hardware"]["gpus"]
-    )
+    runs = [*search.runs, final]
+    gpu_seconds = [run["train_seconds"] * run["world_size"] for run in runs if run["hardware"]["gpus"]]
     return {
         **_planned(cell, table),
         "status": "done",
-        "metrics": {
-            "test": final["metrics"]["test"],
-            "val": scored[0]["metrics"]["val"] if scored else final["metrics"].get("val"),
-        },
+        "metrics": {"test": final["metrics"]["test"], "val": search.val},
         "quoted_metric": quoted,
         "decay": final["decay"],
         "chosen": dict(chosen),
-        "num_trials": len(runs) - 1,
-        "search": describe_search(
-            len(trials), steps, table.grid if trials != tuple(protocol.grid) else {}, table.budget_steps
-        ),
+        "num_trials": len(search.runs),
+        "search": describe_search(len(trials), steps, table.grid if len(grid) > 1 else {}, table.budget_steps),
         "weights": final["weights"],
         "final_run": f"cells/{cell.id}/final",
         "test_reads": final["test_reads"],
-        "train_seconds": round(seconds, 2),
-        "gpu_hours": round(gpu_seconds / 3600, 4),
+        "train_seconds": round(sum(run["train_seconds"] for run in runs), 2),
+        "gpu_hours": round(sum(gpu_seconds) / 3600, 4),
         "hardware": final["hardware"],
         "versions": final["versions"],
         "git_commit": final["git_commit"],
-        "error": None,
     }
 
 
+def _search(place: Path, fit: _Fit, trials: Sequence[Trial], steps: int) -> _Trials:
+    """Runs the trials, rung by rung."""
+    rungs = plan_rungs(len(trials), steps, fit.table.budget_steps)
+    left, runs, metrics = list(range(len(trials))), [], [None]
+    for number, rung in enumerate(rungs):
+        left, scores, metrics = left[: rung.size], [], []
+        for position, index in enumerate(left):
+            run_dir = place / (f"{index:02d}" if len(rungs) == 1 else f"rung{number}_{index:02d}")
+            runs.append(fit(run_dir, shortened(fit.configuration(trials[index]), rung.steps)))
+            for checkpoint in (BEST, LAST):
+                (run_dir / checkpoint).unlink(missing_ok=True)
+            metrics.append(final_metrics(run_dir / METRICS))
+            quoted = runs[-1]["quoted_metric"]
+            scores.append(metrics[-1][quoted])
+            print(
+                f"{fit.cell.id}: trial {position + 1} of {rung.size}, {rung.steps} steps{describe(trials[index])}:"
+                f" val {quoted} {scores[-1]:.4f}",
+                flush=True,
+            )
+        order = best(scores, len(scores))
+        left, metrics = [left[k] for k in order], [metrics[k] for k in order]
+    return _Trials(left[0], metrics[0], runs)
+
+
+def final_metrics(path: Path) -> dict[str, float]:
+    """The val metrics at a run's end, which is what the final fit is tested at; not those of its best validation."""
+    with open(path, newline="") as file:
+        *_, row = csv.DictReader(file)
+    return {name.removeprefix("val/"): float(value) for name, value in row.items() if name.startswith("val/")}
+
+
 def _planned(cell: Cell, table: Table) -> dict[str, Any]:
-    """What a result says before anything was run."""
+    """A result's entries, with what is known before anything was run."""
+    unknown = (
+        *("metrics", "quoted_metric", "decay", "chosen", "num_trials", "search", "weights", "final_run", "test_reads"),
+        *("train_seconds", "gpu_hours", "hardware", "versions", "git_commit", "error"),
+    )
     return {
         "dataset": cell.dataset,
         "backbone": cell.backbone,
@@ -198,11 +228,8 @@ def _planned(cell: Cell, table: Table) -> dict[str, Any]:
         "num_parameters_without_classifier": cell.num_parameters,
         "overrides": dict(table.not_comparable),
         "data_note": table.data_note,
+        **dict.fromkeys(unknown),
     }
-
-
-def _score(results: Mapping[str, Any]) -> float:
-    return float(results["metrics"]["val"][results["quoted_metric"]])
 
 
 def describe(trial: Trial) -> str:

@@ -80,12 +80,18 @@ def run_local(launch: Launch) -> None:
 
 
 def run_pool(
-    tasks: Iterator[tuple[str, list[str]]], slots: Sequence[Mapping[str, str]], children: Children
+    tasks: Iterator[tuple[str, list[str]]],
+    slots: Sequence[Mapping[str, str]],
+    children: Children,
+    logs: Path | None = None,
+    keep_open: Sequence[int] = (),
 ) -> Iterator[tuple[str, int]]:
     """Runs commands, one in each slot at a time; gives each one's name and exit status as it ends.
 
     Args:
         slots: what a command finds in its environment.
+        logs: folder for each one's output, NAME.log; None: this process's own output.
+        keep_open: descriptors that they inherit.
     """
     free = list(slots)
     running: dict[subprocess.Popen[bytes], tuple[str, Mapping[str, str]]] = {}
@@ -93,7 +99,9 @@ def run_pool(
         while free and children.stopped is None and (task := next(tasks, None)):
             name, command = task
             slot = free.pop(0)
-            running[children.start(command, environment={**os.environ, **slot})] = name, slot
+            log = logs / f"{name}.log" if logs else None
+            process = children.start(command, log, {**os.environ, **slot}, keep_open)
+            running[process] = name, slot
         if not running:
             return
         process = children.wait_any()
