@@ -68,7 +68,7 @@ class TransferDataModule(pl.LightningDataModule):
         interpolation: `bicubic` or `bilinear`, antialiased.
         mean, std: per channel, on the 0..1 scale.
         resize: what evaluation resizes before the crop: the `short_side`, or both sides (`squash`).
-        augment: `none`, `basic`, `randaugment`, `trivialaugment` or `cutout`.
+        augment: `none`, `basic`, `randaugment`, `trivialaugment`, `autoaugment` or `cutout`.
         batch_size: images per step and process.
         num_workers: decoding processes per loader; 0 is the main one, None leaves one core free, up to 8.
         seed: of order and augmentation; the held-out val images are the same for every seed.
@@ -120,6 +120,8 @@ class TransferDataModule(pl.LightningDataModule):
     # Smallest share of the image that a random crop keeps; 0.08 is the paper's.
     default_min_crop_area: ClassVar[float] = 0.08
     horizontal_flip: ClassVar[bool] = True
+    # Of AutoAugment: the one that was found on data like these.
+    augment_policy: ClassVar[Literal["imagenet", "cifar10"]] = "imagenet"
     # Whether every image is decoded once in setup(): wanted for files that nobody has checked yet.
     checks_all_images: ClassVar[bool] = False
     # Declared by the data sheet; 0 is known only after setup().
@@ -181,7 +183,15 @@ class TransferDataModule(pl.LightningDataModule):
             raise UserError(f"min_crop_area={min_crop_area} must lie above 0 and not above 1")
         crop_scale = (min_crop_area or self.default_min_crop_area, 1.0)
         self.train_transform = build_train_transform(
-            self.image_size, augment, interpolation, crop_ratio, crop_scale, self.horizontal_flip, mean, resize
+            self.image_size,
+            augment,
+            interpolation,
+            crop_ratio,
+            crop_scale,
+            self.horizontal_flip,
+            mean,
+            resize,
+            self.augment_policy,
         )
         self.test_split = "test"  # what `test_dataloader` gives; scripts/evaluate.py looks at the others too
         # Lightning restores loaders only if nothing asked for their length before, which every schedule does; so their

@@ -52,6 +52,7 @@ class CIFAR10DataModule(TransferDataModule):
     num_classes = 10
     official_names = load_class_names("cifar10")
     val_size = 5_000
+    augment_policy = "cifar10"
 
     def read_archive(self, folder: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
         """See `TransferDataModule.read_archive`."""
@@ -82,6 +83,7 @@ class CIFAR100DataModule(TransferDataModule):
     official_names = load_class_names("cifar100")
     name_aliases: ClassVar = {"cra": "crab"}
     val_size = 5_067
+    augment_policy = "cifar10"
 
     def read_archive(self, folder: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
         """See `TransferDataModule.read_archive`."""

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from datamodules.augment_ops import RandomOps
+from datamodules.autoaugment import AutoAugment
 from datamodules.images import Box, DecodedPicture, Picture, Pixels
 from transfer.errors import UserError, unknown_name
 
@@ -31,7 +32,7 @@ IMAGENET_STD: Rgb = (0.229, 0.224, 0.225)
 INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _OPENCV = {Image.Resampling.BICUBIC: cv2.INTER_CUBIC, Image.Resampling.BILINEAR: cv2.INTER_LINEAR}
 RESIZES = ("short_side", "squash")
-AUGMENTS = ("none", "basic", "randaugment", "trivialaugment", "cutout")
+AUGMENTS = ("none", "basic", "randaugment", "trivialaugment", "autoaugment", "cutout")
 
 # MBConv networks halve the image five times: below 32 pixels nothing is left of it.
 MIN_IMAGE_SIZE = 32
@@ -174,12 +175,13 @@ def build_train_transform(
     horizontal_flip: bool = True,
     mean: Rgb = IMAGENET_MEAN,
     resize: str = "short_side",
+    policy: str = "imagenet",
 ) -> A.Compose:
     """The augmentation by its name; seed it per image with `seed_transform`.
 
     `none` is the eval transform; `basic` a random resized crop and a flip (the paper's); the others add to
-    `basic` RandAugment (2 operations at 9/30), TrivialAugment (1 at any of 31 strengths) or Cutout (one
-    square).
+    `basic` RandAugment (2 operations at 9/30), TrivialAugment (1 at any of 31 strengths), AutoAugment (a published
+    policy) or Cutout (one square).
 
     Args:
         image_size: side of the result, in pixels, at least 32.
@@ -190,6 +192,7 @@ def build_train_transform(
         horizontal_flip: whether a mirrored image keeps its meaning.
         mean: per channel on the 0..1 scale; Cutout's square becomes zero after normalising.
         resize: as in evaluation; only `none` reads it.
+        policy: AutoAugment's, `imagenet` or `cifar10`.
 
     Raises:
         UserError: a value outside these ranges, or an unknown name.
@@ -206,6 +209,8 @@ def build_train_transform(
         steps.append(RandomOps(2, _RANDAUGMENT_STRENGTHS))
     elif augment == "trivialaugment":
         steps.append(RandomOps(1, _TRIVIALAUGMENT_STRENGTHS))
+    elif augment == "autoaugment":
+        steps.append(AutoAugment(policy))
     elif augment == "cutout":
         # EfficientNetV2's transfer setting: side = half the image (google/automl efficientnetv2/datasets.py).
         side = (image_size // 2, image_size // 2)
