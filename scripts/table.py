@@ -10,8 +10,10 @@ sweep   a W&B sweep file of finetune.py, without W&B
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,13 @@ if TYPE_CHECKING:
     from transfer.table.cells import Cell, Table
     from transfer.table.config import TableConfig
     from transfer.table.estimate import Speed
+
+# What finetune.py spends most of a short run's time on importing.
+_MODULES_OF_A_RUN = (
+    *("pytorch_lightning", "rich.table", "datamodules.base", "datamodules.cifar", "datamodules.digits"),
+    *("datamodules.folder", "transfer.batch_norm", "transfer.callbacks", "transfer.classifier", "transfer.module"),
+    *("transfer.runs", "transfer.saving"),
+)
 
 _EPILOG = """\
 A cell is a dataset, a backbone, a protocol and a seed. Its trials train on train and are compared on val by the metric
@@ -61,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     planning.add_argument("--backbones", nargs="+", metavar="NAME", help="of a file's cells, only these")
     planning.add_argument("--protocols", nargs="+", metavar="NAME")
     planning.add_argument("--seeds", nargs="+", type=int, metavar="N")
+    planning.add_argument("--pretrained", metavar="NAME", help="weights, as of finetune.py, where a protocol says none")
     planning.add_argument("--data_root", metavar="DIR", help="as of finetune.py, for every dataset")
     planning.add_argument("--data_note", metavar="TEXT", help="what a reader must know of the data")
     planning.add_argument(
@@ -129,6 +139,7 @@ def plan(out: Path, config: Path | None = None, benchmarks: Sequence[Path] = (),
     cells = plan_cells(wanted)
     table = Table(
         cells=tuple(cells),
+        pretrained=wanted.pretrained,
         data_root=None if wanted.data_root is None else str(Path(wanted.data_root).expanduser().resolve()),
         data_note=wanted.data_note,
         set=wanted.set,
@@ -168,7 +179,8 @@ def plan_cells(wanted: TableConfig) -> list[Cell]:
         if pair.dataset not in images:
             images[pair.dataset] = count_images(pair.dataset, wanted)
         num_images, num_classes = images[pair.dataset]
-        size = image_size(pair.dataset, variant.name, {**protocol.settings, **wanted.set})
+        weights = {} if wanted.pretrained is None else {"pretrained": wanted.pretrained}
+        size = image_size(pair.dataset, variant.name, {**weights, **protocol.settings, **wanted.set})
         if (variant.name, size) not in batches:
             per_image, fixed = training_bytes(variant.name, num_classes, size)
             fits = largest_batch(memory, per_image // 2 if on_gpu else per_image, fixed)
@@ -340,8 +352,9 @@ def run(
     table = read_table(out)
     cells = tuple(unfinished(out, table, retry_failed))
     if cells:
+        gpus = usable_gpus(table, workers or 1) if launcher == "local" else []
         parameters = {key: value for key, _, value in pairs}
-        LAUNCHERS[launcher](Launch(out, table, cells, workers, devices_per_cell, retry_failed, parameters))
+        LAUNCHERS[launcher](Launch(out, table, cells, workers, devices_per_cell, retry_failed, parameters, gpus))
     results = {cell.id: read_result(out, cell) for cell in table.cells}
     failed = [name for name, result in results.items() if result is not None and result["status"] == "failed"]
     done = sum(result is not None for result in results.values()) - len(failed)
@@ -368,10 +381,27 @@ def run_one_cell(out: Path, cell: str, devices: int, retry_failed: bool) -> int:
 
     table = read_table(out)
     try:
-        status = run_cell(out, table, table.cell(cell), devices, retry_failed)
+        gpus = usable_gpus(table)
+        status = run_cell(out, table, table.cell(cell), devices, retry_failed, fork=not gpus)
     except CellIsTaken:
         return TAKEN
     return FAILED if status == "failed" else 0
+
+
+def usable_gpus(table: Table | None = None, workers: int = 1) -> list[str]:
+    """The GPUs for the runs of this process. If there are none, it gets ready to be forked: what a run imports is
+    imported, and each of several workers has its share of the cores.
+    """
+    from transfer.table.launchers import visible_gpus
+
+    if workers > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // workers)))
+    on_cpu = table is not None and table.set.get("trainer.accelerator") == "cpu"
+    gpus = [] if on_cpu else visible_gpus()
+    if not gpus:
+        for module in _MODULES_OF_A_RUN:
+            import_module(module)
+    return gpus
 
 
 def report(out: Path) -> int:
@@ -389,9 +419,7 @@ def report(out: Path) -> int:
     return 0
 
 
-def sweep(
-    file: Path, out_dir: Path, workers: int | None, devices: int, count: int | None, seed: int
-) -> int:
+def sweep(file: Path, out_dir: Path, workers: int | None, devices: int, count: int | None, seed: int) -> int:
     """Runs a sweep file here; gives 1 if a run failed.
 
     Raises:
@@ -400,7 +428,8 @@ def sweep(
     """
     from transfer.table.sweep_run import run_sweep
 
-    return int(run_sweep(file, out_dir, workers, devices, count, seed) > 0)
+    gpus = usable_gpus(workers=workers or 1)
+    return int(run_sweep(file, out_dir, workers, devices, count, seed, gpus) > 0)
 
 
 if __name__ == "__main__":

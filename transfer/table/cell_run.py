@@ -6,7 +6,6 @@ import csv
 import json
 import shutil
 import signal
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,25 +38,28 @@ def run_command(run_dir: Path, arguments: Sequence[str]) -> list[str] | None:
     if (run_dir / RESULTS).exists():
         return None
     if (run_dir / LAST).exists():
-        return [sys.executable, str(FINETUNE), "--resume", str(run_dir)]
+        return [str(FINETUNE), "--resume", str(run_dir)]
     if run_dir.exists():
         shutil.rmtree(run_dir)  # it was stopped before its first checkpoint
     run_dir.parent.mkdir(parents=True, exist_ok=True)
-    return [sys.executable, str(FINETUNE), *arguments, "--out_dir", str(run_dir)]
+    return [str(FINETUNE), *arguments, "--out_dir", str(run_dir)]
 
 
-def run_cell(folder: Path, table: Table, cell: Cell, devices: int = 1, retry_failed: bool = False) -> str:
+def run_cell(
+    folder: Path, table: Table, cell: Cell, devices: int = 1, retry_failed: bool = False, fork: bool = False
+) -> str:
     """Brings a cell to its result, from wherever an earlier attempt ended, and gives its status: `done` or `failed`.
 
     Args:
         devices: GPUs of each run (processes where there are none).
+        fork: see `Children`.
 
     Raises:
         CellIsTaken: another process is at it.
         Interrupted: Ctrl-C or SIGTERM; what has been computed is kept.
     """
     place = cell_dir(folder, cell)
-    with locked(place / "lock") as lock, Children() as children:
+    with locked(place / "lock") as lock, Children(fork) as children:
         result = read_result(folder, cell)
         if result is not None and not (retry_failed and result["status"] == "failed"):
             return result["status"]
@@ -92,8 +94,9 @@ def run_configuration(cell: Cell, table: Table, trial: Trial, devices: int, fina
         "data_root": table.data_root,
         "trainer.devices": devices,
     }
+    weights = {} if table.pretrained is None else {"pretrained": table.pretrained}
     last = {"data.train_on": "trainval"} if final else {"trainer.limit_test_batches": 0}
-    return {**settings, **table.set, **decided, **last}
+    return {**weights, **settings, **table.set, **decided, **last}
 
 
 def shortened(configuration: Mapping[str, Any], steps: int) -> dict[str, Any]:
@@ -106,9 +109,7 @@ def shortened(configuration: Mapping[str, Any], steps: int) -> dict[str, Any]:
 class _Fit:
     """Runs finetune.py for one cell."""
 
-    def __init__(
-        self, folder: Path, cell: Cell, table: Table, devices: int, children: Children, lock: int
-    ) -> None:
+    def __init__(self, folder: Path, cell: Cell, table: Table, devices: int, children: Children, lock: int) -> None:
         self.cell, self.table, self.devices = cell, table, devices
         self._folder, self._children, self._lock = folder, children, lock
         self._go_on = f"python scripts/table.py run {folder}"
@@ -125,9 +126,8 @@ class _Fit:
         recipe, log = (run_dir.with_name(run_dir.name + suffix) for suffix in (".yaml", ".log"))
         if command := run_command(run_dir, ["--config", str(recipe)]):
             recipe.write_text(yaml.safe_dump(nested(configuration), sort_keys=False))
-            status = self._children.run(
-                command, log=log, environment=single_process_environment(), keep_open=[self._lock]
-            )
+            self._children.start(command, single_process_environment(), log, self._lock)
+            _, status = self._children.wait_any()
             if not (run_dir / RESULTS).exists():
                 if self._children.stopped is not None or was_stopped(status):
                     raise Interrupted(self._children.stopped or signal.SIGTERM, self._go_on)

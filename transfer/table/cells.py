@@ -15,7 +15,7 @@ from transfer.errors import UserError, unknown_name
 
 TABLE, CELLS, RESULT = "table.json", "cells", "result.json"
 # What makes a result what it is; a table has one of each for all its cells.
-MEANING = ("set", "grid", "budget_steps", "data_note")
+MEANING = ("pretrained", "set", "grid", "budget_steps", "data_note")
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Table:
     """What table.json holds: the cells, and what holds for all of them."""
 
     cells: tuple[Cell, ...]
+    pretrained: bool | str | None = None
     data_root: str | None = None
     data_note: str | None = None
     set: Mapping[str, Any] = field(default_factory=dict)

@@ -20,6 +20,7 @@ DECIDED = {
     "dataset": "--datasets",
     "backbone": "--backbones",
     "seed": "--seeds",
+    "pretrained": "--pretrained",
     "data_root": "--data_root",
     "out_dir": "OUT",
     "trainer.devices": "table.py run --devices_per_cell",
@@ -50,6 +51,8 @@ class TableConfig:
     """names of transfer.protocols"""
     seeds: list[int] = field(default_factory=lambda: [0])
     """one cell each"""
+    pretrained: bool | str | None = None
+    """weights, as of finetune.py, for the protocols that do not say; unset: finetune.py's default"""
     data_root: str | None = None
     """as of finetune.py, for every dataset"""
     data_note: str | None = None

@@ -19,7 +19,7 @@ from typing import Any
 
 from transfer.errors import Interrupted, UserError
 from transfer.table.cells import Cell, Table
-from transfer.table.processes import Children
+from transfer.table.processes import Child, Children
 from transfer.table.sweeps import Sweep, save_sweep
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "table.py"
@@ -39,6 +39,7 @@ class Launch:
         workers: cells at a time; None: as many as there are GPUs for, else one.
         devices: GPUs of each cell, processes where there are none.
         slurm: submitit's parameters.
+        gpus: of this machine, that the cells may use.
     """
 
     folder: Path
@@ -48,16 +49,13 @@ class Launch:
     devices: int
     retry_failed: bool
     slurm: Mapping[str, str]
-
-    @property
-    def on_cpu(self) -> bool:
-        return self.table.set.get("trainer.accelerator") == "cpu"
+    gpus: Sequence[str]
 
     def command(self, cell: Cell) -> list[str]:
-        """What computes a cell, on any machine that sees the folder."""
+        """The script that computes a cell, on any machine that sees the folder, and its arguments."""
         retry = ["--retry_failed"] if self.retry_failed else []
         words = ["cell", str(self.folder.resolve()), "--cell", cell.id, "--devices", str(self.devices), *retry]
-        return [sys.executable, str(SCRIPT), *words]
+        return [str(SCRIPT), *words]
 
 
 def run_local(launch: Launch) -> None:
@@ -67,9 +65,9 @@ def run_local(launch: Launch) -> None:
         UserError: there are too few GPUs.
         Interrupted: Ctrl-C or SIGTERM, after the running cells have saved what they had.
     """
-    slots = device_slots(launch.workers, launch.devices, launch.on_cpu)
+    slots = device_slots(launch.workers, launch.devices, launch.gpus)
     tasks = iter([(cell.id, launch.command(cell)) for cell in launch.cells])
-    with Children() as children:
+    with Children(fork=not launch.gpus) as children:
         for name, status in run_pool(tasks, slots, children):
             if status == TAKEN:
                 print(f"{name}: another process is at it")
@@ -84,51 +82,46 @@ def run_pool(
     slots: Sequence[Mapping[str, str]],
     children: Children,
     logs: Path | None = None,
-    keep_open: Sequence[int] = (),
+    keep_open: int | None = None,
 ) -> Iterator[tuple[str, int]]:
     """Runs commands, one in each slot at a time; gives each one's name and exit status as it ends.
 
     Args:
         slots: what a command finds in its environment.
         logs: folder for each one's output, NAME.log; None: this process's own output.
-        keep_open: descriptors that they inherit.
+        keep_open: a descriptor that they inherit.
     """
     free = list(slots)
-    running: dict[subprocess.Popen[bytes], tuple[str, Mapping[str, str]]] = {}
+    running: dict[Child, tuple[str, Mapping[str, str]]] = {}
     while True:
         while free and children.stopped is None and (task := next(tasks, None)):
             name, command = task
             slot = free.pop(0)
             log = logs / f"{name}.log" if logs else None
-            process = children.start(command, log, {**os.environ, **slot}, keep_open)
-            running[process] = name, slot
+            running[children.start(command, {**os.environ, **slot}, log, keep_open)] = name, slot
         if not running:
             return
-        process = children.wait_any()
-        name, slot = running.pop(process)
+        child, status = children.wait_any()
+        name, slot = running.pop(child)
         free.append(slot)
-        yield name, process.returncode
+        yield name, status
 
 
-def device_slots(workers: int | None, devices: int, on_cpu: bool) -> list[dict[str, str]]:
-    """The environment of each process that may run at a time: its own GPUs, or its share of the cores.
+def device_slots(workers: int | None, devices: int, gpus: Sequence[str]) -> list[dict[str, str]]:
+    """What each process that may run at a time finds in its environment: its own GPUs.
 
     Raises:
         UserError: there are too few GPUs.
     """
-    gpus = [] if on_cpu else visible_gpus()
     if not gpus:
-        count = workers or 1
-        share = max(1, len(os.sched_getaffinity(0)) // (count * devices))
-        alone = count == 1 or "OMP_NUM_THREADS" in os.environ
-        return [{} if alone else {"OMP_NUM_THREADS": str(share)}] * count
-    if (workers or 1) * devices > len(gpus):
+        return [{}] * (workers or 1)
+    most = len(gpus) // devices
+    if (workers or 1) > most:
         raise UserError(
-            f"--workers {workers or 1} with --devices_per_cell {devices}: {len(gpus)} GPUs are visible"
-            f" (allowed: at most {len(gpus) // devices} workers)"
+            f"--workers {workers or 1} with {devices} GPUs each: {len(gpus)} are visible (allowed: at most {most} workers)"
         )
-    count = workers or len(gpus) // devices
-    return [{"CUDA_VISIBLE_DEVICES": ",".join(gpus[k * devices : (k + 1) * devices])} for k in range(count)]
+    shares = [gpus[k * devices : (k + 1) * devices] for k in range(workers or most)]
+    return [{"CUDA_VISIBLE_DEVICES": ",".join(share)} for share in shares]
 
 
 def visible_gpus() -> list[str]:
@@ -150,9 +143,7 @@ def submit_slurm(launch: Launch) -> None:
     try:
         import submitit
     except ImportError:
-        raise UserError(
-            "--launcher slurm: package missing; run: pip install 'efficientnet-transfer[table]'"
-        ) from None
+        raise UserError("--launcher slurm: package missing; run: pip install 'efficientnet-transfer[table]'") from None
 
     given = dict(launch.slurm)
     cluster = given.pop("cluster", "slurm")
@@ -160,7 +151,7 @@ def submit_slurm(launch: Launch) -> None:
     parameters: dict[str, Any] = {
         "name": f"table_{launch.folder.resolve().name}",
         "timeout_min": 24 * 60,
-        "gpus_per_node": 0 if launch.on_cpu else launch.devices,
+        "gpus_per_node": 0 if launch.table.set.get("trainer.accelerator") == "cpu" else launch.devices,
     }
     if launch.workers is not None:
         parameters["slurm_array_parallelism"] = launch.workers
@@ -174,8 +165,10 @@ def submit_slurm(launch: Launch) -> None:
         raise UserError(f"--launcher slurm: {error}") from None
     for job, cell in zip(jobs, launch.cells, strict=True):
         print(f"{cell.id}: job {job.job_id}")
-    print(f"{len(jobs)} cells submitted, logs in {log}; see how far they are: python scripts/table.py report "
-          f"{launch.folder}")
+    print(
+        f"{len(jobs)} cells submitted, logs in {log}; see how far they are: python scripts/table.py report "
+        f"{launch.folder}"
+    )
 
 
 class CellJob:
@@ -186,7 +179,7 @@ class CellJob:
 
     def __call__(self, command: list[str]) -> int:
         """Runs a cell's command and gives its exit status."""
-        self.process = subprocess.Popen(command, preexec_fn=_ignore_warnings_of_the_scheduler)
+        self.process = subprocess.Popen([sys.executable, *command], preexec_fn=_ignore_warnings_of_the_scheduler)
         return self.process.wait()
 
     def checkpoint(self, command: list[str]) -> Any:

@@ -64,9 +64,7 @@ def best(scores: Sequence[float], count: int) -> list[int]:
     return sorted(range(len(scores)), key=lambda k: (math.isnan(scores[k]), -scores[k], k))[:count]
 
 
-def describe_search(
-    num_trials: int, steps: int, grid: Mapping[str, Sequence[Any]], budget_steps: int | None
-) -> str:
+def describe_search(num_trials: int, steps: int, grid: Mapping[str, Sequence[Any]], budget_steps: int | None) -> str:
     """As a result says it: `none`, `full grid`, `reduced grid: ...`, `successive halving, N steps`."""
     if num_trials == 1 and not grid:
         return "none"

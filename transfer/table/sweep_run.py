@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from transfer.table.sweeps import draw, load_sweep
 DRAWS = "sweep.json"
 
 
-def run_sweep(path: Path, folder: Path, workers: int | None, devices: int, count: int | None, seed: int) -> int:
+def run_sweep(
+    path: Path, folder: Path, workers: int | None, devices: int, count: int | None, seed: int, gpus: Sequence[str]
+) -> int:
     """Runs a sweep file's runs as FOLDER/00, 01, ... and prints the best; gives the number of runs that failed.
 
     Args:
@@ -28,6 +30,7 @@ def run_sweep(path: Path, folder: Path, workers: int | None, devices: int, count
         devices: GPUs of each run.
         count: most runs; None: all of a grid, else the file's run_cap.
         seed: of random draws.
+        gpus: that the runs may use; without any, this process is forked for each.
 
     Raises:
         UserError: not such a file, or the folder is of another sweep or in use.
@@ -45,7 +48,7 @@ def run_sweep(path: Path, folder: Path, workers: int | None, devices: int, count
         raise UserError(f"{folder} holds another sweep, or other draws of this one: give a new --out_dir")
     os.environ.setdefault("WANDB_MODE", "offline")
     try:
-        with locked(folder / "lock") as lock, Children() as children:
+        with locked(folder / "lock") as lock, Children(fork=not gpus) as children:
             write_json(folder / DRAWS, planned)
 
             def tasks() -> Iterator[tuple[str, list[str]]]:
@@ -53,8 +56,8 @@ def run_sweep(path: Path, folder: Path, workers: int | None, devices: int, count
                     if command := run_command(folder / f"{index:02d}", sweep.arguments(values)):
                         yield f"{index:02d}", command
 
-            slots = device_slots(workers, devices, on_cpu="--trainer.accelerator=cpu" in sweep.arguments(draws[0]))
-            for name, status in run_pool(tasks(), slots, children, logs=folder, keep_open=[lock]):
+            slots = device_slots(workers, devices, gpus)
+            for name, status in run_pool(tasks(), slots, children, logs=folder, keep_open=lock):
                 if status and children.stopped is None:
                     print(f"{folder / name}: exit status {status}; see {folder / name}.log", file=sys.stderr)
             if children.stopped is not None:
@@ -75,5 +78,7 @@ def _print_best(folder: Path, draws: list[dict[str, Any]], metric: Any) -> int:
             scores[index] = json.loads(results.read_text())["metrics"][split][name]
     if scores:
         best = max(scores, key=lambda index: sign * scores[index])
-        print(f"best of {len(scores)}: {folder / f'{best:02d}'} {split}/{name} {scores[best]:.4f}{describe(draws[best])}")
+        print(
+            f"best of {len(scores)}: {folder / f'{best:02d}'} {split}/{name} {scores[best]:.4f}{describe(draws[best])}"
+        )
     return len(draws) - len(scores)
