@@ -301,6 +301,21 @@ class TransferDataModule(pl.LightningDataModule):
             splits["train"] = join(splits["train"], val, f"{self.name} train and val")
         self.splits = {name: splits[name] for name in ("train", "val", "test") if name in splits}
 
+    def adopt(self, other: TransferDataModule) -> None:
+        """Takes what `other`, of the same source, has loaded and checked, so that `setup()` has nothing left to do."""
+        for name in ("class_names", "num_classes", "skipped", "decay", "splits", "held_out"):
+            setattr(self, name, getattr(other, name))
+
+    def median_short_side(self) -> int:
+        """Of the training images, in pixels: the lower median of at most 500 of them, whose headers alone are read.
+
+        Raises:
+            UserError: an image that is none.
+        """
+        split = self._split("train")
+        sides = sorted(min(split.shape(index)) for index in range(0, len(split), 1 + (len(split) - 1) // 500))
+        return sides[(len(sides) - 1) // 2]
+
     @property
     def split_sizes(self) -> dict[str, int]:
         """Images per split."""

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.images import BadImage, BadImageError, decode_image
+from datamodules.images import BadImage, BadImageError, decode_image, image_shape
 from transfer.errors import UserError
 
 # The held-out images are the same for every run seed, so that runs that differ in seed are selected on the same data.
@@ -48,6 +48,18 @@ class Split:
         """The image file's bytes, or where it lies."""
         image = self.table[int(self.rows[index])]["image"]
         return image["bytes"] if image["bytes"] is not None else Path(image["path"] or "")
+
+    def shape(self, index: int) -> tuple[int, int]:
+        """(height, width) of the picture, from the file's header.
+
+        Raises:
+            BadImageError: no image; the text names it.
+        """
+        encoded = self.encoded(index)
+        try:
+            return image_shape(encoded if isinstance(encoded, bytes) else encoded.read_bytes())
+        except BadImageError as error:
+            raise BadImageError(f"{self.image_name(index)}: {error}") from None
 
     def image_name(self, index: int) -> str:
         """The file's path, or `<dataset> <split> row <number> (<path>)` for an image inside a table."""

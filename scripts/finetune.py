@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transfer.command_line import parse_config, save_config
+from transfer.command_line import apply_choices, flatten, given_fields, parse_config, save_config
 from transfer.config import FinetuneConfig
 from transfer.errors import UserError, exit_status
 
@@ -27,17 +27,27 @@ if TYPE_CHECKING:
     from transfer.callbacks import EpochLog
     from transfer.module import TransferModule
 
+# The fields whose product, with the number of processes, is the batch of a step.
+BATCH = {"data.batch_size", "trainer.accumulate_grad_batches"}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and gives the exit status."""
-    return exit_status(lambda: finetune(*parse_config(sys.argv[1:] if argv is None else argv)))
+    words = sys.argv[1:] if argv is None else argv
+
+    def command() -> None:
+        config, resume = parse_config(words)
+        finetune(config, resume, given_fields(words) if resume is None else frozenset())
+
+    return exit_status(command)
 
 
-def finetune(config: FinetuneConfig, resume: Path | None) -> None:
+def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] = frozenset()) -> None:
     """One run from its configuration to results.json.
 
     Args:
         resume: folder of the run to go on with; None starts a new one.
+        given: dotted fields that the user set, and that `--protocol` and `--recipe auto` leave alone.
 
     Raises:
         UserError: what the user gave cannot work.
@@ -84,14 +94,26 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
     run_dir = resume or choose_run_dir(config)
 
     quiet_lightning()
-    build_trainer(config, loggers=[], callbacks=[])  # refuses wrong fields before anything is loaded or written
+    # Refuses wrong fields before anything is loaded or written.
+    num_processes = build_trainer(config, loggers=[], callbacks=[]).world_size
     torch.set_float32_matmul_precision("high")
     pl.seed_everything(config.seed, verbose=False)
     preprocessing = (row or family_row("tensorflow", variant)).preprocessing
     image_size = config.image_size or sheet.default_image_size or preprocessing.image_size
-    preprocessing = replace(preprocessing, image_size=image_size)
-    data = build_datamodule(config.dataset, **config.data_options(), **asdict(preprocessing))
+    data = build_datamodule(
+        config.dataset, **config.data_options(), **asdict(replace(preprocessing, image_size=image_size))
+    )
     data.setup()
+    if resume is None and (config.protocol is not None or config.recipe == "auto"):
+        config = complete_config(config, given, data, preprocessing.image_size, num_processes)
+        image_size = config.image_size or image_size
+        loaded, data = (
+            data,
+            build_datamodule(
+                config.dataset, **config.data_options(), **asdict(replace(preprocessing, image_size=image_size))
+            ),
+        )
+        data.adopt(loaded)
 
     last = run_dir / LAST
     if last.exists():
@@ -194,6 +216,77 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
     print(f"training {log.seconds:.0f} s, {log.images_per_second or 0:.0f} images/s; results in {run_dir / RESULTS}")
 
 
+def complete_config(
+    config: FinetuneConfig,
+    given: frozenset[str],
+    data: TransferDataModule,
+    resolution: int,
+    num_processes: int,
+) -> FinetuneConfig:
+    """The configuration with what its protocol or the rules of `--recipe auto` choose; prints the choices.
+
+    Args:
+        given: dotted fields that the user set.
+        resolution: of the weights, in pixels.
+
+    Raises:
+        UserError: the user set a part of what belongs together, or what the choices do not go with.
+    """
+    from transfer.backbones import get_backbone
+    from transfer.protocols import get_protocol, protocol_settings
+    from transfer.recipe import choose_recipe
+    from transfer.runs import is_main_process
+
+    batch_size = config.data.batch_size * config.trainer.accumulate_grad_batches * num_processes
+    if config.protocol is None:
+        choices = choose_recipe(
+            num_images=data.split_sizes["train"],
+            num_classes=data.num_classes,
+            short_side=data.median_short_side(),
+            resolution=resolution,
+            dropout_rate=get_backbone(config.backbone).dropout_rate,
+            batch_size=batch_size,
+        )
+        config, applied = apply_choices(config, {choice.field: choice.value for choice in choices}, given)
+        lines = [str(choice) if choice.field in applied else f"{choice.field}: as you set it" for choice in choices]
+    else:
+        protocol = get_protocol(config.protocol)
+        set_by_user = protocol.middle.keys() & given
+        if set_by_user and set_by_user != protocol.middle.keys():
+            raise UserError(
+                f"--protocol {protocol.name} chooses {' and '.join(protocol.middle)} together from its grid: set both,"
+                " or neither"
+            )
+        settings = protocol_settings(
+            protocol,
+            protocol.middle,
+            dataset=config.dataset,
+            backbone=config.backbone,
+            num_images=sum(size for name, size in data.split_sizes.items() if name != "test"),
+            devices=num_processes,
+            max_batch_per_device=config.data.batch_size,
+        )
+        default = config
+        config, applied = apply_choices(config, settings, given)
+        at_once, accumulated = settings["data.batch_size"], settings["trainer.accumulate_grad_batches"]
+        batch_size = config.data.batch_size * config.trainer.accumulate_grad_batches * num_processes
+        if batch_size != at_once * accumulated * num_processes and not given >= BATCH:
+            raise UserError(
+                f"--protocol {protocol.name}: a step would see {batch_size} images, not its"
+                f" {at_once * accumulated * num_processes}: use --data.batch_size {at_once}, or set"
+                " --trainer.accumulate_grad_batches too"
+            )
+        lines = [f"protocol {protocol.name}: {protocol.source}"]
+        before = flatten(default.to_dict())
+        lines += [f"{name} {value}" for name, value in applied.items() if value != before[name]]
+        lines += [f"{name}: as you set it, not {value}" for name, value in settings.items() if name not in applied]
+        if not set_by_user and protocol.middle:
+            lines.append(f"{' and '.join(protocol.middle)}: the middle of a grid of {len(protocol.grid)} trials")
+    if is_main_process():
+        print("\n".join(lines))
+    return config
+
+
 def check_names(config: FinetuneConfig) -> None:
     """Looks all names up before anything is loaded.
 
@@ -203,6 +296,7 @@ def check_names(config: FinetuneConfig) -> None:
     from datamodules import get_dataset
     from transfer.backbones import get_backbone
     from transfer.heads import get_head
+    from transfer.protocols import get_protocol
     from transfer.weights import select_weights
 
     problems = []
@@ -210,6 +304,7 @@ def check_names(config: FinetuneConfig) -> None:
         lambda: select_weights(get_backbone(config.backbone), config.pretrained),
         lambda: get_dataset(config.dataset),
         lambda: get_head(config.head),
+        lambda: config.protocol and get_protocol(config.protocol),
     ):
         try:
             look_up()

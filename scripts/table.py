@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +47,11 @@ result is OUT/cells/<cell>/result.json. Any number of `run` may work on the same
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and gives the exit status: 1 if a cell failed."""
     arguments = vars(build_parser().parse_args(argv))
-    command = {"plan": plan, "run": run, "report": report, "cell": run_one_cell, "sweep": sweep}[arguments.pop("what")]
+    commands: dict[str, Callable[..., int]] = {
+        **{"plan": plan, "run": run, "report": report},
+        **{"cell": run_one_cell, "sweep": sweep},
+    }
+    command = commands[arguments.pop("what")]
     statuses: list[int] = []
     return exit_status(lambda: statuses.append(command(**arguments))) or statuses[0]
 

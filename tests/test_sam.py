@@ -85,7 +85,7 @@ def test_groups_and_state_are_the_wrapped_optimizers_also_after_loading() -> Non
 
 
 class Passes(pl.Callback):
-    """What the head's dropout let through in each pass of training, and BatchNorm's count of batches after each step."""
+    """What the head's dropout let through in each training pass, and BatchNorm's count of batches after each step."""
 
     def __init__(self) -> None:
         self.masks: list[Tensor] = []

@@ -161,6 +161,10 @@ class FinetuneConfig:
     """digits, folder, cifar10, cifar100, birdsnap, cars, flowers, aircraft, pets, food101"""
     data_root: str | None = None
     """the hub's files (DIR/uoft-cs/cifar10/...) or the authors' archive, extracted; for folder: your own data"""
+    protocol: str | None = None
+    """published settings in place of the defaults: kornblith, paper, sam-paper, efficientnetv2, scratch, ..."""
+    recipe: Literal["none", "auto"] = "none"
+    """auto: chooses what depends on the size of the data, says why, and leaves alone what you set"""
     pretrained: bool | str = True
     """true: the best of ImageNet-1k; false: random; paper: nearest its transfer table; or a row's or family's name"""
     weights: str | None = None
@@ -303,6 +307,8 @@ class FinetuneConfig:
             yield f"--data.multilabel true with --loss.name {self.loss.name}: several labels need --loss.name bce"
         if self.dataset == "folder" and self.data_root is None:
             yield "--dataset folder needs --data_root: class folders, a CSV or parquet file, or a save_to_disk folder"
+        if self.protocol is not None and self.recipe == "auto":
+            yield f"--protocol {self.protocol} with --recipe auto: both choose the settings; leave one out"
         if not FREEZE.fullmatch(self.freeze):
             yield f"--freeze {self.freeze!r} (allowed: none, backbone, 'until-epoch N')"
         elif 0 < trainer.max_epochs <= (self.frozen_epochs() or 0):

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from transfer.command_line import nested
+from transfer.command_line import unflatten
 from transfer.errors import Interrupted
 from transfer.protocols import get_protocol, protocol_settings
 from transfer.report import write_json
@@ -125,7 +125,7 @@ class _Fit:
         """
         recipe, log = (run_dir.with_name(run_dir.name + suffix) for suffix in (".yaml", ".log"))
         if command := run_command(run_dir, ["--config", str(recipe)]):
-            recipe.write_text(yaml.safe_dump(nested(configuration), sort_keys=False))
+            recipe.write_text(yaml.safe_dump(unflatten(configuration), sort_keys=False))
             self._children.start(command, single_process_environment(), log, self._lock)
             _, status = self._children.wait_any()
             if not (run_dir / RESULTS).exists():
@@ -186,7 +186,8 @@ def _compute(place: Path, fit: _Fit) -> dict[str, Any]:
 def _search(place: Path, fit: _Fit, trials: Sequence[Trial], steps: int) -> _Trials:
     """Runs the trials, rung by rung."""
     rungs = plan_rungs(len(trials), steps, fit.table.budget_steps)
-    left, runs, metrics = list(range(len(trials))), [], [None]
+    left, runs = list(range(len(trials))), []
+    metrics: list[dict[str, float]] = []
     for number, rung in enumerate(rungs):
         left, scores, metrics = left[: rung.size], [], []
         for position, index in enumerate(left):
@@ -204,7 +205,7 @@ def _search(place: Path, fit: _Fit, trials: Sequence[Trial], steps: int) -> _Tri
             )
         order = best(scores, len(scores))
         left, metrics = [left[k] for k in order], [metrics[k] for k in order]
-    return _Trials(left[0], metrics[0], runs)
+    return _Trials(left[0], metrics[0] if metrics else None, runs)
 
 
 def final_metrics(path: Path) -> dict[str, float]:

@@ -12,7 +12,7 @@ from typing import Any
 import jsonargparse
 import yaml
 
-from transfer.command_line import RESUMABLE, explain, flat, parse_config
+from transfer.command_line import RESUMABLE, explain, flatten, parse_config
 from transfer.errors import UserError
 
 # Fields of a run that a cell decides, and the flag of the table that does.
@@ -139,7 +139,7 @@ def typed(overrides: Mapping[str, Any]) -> dict[str, Any]:
         if name in DECIDED:
             raise UserError(f"--set {name}: the table decides it ({DECIDED[name]})")
     words = [f"--{name}={'null' if value is None else value}" for name, value in overrides.items()]
-    values = flat(parse_config(words)[0].to_dict())
+    values = flatten(parse_config(words)[0].to_dict())
     return {name: values[name] for name in overrides}
 
 
