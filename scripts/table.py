@@ -132,9 +132,8 @@ def plan(out: Path, config: Path | None = None, benchmarks: Sequence[Path] = (),
     Raises:
         UserError: an unknown name, a configuration that cannot work, or another table's folder.
     """
-    from transfer.table.cells import TABLE, extend, read_table, table_content
     from transfer.report import write_json
-    from transfer.table.cells import Table
+    from transfer.table.cells import TABLE, Table, extend, read_table, table_content
     from transfer.table.config import parse_table
     from transfer.table.estimate import read_benchmarks
 
@@ -415,6 +414,7 @@ def report(out: Path) -> int:
         UserError: no table there.
     """
     from transfer.ledger import write_report
+
     from transfer.table.cells import read_table
 
     read_table(out)

@@ -30,7 +30,7 @@ class RunFailed(Exception):
 
 
 def run_command(run_dir: Path, arguments: Sequence[str]) -> list[str] | None:
-    """The command that brings a run to its results: a new one, or the resumption of a half-done one; None if it is done.
+    """The command that brings a run to its results: a new one, or its resumption; None if it is done.
 
     Args:
         arguments: of finetune.py for a new run, without `--out_dir`.
@@ -174,7 +174,7 @@ def _compute(place: Path, fit: _Fit) -> dict[str, Any]:
         "search": describe_search(len(trials), steps, table.grid if len(grid) > 1 else {}, table.budget_steps),
         "weights": final["weights"],
         "final_run": f"cells/{cell.id}/final",
-        "test_reads": final["test_reads"],
+        "test_reads": final.get("test_reads"),
         "train_seconds": round(sum(run["train_seconds"] for run in runs), 2),
         "gpu_hours": round(sum(gpu_seconds) / 3600, 4),
         "hardware": final["hardware"],

@@ -54,8 +54,9 @@ def read_benchmarks(paths: Sequence[Path]) -> list[Speed]:
 def find_speed(
     folder: Path, given: Sequence[Speed], backbone: str, image_size: int, max_batch: int, on_cpu: bool
 ) -> Speed | None:
-    """A speed that was given, or measured on this hardware before, or is measured now and kept in the folder; None where
-    not even two images fit.
+    """A speed that was given, or measured on this hardware before, or is measured now and kept in the folder.
+
+    None where not even two images fit.
     """
     for speed in given:
         if (speed.backbone, speed.image_size) == (backbone, image_size):

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
 from transfer.errors import Interrupted, UserError
 from transfer.table.cells import Cell, Table
 from transfer.table.processes import Child, Children
@@ -118,7 +117,7 @@ def device_slots(workers: int | None, devices: int, gpus: Sequence[str]) -> list
     most = len(gpus) // devices
     if (workers or 1) > most:
         raise UserError(
-            f"--workers {workers or 1} with {devices} GPUs each: {len(gpus)} are visible (allowed: at most {most} workers)"
+            f"--workers {workers or 1} with {devices} GPUs each: {len(gpus)} are visible (allowed: at most {most})"
         )
     shares = [gpus[k * devices : (k + 1) * devices] for k in range(workers or most)]
     return [{"CUDA_VISIBLE_DEVICES": ",".join(share)} for share in shares]
@@ -172,7 +171,7 @@ def submit_slurm(launch: Launch) -> None:
 
 
 class CellJob:
-    """A cell as submitit's job: before a time limit or a preemption the run saves itself, and the job is queued anew."""
+    """A cell as submitit's job: before a time limit or a preemption it saves itself, and is queued anew."""
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -38,7 +39,7 @@ class Child:
 
 
 class Children:
-    """Starts Python scripts; while it is open, Ctrl-C and SIGTERM are passed on to them as SIGTERM, which lets them save.
+    """Starts Python scripts; Ctrl-C and SIGTERM are passed on to them as SIGTERM, which lets them save.
 
     Args:
         fork: whether a script runs in a copy of this process, which need not import again what this one has: of short
@@ -120,8 +121,7 @@ class Children:
 def _spawn(
     command: Sequence[str], environment: Mapping[str, str], log: Path | None, keep_open: int | None
 ) -> subprocess.Popen[bytes]:
-    output = open(log, "wb") if log is not None else None
-    try:
+    with nullcontext() if log is None else open(log, "wb") as output:
         return subprocess.Popen(
             [sys.executable, *command],
             env=environment,
@@ -131,9 +131,6 @@ def _spawn(
             pass_fds=() if keep_open is None else (keep_open,),
             preexec_fn=_default_signals,
         )
-    finally:
-        if output is not None:
-            output.close()
 
 
 def _default_signals() -> None:

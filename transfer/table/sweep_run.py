@@ -1,4 +1,4 @@
-"""A sweep of finetune.py without W&B: the same file, by processes of this machine, and it goes on where it was stopped."""
+"""A sweep of finetune.py without W&B: the same file, by processes of this machine; stopped, it goes on."""
 
 from __future__ import annotations
 
