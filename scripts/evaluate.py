@@ -1,6 +1,7 @@
 """Evaluate a finished run again: python scripts/evaluate.py RUN_DIR
 
-Rebuilds the network from the run's own files, loads the same data, refuses other data, prints the metrics.
+Rebuilds the network from the run's own files, loads the same data, refuses other data, prints the metrics. A reading of
+the test split is counted in the run's test_reads.json.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def evaluate(
     from datamodules import build_datamodule
     from transfer.module import TransferModule
     from transfer.report import print_results, quiet_lightning, write_json
-    from transfer.runs import load_run, resolve_precision
+    from transfer.runs import count_test_read, load_run, resolve_precision
 
     if json is not None and not json.parent.is_dir():
         raise UserError(f"--json {json}: no such folder")
@@ -75,6 +76,11 @@ def evaluate(
         enable_model_summary=False,
     )
     data.test_split = split
+    if split == "test":
+        try:
+            count_test_read(run_dir)
+        except OSError as error:
+            print(f"warning: nobody will know of this reading of the test split: {error}", file=sys.stderr)
     logged = trainer.test(module, datamodule=data, verbose=False)[0]
     metrics = {name.removeprefix("test/"): value for name, value in logged.items()}
     print_results(run.config.dataset, run.config.backbone, {split: metrics}, data.metric)

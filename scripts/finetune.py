@@ -1,7 +1,8 @@
 """Fine-tune an EfficientNet: python scripts/finetune.py --backbone b7 --dataset flowers
 
-Writes config.yaml, best.ckpt, last.ckpt, metrics.csv and results.json to runs/<dataset>_<backbone>/<n>/; and
-held_out.json, the rows of train that are val where the dataset has no val of its own.
+Writes config.yaml, best.ckpt, last.ckpt, metrics.csv and results.json to runs/<dataset>_<backbone>/<n>/; with a test
+split test_reads.json and test_predictions.npz; and held_out.json, the rows of train that are val where the dataset has
+no val of its own.
 """
 
 from __future__ import annotations
@@ -77,8 +78,11 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
         RESULTS,
         check_disk_space,
         choose_run_dir,
+        count_test_read,
         is_main_process,
+        num_test_reads,
         read_classifier_state,
+        save_predictions,
     )
     from transfer.weights import family_row, select_weights
 
@@ -165,10 +169,14 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
         metrics["val"] = log.best_metrics(main_metric(config.data.multilabel))
     if "test" in data.split_sizes and config.trainer.limit_test_batches != 0:
         tester = build_trainer(config, loggers, callbacks=[])
+        if tester.is_global_zero:
+            count_test_read(run_dir)
         logged = tester.test(module, data, verbose=False)[0]
         metrics["test"] = {name.removeprefix("test/"): value for name, value in logged.items()}
     if not trainer.is_global_zero:
         return
+    if module.predictions is not None and len(module.predictions) == data.split_sizes["test"]:
+        save_predictions(run_dir, module.predictions)
     per_class = {
         name: accuracy if count else None
         for name, accuracy, count in zip(
@@ -184,6 +192,7 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
             "metrics": metrics,
             "quoted_metric": sheet.metric,
             "per_class_accuracy": per_class,
+            "test_reads": num_test_reads(run_dir),
             "seed": config.seed,
             "lr": trainer.optimizers[0].param_groups[-1]["initial_lr"],
             "weights": weights,

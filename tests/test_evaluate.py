@@ -73,10 +73,27 @@ def test_the_batch_size_changes_no_accuracy(run_dir: Path, tmp_path: Path) -> No
     assert found["loss"] == pytest.approx(test["loss"], rel=1e-4)
 
 
-def test_evaluation_writes_nothing_into_the_runs_folder(run_dir: Path, tmp_path: Path) -> None:
-    before = {path.name: path.stat().st_mtime_ns for path in run_dir.iterdir()}
-    evaluated(run_dir, tmp_path)
-    assert {path.name: path.stat().st_mtime_ns for path in run_dir.iterdir()} == before
+def test_evaluation_writes_nothing_into_the_runs_folder_but_that_test_was_read(run_dir: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(run_dir, tmp_path / "run")
+    (run / "test_reads.json").write_text('{"reads": 1}')
+    before = {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
+    evaluated(run, tmp_path, "--split", "val")
+    assert {path.name: path.stat().st_mtime_ns for path in run.iterdir()} == before
+    evaluated(run, tmp_path)
+    assert json.loads((run / "test_reads.json").read_text()) == {"reads": 2}
+    changed = {path.name for path in run.iterdir() if path.stat().st_mtime_ns != before.get(path.name)}
+    assert changed == {"test_reads.json"}
+
+
+def test_a_run_folder_that_cannot_be_written_is_evaluated_with_a_warning(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def read_only(path: Path, content: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("transfer.runs.write_json", read_only)
+    assert call(evaluate.main, run_dir, "--num_workers", "0") == 0
+    assert "nobody will know of this reading of the test split: [Errno 13]" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])

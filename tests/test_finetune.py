@@ -26,16 +26,21 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
+from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from torch import Tensor
 
+from datamodules import build_datamodule
 from scripts import evaluate, finetune
 from transfer.command_line import parse_config, save_config
 from transfer.config import FinetuneConfig
+from transfer.runs import num_test_reads, read_predictions
 from transfer.saving import UnvalidatedCheckpoints
 
 ROOT = Path(__file__).parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
-FILES = {"config.yaml", "best.ckpt", "last.ckpt", "metrics.csv", "results.json"}  # of a run on data with a val split
+# Of a run on data with a val split; the last two only where test was read, predictions for one label per image.
+FILES = {"config.yaml", "best.ckpt", "last.ckpt", "metrics.csv", "results.json"}
+FILES |= {"test_reads.json", "test_predictions.npz"}
 # A run of seconds: bad accuracies, but everything is read, computed and written.
 CHEAP = (
     *("--image_size", "32", "--trainer.max_epochs", "2", "--trainer.limit_train_batches", "4"),
@@ -156,7 +161,7 @@ def run_dir(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> Path:
 
 
 @pytest.mark.slow
-def test_a_run_leaves_exactly_five_files_and_says_where(
+def test_a_run_leaves_exactly_its_files_and_says_where(
     finished: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
     run_dir, process = finished
@@ -212,6 +217,26 @@ def test_results_hold_metrics_that_agree_with_each_other(run_dir: Path) -> None:
     right = np.dot(list(accuracies.values()), results["splits"]["test"]["class_counts"])
     assert right / 360 == pytest.approx(test["top1"], abs=1e-6)
     assert results["metrics"]["val"] == best_row(read_rows(run_dir))
+
+
+@pytest.mark.slow
+def test_the_predictions_are_those_of_the_metrics_in_the_order_of_the_test_split(run_dir: Path) -> None:
+    data = build_datamodule("digits")
+    data.setup()
+    with np.load(run_dir / "test_predictions.npz", allow_pickle=False) as arrays:
+        label, prediction = arrays["label"], arrays["prediction"]
+        assert set(arrays) == {"label", "prediction"}
+    assert label.dtype == prediction.dtype == np.int64
+    assert label.tolist() == data.splits["test"].labels.tolist()
+    test = read_results(run_dir)["metrics"]["test"]
+    assert accuracy_score(label, prediction) == pytest.approx(test["top1"], abs=1e-6)
+    assert balanced_accuracy_score(label, prediction) == pytest.approx(test["mean_per_class"], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_the_test_split_was_read_once(run_dir: Path) -> None:
+    assert json.loads((run_dir / "test_reads.json").read_text()) == {"reads": 1}
+    assert read_results(run_dir)["test_reads"] == 1
 
 
 @pytest.mark.slow
@@ -436,9 +461,10 @@ def test_a_moved_run_still_knows_its_best_epoch_when_resumed(run_dir: Path, tmp_
 def test_a_run_killed_before_its_test_is_only_tested_when_resumed(run_dir: Path, tmp_path: Path) -> None:
     trained = shutil.copytree(run_dir, tmp_path / "run")
     (trained / "results.json").unlink()
-    before = {name: (trained / name).read_bytes() for name in FILES - {"results.json"}}
+    before = {name: (trained / name).read_bytes() for name in FILES - {"results.json", "test_reads.json"}}
     assert call(finetune.main, "--resume", trained) == 0
     assert {name: (trained / name).read_bytes() for name in before} == before
+    assert read_results(trained)["test_reads"] == 2
     found, expected = read_results(trained), read_results(run_dir)
     assert found["metrics"] == expected["metrics"] and found["per_class_accuracy"] == expected["per_class_accuracy"]
     # Both count the training, whichever process did it.
@@ -810,6 +836,10 @@ def test_two_processes_write_one_run_and_test_every_image_once(tmp_path: Path) -
         right = results["metrics"][split]["top1"] * images
         assert right == pytest.approx(round(right), abs=1e-4)
     assert results["per_class_accuracy"] == pytest.approx(alone["per_class_accuracy"], abs=1e-6)
+    label, prediction = read_predictions(run_dir)
+    assert label.tolist() == [0] * 7 + [1] * 6
+    assert np.mean(label == prediction) == pytest.approx(results["metrics"]["test"]["top1"])
+    assert results["test_reads"] == 1 and num_test_reads(run_dir) == 2  # ours, here above, is the second
 
 
 TWELVE = [str(number) for number in range(1, 13)]
@@ -860,6 +890,7 @@ def test_several_labels_per_image_are_trained_and_measured(tmp_path: Path) -> No
     counts = np.sum([split["class_counts"] for split in results["splits"].values()], axis=0)
     assert counts.tolist() == [24, 24, 16]
     assert results["metrics"]["val"] == best_row(read_rows(tmp_path / "run"), "map")
+    assert results["test_reads"] == 1 and not (tmp_path / "run" / "test_predictions.npz").exists()
 
 
 @pytest.mark.slow
@@ -880,7 +911,8 @@ def test_the_rate_finder_chooses_the_rate_of_the_run(tmp_path: Path, capsys: pyt
     assert 1e-8 <= found <= 1.0 and found != 0.02
     assert read_results(tmp_path / "run")["lr"] == pytest.approx(found, rel=0.01)
     assert float(read_rows(tmp_path / "run")[-1]["lr"]) == pytest.approx(found, rel=0.01)
-    assert {path.name for path in (tmp_path / "run").iterdir()} == FILES
+    # A part of the test split is none to compare runs on.
+    assert {path.name for path in (tmp_path / "run").iterdir()} == FILES - {"test_predictions.npz"}
 
 
 @pytest.mark.slow
@@ -898,7 +930,8 @@ def test_a_run_may_leave_its_test_out(tmp_path: Path) -> None:
     assert call(finetune.main, *CHEAP, *argv) == 0
     results = read_results(tmp_path / "run")
     assert results["metrics"].keys() == {"val"} and results["splits"]["test"]["size"] == 360
-    assert not results["per_class_accuracy"]
+    assert not results["per_class_accuracy"] and results["test_reads"] == 0
+    assert not {"test_reads.json", "test_predictions.npz"} & {path.name for path in (tmp_path / "run").iterdir()}
 
 
 @pytest.mark.slow
@@ -923,4 +956,4 @@ def test_wandb_works_without_a_network(tmp_path: Path) -> None:
     process = run_script(*CHEAP, *short, "--logger", "wandb", "--out_dir", run_dir, **offline)
     assert process.returncode == 0, process.stderr
     assert len(list(run_dir.glob("wandb/offline-run-*/run-*.wandb"))) == 1
-    assert {path.name for path in run_dir.iterdir() if path.is_file()} == FILES
+    assert {path.name for path in run_dir.iterdir() if path.is_file()} == FILES - {"test_predictions.npz"}

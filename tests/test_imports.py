@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LEAVES = ("config", "scaling", "layers", "heads", "optim", "batch_augment", "paper", "errors")
+LEAVES = ("config", "scaling", "layers", "heads", "optim", "batch_augment", "paper", "statistics", "errors")
 
 
 def project_imports(path: Path) -> set[str]:
@@ -45,6 +45,13 @@ def test_a_leaf_imports_nothing_of_the_project_but_the_errors(name: str) -> None
     assert project_imports(ROOT / "transfer" / f"{name}.py") <= {"transfer.errors"} - {f"transfer.{name}"}
 
 
+def test_the_ledger_imports_published_numbers_and_statistics_only() -> None:
+    for path in sorted((ROOT / "transfer" / "ledger").glob("*.py")):
+        foreign = {name for name in project_imports(path) if not name.startswith("transfer.ledger")}
+        modules = {".".join(name.split(".")[:2]) for name in foreign}
+        assert modules <= {"transfer.errors", "transfer.paper", "transfer.statistics"}, path
+
+
 def loaded_by(statement: str) -> set[str]:
     """Top-level packages that a fresh interpreter has after a statement."""
     code = f"import sys; {statement}; print(*{{name.split('.')[0] for name in sys.modules}})"
@@ -59,6 +66,7 @@ def loaded_by(statement: str) -> set[str]:
         ("import transfer.config", {"torch", "numpy", "pytorch_lightning", "datasets"}),
         ("import transfer.command_line", {"torch", "pytorch_lightning", "datasets"}),
         ("import transfer.scaling, transfer.errors, transfer.paper", {"torch", "numpy"}),
+        ("import transfer.ledger", {"torch", "matplotlib", "scipy"}),
         (
             "from transfer import build_classifier, list_backbones, list_heads, list_weights",
             {"datasets", "albumentations", "wandb", "pytorch_lightning", "torchmetrics", "jsonargparse"},

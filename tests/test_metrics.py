@@ -15,7 +15,7 @@ from sklearn.metrics import (
 )
 from torch import Tensor
 
-from transfer.metrics import build_metrics, build_per_class_accuracy, main_metric
+from transfer.metrics import Predictions, build_metrics, build_per_class_accuracy, main_metric
 
 NUM_CLASSES = 8
 
@@ -129,3 +129,25 @@ def test_a_class_without_images_does_not_count_in_the_mean_per_class() -> None:
     logits = torch.nn.functional.one_hot(torch.tensor([0, 1, 2, 6]), NUM_CLASSES).float() * 9.0
     targets = torch.tensor([0, 1, 2, 0])
     assert measure(logits, targets)["mean_per_class"] == pytest.approx((0.5 + 1 + 1) / 3)
+
+
+@pytest.mark.parametrize(("num_images", "world_size"), [(13, 1), (13, 2), (13, 4), (8, 4), (2, 3)])
+def test_predictions_of_several_processes_come_in_the_order_of_the_dataset(num_images: int, world_size: int) -> None:
+    labels = torch.randint(NUM_CLASSES, (num_images,))
+    probabilities = torch.randn(num_images, NUM_CLASSES).softmax(1)
+    ranks: list[Predictions] = []
+    names = iter(("labels", "classes", "world_size"))  # in the order in which torchmetrics gathers them
+
+    def gather(mine: Tensor, group: object) -> list[Tensor]:
+        states = [getattr(rank, name) for name in [next(names)] for rank in ranks]
+        empty = torch.tensor([])  # what torchmetrics sends for a rank without images
+        return [(torch.cat(s) if s else empty) if isinstance(s, list) else s for s in states]
+
+    for _ in range(world_size):
+        ranks.append(Predictions(dist_sync_fn=gather, distributed_available_fn=lambda: world_size > 1))
+    for rank, metric in enumerate(ranks):
+        for rows in torch.arange(rank, num_images, world_size).split(2):
+            metric.update(probabilities[rows], labels[rows])
+    found = ranks[0].compute()
+    assert found.dtype == torch.int64
+    assert found.tolist() == torch.stack([labels, probabilities.argmax(1)], dim=1).tolist()

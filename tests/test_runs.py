@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from test_finetune import CHEAP, call, read_results
@@ -22,9 +24,13 @@ from transfer.runs import (
     RUN_DIR_VARIABLE,
     check_disk_space,
     choose_run_dir,
+    count_test_read,
     is_main_process,
     load_run,
+    num_test_reads,
     read_classifier_state,
+    read_predictions,
+    save_predictions,
 )
 
 FOREIGN = (RUN_DIR_VARIABLE, "SLURM_JOB_ID", "SLURM_PROCID", "TORCHELASTIC_RUN_ID", "WORLD_SIZE", "RANK", "LOCAL_RANK")
@@ -254,3 +260,41 @@ def test_what_is_missing_is_named(run_dir: Path, tmp_path: Path) -> None:
     shutil.copy(run_dir / "config.yaml", tmp_path)
     with pytest.raises(UserError, match=r"has no last\.ckpt: the run stopped before its first validation; --resume it"):
         load_run(tmp_path, "last.ckpt")
+
+
+def test_readings_of_the_test_split_are_counted(tmp_path: Path) -> None:
+    assert num_test_reads(tmp_path) == 0 and list(tmp_path.iterdir()) == []
+    assert [count_test_read(tmp_path) for _ in range(3)] == [1, 2, 3]
+    assert json.loads((tmp_path / "test_reads.json").read_text()) == {"reads": 3} and num_test_reads(tmp_path) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["test_reads.json"]
+    for text in ("", "[]", '{"reads": null}', "{}"):
+        (tmp_path / "test_reads.json").write_text(text)
+        with pytest.raises(UserError, match=r"test_reads.json: damaged \(expected: "):
+            count_test_read(tmp_path)
+
+
+def test_predictions_round_trip_in_plain_arrays(tmp_path: Path) -> None:
+    save_predictions(tmp_path, torch.tensor([[0, 1], [2, 2], [1, 0]]))
+    labels, predictions = read_predictions(tmp_path)
+    assert (labels.tolist(), predictions.tolist()) == ([0, 2, 1], [1, 2, 0])
+    assert [path.name for path in tmp_path.iterdir()] == ["test_predictions.npz"]
+
+
+def test_predictions_that_are_missing_or_damaged_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"has no test_predictions.npz: it read no or only a part of a test split"):
+        read_predictions(tmp_path)
+    path = tmp_path / "test_predictions.npz"
+    for content in (b"", b"PK\3\4 half a file", b"text"):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"test_predictions.npz: damaged"):
+            read_predictions(tmp_path)
+    objects = np.array([print, print], dtype=object)  # would be unpickled code
+    for arrays in (
+        {"label": objects, "prediction": objects},
+        {"label": np.zeros(3)},
+        {"label": np.zeros(3), "prediction": np.zeros(4)},
+        {"label": np.zeros(0), "prediction": np.zeros(0)},
+    ):
+        np.savez(path, **arrays)
+        with pytest.raises(UserError, match=r"test_predictions.npz: damaged"):
+            read_predictions(tmp_path)

@@ -19,7 +19,7 @@ from transfer.classifier import Classifier
 from transfer.errors import UserError
 from transfer.layers import untracked_batch_norm
 from transfer.losses import build_loss
-from transfer.metrics import build_metrics, build_per_class_accuracy
+from transfer.metrics import Predictions, build_metrics, build_per_class_accuracy
 from transfer.optim import build_optimizer, parameter_groups, schedule_factor
 from transfer.sam import SAM
 
@@ -34,6 +34,8 @@ class TransferModule(pl.LightningModule):
 
     Attributes:
         per_class_accuracy: of each class in [0, 1] in the last test, in class order.
+        predictions: label and predicted class of each image of the last test, int64 (N, 2) on the CPU, every image once
+            and in the dataset's order; None before it and with `multilabel`.
 
     Args:
         classifier: with `backbone` and `head`.
@@ -91,9 +93,11 @@ class TransferModule(pl.LightningModule):
         self.val_metrics = metrics.clone(prefix="val/")
         self.test_metrics = metrics.clone(prefix="test/")
         self.test_per_class = build_per_class_accuracy(classifier.num_classes, multilabel)
+        self.test_predictions = None if multilabel else Predictions()
         self.train_loss, self.val_loss, self.test_loss = MeanMetric(), MeanMetric(), MeanMetric()
         self.train_loss.persistent(True)  # an epoch's mean goes on after a resume in its middle
         self.per_class_accuracy: list[float] = []
+        self.predictions: Tensor | None = None
         self._rng_to_restore: dict[str, Tensor] | None = None
         self._is_replay = False
 
@@ -152,16 +156,21 @@ class TransferModule(pl.LightningModule):
         probabilities = self._probabilities(logits)
         self.test_metrics.update(probabilities, targets.long())
         self.test_per_class.update(probabilities, targets.long())
+        if self.test_predictions is not None:
+            self.test_predictions.update(probabilities, targets)
 
     def _probabilities(self, logits: Tensor) -> Tensor:
         return logits.sigmoid() if self.multilabel else logits.softmax(1)
 
     def on_test_epoch_end(self) -> None:
-        """Logs the metrics and keeps `per_class_accuracy`."""
+        """Logs the metrics and keeps `per_class_accuracy` and `predictions`."""
         self.log_dict({"test/loss": self.test_loss.compute(), **self.test_metrics.compute()}, sync_dist=True)
         self.per_class_accuracy = self.test_per_class.compute().tolist()
         for metric in (self.test_loss, self.test_metrics, self.test_per_class):
             metric.reset()
+        if self.test_predictions is not None:
+            self.predictions = self.test_predictions.compute()
+            self.test_predictions.reset()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         try:

@@ -1,40 +1,259 @@
-"""Published numbers, each with its source."""
+"""Published numbers, each table with its source in the comment above it. Accuracies are in percent."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+# The datasets of Table 5 in its order, as the paper writes them.
+DATASET_TITLES = {
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "birdsnap": "Birdsnap",
+    "cars": "Stanford Cars",
+    "flowers": "Flowers",
+    "aircraft": "FGVC Aircraft",
+    "pets": "Oxford-IIIT Pets",
+    "food101": "Food-101",
+}
 
 
 @dataclass(frozen=True)
 class PaperResult:
-    """A published transfer accuracy, in percent."""
+    """One of the 16 EfficientNet cells of Table 5, with the network that it is set against.
+
+    Attributes:
+        column: `public`: against the best public model; `best`: against the best reported result.
+        backbone, accuracy, millions: EfficientNet's, as printed; parameters are without the classifier, in millions.
+        peer, peer_accuracy, peer_millions: the other network's, as printed.
+        printed_ratio: of the parameters, as printed; a misprint stays one.
+    """
 
     dataset: str
+    column: Literal["public", "best"]
+    peer: str
+    peer_accuracy: float
+    peer_millions: float | None
     backbone: str
     accuracy: float
+    millions: float | None
+    printed_ratio: float | None
+
+    @property
+    def ratio(self) -> float | None:
+        """Of the printed parameters, which is how the paper's own ratios come about; None where it prints none."""
+        if self.peer_millions is None or self.millions is None:
+            return None
+        return self.peer_millions / self.millions
 
 
-# Tan & Le 2019 (arXiv 1905.11946v5), Table 5: the EfficientNet columns.
+# Tan & Le 2019 (arXiv 1905.11946v5), Table 5; the same in the first version, when B0 had 76.3% on ImageNet, so its
+# checkpoints were trained before AutoAugment's.
 TABLE5 = (
-    PaperResult("cifar10", "b0", 98.1),
-    PaperResult("cifar10", "b7", 98.9),
-    PaperResult("cifar100", "b0", 88.1),
-    PaperResult("cifar100", "b7", 91.7),
-    PaperResult("birdsnap", "b5", 82.0),
-    PaperResult("birdsnap", "b7", 84.3),
-    PaperResult("cars", "b3", 93.6),
-    PaperResult("cars", "b7", 94.7),
-    PaperResult("flowers", "b5", 98.5),
-    PaperResult("flowers", "b7", 98.8),
-    PaperResult("aircraft", "b3", 90.7),
-    PaperResult("aircraft", "b7", 92.9),
-    PaperResult("pets", "b4", 94.8),
-    PaperResult("pets", "b6", 95.4),
-    PaperResult("food101", "b4", 91.5),
-    PaperResult("food101", "b7", 93.0),
+    PaperResult("cifar10", "public", "NASNet-A", 98.0, 85, "b0", 98.1, 4, 21),
+    PaperResult("cifar10", "best", "GPipe", 99.0, 556, "b7", 98.9, 64, 8.7),
+    PaperResult("cifar100", "public", "NASNet-A", 87.5, 85, "b0", 88.1, 4, 21),
+    PaperResult("cifar100", "best", "GPipe", 91.3, 556, "b7", 91.7, 64, 8.7),
+    PaperResult("birdsnap", "public", "Inception-v4", 81.8, 41, "b5", 82.0, 28, 1.5),
+    PaperResult("birdsnap", "best", "GPipe", 83.6, 556, "b7", 84.3, 64, 8.7),
+    PaperResult("cars", "public", "Inception-v4", 93.4, 41, "b3", 93.6, 10, 4.1),
+    PaperResult("cars", "best", "DAT", 94.8, None, "b7", 94.7, None, None),
+    PaperResult("flowers", "public", "Inception-v4", 98.5, 41, "b5", 98.5, 28, 1.5),
+    PaperResult("flowers", "best", "DAT", 97.7, None, "b7", 98.8, None, None),
+    PaperResult("aircraft", "public", "Inception-v4", 90.9, 41, "b3", 90.7, 10, 4.1),
+    PaperResult("aircraft", "best", "DAT", 92.9, None, "b7", 92.9, None, None),
+    PaperResult("pets", "public", "ResNet-152", 94.5, 58, "b4", 94.8, 17, 5.6),
+    PaperResult("pets", "best", "GPipe", 95.9, 556, "b6", 95.4, 41, 14),
+    PaperResult("food101", "public", "Inception-v4", 90.8, 41, "b4", 91.5, 17, 2.4),
+    PaperResult("food101", "best", "GPipe", 93.0, 556, "b7", 93.0, 64, 8.7),
 )
+# The same table's last line.
+PRINTED_GEO_MEANS = {"public": 4.7, "best": 9.6}
 
 
 def paper_results(dataset: str) -> list[PaperResult]:
     """The paper's results on a dataset, smallest network first; empty where it has none."""
     return [result for result in TABLE5 if result.dataset == dataset]
+
+
+def geo_mean(ratios: Iterable[float]) -> float:
+    """The geometric mean, as in the last line of Table 5; at least one ratio."""
+    logarithms = [math.log(ratio) for ratio in ratios]
+    return math.exp(sum(logarithms) / len(logarithms))
+
+
+@dataclass(frozen=True)
+class Misprint:
+    """Something that the paper prints and that cannot be so, with what shows it."""
+
+    place: str
+    printed: str
+    correct: str
+
+
+# Found by setting arXiv 1905.11946v5 against itself, against its first version and against the counted networks; the
+# size of Pets against BYOL (arXiv 2006.07733), App. D.
+MISPRINTS = (
+    Misprint("Table 5", "Pets: ResNet-152 / B4 = 5.6x", "58M / 17M = 3.4x, and the geo-mean 4.7x is then 4.4x"),
+    Misprint("Table 5", "B3 10M, B4 17M", "10.70M and 17.55M, cut off where the others are rounded"),
+    Misprint("Table 6", "Pets: 3,369 test images", "3,669"),
+    Misprint("Table 2", "B2 9.2M parameters; B4 4.2B, B5 9.9B FLOPs", "9.11M; 4.39B, 10.27B"),
+    Misprint("Table 4", "B1 78.8%, B7 84.4%", "79.1%, 84.3% (Table 2): left over from the first version"),
+    Misprint("Table 7", "B0 77.3%", "77.1% (Table 2)"),
+    Misprint("Figure 4, text", "r=2.0", "r=1.3, as in the figure"),
+    Misprint("Figure 5", "NASNet-A 80.7%", "82.7% (Table 2)"),
+)
+
+# Counted: trainable parameters less a 1000-way classifier; equal to the same networks of efficientnet-pytorch 0.7.1.
+PARAMETERS_WITHOUT_CLASSIFIER = {
+    "b0": 4_007_548,
+    "b1": 6_513_184,
+    "b2": 7_700_994,
+    "b3": 10_696_232,
+    "b4": 17_548_616,
+    "b5": 28_340_784,
+    "b6": 40_735_704,
+    "b7": 63_786_960,
+}
+
+
+@dataclass(frozen=True)
+class ImageNetResult:
+    """A row of Table 2: single-crop accuracy, parameters with the classifier in millions, FLOPs in billions."""
+
+    network: str
+    top1: float
+    top5: float
+    millions: float
+    gflops: float | None
+
+
+# arXiv 1905.11946v5, Table 2: each EfficientNet above the networks that it is set against.
+TABLE2 = (
+    ImageNetResult("b0", 77.1, 93.3, 5.3, 0.39),
+    ImageNetResult("ResNet-50", 76.0, 93.0, 26, 4.1),
+    ImageNetResult("DenseNet-169", 76.2, 93.2, 14, 3.5),
+    ImageNetResult("b1", 79.1, 94.4, 7.8, 0.70),
+    ImageNetResult("ResNet-152", 77.8, 93.8, 60, 11),
+    ImageNetResult("DenseNet-264", 77.9, 93.9, 34, 6.0),
+    ImageNetResult("Inception-v3", 78.8, 94.4, 24, 5.7),
+    ImageNetResult("Xception", 79.0, 94.5, 23, 8.4),
+    ImageNetResult("b2", 80.1, 94.9, 9.2, 1.0),
+    ImageNetResult("Inception-v4", 80.0, 95.0, 48, 13),
+    ImageNetResult("Inception-ResNet-v2", 80.1, 95.1, 56, 13),
+    ImageNetResult("b3", 81.6, 95.7, 12, 1.8),
+    ImageNetResult("ResNeXt-101", 80.9, 95.6, 84, 32),
+    ImageNetResult("PolyNet", 81.3, 95.8, 92, 35),
+    ImageNetResult("b4", 82.9, 96.4, 19, 4.2),
+    ImageNetResult("SENet", 82.7, 96.2, 146, 42),
+    ImageNetResult("NASNet-A", 82.7, 96.2, 89, 24),
+    ImageNetResult("AmoebaNet-A", 82.8, 96.1, 87, 23),
+    ImageNetResult("PNASNet", 82.9, 96.2, 86, 23),
+    ImageNetResult("b5", 83.6, 96.7, 30, 9.9),
+    ImageNetResult("AmoebaNet-C", 83.5, 96.5, 155, 41),
+    ImageNetResult("b6", 84.0, 96.8, 43, 19),
+    ImageNetResult("b7", 84.3, 97.0, 66, 37),
+    ImageNetResult("GPipe", 84.3, 97.0, 557, None),
+)
+
+
+@dataclass(frozen=True)
+class TransferRow:
+    """One network's published accuracies after transfer.
+
+    Attributes:
+        millions: parameters without the classifier; None if unknown.
+        accuracy: dataset -> percent.
+        spread: dataset -> the +- that is printed behind the accuracy.
+    """
+
+    network: str
+    millions: float | None
+    accuracy: Mapping[str, float]
+    spread: Mapping[str, float] = field(default_factory=dict)
+
+
+def _row(datasets: Sequence[str], network: str, millions: float | None, *accuracies: float | None) -> TransferRow:
+    pairs = zip(datasets, accuracies, strict=True)
+    return TransferRow(network, millions, {dataset: value for dataset, value in pairs if value is not None})
+
+
+# Fine-tuned networks, probably of Kornblith et al. 2019 (arXiv 1805.08974). Digitised to +-0.1 from the figure
+# assets/images/dataset.png of github.com/human-analysis/neural-architecture-transfer at 5aca00a: no table of it could
+# be read, so nothing is asserted on these. Parameters: torchvision 0.28.0 and transformers 5.23.0 without the
+# classifier; Inception v4, NASNet-A Large: Table 5; NASNet-A Mobile: the 5.3M of tf.keras.applications less its 1.06M.
+_NAT = ("cifar10", "cifar100", "flowers", "cars", "aircraft", "pets", "food101")
+KORNBLITH_DIGITISED = (
+    _row(_NAT, "MobileNet v1", 3.2, 96.1, 82.3, 96.7, 91.4, 85.8, 89.9, 87.1),
+    _row(_NAT, "MobileNet v2", 2.2, 95.7, 80.8, 96.6, 91.0, 82.8, 90.5, 86.2),
+    _row(_NAT, "MobileNet v2 1.4", 4.3, 96.1, 82.5, 97.5, 91.8, 86.8, 91.0, 87.7),
+    _row(_NAT, "NASNet-A Mobile", 4.2, 96.8, 83.9, 96.8, None, None, 89.4, 85.5),
+    _row(_NAT, "Inception v1", 5.6, 96.2, 83.2, 97.3, 91.0, 82.7, 91.9, 85.6),
+    _row(_NAT, "DenseNet-121", 7.0, 97.2, 84.8, 97.2, 91.5, 85.4, 92.9, 87.7),
+    _row(_NAT, "DenseNet-169", 12.5, 97.4, 85.0, 97.9, 91.5, 84.5, 93.1, 88.0),
+    _row(_NAT, "DenseNet-201", 18.1, 97.4, 86.0, 97.7, 91.0, 84.6, 92.8, 87.3),
+    _row(_NAT, "ResNet-50", 23.5, 96.8, 84.5, 97.5, 91.7, 86.6, 92.5, 87.8),
+    _row(_NAT, "ResNet-101", 42.5, 97.7, 87.0, 97.9, 91.7, 85.6, 94.0, 87.6),
+    _row(_NAT, "ResNet-152", 58.1, 97.9, 87.6, 97.4, 92.0, 85.3, 94.5, 87.6),
+    _row(_NAT, "Inception v3", 21.8, 97.5, 86.6, 98.0, 92.3, 88.8, 93.5, 88.8),
+    _row(_NAT, "Inception v4", 41, 97.9, 87.5, 98.45, 93.3, 89.0, 93.7, 90.0),
+    _row(_NAT, "NASNet-A Large", 85, 98.0, 87.7, 98.2, 91.1, 87.2, 93.3, 88.9),
+)
+# EfficientNets in the same figure, digitised to +-0.1; probably those of the EfficientNet paper's Figure 6. Where
+# Table 5 has the cell, Table 5 holds.
+EFFICIENTNET_DIGITISED = (
+    _row(_NAT, "b0", 4.01, 98.1, 88.1, 96.9, 90.8, 87.4, 91.0, 87.4),
+    _row(_NAT, "b1", 6.51, None, None, 97.55, 92.1, 88.7, 92.2, 88.4),
+    _row(_NAT, "b2", 7.70, None, None, 97.65, 92.35, 88.5, 92.3, 88.6),
+    _row(_NAT, "b3", 10.70, None, None, 97.8, None, 90.7, 93.8, None),
+)
+
+# Huang et al. 2019 (GPipe, arXiv 1811.06965), transfer table: AmoebaNet-B(18, 512) at 480 px, mean of 5 runs.
+# Parameters: Tan & Le, Table 5.
+_GPIPE = ("cifar10", "cifar100", "cars", "pets", "food101", "aircraft", "birdsnap")
+GPIPE = (_row(_GPIPE, "GPipe", 556, 99.0, 91.3, 94.6, 95.9, 93.0, 92.7, 83.6),)
+
+# Chen et al. 2020 (SimCLR, arXiv 2002.05709), App. B.8: ResNet-50 trained with labels, by the protocol of Kornblith et
+# al., of whom one is an author. Mean per class on Aircraft, Pets and Flowers.
+_SIMCLR = ("food101", "cifar10", "cifar100", "birdsnap", "cars", "aircraft", "pets", "flowers")
+SIMCLR_RESNET50 = {
+    "linear": _row(_SIMCLR, "ResNet-50", 23.5, 72.3, 93.6, 78.3, 53.7, 66.7, 61.0, 91.5, 94.7),
+    "fine-tuned": _row(_SIMCLR, "ResNet-50", 23.5, 88.3, 97.5, 86.4, 75.8, 92.1, 86.0, 92.1, 97.6),
+    "random": _row(_SIMCLR, "ResNet-50", 23.5, 86.9, 95.9, 80.2, 76.1, 91.4, 85.9, 81.5, 92.0),
+}
+
+# Tan & Le 2021 (EfficientNetV2, arXiv 2104.00298), transfer table, ImageNet-1k checkpoints, mean of 5 runs with the +-
+# that it prints. Parameters counted without the classifier.
+EFFICIENTNETV2 = (
+    TransferRow(
+        "v2-s",
+        20.2,
+        {"cifar10": 98.7, "cifar100": 91.5, "flowers": 97.9, "cars": 93.8},
+        {"cifar10": 0.04, "cifar100": 0.11, "flowers": 0.13, "cars": 0.11},
+    ),
+    TransferRow(
+        "v2-m",
+        52.9,
+        {"cifar10": 99.0, "cifar100": 92.2, "flowers": 98.5, "cars": 94.6},
+        {"cifar10": 0.08, "cifar100": 0.08, "flowers": 0.08, "cars": 0.10},
+    ),
+    TransferRow(
+        "v2-l",
+        117.2,
+        {"cifar10": 99.1, "cifar100": 92.3, "flowers": 98.8, "cars": 95.1},
+        {"cifar10": 0.03, "cifar100": 0.13, "flowers": 0.05, "cars": 0.10},
+    ),
+)
+
+# Foret et al. 2021 (SAM, arXiv 2010.01412), 100 less the printed errors, mean of 5 runs: B7 from a RandAugment
+# checkpoint (84.7% on ImageNet), L2 from NoisyStudent's, which saw JFT-300M.
+_SAM = ("cifar10", "cifar100", "flowers", "pets", "cars", "aircraft", "birdsnap", "food101")
+SAM = {
+    "b7": _row(_SAM, "b7", 63.8, 99.05, 92.32, 98.84, 95.76, 94.06, 91.85, 85.70, 92.83),
+    "b7, SAM": _row(_SAM, "b7", 63.8, 99.12, 92.56, 99.37, 96.03, 94.82, 93.20, 86.36, 92.98),
+    "b7, SAM, rho 0.05": _row(_SAM, "b7", 63.8, 99.12, 92.44, 99.19, 95.85, 94.43, 92.94, 86.36, 92.94),
+    "l2": _row(_SAM, "l2", 474.8, 99.66, 95.93, 99.60, 96.92, 95.07, 94.20, 89.69, 96.03),
+    "l2, SAM": _row(_SAM, "l2", 474.8, 99.70, 96.08, 99.65, 97.10, 95.96, 95.18, 90.07, 96.18),
+}

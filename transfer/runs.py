@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from transfer.backbones.efficientnet import Variant
@@ -18,10 +22,11 @@ from transfer.command_line import load_config
 from transfer.config import FinetuneConfig, TrainerConfig
 from transfer.errors import UserError
 from transfer.keymaps import to_own_keys
+from transfer.report import write_json
 from transfer.weights import Preprocessing
 
 CONFIG, BEST, LAST, METRICS, RESULTS = "config.yaml", "best.ckpt", "last.ckpt", "metrics.csv", "results.json"
-HELD_OUT = "held_out.json"
+HELD_OUT, TEST_READS, PREDICTIONS = "held_out.json", "test_reads.json", "test_predictions.npz"
 RUN_DIR_VARIABLE = "TRANSFER_RUN_DIR"
 
 
@@ -138,6 +143,66 @@ def datamodule_state(content: dict[str, Any], path: Path) -> dict[str, Any]:
         if isinstance(value, dict) and "class_names" in value:
             return value
     raise UserError(f"{path}: not a checkpoint of scripts/finetune.py (it names no classes)")
+
+
+def count_test_read(run_dir: Path) -> int:
+    """Notes in the run's folder that its test split is about to be read, and gives how often it then was.
+
+    Before the reading, so that one which is broken off counts too.
+    """
+    reads = num_test_reads(run_dir) + 1
+    write_json(run_dir / TEST_READS, {"reads": reads})
+    return reads
+
+
+def num_test_reads(run_dir: Path) -> int:
+    """How often a run's test split was read.
+
+    Raises:
+        UserError: the counter is damaged.
+    """
+    path = run_dir / TEST_READS
+    if not path.exists():
+        return 0
+    try:
+        return int(json.loads(path.read_text())["reads"])
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f'{path}: damaged (expected: {{"reads": n}}); nobody knows how often test was read') from None
+
+
+def save_predictions(run_dir: Path, predictions: Tensor) -> None:
+    """Writes `test_predictions.npz` whole or not at all: int64 arrays `label` and `prediction`, each (N,).
+
+    Args:
+        predictions: label and predicted class of each test image, in the split's order. Shape: (N, 2)
+    """
+    label, prediction = predictions.numpy().astype(np.int64).T
+    temporary = run_dir / f"{PREDICTIONS}.tmp"
+    with open(temporary, "wb") as file:
+        np.savez(file, label=label, prediction=prediction)
+    temporary.replace(run_dir / PREDICTIONS)
+
+
+def read_predictions(run_dir: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Labels and predicted classes of a run's test images, in the split's order. Shapes: (N,)
+
+    Raises:
+        UserError: missing or damaged.
+    """
+    path = run_dir / PREDICTIONS
+    if not path.exists():
+        raise UserError(
+            f"{run_dir} has no {PREDICTIONS}: it read no or only a part of a test split, has several labels per image,"
+            " or is older than that file"
+        )
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            label, prediction = arrays["label"], arrays["prediction"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        raise UserError(f"{path}: damaged (expected: arrays 'label' and 'prediction')") from None
+    if label.ndim != 1 or label.shape != prediction.shape or not label.size:
+        raise UserError(f"{path}: damaged (arrays of shapes {label.shape} and {prediction.shape})")
+    return label.astype(np.int64), prediction.astype(np.int64)
 
 
 def check_disk_space(run_dir: Path, num_parameters: int) -> None:
