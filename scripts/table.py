@@ -32,6 +32,8 @@ _MODULES_OF_A_RUN = (
     *("transfer.runs", "transfer.saving"),
 )
 
+_CLASSES = 1000  # of the classifier whose memory is estimated; a few more or less do not matter
+
 _EPILOG = """\
 A cell is a dataset, a backbone, a protocol and a seed. Its trials train on train and are compared on val by the metric
 that the literature quotes; the final fit takes the best one's values and reads the test split once. Each run is a
@@ -175,17 +177,16 @@ def plan_cells(wanted: TableConfig) -> list[Cell]:
     memory, of = usable_memory()
     on_gpu = of == "gpu" and wanted.set.get("trainer.accelerator") != "cpu"
     cells = []
-    images: dict[str, tuple[int, int]] = {}
+    images: dict[str, int] = {}
     batches: dict[tuple[str, int], int] = {}
     for pair, name in product(wanted.pairs(), wanted.protocols):
         variant, protocol = get_backbone(pair.backbone), get_protocol(name)
         if pair.dataset not in images:
             images[pair.dataset] = count_images(pair.dataset, wanted)
-        num_images, num_classes = images[pair.dataset]
         weights = {} if wanted.pretrained is None else {"pretrained": wanted.pretrained}
         size = image_size(pair.dataset, variant.name, {**weights, **protocol.settings, **wanted.set})
         if (variant.name, size) not in batches:
-            per_image, fixed = training_bytes(variant.name, num_classes, size)
+            per_image, fixed = training_bytes(variant.name, _CLASSES, size)
             fits = largest_batch(memory, per_image // 2 if on_gpu else per_image, fixed)
             batches[variant.name, size] = max(2, protocol.batch_size if fits is None else fits)
         for seed in wanted.seeds:
@@ -197,7 +198,7 @@ def plan_cells(wanted: TableConfig) -> list[Cell]:
                     protocol=protocol.name,
                     seed=seed,
                     image_size=size,
-                    num_images=num_images,
+                    num_images=images[pair.dataset],
                     num_parameters=variant.num_params - 1000 * (variant.num_features + 1),
                     max_batch_per_device=wanted.max_batch_per_device or batches[variant.name, size],
                 )
@@ -205,8 +206,8 @@ def plan_cells(wanted: TableConfig) -> list[Cell]:
     return cells
 
 
-def count_images(dataset: str, wanted: TableConfig) -> tuple[int, int]:
-    """Images of train and val, and classes: from the data sheet, else from the data.
+def count_images(dataset: str, wanted: TableConfig) -> int:
+    """Images of train and val: from the data sheet, else from the data.
 
     Raises:
         UserError: an unknown dataset, or its sheet does not say and the data cannot be read or has no test split.
@@ -216,14 +217,14 @@ def count_images(dataset: str, wanted: TableConfig) -> tuple[int, int]:
 
     sheet = get_dataset(dataset)
     if sheet.num_examples and not sheet.decays:
-        return sum(number for split, number in sheet.num_examples.items() if split != "test"), sheet.num_classes
+        return sum(number for split, number in sheet.num_examples.items() if split != "test")
     root = [] if wanted.data_root is None else [f"--data_root={wanted.data_root}"]
     words = [f"--{name}={value}" for name, value in wanted.set.items() if value is not None]
     data = build_datamodule(dataset, **parse_config([f"--dataset={dataset}", *root, *words])[0].data_options())
     data.setup()
     if "test" not in data.split_sizes:
         raise UserError(f"{dataset}: a table needs a test split; {wanted.data_root} has {', '.join(data.split_sizes)}")
-    return sum(size for split, size in data.split_sizes.items() if split != "test"), data.num_classes
+    return sum(size for split, size in data.split_sizes.items() if split != "test")
 
 
 def image_size(dataset: str, backbone: str, settings: dict[str, Any]) -> int:
@@ -306,7 +307,7 @@ def print_plan(out: Path, table: Table, given: Sequence[Speed]) -> None:
         speed = find_speed(out, given, backbone, cell.image_size, cell.max_batch_per_device, on_cpu)
         batch = fit.data.batch_size * fit.trainer.accumulate_grad_batches
         cost = hours(all_steps * batch, speed) * len(cells)
-        per_image, fixed = training_bytes(backbone, 1000, cell.image_size)
+        per_image, fixed = training_bytes(backbone, _CLASSES, cell.image_size)
         on_gpu = speed is not None and "cores" not in speed.measured_on
         per_image = per_image // 2 if on_gpu else per_image
         memory = (fixed + ACTIVATION_MARGIN * per_image * fit.data.batch_size) / 2**30
@@ -414,7 +415,6 @@ def report(out: Path) -> int:
         UserError: no table there.
     """
     from transfer.ledger import write_report
-
     from transfer.table.cells import read_table
 
     read_table(out)

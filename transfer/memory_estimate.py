@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 
 import torch
 
@@ -11,6 +12,7 @@ from transfer.classifier import build_classifier
 ACTIVATION_MARGIN = 1.3  # workspaces, the input, fragmentation
 
 
+@cache
 def training_bytes(backbone: str, num_classes: int, image_size: int) -> tuple[int, int]:
     """Bytes that autograd keeps for each image in float32, and those of weights, gradients and momentum.
 

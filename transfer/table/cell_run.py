@@ -174,7 +174,7 @@ def _compute(place: Path, fit: _Fit) -> dict[str, Any]:
         "search": describe_search(len(trials), steps, table.grid if len(grid) > 1 else {}, table.budget_steps),
         "weights": final["weights"],
         "final_run": f"cells/{cell.id}/final",
-        "test_reads": final.get("test_reads"),
+        "test_reads": final["test_reads"],
         "train_seconds": round(sum(run["train_seconds"] for run in runs), 2),
         "gpu_hours": round(sum(gpu_seconds) / 3600, 4),
         "hardware": final["hardware"],

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from transfer.errors import UserError, unknown_name
+from transfer.ledger.entries import CELLS, RESULT, TABLE
 
-TABLE, CELLS, RESULT = "table.json", "cells", "result.json"
 # What makes a result what it is; a table has one of each for all its cells.
 MEANING = ("pretrained", "set", "grid", "budget_steps", "data_note")
 

@@ -161,6 +161,7 @@ def single_process_environment(**extra: str) -> dict[str, str]:
     """This environment without what would tell a run that a scheduler or a launcher started several processes of it."""
     foreign = ("SLURM_", "SUBMITIT_", "TORCHELASTIC_")
     names = {"TRANSFER_RUN_DIR", "RANK", "WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"}
+    names |= {"WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH"}  # an agent's, of the whole cell
     own = {k: v for k, v in os.environ.items() if k not in names and not k.startswith(foreign)}
     return {**own, **extra}
 
