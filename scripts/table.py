@@ -134,8 +134,9 @@ def plan(out: Path, config: Path | None = None, benchmarks: Sequence[Path] = (),
     Raises:
         UserError: an unknown name, a configuration that cannot work, or another table's folder.
     """
+    from transfer.ledger.entries import TABLE
     from transfer.report import write_json
-    from transfer.table.cells import TABLE, Table, extend, read_table, table_content
+    from transfer.table.cells import Table, extend, read_table, table_content
     from transfer.table.config import parse_table
     from transfer.table.estimate import read_benchmarks
 

@@ -15,9 +15,10 @@ import yaml
 
 from transfer.command_line import unflatten
 from transfer.errors import Interrupted
+from transfer.ledger.entries import RESULT
 from transfer.protocols import get_protocol, protocol_settings
 from transfer.report import write_json
-from transfer.table.cells import RESULT, Cell, Table, cell_dir, locked, read_result
+from transfer.table.cells import Cell, Table, cell_dir, locked, read_result
 from transfer.table.processes import Children, last_lines, single_process_environment, was_stopped
 from transfer.table.search import Trial, best, describe_search, plan_rungs, trials_of
 

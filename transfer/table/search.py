@@ -70,9 +70,7 @@ def describe_search(num_trials: int, steps: int, grid: Mapping[str, Sequence[Any
         return "none"
     values = "; ".join(f"{name} {', '.join(map(str, choices))}" for name, choices in grid.items())
     reduced = f"reduced grid: {values}" if grid else ""
-    if len(plan_rungs(num_trials, steps, budget_steps)) > 1 or (
-        budget_steps is not None and budget_steps < num_trials * steps
-    ):
+    if plan_rungs(num_trials, steps, budget_steps) not in ((), (Rung(num_trials, steps),)):
         halving = f"successive halving, {budget_steps} steps"
         return f"{reduced}; {halving}" if reduced else halving
     return reduced or "full grid"
