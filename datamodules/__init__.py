@@ -56,6 +56,7 @@ class DataOptions(TypedDict, total=False):
     label_separator: str
     cache: str
     cache_dir: str | Path | None
+    stream: bool
 
 
 def list_datasets() -> list[str]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import scipy.io
 import torch
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from datamodules.images import is_image
 from datamodules.split import Split
@@ -31,12 +33,14 @@ class Layout:
         needs: files and folders that must be there, relative to the folder that is looked for.
         folders: names of that folder below `data_root` or `data_root`/<dataset>, besides these two themselves.
         archives: file names of the archives, to say which to extract.
+        alternative: another set of files and folders that is as good as `needs`, if the authors published two.
         md5: of files whose content the authors' checksums pin, relative to the folder.
     """
 
     needs: tuple[str, ...]
     folders: tuple[str, ...]
     archives: tuple[str, ...]
+    alternative: tuple[str, ...] = ()
     md5: Mapping[str, str] = field(default_factory=dict)
 
     def places(self, data_root: Path, name: str) -> list[Path]:
@@ -46,6 +50,8 @@ class Layout:
 
     def missing(self, folder: Path) -> list[str]:
         """What the folder lacks."""
+        if self.alternative and all((folder / need).exists() for need in self.alternative):
+            return []
         return [need for need in self.needs if not (folder / need).exists()]
 
 
@@ -68,10 +74,9 @@ def find_archive(data_root: Path, name: str, layout: Layout | None, hub_id: str)
     for place in places:
         if not layout.missing(place):
             return place
-    text += (
-        f", or the authors' archive, extracted: a folder with {', '.join(layout.needs)}. Looked for it in "
-        f"{', '.join(map(str, places))}."
-    )
+    needs = " or ".join(", ".join(files) for files in (layout.needs, layout.alternative) if files)
+    text += f", or the authors' archive, extracted: a folder with {needs}. Looked for it in "
+    text += f"{', '.join(map(str, places))}."
     nearest = min(places, key=lambda place: len(layout.missing(place)))
     if len(layout.missing(nearest)) < len(layout.needs):
         text += f" {nearest} lacks {', '.join(layout.missing(nearest))}."
@@ -144,6 +149,24 @@ def find_ignoring_case(folder: Path, files: Sequence[str]) -> dict[str, str]:
         if is_image(Path(entry.name))
     }
     return {file: present[file.lower()] for file in files if file.lower() in present}
+
+
+def changed_files(folder: Path, files: Mapping[str, str], md5: Mapping[str, str]) -> list[str]:
+    """Those of the listed paths whose file has another MD5 than the listed one.
+
+    Args:
+        folder: that the files are relative to.
+        files: listed path -> file.
+        md5: of each listed path.
+    """
+
+    def digest(file: str) -> str:
+        with (folder / file).open("rb") as stream:
+            return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+    with ThreadPoolExecutor() as pool:
+        found = zip(files, pool.map(digest, files.values()), strict=True)
+        return [path for path, digest_ in tqdm(found, total=len(files), desc="MD5", delay=3) if digest_ != md5[path]]
 
 
 def from_one(labels: Sequence[int] | NDArray[Any], num_classes: int, where: str) -> list[int]:

@@ -36,8 +36,25 @@ from datamodules.loaders import (
     default_num_workers,
     one_thread_per_worker,
 )
-from datamodules.sources import HubCopy, MissingSplitError, find_local_copy, load_hub_copies, load_local_tables
+from datamodules.sources import (
+    HubCopy,
+    MissingSplitError,
+    find_hub_files,
+    find_local_copy,
+    find_local_files,
+    from_first_copy,
+    load_hub_tables,
+    load_local_tables,
+)
 from datamodules.split import Split, hold_out, join
+from datamodules.streaming import (
+    StreamedTable,
+    StreamEvalSampler,
+    StreamSampler,
+    holding,
+    stream_splits,
+    streaming_workers,
+)
 from datamodules.tables import read_splits
 from datamodules.transforms import (
     IMAGENET_MEAN,
@@ -72,7 +89,8 @@ class TransferDataModule(pl.LightningDataModule):
         batch_size: images per step and process.
         num_workers: decoding processes per loader; 0 is the main one, None leaves one core free, up to 8.
         seed: of order and augmentation; the held-out val images are the same for every seed.
-        on_bad_image: `error` stops at an image that cannot be read, `skip` leaves it out from the start.
+        on_bad_image: `error` stops at an image that cannot be read, `skip` leaves it out from the start (with `stream`,
+            out of its batch, and `skipped` has those that this process has met).
         train_on: `train`; `trainval` adds the val images to them and leaves no val split, for a fit after all choices.
         allow_decayed: whether to train on a dataset whose images can no longer all be had (birdsnap).
         val_fraction: part of the images held out for a split that a user's own data lacks, in (0, 0.5).
@@ -82,6 +100,8 @@ class TransferDataModule(pl.LightningDataModule):
         label_separator: between the labels in a text column, if `multilabel`.
         cache: `none`; `ram` or `disk` decode and resize every image once, see `datamodules.cache`.
         cache_dir: folder of the `disk` cache; None is in the user's cache folder.
+        stream: fetch images while they are needed, for a hub dataset that does not fit on the disk; see
+            `datamodules.streaming`. Workers are lowered to 1, 2 or 4; nothing is checked or counted before it comes by.
 
     Raises:
         UserError: a value outside these ranges, or an unknown name.
@@ -152,6 +172,7 @@ class TransferDataModule(pl.LightningDataModule):
         label_separator: str = "|",
         cache: str = "none",
         cache_dir: str | Path | None = None,
+        stream: bool = False,
     ) -> None:
         super().__init__()
         check_cache(cache)
@@ -165,6 +186,13 @@ class TransferDataModule(pl.LightningDataModule):
         self.resize = resize
         self.batch_size = batch_size
         self.num_workers = default_num_workers() if num_workers is None else num_workers
+        self.stream = stream
+        if stream:
+            if not hasattr(self, "hub_id"):
+                raise UserError(f"{self.name} is read where it lies: leave --data.stream out")
+            if cache != "none":
+                raise UserError(f"--data.stream true with --data.cache {cache}: a cache needs all images (choose one)")
+            self.num_workers = streaming_workers(self.num_workers)
         self.seed = seed
         self.on_bad_image = on_bad_image
         self.train_on = train_on
@@ -211,8 +239,10 @@ class TransferDataModule(pl.LightningDataModule):
             UserError: not there, not reachable, or not the columns and labels that were expected.
         """
         try:
+            if self.stream:
+                return self._stream_splits()
             if self.data_root is None:
-                copy, tables = load_hub_copies(self.hub_copies())
+                copy, tables = from_first_copy(self.hub_copies(), load_hub_tables)
             elif local := find_local_copy(self.data_root, self.hub_copies()):
                 copy, tables = local, load_local_tables(self.data_root / local.id, local.config, local.split_names)
             else:
@@ -225,6 +255,27 @@ class TransferDataModule(pl.LightningDataModule):
             raise UserError(f"{error}{likely_cause(error.found, self.num_examples, self.wrong_copies)}") from None
         return read_splits(
             tables,
+            copy.id,
+            self.image_column or copy.image_column,
+            self.label_column or copy.label_column,
+            multilabel=self.multilabel,
+            label_separator=self.label_separator,
+            official_names=self.official_names,
+        )
+
+    def _stream_splits(self) -> tuple[tuple[str, ...], dict[str, Split]]:
+        if self.data_root is None:
+            copy, files = from_first_copy(self.hub_copies(), find_hub_files)
+        elif local := find_local_copy(self.data_root, self.hub_copies()):
+            copy = local
+            files = find_local_files(self.data_root / local.id, local.config, local.split_names)
+        else:
+            raise UserError(
+                f"--data.stream true reads parquet files, and {self.data_root} has no {self.hub_id}/; the authors'"
+                " archive is read where it lies anyway: leave --data.stream out"
+            )
+        return stream_splits(
+            files,
             copy.id,
             self.image_column or copy.image_column,
             self.label_column or copy.label_column,
@@ -288,7 +339,7 @@ class TransferDataModule(pl.LightningDataModule):
             allow_decayed=self.allow_decayed,
         )
         self.class_names = check_class_order(names, self.official_names, self.name_aliases, splits["train"].name)
-        if self.checks_all_images or self.on_bad_image == "skip":
+        if not self.stream and (self.checks_all_images or self.on_bad_image == "skip"):
             splits, self.skipped = drop_bad_images(splits, self.on_bad_image)
         if self.decays:
             self.decay = describe_decay(splits, self.num_examples)
@@ -344,7 +395,12 @@ class TransferDataModule(pl.LightningDataModule):
         return self._build_train_loader(self.eval_transform)
 
     def _build_train_loader(self, transform: A.Compose) -> ResumableLoader:
-        sampler = EpochSampler(len(self._split("train")), self.seed)
+        split = self._split("train")
+        if isinstance(split.table, StreamedTable):
+            groups, window = split.table.group_of(split.rows), split.table.window()
+            sampler: EpochSampler = StreamSampler(groups, window, self.batch_size, self.seed)
+        else:
+            sampler = EpochSampler(len(split), self.seed)
         drop_last = len(sampler) >= self.batch_size
         return self._loader(ResumableLoader, "train", transform, sampler, drop_last)
 
@@ -361,14 +417,18 @@ class TransferDataModule(pl.LightningDataModule):
         return self._eval_loader(self.test_split)
 
     def _eval_loader(self, name: str) -> ImageLoader:
-        sampler = UnpaddedDistributedSampler(len(self._split(name)))
+        size = len(self._split(name))
+        sampler = StreamEvalSampler(size, self.batch_size) if self.stream else UnpaddedDistributedSampler(size)
         return self._loader(ImageLoader, name, self.eval_transform, sampler, drop_last=False)
 
     def _loader(
         self, kind: type[Loader], name: str, transform: A.Compose, sampler: Sampler[Any], drop_last: bool
     ) -> Loader:
-        return kind(
-            ImageDataset(self._split(name), transform, self._cache(name, transform)),
+        split = self._split(name)
+        if self.stream:
+            split = holding(split, self.num_workers)
+        loader = kind(
+            ImageDataset(split, transform, self._cache(name, transform)),
             batch_size=self.batch_size,
             sampler=sampler,
             drop_last=drop_last,
@@ -381,6 +441,9 @@ class TransferDataModule(pl.LightningDataModule):
             # starts one more.
             generator=torch.Generator(),
         )
+        if self.stream and self.on_bad_image == "skip":  # else they were left out from the start
+            loader.skipped = self.skipped
+        return loader
 
     def _cache(self, name: str, transform: A.Compose) -> ImageCache | None:
         """The split's cache, made at the first call; none for a transform that wants other pixels than are kept."""

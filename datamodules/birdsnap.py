@@ -8,7 +8,8 @@ Splits: officially train 47,386 and test 2,443; val is cut from train, stratifie
     `1,851 of 2,443 test images`: it is not comparable with published ones.
 Classes: 500 species in the archive's taxonomic order, by their common names. (Class folders: natural-sorted.)
 Archive: birdsnap.tgz of version 1.1 (MD5 1788158175f6ae794aebf27bcd7a3f5d): species.txt, images.txt, test_images.txt;
-    the images that were fetched lie beside them in images/, as images.txt lists them; letter case does not matter.
+    the images that were fetched lie beside them in images/, as images.txt lists them; letter case does not matter, and
+    files with another MD5 than the listed one are left out.
     Version 1.0 lacks test_images.txt. Or DATA_ROOT/birdsnap/{train,test}/<species>/*.jpg.
 Licence: none stated; the photographs belong to third parties.
 Citation: T. Berg et al., "Birdsnap: Large-scale Fine-grained Visual Categorization of Birds", 2014.
@@ -17,10 +18,11 @@ Published accuracy (EfficientNet paper, Table 5): 82.0 % (B5), 84.3 % (B7).
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import ClassVar
 
-from datamodules.archives import Layout, build_split, find_ignoring_case, from_one, read_columns
+from datamodules.archives import Layout, build_split, changed_files, find_ignoring_case, from_one, read_columns
 from datamodules.base import TransferDataModule
 from datamodules.checks import WrongCopy
 from datamodules.folder import scan_class_folders
@@ -84,18 +86,26 @@ class BirdsnapDataModule(TransferDataModule):
         return super().load_splits()
 
     def read_archive(self, folder: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
-        """See `TransferDataModule.read_archive`; listed images without a file are left out."""
+        """See `TransferDataModule.read_archive`; listed images without a file, or with another one, are left out."""
         species = read_columns(folder / "species.txt", "id", "common")
         if [number for number, _ in species] != [str(index + 1) for index in range(len(species))]:
             raise UserError(f"{folder / 'species.txt'}: ids are not 1 to {len(species)} in order")
-        listed = read_columns(folder / "images.txt", "path", "species_id")
-        labels = from_one([int(number) for _, number in listed], len(species), str(folder / "images.txt"))
-        label_of = {path: label for (path, _), label in zip(listed, labels, strict=True)}
+        listed = read_columns(folder / "images.txt", "path", "species_id", "md5")
+        labels = from_one([int(number) for _, number, _ in listed], len(species), str(folder / "images.txt"))
+        label_of = {path: label for (path, *_), label in zip(listed, labels, strict=True)}
         in_test = {path.lower() for (path,) in read_columns(folder / "test_images.txt", "path")}
         if strange := in_test - {path.lower() for path in label_of}:
             raise UserError(f"{folder / 'test_images.txt'}: {min(strange)} is not in images.txt")
         root = next((folder / name for name in _IMAGE_FOLDERS if (folder / name).is_dir()), folder)
         found = find_ignoring_case(root, list(label_of))
+        if changed := changed_files(root, found, {path: md5 for path, _, md5 in listed}):
+            warnings.warn(
+                f"{root}: {len(changed)} of {len(found)} images are not the listed photographs (other MD5, such as "
+                f"{changed[0]}: resized, or what a host sends in place of a lost one) and are left out; images that"
+                f" you trust all the same go into {folder}/{{train,test}}/<species>/",
+                stacklevel=2,
+            )
+            found = {path: file for path, file in found.items() if path not in set(changed)}
         members = {
             "train": [path for path in found if path.lower() not in in_test],
             "test": [path for path in found if path.lower() in in_test],

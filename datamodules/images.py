@@ -45,6 +45,10 @@ class BadImageError(UserError):
     """An image that cannot be decoded faithfully; the text is the reason, in one line."""
 
 
+class LostImageError(BadImageError):
+    """An image whose source cannot be read at the moment: nothing is known of the image itself."""
+
+
 @dataclass(frozen=True)
 class BadImage:
     """What a loader worker returns in place of pixels, so that the main process can name the file.
@@ -52,10 +56,12 @@ class BadImage:
     Args:
         name: the file's path, or the dataset row it came from.
         reason: why it was refused, in one line.
+        is_lost: its source cannot be read at the moment.
     """
 
     name: str
     reason: str
+    is_lost: bool = False
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}"
@@ -173,12 +179,13 @@ def open_picture(source: bytes | Path) -> Picture:
     return DecodedPicture(decode_image(encoded)) if header is None else JpegPicture(encoded, header)
 
 
-def image_shape(encoded: bytes) -> tuple[int, int]:
+def image_shape(source: bytes | Path) -> tuple[int, int]:
     """(height, width) that `decode_image` would give, from the header alone.
 
     Raises:
-        BadImageError: no image, or too large to be one.
+        BadImageError: missing, empty, no image, or too large to be one.
     """
+    encoded = _read(source)
     header = read_jpeg_header(encoded)
     if header is not None:
         return header.height, header.width

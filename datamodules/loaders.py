@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import albumentations as A
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from datamodules.cache import ImageCache
-from datamodules.images import BadImage, BadImageError, Pixels, open_picture
+from datamodules.images import BadImage, BadImageError, LostImageError, Pixels, open_picture
 from datamodules.split import Split
 from datamodules.transforms import apply_transform, seed_transform
 from transfer.errors import UserError
@@ -51,7 +53,10 @@ class ImageDataset(Dataset[tuple[Pixels | BadImage, Tensor]]):
             picture = open_picture(self.split.encoded(index)) if self.cache is None else self.cache[index]
             return apply_transform(self.transform, picture), label
         except BadImageError as error:
-            return BadImage(self.split.image_name(index), str(error)), label
+            is_lost = isinstance(error, LostImageError)
+            return BadImage(
+                self.split.image_name(index) if not is_lost else self.split.name, str(error), is_lost
+            ), label
 
 
 def _distributed_position() -> tuple[int, int]:
@@ -86,10 +91,13 @@ class EpochSampler(DistributedSampler[tuple[int, int]]):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         rng = np.random.default_rng([self.seed, self.epoch])
-        order = rng.permutation(self.num_images)
+        mine = self._order(rng)
         seeds = rng.integers(2**62, size=self.num_images)
-        mine = order[self.rank : self.total_size : self.num_replicas][self.start :]
-        return iter([(int(index), int(seeds[index])) for index in mine])
+        return iter([(int(index), int(seeds[index])) for index in mine[self.start :]])
+
+    def _order(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """This rank's images in the order of the epoch."""
+        return rng.permutation(self.num_images)[self.rank : self.total_size : self.num_replicas]
 
 
 class UnpaddedDistributedSampler(DistributedSampler[int]):
@@ -106,7 +114,7 @@ class UnpaddedDistributedSampler(DistributedSampler[int]):
             rank=default_rank if rank is None else rank,
             shuffle=False,
         )
-        self.mine = range(self.rank, num_images, self.num_replicas)
+        self.mine: Sequence[int] = range(self.rank, num_images, self.num_replicas)
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.mine)
@@ -120,15 +128,31 @@ class ImageLoader(DataLoader[Any]):
 
     Batch: (uint8 (N, S, S, 3), int64 (N,) or multi-hot float32 (N, C)).
 
+    Attributes:
+        skipped: None refuses a bad image; a list collects those that are left out of their batches.
+
     Raises:
-        UserError: while iterating, at an image that cannot be decoded.
+        UserError: while iterating, at an image that cannot be decoded, a batch without a good one, or a lost source.
     """
 
+    skipped: list[BadImage] | None = None
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:  # type: ignore[override]
-        for batch in super().__iter__():
-            if isinstance(batch, BadImage):
-                raise UserError(f"{batch}\nRepair the image, or pass --on_bad_image skip to leave bad images out.")
+        for batch, bad in super().__iter__():
+            if bad and bad[0].is_lost:
+                raise UserError(f"{bad[0]}\nOnce it is back, go on with --resume RUN_DIR.")
+            if bad and (self.skipped is None or batch is None):
+                raise UserError(f"{bad[0]}\nRepair the image, or pass --on_bad_image skip to leave bad images out.")
+            if self.skipped is not None:
+                self._skip(bad, self.skipped)
             yield batch
+
+    @staticmethod
+    def _skip(bad: list[BadImage], skipped: list[BadImage]) -> None:
+        for image in bad:
+            if image not in skipped:
+                warnings.warn(f"left out {image}", stacklevel=3)
+                skipped.append(image)
 
 
 class ResumableLoader(ImageLoader):
@@ -168,13 +192,16 @@ class ResumableLoader(ImageLoader):
             yield batch
 
 
-def collate(items: list[tuple[Pixels | BadImage, Tensor]]) -> tuple[Tensor, Tensor] | BadImage:
-    """The batch, or the first bad image in it: raised in a worker, its name would drown in the traceback."""
-    images = [image for image, _ in items]
-    for image in images:
-        if isinstance(image, BadImage):
-            return image
-    return torch.from_numpy(np.stack(cast("list[Pixels]", images))), torch.stack([label for _, label in items])
+def collate(items: list[tuple[Pixels | BadImage, Tensor]]) -> tuple[tuple[Tensor, Tensor] | None, list[BadImage]]:
+    """The batch of the good images, if any, and the bad ones, lost ones first.
+
+    Raised in a worker, their names would drown in the traceback.
+    """
+    good = [(image, label) for image, label in items if not isinstance(image, BadImage)]
+    bad = sorted((image for image, _ in items if isinstance(image, BadImage)), key=lambda image: not image.is_lost)
+    if not good:
+        return None, bad
+    return (torch.from_numpy(np.stack([image for image, _ in good])), torch.stack([label for _, label in good])), bad
 
 
 def default_num_workers() -> int:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import datasets
 import huggingface_hub
@@ -15,6 +16,7 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 
 from transfer.errors import UserError
 
+T = TypeVar("T")
 _PROBE_SECONDS = 5
 
 
@@ -57,8 +59,8 @@ def find_local_copy(data_root: Path, copies: Sequence[HubCopy]) -> HubCopy | Non
     return next((copy for copy in copies if (data_root / copy.id).is_dir()), None)
 
 
-def load_hub_copies(copies: Sequence[HubCopy]) -> tuple[HubCopy, dict[str, datasets.Dataset]]:
-    """The first copy that there still is, with a warning if it is not the first of all; and its tables.
+def from_first_copy(copies: Sequence[HubCopy], load: Callable[[HubCopy], T]) -> tuple[HubCopy, T]:
+    """The first copy that there still is, with a warning if it is not the first of all; and what `load` makes of it.
 
     Raises:
         UserError: see `load_hub_tables`; a failing network is not answered by trying another copy.
@@ -66,14 +68,14 @@ def load_hub_copies(copies: Sequence[HubCopy]) -> tuple[HubCopy, dict[str, datas
     gone: list[NotFoundError] = []
     for copy in copies:
         try:
-            tables = load_hub_tables(copy)
+            loaded = load(copy)
         except NotFoundError as error:
             gone.append(error)
             continue
         if gone:
             where = "in the cache" if huggingface_hub.constants.HF_HUB_OFFLINE else "on the hub any more"
             warnings.warn(f"{copies[0].id} is not {where}; taking {copy.id} instead", stacklevel=2)
-        return copy, tables
+        return copy, loaded
     raise gone[0]
 
 
@@ -84,6 +86,15 @@ def load_local_tables(folder: Path, config: str | None, splits: Mapping[str, str
         folder: DIR/<hub id>.
         config: the sub-folder to search, where the dataset has several and it exists.
         splits: our split names and the source's.
+
+    Raises:
+        UserError: no such folder, or no file for a split.
+    """
+    return _load("parquet", str(folder), dict.fromkeys(splits), data_files=find_local_files(folder, config, splits))
+
+
+def find_local_files(folder: Path, config: str | None, splits: Mapping[str, str]) -> dict[str, list[str]]:
+    """The parquet files of each split; see `load_local_tables`.
 
     Raises:
         UserError: no such folder, or no file for a split.
@@ -100,7 +111,7 @@ def load_local_tables(folder: Path, config: str | None, splits: Mapping[str, str
                 f"(found: {_list_rows(rows)}).",
                 rows,
             )
-    return _load("parquet", str(folder), dict.fromkeys(splits), data_files=files)
+    return files
 
 
 def load_hub_tables(copy: HubCopy) -> dict[str, datasets.Dataset]:
@@ -111,14 +122,8 @@ def load_hub_tables(copy: HubCopy) -> dict[str, datasets.Dataset]:
         UserError: no network, or not the splits that were expected.
     """
     offline = huggingface_hub.constants.HF_HUB_OFFLINE
-    try:
-        if not offline:
-            # `datasets` alone retries for half a minute before it admits that there is no network.
-            huggingface_hub.HfApi().dataset_info(copy.id, revision=copy.revision, timeout=_PROBE_SECONDS)
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise NotFoundError(_unreachable(copy.id, error)) from error
-    except Exception as error:  # the client's errors share no base class: sockets, HTTP codes, timeouts
-        raise UserError(_unreachable(copy.id, error)) from error
+    if not offline:
+        _ask_hub(copy)
     try:
         return _load(
             copy.id,
@@ -128,17 +133,59 @@ def load_hub_tables(copy: HubCopy) -> dict[str, datasets.Dataset]:
             revision=copy.revision,
             data_files=copy.files,
         )
-    except ConnectionError as error:
+    except UserError:
+        raise
+    except Exception as error:  # sockets, HTTP codes, a file of the wrong size
+        if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
+            raise
         if not offline:
-            raise UserError(_unreachable(copy.id, error)) from error
+            raise UserError(f"{_unreachable(copy.id, error)} What was fetched whole is kept: try again.") from error
+    # A snapshot alone, as `hf download` leaves it, is invisible to load_dataset when offline.
+    return load_local_tables(_snapshot(copy), copy.config, copy.split_names)
+
+
+def find_hub_files(copy: HubCopy) -> dict[str, list[str]]:
+    """The addresses of each split's parquet files on the hub, or their paths in its cache when HF_HUB_OFFLINE is set.
+
+    Raises:
+        NotFoundError: the hub does not have it, or offline the cache.
+        UserError: no network, or not the splits that were expected.
+    """
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return find_local_files(_snapshot(copy), copy.config, copy.split_names)
+    _ask_hub(copy)
     try:
-        # A snapshot alone, as `hf download` leaves it, is invisible to load_dataset when offline.
-        snapshot = huggingface_hub.snapshot_download(
-            copy.id, repo_type="dataset", revision=copy.revision, local_files_only=True
+        builder = datasets.load_dataset_builder(
+            copy.id, copy.config, revision=copy.revision, data_files=dict(copy.files) if copy.files else None
+        )
+    except ConnectionError as error:
+        raise UserError(_unreachable(copy.id, error)) from error
+    found = builder.config.data_files or {}
+    for ours, theirs in copy.split_names.items():
+        if theirs not in found:
+            raise MissingSplitError(f"{copy.id}: no split {theirs!r} for {ours} (it has: {', '.join(found)}).", {})
+    return {ours: [str(file) for file in found[theirs]] for ours, theirs in copy.split_names.items()}
+
+
+def _ask_hub(copy: HubCopy) -> None:
+    """Whether the hub answers and has the copy: `datasets` alone tries a dead network again for half a minute."""
+    try:
+        huggingface_hub.HfApi().dataset_info(copy.id, revision=copy.revision, timeout=_PROBE_SECONDS)
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise NotFoundError(_unreachable(copy.id, error)) from error
+    except Exception as error:  # the client's errors share no base class: sockets, HTTP codes, timeouts
+        raise UserError(_unreachable(copy.id, error)) from error
+
+
+def _snapshot(copy: HubCopy) -> Path:
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(
+                copy.id, repo_type="dataset", revision=copy.revision, local_files_only=True
+            )
         )
     except Exception as error:
         raise NotFoundError(_unreachable(copy.id, error)) from error
-    return load_local_tables(Path(snapshot), copy.config, copy.split_names)
 
 
 def _load(
@@ -156,7 +203,10 @@ def _load(
             path, config, revision=revision, data_files=data_files, verification_mode="no_checks"
         )
     except DatasetGenerationError as error:
-        raise UserError(f"{source}: cannot read its parquet files ({error.__cause__ or error})") from error
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno is not None:  # a full disk, a folder that cannot be written
+            raise cause from None
+        raise UserError(f"{source}: cannot read its parquet files ({cause or error})") from error
     named = {ours: theirs or ours for ours, theirs in splits.items()}
     for theirs in named.values():
         if theirs not in tables:

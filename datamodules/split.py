@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 import datasets
 import numpy as np
@@ -20,6 +21,21 @@ from transfer.errors import UserError
 _HOLDOUT_SEED = 0
 
 
+class RemoteTable(Protocol):
+    """Rows that are fetched one by one; `datamodules.streaming` has it."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        """`image`: {bytes, path}."""
+
+    def identity(self, row: int) -> bytes:
+        """What tells a row from others without fetching it."""
+
+    def followed_by(self, other: Any) -> RemoteTable:
+        """Both tables in one."""
+
+
 @dataclass(frozen=True)
 class Split:
     """Encoded images with their labels.
@@ -32,7 +48,7 @@ class Split:
     """
 
     name: str
-    table: datasets.Dataset
+    table: datasets.Dataset | RemoteTable
     rows: NDArray[np.int64]
     labels: Tensor
 
@@ -55,9 +71,8 @@ class Split:
         Raises:
             BadImageError: no image; the text names it.
         """
-        encoded = self.encoded(index)
         try:
-            return image_shape(encoded if isinstance(encoded, bytes) else encoded.read_bytes())
+            return image_shape(self.encoded(index))
         except BadImageError as error:
             raise BadImageError(f"{self.image_name(index)}: {error}") from None
 
@@ -86,15 +101,21 @@ class Split:
     def fingerprint(self) -> str:
         """A 128-bit hex digest of the images' bytes and labels that does not depend on their order.
 
-        Each (label, bytes) is hashed by BLAKE2b and the digests are summed modulo 2^128.
+        Each (label, bytes) is hashed by BLAKE2b and the digests are summed modulo 2^128. Of images that are streamed
+        it is what their files' footers say that is hashed; it starts with `streamed-`, and equals no other's.
         """
         total = 0
         for index, label in enumerate(self.labels.numpy()):
             digest = hashlib.blake2b(label.tobytes(), digest_size=16)
-            encoded = self.encoded(index)
-            digest.update(encoded if isinstance(encoded, bytes) else encoded.read_bytes())
+            digest.update(self._content(index))
             total += int.from_bytes(digest.digest(), "big")
-        return f"{total % 2**128:032x}"
+        return f"{'' if isinstance(self.table, datasets.Dataset) else 'streamed-'}{total % 2**128:032x}"
+
+    def _content(self, index: int) -> bytes:
+        if not isinstance(self.table, datasets.Dataset):
+            return self.table.identity(int(self.rows[index]))
+        encoded = self.encoded(index)
+        return encoded if isinstance(encoded, bytes) else encoded.read_bytes()
 
 
 def join(first: Split, second: Split, name: str) -> Split:
@@ -103,7 +124,10 @@ def join(first: Split, second: Split, name: str) -> Split:
     if first.table is second.table:
         joined = Split(name, first.table, np.concatenate([first.rows, second.rows]), labels)
         return joined.select(np.argsort(joined.rows))
-    table = datasets.concatenate_datasets([first.table, second.table])
+    if isinstance(first.table, datasets.Dataset):
+        table: datasets.Dataset | RemoteTable = datasets.concatenate_datasets([first.table, second.table])
+    else:
+        table = first.table.followed_by(second.table)
     return Split(name, table, np.concatenate([first.rows, second.rows + len(first.table)]), labels)
 
 

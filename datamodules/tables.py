@@ -48,12 +48,46 @@ def read_splits(
     Raises:
         UserError: a column that is not there or of the wrong kind, or a label outside the classes.
     """
+    for split, table in tables.items():
+        require_column(table.column_names, label_column, "label_column", f"{source} {split}")
+        require_column(table.column_names, image_column, "image_column", f"{source} {split}")
+    names, labels = read_labels(
+        tables,
+        source,
+        label_column,
+        multilabel=multilabel,
+        label_separator=label_separator,
+        official_names=official_names,
+    )
+    splits = {}
+    for split, table in tables.items():
+        where = f"{source} {split}"
+        images = _image_table(table, image_column, folder, where)
+        splits[split] = Split(where, images, np.arange(len(table)), labels[split])
+    return names, splits
+
+
+def read_labels(
+    tables: Mapping[str, datasets.Dataset],
+    source: str,
+    label_column: str,
+    *,
+    multilabel: bool,
+    label_separator: str,
+    official_names: Sequence[str] = (),
+) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+    """Class names in index order, and the labels of each table: int64 (N,), or multi-hot float32 (N, C).
+
+    Args:
+        see `read_splits`.
+
+    Raises:
+        UserError: lists where one label is expected, or a label outside the classes.
+    """
     values: dict[str, list[Any]] = {}
     declared: list[str] | None = None
     for split, table in tables.items():
         where = f"{source} {split}"
-        require_column(table.column_names, label_column, "label_column", where)
-        require_column(table.column_names, image_column, "image_column", where)
         feature = table.features[label_column]
         inner = getattr(feature, "feature", feature)
         if inner is not feature and not multilabel:
@@ -65,12 +99,10 @@ def read_splits(
         declared = list(official_names)
         values = {where: _match_official(rows, official_names, where) for where, rows in values.items()}
     names = declared if declared is not None else _text_names(values)
-    splits = {}
-    for (split, table), where in zip(tables.items(), values, strict=True):
-        labels = _encode(values[where], names, declared is not None, multilabel, where)
-        images = _image_table(table, image_column, folder, where)
-        splits[split] = Split(where, images, np.arange(len(table)), labels)
-    return tuple(names), splits
+    return tuple(names), {
+        split: _encode(rows, names, declared is not None, multilabel, where)
+        for split, (where, rows) in zip(tables, values.items(), strict=True)
+    }
 
 
 def load_class_names(dataset: str) -> tuple[str, ...]:

@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from transfer.callbacks import EpochLog
     from transfer.module import TransferModule
 
-# The fields whose product, with the number of processes, is the batch of a step.
-BATCH = {"data.batch_size", "trainer.accumulate_grad_batches"}
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and gives the exit status."""
@@ -94,7 +91,6 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
     variant = get_backbone(config.backbone)
     config = replace(config, backbone=variant.name)
     sheet = get_dataset(config.dataset)
-    row = select_weights(variant, config.pretrained)
     run_dir = resume or choose_run_dir(config)
 
     quiet_lightning()
@@ -102,22 +98,22 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
     num_processes = build_trainer(config, loggers=[], callbacks=[]).world_size
     torch.set_float32_matmul_precision("high")
     pl.seed_everything(config.seed, verbose=False)
+    loaded = None
+    if resume is None and (config.protocol is not None or config.recipe == "auto"):
+        loaded = build_datamodule(config.dataset, **config.data_options())
+        loaded.setup()
+        choose = choose_by_rule if config.protocol is None else choose_by_protocol
+        config, choices = choose(config, given, loaded, num_processes)
+        if is_main_process():
+            print("\n".join(choices))
+    row = select_weights(variant, config.pretrained)
     preprocessing = (row or family_row("tensorflow", variant)).preprocessing
     image_size = config.image_size or sheet.default_image_size or preprocessing.image_size
-    data = build_datamodule(
-        config.dataset, **config.data_options(), **asdict(replace(preprocessing, image_size=image_size))
-    )
-    data.setup()
-    if resume is None and (config.protocol is not None or config.recipe == "auto"):
-        config = complete_config(config, given, data, preprocessing.image_size, num_processes)
-        image_size = config.image_size or image_size
-        loaded, data = (
-            data,
-            build_datamodule(
-                config.dataset, **config.data_options(), **asdict(replace(preprocessing, image_size=image_size))
-            ),
-        )
+    preprocessing = replace(preprocessing, image_size=image_size)
+    data = build_datamodule(config.dataset, **config.data_options(), **asdict(preprocessing))
+    if loaded is not None:
         data.adopt(loaded)
+    data.setup()
 
     last = run_dir / LAST
     if last.exists():
@@ -225,75 +221,80 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
     print(f"training {log.seconds:.0f} s, {log.images_per_second or 0:.0f} images/s; results in {run_dir / RESULTS}")
 
 
-def complete_config(
-    config: FinetuneConfig,
-    given: frozenset[str],
-    data: TransferDataModule,
-    resolution: int,
-    num_processes: int,
-) -> FinetuneConfig:
-    """The configuration with what its protocol or the rules of `--recipe auto` choose; prints the choices.
+def choose_by_rule(
+    config: FinetuneConfig, given: frozenset[str], data: TransferDataModule, num_processes: int
+) -> tuple[FinetuneConfig, list[str]]:
+    """The configuration with what the rules of `--recipe auto` choose, and a line for each choice.
 
     Args:
         given: dotted fields that the user set.
-        resolution: of the weights, in pixels.
 
     Raises:
-        UserError: the user set a part of what belongs together, or what the choices do not go with.
+        UserError: the choices do not go with what the user set.
     """
     from transfer.backbones import get_backbone
-    from transfer.protocols import get_protocol, protocol_settings
     from transfer.recipe import choose_recipe
-    from transfer.runs import is_main_process
+    from transfer.weights import family_row, select_weights
 
-    batch_size = config.data.batch_size * config.trainer.accumulate_grad_batches * num_processes
-    if config.protocol is None:
-        choices = choose_recipe(
-            num_images=data.split_sizes["train"],
-            num_classes=data.num_classes,
-            short_side=data.median_short_side(),
-            resolution=resolution,
-            dropout_rate=get_backbone(config.backbone).dropout_rate,
-            batch_size=batch_size,
+    variant = get_backbone(config.backbone)
+    row = select_weights(variant, config.pretrained) or family_row("tensorflow", variant)
+    choices = choose_recipe(
+        num_images=data.split_sizes["train"],
+        num_classes=data.num_classes,
+        short_side=data.median_short_side(),
+        resolution=row.preprocessing.image_size,
+        dropout_rate=variant.dropout_rate,
+        batch_size=config.data.batch_size * config.trainer.accumulate_grad_batches * num_processes,
+    )
+    config, applied = apply_choices(config, {choice.field: choice.value for choice in choices}, given)
+    return config, [str(c) if c.field in applied else f"{c.field}: as you set it" for c in choices]
+
+
+def choose_by_protocol(
+    config: FinetuneConfig, given: frozenset[str], data: TransferDataModule, num_processes: int
+) -> tuple[FinetuneConfig, list[str]]:
+    """The configuration with the settings of its protocol, and a line for each that is not the default.
+
+    Args:
+        given: dotted fields that the user set.
+
+    Raises:
+        UserError: the user set a part of what belongs together, or what does not go with the protocol.
+    """
+    from transfer.protocols import get_protocol, protocol_settings
+
+    assert config.protocol is not None
+    protocol = get_protocol(config.protocol)
+    chosen_by_user = protocol.middle.keys() & given
+    if chosen_by_user and chosen_by_user != protocol.middle.keys():
+        raise UserError(
+            f"--protocol {protocol.name} chooses {' and '.join(protocol.middle)} together from its grid: set both,"
+            " or neither"
         )
-        config, applied = apply_choices(config, {choice.field: choice.value for choice in choices}, given)
-        lines = [str(choice) if choice.field in applied else f"{choice.field}: as you set it" for choice in choices]
-    else:
-        protocol = get_protocol(config.protocol)
-        set_by_user = protocol.middle.keys() & given
-        if set_by_user and set_by_user != protocol.middle.keys():
-            raise UserError(
-                f"--protocol {protocol.name} chooses {' and '.join(protocol.middle)} together from its grid: set both,"
-                " or neither"
-            )
-        settings = protocol_settings(
-            protocol,
-            protocol.middle,
-            dataset=config.dataset,
-            backbone=config.backbone,
-            num_images=sum(size for name, size in data.split_sizes.items() if name != "test"),
-            devices=num_processes,
-            max_batch_per_device=config.data.batch_size,
+    settings = protocol_settings(
+        protocol,
+        protocol.middle,
+        dataset=config.dataset,
+        backbone=config.backbone,
+        num_images=sum(size for name, size in data.split_sizes.items() if name != "test"),
+        devices=num_processes,
+        max_batch_per_device=config.data.batch_size,
+    )
+    before = flatten(config.to_dict())
+    config, applied = apply_choices(config, settings, given)
+    at_once, accumulated = settings["data.batch_size"], settings["trainer.accumulate_grad_batches"]
+    found, wanted = config.data.batch_size * config.trainer.accumulate_grad_batches, at_once * accumulated
+    if found != wanted and not given >= {"data.batch_size", "trainer.accumulate_grad_batches"}:
+        raise UserError(
+            f"--protocol {protocol.name}: a step would see {found * num_processes} images, not its"
+            f" {wanted * num_processes}: use --data.batch_size {at_once}, or set --trainer.accumulate_grad_batches too"
         )
-        default = config
-        config, applied = apply_choices(config, settings, given)
-        at_once, accumulated = settings["data.batch_size"], settings["trainer.accumulate_grad_batches"]
-        batch_size = config.data.batch_size * config.trainer.accumulate_grad_batches * num_processes
-        if batch_size != at_once * accumulated * num_processes and not given >= BATCH:
-            raise UserError(
-                f"--protocol {protocol.name}: a step would see {batch_size} images, not its"
-                f" {at_once * accumulated * num_processes}: use --data.batch_size {at_once}, or set"
-                " --trainer.accumulate_grad_batches too"
-            )
-        lines = [f"protocol {protocol.name}: {protocol.source}"]
-        before = flatten(default.to_dict())
-        lines += [f"{name} {value}" for name, value in applied.items() if value != before[name]]
-        lines += [f"{name}: as you set it, not {value}" for name, value in settings.items() if name not in applied]
-        if not set_by_user and protocol.middle:
-            lines.append(f"{' and '.join(protocol.middle)}: the middle of a grid of {len(protocol.grid)} trials")
-    if is_main_process():
-        print("\n".join(lines))
-    return config
+    lines = [f"protocol {protocol.name}: {protocol.source}"]
+    lines += [f"{name} {value}" for name, value in applied.items() if value != before[name]]
+    lines += [f"{name}: as you set it, not {value}" for name, value in settings.items() if name not in applied]
+    if protocol.middle and not chosen_by_user:
+        lines.append(f"{' and '.join(protocol.middle)}: the middle of a grid of {len(protocol.grid)} trials")
+    return config, lines
 
 
 def check_names(config: FinetuneConfig) -> None:

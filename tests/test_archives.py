@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import pickle
@@ -387,6 +388,30 @@ def test_cars_are_read_from_the_devkit(tmp_path: Path, labelled_in: str) -> None
     assert {**all_labels(data, "train"), **all_labels(data, "val")}["00197.jpg"] == 0
 
 
+@pytest.mark.parametrize("as_number", [np.uint8, bool])
+def test_cars_are_read_from_the_single_folder(tmp_path: Path, as_number: type) -> None:
+    fields = ["relative_im_path", "bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "test"]
+    rows = np.empty((1, 588), dtype=[(name, object) for name in fields])
+    for index in range(588):
+        is_test = index % 3 == 2
+        number = index // 3 if is_test else index - (index + 1) // 3  # in its split
+        values = [f"car_ims/{index + 1:06d}.jpg", 1, 2, 3, 4, np.uint8(number % 196 + 1), as_number(is_test)]
+        for name, value in zip(fields, values, strict=True):
+            rows[0, index][name] = value
+        save_image(tmp_path / "car_ims" / f"{index + 1:06d}.jpg", index)
+    names = np.empty((1, 196), dtype=object)
+    names[0] = load_class_names("cars")
+    scipy.io.savemat(tmp_path / "cars_annos.mat", {"annotations": rows, "class_names": names})
+    data = TinyCars(data_root=tmp_path)
+    data.setup()
+    assert data.class_counts == {"train": [1] * 196, "val": [1] * 196, "test": [1] * 196}
+    labels = all_labels(data, "test")
+    assert (labels["000003.jpg"], labels["000006.jpg"], labels["000588.jpg"]) == (0, 1, 195)
+    (tmp_path / "car_ims").rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"devkit/cars_meta\.mat or car_ims, cars_annos\.mat\. Looked for it in"):
+        TinyCars(data_root=tmp_path).setup()
+
+
 def test_cars_without_test_classes_say_which_file_is_missing(tmp_path: Path) -> None:
     save_cars(tmp_path)
     (tmp_path / "cars_test_annos_withlabels.mat").unlink()
@@ -571,13 +596,12 @@ def save_birdsnap(folder: Path) -> list[Path]:
         listed = name.replace(" ", "_")
         rows.append(f"{index + 1}\t{name}\tAvis {index}\t{listed.lower()}\n")
         for number in range(13):
-            images.append(
-                f"http://x/{number}\t{number:032x}\t{listed}/{number:06d}.jpg\t{index + 1}\t1\t2\t3\t4\tnull\n"
-            )
-            if number % 4 == 1:
-                test.append(f"{listed}/{number:06d}.jpg\n")
             paths.append(folder / "images" / listed.lower() / f"{number:06d}.JPG")
             save_image(paths[-1], index * 100 + number)
+            md5 = hashlib.md5(paths[-1].read_bytes()).hexdigest()
+            images.append(f"http://x/{number}\t{md5}\t{listed}/{number:06d}.jpg\t{index + 1}\t1\t2\t3\t4\tnull\n")
+            if number % 4 == 1:
+                test.append(f"{listed}/{number:06d}.jpg\n")
     for name, lines in {"species": rows, "images": images, "test_images": test}.items():
         (folder / f"{name}.txt").write_text("".join(lines))
     return paths
@@ -610,8 +634,21 @@ def test_decayed_birdsnap_stops_unless_it_is_allowed(tmp_path: Path) -> None:
     assert data.split_sizes == {"train": 27, "val": 3, "test": 8}
 
 
+def test_a_file_that_is_not_the_listed_photograph_counts_as_missing(tmp_path: Path) -> None:
+    paths = save_birdsnap(tmp_path)
+    save_image(paths[1], 4711)  # a picture, but another one
+    with pytest.warns(UserWarning, match=r"1 of 52 images are not the listed photographs \(other MD5, such as Coop"):
+        data = TinyBirdsnap(data_root=tmp_path, allow_decayed=True)
+        data.setup()
+    assert data.decay == {"test": "11 of 12 test images"}
+
+
 def test_a_skipped_image_counts_as_missing(tmp_path: Path) -> None:
-    save_birdsnap(tmp_path)[1].write_bytes(b"junk")
+    path = save_birdsnap(tmp_path)[1]
+    before = hashlib.md5(path.read_bytes()).hexdigest()
+    path.write_bytes(b"junk")
+    lists = tmp_path / "images.txt"
+    lists.write_text(lists.read_text().replace(before, hashlib.md5(b"junk").hexdigest()))
     with pytest.warns(UserWarning, match="1 image that cannot be read"):
         data = TinyBirdsnap(data_root=tmp_path, allow_decayed=True, on_bad_image="skip")
         data.setup()

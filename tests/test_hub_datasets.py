@@ -22,7 +22,7 @@ from datamodules.cifar import CIFAR10DataModule, CIFAR100DataModule
 from datamodules.flowers import FlowersDataModule
 from datamodules.food import Food101DataModule
 from datamodules.pets import PetsDataModule
-from datamodules.sources import HubCopy, load_hub_copies
+from datamodules.sources import HubCopy, from_first_copy, load_hub_tables
 from datamodules.split import Split
 from datamodules.tables import encoded_images, load_class_names, name_key, read_splits
 from transfer.errors import UserError
@@ -390,7 +390,7 @@ def test_a_copy_that_was_removed_is_replaced_by_the_fallback(
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", info)
     monkeypatch.setattr(datasets, "load_dataset", lambda path, *args, **options: {"train": table, "test": table})
     with pytest.warns(UserWarning, match="first/gone is not on the hub any more; taking second/there instead"):
-        copy, tables = load_hub_copies(COPIES)
+        copy, tables = from_first_copy(COPIES, load_hub_tables)
     assert copy.id == "second/there" and tables.keys() == {"train", "test"}
 
 
@@ -404,7 +404,7 @@ def test_a_failing_network_is_not_answered_by_another_copy(monkeypatch: pytest.M
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", refuse)
     with pytest.raises(UserError, match="cannot get first/gone"):
-        load_hub_copies(COPIES)
+        from_first_copy(COPIES, load_hub_tables)
     assert asked == ["first/gone"]
 
 
@@ -415,7 +415,7 @@ def test_where_no_copy_is_left_the_first_is_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", info)
     with pytest.raises(UserError, match="cannot get first/gone from the hub"):
-        load_hub_copies(COPIES)
+        from_first_copy(COPIES, load_hub_tables)
 
 
 @pytest.mark.parametrize("name", [*OFFICIAL, "birdsnap"])

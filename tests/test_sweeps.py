@@ -65,9 +65,8 @@ def test_the_grid_is_the_protocols() -> None:
 
 def test_the_cells_are_the_papers_table() -> None:
     table = parse_table(ROOT / "configs" / "tables" / "paper.yaml", {})
-    ids = [
-        cell_id(p.dataset, p.backbone, name, s) for p in table.pairs() for name in table.protocols for s in table.seeds
-    ]
+    (protocol,) = table.protocols
+    ids = [cell_id(pair.dataset, pair.backbone, protocol, seed) for pair in table.pairs() for seed in table.seeds]
     sweep = load_sweep(CELLS)
     assert [values["cell"] for values in draw(sweep, None)] == ids
     assert sweep.arguments({"cell": ids[0]}) == ["cell", "tables/paper", "--cell=cifar10_b0_kornblith_0"]
@@ -100,12 +99,8 @@ def test_bayes_without_wandb_is_a_random_search_in_the_same_ranges() -> None:
 
 
 def test_ranges_and_choices_are_drawn_from() -> None:
-    parameters = {
-        "a": {"min": 1, "max": 3},
-        "b": {"min": 0.0, "max": 0.5},
-        "c": {"values": ["x", "y"]},
-        "d": {"value": 1},
-    }
+    parameters: dict[str, dict[str, Any]] = {"a": {"min": 1, "max": 3}, "b": {"min": 0.0, "max": 0.5}}
+    parameters |= {"c": {"values": ["x", "y"]}, "d": {"value": 1}}
     draws = draw(Sweep("p.py", "random", parameters), 60)
     assert {values["a"] for values in draws} == {1, 2, 3} and {values["c"] for values in draws} == {"x", "y"}
     assert all(0 <= values["b"] <= 0.5 and values["d"] == 1 for values in draws)

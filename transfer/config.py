@@ -41,6 +41,8 @@ class DataConfig:
     """decode and resize each image once, into memory or a file: training crops are then cut from the resized image"""
     cache_dir: str | None = None
     """of cache disk; unset: efficientnet-transfer in XDG_CACHE_HOME, or else in ~/.cache"""
+    stream: bool = False
+    """fetch images from the hub while training, for what does not fit on the disk"""
 
 
 @dataclass(kw_only=True)

@@ -245,8 +245,8 @@ def protocol_settings(
 ) -> dict[str, Any]:
     """Every dotted field of one run, among them those that make up the protocol's batch and length.
 
-    A device takes as many images at once as it may and as divide its share; accumulation gives the rest. Validation
-    takes place about twenty times.
+    A device takes as many images at once as it may and as divide its share; accumulation gives the rest. The last step
+    of an epoch takes what is left of it. Validation takes place about twenty times.
 
     Args:
         trial: of the grid.

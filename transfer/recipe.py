@@ -27,6 +27,15 @@ class Choice:
 _SMALL, _MEDIUM = 20_000, 500_000
 _SMALL_SIDE = 96
 
+# Learning rates of SGD per 256 images, for weights of up to so many pixels. lite0 here: 0.02 for 64 and 0.05 for 128
+# (benchmarks/digits_lite0_cpu.json, cifar10_lite0_cpu.json). DNA: its author in changlin31/DNA issue 3, 0.06 for 1,024.
+# SAM: arXiv 2010.01412, 0.016 for 1,024. Where the sizes part is ours.
+_LEARNING_RATES = (
+    (260, 0.04, "half of what lite0 learned well with here, for runs several times as long (ours)"),
+    (599, 0.015, "DNA's, for backbones of middle size (ours)"),
+    (math.inf, 0.004, "SAM's for b7, with which higher ones diverged"),
+)
+
 
 def choose_recipe(
     *, num_images: int, num_classes: int, short_side: int, resolution: int, dropout_rate: float, batch_size: int
@@ -48,12 +57,7 @@ def choose_recipe(
         Choice("dropout", dropout_rate, "the backbone's published rate; the author kept ImageNet's settings"),
         # log(0.5) / log(0.9999) = 6,931 steps of 218,949.
         Choice("ema_half_life", 0.03, "what 0.9999 was in the paper's ImageNet training, 6,931 of 218,949 steps"),
-        Choice(
-            "optim.lr",
-            _two_digits(0.01 * batch_size / 256),
-            f"0.01 per 256 images, and a step sees {batch_size}: between SAM's 0.004 and DNA's 0.015 for EfficientNets"
-            " (ours)",
-        ),
+        _choose_lr(resolution, batch_size),
     ]
 
 
@@ -80,8 +84,10 @@ def _choose_length(num_images: int, num_classes: int, batch_size: int) -> list[C
         images, reason = 10_000 * 512, "BiT's 10,000 steps of 512 below 500,000 images"
     else:
         images, reason = 20_000 * 512, "BiT's 20,000 steps of 512 from 500,000 images on"
-    if images > 100 * num_images:
-        images, reason = 100 * num_images, f"{reason}, cut off at 100 passes over {num_images} images (ours)"
+    if images > 50 * num_images:
+        images = 50 * num_images
+        reason += f", cut off at 50 passes over {num_images:,} images (ours; Kornblith et al. came to 90% of their best"
+        reason += " odds in 26)"
     steps = math.ceil(images / batch_size)
     return [
         Choice("trainer.max_steps", steps, f"{images:,} images in steps of {batch_size}: {reason}"),
@@ -95,5 +101,7 @@ def _choose_mixing(num_images: int) -> list[Choice]:
     return [Choice("loss.mixup_alpha", 0.0, "BiT does not mix below 20,000 images")]
 
 
-def _two_digits(value: float) -> float:
-    return float(f"{value:.1e}")
+def _choose_lr(resolution: int, batch_size: int) -> Choice:
+    _, rate, reason = next(row for row in _LEARNING_RATES if resolution <= row[0])
+    value = float(f"{rate * batch_size / 256:.1e}")
+    return Choice("optim.lr", value, f"{rate} per 256 images, and a step sees {batch_size}: {reason}")
