@@ -745,7 +745,7 @@ def test_help_names_every_group_and_resume() -> None:
     assert "default: 0.02)" in process.stdout
 
 
-@pytest.mark.parametrize("script", ["finetune", "evaluate", "predict"])
+@pytest.mark.parametrize("script", ["finetune", "evaluate", "predict", "compare"])
 def test_importing_a_script_imports_neither_torch_nor_lightning(script: str) -> None:
     code = f"import scripts.{script}, sys; print(*sys.modules)"
     process = subprocess.run(

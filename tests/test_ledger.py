@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -279,6 +280,15 @@ def test_a_table_without_the_papers_cells_is_a_plain_one(tmp_path: Path) -> None
         assert picture.size == (540, 480 + 90)
 
 
+def test_a_point_is_seen_wherever_it_lies(tmp_path: Path) -> None:
+    for number, (top1, backbone) in enumerate([(12.5, "b0"), (99.9, "v2-xl")]):
+        folder = save_table(tmp_path / str(number), [("cifar10", backbone, "kornblith", done(top1, top1))])
+        write_report(folder)
+        with Image.open(folder / "figure6.png") as picture:
+            pixels = np.asarray(picture.convert("RGB"))[90:]  # without the legend
+        assert (pixels == (0, 0x72, 0xB2)).all(axis=2).sum() > 30
+
+
 def test_a_table_of_which_nothing_was_run_has_a_report(tmp_path: Path) -> None:
     written = write_report(save_table(tmp_path, [("cars", "b3", "kornblith", None)]))
     assert [path.name for path in written] == ["report.md", "report.csv", "table5.png"]
@@ -328,3 +338,10 @@ def test_reports_are_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(OSError, match="No space left"):
         write_report(folder)
     assert {name: (folder / name).read_bytes() for name in first} == first
+
+
+def test_without_matplotlib_the_report_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save_table(tmp_path, [("digits", "b0", "kornblith", None)])
+    monkeypatch.setitem(sys.modules, "transfer.ledger.figures", None)
+    with pytest.raises(UserError, match=r"pip install 'efficientnet-transfer\[table\]'"):
+        write_report(folder)

@@ -12,7 +12,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import ScaledTranslation
 
 from transfer.errors import printable
@@ -57,7 +57,7 @@ def draw_figure6(results: Sequence[Result], path: Path) -> Path:
     rows = -(-len(groups) // columns)
     figure = Figure(figsize=(3.6 * columns, 3.2 * rows + 0.6), dpi=_DPI, layout="constrained")
     for position, (dataset, group) in enumerate(groups):
-        axes = figure.add_subplot(rows, columns, position + 1)
+        axes = figure.add_subplot(rows, columns, position + 1, xscale="log")
         _draw_published(axes, dataset)
         for result in group:
             if result.num_parameters and (mean := result.quoted):
@@ -72,7 +72,7 @@ def draw_figure6(results: Sequence[Result], path: Path) -> Path:
             Line2D([], [], color=_PAPER, marker="o", lw=1, label="EfficientNet, paper (hollow: digitised)"),
             Line2D([], [], color=_PEERS, marker="o", ms=4, lw=0.8, label="other networks, published"),
         ]
-    legend = figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
+    legend = figure.legend(handles=handles, loc="outside upper center", ncols=2 * columns, frameon=False, fontsize=9)
     for text in legend.get_texts():
         text.set_parse_math(False)
     return _save(figure, path)
@@ -108,26 +108,33 @@ def _draw_published(axes: Any, dataset: str) -> None:
 def _draw_own(axes: Any, result: Result, mean: Mean, colour: str, marker: str, place: int) -> None:
     x = (result.num_parameters or 0) / 1e6
     # Beside the paper's point and the other protocols', by a fixed number of points on paper: all have one x.
-    shift = ScaledTranslation(5 * (place + 1) / 72, 0, axes.figure.dpi_scale_trans)
+    right = 5 * (place + 1)
+    shift = ScaledTranslation(right / 72, 0, axes.figure.dpi_scale_trans)
     face = "white" if result.decay else colour
     axes.errorbar(
         *(x, mean.value, mean.half_width),
         **{"color": colour, "marker": marker, "ms": 5, "mfc": face, "capsize": 2, "lw": 1.2, "zorder": 4},
         transform=axes.transData + shift,
     )
+    reach = min(mean.half_width or 0, 1)  # an interval of two seeds may run out of the panel
+    axes.update_datalim([(x, mean.value - reach), (x, mean.value + reach)])  # shifted points are left out of the limits
     named = {cell.backbone for cell in paper_results(result.dataset)}
     text = "decayed" if result.decay else "" if result.backbone in named else result.backbone
-    _label(axes, text, x, mean.value if mean.low is None else mean.low, colour, below=True)
+    _label(axes, text, x, mean.value - reach, colour, below=True, right=right)
 
 
 def _finish_panel(axes: Any, dataset: str, unit: str) -> None:
-    axes.set_xscale("log")
+    axes.margins(y=0.12)
+    axes.autoscale_view()
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_locator(MaxNLocator(5))
-    low, high = (1.7, 1000) if dataset in DATASET_TITLES else (axes.get_xlim()[0] / 1.5, axes.get_xlim()[1] * 1.5)
-    axes.set_xlim(low, high)
-    axes.margins(y=0.12)
+    if dataset in DATASET_TITLES:
+        axes.set_xlim(1.7, 1000)
+    else:
+        low, high = axes.get_xlim()
+        axes.set_xlim(low / 1.5, high * 1.5)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.set_title(_shown(DATASET_TITLES.get(dataset, dataset)), fontsize=10, color=_INK, loc="left", parse_math=False)
     axes.set_ylabel(unit, fontsize=8, color=_INK)
     axes.tick_params(labelsize=8, colors=_INK)
@@ -219,11 +226,11 @@ def _shown(text: str, width: int = 32) -> str:
     return textwrap.shorten(printable(text), width, placeholder="...") or printable(text)[:width]
 
 
-def _label(axes: Any, text: str, x: float, y: float, colour: str, *, below: bool = False) -> None:
+def _label(axes: Any, text: str, x: float, y: float, colour: str, *, below: bool = False, right: float = 0) -> None:
     axes.annotate(
         _shown(text, 20),
         (x, y),
-        xytext=(0, -5 if below else 5),
+        xytext=(right, -5 if below else 5),
         textcoords="offset points",
         ha="center",
         va="top" if below else "bottom",
