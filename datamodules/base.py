@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 import albumentations as A
+import numpy as np
 import pytorch_lightning as pl
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Sampler
 
@@ -416,10 +418,22 @@ class TransferDataModule(pl.LightningDataModule):
         """
         return self._eval_loader(self.test_split)
 
+    def test_order(self, world_size: int) -> NDArray[np.int64]:
+        """Position in the test split of each image that the ranks' test loaders give, rank after rank. Shape: (N,)"""
+        ranks = range(world_size)
+        return np.concatenate([self._eval_sampler(self.test_split, rank, world_size).mine for rank in ranks])
+
     def _eval_loader(self, name: str) -> ImageLoader:
-        size = len(self._split(name))
-        sampler = StreamEvalSampler(size, self.batch_size) if self.stream else UnpaddedDistributedSampler(size)
+        sampler = self._eval_sampler(name)
         return self._loader(ImageLoader, name, self.eval_transform, sampler, drop_last=False)
+
+    def _eval_sampler(
+        self, name: str, rank: int | None = None, world_size: int | None = None
+    ) -> UnpaddedDistributedSampler:
+        size = len(self._split(name))
+        if self.stream:
+            return StreamEvalSampler(size, self.batch_size, rank, world_size)
+        return UnpaddedDistributedSampler(size, rank, world_size)
 
     def _loader(
         self, kind: type[Loader], name: str, transform: A.Compose, sampler: Sampler[Any], drop_last: bool

@@ -52,6 +52,7 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
         RunInterrupted: stopped by a signal, after last.ckpt was written.
     """
     # Imported here so that --help and a mistyped flag need not wait for them.
+    import numpy as np
     import pytorch_lightning as pl
     import torch
     from pytorch_lightning.callbacks import LearningRateMonitor
@@ -172,7 +173,7 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
     if not trainer.is_global_zero:
         return
     if module.predictions is not None and len(module.predictions) == data.split_sizes["test"]:
-        save_predictions(run_dir, module.predictions)
+        save_predictions(run_dir, module.predictions[np.argsort(data.test_order(trainer.world_size))])
     per_class = {
         name: accuracy if count else None
         for name, accuracy, count in zip(

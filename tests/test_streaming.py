@@ -133,6 +133,13 @@ def test_evaluation_sees_every_image_once(num_images: int, world_size: int) -> N
     assert max(map(len, samplers)) - min(map(len, samplers)) <= 1
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_the_order_of_a_test_is_known(root: Path, stream: bool) -> None:
+    data = build(root, stream=stream)
+    assert [grey for grey, _ in greys(data.test_dataloader())] == data.test_order(1).tolist()
+    assert sorted(data.test_order(3)) == list(range(NUM_TEST))
+
+
 def test_a_batch_of_sorted_data_mixes_row_groups() -> None:
     groups = np.repeat(np.arange(400), 100)  # each group another class, as Food-101 comes
     order = [index for index, _ in StreamSampler(groups, 2048, 64, seed=0, rank=0, world_size=1)]

@@ -34,8 +34,8 @@ class TransferModule(pl.LightningModule):
 
     Attributes:
         per_class_accuracy: of each class in [0, 1] in the last test, in class order.
-        predictions: label and predicted class of each image of the last test, int64 (N, 2) on the CPU, every image once
-            and in the dataset's order; None before it and with `multilabel`.
+        predictions: label and predicted class of each image of the last test, int64 (N, 2) on the CPU, rank after rank;
+            None before it and with `multilabel`.
 
     Args:
         classifier: with `backbone` and `head`.

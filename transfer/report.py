@@ -51,11 +51,12 @@ def quiet_lightning() -> None:
     """Keeps Lightning from announcing hardware, tips and what the run's own lines already say; warnings stay."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    # The number of workers follows the cores; a run's folder holds config.yaml before the first checkpoint; the last is
-    # a deprecation that Lightning has to follow.
+    # The number of workers follows the cores; a run's folder holds config.yaml before the first checkpoint; a machine
+    # with SLURM's commands is no job of it; the last is a deprecation that Lightning has to follow.
     for message in (
         ".*does not have many workers",
         "Checkpoint directory .* exists",
+        "The `srun` command is available",
         ".*isinstance.treespec",
     ):
         warnings.filterwarnings("ignore", message)
