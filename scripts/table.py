@@ -217,7 +217,7 @@ def count_images(dataset: str, wanted: TableConfig) -> int:
     from transfer.command_line import parse_config
 
     sheet = get_dataset(dataset)
-    if sheet.num_examples and not sheet.decays:
+    if sheet.num_examples:
         return sum(number for split, number in sheet.num_examples.items() if split != "test")
     root = [] if wanted.data_root is None else [f"--data_root={wanted.data_root}"]
     words = [f"--{name}={value}" for name, value in wanted.set.items() if value is not None]
@@ -280,6 +280,7 @@ def print_plan(out: Path, table: Table, given: Sequence[Speed]) -> None:
     """One line for the cells that differ by their seed alone, and the sums."""
     import math
 
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table as Lines
 
@@ -290,14 +291,15 @@ def print_plan(out: Path, table: Table, given: Sequence[Speed]) -> None:
     from transfer.table.search import describe_search, plan_rungs
 
     on_cpu = table.set.get("trainer.accelerator") == "cpu"
-    lines = Lines(title=f"{len(table.cells)} cells in {out}", title_justify="left")
-    for column in ("dataset", "backbone", "protocol", "search"):
-        lines.add_column(column, overflow="fold")
-    for column in ("cells", "px", "steps", "hours", "memory", "disk"):
-        lines.add_column(column, justify="right")
+    lines = Lines(title=f"{len(table.cells)} cells in {out}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("dataset", "backbone", "protocol"):
+        lines.add_column(column, no_wrap=True)
+    for column in ("cells", "px", "steps", "hours", "GiB", "disk"):
+        lines.add_column(column, justify="right", no_wrap=True)
     groups: dict[tuple[str, str, str], list[Cell]] = {}
     for cell in table.cells:
         groups.setdefault((cell.dataset, cell.backbone, cell.protocol), []).append(cell)
+    searches: dict[str, str] = {}
     total_hours, total_disk, places = 0.0, 0.0, set()
     for (dataset, backbone, protocol), cells in groups.items():
         cell, trials = cells[0], cell_trials(table, cells[0])
@@ -313,18 +315,20 @@ def print_plan(out: Path, table: Table, given: Sequence[Speed]) -> None:
         per_image = per_image // 2 if on_gpu else per_image
         memory = (fixed + ACTIVATION_MARGIN * per_image * fit.data.batch_size) / 2**30
         disk = len(cells) * 48 * cell.num_parameters / 2**30
-        search = describe_search(
-            len(trials), steps, table.grid if len(get_protocol(protocol).grid) > 1 else {}, table.budget_steps
-        )
+        grid = table.grid if len(get_protocol(protocol).grid) > 1 else {}
+        searches.setdefault(protocol, describe_search(len(trials), steps, grid, table.budget_steps))
         lines.add_row(
-            *(dataset, backbone, protocol, search, str(len(cells)), str(cell.image_size)),
-            *(f"{all_steps:,}", "?" if math.isnan(cost) else f"{cost:,.2f}", f"{memory:.1f} GiB", f"{disk:.1f} GiB"),
+            *(dataset, backbone, protocol, str(len(cells)), str(cell.image_size)),
+            *(f"{all_steps:,}", "?" if math.isnan(cost) else f"{cost:,.2f}", f"{memory:.1f}", f"{disk:.1f}"),
         )
         total_hours, total_disk = total_hours + cost, total_disk + disk
         if speed is not None:
             places.add(speed.measured_on)
     Console().print(lines)
-    print(f"{total_hours:,.2f} device-hours, {total_disk:.1f} GiB of checkpoints (the data is not counted)")
+    for protocol, search in searches.items():
+        print(f"search of {protocol}: {search}")
+    print("hours: of one device, for all cells of the line; GiB: memory of a device; disk: GiB of checkpoints")
+    print(f"{total_hours:,.2f} device-hours, {total_disk:.1f} GiB on disk (the data is not counted)")
     print(f"from the speed of training steps alone, on {'; '.join(sorted(places))}: loading and validation come on top")
     print(f"start: python scripts/table.py run {out}")
 
@@ -400,7 +404,7 @@ def usable_gpus(table: Table | None = None, workers: int = 1) -> list[str]:
     from transfer.table.launchers import visible_gpus
 
     if workers > 1:
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // workers)))
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
     on_cpu = table is not None and table.set.get("trainer.accelerator") == "cpu"
     gpus = [] if on_cpu else visible_gpus()
     if not gpus:

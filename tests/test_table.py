@@ -107,7 +107,9 @@ def test_no_cells_at_all_is_a_mistake(tmp_path: Path) -> None:
 
 
 def test_where_a_run_computes_does_not_make_it_incomparable() -> None:
-    config = parse_table(None, {"set": ["data.num_workers=0", "trainer.accelerator=cpu", "image_size=32"]})
+    config = parse_table(
+        None, {"set": ["data.num_workers=0", "trainer.accelerator=cpu", "image_size=32", "allow_decayed=true"]}
+    )
     assert config.not_comparable() == {"image_size": 32}
 
 

@@ -87,8 +87,9 @@ class TableConfig:
         return chosen
 
     def not_comparable(self) -> dict[str, Any]:
-        """Those of `set` that change what is computed, not only where or how fast."""
-        return {name: value for name, value in self.set.items() if not RESUMABLE.fullmatch(name)}
+        """Those of `set` that change what is computed, not only where or how fast; decay is told by the result itself."""
+        told = {name for name in self.set if RESUMABLE.fullmatch(name) or name == "allow_decayed"}
+        return {name: value for name, value in self.set.items() if name not in told}
 
 
 def parse_table(path: Path | None, flags: Mapping[str, Any]) -> TableConfig:

@@ -43,14 +43,14 @@ class Children:
 
     Args:
         fork: whether a script runs in a copy of this process, which need not import again what this one has: of short
-            runs, importing takes most of the time. Not for CUDA, which does not survive a fork.
+            runs, importing takes most of the time. On Linux alone, and not for CUDA, which does not survive a fork.
 
     Attributes:
         stopped: the signal that came, or None.
     """
 
     def __init__(self, fork: bool) -> None:
-        self.fork = fork
+        self.fork = fork and sys.platform == "linux"
         self.stopped: int | None = None
         self._running: list[Child] = []
         self._handlers: dict[int, Any] = {}
