@@ -362,11 +362,14 @@ class TransferDataModule(pl.LightningDataModule):
     def median_short_side(self) -> int:
         """Of the training images, in pixels: the lower median of at most 500 of them, whose headers alone are read.
 
+        They are spread over the split, but with `stream` the first ones.
+
         Raises:
             UserError: an image that is none.
         """
         split = self._split("train")
-        sides = sorted(min(split.shape(index)) for index in range(0, len(split), 1 + (len(split) - 1) // 500))
+        apart = 1 if self.stream else 1 + (len(split) - 1) // 500
+        sides = sorted(min(split.shape(index)) for index in range(0, len(split), apart)[:500])
         return sides[(len(sides) - 1) // 2]
 
     @property

@@ -11,8 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LEAVES = (
-    *("config", "scaling", "layers", "heads", "optim", "batch_augment", "paper", "errors"),
-    *("protocols", "recipe", "sam", "statistics"),
+    *("config", "scaling", "layers", "heads", "optim", "batch_augment", "paper", "statistics", "errors"),
+    *("protocols", "recipe", "sam"),
 )
 
 
