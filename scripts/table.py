@@ -242,7 +242,7 @@ def image_size(dataset: str, backbone: str, settings: dict[str, Any]) -> int:
 
 
 def check_configurations(table: Table) -> None:
-    """Parses the first trial and the final fit of every cell as finetune.py will.
+    """Parses the first trial and the final fit of every cell, whatever its seed, as finetune.py will.
 
     Raises:
         UserError: one of them cannot work.
@@ -250,7 +250,8 @@ def check_configurations(table: Table) -> None:
     from transfer.table.cell_run import run_configuration
     from transfer.table.search import plan_rungs
 
-    for cell in table.cells:
+    by_seed = {(cell.dataset, cell.backbone, cell.protocol): cell for cell in table.cells}
+    for cell in by_seed.values():
         trials = cell_trials(table, cell)
         for final in (False, True):
             configuration = parse(run_configuration(cell, table, trials[0], 1, final))

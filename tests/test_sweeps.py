@@ -54,7 +54,9 @@ def test_the_grid_is_the_protocols() -> None:
     sweep, protocol = load_sweep(GRID), get_protocol("kornblith")
     draws = draw(sweep, None)
     assert len(draws) == len(protocol.grid) == 7 * 8
-    for values, trial in zip(draws, protocol.grid, strict=True):
+    pairs = [flatten({"optim": values["optim"]}) for values in draws]
+    assert pairs == list(protocol.grid)
+    for values, trial in zip(draws[::11], protocol.grid[::11], strict=True):
         config = flatten(parse_config(sweep.arguments(values))[0].to_dict())
         expected = protocol_settings(
             protocol, trial, dataset="cifar10", backbone="b0", num_images=50_000, devices=1, max_batch_per_device=256

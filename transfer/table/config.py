@@ -87,7 +87,7 @@ class TableConfig:
         return chosen
 
     def not_comparable(self) -> dict[str, Any]:
-        """Those of `set` that change what is computed, not only where or how fast; decay is told by the result itself."""
+        """Those of `set` that change what is computed, not only where or how fast; results tell decay themselves."""
         told = {name for name in self.set if RESUMABLE.fullmatch(name) or name == "allow_decayed"}
         return {name: value for name, value in self.set.items() if name not in told}
 
