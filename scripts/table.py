@@ -253,6 +253,8 @@ def check_configurations(table: Table) -> None:
     by_seed = {(cell.dataset, cell.backbone, cell.protocol): cell for cell in table.cells}
     for cell in by_seed.values():
         trials = cell_trials(table, cell)
+        if chosen := sorted(table.set.keys() & trials[0].keys()):
+            raise UserError(f"--set {chosen[0]}: the trials of {cell.protocol} choose it; give --grid {chosen[0]}=...")
         for final in (False, True):
             configuration = parse(run_configuration(cell, table, trials[0], 1, final))
         plan_rungs(len(trials), configuration.trainer.max_steps, table.budget_steps)

@@ -450,6 +450,7 @@ def test_plan_writes_cells_and_says_what_they_cost(
         (("--pretrained", "nowhere"), "nowhere"),
         (("--budget_steps", "10"), "--budget_steps 10: too few for 56 trials"),
         (("--benchmarks", "nowhere.json"), "--benchmarks nowhere.json: no such file"),
+        (("--set", "optim.lr=0.1"), "--set optim.lr: the trials of kornblith choose it; give --grid optim.lr=..."),
         (("--set", "early_stopping=3"), "there is no validation to wait for"),
     ],
 )
