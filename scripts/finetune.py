@@ -1,8 +1,8 @@
 """Fine-tune an EfficientNet: python scripts/finetune.py --backbone b7 --dataset flowers
 
 Writes config.yaml, best.ckpt, last.ckpt, metrics.csv and results.json to runs/<dataset>_<backbone>/<n>/; with a test
-split test_reads.json and test_predictions.npz; and held_out.json, the rows of train that are val where the dataset has
-no val of its own.
+split test_reads.json and test_predictions.npz; and held_out.json, which images were cut from train where the
+dataset has no val (your own: or no test) split.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
     check_disk_space(run_dir, sum(p.numel() for p in classifier.parameters()))
     if resume is None and is_main_process():
         save_config(config, run_dir / CONFIG)
-        held_out = {name: {"of": split.name, "rows": split.rows.tolist()} for name, split in data.held_out.items()}
+        held_out = {name: {"of": split.name, "images": split.sources()} for name, split in data.held_out.items()}
         if held_out:
             (run_dir / HELD_OUT).write_text(json.dumps(held_out) + "\n")
     loggers = build_loggers(config, run_dir, data.fingerprint)
@@ -150,6 +150,8 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
     if is_main_process():
         start = f"{weights['name']}, trained on {weights['trained_on']}" if weights else "random weights"
         print(f"{variant.name} from {start}; {image_size} px, {data.num_classes} classes, images {data.split_sizes}")
+        if not data.split_sizes.keys() - {"train"}:
+            print("nothing will be measured: there is no test split, and a final fit leaves no val split")
     if config.find_lr and resume is None:
         find_lr(config, module, data)
     try:
@@ -160,6 +162,8 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
             " and raise --trainer.accumulate_grad_batches by as much, or set --grad_checkpointing true"
         ) from None
 
+    if config.data.train_on == "trainval" and not (run_dir / BEST).exists():
+        trainer.save_checkpoint(run_dir / BEST)  # it was stopped in its last step, and nothing was left to do
     strict_load(classifier, read_classifier_state(run_dir / BEST, variant), source=str(run_dir / BEST))
     metrics = {}
     if "val" in data.split_sizes:
@@ -204,7 +208,9 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
                 for name, size in data.split_sizes.items()
             },
             "skipped_images": [asdict(image) for image in data.skipped],
+            "tested_images": None if module.predictions is None else len(module.predictions),
             "decay": data.decay,
+            "copy": data.known_copy,
             "train_seconds": round(log.seconds, 2),
             "wall_seconds": round(time.perf_counter() - started, 2),
             "images_per_second": log.images_per_second and round(log.images_per_second, 1),
@@ -219,6 +225,8 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
     print_results(config.dataset, variant.name, metrics, sheet.metric)
     for missing in data.decay.values():
         print(f"on {missing}: not comparable with published results")
+    if data.known_copy:
+        print(f"data: {data.known_copy}")
     print(f"training {log.seconds:.0f} s, {log.images_per_second or 0:.0f} images/s; results in {run_dir / RESULTS}")
 
 

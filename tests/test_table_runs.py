@@ -30,7 +30,7 @@ TINY = (
     *("--set", "trainer.accumulate_grad_batches=1", "--set", "trainer.accelerator=cpu", "--set", "data.num_workers=0"),
 )
 # What two runs of one cell may differ in.
-TIMES = ("train_seconds", "gpu_hours")
+NOT_COMPARED = ("train_seconds", "gpu_hours", "git_commit")
 
 
 def plan(out: Path, *words: str | Path) -> None:
@@ -59,9 +59,9 @@ def finish(*words: str | Path, timeout: float = 400) -> str:
 
 
 def results(out: Path) -> dict[str, dict[str, Any]]:
-    """Every result without its times."""
+    """Every result, without what may differ."""
     found = {path.parent.name: json.loads(path.read_text()) for path in sorted(out.glob("cells/*/result.json"))}
-    return {name: {k: v for k, v in result.items() if k not in TIMES} for name, result in found.items()}
+    return {name: {k: v for k, v in result.items() if k not in NOT_COMPARED} for name, result in found.items()}
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 300) -> None:

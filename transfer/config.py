@@ -42,7 +42,7 @@ class DataConfig:
     cache_dir: str | None = None
     """of cache disk; unset: efficientnet-transfer in XDG_CACHE_HOME, or else in ~/.cache"""
     stream: bool = False
-    """fetch images from the hub while training, for what does not fit on the disk"""
+    """fetch images from the hub while training, for what does not fit on the disk; with 1, 2, 4 or 8 workers"""
 
 
 @dataclass(kw_only=True)

@@ -86,10 +86,10 @@ class UnvalidatedCheckpoints(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         is_end = is_end_of_run(trainer)
+        if is_end:  # the first of the two: whoever is stopped between them goes on from the epoch before
+            trainer.save_checkpoint(self.folder / "best.ckpt")
         if is_end or (trainer.current_epoch + 1) % self.every_n_epochs == 0:
             trainer.save_checkpoint(self.folder / "last.ckpt")
-        if is_end:
-            trainer.save_checkpoint(self.folder / "best.ckpt")
 
 
 class GracefulStop(pl.Callback):
