@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 FREEZE = re.compile(r"none|backbone|until-epoch[ =-]?(\d+)")
 
-Augment = Literal["none", "basic", "randaugment", "trivialaugment", "cutout"]
+Augment = Literal["none", "basic", "randaugment", "trivialaugment", "autoaugment", "cutout"]
 
 
 @dataclass(kw_only=True)
@@ -42,7 +42,7 @@ class DataConfig:
     cache_dir: str | None = None
     """of cache disk; unset: efficientnet-transfer in XDG_CACHE_HOME, or else in ~/.cache"""
     stream: bool = False
-    """fetch images from the hub while training, for what does not fit on the disk"""
+    """fetch images from the hub while training, for what does not fit on the disk; with 1, 2, 4 or 8 workers"""
 
 
 @dataclass(kw_only=True)
@@ -81,6 +81,8 @@ class OptimConfig:
     """cosine to zero; exponential is the paper's x0.97 every 2.4 epochs"""
     warmup_epochs: float = 0.5
     """linear warm-up, in epochs"""
+    sam_rho: float | None = None
+    """sharpness-aware minimization with this neighbourhood (typical 0.05), two passes a step; unset: off"""
 
 
 # Left out of Lightning's: logger, callbacks, enable_checkpointing and default_root_dir (a run writes its own files),
@@ -161,6 +163,10 @@ class FinetuneConfig:
     """digits, folder, cifar10, cifar100, birdsnap, cars, flowers, aircraft, pets, food101"""
     data_root: str | None = None
     """the hub's files (DIR/uoft-cs/cifar10/...) or the authors' archive, extracted; for folder: your own data"""
+    protocol: str | None = None
+    """published settings in place of the defaults: kornblith, paper, sam-paper, efficientnetv2, scratch, ..."""
+    recipe: Literal["none", "auto"] = "none"
+    """auto: chooses what depends on the size of the data, says why, and leaves alone what you set"""
     pretrained: bool | str = True
     """true: the best of ImageNet-1k; false: random; paper: nearest its transfer table; or a row's or family's name"""
     init_from: str | None = None
@@ -278,6 +284,7 @@ class FinetuneConfig:
             ("--optim.backbone_lr_factor", optim.backbone_lr_factor, "at least 0", _is_not_negative),
             ("--optim.layer_decay", optim.layer_decay, "above 0, at most 1", lambda v: 0 < v <= 1),
             ("--optim.warmup_epochs", optim.warmup_epochs, "at least 0", _is_not_negative),
+            ("--optim.sam_rho", optim.sam_rho, "above 0", lambda v: v > 0),
         ):
             if value is not None and not ok(value):
                 yield f"{flag} {value} (allowed: {allowed})"
@@ -305,6 +312,8 @@ class FinetuneConfig:
             yield f"--data.multilabel true with --loss.name {self.loss.name}: several labels need --loss.name bce"
         if self.dataset == "folder" and self.data_root is None:
             yield "--dataset folder needs --data_root: class folders, a CSV or parquet file, or a save_to_disk folder"
+        if self.protocol is not None and self.recipe == "auto":
+            yield f"--protocol {self.protocol} with --recipe auto: both choose the settings; leave one out"
         if not FREEZE.fullmatch(self.freeze):
             yield f"--freeze {self.freeze!r} (allowed: none, backbone, 'until-epoch N')"
         elif 0 < trainer.max_epochs <= (self.frozen_epochs() or 0):
@@ -312,8 +321,29 @@ class FinetuneConfig:
                 f"--freeze {self.freeze!r} with --trainer.max_epochs {trainer.max_epochs}: the backbone would never"
                 " learn; say --freeze backbone"
             )
+        if self.optim.sam_rho is not None:
+            yield from self._sam_problems()
         if 0 < trainer.max_epochs <= self.optim.warmup_epochs:
             yield f"--optim.warmup_epochs {self.optim.warmup_epochs}: the run ends after {trainer.max_epochs} epochs"
+
+    def _sam_problems(self) -> Iterator[str]:
+        trainer = self.trainer
+        if trainer.accumulate_grad_batches > 1:
+            yield (
+                f"--optim.sam_rho with --trainer.accumulate_grad_batches {trainer.accumulate_grad_batches}: both passes"
+                " need the whole batch (use 1, a larger --data.batch_size, more --trainer.devices, or"
+                " --grad_checkpointing true)"
+            )
+        if trainer.precision in ("16", "16-mixed"):
+            yield (
+                f"--optim.sam_rho with --trainer.precision {trainer.precision}: its scaled gradients are not those that"
+                " SAM moves along (use bf16-mixed or 32-true)"
+            )
+        if trainer.gradient_clip_val is not None and trainer.gradient_clip_algorithm == "value":
+            yield (
+                "--optim.sam_rho with --trainer.gradient_clip_algorithm value: clipped values point elsewhere than the"
+                " gradient that SAM moves along (use norm, which limits the step alone)"
+            )
 
 
 def _is_share(value: float) -> bool:

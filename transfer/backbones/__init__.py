@@ -176,17 +176,18 @@ def nearest_published(variant: Variant) -> str | None:
     return best[0].name if best else None
 
 
-def preprocessing_for(variant: Variant, row: WeightsRow | None) -> Preprocessing:
+def preprocessing_for(variant: Variant, row: WeightsRow | None, dataset_size: int | None = None) -> Preprocessing:
     """How images are prepared: as for the row, at the variant's own resolution where the row is another's.
 
     Args:
         row: of `select_start`; None is random weights.
+        dataset_size: side in pixels that the dataset asks for, in place of the network's; a scaled network scales it.
     """
-    if row is None:
-        return family_row("tensorflow", variant).preprocessing
-    if row.backbone == variant.name:
-        return row.preprocessing
-    return replace(row.preprocessing, image_size=variant.resolution)
+    preprocessing = (row or family_row("tensorflow", variant)).preprocessing
+    size = preprocessing.image_size if row is None or row.backbone == variant.name else variant.resolution
+    if dataset_size is not None:
+        size = dataset_size if variant.scale is None else variant.scale.pixels(dataset_size)
+    return replace(preprocessing, image_size=size)
 
 
 def warm_start(variant: Variant, row: WeightsRow) -> WarmStart:
