@@ -1,4 +1,4 @@
-"""The photometric and geometric operations that RandAugment and TrivialAugment choose from."""
+"""The photometric and geometric operations that RandAugment, TrivialAugment and AutoAugment choose from."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 import albumentations as A
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,11 +25,32 @@ def _affine(**geometry: Any) -> A.BasicTransform:
     return A.Affine(**geometry, fill=_GREY, p=1)
 
 
+class Sharpness(A.ImageOnlyTransform):
+    """Pillow's ImageEnhance.Sharpness: away from the smoothed image, or towards it; the border stays as it is.
+
+    Args:
+        factor: 0 is the smoothed image, 1 the image itself.
+    """
+
+    def __init__(self, factor: float) -> None:
+        super().__init__(p=1)
+        self.factor = factor
+
+    def apply(self, img: NDArray[np.uint8], **params: Any) -> NDArray[np.uint8]:
+        """Shape: (H, W, 3), unchanged."""
+        smooth: Any = cv2.filter2D(img, -1, _SMOOTH)
+        result: Any = cv2.addWeighted(img, self.factor, smooth, 1 - self.factor, 0)
+        result[[0, -1]], result[:, [0, -1]] = img[[0, -1]], img[:, [0, -1]]
+        return result
+
+
+# Pillow's ImageFilter.SMOOTH.
+_SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13
 _SHEAR_DEGREES = math.degrees(math.atan(0.3))
 _TRANSLATE = 150 / 331
 
 # The search space and ranges of RandAugment (Cubuk et al. 2020, arXiv:1909.13719, as in AutoAugment's
-# appendix), the uncovered border filled with the grey 128 of its TensorFlow code.
+# appendix), the uncovered border filled with the grey 128 of its TensorFlow code. AutoAugment alone has `invert`.
 # name: (does the strength have a sign, strength in -1..1 or 0..1 -> the transform that does exactly that)
 AUGMENT_OPS: dict[str, tuple[bool, Callable[[float], A.BasicTransform]]] = {
     "identity": (False, lambda s: A.NoOp(p=1)),
@@ -46,12 +68,14 @@ AUGMENT_OPS: dict[str, tuple[bool, Callable[[float], A.BasicTransform]]] = {
     "brightness": (True, lambda s: _enhance("brightness", s)),
     "contrast": (True, lambda s: _enhance("contrast", s)),
     "color": (True, lambda s: _enhance("saturation", s)),
-    "sharpness": (False, lambda s: A.Sharpen(alpha=(0.9 * s, 0.9 * s), lightness=(1, 1), p=1)),
+    "sharpness": (True, lambda s: Sharpness(1 + 0.9 * s)),
     "posterize": (False, lambda s: A.Posterize(num_bits=(8 - round(4 * s), 8 - round(4 * s)), p=1)),
     "solarize": (False, lambda s: A.Solarize(threshold_range=(1 - s, 1 - s), p=1)),
     "autocontrast": (False, lambda s: A.AutoContrast(method="pil", p=1)),
     "equalize": (False, lambda s: A.Equalize(mode="pil", p=1)),
+    "invert": (False, lambda s: A.InvertImg(p=1)),
 }
+_RANDOM_OPS = tuple(name for name in AUGMENT_OPS if name != "invert")
 
 
 @cache
@@ -61,7 +85,8 @@ def build_op(name: str, strength: float) -> A.BasicTransform:
 
 
 class RandomOps(A.ImageOnlyTransform):
-    """Applies some operations of `AUGMENT_OPS`, each drawn uniformly, at a strength drawn uniformly, sign included.
+    """Applies some operations of `AUGMENT_OPS`, all but `invert`, each drawn uniformly, at a strength drawn uniformly,
+    sign included.
 
     RandAugment is (2, one strength); TrivialAugment (Müller and Hutter 2021, arXiv:2103.10158) is (1, 31
     strengths).
@@ -81,7 +106,7 @@ class RandomOps(A.ImageOnlyTransform):
         return {"ops": [self._draw() for _ in range(self.num_ops)]}
 
     def _draw(self) -> tuple[str, float]:
-        name = self.py_random.choice(list(AUGMENT_OPS))
+        name = self.py_random.choice(_RANDOM_OPS)
         strength = self.py_random.choice(self.strengths)
         signed = AUGMENT_OPS[name][0]
         return name, -strength if signed and self.py_random.random() < 0.5 else strength

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 import albumentations as A
+import numpy as np
 import pytorch_lightning as pl
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Sampler
 
@@ -51,7 +55,8 @@ from datamodules.streaming import (
     StreamedTable,
     StreamEvalSampler,
     StreamSampler,
-    holding,
+    for_evaluation,
+    for_training,
     stream_splits,
     streaming_workers,
 )
@@ -85,7 +90,7 @@ class TransferDataModule(pl.LightningDataModule):
         interpolation: `bicubic` or `bilinear`, antialiased.
         mean, std: per channel, on the 0..1 scale.
         resize: what evaluation resizes before the crop: the `short_side`, or both sides (`squash`).
-        augment: `none`, `basic`, `randaugment`, `trivialaugment` or `cutout`.
+        augment: `none`, `basic`, `randaugment`, `trivialaugment`, `autoaugment` or `cutout`.
         batch_size: images per step and process.
         num_workers: decoding processes per loader; 0 is the main one, None leaves one core free, up to 8.
         seed: of order and augmentation; the held-out val images are the same for every seed.
@@ -101,7 +106,7 @@ class TransferDataModule(pl.LightningDataModule):
         cache: `none`; `ram` or `disk` decode and resize every image once, see `datamodules.cache`.
         cache_dir: folder of the `disk` cache; None is in the user's cache folder.
         stream: fetch images while they are needed, for a hub dataset that does not fit on the disk; see
-            `datamodules.streaming`. Workers are lowered to 1, 2 or 4; nothing is checked or counted before it comes by.
+            `datamodules.streaming`. Workers are lowered to 1, 2, 4 or 8; an image is not looked at before it comes by.
 
     Raises:
         UserError: a value outside these ranges, or an unknown name.
@@ -130,6 +135,8 @@ class TransferDataModule(pl.LightningDataModule):
     # Misspelt class names of copies, and the official ones.
     name_aliases: ClassVar[Mapping[str, str]] = {}
     wrong_copies: ClassVar[Sequence[WrongCopy]] = ()
+    # What a copy is, by the fingerprint of its test split.
+    known_copies: ClassVar[Mapping[str, str]] = {}
     # Whether images of it are gone for good.
     decays: ClassVar[bool] = False
     # Images held out of train where there is no official val split.
@@ -140,6 +147,8 @@ class TransferDataModule(pl.LightningDataModule):
     # Smallest share of the image that a random crop keeps; 0.08 is the paper's.
     default_min_crop_area: ClassVar[float] = 0.08
     horizontal_flip: ClassVar[bool] = True
+    # Of AutoAugment: the one that was found on data like these.
+    augment_policy: ClassVar[Literal["imagenet", "cifar10"]] = "imagenet"
     # Whether every image is decoded once in setup(): wanted for files that nobody has checked yet.
     checks_all_images: ClassVar[bool] = False
     # Declared by the data sheet; 0 is known only after setup().
@@ -191,6 +200,8 @@ class TransferDataModule(pl.LightningDataModule):
             if cache != "none":
                 raise UserError(f"--data.stream true with --data.cache {cache}: a cache needs all images (choose one)")
             self.num_workers = streaming_workers(self.num_workers)
+            if num_workers not in (None, self.num_workers):
+                warnings.warn(f"--data.num_workers {num_workers}: {self.num_workers} stream alike", stacklevel=2)
         self.seed = seed
         self.on_bad_image = on_bad_image
         self.train_on = train_on
@@ -209,7 +220,15 @@ class TransferDataModule(pl.LightningDataModule):
             raise UserError(f"min_crop_area={min_crop_area} must lie above 0 and not above 1")
         crop_scale = (min_crop_area or self.default_min_crop_area, 1.0)
         self.train_transform = build_train_transform(
-            self.image_size, augment, interpolation, crop_ratio, crop_scale, self.horizontal_flip, mean, resize
+            self.image_size,
+            augment,
+            interpolation,
+            crop_ratio,
+            crop_scale,
+            self.horizontal_flip,
+            mean,
+            resize,
+            self.augment_policy,
         )
         self.test_split = "test"  # what `test_dataloader` gives; scripts/evaluate.py looks at the others too
         # Lightning restores loaders only if nothing asked for their length before, which every schedule does; so their
@@ -336,11 +355,29 @@ class TransferDataModule(pl.LightningDataModule):
         self.num_classes = len(self.class_names)
         check_trainable(splits, self.class_names, allow_absent_classes=bool(self.decay))
         official, splits = splits, self.complete_splits(splits)
-        self.held_out = {name: split for name, split in splits.items() if name not in official}
         if self.train_on == "trainval":
             val = splits.pop("val")
             splits["train"] = join(splits["train"], val, f"{self.name} train and val")
+        self.held_out = {name: split for name, split in splits.items() if name not in official}
         self.splits = {name: splits[name] for name in ("train", "val", "test") if name in splits}
+
+    def adopt(self, other: TransferDataModule) -> None:
+        """Takes what `other`, of the same source, has loaded and checked, so that `setup()` has nothing left to do."""
+        for name in ("class_names", "num_classes", "skipped", "decay", "splits", "held_out"):
+            setattr(self, name, getattr(other, name))
+
+    def median_short_side(self) -> int:
+        """Of the training images, in pixels: the lower median of at most 500 of them, whose headers alone are read.
+
+        They are spread over the split, but with `stream` the first ones.
+
+        Raises:
+            UserError: an image that is none.
+        """
+        split = self._split("train")
+        apart = 1 if self.stream else 1 + (len(split) - 1) // 500
+        sides = sorted(min(split.shape(index)) for index in range(0, len(split), apart)[:500])
+        return sides[(len(sides) - 1) // 2]
 
     @property
     def split_sizes(self) -> dict[str, int]:
@@ -356,6 +393,11 @@ class TransferDataModule(pl.LightningDataModule):
     def fingerprint(self) -> dict[str, str]:
         """Per split 128 bits, in hex: they change with any image, label or member, not with the order."""
         return {name: split.fingerprint() for name, split in self.splits.items()}
+
+    @property
+    def known_copy(self) -> str | None:
+        """What the data sheet knows of a copy with this test split; None of one that it has not seen."""
+        return self.known_copies.get(self.fingerprint.get("test", ""))
 
     def train_dataloader(self) -> ResumableLoader:
         """Shuffled, augmented batches; a last partial one is left out, as a batch of one breaks BatchNorm."""
@@ -380,28 +422,42 @@ class TransferDataModule(pl.LightningDataModule):
         return self._loader(ResumableLoader, "train", transform, sampler, drop_last)
 
     def val_dataloader(self) -> ImageLoader:
-        """Every val image once over all ranks, in order."""
+        """Every val image once over all ranks; in order, unless they are streamed."""
         return self._eval_loader("val")
 
     def test_dataloader(self) -> ImageLoader:
-        """Every test image once over all ranks, in order.
+        """Every test image once over all ranks; in order, unless they are streamed.
 
         Raises:
             UserError: the data has no test split.
         """
         return self._eval_loader(self.test_split)
 
+    def test_order(self, world_size: int) -> NDArray[np.int64]:
+        """Position in the test split of each image that the ranks' test loaders give, rank after rank. Shape: (N,)"""
+        ranks = range(world_size)
+        return np.concatenate([self._eval_sampler(self.test_split, rank, world_size).mine for rank in ranks])
+
     def _eval_loader(self, name: str) -> ImageLoader:
-        size = len(self._split(name))
-        sampler = StreamEvalSampler(size, self.batch_size) if self.stream else UnpaddedDistributedSampler(size)
+        sampler = self._eval_sampler(name)
         return self._loader(ImageLoader, name, self.eval_transform, sampler, drop_last=False)
+
+    def _eval_sampler(
+        self, name: str, rank: int | None = None, world_size: int | None = None
+    ) -> UnpaddedDistributedSampler:
+        size = len(self._split(name))
+        if self.stream:
+            return StreamEvalSampler(size, self.batch_size, rank, world_size)
+        return UnpaddedDistributedSampler(size, rank, world_size)
 
     def _loader(
         self, kind: type[Loader], name: str, transform: A.Compose, sampler: Sampler[Any], drop_last: bool
     ) -> Loader:
         split = self._split(name)
-        if self.stream:
-            split = holding(split, self.num_workers)
+        if self.stream and kind is ResumableLoader:
+            split = for_training(split, self.num_workers)
+        elif self.stream:
+            split = for_evaluation(split, self.num_workers, repeated=name == "val")
         loader = kind(
             ImageDataset(split, transform, self._cache(name, transform)),
             batch_size=self.batch_size,
@@ -457,6 +513,7 @@ class TransferDataModule(pl.LightningDataModule):
             "mean": list(self.mean),
             "std": list(self.std),
             "resize": self.resize,
+            "skipped": [asdict(image) for image in self.skipped],
             "train_progress": None if self._train_loader is None else self._train_loader.state_dict(),
         }
 
@@ -468,6 +525,8 @@ class TransferDataModule(pl.LightningDataModule):
         """
         self.check_same_data(state_dict)
         self._train_progress = state_dict["train_progress"]
+        if self.stream:  # else they were found again
+            self.skipped[:] = [BadImage(**image) for image in state_dict["skipped"]]
 
     def check_same_data(self, state_dict: dict[str, Any]) -> None:
         """Compares this data with what a checkpoint remembers.
@@ -482,6 +541,12 @@ class TransferDataModule(pl.LightningDataModule):
                 f"{', '.join(state_dict['class_names'])}; the data has {', '.join(self.class_names)}"
             )
         saved = state_dict["fingerprint"]
+        kinds = {value.startswith("streamed-") for value in (*saved.values(), *self.fingerprint.values())}
+        if len(kinds) > 1:
+            raise UserError(
+                f"{self.name}: fingerprints of streamed data and of whole files cannot be compared: give the data as"
+                f" the run had it, {'whole' if self.stream else 'streamed'}"
+            )
         names = sorted(saved.keys() | self.fingerprint)
         if changed := [name for name in names if saved.get(name) != self.fingerprint.get(name)]:
             raise UserError(

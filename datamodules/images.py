@@ -179,12 +179,13 @@ def open_picture(source: bytes | Path) -> Picture:
     return DecodedPicture(decode_image(encoded)) if header is None else JpegPicture(encoded, header)
 
 
-def image_shape(encoded: bytes) -> tuple[int, int]:
+def image_shape(source: bytes | Path) -> tuple[int, int]:
     """(height, width) that `decode_image` would give, from the header alone.
 
     Raises:
-        BadImageError: no image, or too large to be one.
+        BadImageError: missing, empty, no image, or too large to be one.
     """
+    encoded = _read(source)
     header = read_jpeg_header(encoded)
     if header is not None:
         return header.height, header.width

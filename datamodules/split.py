@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.images import BadImage, BadImageError, decode_image
+from datamodules.images import BadImage, BadImageError, decode_image, image_shape
 from transfer.errors import UserError
 
 # The held-out images are the same for every run seed, so that runs that differ in seed are selected on the same data.
@@ -65,6 +65,17 @@ class Split:
         image = self.table[int(self.rows[index])]["image"]
         return image["bytes"] if image["bytes"] is not None else Path(image["path"] or "")
 
+    def shape(self, index: int) -> tuple[int, int]:
+        """(height, width) of the picture, from the file's header.
+
+        Raises:
+            BadImageError: no image; the text names it.
+        """
+        try:
+            return image_shape(self.encoded(index))
+        except BadImageError as error:
+            raise BadImageError(f"{self.image_name(index)}: {error}") from None
+
     def image_name(self, index: int) -> str:
         """The file's path, or `<dataset> <split> row <number> (<path>)` for an image inside a table."""
         row = int(self.rows[index])
@@ -72,6 +83,17 @@ class Split:
         if image["bytes"] is None:
             return str(image["path"])
         return f"{self.name} row {row}" + (f" ({image['path']})" if image["path"] else "")
+
+    def sources(self) -> list[int] | list[str]:
+        """Where its images are in the source: rows of its table, or paths where the table has nothing but these."""
+        rows: list[int] = self.rows.tolist()
+        if (
+            not isinstance(self.table, datasets.Dataset)
+            or not rows
+            or self.table[rows[0]]["image"]["bytes"] is not None
+        ):
+            return rows
+        return [str(self.table[row]["image"]["path"]) for row in rows]
 
     def check(self, index: int) -> BadImage | None:
         """What is wrong with an image, or None if it decodes."""

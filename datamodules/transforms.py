@@ -19,10 +19,13 @@ from PIL import Image
 from torch import Tensor
 
 from datamodules.augment_ops import RandomOps
+from datamodules.autoaugment import AutoAugment
 from datamodules.images import Box, DecodedPicture, Picture, Pixels
 from transfer.errors import UserError, unknown_name
 
 Rgb = tuple[float, float, float]
+# left, top, right, bottom, in shares of the image's width and height
+Part = tuple[float, float, float, float]
 
 # ImageNet's channel statistics on the 0..1 scale, as in every public EfficientNet checkpoint but AdvProp's and lite's.
 IMAGENET_MEAN: Rgb = (0.485, 0.456, 0.406)
@@ -31,7 +34,7 @@ IMAGENET_STD: Rgb = (0.229, 0.224, 0.225)
 INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _OPENCV = {Image.Resampling.BICUBIC: cv2.INTER_CUBIC, Image.Resampling.BILINEAR: cv2.INTER_LINEAR}
 RESIZES = ("short_side", "squash")
-AUGMENTS = ("none", "basic", "randaugment", "trivialaugment", "cutout")
+AUGMENTS = ("none", "basic", "randaugment", "trivialaugment", "autoaugment", "cutout")
 
 # MBConv networks halve the image five times: below 32 pixels nothing is left of it.
 MIN_IMAGE_SIZE = 32
@@ -83,9 +86,18 @@ class ResizeCenterCrop(A.ImageOnlyTransform):
     def apply(self, img: Pixels, **params: Any) -> Pixels:
         """Shape: (H, W, 3) -> (image_size, image_size, 3)."""
         height, width = self.resize.shape(*img.shape[:2])
+        resized = Image.fromarray(img).resize((width, height), self.resize.resample)
+        return np.asarray(resized.crop(self._box(height, width)))
+
+    def part(self, height: int, width: int) -> Part:
+        """Which part of an image of this size it keeps."""
+        height, width = self.resize.shape(height, width)
+        left, top, right, bottom = self._box(height, width)
+        return left / width, top / height, right / width, bottom / height
+
+    def _box(self, height: int, width: int) -> Box:
         left, top = (round((side - self.image_size) / 2) for side in (width, height))
-        box = (left, top, left + self.image_size, top + self.image_size)
-        return np.asarray(Image.fromarray(img).resize((width, height), self.resize.resample).crop(box))
+        return left, top, left + self.image_size, top + self.image_size
 
 
 class _OwnRandom(A.BasicTransform):
@@ -165,6 +177,12 @@ def build_eval_transform(
     return A.Compose([ResizeCenterCrop(math.floor(image_size / crop_ratio), image_size, resample, resize == "squash")])
 
 
+def kept_part(transform: A.Compose, height: int, width: int) -> Part:
+    """Which part of an image of this size an eval transform gives the network."""
+    crop: ResizeCenterCrop = transform.transforms[0]
+    return crop.part(height, width)
+
+
 def build_train_transform(
     image_size: int,
     augment: str,
@@ -174,12 +192,13 @@ def build_train_transform(
     horizontal_flip: bool = True,
     mean: Rgb = IMAGENET_MEAN,
     resize: str = "short_side",
+    policy: str = "imagenet",
 ) -> A.Compose:
     """The augmentation by its name; seed it per image with `seed_transform`.
 
     `none` is the eval transform; `basic` a random resized crop and a flip (the paper's); the others add to
-    `basic` RandAugment (2 operations at 9/30), TrivialAugment (1 at any of 31 strengths) or Cutout (one
-    square).
+    `basic` RandAugment (2 operations at 9/30), TrivialAugment (1 at any of 31 strengths), AutoAugment (a published
+    policy) or Cutout (one square).
 
     Args:
         image_size: side of the result, in pixels, at least 32.
@@ -190,6 +209,7 @@ def build_train_transform(
         horizontal_flip: whether a mirrored image keeps its meaning.
         mean: per channel on the 0..1 scale; Cutout's square becomes zero after normalising.
         resize: as in evaluation; only `none` reads it.
+        policy: AutoAugment's, `imagenet` or `cifar10`.
 
     Raises:
         UserError: a value outside these ranges, or an unknown name.
@@ -206,6 +226,8 @@ def build_train_transform(
         steps.append(RandomOps(2, _RANDAUGMENT_STRENGTHS))
     elif augment == "trivialaugment":
         steps.append(RandomOps(1, _TRIVIALAUGMENT_STRENGTHS))
+    elif augment == "autoaugment":
+        steps.append(AutoAugment(policy))
     elif augment == "cutout":
         # EfficientNetV2's transfer setting: side = half the image (google/automl efficientnetv2/datasets.py).
         side = (image_size // 2, image_size // 2)

@@ -1,16 +1,19 @@
-"""Speed and memory as ratios within one run: python scripts/benchmark.py module|train|peer|memory|data|probe
+"""Speed and memory as ratios within one run: python scripts/benchmark.py WHAT
 
 module  a training epoch through Lightning and TransferModule against a bare PyTorch loop with the same step
 train   training images per second, memory layout by memory layout and precision by precision
 peer    training images per second, and the GPU's memory, against timm's implementation of the same network
 memory  peak memory and seconds of a training step without and with gradient checkpointing
 data    training-ready images per second on one core, without and with a cache, against a torchvision-style pipeline
+recipe  accuracy of --recipe auto against the defaults: digits, and with --data_root 2,000 images of CIFAR-10 at 32 px
+scaling what the compound rule gives against the released coefficients, and counts of the paper's Tables 3 and 7
 probe   seconds of a linear probe's fits on cached features, against scikit-learn's lbfgs; see its own --help
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import multiprocessing
 import statistics
@@ -18,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -34,9 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and gives the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["probe"]:
+        sys.path.append(str(Path(__file__).parents[1]))
         from scripts import benchmark_probe
 
-        return benchmark_probe.main(argv[1:])
+        return benchmark_probe.main(argv[1:], report)
     parser = argparse.ArgumentParser(
         prog="benchmark.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -46,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "peer": benchmark_peer,
         "memory": benchmark_memory,
         "data": benchmark_data,
+        "recipe": benchmark_recipe,
+        "scaling": benchmark_scaling,
     }
     parser.add_argument("what", choices=subjects)
     parser.add_argument("--backbone", help="default: lite0")
@@ -54,17 +61,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, help="timed steps per round; default: 20, for memory 1")
     parser.add_argument("--rounds", type=int, help="alternating rounds; default: 5, for memory 2")
     parser.add_argument("--compile", action="store_true", default=None, help="peer: both under torch.compile too")
-    parser.add_argument("--data_root", type=Path, metavar="DIR", help="data: JPEGs in or below it; default: made up")
+    parser.add_argument(
+        "--data_root", type=Path, metavar="DIR", help="data: JPEGs in or below it; recipe: has uoft-cs/cifar10/"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     arguments = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
     subject, path = arguments.pop("what"), arguments.pop("json", None)
     if "compile" in arguments and subject != "peer":
         parser.error("--compile: only peer compares compiled networks")
-    if "data_root" in arguments and subject != "data":
-        parser.error("--data_root: only data reads images")
-    if subject == "data":
+    if "data_root" in arguments and subject not in ("data", "recipe"):
+        parser.error("--data_root: only data and recipe read images")
+    if subject == "scaling":
+        if arguments:
+            parser.error(f"--{min(arguments)}: scaling has no options, it counts")
+    elif subject == "data":
         if unused := arguments.keys() & {"backbone", "steps"}:
             parser.error(f"--{min(unused)}: data has no network; a round is one pass over the images")
+    elif subject == "recipe":
+        if unused := arguments.keys() - {"data_root"}:
+            parser.error(f"--{min(unused)}: recipe trains lite0 with settings that are to be compared")
     else:
         arguments = {"backbone": "lite0", "image_size": 64, "batch_size": 64, **arguments}
     return exit_status(lambda: report(subjects[subject](**arguments), path))
@@ -515,6 +530,17 @@ class TorchvisionStyle:
         return left, top, left + side, top + side
 
 
+def benchmark_scaling() -> dict[str, Any]:
+    """Where the compound rule departs from the released coefficients, and multiply-adds against the printed ones."""
+    from transfer.published_scaling import departures, table_counts
+
+    return {
+        "departures": [asdict(row) for row in departures()],
+        "table3": [asdict(row) for row in table_counts("table3")],
+        "table7": [asdict(row) for row in table_counts("table7")],
+    }
+
+
 def jpeg_paths(folder: Path) -> list[Path]:
     """The JPEGs in a folder or below it.
 
@@ -556,6 +582,57 @@ def median_shape(paths: Sequence[Path]) -> list[int]:
         with Image.open(path) as image:
             sizes.append(image.size)
     return [round(statistics.median(sides)) for sides in zip(*sizes, strict=True)]
+
+
+def benchmark_recipe(data_root: Path | None = None) -> dict[str, Any]:
+    """Accuracy and seconds of training of lite0 with the defaults and with `--recipe auto`, also in the defaults' ten
+    passes; seed 0.
+
+    Args:
+        data_root: has CIFAR-10 as the hub's files, of which 200 training and 200 test images of each class are taken;
+            a tenth of the training images becomes val. Both runs on them are at 32 px, to take minutes.
+    """
+    import subprocess
+
+    figures: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        tasks: dict[str, list[str]] = {"digits": []}
+        if data_root is not None:
+            subset = save_cifar_subset(data_root, Path(folder) / "cifar10.parquet", per_class=200)
+            tasks["cifar10_2000"] = ["--dataset", "folder", "--data_root", str(subset), "--image_size", "32"]
+            tasks["cifar10_2000"] += ["--data.split_column", "split", "--data.min_crop_area", "0.64"]
+        for task, words in tasks.items():
+            figures[task] = {}
+            auto = ["--recipe", "auto"]
+            for name, choice in (("defaults", []), ("auto", auto), ("auto_10", [*auto, "--trainer.max_epochs", "10"])):
+                run_dir = Path(folder) / f"{task}_{name}"
+                command = [sys.executable, "scripts/finetune.py", *words, *choice, "--out_dir", str(run_dir)]
+                if subprocess.run(command, check=False).returncode:
+                    raise UserError(f"{' '.join(command)} failed")
+                results = json.loads((run_dir / "results.json").read_text())
+                figures[task][name] = {
+                    "arguments": [*words, *choice],
+                    **{key: results[key] for key in ("metrics", "splits", "seed", "config", "train_seconds")},
+                }
+    return figures
+
+
+def save_cifar_subset(data_root: Path, path: Path, per_class: int) -> Path:
+    """A table of the first images of each class and split of CIFAR-10, in the columns that `folder` reads."""
+    import datasets
+
+    parts = []
+    for split in ("train", "test"):
+        files = sorted(map(str, (data_root / "uoft-cs/cifar10/plain_text").glob(f"{split}-*.parquet")))
+        if not files:
+            raise UserError(f"{data_root} has no uoft-cs/cifar10/plain_text/{split}-*.parquet")
+        table = datasets.Dataset.from_parquet(files, cache_dir=str(path.parent / "cache"))
+        labels = table["label"][:]
+        rows = [row for label in range(10) for row in [i for i, own in enumerate(labels) if own == label][:per_class]]
+        part = table.select(rows).rename_column("img", "image")
+        parts.append(part.add_column("split", [split] * len(part)))
+    datasets.concatenate_datasets(parts).to_parquet(str(path))
+    return path
 
 
 def random_batch(image_size: int, batch_size: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -25,8 +25,12 @@ if TYPE_CHECKING:
     from transfer.features import Features
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the command line and gives the exit status."""
+def main(argv: Sequence[str], report: Callable[[dict[str, Any], Path | None], None]) -> int:
+    """Runs the command line and gives the exit status.
+
+    Args:
+        report: prints the figures and writes them to the file, if there is one.
+    """
     parser = argparse.ArgumentParser(
         prog="benchmark.py probe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -41,12 +45,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = vars(parser.parse_args(argv))
     path = arguments.pop("json")
 
-    def run() -> None:
-        from scripts.benchmark import report
-
-        report(benchmark_probe(**arguments), path)
-
-    return exit_status(run)
+    return exit_status(lambda: report(benchmark_probe(**arguments), path))
 
 
 @dataclass(frozen=True)
@@ -170,7 +169,3 @@ def loss(features: Features, weight: NDArray[np.float64], bias: NDArray[np.float
     logits = features.features.double().numpy() @ weight.T + bias
     chosen = log_softmax(logits, axis=1)[np.arange(len(logits)), features.labels.numpy()]
     return float(penalty / 2 * (weight**2).sum() - chosen.sum())
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

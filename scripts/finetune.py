@@ -1,8 +1,8 @@
 """Fine-tune an EfficientNet: python scripts/finetune.py --backbone b7 --dataset flowers
 
 Writes config.yaml, best.ckpt, last.ckpt, metrics.csv and results.json to runs/<dataset>_<backbone>/<n>/; with a test
-split test_reads.json and test_predictions.npz; and held_out.json, the rows of train that are val where the dataset has
-no val of its own.
+split test_reads.json and test_predictions.npz; and held_out.json, which images were cut from train where the
+dataset has no val (your own: or no test) split.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transfer.command_line import parse_config, save_config
+from transfer.command_line import apply_choices, flatten, given_fields, parse_config, save_config
 from transfer.config import FinetuneConfig
 from transfer.errors import UserError, exit_status
 
@@ -31,26 +31,34 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and gives the exit status."""
-    return exit_status(lambda: finetune(*parse_config(sys.argv[1:] if argv is None else argv)))
+    words = sys.argv[1:] if argv is None else argv
+
+    def command() -> None:
+        config, resume = parse_config(words)
+        finetune(config, resume, given_fields(words) if resume is None else frozenset())
+
+    return exit_status(command)
 
 
-def finetune(config: FinetuneConfig, resume: Path | None) -> None:
+def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] = frozenset()) -> None:
     """One run from its configuration to results.json.
 
     Args:
         resume: folder of the run to go on with; None starts a new one.
+        given: dotted fields that the user set, and that `--protocol` and `--recipe auto` leave alone.
 
     Raises:
         UserError: what the user gave cannot work.
         RunInterrupted: stopped by a signal, after last.ckpt was written.
     """
     # Imported here so that --help and a mistyped flag need not wait for them.
+    import numpy as np
     import pytorch_lightning as pl
     import torch
     from pytorch_lightning.callbacks import LearningRateMonitor
 
     from datamodules import build_datamodule, get_dataset
-    from transfer.backbones import get_backbone
+    from transfer.backbones import get_backbone, preprocessing_for, select_start, warm_start
     from transfer.callbacks import EpochLog
     from transfer.checkpoints import read_checkpoint, strict_load
     from transfer.classifier import build_classifier
@@ -75,7 +83,6 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
         read_classifier_state,
         save_predictions,
     )
-    from transfer.weights import family_row, select_weights
 
     started = time.perf_counter()
     if resume is not None and (resume / RESULTS).exists():
@@ -85,17 +92,28 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
     variant = get_backbone(config.backbone)
     config = replace(config, backbone=variant.name)
     sheet = get_dataset(config.dataset)
-    row = select_weights(variant, config.pretrained)
     run_dir = resume or choose_run_dir(config)
 
     quiet_lightning()
-    build_trainer(config, loggers=[], callbacks=[])  # refuses wrong fields before anything is loaded or written
+    # Refuses wrong fields before anything is loaded or written.
+    num_processes = build_trainer(config, loggers=[], callbacks=[]).world_size
     torch.set_float32_matmul_precision("high")
     pl.seed_everything(config.seed, verbose=False)
-    preprocessing = (row or family_row("tensorflow", variant)).preprocessing
-    image_size = config.image_size or sheet.default_image_size or preprocessing.image_size
+    loaded = None
+    if resume is None and (config.protocol is not None or config.recipe == "auto"):
+        loaded = build_datamodule(config.dataset, **config.data_options())
+        loaded.setup()
+        choose = choose_by_rule if config.protocol is None else choose_by_protocol
+        config, choices = choose(config, given, loaded, num_processes)
+        if is_main_process():
+            print("\n".join(choices))
+    row = select_start(variant, config.pretrained, config.init_from)
+    preprocessing = preprocessing_for(variant, row, sheet.default_image_size)
+    image_size = config.image_size or preprocessing.image_size
     preprocessing = replace(preprocessing, image_size=image_size)
     data = build_datamodule(config.dataset, **config.data_options(), **asdict(preprocessing))
+    if loaded is not None:
+        data.adopt(loaded)
     data.setup()
 
     last = run_dir / LAST
@@ -115,7 +133,7 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
     check_disk_space(run_dir, sum(p.numel() for p in classifier.parameters()))
     if resume is None and is_main_process():
         save_config(config, run_dir / CONFIG)
-        held_out = {name: {"of": split.name, "rows": split.rows.tolist()} for name, split in data.held_out.items()}
+        held_out = {name: {"of": split.name, "images": split.sources()} for name, split in data.held_out.items()}
         if held_out:
             (run_dir / HELD_OUT).write_text(json.dumps(held_out) + "\n")
     loggers = build_loggers(config, run_dir, data.fingerprint)
@@ -130,10 +148,15 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
         trainer = build_trainer(config, loggers, callbacks)
     if config.compile:
         classifier.compile()
-    weights = starting_point(row, config.weights, variant) if row else None
+    weights = starting_point(row, config.weights, get_backbone(row.backbone)) if row else None
+    started_from = warm_start(variant, row) if row and config.init_from else None
     if is_main_process():
         start = f"{weights['name']}, trained on {weights['trained_on']}" if weights else "random weights"
         print(f"{variant.name} from {start}; {image_size} px, {data.num_classes} classes, images {data.split_sizes}")
+        if started_from:
+            print(f"--init_from {config.init_from}: {started_from}")
+        if not data.split_sizes.keys() - {"train"}:
+            print("nothing will be measured: there is no test split, and a final fit leaves no val split")
     if config.find_lr and resume is None:
         find_lr(config, module, data)
     try:
@@ -144,6 +167,8 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
             " and raise --trainer.accumulate_grad_batches by as much, or set --grad_checkpointing true"
         ) from None
 
+    if config.data.train_on == "trainval" and not (run_dir / BEST).exists():
+        trainer.save_checkpoint(run_dir / BEST)  # it was stopped in its last step, and nothing was left to do
     strict_load(classifier, read_classifier_state(run_dir / BEST, variant), source=str(run_dir / BEST))
     metrics = {}
     if "val" in data.split_sizes:
@@ -157,7 +182,7 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
     if not trainer.is_global_zero:
         return
     if module.predictions is not None and len(module.predictions) == data.split_sizes["test"]:
-        save_predictions(run_dir, module.predictions)
+        save_predictions(run_dir, module.predictions[np.argsort(data.test_order(trainer.world_size))])
     per_class = {
         name: accuracy if count else None
         for name, accuracy, count in zip(
@@ -177,6 +202,7 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
             "seed": config.seed,
             "lr": trainer.optimizers[0].param_groups[-1]["initial_lr"],
             "weights": weights,
+            "warm_start": asdict(started_from) if started_from else None,
             "num_parameters": sum(p.numel() for p in classifier.parameters()),
             "image_size": image_size,
             "splits": {
@@ -188,7 +214,9 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
                 for name, size in data.split_sizes.items()
             },
             "skipped_images": [asdict(image) for image in data.skipped],
+            "tested_images": None if module.predictions is None else len(module.predictions),
             "decay": data.decay,
+            "copy": data.known_copy,
             "train_seconds": round(log.seconds, 2),
             "wall_seconds": round(time.perf_counter() - started, 2),
             "images_per_second": log.images_per_second and round(log.images_per_second, 1),
@@ -203,7 +231,84 @@ def finetune(config: FinetuneConfig, resume: Path | None) -> None:
     print_results(config.dataset, variant.name, metrics, sheet.metric)
     for missing in data.decay.values():
         print(f"on {missing}: not comparable with published results")
+    if data.known_copy:
+        print(f"data: {data.known_copy}")
     print(f"training {log.seconds:.0f} s, {log.images_per_second or 0:.0f} images/s; results in {run_dir / RESULTS}")
+
+
+def choose_by_rule(
+    config: FinetuneConfig, given: frozenset[str], data: TransferDataModule, num_processes: int
+) -> tuple[FinetuneConfig, list[str]]:
+    """The configuration with what the rules of `--recipe auto` choose, and a line for each choice.
+
+    Args:
+        given: dotted fields that the user set.
+
+    Raises:
+        UserError: the choices do not go with what the user set.
+    """
+    from transfer.backbones import get_backbone, preprocessing_for, select_start
+    from transfer.recipe import choose_recipe
+
+    variant = get_backbone(config.backbone)
+    row = select_start(variant, config.pretrained, config.init_from)
+    choices = choose_recipe(
+        num_images=data.split_sizes["train"],
+        num_classes=data.num_classes,
+        short_side=data.median_short_side(),
+        resolution=preprocessing_for(variant, row).image_size,
+        dropout_rate=variant.dropout_rate,
+        batch_size=config.data.batch_size * config.trainer.accumulate_grad_batches * num_processes,
+    )
+    config, applied = apply_choices(config, {choice.field: choice.value for choice in choices}, given)
+    return config, [str(c) if c.field in applied else f"{c.field}: as you set it" for c in choices]
+
+
+def choose_by_protocol(
+    config: FinetuneConfig, given: frozenset[str], data: TransferDataModule, num_processes: int
+) -> tuple[FinetuneConfig, list[str]]:
+    """The configuration with the settings of its protocol, and a line for each that is not the default.
+
+    Args:
+        given: dotted fields that the user set.
+
+    Raises:
+        UserError: the user set a part of what belongs together, or what does not go with the protocol.
+    """
+    from transfer.protocols import get_protocol, protocol_settings
+
+    assert config.protocol is not None
+    protocol = get_protocol(config.protocol)
+    chosen_by_user = protocol.middle.keys() & given
+    if chosen_by_user and chosen_by_user != protocol.middle.keys():
+        raise UserError(
+            f"--protocol {protocol.name} chooses {' and '.join(protocol.middle)} together from its grid: set both,"
+            " or neither"
+        )
+    settings = protocol_settings(
+        protocol,
+        protocol.middle,
+        dataset=config.dataset,
+        backbone=config.backbone,
+        num_images=sum(size for name, size in data.split_sizes.items() if name != "test"),
+        devices=num_processes,
+        max_batch_per_device=config.data.batch_size,
+    )
+    before = flatten(config.to_dict())
+    config, applied = apply_choices(config, settings, given)
+    at_once, accumulated = settings["data.batch_size"], settings["trainer.accumulate_grad_batches"]
+    found, wanted = config.data.batch_size * config.trainer.accumulate_grad_batches, at_once * accumulated
+    if found != wanted and not given >= {"data.batch_size", "trainer.accumulate_grad_batches"}:
+        raise UserError(
+            f"--protocol {protocol.name}: a step would see {found * num_processes} images, not its"
+            f" {wanted * num_processes}: use --data.batch_size {at_once}, or set --trainer.accumulate_grad_batches too"
+        )
+    lines = [f"protocol {protocol.name}: {protocol.source}"]
+    lines += [f"{name} {value}" for name, value in applied.items() if value != before[name]]
+    lines += [f"{name}: as you set it, not {value}" for name, value in settings.items() if name not in applied]
+    if protocol.middle and not chosen_by_user:
+        lines.append(f"{' and '.join(protocol.middle)}: the middle of a grid of {len(protocol.grid)} trials")
+    return config, lines
 
 
 def check_names(config: FinetuneConfig) -> None:
@@ -213,15 +318,16 @@ def check_names(config: FinetuneConfig) -> None:
         UserError: all unknown names at once.
     """
     from datamodules import get_dataset
-    from transfer.backbones import get_backbone
+    from transfer.backbones import get_backbone, select_start
     from transfer.heads import get_head
-    from transfer.weights import select_weights
+    from transfer.protocols import get_protocol
 
     problems = []
     for look_up in (
-        lambda: select_weights(get_backbone(config.backbone), config.pretrained),
+        lambda: select_start(get_backbone(config.backbone), config.pretrained, config.init_from),
         lambda: get_dataset(config.dataset),
         lambda: get_head(config.head),
+        lambda: config.protocol and get_protocol(config.protocol),
     ):
         try:
             look_up()

@@ -164,7 +164,7 @@ def check(network: nn.Module, epoch: int = 9, is_last_batch: bool = True, times:
     """Messages of the check on a batch of images around 100 whose class is whether they are above."""
     images = torch.tensor([99.0, 101.0] * 10).reshape(20, 1, 1, 1)
     trainer = SimpleNamespace(
-        current_epoch=epoch, max_epochs=10, is_last_batch=is_last_batch,
+        global_step=3 * (epoch + 1), estimated_stepping_batches=30, is_last_batch=is_last_batch,
         precision_plugin=SimpleNamespace(forward_context=nullcontext),
         strategy=SimpleNamespace(reduce=lambda value, reduce_op: value),
     )  # fmt: skip

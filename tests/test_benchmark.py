@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from types import ModuleType
 
+import datasets
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -17,6 +20,9 @@ from datamodules.transforms import IMAGENET_MEAN, IMAGENET_STD
 from scripts import benchmark
 from transfer.backbones import build_backbone
 from transfer.classifier import build_classifier
+from transfer.errors import UserError
+
+ROOT = Path(__file__).parents[1]
 
 
 class FakeTimm(ModuleType):
@@ -125,6 +131,14 @@ def test_an_unknown_backbone_is_refused(monkeypatch: pytest.MonkeyPatch, capsys:
         assert capsys.readouterr().err.startswith("error: unknown backbone 'b9'")
 
 
+def test_scaling_writes_the_rule_and_the_papers_tables(tmp_path: Path) -> None:
+    assert benchmark.main(["scaling", "--json", str(tmp_path / "scaling.json")]) == 0
+    figures = json.loads((tmp_path / "scaling.json").read_text())
+    committed = json.loads((ROOT / "benchmarks" / "scaling_rule.json").read_text())
+    for name in ("departures", "table3", "table7"):
+        assert figures[name] == committed[name] and len(figures[name]) >= 5
+
+
 @pytest.mark.parametrize("given", [False, True])
 def test_data_compares_both_of_ours_with_the_torchvision_style(given: bool, tmp_path: Path) -> None:
     root = []
@@ -161,7 +175,7 @@ def test_the_torchvision_style_normalises_a_crop(tmp_path: Path) -> None:
     [
         (["speed"], "invalid choice: 'speed' (choose from"),
         (["data", "--backbone", "b0"], "--backbone: data has no network"),
-        (["peer", "--data_root", "x"], "--data_root: only data reads images"),
+        (["peer", "--data_root", "x"], "--data_root: only data and recipe read images"),
         (["memory", "--compile"], "--compile: only peer compares compiled networks"),
     ],
 )
@@ -169,3 +183,28 @@ def test_the_command_line_refuses(argv: list[str], message: str, capsys: pytest.
     with pytest.raises(SystemExit) as end:
         benchmark.main(argv)
     assert end.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_the_recipes_subset_has_as_many_images_of_each_class(tmp_path: Path) -> None:
+    folder = tmp_path / "uoft-cs/cifar10/plain_text"
+    folder.mkdir(parents=True)
+    features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=list("abcdefghij"))})
+    for split, per_class in (("train", 4), ("test", 3)):
+        rows = [
+            {"img": Image.new("RGB", (32, 32), (8 * label, index, 0)), "label": label}
+            for index in range(per_class)
+            for label in range(10)
+        ]
+        datasets.Dataset.from_list(rows, features).to_parquet(str(folder / f"{split}-00000-of-00001.parquet"))
+    path = benchmark.save_cifar_subset(tmp_path, tmp_path / "subset.parquet", per_class=2)
+    table = pq.read_table(path)
+    counts = Counter(zip(table["split"].to_pylist(), table["label"].to_pylist(), strict=True))
+    assert counts == {(split, label): 2 for split in ("train", "test") for label in range(10)}
+    with pytest.raises(UserError, match="has no uoft-cs/cifar10/plain_text/train"):
+        benchmark.save_cifar_subset(tmp_path / "elsewhere", tmp_path / "x.parquet", per_class=2)
+
+
+def test_recipe_trains_with_its_own_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        benchmark.main(["recipe", "--steps", "3"])
+    assert "--steps: recipe trains lite0 with settings that are to be compared" in capsys.readouterr().err

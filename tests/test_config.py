@@ -83,7 +83,7 @@ IN_GROUPS: dict[str, dict[str, tuple[Any, ...]]] = {
     "loss": {"label_smoothing": (1.0,), "mixup_alpha": (-1.0,), "cutmix_alpha": (-0.1,)},
     "optim": {
         "lr": (0.0,), "momentum": (1.0,), "weight_decay": (-1.0,), "backbone_lr_factor": (-1.0,),
-        "layer_decay": (0.0, 1.1), "warmup_epochs": (-1.0, 10.0),
+        "layer_decay": (0.0, 1.1), "warmup_epochs": (-1.0, 10.0), "sam_rho": (0.0, -0.1),
     },
     "trainer": {"max_epochs": (0, -1), "limit_val_batches": (0,)},
 }  # fmt: skip
@@ -113,6 +113,27 @@ def test_values_on_the_edge_of_the_range_are_allowed() -> None:
     )  # fmt: skip
     assert config.problems() == []
     assert FinetuneConfig(trainer=TrainerConfig(max_epochs=-1, max_steps=5)).problems() == []
+
+
+@pytest.mark.parametrize(
+    ("trainer", "flag"),
+    [
+        ({"accumulate_grad_batches": 2}, "--trainer.accumulate_grad_batches 2: both passes need the whole batch"),
+        ({"precision": "16-mixed"}, "--trainer.precision 16-mixed: its scaled gradients"),
+        (
+            {"gradient_clip_val": 1.0, "gradient_clip_algorithm": "value"},
+            "--trainer.gradient_clip_algorithm value: clipped values point elsewhere",
+        ),
+    ],
+)
+def test_what_sam_cannot_go_with_is_refused_with_the_reason(trainer: dict[str, Any], flag: str) -> None:
+    (problem,) = FinetuneConfig(optim=OptimConfig(sam_rho=0.05), trainer=TrainerConfig(**trainer)).problems()
+    assert problem.startswith(f"--optim.sam_rho with {flag}")
+
+
+def test_sam_goes_with_bf16_and_with_a_limit_on_the_gradients_norm() -> None:
+    trainer = TrainerConfig(precision="bf16-mixed", gradient_clip_val=1.0, gradient_clip_algorithm="norm")
+    assert FinetuneConfig(optim=OptimConfig(sam_rho=0.05), trainer=trainer).problems() == []
 
 
 def test_a_backbone_frozen_to_the_end_is_told_to_say_so() -> None:

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LEAVES = ("config", "scaling", "layers", "heads", "optim", "batch_augment", "paper", "statistics", "errors")
+LEAVES = (
+    *("config", "scaling", "layers", "heads", "optim", "batch_augment", "paper", "statistics", "logistic", "errors"),
+    *("protocols", "recipe", "sam", "overlay"),
+)
 
 
 def project_imports(path: Path) -> set[str]:
@@ -67,6 +70,8 @@ def loaded_by(statement: str) -> set[str]:
         ("import transfer.command_line", {"torch", "pytorch_lightning", "datasets"}),
         ("import transfer.scaling, transfer.errors, transfer.paper", {"torch", "numpy"}),
         ("import transfer.ledger", {"torch", "matplotlib", "scipy"}),
+        ("import transfer.protocols, transfer.recipe", {"torch", "numpy"}),
+        ("import transfer.table.cell_run, transfer.table.launchers, transfer.table.sweep_run", {"torch", "submitit"}),
         (
             "from transfer import build_classifier, list_backbones, list_heads, list_weights",
             {"datasets", "albumentations", "wandb", "pytorch_lightning", "torchmetrics", "jsonargparse"},

@@ -144,7 +144,7 @@ class BatchNormCheck(pl.Callback):
         batch: tuple[Tensor, Tensor],
         batch_idx: int,
     ) -> None:
-        halfway = 2 * (trainer.current_epoch + 1) > (trainer.max_epochs or 0)
+        halfway = 2 * trainer.global_step > trainer.estimated_stepping_batches
         if self.warned or not trainer.is_last_batch or not halfway or batch[1].ndim != 1:
             return
         accuracy = {}

@@ -1,15 +1,15 @@
 """The command line, recipes and `config.yaml`: all three are a `FinetuneConfig`.
 
-The command line goes over `--config`, and that over the defaults. Imports neither torch nor Lightning, so that `--help`
-is quick.
+The command line goes over `--config`, that over what `--protocol` or `--recipe auto` choose, and that over the
+defaults. Imports neither torch nor Lightning, so that `--help` is quick.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,9 @@ def build_parser() -> jsonargparse.ArgumentParser:
     parser = jsonargparse.ArgumentParser(
         prog="finetune.py",
         usage="%(prog)s [--config RECIPE.yaml] [--backbone NAME] [--dataset NAME] [--optim.lr 0.01] ...",
-        description="Fine-tune an EfficientNet. The command line goes over --config, --config over the defaults."
-        " --resume RUN_DIR goes on with an interrupted run from its last.ckpt.",
+        description="Fine-tune an EfficientNet. The command line goes over --config, --config over --protocol and"
+        " --recipe auto, and these over the defaults. --resume RUN_DIR goes on with an interrupted run from its"
+        " last.ckpt.",
         exit_on_error=False,
         allow_abbrev=False,
     )
@@ -63,7 +64,7 @@ def parse_config(argv: Sequence[str]) -> tuple[FinetuneConfig, Path | None]:
         return _parse(rest), None
     saved = load_config(run_dir / "config.yaml")
     config = _parse(["--config", str(run_dir / "config.yaml"), *rest])
-    before, after = _flat(saved.to_dict()), _flat(config.to_dict())
+    before, after = flatten(saved.to_dict()), flatten(config.to_dict())
     changed = [
         f"--{k} {before[k]} -> {after[k]}" for k in before if before[k] != after[k] and not RESUMABLE.fullmatch(k)
     ]
@@ -90,7 +91,7 @@ def build_probe_parser() -> jsonargparse.ArgumentParser:
 
 
 def _other_fields(schema: type[Any], names: Sequence[str]) -> set[str]:
-    return {field.name for field in dataclasses.fields(schema)} - set(names)
+    return {field.name for field in fields(schema)} - set(names)
 
 
 def parse_probe_config(argv: Sequence[str]) -> tuple[FinetuneConfig, ProbeConfig]:
@@ -101,10 +102,50 @@ def parse_probe_config(argv: Sequence[str]) -> tuple[FinetuneConfig, ProbeConfig
         SystemExit: after --help and --print_config.
     """
     values = _parse_values(build_probe_parser(), argv)
-    own = ProbeConfig(**{field.name: values.pop(field.name) for field in dataclasses.fields(ProbeConfig)})
+    own = ProbeConfig(**{field.name: values.pop(field.name) for field in fields(ProbeConfig)})
     config = FinetuneConfig(**values)
     _refuse([*config.problems(), *own.problems(config)])
     return config, own
+
+
+def given_fields(argv: Sequence[str]) -> frozenset[str]:
+    """The dotted fields that a command line that `parse_config` accepts sets, by itself or in a recipe."""
+    return frozenset(vars(build_parser().parse_args(_recipes_first(argv), defaults=False).as_flat())) - {"config"}
+
+
+def apply_choices(
+    config: FinetuneConfig, choices: Mapping[str, Any], given: frozenset[str]
+) -> tuple[FinetuneConfig, dict[str, Any]]:
+    """The configuration with values for fields that the user did not set, and those values that took effect.
+
+    A length that the user gave, in steps or in epochs, replaces the chosen one altogether.
+
+    Args:
+        choices: by dotted field.
+        given: see `given_fields`.
+
+    Raises:
+        UserError: all problems of the result at once.
+    """
+    applied = {name: value for name, value in choices.items() if name not in given}
+    if "trainer.max_epochs" in given:
+        applied.pop("trainer.max_steps", None)
+    groups: dict[str, dict[str, Any]] = {}
+    for name, value in applied.items():
+        group, _, field = name.rpartition(".")
+        groups.setdefault(group, {})[field] = value
+    top = groups.pop("", {})
+    config = replace(config, **top, **{g: replace(getattr(config, g), **values) for g, values in groups.items()})
+    _refuse(config.problems())
+    return config, applied
+
+
+def _recipes_first(argv: Sequence[str]) -> list[str]:
+    """Wherever they stand: what is typed goes over them."""
+    recipes = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    recipes.add_argument("--config", action="append", default=[])
+    given, rest = recipes.parse_known_args(list(argv))
+    return [*(f"--config={path}" for path in given.config), *rest]
 
 
 def _parse(argv: Sequence[str]) -> FinetuneConfig:
@@ -113,30 +154,38 @@ def _parse(argv: Sequence[str]) -> FinetuneConfig:
     return config
 
 
+def _parse_values(parser: jsonargparse.ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
+    try:
+        values = dict(vars(parser.instantiate(parser.parse_args(_recipes_first(argv)))))
+    except (jsonargparse.ArgumentError, argparse.ArgumentError) as error:
+        raise UserError(explain(str(error), [action.dest for action in parser._actions])) from None
+    values.pop("config")
+    return values
+
+
 def _refuse(problems: Sequence[str]) -> None:
     if problems:
         raise UserError("\n  ".join(["the configuration has problems:", *problems]))
 
 
-def _parse_values(parser: jsonargparse.ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
-    # Recipes first, wherever they stand: what is typed goes over them.
-    recipes = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    recipes.add_argument("--config", action="append", default=[])
-    try:
-        given, rest = recipes.parse_known_args(list(argv))
-        argv = [*(f"--config={path}" for path in given.config), *rest]
-        values = dict(vars(parser.instantiate(parser.parse_args(argv))))
-    except (jsonargparse.ArgumentError, argparse.ArgumentError) as error:
-        raise UserError(_explain(str(error), [action.dest for action in parser._actions])) from None
-    values.pop("config")
-    return values
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested configuration by dotted field."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat
+
+
+def unflatten(dotted: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `flatten`: the content of a recipe."""
+    values: dict[str, Any] = {}
+    for name, value in dotted.items():
+        *groups, last = name.split(".")
+        group = values
+        for key in groups:
+            group = group.setdefault(key, {})
+        group[last] = value
+    return values
 
 
 def load_config(path: Path) -> FinetuneConfig:
@@ -155,8 +204,12 @@ def save_config(config: FinetuneConfig, path: Path) -> None:
     path.write_text(yaml.safe_dump(config.to_dict(), sort_keys=False))
 
 
-def _explain(message: str, flags: Sequence[str]) -> str:
-    """Jsonargparse's message with what is allowed and the nearest name."""
+def explain(message: str, flags: Sequence[str]) -> str:
+    """Jsonargparse's message with what is allowed and the nearest name.
+
+    Args:
+        flags: names of all options.
+    """
     unknown = re.findall(r"--([\w.]+)", message) if message.startswith("unrecognized") else []
     if match := re.search(r"Group '(\S+)' does not accept option '(\S+)'", message):
         unknown = [f"{match[1]}.{match[2]}"]

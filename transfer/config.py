@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 FREEZE = re.compile(r"none|backbone|until-epoch[ =-]?(\d+)")
 
-Augment = Literal["none", "basic", "randaugment", "trivialaugment", "cutout"]
+Augment = Literal["none", "basic", "randaugment", "trivialaugment", "autoaugment", "cutout"]
 
 
 @dataclass(kw_only=True)
@@ -42,7 +42,7 @@ class DataConfig:
     cache_dir: str | None = None
     """of cache disk; unset: efficientnet-transfer in XDG_CACHE_HOME, or else in ~/.cache"""
     stream: bool = False
-    """fetch images from the hub while training, for what does not fit on the disk"""
+    """fetch images from the hub while training, for what does not fit on the disk; with 1, 2, 4 or 8 workers"""
 
 
 @dataclass(kw_only=True)
@@ -81,6 +81,8 @@ class OptimConfig:
     """cosine to zero; exponential is the paper's x0.97 every 2.4 epochs"""
     warmup_epochs: float = 0.5
     """linear warm-up, in epochs"""
+    sam_rho: float | None = None
+    """sharpness-aware minimization with this neighbourhood (typical 0.05), two passes a step; unset: off"""
 
 
 # Left out of Lightning's: logger, callbacks, enable_checkpointing and default_root_dir (a run writes its own files),
@@ -156,13 +158,19 @@ class FinetuneConfig:
     """Run"""
 
     backbone: str = "lite0"
-    """b0 ... b8, l2, lite0 ... lite4, v2-b0 ... v2-b3, v2-s ... v2-xl"""
+    """b0 ... b8, l2, lite0 ... lite4, v2-b0 ... v2-xl, mobilenet-v1, mobilenet-v2, resnet50; scaled: b0@phi=1.5"""
     dataset: str = "digits"
     """digits, folder, cifar10, cifar100, birdsnap, cars, flowers, aircraft, pets, food101"""
     data_root: str | None = None
     """the hub's files (DIR/uoft-cs/cifar10/...) or the authors' archive, extracted; for folder: your own data"""
+    protocol: str | None = None
+    """published settings in place of the defaults: kornblith, paper, sam-paper, efficientnetv2, scratch, ..."""
+    recipe: Literal["none", "auto"] = "none"
+    """auto: chooses what depends on the size of the data, says why, and leaves alone what you set"""
     pretrained: bool | str = True
     """true: the best of ImageNet-1k; false: random; paper: nearest its transfer table; or a row's or family's name"""
+    init_from: str | None = None
+    """start from what overlaps of another backbone's weights (b2, or a row's name), in place of pretrained"""
     weights: str | None = None
     """file to read in place of the weights' own source; pretrained says what it was trained like"""
     image_size: int | None = None
@@ -225,6 +233,7 @@ class FinetuneConfig:
         """Arguments of `transfer.build_classifier` besides backbone and classes."""
         return {
             "pretrained": self.pretrained,
+            "init_from": self.init_from,
             "weights": self.weights,
             "head": self.head,
             "dropout": self.dropout,
@@ -277,6 +286,7 @@ class FinetuneConfig:
             ("--optim.backbone_lr_factor", optim.backbone_lr_factor, "at least 0", _is_not_negative),
             ("--optim.layer_decay", optim.layer_decay, "above 0, at most 1", lambda v: 0 < v <= 1),
             ("--optim.warmup_epochs", optim.warmup_epochs, "at least 0", _is_not_negative),
+            ("--optim.sam_rho", optim.sam_rho, "above 0", lambda v: v > 0),
         ):
             if value is not None and not ok(value):
                 yield f"{flag} {value} (allowed: {allowed})"
@@ -298,12 +308,14 @@ class FinetuneConfig:
                 yield "--early_stopping with --data.train_on trainval: there is no validation to wait for"
             if self.bn == "recompute":
                 yield "--bn recompute with --data.train_on trainval: it acts before validations (use adapt)"
-        if self.pretrained is False and self.weights is not None:
+        if self.pretrained is False and self.init_from is None and self.weights is not None:
             yield f"--weights {self.weights} with --pretrained false: name what the file was trained like"
         if self.data.multilabel and self.loss.name != "bce":
             yield f"--data.multilabel true with --loss.name {self.loss.name}: several labels need --loss.name bce"
         if self.dataset == "folder" and self.data_root is None:
             yield "--dataset folder needs --data_root: class folders, a CSV or parquet file, or a save_to_disk folder"
+        if self.protocol is not None and self.recipe == "auto":
+            yield f"--protocol {self.protocol} with --recipe auto: both choose the settings; leave one out"
         if not FREEZE.fullmatch(self.freeze):
             yield f"--freeze {self.freeze!r} (allowed: none, backbone, 'until-epoch N')"
         elif 0 < trainer.max_epochs <= (self.frozen_epochs() or 0):
@@ -311,8 +323,29 @@ class FinetuneConfig:
                 f"--freeze {self.freeze!r} with --trainer.max_epochs {trainer.max_epochs}: the backbone would never"
                 " learn; say --freeze backbone"
             )
+        if self.optim.sam_rho is not None:
+            yield from self._sam_problems()
         if 0 < trainer.max_epochs <= self.optim.warmup_epochs:
             yield f"--optim.warmup_epochs {self.optim.warmup_epochs}: the run ends after {trainer.max_epochs} epochs"
+
+    def _sam_problems(self) -> Iterator[str]:
+        trainer = self.trainer
+        if trainer.accumulate_grad_batches > 1:
+            yield (
+                f"--optim.sam_rho with --trainer.accumulate_grad_batches {trainer.accumulate_grad_batches}: both passes"
+                " need the whole batch (use 1, a larger --data.batch_size, more --trainer.devices, or"
+                " --grad_checkpointing true)"
+            )
+        if trainer.precision in ("16", "16-mixed"):
+            yield (
+                f"--optim.sam_rho with --trainer.precision {trainer.precision}: its scaled gradients are not those that"
+                " SAM moves along (use bf16-mixed or 32-true)"
+            )
+        if trainer.gradient_clip_val is not None and trainer.gradient_clip_algorithm == "value":
+            yield (
+                "--optim.sam_rho with --trainer.gradient_clip_algorithm value: clipped values point elsewhere than the"
+                " gradient that SAM moves along (use norm, which limits the step alone)"
+            )
 
 
 # The fields of FinetuneConfig that a linear probe has too: nothing is augmented or trained but one linear layer.

@@ -31,21 +31,16 @@ class MeanPerClassAccuracy(MulticlassAccuracy):
 
 
 class Predictions(Metric):
-    """Label and most probable class of every image, int64 (N, 2) on the CPU, in the order of the dataset.
-
-    Several processes: rank r of W must have seen the images r, r + W, r + 2 W, ... of the dataset, in this order.
-    """
+    """Label and most probable class of every image, int64 (N, 2) on the CPU: rank after rank, each in its order."""
 
     # Floats, exact up to 2^24 classes: from a rank without images torchmetrics gathers an empty float vector.
     labels: list[Tensor]
     classes: list[Tensor]
-    world_size: Tensor
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.add_state("labels", default=[], dist_reduce_fx="cat")
         self.add_state("classes", default=[], dist_reduce_fx="cat")
-        self.add_state("world_size", default=torch.tensor(1), dist_reduce_fx="sum")  # gathered, one from each rank
 
     def update(self, probabilities: Tensor, labels: Tensor) -> None:
         """Shapes: (B, C), (B,)"""
@@ -53,10 +48,7 @@ class Predictions(Metric):
         self.classes.append(probabilities.argmax(1).float())
 
     def compute(self) -> Tensor:
-        by_rank = torch.stack([dim_zero_cat(self.labels), dim_zero_cat(self.classes)], dim=1).long().cpu()
-        world_size = int(self.world_size)
-        positions = torch.cat([torch.arange(rank, len(by_rank), world_size) for rank in range(world_size)])
-        return by_rank[positions.argsort()]
+        return torch.stack([dim_zero_cat(self.labels), dim_zero_cat(self.classes)], dim=1).long().cpu()
 
 
 def build_metrics(num_classes: int, multilabel: bool) -> MetricCollection:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,9 +17,11 @@ from torchmetrics import MeanMetric
 from transfer.batch_augment import mix_batch
 from transfer.classifier import Classifier
 from transfer.errors import UserError
+from transfer.layers import untracked_batch_norm
 from transfer.losses import build_loss
 from transfer.metrics import Predictions, build_metrics, build_per_class_accuracy
 from transfer.optim import build_optimizer, parameter_groups, schedule_factor
+from transfer.sam import SAM
 
 Batch = tuple[Tensor, Tensor]
 
@@ -30,8 +34,8 @@ class TransferModule(pl.LightningModule):
 
     Attributes:
         per_class_accuracy: of each class in [0, 1] in the last test, in class order.
-        predictions: label and predicted class of each image of the last test, int64 (N, 2) on the CPU, every image once
-            and in the dataset's order; None before it and with `multilabel`.
+        predictions: label and predicted class of each image of the last test, int64 (N, 2) on the CPU, rank after rank;
+            None before it and with `multilabel`.
 
     Args:
         classifier: with `backbone` and `head`.
@@ -48,6 +52,7 @@ class TransferModule(pl.LightningModule):
         layer_decay: in (0, 1]; each stage's learning rate relative to the next stage's.
         schedule: `cosine`, `exponential` (the paper's) or `constant`.
         warmup_epochs: linear warm-up, in epochs; may be a fraction.
+        sam_rho: neighbourhood of sharpness-aware minimization (`transfer.sam`); None is off.
     """
 
     def __init__(
@@ -68,6 +73,7 @@ class TransferModule(pl.LightningModule):
         layer_decay: float = 1.0,
         schedule: str = "cosine",
         warmup_epochs: float = 0.0,
+        sam_rho: float | None = None,
     ) -> None:
         super().__init__()
         if multilabel and loss != "bce":
@@ -81,6 +87,7 @@ class TransferModule(pl.LightningModule):
         self.lr = lr
         self.backbone_lr_factor, self.layer_decay = backbone_lr_factor, layer_decay
         self.schedule, self.warmup_epochs = schedule, warmup_epochs
+        self.sam_rho = sam_rho
 
         metrics = build_metrics(classifier.num_classes, multilabel)
         self.val_metrics = metrics.clone(prefix="val/")
@@ -92,6 +99,7 @@ class TransferModule(pl.LightningModule):
         self.per_class_accuracy: list[float] = []
         self.predictions: Tensor | None = None
         self._rng_to_restore: dict[str, Tensor] | None = None
+        self._is_replay = False
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, num_classes) of normalised images (N, C, H, W)."""
@@ -105,8 +113,9 @@ class TransferModule(pl.LightningModule):
             loss = share * self.loss(logits, targets) + (1.0 - share) * self.loss(logits, targets[partner])
         else:
             loss = self.loss(self.classifier(images), targets)
-        self.train_loss.update(loss.detach())
-        self.log("train/step_loss", loss.detach(), prog_bar=True)
+        if not self._is_replay:
+            self.train_loss.update(loss.detach())
+            self.log("train/step_loss", loss.detach(), prog_bar=True)
         return loss
 
     def on_train_epoch_end(self) -> None:
@@ -175,25 +184,51 @@ class TransferModule(pl.LightningModule):
             self.classifier, self.lr, self.weight_decay, self.backbone_lr_factor, self.layer_decay
         )
         optimizer = build_optimizer(self.optimizer, groups, self.lr, self.momentum)
+        if self.sam_rho is not None:
+            optimizer = SAM(optimizer, self.sam_rho, self._replay)
         scheduler = LambdaLR(
             optimizer,
             lambda step: schedule_factor(self.schedule, step, total_steps, steps_per_epoch, warmup_steps),
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def _replay(self) -> AbstractContextManager[None]:
+        """A second training step on the same batch: the dropout, stochastic depth and mixing of the one that follows
+        this call; BatchNorm statistics and metrics stay as that one leaves them.
+        """
+        rng = self._get_rng()
+
+        @contextmanager
+        def replay() -> Iterator[None]:
+            self._set_rng(rng)
+            self._is_replay = True
+            try:
+                with untracked_batch_norm(self.classifier):
+                    yield
+            finally:
+                self._is_replay = False
+
+        return replay()
+
+    def _get_rng(self) -> dict[str, Tensor]:
+        rng = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            rng["cuda"] = torch.cuda.get_rng_state(self.device)
+        return rng
+
+    def _set_rng(self, rng: dict[str, Tensor]) -> None:
+        torch.set_rng_state(rng["cpu"].cpu())
+        if "cuda" in rng and self.device.type == "cuda":
+            torch.cuda.set_rng_state(rng["cuda"].cpu(), self.device)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the random state, so that dropout and mixing go on after a resume as if nothing had happened."""
-        checkpoint["rng"] = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            checkpoint["rng"]["cuda"] = torch.cuda.get_rng_state(self.device)
+        checkpoint["rng"] = self._get_rng()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._rng_to_restore = checkpoint.get("rng")
 
     def on_train_start(self) -> None:
-        if self._rng_to_restore is None:
-            return
-        torch.set_rng_state(self._rng_to_restore["cpu"].cpu())
-        if "cuda" in self._rng_to_restore and self.device.type == "cuda":
-            torch.cuda.set_rng_state(self._rng_to_restore["cuda"].cpu(), self.device)
-        self._rng_to_restore = None
+        if self._rng_to_restore is not None:
+            self._set_rng(self._rng_to_restore)
+            self._rng_to_restore = None
