@@ -253,6 +253,16 @@ def test_fingerprint_ignores_order_and_notices_labels() -> None:
     assert relabelled.fingerprint() != split.fingerprint()
 
 
+def test_the_ordered_fingerprint_notices_the_order_too() -> None:
+    data = digits()
+    data.setup()
+    split = data.splits["val"]
+    assert split.select(range(180)).ordered_fingerprint() == split.ordered_fingerprint()
+    others = [split.select(np.arange(180)[::-1].copy()), split.select(range(179)), split.select(range(180))]
+    others[2].labels[0] = (others[2].labels[0] + 1) % 10
+    assert len({split.ordered_fingerprint(), *(other.ordered_fingerprint() for other in others)}) == 4
+
+
 # --- splits, labels and options
 
 
