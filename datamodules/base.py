@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
@@ -53,7 +55,8 @@ from datamodules.streaming import (
     StreamedTable,
     StreamEvalSampler,
     StreamSampler,
-    holding,
+    for_evaluation,
+    for_training,
     stream_splits,
     streaming_workers,
 )
@@ -103,7 +106,7 @@ class TransferDataModule(pl.LightningDataModule):
         cache: `none`; `ram` or `disk` decode and resize every image once, see `datamodules.cache`.
         cache_dir: folder of the `disk` cache; None is in the user's cache folder.
         stream: fetch images while they are needed, for a hub dataset that does not fit on the disk; see
-            `datamodules.streaming`. Workers are lowered to 1, 2 or 4; nothing is checked or counted before it comes by.
+            `datamodules.streaming`. Workers are lowered to 1, 2, 4 or 8; an image is not looked at before it comes by.
 
     Raises:
         UserError: a value outside these ranges, or an unknown name.
@@ -132,6 +135,8 @@ class TransferDataModule(pl.LightningDataModule):
     # Misspelt class names of copies, and the official ones.
     name_aliases: ClassVar[Mapping[str, str]] = {}
     wrong_copies: ClassVar[Sequence[WrongCopy]] = ()
+    # What a copy is, by the fingerprint of its test split.
+    known_copies: ClassVar[Mapping[str, str]] = {}
     # Whether images of it are gone for good.
     decays: ClassVar[bool] = False
     # Images held out of train where there is no official val split.
@@ -195,6 +200,8 @@ class TransferDataModule(pl.LightningDataModule):
             if cache != "none":
                 raise UserError(f"--data.stream true with --data.cache {cache}: a cache needs all images (choose one)")
             self.num_workers = streaming_workers(self.num_workers)
+            if num_workers not in (None, self.num_workers):
+                warnings.warn(f"--data.num_workers {num_workers}: {self.num_workers} stream alike", stacklevel=2)
         self.seed = seed
         self.on_bad_image = on_bad_image
         self.train_on = train_on
@@ -348,10 +355,10 @@ class TransferDataModule(pl.LightningDataModule):
         self.num_classes = len(self.class_names)
         check_trainable(splits, self.class_names, allow_absent_classes=bool(self.decay))
         official, splits = splits, self.complete_splits(splits)
-        self.held_out = {name: split for name, split in splits.items() if name not in official}
         if self.train_on == "trainval":
             val = splits.pop("val")
             splits["train"] = join(splits["train"], val, f"{self.name} train and val")
+        self.held_out = {name: split for name, split in splits.items() if name not in official}
         self.splits = {name: splits[name] for name in ("train", "val", "test") if name in splits}
 
     def adopt(self, other: TransferDataModule) -> None:
@@ -387,6 +394,11 @@ class TransferDataModule(pl.LightningDataModule):
         """Per split 128 bits, in hex: they change with any image, label or member, not with the order."""
         return {name: split.fingerprint() for name, split in self.splits.items()}
 
+    @property
+    def known_copy(self) -> str | None:
+        """What the data sheet knows of a copy with this test split; None of one that it has not seen."""
+        return self.known_copies.get(self.fingerprint.get("test", ""))
+
     def train_dataloader(self) -> ResumableLoader:
         """Shuffled, augmented batches; a last partial one is left out, as a batch of one breaks BatchNorm."""
         self._train_loader = self._build_train_loader(self.train_transform)
@@ -410,11 +422,11 @@ class TransferDataModule(pl.LightningDataModule):
         return self._loader(ResumableLoader, "train", transform, sampler, drop_last)
 
     def val_dataloader(self) -> ImageLoader:
-        """Every val image once over all ranks, in order."""
+        """Every val image once over all ranks; in order, unless they are streamed."""
         return self._eval_loader("val")
 
     def test_dataloader(self) -> ImageLoader:
-        """Every test image once over all ranks, in order.
+        """Every test image once over all ranks; in order, unless they are streamed.
 
         Raises:
             UserError: the data has no test split.
@@ -442,8 +454,10 @@ class TransferDataModule(pl.LightningDataModule):
         self, kind: type[Loader], name: str, transform: A.Compose, sampler: Sampler[Any], drop_last: bool
     ) -> Loader:
         split = self._split(name)
-        if self.stream:
-            split = holding(split, self.num_workers)
+        if self.stream and kind is ResumableLoader:
+            split = for_training(split, self.num_workers)
+        elif self.stream:
+            split = for_evaluation(split, self.num_workers, repeated=name == "val")
         loader = kind(
             ImageDataset(split, transform, self._cache(name, transform)),
             batch_size=self.batch_size,
@@ -499,6 +513,7 @@ class TransferDataModule(pl.LightningDataModule):
             "mean": list(self.mean),
             "std": list(self.std),
             "resize": self.resize,
+            "skipped": [asdict(image) for image in self.skipped],
             "train_progress": None if self._train_loader is None else self._train_loader.state_dict(),
         }
 
@@ -510,6 +525,8 @@ class TransferDataModule(pl.LightningDataModule):
         """
         self.check_same_data(state_dict)
         self._train_progress = state_dict["train_progress"]
+        if self.stream:  # else they were found again
+            self.skipped[:] = [BadImage(**image) for image in state_dict["skipped"]]
 
     def check_same_data(self, state_dict: dict[str, Any]) -> None:
         """Compares this data with what a checkpoint remembers.
@@ -524,6 +541,12 @@ class TransferDataModule(pl.LightningDataModule):
                 f"{', '.join(state_dict['class_names'])}; the data has {', '.join(self.class_names)}"
             )
         saved = state_dict["fingerprint"]
+        kinds = {value.startswith("streamed-") for value in (*saved.values(), *self.fingerprint.values())}
+        if len(kinds) > 1:
+            raise UserError(
+                f"{self.name}: fingerprints of streamed data and of whole files cannot be compared: give the data as"
+                f" the run had it, {'whole' if self.stream else 'streamed'}"
+            )
         names = sorted(saved.keys() | self.fingerprint)
         if changed := [name for name in names if saved.get(name) != self.fingerprint.get(name)]:
             raise UserError(

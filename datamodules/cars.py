@@ -54,7 +54,7 @@ class CarsDataModule(TransferDataModule):
 
     def read_archive(self, folder: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
         """See `TransferDataModule.read_archive`."""
-        if (folder / _ALL_ANNOTATIONS).is_file() and not (folder / "cars_train").is_dir():
+        if not all((folder / need).exists() for need in self.layout.needs):
             return self._read_single_folder(folder)
         labelled = next((place for place in (folder, folder / "devkit") if (place / _TEST_ANNOTATIONS).is_file()), None)
         if labelled is None:

@@ -140,9 +140,13 @@ class ImageLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:  # type: ignore[override]
         for batch, bad in super().__iter__():
             if bad and bad[0].is_lost:
-                raise UserError(f"{bad[0]}\nOnce it is back, go on with --resume RUN_DIR.")
-            if bad and (self.skipped is None or batch is None):
+                raise UserError(
+                    f"{bad[0]}\nStart again once it is back; a fine-tuning goes on from its last.ckpt with --resume."
+                )
+            if bad and self.skipped is None:
                 raise UserError(f"{bad[0]}\nRepair the image, or pass --on_bad_image skip to leave bad images out.")
+            if batch is None:
+                raise UserError(f"{bad[0]}\nNo image of the batch can be read, nor the {len(bad) - 1} others in it.")
             if self.skipped is not None:
                 self._skip(bad, self.skipped)
             yield batch

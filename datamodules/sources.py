@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -11,7 +12,7 @@ from typing import TypeVar
 import datasets
 import huggingface_hub
 import pyarrow.parquet as pq
-from datasets.exceptions import DatasetGenerationError
+from datasets.exceptions import DataFilesNotFoundError, DatasetGenerationError
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
 from transfer.errors import UserError
@@ -121,27 +122,29 @@ def load_hub_tables(copy: HubCopy) -> dict[str, datasets.Dataset]:
         NotFoundError: the hub does not have it, or offline the cache.
         UserError: no network, or not the splits that were expected.
     """
-    offline = huggingface_hub.constants.HF_HUB_OFFLINE
-    if not offline:
+    if not huggingface_hub.constants.HF_HUB_OFFLINE:
         _ask_hub(copy)
+        with _explain(copy):
+            return _load_copy(copy)
+    # The library serves whatever revision it has in its cache, and does not see a snapshot, as `hf download` leaves it.
     try:
-        return _load(
-            copy.id,
-            copy.id,
-            copy.split_names,
-            config=copy.config,
-            revision=copy.revision,
-            data_files=copy.files,
-        )
-    except UserError:
-        raise
-    except Exception as error:  # sockets, HTTP codes, a file of the wrong size
-        if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
-            raise
-        if not offline:
-            raise UserError(f"{_unreachable(copy.id, error)} What was fetched whole is kept: try again.") from error
-    # A snapshot alone, as `hf download` leaves it, is invisible to load_dataset when offline.
-    return load_local_tables(_snapshot(copy), copy.config, copy.split_names)
+        tables = _load_copy(copy)
+    except ConnectionError:
+        found = None
+    else:
+        found = Path(next(iter(tables.values())).cache_files[0]["filename"]).parent.name
+        if copy.revision in (None, found):
+            return tables
+    try:
+        files = _snapshot_files(copy)
+    except NotFoundError as error:
+        other = f" The cache has its revision {found}, which is another one than {copy.revision}." if found else ""
+        raise NotFoundError(f"{error}{other}") from None
+    return _load("parquet", copy.id, dict.fromkeys(copy.split_names), data_files=files)
+
+
+def _load_copy(copy: HubCopy) -> dict[str, datasets.Dataset]:
+    return _load(copy.id, copy.id, copy.split_names, config=copy.config, revision=copy.revision, data_files=copy.files)
 
 
 def find_hub_files(copy: HubCopy) -> dict[str, list[str]]:
@@ -152,19 +155,38 @@ def find_hub_files(copy: HubCopy) -> dict[str, list[str]]:
         UserError: no network, or not the splits that were expected.
     """
     if huggingface_hub.constants.HF_HUB_OFFLINE:
-        return find_local_files(_snapshot(copy), copy.config, copy.split_names)
+        return _snapshot_files(copy)
     _ask_hub(copy)
-    try:
+    with _explain(copy):
         builder = datasets.load_dataset_builder(
             copy.id, copy.config, revision=copy.revision, data_files=dict(copy.files) if copy.files else None
         )
-    except ConnectionError as error:
-        raise UserError(_unreachable(copy.id, error)) from error
     found = builder.config.data_files or {}
     for ours, theirs in copy.split_names.items():
         if theirs not in found:
             raise MissingSplitError(f"{copy.id}: no split {theirs!r} for {ours} (it has: {', '.join(found)}).", {})
     return {ours: [str(file) for file in found[theirs]] for ours, theirs in copy.split_names.items()}
+
+
+@contextmanager
+def _explain(copy: HubCopy) -> Iterator[None]:
+    """What the libraries raise while they fetch or read a copy, as a mistake with a way out."""
+    try:
+        yield
+    except UserError:
+        raise
+    except OSError as error:
+        if error.errno is not None and not isinstance(error, ConnectionError):  # a full disk, say
+            raise
+        raise UserError(f"{_unreachable(copy.id, error)} What was fetched whole is kept: try again.") from error
+    except (
+        ValueError,
+        RuntimeError,
+        DataFilesNotFoundError,
+    ) as error:  # no data files, a script, another configuration
+        raise NotFoundError(f"{copy.id} is not on the hub as it was expected ({first_line(error)})") from error
+    except Exception as error:  # the client's errors share no base class
+        raise UserError(f"{_unreachable(copy.id, error)} What was fetched whole is kept: try again.") from error
 
 
 def _ask_hub(copy: HubCopy) -> None:
@@ -177,15 +199,20 @@ def _ask_hub(copy: HubCopy) -> None:
         raise UserError(_unreachable(copy.id, error)) from error
 
 
-def _snapshot(copy: HubCopy) -> Path:
+def _snapshot_files(copy: HubCopy) -> dict[str, list[str]]:
+    """The parquet files of each split in the hub's cache."""
     try:
-        return Path(
-            huggingface_hub.snapshot_download(
-                copy.id, repo_type="dataset", revision=copy.revision, local_files_only=True
-            )
+        folder = huggingface_hub.snapshot_download(
+            copy.id, repo_type="dataset", revision=copy.revision, local_files_only=True
         )
     except Exception as error:
         raise NotFoundError(_unreachable(copy.id, error)) from error
+    try:
+        return find_local_files(Path(folder), copy.config, copy.split_names)
+    except MissingSplitError as error:
+        if error.found:
+            raise
+        raise NotFoundError(_unreachable(copy.id, error)) from error  # a stream left its card there
 
 
 def _load(
@@ -228,8 +255,13 @@ def _list_rows(rows: Mapping[str, int]) -> str:
 
 
 def _unreachable(hub_id: str, error: Exception) -> str:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return (
-        f"cannot get {hub_id} from the hub ({reason}). Either pass --data_root DIR with its parquet files in "
-        f"DIR/{hub_id}/, or run once where there is a network and then set HF_HUB_OFFLINE=1 to use the cache."
+        f"cannot get {hub_id} from the hub ({first_line(error)}). Either pass --data_root DIR with its parquet files in"
+        f" DIR/{hub_id}/, or run once where there is a network (without --data.stream, which keeps nothing) and then"
+        " set HF_HUB_OFFLINE=1 to use the cache."
     )
+
+
+def first_line(error: Exception) -> str:
+    """What an error says first, or what it is called."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

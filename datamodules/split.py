@@ -84,6 +84,17 @@ class Split:
             return str(image["path"])
         return f"{self.name} row {row}" + (f" ({image['path']})" if image["path"] else "")
 
+    def sources(self) -> list[int] | list[str]:
+        """Where its images are in the source: rows of its table, or paths where the table has nothing but these."""
+        rows: list[int] = self.rows.tolist()
+        if (
+            not isinstance(self.table, datasets.Dataset)
+            or not rows
+            or self.table[rows[0]]["image"]["bytes"] is not None
+        ):
+            return rows
+        return [str(self.table[row]["image"]["path"]) for row in rows]
+
     def check(self, index: int) -> BadImage | None:
         """What is wrong with an image, or None if it decodes."""
         try:

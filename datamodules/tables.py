@@ -11,6 +11,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -132,6 +133,17 @@ def require_column(columns: Sequence[str], name: str, option: str, where: str) -
             f"{where}: no column {name!r}{nearest(name, columns)} (columns: {', '.join(columns)}); "
             f"choose one with --{option}"
         )
+
+
+def require_image_column(kind: pa.DataType, name: str, where: str) -> None:
+    """Refuses a parquet column that holds no encoded images.
+
+    Raises:
+        UserError: neither a struct with `bytes` nor binary.
+    """
+    has_bytes = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+    if not (has_bytes or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        raise UserError(f"{where}: column {name!r} is {kind}, not images or encoded bytes")
 
 
 def _as_labels(value: Any, multilabel: bool, separator: str) -> list[Any]:

@@ -24,6 +24,8 @@ from datamodules.images import Box, DecodedPicture, Picture, Pixels
 from transfer.errors import UserError, unknown_name
 
 Rgb = tuple[float, float, float]
+# left, top, right, bottom, in shares of the image's width and height
+Part = tuple[float, float, float, float]
 
 # ImageNet's channel statistics on the 0..1 scale, as in every public EfficientNet checkpoint but AdvProp's and lite's.
 IMAGENET_MEAN: Rgb = (0.485, 0.456, 0.406)
@@ -84,9 +86,18 @@ class ResizeCenterCrop(A.ImageOnlyTransform):
     def apply(self, img: Pixels, **params: Any) -> Pixels:
         """Shape: (H, W, 3) -> (image_size, image_size, 3)."""
         height, width = self.resize.shape(*img.shape[:2])
+        resized = Image.fromarray(img).resize((width, height), self.resize.resample)
+        return np.asarray(resized.crop(self._box(height, width)))
+
+    def part(self, height: int, width: int) -> Part:
+        """Which part of an image of this size it keeps."""
+        height, width = self.resize.shape(height, width)
+        left, top, right, bottom = self._box(height, width)
+        return left / width, top / height, right / width, bottom / height
+
+    def _box(self, height: int, width: int) -> Box:
         left, top = (round((side - self.image_size) / 2) for side in (width, height))
-        box = (left, top, left + self.image_size, top + self.image_size)
-        return np.asarray(Image.fromarray(img).resize((width, height), self.resize.resample).crop(box))
+        return left, top, left + self.image_size, top + self.image_size
 
 
 class _OwnRandom(A.BasicTransform):
@@ -164,6 +175,12 @@ def build_eval_transform(
     if resize not in RESIZES:
         raise unknown_name("resize", resize, RESIZES)
     return A.Compose([ResizeCenterCrop(math.floor(image_size / crop_ratio), image_size, resample, resize == "squash")])
+
+
+def kept_part(transform: A.Compose, height: int, width: int) -> Part:
+    """Which part of an image of this size an eval transform gives the network."""
+    crop: ResizeCenterCrop = transform.transforms[0]
+    return crop.part(height, width)
 
 
 def build_train_transform(

@@ -29,7 +29,6 @@ _SUSPECTS_KEPT, _SUSPECTS_PRINTED = 50, 10
 _NAMED = 3  # images printed per finding
 _CLASSES_PRINTED = 20
 _MEMORY_NAMES = {"gpu": "90% of the GPU's memory in bf16", "ram": "half of the memory"}
-_ACTIVATION_MARGIN = 1.3  # workspaces, the input, fragmentation
 _MIN_IMAGE_SIZE = 224  # smaller inputs lose: the networks halve the picture five times
 
 _EPILOG = """\
@@ -221,7 +220,7 @@ def recommend(variant: Any, inspection: Inspection, train_size: int, data: Trans
     import numpy as np
 
     from transfer.config import DataConfig
-    from transfer.memory_estimate import training_bytes, usable_memory
+    from transfer.memory_estimate import largest_batch, training_bytes, usable_memory
 
     if not len(inspection):
         return {}
@@ -231,7 +230,7 @@ def recommend(variant: Any, inspection: Inspection, train_size: int, data: Trans
     memory, of = usable_memory()
     if of == "gpu":
         per_image //= 2  # bf16 autocast
-    fits = max(int((memory - fixed) / (_ACTIVATION_MARGIN * per_image)), 0) if memory else None
+    fits = largest_batch(memory, per_image, fixed)
     default = DataConfig().batch_size
     most = min(default, max(8, train_size // 8), default if fits is None else max(fits, 1))
     return {

@@ -24,6 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data_root", help="where the data lies now, if not where the run found it")
     parser.add_argument("--batch_size", type=int, help="images per step; default: the run's")
     parser.add_argument("--num_workers", type=int, help="loader processes; default: the run's")
+    parser.add_argument(
+        "--stream", choices=("true", "false"), help="fetch images while they are needed; default: as the run did"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the metrics there too")
     arguments = parser.parse_args(argv)
     return exit_status(lambda: evaluate(**vars(arguments)))
@@ -36,6 +39,7 @@ def evaluate(
     data_root: str | None = None,
     batch_size: int | None = None,
     num_workers: int | None = None,
+    stream: str | None = None,
     json: Path | None = None,
 ) -> None:
     """Prints the metrics of a run's checkpoint on one split, on one device, every image once.
@@ -60,6 +64,8 @@ def evaluate(
     options = run.config.data_options()
     given = {"data_root": data_root, "batch_size": batch_size, "num_workers": num_workers}
     options |= {name: value for name, value in given.items() if value is not None}
+    if stream is not None:
+        options["stream"] = stream == "true"
     data = build_datamodule(run.config.dataset, **options, **asdict(run.preprocessing))
     data.setup()
     data.check_same_data(run.data)

@@ -1,8 +1,8 @@
 """Fine-tune an EfficientNet: python scripts/finetune.py --backbone b7 --dataset flowers
 
 Writes config.yaml, best.ckpt, last.ckpt, metrics.csv and results.json to runs/<dataset>_<backbone>/<n>/; with a test
-split test_reads.json and test_predictions.npz; and held_out.json, the rows of train that are val where the dataset has
-no val of its own.
+split test_reads.json and test_predictions.npz; and held_out.json, which images were cut from train where the
+dataset has no val (your own: or no test) split.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
     from pytorch_lightning.callbacks import LearningRateMonitor
 
     from datamodules import build_datamodule, get_dataset
-    from transfer.backbones import get_backbone
+    from transfer.backbones import get_backbone, preprocessing_for, select_start, warm_start
     from transfer.callbacks import EpochLog
     from transfer.checkpoints import read_checkpoint, strict_load
     from transfer.classifier import build_classifier
@@ -82,7 +82,6 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
         read_classifier_state,
         save_predictions,
     )
-    from transfer.weights import family_row, select_weights
 
     started = time.perf_counter()
     if resume is not None and (resume / RESULTS).exists():
@@ -107,9 +106,9 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
         config, choices = choose(config, given, loaded, num_processes)
         if is_main_process():
             print("\n".join(choices))
-    row = select_weights(variant, config.pretrained)
-    preprocessing = (row or family_row("tensorflow", variant)).preprocessing
-    image_size = config.image_size or sheet.default_image_size or preprocessing.image_size
+    row = select_start(variant, config.pretrained, config.init_from)
+    preprocessing = preprocessing_for(variant, row, sheet.default_image_size)
+    image_size = config.image_size or preprocessing.image_size
     preprocessing = replace(preprocessing, image_size=image_size)
     data = build_datamodule(config.dataset, **config.data_options(), **asdict(preprocessing))
     if loaded is not None:
@@ -131,7 +130,7 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
     check_disk_space(run_dir, sum(p.numel() for p in classifier.parameters()))
     if resume is None and is_main_process():
         save_config(config, run_dir / CONFIG)
-        held_out = {name: {"of": split.name, "rows": split.rows.tolist()} for name, split in data.held_out.items()}
+        held_out = {name: {"of": split.name, "images": split.sources()} for name, split in data.held_out.items()}
         if held_out:
             (run_dir / HELD_OUT).write_text(json.dumps(held_out) + "\n")
     loggers = build_loggers(config, run_dir, data.fingerprint)
@@ -146,10 +145,15 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
         trainer = build_trainer(config, loggers, callbacks)
     if config.compile:
         classifier.compile()
-    weights = starting_point(row, config.weights, variant) if row else None
+    weights = starting_point(row, config.weights, get_backbone(row.backbone)) if row else None
+    started_from = warm_start(variant, row) if row and config.init_from else None
     if is_main_process():
         start = f"{weights['name']}, trained on {weights['trained_on']}" if weights else "random weights"
         print(f"{variant.name} from {start}; {image_size} px, {data.num_classes} classes, images {data.split_sizes}")
+        if started_from:
+            print(f"--init_from {config.init_from}: {started_from}")
+        if not data.split_sizes.keys() - {"train"}:
+            print("nothing will be measured: there is no test split, and a final fit leaves no val split")
     if config.find_lr and resume is None:
         find_lr(config, module, data)
     try:
@@ -160,6 +164,8 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
             " and raise --trainer.accumulate_grad_batches by as much, or set --grad_checkpointing true"
         ) from None
 
+    if config.data.train_on == "trainval" and not (run_dir / BEST).exists():
+        trainer.save_checkpoint(run_dir / BEST)  # it was stopped in its last step, and nothing was left to do
     strict_load(classifier, read_classifier_state(run_dir / BEST, variant), source=str(run_dir / BEST))
     metrics = {}
     if "val" in data.split_sizes:
@@ -193,6 +199,7 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
             "seed": config.seed,
             "lr": trainer.optimizers[0].param_groups[-1]["initial_lr"],
             "weights": weights,
+            "warm_start": asdict(started_from) if started_from else None,
             "num_parameters": sum(p.numel() for p in classifier.parameters()),
             "image_size": image_size,
             "splits": {
@@ -204,7 +211,9 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
                 for name, size in data.split_sizes.items()
             },
             "skipped_images": [asdict(image) for image in data.skipped],
+            "tested_images": None if module.predictions is None else len(module.predictions),
             "decay": data.decay,
+            "copy": data.known_copy,
             "train_seconds": round(log.seconds, 2),
             "wall_seconds": round(time.perf_counter() - started, 2),
             "images_per_second": log.images_per_second and round(log.images_per_second, 1),
@@ -219,6 +228,8 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
     print_results(config.dataset, variant.name, metrics, sheet.metric)
     for missing in data.decay.values():
         print(f"on {missing}: not comparable with published results")
+    if data.known_copy:
+        print(f"data: {data.known_copy}")
     print(f"training {log.seconds:.0f} s, {log.images_per_second or 0:.0f} images/s; results in {run_dir / RESULTS}")
 
 
@@ -233,17 +244,16 @@ def choose_by_rule(
     Raises:
         UserError: the choices do not go with what the user set.
     """
-    from transfer.backbones import get_backbone
+    from transfer.backbones import get_backbone, preprocessing_for, select_start
     from transfer.recipe import choose_recipe
-    from transfer.weights import family_row, select_weights
 
     variant = get_backbone(config.backbone)
-    row = select_weights(variant, config.pretrained) or family_row("tensorflow", variant)
+    row = select_start(variant, config.pretrained, config.init_from)
     choices = choose_recipe(
         num_images=data.split_sizes["train"],
         num_classes=data.num_classes,
         short_side=data.median_short_side(),
-        resolution=row.preprocessing.image_size,
+        resolution=preprocessing_for(variant, row).image_size,
         dropout_rate=variant.dropout_rate,
         batch_size=config.data.batch_size * config.trainer.accumulate_grad_batches * num_processes,
     )
@@ -305,14 +315,13 @@ def check_names(config: FinetuneConfig) -> None:
         UserError: all unknown names at once.
     """
     from datamodules import get_dataset
-    from transfer.backbones import get_backbone
+    from transfer.backbones import get_backbone, select_start
     from transfer.heads import get_head
     from transfer.protocols import get_protocol
-    from transfer.weights import select_weights
 
     problems = []
     for look_up in (
-        lambda: select_weights(get_backbone(config.backbone), config.pretrained),
+        lambda: select_start(get_backbone(config.backbone), config.pretrained, config.init_from),
         lambda: get_dataset(config.dataset),
         lambda: get_head(config.head),
         lambda: config.protocol and get_protocol(config.protocol),

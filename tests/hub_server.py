@@ -25,7 +25,6 @@ class HubServer(http.server.ThreadingHTTPServer):
     Attributes:
         asked: (method, path without its query, Range header or an empty string).
         breaks: whether the next download of a parquet file is cut off at half of what was asked for.
-        always_breaks: whether all are.
         short: whether parquet files lack their last bytes, which the listing still counts.
     """
 
@@ -35,8 +34,7 @@ class HubServer(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folder = folder
         self.asked: list[tuple[str, str, str]] = []
-        self.breaks = self.always_breaks = self.short = False
-        self.sent = 0
+        self.breaks = self.short = False
 
     @property
     def address(self) -> str:
@@ -68,8 +66,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         path = urllib.parse.unquote(url.path)
         self.server.asked.append((self.command, path, self.headers.get("Range", "")))
         match path.strip("/").split("/"):
-            case ["api", "datasets", owner, name] | ["api", "datasets", owner, name, "revision", _]:
-                self._answer_repository(f"{owner}/{name}")
+            case ["api", "datasets", owner, name]:
+                self._answer_repository(f"{owner}/{name}", COMMIT)
+            case ["api", "datasets", owner, name, "revision", revision]:
+                self._answer_repository(f"{owner}/{name}", revision)
             case ["api", "datasets", owner, name, "tree", _, *folders]:
                 recursive = urllib.parse.parse_qs(url.query).get("recursive", ["False"])[0].lower() == "true"
                 self._answer_tree(f"{owner}/{name}", "/".join(folders), recursive)
@@ -77,8 +77,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 form = urllib.parse.parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
                 listed = [self._entry(f"{owner}/{name}", path) for path in form["paths"]]
                 self._answer_json([entry for entry in listed if entry])
-            case ["datasets", owner, name, "resolve", _, *file]:
-                self._answer_file(self.server.folder / owner / name / "/".join(file))
+            case ["datasets", owner, name, "resolve", revision, *file]:
+                self._answer_file(self.server.folder / owner / name / "/".join(file), revision)
             case _:
                 self._refuse("EntryNotFound")
 
@@ -94,7 +94,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         lfs = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 100}
         return {"type": "file", "oid": "0" * 40, "size": len(content), "path": path, "lfs": lfs}
 
-    def _answer_repository(self, repository: str) -> None:
+    def _answer_repository(self, repository: str, revision: str) -> None:
         folder = self.server.folder / repository
         if not folder.is_dir():
             self._refuse("RepoNotFound")
@@ -103,7 +103,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._answer_json(
             {
                 "id": repository,
-                "sha": COMMIT,
+                "sha": revision,
                 "private": False,
                 "tags": [],
                 "siblings": [{"rfilename": f} for f in files],
@@ -132,7 +132,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def _answer_file(self, path: Path) -> None:
+    def _answer_file(self, path: Path, revision: str) -> None:
         if not path.is_file():
             self._refuse("EntryNotFound")
             return
@@ -155,7 +155,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(content)}")
         for name, value in {
             "Content-Length": str(end - start),
-            "X-Repo-Commit": COMMIT,
+            "X-Repo-Commit": revision,
             "ETag": f'"{sha256}"',
             "X-Linked-Etag": f'"{sha256}"',
             "X-Linked-Size": str(size),
@@ -165,11 +165,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        breaks = is_data and (self.server.breaks or self.server.always_breaks)
+        breaks = is_data and self.server.breaks
         if is_data:
             self.server.breaks = False
         body = content[start : start + (end - start) // 2] if breaks else content[start:end]
-        self.server.sent += len(body)
         self.wfile.write(body)
         self.close_connection = breaks
 

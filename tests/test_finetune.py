@@ -429,6 +429,13 @@ def test_a_final_fit_trains_on_val_too_and_resumes_to_the_same_end(
     assert same_weights(read_weights(stopped), read_weights(whole))
     assert read_results(stopped)["metrics"] == results["metrics"]
 
+    # Stopped in its last step, before best.ckpt: nothing is left to do but to test it.
+    for name in ("best.ckpt", "results.json"):
+        (stopped / name).unlink()
+    assert call(finetune.main, "--resume", stopped) == 0
+    assert same_weights(read_weights(stopped), read_weights(whole))
+    assert read_results(stopped)["metrics"] == results["metrics"]
+
 
 @pytest.mark.slow
 def test_a_run_killed_before_its_first_checkpoint_is_resumed_from_the_start(run_dir: Path, tmp_path: Path) -> None:
@@ -745,7 +752,7 @@ def test_help_names_every_group_and_resume() -> None:
     assert "default: 0.02)" in process.stdout
 
 
-@pytest.mark.parametrize("script", ["finetune", "evaluate", "predict", "compare"])
+@pytest.mark.parametrize("script", ["finetune", "evaluate", "predict", "compare", "explain"])
 def test_importing_a_script_imports_neither_torch_nor_lightning(script: str) -> None:
     code = f"import scripts.{script}, sys; print(*sys.modules)"
     process = subprocess.run(
@@ -808,7 +815,9 @@ def test_cifar10_from_a_local_folder_has_its_official_splits(tmp_path: Path) -> 
     assert results["splits"]["val"]["class_counts"] == [500] * 10
     held_out = json.loads((tmp_path / "run" / "held_out.json").read_text())
     assert list(held_out) == ["val"] and held_out["val"]["of"] == "uoft-cs/cifar10 train"
-    assert len(set(held_out["val"]["rows"])) == 5_000 and max(held_out["val"]["rows"]) < 50_000
+    assert len(set(held_out["val"]["images"])) == 5_000 and max(held_out["val"]["images"]) < 50_000
+    assert results["copy"] == "a copy whose pixels went through JPEG once: not the original's"
+    assert results["tested_images"] == 2 * 64
     names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
     assert list(results["per_class_accuracy"]) == names
     assert re.search(r"paper, b0 \(Table 5\).*98\.1%", process.stdout)

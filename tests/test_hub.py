@@ -23,7 +23,7 @@ from test_hub_datasets import TinyCIFAR10
 from transfer.errors import UserError
 for stream in {streams}:
     try:
-        data = TinyCIFAR10(num_workers=0, image_size=32, batch_size=4, stream=stream)
+        data = TinyCIFAR10(num_workers={workers}, image_size=32, batch_size=4, stream=stream)
         data.setup()
         loaders = data.train_dataloader(), data.test_dataloader()
         images = sum(len(labels) for loader in loaders for _, labels in loader)
@@ -61,23 +61,36 @@ def hub(repositories: Path) -> Iterator[HubServer]:
         yield server
 
 
-def load(hub: HubServer, home: Path, *streams: bool, **extra: str) -> list[object]:
-    process = hub.run(LOAD.format(streams=streams or (False,)), home, **extra)
+def load(hub: HubServer, home: Path, *streams: bool, workers: str = "0", **extra: str) -> list[object]:
+    process = hub.run(LOAD.format(streams=streams or (False,), workers=workers), home, **extra)
     assert process.returncode == 0, process.stderr
     return [json.loads(line) for line in process.stdout.splitlines()]
 
 
-def test_a_mirror_serves_downloads_and_streams_and_its_cache_works_without_it(hub: HubServer, tmp_path: Path) -> None:
-    downloaded, streamed = load(hub, tmp_path, False, True)
-    assert downloaded[:2] == streamed[:2] == [SIZES, 48 + 20]
-    assert streamed[2].startswith("streamed-") and len(downloaded[2]) == 32
-    ranges = hub.downloads()
-    assert ranges[:2] == ["", ""] and len(ranges) > 2 and all(asked.startswith("bytes=") for asked in ranges[2:])
-
+def test_a_mirror_serves_and_its_cache_works_without_it(hub: HubServer, tmp_path: Path) -> None:
+    (downloaded,) = load(hub, tmp_path, False)
+    assert downloaded[:2] == [SIZES, 48 + 20] and hub.downloads() == ["", ""]
     hub.asked.clear()
-    offline, not_held = load(hub, tmp_path, False, True, HF_HUB_OFFLINE="1")
-    assert offline == downloaded and hub.asked == []
-    assert "set HF_HUB_OFFLINE=1 to use the cache" in not_held  # streaming caches nothing
+    offline, streamed = load(hub, tmp_path, False, True, HF_HUB_OFFLINE="1")
+    assert offline == downloaded and streamed[:2] == downloaded[:2] and hub.asked == []
+
+    other = LOAD.replace("for stream", f"TinyCIFAR10.hub_revision = {'f' * 40!r}\nfor stream", 1).format(
+        streams=(False,), workers=0
+    )
+    process = hub.run(other, tmp_path, HF_HUB_OFFLINE="1")
+    assert (
+        f"The cache has its revision {CIFAR10DataModule.hub_revision}, which is another one than ff" in process.stdout
+    )
+
+
+def test_a_stream_of_two_workers_survives_a_broken_connection_and_keeps_nothing(hub: HubServer, tmp_path: Path) -> None:
+    hub.breaks = True
+    (streamed,) = load(hub, tmp_path, True, workers="2")
+    assert streamed[:2] == [SIZES, 48 + 20] and streamed[2].startswith("streamed-")
+    assert all(asked.startswith("bytes=") for asked in hub.downloads())
+    hub.asked.clear()
+    (message,) = load(hub, tmp_path, True, HF_HUB_OFFLINE="1")
+    assert "without --data.stream, which keeps nothing" in message and hub.asked == []
 
 
 def test_a_snapshot_is_enough_offline(hub: HubServer, repositories: Path, tmp_path: Path) -> None:
@@ -106,7 +119,7 @@ def test_files_of_the_wrong_size_are_refused(hub: HubServer, tmp_path: Path) -> 
 
 def test_without_a_network_it_fails_at_once(hub: HubServer, tmp_path: Path) -> None:
     timed = LOAD.replace("for stream", "import time; start = time.monotonic()\nfor stream", 1)
-    code = timed.format(streams=(False, True)) + "print(time.monotonic() - start)"
+    code = timed.format(streams=(False, True), workers=0) + "print(time.monotonic() - start)"
     process = hub.run(code, tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
     *messages, seconds = process.stdout.splitlines()
     assert len(messages) == 2 and all("Connection refused" in message for message in messages)

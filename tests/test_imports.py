@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LEAVES = (
     *("config", "scaling", "layers", "heads", "optim", "batch_augment", "paper", "statistics", "errors"),
-    *("protocols", "recipe", "sam"),
+    *("protocols", "recipe", "sam", "overlay"),
 )
 
 
@@ -69,8 +69,9 @@ def loaded_by(statement: str) -> set[str]:
         ("import transfer.config", {"torch", "numpy", "pytorch_lightning", "datasets"}),
         ("import transfer.command_line", {"torch", "pytorch_lightning", "datasets"}),
         ("import transfer.scaling, transfer.errors, transfer.paper", {"torch", "numpy"}),
-        ("import transfer.protocols, transfer.recipe", {"torch", "numpy"}),
         ("import transfer.ledger", {"torch", "matplotlib", "scipy"}),
+        ("import transfer.protocols, transfer.recipe", {"torch", "numpy"}),
+        ("import transfer.table.cell_run, transfer.table.launchers, transfer.table.sweep_run", {"torch", "submitit"}),
         (
             "from transfer import build_classifier, list_backbones, list_heads, list_weights",
             {"datasets", "albumentations", "wandb", "pytorch_lightning", "torchmetrics", "jsonargparse"},

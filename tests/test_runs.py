@@ -61,6 +61,14 @@ def test_the_next_number_is_above_the_highest_and_others_do_not_count(tmp_path: 
     assert choose_run_dir(FinetuneConfig(dataset="pets", backbone="b7")) == Path("runs/pets_b7/41")
 
 
+def test_the_runs_of_a_sweep_have_its_agents_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "83412")
+    monkeypatch.setenv("WANDB_RUN_ID", "x1y2")
+    assert choose_run_dir(CONFIG) == Path("runs/flowers_b7/83412")
+    monkeypatch.setenv("WANDB_SWEEP_ID", "s3")
+    assert choose_run_dir(CONFIG) == Path("runs/flowers_b7/x1y2")
+
+
 @pytest.mark.parametrize("variable", ["SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"])
 def test_processes_of_a_scheduler_agree_on_its_job_id(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, "83412")

@@ -10,15 +10,25 @@ from typing import ClassVar
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
 
-from datamodules import build_datamodule
+from datamodules import build_datamodule, streaming
 from datamodules.cifar import CIFAR10DataModule
 from datamodules.flowers import FlowersDataModule
-from datamodules.streaming import LANES, StreamEvalSampler, StreamSampler, streaming_workers
+from datamodules.split import Split
+from datamodules.streaming import (
+    LANES,
+    StreamedTable,
+    StreamEvalSampler,
+    StreamSampler,
+    _RowGroup,
+    for_training,
+    streaming_workers,
+)
 from transfer.errors import UserError
 
 NUM_TRAIN, NUM_TEST, GROUP = 203, 37, 10
@@ -91,19 +101,73 @@ def test_the_order_does_not_depend_on_the_number_of_workers(root: Path, num_work
     assert greys(build(root).train_dataloader()) == greys(build(root, num_workers=num_workers).train_dataloader())
 
 
-def test_an_epoch_reads_each_row_group_about_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reads: Counter[tuple[str, int]] = Counter()
+def count_reads(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[int, int]]:
+    """How often each row group is fetched from now on."""
+    reads: Counter[tuple[int, int]] = Counter()
     read = pq.ParquetFile.read_row_group
 
     def count(self: pq.ParquetFile, index: int, columns: list[str]) -> object:
-        reads[(str(self.metadata.num_rows), index)] += 1
+        reads[self.metadata.num_rows, index] += 1
         return read(self, index, columns=columns)
 
     monkeypatch.setattr(pq.ParquetFile, "read_row_group", count)
+    return reads
+
+
+def test_an_epoch_reads_each_row_group_about_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = count_reads(monkeypatch)
     data = build(root)
     assert reads == {}  # labels and footers alone
     greys(data.train_dataloader())
     assert len(reads) == 21 and sum(reads.values()) <= 21 + LANES
+
+
+@pytest.mark.parametrize("num_workers", [0, 2, 8])
+def test_groups_are_fetched_about_once_when_windows_are_small_and_rows_are_held_out(
+    num_workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order of a large set and the memory of its workers, one after the other, without any file."""
+    num_groups, size, batch = 800, 100, 64
+    monkeypatch.setattr(streaming, "_WINDOW_BYTES", 10 * LANES * size)
+    table = StreamedTable([_RowGroup("file", index, size, size, b"") for index in range(num_groups)], "img")
+    assert table.window() == 10
+    kept = np.flatnonzero(np.random.default_rng(0).permutation(len(table)) % 10)
+    split = Split("big", table, kept, torch.zeros(len(kept)))
+    order = np.array([i for i, _ in StreamSampler(table.group_of(kept), table.window(), batch, 0, 0, 1)])
+    batches = kept[order[: len(order) // batch * batch]].reshape(-1, batch)
+    fetched = []
+
+    class File:
+        def read_row_group(self, index: int, columns: list[str]) -> dict[str, pa.ChunkedArray]:
+            fetched.append(index)
+            return {"img": pa.chunked_array([[b""] * size])}
+
+    monkeypatch.setattr(streaming, "open_parquet", lambda file: File())
+    most = 0
+    for worker in range(max(num_workers, 1)):
+        own = for_training(split, num_workers).table
+        for row in batches[worker :: max(num_workers, 1)].ravel():
+            own[int(row)]
+            most = max(most, len(own._held))
+    assert num_groups <= len(fetched) <= 1.1 * num_groups
+    assert most <= LANES // max(num_workers, 1) * 12
+
+
+def test_val_images_are_fetched_in_the_first_validation_only(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = build(root)
+    loader = data.val_dataloader()
+    first = greys(loader)
+    reads = count_reads(monkeypatch)
+    assert greys(loader) == first and reads == {}
+
+
+def test_one_group_is_dealt_out_anew_each_epoch() -> None:
+    sampler = StreamSampler(np.zeros(203, dtype=np.int64), 2, 8, seed=0, rank=1, world_size=2)
+    seen = []
+    for epoch in range(12):
+        sampler.set_epoch(epoch)
+        seen.append({index for index, _ in sampler})
+    assert len(set().union(*seen)) == 203 and seen[0] != seen[5]
 
 
 def test_another_epoch_has_another_order_and_a_resumed_one_goes_on(root: Path) -> None:
@@ -119,7 +183,7 @@ def test_another_epoch_has_another_order_and_a_resumed_one_goes_on(root: Path) -
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])
 def test_every_rank_has_equally_many_batches_and_no_image_twice(world_size: int) -> None:
     groups = np.repeat(np.arange(50), 21)
-    samplers = [StreamSampler(groups, 64, 8, seed=3, rank=rank, world_size=world_size) for rank in range(world_size)]
+    samplers = [StreamSampler(groups, 3, 8, seed=3, rank=rank, world_size=world_size) for rank in range(world_size)]
     orders = [[index for index, _ in sampler] for sampler in samplers]
     assert {len(order) for order in orders} == {1050 // world_size} == {len(sampler) for sampler in samplers}
     assert len({index for order in orders for index in order}) == sum(map(len, orders))
@@ -142,7 +206,7 @@ def test_the_order_of_a_test_is_known(root: Path, stream: bool) -> None:
 
 def test_a_batch_of_sorted_data_mixes_row_groups() -> None:
     groups = np.repeat(np.arange(400), 100)  # each group another class, as Food-101 comes
-    order = [index for index, _ in StreamSampler(groups, 2048, 64, seed=0, rank=0, world_size=1)]
+    order = [index for index, _ in StreamSampler(groups, 25, 64, seed=0, rank=0, world_size=1)]
     mixed = [len(set(groups[order[start : start + 64]])) for start in range(0, len(order) - 64, 64)]
     assert min(mixed) >= 5 and np.mean(mixed) > 15
 
@@ -186,7 +250,7 @@ def test_a_lost_source_is_never_skipped(root: Path, on_bad_image: str) -> None:
     data = build(root, on_bad_image=on_bad_image)
     next(root.rglob("test-*.parquet")).unlink()
     with pytest.raises(
-        UserError, match=r"test: .*test-00000-of-00001.parquet could not be read \((?s:.)*go on with --resume"
+        UserError, match=r"test: .*test-00000-of-00001.parquet could not be read \((?s:.)*Start again once it is back"
     ):
         list(data.test_dataloader().__iter__())
 
@@ -227,12 +291,30 @@ def test_what_cannot_stream_says_so(name: str, options: dict[str, str], message:
         build_datamodule(name, stream=True, **options)
 
 
+def test_a_column_without_images_is_refused(root: Path) -> None:
+    with pytest.raises(UserError, match=r"cifar10 train: column 'label' is int64, not images or encoded bytes"):
+        build(root, image_column="label")
+
+
+def test_the_number_of_workers_is_lowered_with_a_word(root: Path) -> None:
+    with pytest.warns(UserWarning, match=r"--data\.num_workers 3: 2 stream alike"):
+        assert build(root, num_workers=3).num_workers == 2
+
+
+def test_streamed_and_whole_data_are_not_compared(root: Path) -> None:
+    streamed, loaded = build(root), build(root, stream=False)
+    with pytest.raises(UserError, match="cannot be compared: give the data as the run had it, streamed"):
+        loaded.check_same_data(streamed.state_dict())
+    with pytest.raises(UserError, match="cannot be compared: give the data as the run had it, whole"):
+        streamed.check_same_data(loaded.state_dict())
+
+
 def test_an_archive_is_not_streamed(tmp_path: Path) -> None:
     data = build_datamodule("cifar10", data_root=tmp_path, stream=True)
     with pytest.raises(UserError, match="has no uoft-cs/cifar10/; the authors' archive is read where it lies anyway"):
         data.setup()
 
 
-@pytest.mark.parametrize(("asked", "given"), [(0, 0), (1, 1), (2, 2), (3, 2), (4, 4), (8, 4)])
+@pytest.mark.parametrize(("asked", "given"), [(0, 0), (1, 1), (2, 2), (3, 2), (4, 4), (7, 4), (8, 8), (16, 8)])
 def test_workers_divide_the_lanes(asked: int, given: int) -> None:
     assert streaming_workers(asked) == given and (given == 0 or LANES % given == 0)

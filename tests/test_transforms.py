@@ -17,6 +17,7 @@ from datamodules.transforms import (
     IMAGENET_STD,
     build_eval_transform,
     build_train_transform,
+    kept_part,
     normalize,
     seed_transform,
 )
@@ -61,6 +62,21 @@ def test_squash_resizes_both_sides_then_crops(shape: tuple[int, int], ratio: flo
     edge = round((side - 64) / 2)
     resized = np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC))
     assert np.array_equal(result, resized[edge : edge + 64, edge : edge + 64])
+
+
+@pytest.mark.parametrize("resize", ["short_side", "squash"])
+@pytest.mark.parametrize("shape", [(300, 400), (500, 211), (40, 40)])
+def test_the_kept_part_is_where_the_networks_pixels_come_from(shape: tuple[int, int], resize: str) -> None:
+    height, width = shape
+    x, y = (np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height
+    pixels = np.stack([*np.broadcast_arrays(255 * x, 255 * y[:, None]), np.zeros(shape)], -1).round().astype(np.uint8)
+    transform = build_eval_transform(64, 0.75, "bilinear", resize)
+    left, top, right, bottom = kept_part(transform, height, width)
+    seen = transform(image=pixels)["image"] / 255
+    inner = (np.arange(4, 60) + 0.5) / 64
+    np.testing.assert_allclose(seen[30, 4:60, 0], left + (right - left) * inner, atol=0.006)
+    np.testing.assert_allclose(seen[4:60, 30, 1], top + (bottom - top) * inner, atol=0.006)
+    assert right - left == pytest.approx(0.75 * (min(height / width, 1) if resize == "short_side" else 1), abs=0.01)
 
 
 def test_augment_none_squashes_as_evaluation_does() -> None:

@@ -118,7 +118,7 @@ def _parse(argv: Sequence[str]) -> FinetuneConfig:
     try:
         values = dict(vars(parser.instantiate(parser.parse_args(_recipes_first(argv)))))
     except (jsonargparse.ArgumentError, argparse.ArgumentError) as error:
-        raise UserError(_explain(str(error), [action.dest for action in parser._actions])) from None
+        raise UserError(explain(str(error), [action.dest for action in parser._actions])) from None
     values.pop("config")
     config = FinetuneConfig(**values)
     _refuse_problems(config)
@@ -139,6 +139,18 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return fields
 
 
+def unflatten(dotted: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `flatten`: the content of a recipe."""
+    values: dict[str, Any] = {}
+    for name, value in dotted.items():
+        *groups, last = name.split(".")
+        group = values
+        for key in groups:
+            group = group.setdefault(key, {})
+        group[last] = value
+    return values
+
+
 def load_config(path: Path) -> FinetuneConfig:
     """The configuration that a run wrote.
 
@@ -155,8 +167,12 @@ def save_config(config: FinetuneConfig, path: Path) -> None:
     path.write_text(yaml.safe_dump(config.to_dict(), sort_keys=False))
 
 
-def _explain(message: str, flags: Sequence[str]) -> str:
-    """Jsonargparse's message with what is allowed and the nearest name."""
+def explain(message: str, flags: Sequence[str]) -> str:
+    """Jsonargparse's message with what is allowed and the nearest name.
+
+    Args:
+        flags: names of all options.
+    """
     unknown = re.findall(r"--([\w.]+)", message) if message.startswith("unrecognized") else []
     if match := re.search(r"Group '(\S+)' does not accept option '(\S+)'", message):
         unknown = [f"{match[1]}.{match[2]}"]

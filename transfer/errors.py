@@ -35,15 +35,19 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
-class RunInterrupted(Exception):
-    """The user or a scheduler stopped the run; its state is in `checkpoint`."""
+class Interrupted(Exception):
+    """The user or a scheduler stopped the work; the command `go_on` takes it up where it ended."""
+
+    def __init__(self, signal_number: int, go_on: str) -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}; go on with: {go_on}")
+        self.signal_number = signal_number
+
+
+class RunInterrupted(Interrupted):
+    """A run was stopped; its state is in `checkpoint`."""
 
     def __init__(self, signal_number: int, checkpoint: Path) -> None:
-        super().__init__(
-            f"stopped by {signal.Signals(signal_number).name}; go on with: "
-            f"python scripts/finetune.py --resume {checkpoint.parent}"
-        )
-        self.signal_number = signal_number
+        super().__init__(signal_number, f"python scripts/finetune.py --resume {checkpoint.parent}")
 
 
 def exit_status(command: Callable[[], None]) -> int:
@@ -67,7 +71,7 @@ def exit_status(command: Callable[[], None]) -> int:
         else:
             raise
         return 2
-    except RunInterrupted as interruption:
+    except Interrupted as interruption:
         print(interruption, file=sys.stderr)
         return 128 + interruption.signal_number
     except KeyboardInterrupt:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 
 import torch
 
 from transfer.classifier import build_classifier
 
+ACTIVATION_MARGIN = 1.3  # workspaces, the input, fragmentation
 
+
+@cache
 def training_bytes(backbone: str, num_classes: int, image_size: int) -> tuple[int, int]:
     """Bytes that autograd keeps for each image in float32, and those of weights, gradients and momentum.
 
@@ -40,3 +44,8 @@ def usable_memory() -> tuple[int | None, str | None]:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2, "ram"
     except (AttributeError, ValueError, OSError):
         return None, None
+
+
+def largest_batch(memory: int | None, per_image: int, fixed: int) -> int | None:
+    """Images of a training step that fit in so many bytes, at least 0; None if these are unknown."""
+    return max(int((memory - fixed) / (ACTIVATION_MARGIN * per_image)), 0) if memory else None

@@ -15,7 +15,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -34,6 +33,8 @@ PACKAGES = (
 
 def environment() -> dict[str, Any]:
     """Versions, git commit and hardware of this process; what cannot be found is null."""
+    import torch  # here, so that what only reads and writes results need not wait for it
+
     return {
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in ("efficientnet-transfer", *PACKAGES)},
@@ -97,6 +98,8 @@ def git_commit() -> str | None:
 
 def peak_memory_bytes() -> int:
     """Largest memory of this process so far: of tensors on the GPU where there is one, else resident."""
+    import torch
+
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from transfer.backbones.efficientnet import Variant
+from transfer.backbones.rows import Variant
 from transfer.checkpoints import read_checkpoint, read_state_dict, strict_load
 from transfer.classifier import Classifier, build_classifier
 from transfer.command_line import load_config
@@ -34,7 +34,7 @@ def choose_run_dir(config: FinetuneConfig) -> Path:
     """Where a new run will lie, not made yet: `out_dir`, or the next free number under runs/<dataset>_<backbone>/.
 
     All processes of a run get the same folder. Processes that Lightning starts inherit it; processes that a scheduler
-    starts agree on the scheduler's job id.
+    starts agree on the scheduler's job id; the runs of a W&B sweep are named by their ids.
 
     Raises:
         UserError: `out_dir` holds another run, or independent processes could not agree.
@@ -52,7 +52,9 @@ def choose_run_dir(config: FinetuneConfig) -> Path:
             )
     else:
         parent = Path("runs") / f"{config.dataset}_{config.backbone}"
-        job = os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID", "none")
+        # A sweep's agent starts many runs in one job, and agents beside each other would take the same number.
+        agent = os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None
+        job = agent or os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID", "none")
         if job != "none":
             run_dir = parent / job
         elif "WORLD_SIZE" in os.environ or "RANK" in os.environ:

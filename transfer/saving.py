@@ -86,17 +86,18 @@ class UnvalidatedCheckpoints(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         is_end = is_end_of_run(trainer)
+        if is_end:  # the first of the two: whoever is stopped between them goes on from the epoch before
+            trainer.save_checkpoint(self.folder / "best.ckpt")
         if is_end or (trainer.current_epoch + 1) % self.every_n_epochs == 0:
             trainer.save_checkpoint(self.folder / "last.ckpt")
-        if is_end:
-            trainer.save_checkpoint(self.folder / "best.ckpt")
 
 
 class GracefulStop(pl.Callback):
     """On Ctrl-C or SIGTERM: finishes the optimizer step, writes the checkpoint, raises `RunInterrupted`.
 
     Where a validation follows the step, the stop comes after it: a resumed run would leave it out. A second Ctrl-C
-    stops at once.
+    stops at once; a SIGTERM does not, for Ctrl-C reaches the run and also the process that started it, which passes a
+    SIGTERM on.
     """
 
     def __init__(self, checkpoint: Path) -> None:
@@ -111,7 +112,9 @@ class GracefulStop(pl.Callback):
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
-            raise KeyboardInterrupt
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return
         self.received = number
         print("\nstopping after this step and writing last.ckpt; Ctrl-C again stops at once", flush=True)
 

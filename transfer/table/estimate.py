@@ -1,0 +1,123 @@
+"""What a table will cost: images per second of a training step, measured here or given, and what follows from it."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from transfer.errors import UserError
+from transfer.report import environment, write_json
+
+SPEEDS = "speeds.json"
+# The column of benchmark.py train that a run computes in: bf16 on a GPU.
+_CASES = ("bf16 channels_last", "float32 channels_last")
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Training images per second of one device.
+
+    Attributes:
+        measured_on: the device, in words.
+    """
+
+    backbone: str
+    image_size: int
+    images_per_second: float
+    measured_on: str
+
+
+def read_benchmarks(paths: Sequence[Path]) -> list[Speed]:
+    """The speeds in files of `benchmark.py train --json`.
+
+    Raises:
+        UserError: not such a file.
+    """
+    speeds = []
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"--benchmarks {path}: no such file")
+        content = json.loads(path.read_text())
+        if not content.keys() >= {"backbone", "image_size", "hardware", *_CASES}:
+            raise UserError(f"--benchmarks {path}: not a file of benchmark.py train --json")
+        gpus = content["hardware"]["gpus"]
+        speed = content[_CASES[0] if gpus else _CASES[1]]["images_per_second"]
+        speeds.append(Speed(content["backbone"], content["image_size"], speed, describe_device(content["hardware"])))
+    return speeds
+
+
+def find_speed(
+    folder: Path, given: Sequence[Speed], backbone: str, image_size: int, max_batch: int, on_cpu: bool
+) -> Speed | None:
+    """A speed that was given, or measured on this hardware before, or is measured now and kept in the folder.
+
+    None where not even two images fit.
+    """
+    for speed in given:
+        if (speed.backbone, speed.image_size) == (backbone, image_size):
+            return speed
+    path = folder / SPEEDS
+    known = [Speed(**row) for row in json.loads(path.read_text())["speeds"]] if path.is_file() else []
+    hardware = environment()["hardware"]
+    device = describe_device({**hardware, "gpus": [] if on_cpu else hardware["gpus"]})
+    for speed in known:
+        if (speed.backbone, speed.image_size, speed.measured_on) == (backbone, image_size, device):
+            return speed
+    if max_batch < 2:
+        return None
+    speed = Speed(backbone, image_size, measure(backbone, image_size, max_batch, on_cpu), device)
+    write_json(path, {"speeds": [asdict(row) for row in (*known, speed)]})
+    return speed
+
+
+def describe_device(hardware: dict[str, Any]) -> str:
+    """One device of the hardware: a GPU, or all the cores."""
+    gpus = hardware["gpus"]
+    return gpus[0] if gpus else f"{hardware['cores']} cores of {hardware['cpu'] or 'an unknown CPU'}"
+
+
+def measure(backbone: str, image_size: int, max_batch: int, on_cpu: bool) -> float:
+    """Images per second of two training steps on noise, after one to warm up: SGD, channels_last, and bf16 on a GPU.
+
+    Args:
+        max_batch: images that fit; up to 8 are taken, on a GPU up to 64.
+    """
+    import torch
+
+    from transfer.classifier import build_classifier
+
+    device = torch.device("cuda" if torch.cuda.is_available() and not on_cpu else "cpu")
+    batch = min(max_batch, 64 if device.type == "cuda" else 8)
+    model = build_classifier(backbone, 10, load_weights=False)
+    model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # missing in its types
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True)
+    images = torch.randn(batch, 3, image_size, image_size, device=device).to(memory_format=torch.channels_last)
+    labels = torch.randint(10, (batch,), device=device)
+    steps, started = 2, 0.0
+    for step in range(1 + steps):
+        if step == 1:
+            started = _now(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            loss = torch.nn.functional.cross_entropy(model(images), labels)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+    return round(steps * batch / (_now(device) - started), 2)
+
+
+def _now(device: Any) -> float:
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def hours(num_images: int, speed: Speed | None) -> float:
+    """Device-hours of so many training images; not a number where the speed is unknown."""
+    return num_images / speed.images_per_second / 3600 if speed else math.nan

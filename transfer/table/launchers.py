@@ -1,0 +1,224 @@
+"""Who runs the cells: processes of this machine, a SLURM job array, or the agents of a W&B sweep.
+
+All of them start the same command for a cell, `table.py cell OUT --cell ID`, which takes the cell's lock, goes on from
+what is there and writes its result.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transfer.errors import Interrupted, UserError
+from transfer.table.cells import Cell, Table
+from transfer.table.processes import Child, Children
+from transfer.table.sweeps import Sweep, save_sweep
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "table.py"
+# Exit statuses of `table.py cell`: its result says `failed`; another process is at it (EX_TEMPFAIL).
+FAILED, TAKEN = 1, 75
+# What submitit calls the same on every cluster; the other parameters are SLURM's own.
+_SHARED = ("name", "timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node", "stderr_to_stdout")
+_REQUEUES = 100
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What a launcher is told.
+
+    Attributes:
+        cells: to be run.
+        workers: cells at a time; None: as many as there are GPUs for, else one.
+        devices: GPUs of each cell, processes where there are none.
+        slurm: submitit's parameters.
+        gpus: of this machine, that the cells may use.
+    """
+
+    folder: Path
+    table: Table
+    cells: tuple[Cell, ...]
+    workers: int | None
+    devices: int
+    retry_failed: bool
+    slurm: Mapping[str, str]
+    gpus: Sequence[str]
+
+    def command(self, cell: Cell) -> list[str]:
+        """The script that computes a cell, on any machine that sees the folder, and its arguments."""
+        retry = ["--retry_failed"] if self.retry_failed else []
+        words = ["cell", str(self.folder.resolve()), "--cell", cell.id, "--devices", str(self.devices), *retry]
+        return [str(SCRIPT), *words]
+
+
+def run_local(launch: Launch) -> None:
+    """Runs the cells in processes of this machine, and waits for them.
+
+    Raises:
+        UserError: there are too few GPUs.
+        Interrupted: Ctrl-C or SIGTERM, after the running cells have saved what they had.
+    """
+    slots = device_slots(launch.workers, launch.devices, launch.gpus)
+    tasks = iter([(cell.id, launch.command(cell)) for cell in launch.cells])
+    with Children(fork=not launch.gpus) as children:
+        for name, status in run_pool(tasks, slots, children):
+            if status == TAKEN:
+                print(f"{name}: another process is at it")
+            elif status not in (0, FAILED) and children.stopped is None:
+                print(f"{name}: ended with exit status {status}, without a result", file=sys.stderr)
+        if children.stopped is not None:
+            raise Interrupted(children.stopped, f"python scripts/table.py run {launch.folder}")
+
+
+def run_pool(
+    tasks: Iterator[tuple[str, list[str]]],
+    slots: Sequence[Mapping[str, str]],
+    children: Children,
+    logs: Path | None = None,
+    keep_open: int | None = None,
+) -> Iterator[tuple[str, int]]:
+    """Runs commands, one in each slot at a time; gives each one's name and exit status as it ends.
+
+    Args:
+        slots: what a command finds in its environment.
+        logs: folder for each one's output, NAME.log; None: this process's own output.
+        keep_open: a descriptor that they inherit.
+    """
+    free = list(slots)
+    running: dict[Child, tuple[str, Mapping[str, str]]] = {}
+    while True:
+        while free and children.stopped is None and (task := next(tasks, None)):
+            name, command = task
+            slot = free.pop(0)
+            log = logs / f"{name}.log" if logs else None
+            running[children.start(command, {**os.environ, **slot}, log, keep_open)] = name, slot
+        if not running:
+            return
+        child, status = children.wait_any()
+        name, slot = running.pop(child)
+        free.append(slot)
+        yield name, status
+
+
+def device_slots(workers: int | None, devices: int, gpus: Sequence[str]) -> list[dict[str, str]]:
+    """What each process that may run at a time finds in its environment: its own GPUs.
+
+    Raises:
+        UserError: there are too few GPUs.
+    """
+    if not gpus:
+        return [{}] * (workers or 1)
+    most = len(gpus) // devices
+    if (workers or 1) > most:
+        raise UserError(
+            f"--workers {workers or 1} with {devices} GPUs each: {len(gpus)} are visible (allowed: at most {most})"
+        )
+    shares = [gpus[k * devices : (k + 1) * devices] for k in range(workers or most)]
+    return [{"CUDA_VISIBLE_DEVICES": ",".join(share)} for share in shares]
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that processes started here may use, as CUDA_VISIBLE_DEVICES names them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name for name in named.split(",") if name]
+    import torch
+
+    return [str(index) for index in range(torch.cuda.device_count())]
+
+
+def submit_slurm(launch: Launch) -> None:
+    """Submits the cells as a SLURM job array through submitit, and does not wait.
+
+    Raises:
+        UserError: submitit is missing, or refuses a parameter.
+    """
+    try:
+        import submitit
+    except ImportError:
+        raise UserError("--launcher slurm: package missing; run: pip install 'efficientnet-transfer[table]'") from None
+
+    given = dict(launch.slurm)
+    cluster = given.pop("cluster", "slurm")
+    log = launch.folder.resolve() / "slurm"
+    parameters: dict[str, Any] = {
+        "name": f"table_{launch.folder.resolve().name}",
+        "timeout_min": 24 * 60,
+        "gpus_per_node": 0 if launch.table.set.get("trainer.accelerator") == "cpu" else launch.devices,
+    }
+    if launch.workers is not None:
+        parameters["slurm_array_parallelism"] = launch.workers
+    for name, value in given.items():
+        parameters[name if name in _SHARED else f"slurm_{name}"] = int(value) if value.isdigit() else value
+    try:
+        executor = submitit.AutoExecutor(log, cluster=cluster, slurm_max_num_timeout=_REQUEUES)
+        executor.update_parameters(**parameters)
+        jobs = executor.map_array(CellJob(), [launch.command(cell) for cell in launch.cells])
+    except (ValueError, NameError, RuntimeError, OSError, subprocess.CalledProcessError) as error:
+        raise UserError(f"--launcher slurm: {error}") from None
+    for job, cell in zip(jobs, launch.cells, strict=True):
+        print(f"{cell.id}: job {job.job_id}")
+    print(
+        f"{len(jobs)} cells submitted, logs in {log}; see how far they are: python scripts/table.py report "
+        f"{launch.folder}"
+    )
+
+
+class CellJob:
+    """A cell as submitit's job: before a time limit or a preemption it saves itself, and is queued anew."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __call__(self, command: list[str]) -> int:
+        """Runs a cell's command and gives its exit status."""
+        self.process = subprocess.Popen([sys.executable, *command], preexec_fn=_ignore_warnings_of_the_scheduler)
+        return self.process.wait()
+
+    def checkpoint(self, command: list[str]) -> Any:
+        """What submitit calls on its signal: stops the cell, and gives the job that goes on with it."""
+        from submitit.helpers import DelayedSubmission
+
+        if self.process is not None:
+            self.process.terminate()
+            # Not wait(): this is a signal handler, which may have come in the midst of one.
+            os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
+        return DelayedSubmission(CellJob(), command)
+
+
+def _ignore_warnings_of_the_scheduler() -> None:
+    # SLURM sends them to every process of the job; only submitit knows what to do.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+
+
+def write_wandb_sweep(launch: Launch) -> None:
+    """Writes the cells as a W&B sweep, `sweep.yaml`, and says how to start it and its agents."""
+    path = launch.folder / "sweep.yaml"
+    cell = ["cell", str(launch.folder.resolve()), "--devices", str(launch.devices)]
+    if launch.retry_failed:
+        cell.append("--retry_failed")
+    sweep = Sweep(
+        program=str(SCRIPT),
+        command=("${env}", sys.executable, "${program}", *cell, "${args}"),
+        method="grid",
+        parameters={"cell": {"values": [cell.id for cell in launch.cells]}},
+    )
+    save_sweep(sweep, path)
+    print(f"{len(launch.cells)} cells written to {path}. Register it, then start agents, on any machine that sees")
+    print(f"{launch.folder}; each takes one cell after the other:")
+    print(f"  wandb sweep --project efficientnet-transfer {shlex.quote(str(path))}")
+    print("  wandb agent <the id that it prints>")
+
+
+LAUNCHERS: dict[str, Callable[[Launch], None]] = {
+    "local": run_local,
+    "slurm": submit_slurm,
+    "wandb": write_wandb_sweep,
+}
