@@ -16,7 +16,7 @@ finetune: $(VENV)/installed  ## fine-tune: make finetune ARGS="--backbone b7 --d
 	$(BIN)/python scripts/finetune.py $(ARGS)
 
 test: $(VENV)/installed-test lint  ## lint, type check, tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(VENV)/installed-test  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -136,11 +136,11 @@ def load_hub_tables(copy: HubCopy) -> dict[str, datasets.Dataset]:
         if copy.revision in (None, found):
             return tables
     try:
-        snapshot = _snapshot(copy)
+        files = _snapshot_files(copy)
     except NotFoundError as error:
         other = f" The cache has its revision {found}, which is another one than {copy.revision}." if found else ""
         raise NotFoundError(f"{error}{other}") from None
-    return load_local_tables(snapshot, copy.config, copy.split_names)
+    return _load("parquet", copy.id, dict.fromkeys(copy.split_names), data_files=files)
 
 
 def _load_copy(copy: HubCopy) -> dict[str, datasets.Dataset]:
@@ -155,7 +155,7 @@ def find_hub_files(copy: HubCopy) -> dict[str, list[str]]:
         UserError: no network, or not the splits that were expected.
     """
     if huggingface_hub.constants.HF_HUB_OFFLINE:
-        return find_local_files(_snapshot(copy), copy.config, copy.split_names)
+        return _snapshot_files(copy)
     _ask_hub(copy)
     with _explain(copy):
         builder = datasets.load_dataset_builder(
@@ -199,15 +199,20 @@ def _ask_hub(copy: HubCopy) -> None:
         raise UserError(_unreachable(copy.id, error)) from error
 
 
-def _snapshot(copy: HubCopy) -> Path:
+def _snapshot_files(copy: HubCopy) -> dict[str, list[str]]:
+    """The parquet files of each split in the hub's cache."""
     try:
-        return Path(
-            huggingface_hub.snapshot_download(
-                copy.id, repo_type="dataset", revision=copy.revision, local_files_only=True
-            )
+        folder = huggingface_hub.snapshot_download(
+            copy.id, repo_type="dataset", revision=copy.revision, local_files_only=True
         )
     except Exception as error:
         raise NotFoundError(_unreachable(copy.id, error)) from error
+    try:
+        return find_local_files(Path(folder), copy.config, copy.split_names)
+    except MissingSplitError as error:
+        if error.found:
+            raise
+        raise NotFoundError(_unreachable(copy.id, error)) from error  # a stream left its card there
 
 
 def _load(

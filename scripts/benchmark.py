@@ -1,4 +1,4 @@
-"""Speed and memory as ratios within one run: python scripts/benchmark.py module|train|peer|memory|data|recipe
+"""Speed and memory as ratios within one run: python scripts/benchmark.py module|train|peer|memory|data|recipe|scaling
 
 module  a training epoch through Lightning and TransferModule against a bare PyTorch loop with the same step
 train   training images per second, memory layout by memory layout and precision by precision
@@ -6,6 +6,7 @@ peer    training images per second, and the GPU's memory, against timm's impleme
 memory  peak memory and seconds of a training step without and with gradient checkpointing
 data    training-ready images per second on one core, without and with a cache, against a torchvision-style pipeline
 recipe  accuracy of --recipe auto against the defaults: digits, and with --data_root 2,000 images of CIFAR-10 at 32 px
+scaling what the compound rule gives against the released coefficients, and counts of the paper's Tables 3 and 7
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -43,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "memory": benchmark_memory,
         "data": benchmark_data,
         "recipe": benchmark_recipe,
+        "scaling": benchmark_scaling,
     }
     parser.add_argument("what", choices=subjects)
     parser.add_argument("--backbone", help="default: lite0")
@@ -61,7 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--compile: only peer compares compiled networks")
     if "data_root" in arguments and subject not in ("data", "recipe"):
         parser.error("--data_root: only data and recipe read images")
-    if subject == "data":
+    if subject == "scaling":
+        if arguments:
+            parser.error(f"--{min(arguments)}: scaling has no options, it counts")
+    elif subject == "data":
         if unused := arguments.keys() & {"backbone", "steps"}:
             parser.error(f"--{min(unused)}: data has no network; a round is one pass over the images")
     elif subject == "recipe":
@@ -515,6 +521,17 @@ class TorchvisionStyle:
         side = min(width, height)
         left, top = (width - side) // 2, (height - side) // 2
         return left, top, left + side, top + side
+
+
+def benchmark_scaling() -> dict[str, Any]:
+    """Where the compound rule departs from the released coefficients, and multiply-adds against the printed ones."""
+    from transfer.published_scaling import departures, table_counts
+
+    return {
+        "departures": [asdict(row) for row in departures()],
+        "table3": [asdict(row) for row in table_counts("table3")],
+        "table7": [asdict(row) for row in table_counts("table7")],
+    }
 
 
 def jpeg_paths(folder: Path) -> list[Path]:

@@ -58,7 +58,7 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
     from pytorch_lightning.callbacks import LearningRateMonitor
 
     from datamodules import build_datamodule, get_dataset
-    from transfer.backbones import get_backbone
+    from transfer.backbones import get_backbone, preprocessing_for, select_start, warm_start
     from transfer.callbacks import EpochLog
     from transfer.checkpoints import read_checkpoint, strict_load
     from transfer.classifier import build_classifier
@@ -82,7 +82,6 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
         read_classifier_state,
         save_predictions,
     )
-    from transfer.weights import family_row, select_weights
 
     started = time.perf_counter()
     if resume is not None and (resume / RESULTS).exists():
@@ -107,9 +106,9 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
         config, choices = choose(config, given, loaded, num_processes)
         if is_main_process():
             print("\n".join(choices))
-    row = select_weights(variant, config.pretrained)
-    preprocessing = (row or family_row("tensorflow", variant)).preprocessing
-    image_size = config.image_size or sheet.default_image_size or preprocessing.image_size
+    row = select_start(variant, config.pretrained, config.init_from)
+    preprocessing = preprocessing_for(variant, row, sheet.default_image_size)
+    image_size = config.image_size or preprocessing.image_size
     preprocessing = replace(preprocessing, image_size=image_size)
     data = build_datamodule(config.dataset, **config.data_options(), **asdict(preprocessing))
     if loaded is not None:
@@ -146,10 +145,13 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
         trainer = build_trainer(config, loggers, callbacks)
     if config.compile:
         classifier.compile()
-    weights = starting_point(row, config.weights, variant) if row else None
+    weights = starting_point(row, config.weights, get_backbone(row.backbone)) if row else None
+    started_from = warm_start(variant, row) if row and config.init_from else None
     if is_main_process():
         start = f"{weights['name']}, trained on {weights['trained_on']}" if weights else "random weights"
         print(f"{variant.name} from {start}; {image_size} px, {data.num_classes} classes, images {data.split_sizes}")
+        if started_from:
+            print(f"--init_from {config.init_from}: {started_from}")
         if not data.split_sizes.keys() - {"train"}:
             print("nothing will be measured: there is no test split, and a final fit leaves no val split")
     if config.find_lr and resume is None:
@@ -197,6 +199,7 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
             "seed": config.seed,
             "lr": trainer.optimizers[0].param_groups[-1]["initial_lr"],
             "weights": weights,
+            "warm_start": asdict(started_from) if started_from else None,
             "num_parameters": sum(p.numel() for p in classifier.parameters()),
             "image_size": image_size,
             "splits": {
@@ -241,17 +244,16 @@ def choose_by_rule(
     Raises:
         UserError: the choices do not go with what the user set.
     """
-    from transfer.backbones import get_backbone
+    from transfer.backbones import get_backbone, preprocessing_for, select_start
     from transfer.recipe import choose_recipe
-    from transfer.weights import family_row, select_weights
 
     variant = get_backbone(config.backbone)
-    row = select_weights(variant, config.pretrained) or family_row("tensorflow", variant)
+    row = select_start(variant, config.pretrained, config.init_from)
     choices = choose_recipe(
         num_images=data.split_sizes["train"],
         num_classes=data.num_classes,
         short_side=data.median_short_side(),
-        resolution=row.preprocessing.image_size,
+        resolution=preprocessing_for(variant, row).image_size,
         dropout_rate=variant.dropout_rate,
         batch_size=config.data.batch_size * config.trainer.accumulate_grad_batches * num_processes,
     )
@@ -313,14 +315,13 @@ def check_names(config: FinetuneConfig) -> None:
         UserError: all unknown names at once.
     """
     from datamodules import get_dataset
-    from transfer.backbones import get_backbone
+    from transfer.backbones import get_backbone, select_start
     from transfer.heads import get_head
     from transfer.protocols import get_protocol
-    from transfer.weights import select_weights
 
     problems = []
     for look_up in (
-        lambda: select_weights(get_backbone(config.backbone), config.pretrained),
+        lambda: select_start(get_backbone(config.backbone), config.pretrained, config.init_from),
         lambda: get_dataset(config.dataset),
         lambda: get_head(config.head),
         lambda: config.protocol and get_protocol(config.protocol),

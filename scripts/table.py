@@ -231,14 +231,16 @@ def count_images(dataset: str, wanted: TableConfig) -> int:
 def image_size(dataset: str, backbone: str, settings: dict[str, Any]) -> int:
     """Side of a run's input in pixels, as finetune.py decides it."""
     from datamodules import get_dataset
-    from transfer.backbones import get_backbone
+    from transfer.backbones import get_backbone, preprocessing_for, select_start
     from transfer.config import FinetuneConfig
-    from transfer.weights import family_row, select_weights
 
     variant = get_backbone(backbone)
-    row = select_weights(variant, settings.get("pretrained", FinetuneConfig().pretrained))
-    preprocessing = (row or family_row("tensorflow", variant)).preprocessing
-    return settings.get("image_size") or get_dataset(dataset).default_image_size or preprocessing.image_size
+    pretrained = settings.get("pretrained", FinetuneConfig().pretrained)
+    row = select_start(variant, pretrained, settings.get("init_from"))
+    return (
+        settings.get("image_size")
+        or preprocessing_for(variant, row, get_dataset(dataset).default_image_size).image_size
+    )
 
 
 def check_configurations(table: Table) -> None:

@@ -19,7 +19,7 @@ from transfer.errors import UserError, exit_status, printable, unknown_name
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from transfer.backbones.efficientnet import Variant
+    from transfer.backbones.rows import Variant
     from transfer.weights import WeightsRow
 
 

@@ -10,7 +10,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from transfer.backbones.efficientnet import EfficientNet, Variant
+from transfer.backbones.efficientnet import B0, EfficientNet
+from transfer.backbones.rows import Variant
 from transfer.classifier import Classifier
 from transfer.heads import LinearHead
 from transfer.layers import LayerSettings
@@ -27,7 +28,7 @@ def seed() -> None:
 @pytest.fixture
 def tiny_classifier() -> Classifier:
     """Eight blocks of 8 to 80 channels in seven stages, three classes."""
-    backbone = EfficientNet(Variant("tiny", 0.25, 0.3, 32, 0.2, 0, 0), LayerSettings())
+    backbone = EfficientNet(Variant("tiny", 0.25, 0.3, 32, 0.2, 0, 0, B0), LayerSettings())
     return Classifier(backbone, LinearHead(backbone.num_features, 3, 0.2), 3)
 
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from transfer.backbones import build_backbone, get_backbone, list_backbones
-from transfer.backbones.efficientnet import V2_B0, EfficientNet, Variant
+from transfer.backbones.efficientnet import V2_B0, EfficientNet
+from transfer.backbones.rows import Variant
 from transfer.checkpoints import strict_load
 from transfer.classifier import Classifier, build_classifier
 from transfer.errors import UserError
@@ -322,6 +323,7 @@ def test_long_names_are_accepted(name: str, short: str) -> None:
 def test_list_backbones_gives_the_tables_order() -> None:
     expected = (
         "b0 b1 b2 b3 b4 b5 b6 b7 b8 l2 lite0 lite1 lite2 lite3 lite4 v2-b0 v2-b1 v2-b2 v2-b3 v2-s v2-m v2-l v2-xl"
+        " mobilenet-v1 mobilenet-v2 resnet50"
     )
     assert list_backbones() == expected.split()
 
@@ -330,7 +332,7 @@ def test_list_backbones_gives_the_tables_order() -> None:
 def test_an_unknown_name_is_refused_with_the_nearest(name: str) -> None:
     with pytest.raises(
         UserError,
-        match=rf"unknown backbone '{name}'; did you mean 'lite\d'\? \(allowed: b0, b1, .*lite4, v2-b0, .*v2-xl\)",
+        match=rf"unknown backbone '{name}'; did you mean 'lite\d'\? \(allowed: b0, b1, .*lite4, v2-b0, .*, resnet50\)",
     ):
         build_backbone(name)
 

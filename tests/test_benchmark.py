@@ -22,6 +22,8 @@ from transfer.backbones import build_backbone
 from transfer.classifier import build_classifier
 from transfer.errors import UserError
 
+ROOT = Path(__file__).parents[1]
+
 
 class FakeTimm(ModuleType):
     """Builds our own network, and notes what it was asked for."""
@@ -127,6 +129,14 @@ def test_an_unknown_backbone_is_refused(monkeypatch: pytest.MonkeyPatch, capsys:
     for subject in ("peer", "memory"):
         assert benchmark.main([subject, "--backbone", "b9"]) == 2
         assert capsys.readouterr().err.startswith("error: unknown backbone 'b9'")
+
+
+def test_scaling_writes_the_rule_and_the_papers_tables(tmp_path: Path) -> None:
+    assert benchmark.main(["scaling", "--json", str(tmp_path / "scaling.json")]) == 0
+    figures = json.loads((tmp_path / "scaling.json").read_text())
+    committed = json.loads((ROOT / "benchmarks" / "scaling_rule.json").read_text())
+    for name in ("departures", "table3", "table7"):
+        assert figures[name] == committed[name] and len(figures[name]) >= 5
 
 
 @pytest.mark.parametrize("given", [False, True])

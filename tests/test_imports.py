@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LEAVES = (
     *("config", "scaling", "layers", "heads", "optim", "batch_augment", "paper", "statistics", "errors"),
-    *("overlay", "protocols", "recipe", "sam"),
+    *("protocols", "recipe", "sam", "overlay"),
 )
 
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from transfer.backbones import get_backbone
+from transfer.backbones import build_network, get_backbone
 from transfer.backbones.efficientnet import EfficientNet
 from transfer.checkpoints import strict_load
 from transfer.classifier import Classifier
@@ -209,6 +209,87 @@ def test_gradients_of_stem_and_classifier_are_the_references(key: str, name: str
         for ours, theirs in pairs:
             assert theirs.grad.abs().max() > 1e-3
             assert relative_difference(ours.grad, theirs.grad) <= GRADIENTS_TOLERANCE
+
+
+def build_transformers_baseline(name: str, padding: str) -> nn.Module:
+    package = require("transformers")
+    if name == "resnet50":
+        return package.ResNetForImageClassification(package.ResNetConfig(num_labels=1000))
+    kind = name.replace("mobilenet-v", "MobileNetV")
+    config = getattr(package, f"{kind}Config")(tf_padding=padding == "same", num_labels=1000)
+    return getattr(package, f"{kind}ForImageClassification")(config)
+
+
+def build_torchvision_baseline(name: str, padding: str) -> nn.Module:
+    return getattr(require("torchvision").models, name.replace("-", "_"))(weights=None)
+
+
+def build_timm_baseline(name: str, padding: str) -> nn.Module:
+    names = {"resnet50": "resnet50", "mobilenet-v1": "mobilenetv1_100", "mobilenet-v2": "mobilenetv2_100"}
+    return require("timm").create_model(names[name], num_classes=1000)
+
+
+def layers_as_called(network: nn.Module) -> list[nn.Module]:
+    """The modules that hold tensors, in the order in which an image meets them."""
+    called: list[nn.Module] = []
+    kinds = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)
+    handles = [
+        m.register_forward_hook(lambda module, *_: called.append(module))
+        for m in network.modules()
+        if isinstance(m, kinds)
+    ]
+    with torch.no_grad():
+        network.eval()(torch.zeros(1, 3, 64, 64))
+    for handle in handles:
+        handle.remove()
+    return called
+
+
+# timm's MobileNetV1 and torchvision's and timm's MobileNetV2 have torch's padding and BatchNorm epsilon.
+BASELINES = [
+    (build_transformers_baseline, "mobilenet-v1", "same", 1e-3),
+    (build_transformers_baseline, "mobilenet-v1", "symmetric", 1e-3),
+    (build_transformers_baseline, "mobilenet-v2", "same", 1e-3),
+    (build_transformers_baseline, "mobilenet-v2", "symmetric", 1e-3),
+    (build_transformers_baseline, "resnet50", "symmetric", 1e-5),
+    (build_torchvision_baseline, "mobilenet-v2", "symmetric", 1e-5),
+    (build_torchvision_baseline, "resnet50", "symmetric", 1e-5),
+    (build_timm_baseline, "mobilenet-v1", "symmetric", 1e-5),
+    (build_timm_baseline, "mobilenet-v2", "symmetric", 1e-5),
+    (build_timm_baseline, "resnet50", "symmetric", 1e-5),
+]
+
+
+@pytest.mark.parametrize(("build", "name", "padding", "eps"), BASELINES)
+def test_the_papers_other_baselines_are_the_references_too(
+    build: Callable[[str, str], nn.Module], name: str, padding: Any, eps: float
+) -> None:
+    reference = build(name, padding).eval()
+    randomise(reference)
+    variant = get_backbone(name)
+    if build is build_transformers_baseline and padding == variant.settings.padding:
+        assert eps == variant.settings.bn_eps
+    backbone = build_network(variant, replace(variant.settings, padding=padding, bn_eps=eps))
+    own = Classifier(backbone, LinearHead(backbone.num_features, 1000, 0.2), 1000)
+    theirs, ours = layers_as_called(reference), layers_as_called(own)
+    assert sum(p.numel() for p in reference.parameters()) == variant.num_params
+    for module, source in zip(ours, theirs, strict=True):
+        strict_load(module, source.state_dict(), source=name)
+    stem = next(m for m in reference.modules() if isinstance(m, nn.Conv2d))
+    classifier = next(m for m in reference.modules() if isinstance(m, nn.Linear))
+    pairs = ((own.backbone.stem.conv.weight, stem.weight), (own.head.fc.weight, classifier.weight))
+    for size in (ODD, EVEN, variant.resolution):
+        images = random_images(2, size)
+        for network in (reference, own.eval()):
+            network.zero_grad()
+            F.cross_entropy(logits_of(network, images), torch.tensor([3, 700])).backward()
+        with torch.no_grad():
+            expected = logits_of(reference, images)
+            assert relative_difference(own(images), expected) <= LOGITS_TOLERANCE
+        assert relative_difference(expected[0], expected[1]) > 100 * LOGITS_TOLERANCE
+        for mine, other in pairs:
+            assert other.grad.abs().max() > 1e-3
+            assert relative_difference(mine.grad, other.grad) <= GRADIENTS_TOLERANCE
 
 
 @pytest.mark.parametrize("name", ["b0", "b7", "lite0"])

@@ -1,11 +1,12 @@
-"""Channels and repeats of every published network follow from b0's by the two rounding rules."""
+"""The compound rule and the names it gives; channels and repeats of every published network follow by rounding."""
 
 from __future__ import annotations
 
 import pytest
 
 from transfer.backbones import get_backbone
-from transfer.scaling import round_filters, round_repeats
+from transfer.errors import UserError
+from transfer.scaling import Scale, compound_scale, round_filters, round_repeats, scale, scale_phi
 
 B0_CHANNELS = (16, 24, 40, 80, 112, 192, 320)
 B0_REPEATS = (1, 2, 2, 3, 3, 4, 1)
@@ -85,7 +86,7 @@ def test_a_lite_variant_keeps_stem_top_and_outer_repeats_and_has_no_gates(name: 
     width, depth, channels, repeats = PUBLISHED_LITE[name]
     variant = get_backbone(name)
     assert (variant.width_coefficient, variant.depth_coefficient) == (width, depth)
-    assert (variant.stem_channels, variant.num_features, variant.baseline.activation) == (32, 1280, "relu6")
+    assert (variant.stem_channels, variant.num_features, variant.settings.activation) == (32, 1280, "relu6")
     assert tuple(row.out_channels for row in variant.stages) == channels
     assert tuple(row.in_channels for row in variant.stages) == (32, *channels[:-1])
     assert tuple(row.repeats for row in variant.stages) == repeats
@@ -124,3 +125,112 @@ def test_without_a_share_to_keep_rounding_goes_to_the_nearest() -> None:
 
 def test_repeats_round_up() -> None:
     assert round_repeats(3, 1.01) == 4
+
+
+def test_repeats_that_floating_point_lifts_over_a_whole_number_do_not_round_up() -> None:
+    assert 2.2 * 25 > 55
+    assert round_repeats(25, 2.2) == 55
+
+
+def test_the_rule_raises_its_constants_to_phi() -> None:
+    assert compound_scale(2) == Scale(1.2**2, 1.1**2, 1.15**2)
+    assert compound_scale(0) == Scale(1.0, 1.0, 1.0)
+    half = compound_scale(0.5, 1.3, 1.1, 1.12)
+    assert (half.depth**2, half.width**2, half.resolution**2) == pytest.approx((1.3, 1.1, 1.12))
+    assert compound_scale(3).flops_factor == pytest.approx((1.2 * 1.1**2 * 1.15**2) ** 3)
+    # 224 px at the phi of b1 to b7.
+    pixels = [compound_scale(phi).pixels(224) for phi in (0.5, 1, 2, 3, 4, 5, 6)]
+    assert pixels == [240, 258, 296, 341, 392, 451, 518]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((1, 1.5), r"alpha \* beta\^2 \* gamma\^2 is 2\.4 \(allowed: 1\.9 to 2\.1; the paper's .* give 1\.92\)"),
+        ((1, 0.9, 1.2, 1.3), r"alpha=0\.9, beta=1\.2, gamma=1\.3 \(allowed: at least 1 each\)"),
+        ((20,), r"phi=20: depth coefficient 38\.\d+ \(allowed: 0\.1 to 10\)"),
+        ((float("nan"),), r"phi=nan \(allowed: "),
+        ((float("inf"),), r"phi=inf \(allowed: "),
+    ],
+)
+def test_a_rule_that_is_none_is_refused(arguments: tuple[float, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        compound_scale(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "canonical", "depth", "width", "resolution"),
+    [
+        ("b0@phi=1", "b0@phi=1", 1.2, 1.1, 258),
+        ("EfficientNet_B0@PHI=1.50", "b0@phi=1.5", 1.2**1.5, 1.1**1.5, 276),
+        ("b0@d=1.2, w=1.1 ,r=1.15", "b0@d=1.2,w=1.1,r=1.15", 1.2, 1.1, 258),
+        ("b0@w=2.0,d=1", "b0@w=2", 1.0, 2.0, 224),
+        ("b0@phi=-1", "b0@phi=-1", 1 / 1.2, 1 / 1.1, 195),
+        ("b0@phi=2,alpha=1.3,gamma=1.1,beta=1.1", "b0@phi=2,alpha=1.3,beta=1.1,gamma=1.1", 1.69, 1.21, 271),
+        ("b2@w=1.1", "b2@w=1.1", 1.2, 1.21, 260),
+        ("v2_s@r=0.5", "v2-s@r=0.5", 1.0, 1.0, 192),
+        ("mobilenet_v1@w=0.5", "mobilenet-v1@w=0.5", 1.0, 0.5, 224),
+        ("b0@phi=0", "b0", 1.0, 1.0, 224),
+        ("b0@d=1,w=1,r=1", "b0", 1.0, 1.0, 224),
+    ],
+)
+def test_a_name_says_how_a_backbone_is_scaled(
+    name: str, canonical: str, depth: float, width: float, resolution: int
+) -> None:
+    variant = get_backbone(name)
+    assert variant.name == canonical
+    assert (variant.depth_coefficient, variant.width_coefficient) == pytest.approx((depth, width))
+    assert variant.resolution == resolution
+    assert get_backbone(canonical) == variant
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "b0@",
+            r"backbone b0@: '' is not KEY=NUMBER \(write BASELINE@phi=1\.5 .*, or BASELINE@d=1\.2,w=1\.1,r=1\.15\)",
+        ),
+        ("b0@phi=big", "'phi=big' is not KEY=NUMBER"),
+        ("b0@1.5", r"'1\.5' is not KEY=NUMBER"),
+        ("b0@phi=1@d=2", "'phi=1@d=2' is not KEY=NUMBER"),
+        ("b0@phi=1,d=2", "phi and d say no scale"),
+        ("b0@alpha=1.2", "alpha say no scale"),
+        ("b0@depth=2", "depth say no scale"),
+        ("b0@d=2,d=3", "d is given twice"),
+        ("b0@d=0", r"depth coefficient 0 \(allowed: 0\.1 to 10\)"),
+        ("b0@r=-1", r"resolution coefficient -1 \(allowed"),
+        ("b0@w=nan", r"width coefficient nan \(allowed"),
+        ("b0@phi=14", r"backbone b0@phi=14: phi=14: depth coefficient 12\.8"),
+        ("b0@phi=1,alpha=2", r"alpha \* beta\^2 \* gamma\^2 is 3\.2"),
+        ("b9@phi=1", "unknown backbone 'b9'; did you mean"),
+    ],
+)
+def test_a_name_that_cannot_be_read_is_refused(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        get_backbone(name)
+
+
+def test_scaling_in_python_gives_the_same_variants_as_the_names() -> None:
+    b0 = get_backbone("b0")
+    assert scale(b0, 1.2, 1.1, 1.15) == get_backbone("b0@d=1.2,w=1.1,r=1.15")
+    assert scale_phi(b0, 1.5) == get_backbone("b0@phi=1.5")
+    assert scale(b0) is b0
+    third = scale_phi(b0, 1 / 3)
+    assert get_backbone(third.name) == third
+    with pytest.raises(UserError, match="b0@phi=1 is scaled already"):
+        scale(get_backbone("b0@phi=1"), 2.0)
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if name != "b0"])
+def test_scaled_by_the_released_coefficients_b0_is_the_released_network(name: str) -> None:
+    width, depth, stem, channels, repeats, top = PUBLISHED[name]
+    variant = get_backbone(f"b0@d={depth},w={width}")
+    assert (variant.stem_channels, variant.num_features) == (stem, top)
+    assert tuple(row.out_channels for row in variant.stages) == channels
+    assert tuple(row.repeats for row in variant.stages) == repeats
+    assert variant.stages == get_backbone(name).stages
+
+
+def test_of_a_bottleneck_the_inner_channels_are_rounded() -> None:
+    assert [row.out_channels for row in get_backbone("resnet50@w=1.2").stages] == [320, 608, 1216, 2464]

@@ -22,7 +22,7 @@ from transfer.errors import UserError, printable
 from transfer.weights import FAMILIES, WEIGHTS, WeightsRow, contradictions, named_row
 
 if TYPE_CHECKING:
-    from transfer.backbones.efficientnet import Variant
+    from transfer.backbones.rows import Variant
 
 # Header entry of the safetensors files that scripts/convert.py writes: the row or family that they were trained like.
 TRAINED_LIKE = "trained_like"
@@ -211,6 +211,16 @@ def strict_load(module: nn.Module, state: Mapping[str, Tensor], source: str) -> 
     """Copies `state` into `module`; every name and shape must agree.
 
     Raises:
+        UserError: see `check_fit`.
+    """
+    check_fit(module, state, source)
+    module.load_state_dict(dict(state))
+
+
+def check_fit(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Passes if every name and shape of `state` and of `module` agree.
+
+    Raises:
         UserError: they do not; the names that only one side has are listed, `-` for missing from the source.
     """
     own = module.state_dict()
@@ -227,4 +237,3 @@ def strict_load(module: nn.Module, state: Mapping[str, Tensor], source: str) -> 
             f"{source} does not fit the network (- missing from the source, + unknown to the network, ! shape):\n"
             + "\n".join(shown)
         )
-    module.load_state_dict(dict(state))

@@ -6,12 +6,11 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from transfer.backbones import build_backbone, get_backbone, read_weights
-from transfer.backbones.efficientnet import EfficientNet
+from transfer.backbones import build_backbone, get_backbone, read_weights, select_start
+from transfer.backbones.network import Backbone
 from transfer.checkpoints import strict_load
 from transfer.errors import UserError
 from transfer.heads import build_head
-from transfer.weights import select_weights
 
 
 class Classifier(nn.Module):
@@ -22,7 +21,7 @@ class Classifier(nn.Module):
         num_classes: outputs of the head.
     """
 
-    def __init__(self, backbone: EfficientNet, head: nn.Module, num_classes: int) -> None:
+    def __init__(self, backbone: Backbone, head: nn.Module, num_classes: int) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
@@ -69,6 +68,7 @@ def build_classifier(
     num_classes: int | None = None,
     *,
     pretrained: bool | str = False,
+    init_from: str | None = None,
     weights: str | Path | None = None,
     load_weights: bool = True,
     head: str = "linear",
@@ -80,8 +80,8 @@ def build_classifier(
     """A backbone with a fresh head, ready for transfer; or, with `num_classes=None`, the checkpoint's own classifier.
 
     Args:
-        backbone: name, see `build_backbone`; so are pretrained, weights, load_weights, in_channels,
-            stochastic_depth_prob and grad_checkpointing.
+        backbone: name, see `build_backbone`; so are pretrained, init_from, weights, load_weights,
+            in_channels, stochastic_depth_prob and grad_checkpointing.
         num_classes: of the new head. None keeps the outputs that came with the weights (ImageNet's 1000, mostly).
         head: `linear`, `mlp`, `cosine` or the import path of your own.
         dropout: before the last layer; None takes the variant's published rate.
@@ -91,8 +91,8 @@ def build_classifier(
     """
     variant = get_backbone(backbone)
     keep_head = num_classes is None and load_weights
-    row = select_weights(variant, pretrained)
-    if keep_head and (row is None or head != "linear" or in_channels != 3):
+    row = select_start(variant, pretrained, init_from)
+    if keep_head and (row is None or init_from is not None or head != "linear" or in_channels != 3):
         raise UserError(
             "num_classes=None keeps the checkpoint's own classifier: it needs pretrained weights, head='linear' and"
             f" in_channels=3 (given: pretrained={pretrained!r}, head={head!r}, in_channels={in_channels})"
@@ -100,6 +100,7 @@ def build_classifier(
     network = build_backbone(
         backbone,
         pretrained=pretrained,
+        init_from=init_from,
         weights=weights,
         load_weights=load_weights and not keep_head,
         in_channels=in_channels,

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from transfer.backbones.efficientnet import Variant
+from transfer.backbones.rows import Variant
 from transfer.conversion import Network
 from transfer.errors import UserError, unknown_name
 from transfer.keymaps import from_own_keys
-from transfer.weights import family_settings
+from transfer.weights import family_settings, list_weights
 
 PADDINGS = {
     "same": "TensorFlow's SAME, computed from each input's size",
@@ -59,6 +59,8 @@ def _suits(network: Network, target: str) -> bool:
 
 def _check_support(network: Network, target: str) -> None:
     name = network.variant.name
+    if not list_weights(name):
+        raise UserError(f"--to {target}: nobody else builds a {name}; --to own keeps every tensor")
     lite, v2 = name.startswith("lite"), name.startswith("v2")
     if network.head not in (None, "linear"):
         raise UserError(

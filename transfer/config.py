@@ -158,7 +158,7 @@ class FinetuneConfig:
     """Run"""
 
     backbone: str = "lite0"
-    """b0 ... b8, l2, lite0 ... lite4, v2-b0 ... v2-b3, v2-s ... v2-xl"""
+    """b0 ... b8, l2, lite0 ... lite4, v2-b0 ... v2-xl, mobilenet-v1, mobilenet-v2, resnet50; scaled: b0@phi=1.5"""
     dataset: str = "digits"
     """digits, folder, cifar10, cifar100, birdsnap, cars, flowers, aircraft, pets, food101"""
     data_root: str | None = None
@@ -169,6 +169,8 @@ class FinetuneConfig:
     """auto: chooses what depends on the size of the data, says why, and leaves alone what you set"""
     pretrained: bool | str = True
     """true: the best of ImageNet-1k; false: random; paper: nearest its transfer table; or a row's or family's name"""
+    init_from: str | None = None
+    """start from what overlaps of another backbone's weights (b2, or a row's name), in place of pretrained"""
     weights: str | None = None
     """file to read in place of the weights' own source; pretrained says what it was trained like"""
     image_size: int | None = None
@@ -229,6 +231,7 @@ class FinetuneConfig:
         """Arguments of `transfer.build_classifier` besides backbone and classes."""
         return {
             "pretrained": self.pretrained,
+            "init_from": self.init_from,
             "weights": self.weights,
             "head": self.head,
             "dropout": self.dropout,
@@ -303,7 +306,7 @@ class FinetuneConfig:
                 yield "--early_stopping with --data.train_on trainval: there is no validation to wait for"
             if self.bn == "recompute":
                 yield "--bn recompute with --data.train_on trainval: it acts before validations (use adapt)"
-        if self.pretrained is False and self.weights is not None:
+        if self.pretrained is False and self.init_from is None and self.weights is not None:
             yield f"--weights {self.weights} with --pretrained false: name what the file was trained like"
         if self.data.multilabel and self.loss.name != "bce":
             yield f"--data.multilabel true with --loss.name {self.loss.name}: several labels need --loss.name bce"

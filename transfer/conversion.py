@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from transfer.backbones import infer_variant
-from transfer.backbones.efficientnet import Variant
+from transfer.backbones import get_backbone, infer_variant, is_without_weights, select_start
+from transfer.backbones.rows import Variant
 from transfer.checkpoints import (
     CANNOT_BE_READ_OFF,
     TRAINED_LIKE,
@@ -42,7 +42,6 @@ from transfer.weights import (
     family_row,
     list_weights,
     named_row,
-    select_weights,
 )
 
 SUFFIX = ".safetensors"
@@ -118,7 +117,9 @@ def read_network(source: Path, family: str | None = None) -> Network:
 def _read_run(run_dir: Path, checkpoint: str, family: str | None) -> Network:
     run = load_run(run_dir, checkpoint)
     variant = run.classifier.backbone.variant
-    known = select_weights(variant, run.config.pretrained) or family_row("tensorflow", variant)
+    known = select_start(variant, run.config.pretrained, run.config.init_from) or family_row("tensorflow", variant)
+    if known.backbone != variant.name:
+        known = family_row(known.family, variant)
     return Network(
         run.classifier.state_dict(),
         variant,
@@ -132,7 +133,9 @@ def _read_run(run_dir: Path, checkpoint: str, family: str | None) -> Network:
 
 def _read_file(path: Path, family: str | None) -> Network:
     tensors = read_state_dict(path)
-    variant = infer_variant(tensors)
+    named = read_metadata(path).get("backbone", "")
+    # Tensors do not tell how a network that is in no table was scaled, nor are there public ones of other families.
+    variant = get_backbone(named) if is_without_weights(named) else infer_variant(tensors)
     state = to_own_keys(tensors, variant)
     known = recognise(path, variant)
     like = _resolve_like(path, variant, known.row if known else None, family)

@@ -23,7 +23,7 @@ from transfer.errors import UserError
 from transfer.weights import HUB_FILE, WeightsRow
 
 if TYPE_CHECKING:
-    from transfer.backbones.efficientnet import Variant
+    from transfer.backbones.rows import Variant
 
 
 def fetch_weights(row: WeightsRow, cache_dir: Path | None = None) -> Path:

@@ -12,7 +12,7 @@ from torch import Tensor
 from transfer.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
-    from transfer.backbones.efficientnet import StageRow, Variant
+    from transfer.backbones.rows import StageRow, Variant
 
 
 @dataclass(frozen=True)

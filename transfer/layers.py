@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 Padding = Literal["same", "symmetric", "static"]
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "relu6": nn.ReLU6}
+ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "relu6": nn.ReLU6, "relu": nn.ReLU}
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class LayerSettings:
             it comes out at the variant's own resolution, whatever the input (Keras and transformers).
         bn_eps: epsilon of every BatchNorm.
         bn_momentum: torch convention, the weight of the new batch (TensorFlow's momentum is one minus this).
-        activation: `silu` or `relu6`.
+        activation: `silu`, `relu6` or `relu`.
     """
 
     padding: Padding = "same"

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from transfer.backbones.efficientnet import Variant
+from transfer.backbones.rows import Variant
 from transfer.checkpoints import read_checkpoint, read_state_dict, strict_load
 from transfer.classifier import Classifier, build_classifier
 from transfer.command_line import load_config

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from transfer.backbones import get_backbone, infer_variant
-from transfer.backbones.efficientnet import Variant
+from transfer.backbones.rows import Variant
 from transfer.checkpoints import TRAINED_LIKE, file_sha256, known_row, read_metadata, read_state_dict, strict_load
 from transfer.classifier import Classifier, build_classifier
 from transfer.errors import UserError

@@ -13,7 +13,7 @@ from transfer.errors import UserError, nearest
 from transfer.layers import LayerSettings
 
 if TYPE_CHECKING:
-    from transfer.backbones.efficientnet import Variant
+    from transfer.backbones.rows import Variant
 
 Rgb = tuple[float, float, float]
 
@@ -159,7 +159,7 @@ def family_row(family: str, variant: Variant) -> WeightsRow:
         family=family,
         file_name="",
         sha256=None,
-        settings=family_settings(family, variant.name),
+        settings=variant.settings if family == "tensorflow" else family_settings(family, variant.name),
         preprocessing=preprocessing,
         license="unknown",
         top1=None,
@@ -485,6 +485,8 @@ def named_row(name: str, variant: Variant) -> WeightsRow:
         UserError: neither, or a row of another variant.
     """
     if name in FAMILIES:
+        if name != "tensorflow" and not list_weights(variant.row.name):
+            raise UserError(f"{variant.name}: only files of this project's own can be read (give 'tensorflow')")
         return family_row(name, variant)
     row = get_weights(name)
     if row.backbone != variant.name:
@@ -528,6 +530,11 @@ def select_weights(variant: Variant, pretrained: bool | str) -> WeightsRow | Non
     if pretrained is False:
         return None
     rows = [row for row in WEIGHTS.values() if row.backbone == variant.name]
+    if not rows and pretrained in (True, "paper"):
+        raise UserError(
+            f"pretrained={pretrained!r}: no public weights of {variant.name} are known here; give pretrained=False for"
+            " random ones, or pretrained='tensorflow' with weights=FILE for what this project trained"
+        )
     names = ", ".join(row.name for row in rows)
     if pretrained is True:
         candidates = [row for row in rows if row.extra_data is None]

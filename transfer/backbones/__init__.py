@@ -3,46 +3,82 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from transfer.backbones.efficientnet import VARIANTS, EfficientNet, Variant
-from transfer.checkpoints import identify_file, read_state_dict, strict_load
+from transfer.backbones import mobilenet, resnet
+from transfer.backbones.efficientnet import VARIANTS, EfficientNet
+from transfer.backbones.network import Backbone
+from transfer.backbones.rows import Variant
+from transfer.backbones.warm_start import WarmStart, is_within, measure, same_blocks, take_over
+from transfer.checkpoints import check_fit, identify_file, read_state_dict, strict_load
 from transfer.downloads import fetch_weights
 from transfer.errors import UserError, unknown_name
 from transfer.keymaps import find_scheme, own_modules, to_own_keys
-from transfer.weights import WeightsRow, select_weights
+from transfer.layers import LayerSettings
+from transfer.scaling import scale_phi, scale_spec
+from transfer.weights import FAMILIES as WEIGHTS_FAMILIES
+from transfer.weights import WEIGHTS, Preprocessing, WeightsRow, family_row, list_weights, select_weights
+
+# Each family's rows and the class that builds them.
+FAMILIES: tuple[tuple[Mapping[str, Variant], type[Backbone]], ...] = (
+    (VARIANTS, EfficientNet),
+    (mobilenet.VARIANTS, mobilenet.MobileNet),
+    (resnet.VARIANTS, resnet.ResNet),
+)
+ALL_VARIANTS = {name: variant for table, _ in FAMILIES for name, variant in table.items()}
 
 
 def list_backbones() -> list[str]:
-    """Short names of all variants, in the tables' order."""
-    return list(VARIANTS)
+    """Short names of all variants, in the tables' order. Each of them can be scaled (`b0@phi=1.5`)."""
+    return list(ALL_VARIANTS)
 
 
 def get_backbone(name: str) -> Variant:
-    """The variant's row. Long names (`efficientnet_b0`, `efficientnet-b0`, `tf_efficientnetv2_s`) are accepted.
+    """The variant's row, or the row scaled as the name says after an `@`.
+
+    Args:
+        name: a short name; long ones (`efficientnet_b0`, `efficientnet-b0`, `tf_efficientnetv2_s`) are accepted. With
+            `@phi=1.5`, scaled by the paper's rule; with `@phi=1.5,alpha=1.3,beta=1.1,gamma=1.1`, by another; with
+            `@d=1.2,w=1.1,r=1.15`, by these coefficients of depth, width and resolution (1 where left out).
 
     Raises:
-        UserError: no such backbone.
+        UserError: no such backbone, or it cannot be scaled so.
     """
-    short = name.lower().replace("_", "-").removeprefix("tf-").removeprefix("efficientnet").removeprefix("-")
-    if short not in VARIANTS:
+    baseline, at, spec = name.lower().partition("@")
+    short = baseline.strip().replace("_", "-").removeprefix("tf-").removeprefix("efficientnet").removeprefix("-")
+    if short not in ALL_VARIANTS:
         raise unknown_name("backbone", short, list_backbones())
-    return VARIANTS[short]
+    return scale_spec(ALL_VARIANTS[short], spec) if at else ALL_VARIANTS[short]
+
+
+def build_network(
+    variant: Variant,
+    settings: LayerSettings,
+    in_channels: int = 3,
+    stochastic_depth_prob: float = 0.2,
+    grad_checkpointing: bool = False,
+) -> Backbone:
+    """The variant with random weights, of its family's class; arguments as in `Backbone`."""
+    network = next(network for table, network in FAMILIES if variant.row.name in table)
+    return network(variant, settings, in_channels, stochastic_depth_prob, grad_checkpointing)
 
 
 def build_backbone(
     name: str,
     *,
+    phi: float | None = None,
     pretrained: bool | str = False,
+    init_from: str | None = None,
     weights: str | Path | None = None,
     load_weights: bool = True,
     in_channels: int = 3,
     stochastic_depth_prob: float = 0.2,
     grad_checkpointing: bool = False,
-) -> EfficientNet:
+) -> Backbone:
     """A network without classifier, (N, in_channels, H, W) -> (N, num_features, ceil(H / 32), ceil(W / 32)).
 
     It has `num_features`, and `forward_stages` with `stage_channels` and `stage_strides`. Works under `torch.compile`,
@@ -50,14 +86,17 @@ def build_backbone(
     padding `static` can be one pixel smaller where the input's parity is not that of the variant's resolution.
 
     Args:
-        name: `b0` ... `b8`, `l2`, `lite0` ... `lite4`, `v2-b0` ... `v2-b3`, `v2-s` ... `v2-xl`, or the long name.
+        name: one of `list_backbones()`, the long name, or either scaled; see `get_backbone`.
+        phi: scales the backbone by the paper's rule: `build_backbone("b0", phi=1.5)` is `b0@phi=1.5`.
         pretrained: False: random. True: the default weights (see `transfer.weights.select_weights`). `paper`, or the
             name of a row: that row. The name of a family: what `weights` was trained like. It sets padding, BatchNorm
-            constants and activation.
+            constants and activation. A scaled network has none.
+        init_from: start from the tensors of another network of the same blocks as far as they overlap (see
+            `transfer.backbones.warm_start`), in place of `pretrained`: a backbone, for its default weights, or a row.
         weights: a local file to read in place of the row's own source: safetensors, PyTorch, or an `.npz` of
             TensorFlow's variables.
-        load_weights: False builds what `pretrained` describes but leaves the tensors random, for a checkpoint of the
-            whole classifier to fill: nothing is read or downloaded.
+        load_weights: False builds what `pretrained` or `init_from` describes but leaves the tensors random, for a
+            checkpoint of the whole classifier to fill: nothing is read or downloaded.
         in_channels: of the images. With pretrained weights and another number than 3, the stem's kernels are repeated
             over the channels (R, G, B, R, ...) and scaled by 3 / in_channels; for 1 channel they are summed, which
             equals feeding the grey image three times.
@@ -67,25 +106,94 @@ def build_backbone(
     Raises:
         UserError: unknown names, no network, or a file that does not fit.
     """
-    variant = get_backbone(name)
-    row = select_weights(variant, pretrained)
-    backbone = EfficientNet(
-        variant,
-        row.settings if row else variant.settings,
-        in_channels=in_channels,
-        stochastic_depth_prob=stochastic_depth_prob,
-        grad_checkpointing=grad_checkpointing,
+    variant = get_backbone(name) if phi is None else scale_phi(get_backbone(name), phi)
+    row = select_start(variant, pretrained, init_from)
+    backbone = build_network(
+        variant, row.settings if row else variant.settings, in_channels, stochastic_depth_prob, grad_checkpointing
     )
     if row is None:
         if weights is not None:
             raise UserError(f"weights={str(weights)!r} with pretrained=False: name what the file was trained like")
     elif load_weights:
-        state = read_weights(row, weights, row_was_named=pretrained is not True)
+        state = read_weights(row, weights, row_was_named=pretrained is not True and init_from != row.backbone)
         prefix = "backbone."
         tensors = {key.removeprefix(prefix): t for key, t in state.items() if not key.startswith("head.")}
         tensors["stem.conv.weight"] = adapt_stem(tensors["stem.conv.weight"], in_channels)
-        strict_load(backbone, tensors, source=str(weights or row.name))
+        source = str(weights or row.name)
+        if init_from is None:
+            strict_load(backbone, tensors, source)
+        else:
+            origin = get_backbone(row.backbone)
+            with torch.device("meta"):
+                check_fit(build_network(origin, row.settings, in_channels), tensors, source)
+            take_over(backbone, tensors, origin)
     return backbone
+
+
+def select_start(variant: Variant, pretrained: bool | str, init_from: str | None = None) -> WeightsRow | None:
+    """The weights from which a variant starts; None for random ones. Arguments as in `build_backbone`.
+
+    Raises:
+        UserError: there are none such, or `init_from` is built of other blocks.
+    """
+    if init_from is None:
+        if variant.scaled_from is not None and pretrained is not False and pretrained not in WEIGHTS_FAMILIES:
+            nearest = nearest_published(variant)
+            raise UserError(
+                f"pretrained={pretrained!r}: {variant.name} has channels and blocks of its own, and no checkpoint fits:"
+                " give pretrained=False for random weights"
+                + (f", or init_from={nearest!r} to take over what overlaps" if nearest else "")
+            )
+        return select_weights(variant, pretrained)
+    if isinstance(pretrained, str):
+        raise UserError(f"pretrained={pretrained!r} with init_from={init_from!r}: name the row in init_from alone")
+    row = WEIGHTS.get(init_from)
+    source = get_backbone(row.backbone if row else init_from)
+    if not same_blocks(variant, source):
+        fitting = [name for name, other in ALL_VARIANTS.items() if same_blocks(variant, other)]
+        raise UserError(
+            f"init_from={init_from!r}: {source.name} is built of other blocks than {variant.name}"
+            f" (allowed: {', '.join(fitting)}, or a row of their weights)"
+        )
+    if not list_weights(source.name):
+        raise UserError(f"init_from={init_from!r}: no public weights of {source.name} are known here")
+    return row or select_weights(source, True)
+
+
+def is_without_weights(name: str) -> bool:
+    """Whether the name is of a network of which no public checkpoint exists: a scaled one, or one of some families."""
+    return name.partition("@")[0] in ALL_VARIANTS and ("@" in name or name not in VARIANTS)
+
+
+def nearest_published(variant: Variant) -> str | None:
+    """The best backbone with public weights to `init_from`: the largest that is nowhere larger than the variant, else
+    the smallest of the same blocks; None if there is none.
+    """
+    fitting = [v for name, v in ALL_VARIANTS.items() if same_blocks(variant, v) and list_weights(name)]
+    fitting.sort(key=lambda v: v.num_macs)
+    smaller = [v for v in fitting if is_within(v, variant)]
+    best = smaller[-1:] or fitting[:1]
+    return best[0].name if best else None
+
+
+def preprocessing_for(variant: Variant, row: WeightsRow | None, dataset_size: int | None = None) -> Preprocessing:
+    """How images are prepared: as for the row, at the variant's own resolution where the row is another's.
+
+    Args:
+        row: of `select_start`; None is random weights.
+        dataset_size: side in pixels that the dataset asks for, in place of the network's; a scaled network scales it.
+    """
+    preprocessing = (row or family_row("tensorflow", variant)).preprocessing
+    size = preprocessing.image_size if row is None or row.backbone == variant.name else variant.resolution
+    if dataset_size is not None:
+        size = dataset_size if variant.scale is None else variant.scale.pixels(dataset_size)
+    return replace(preprocessing, image_size=size)
+
+
+def warm_start(variant: Variant, row: WeightsRow) -> WarmStart:
+    """How much of the variant's backbone `init_from` takes from the row's."""
+    with torch.device("meta"):
+        return measure(build_network(variant, row.settings), build_network(get_backbone(row.backbone), row.settings))
 
 
 def read_weights(row: WeightsRow, weights: str | Path | None, row_was_named: bool) -> dict[str, Tensor]:
@@ -94,11 +202,12 @@ def read_weights(row: WeightsRow, weights: str | Path | None, row_was_named: boo
     Raises:
         UserError: no network, or the file is not what the row says.
     """
-    variant = VARIANTS[row.backbone]
+    variant = get_backbone(row.backbone)
     path = fetch_weights(row) if weights is None else Path(weights)
     state = read_state_dict(path)
     try:
-        found = infer_variant(state)
+        # Tensors do not tell how a network that is in no table was scaled.
+        found = variant if is_without_weights(variant.name) else infer_variant(state)
     except UserError:
         found = variant  # the strict load tells what differs
     if found != variant:

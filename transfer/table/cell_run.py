@@ -167,6 +167,7 @@ def _compute(place: Path, fit: _Fit) -> dict[str, Any]:
     return {
         **_planned(cell, table),
         "status": "done",
+        "data_note": "; ".join(note for note in (table.data_note, final["copy"]) if note) or None,
         "metrics": {"test": final["metrics"]["test"], "val": search.val},
         "quoted_metric": quoted,
         "decay": final["decay"],
