@@ -85,6 +85,7 @@ def test_the_papers_table_is_table_5() -> None:
         ("", {"set": ["optim.lr"]}, "--set optim.lr: give KEY=VALUE, for example --set optim.lr=0.1"),
         ("", {"set": ["optim.lr=-1"]}, r"--optim.lr -1.0 \(allowed: above 0\)"),
         ("", {"set": ["seed=1"]}, r"--set seed: the table decides it \(--seeds\)"),
+        ("", {"set": ["protocol=paper"]}, r"--set protocol: the table decides it \(--protocols\)"),
         ("", {"grid": ["optim.lr=0.1,fast"]}, "--optim.lr"),
         ("", {"grid": ["data.train_on=train"]}, r"the table decides it \(the protocol\)"),
         ("", {"budget_steps": 0}, r"--budget_steps 0 \(allowed: at least 1\)"),
@@ -242,10 +243,8 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[s
 
 @pytest.mark.parametrize("fork", [False, True])
 def test_a_cell_chooses_on_val_at_the_end_and_tests_once(tmp_path: Path, stub: Any, fork: bool) -> None:
-    table, cell = (
-        Table(cells=(make_cell(),), grid=GRID, set={"image_size": 32}, not_comparable={"image_size": 32}),
-        make_cell(),
-    )
+    cell, size = make_cell(), {"image_size": 32}
+    table = Table(cells=(cell,), grid=GRID, set=size, not_comparable=size, data_note="small")
     assert run_cell(tmp_path, table, cell, devices=2, fork=fork) == "done"
     place = tmp_path / "cells" / cell.id
     result = json.loads((place / "result.json").read_text())
