@@ -1,4 +1,4 @@
-"""Speed and memory as ratios within one run: python scripts/benchmark.py module|train|peer|memory|data|recipe|scaling
+"""Speed and memory as ratios within one run: python scripts/benchmark.py WHAT
 
 module  a training epoch through Lightning and TransferModule against a bare PyTorch loop with the same step
 train   training images per second, memory layout by memory layout and precision by precision
@@ -7,6 +7,7 @@ memory  peak memory and seconds of a training step without and with gradient che
 data    training-ready images per second on one core, without and with a cache, against a torchvision-style pipeline
 recipe  accuracy of --recipe auto against the defaults: digits, and with --data_root 2,000 images of CIFAR-10 at 32 px
 scaling what the compound rule gives against the released coefficients, and counts of the paper's Tables 3 and 7
+probe   seconds of a linear probe's fits on cached features, against scikit-learn's lbfgs; see its own --help
 """
 
 from __future__ import annotations
@@ -35,6 +36,12 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and gives the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["probe"]:
+        sys.path.append(str(Path(__file__).parents[1]))
+        from scripts import benchmark_probe
+
+        return benchmark_probe.main(argv[1:], report)
     parser = argparse.ArgumentParser(
         prog="benchmark.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -78,6 +78,7 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
         choose_run_dir,
         count_test_read,
         is_main_process,
+        load_head,
         num_test_reads,
         read_classifier_state,
         save_predictions,
@@ -121,6 +122,8 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
     classifier = build_classifier(
         config.backbone, data.num_classes, load_weights=not last.exists(), **config.network_options()
     )
+    if config.init_head is not None and not last.exists():
+        load_head(classifier, config, data.class_names)
     classifier = classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its types
     balanced = config.loss.class_weights == "balanced"
     class_weights = balanced_class_weights(data.class_counts["train"]) if balanced else None

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LEAVES = (
-    *("config", "scaling", "layers", "heads", "optim", "batch_augment", "paper", "statistics", "errors"),
+    *("config", "scaling", "layers", "heads", "optim", "batch_augment", "paper", "statistics", "logistic", "errors"),
     *("protocols", "recipe", "sam", "overlay"),
 )
 

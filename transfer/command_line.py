@@ -9,14 +9,14 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import jsonargparse
 import yaml
 
-from transfer.config import FinetuneConfig
+from transfer.config import PROBE_FIELDS, PROBE_TRAINER_FIELDS, FinetuneConfig, ProbeConfig, TrainerConfig
 from transfer.errors import UserError, nearest
 
 
@@ -73,6 +73,41 @@ def parse_config(argv: Sequence[str]) -> tuple[FinetuneConfig, Path | None]:
     return config, run_dir
 
 
+def build_probe_parser() -> jsonargparse.ArgumentParser:
+    """The command line of `scripts/probe.py`: the fields of a run that a probe has too, and its own."""
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = jsonargparse.ArgumentParser(
+        prog="probe.py",
+        usage="%(prog)s [--config RECIPE.yaml] [--backbone NAME] [--dataset NAME] [--data_root DIR] ...",
+        description="Linear probe: logistic regression on the features of a frozen EfficientNet, 45 L2 penalties.",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", action="config", help="YAML recipe, with only what differs from the defaults")
+    parser.add_class_arguments(ProbeConfig)
+    parser.add_class_arguments(FinetuneConfig, skip=_other_fields(FinetuneConfig, PROBE_FIELDS))
+    parser.add_class_arguments(TrainerConfig, "trainer", skip=_other_fields(TrainerConfig, PROBE_TRAINER_FIELDS))
+    return parser
+
+
+def _other_fields(schema: type[Any], names: Sequence[str]) -> set[str]:
+    return {field.name for field in fields(schema)} - set(names)
+
+
+def parse_probe_config(argv: Sequence[str]) -> tuple[FinetuneConfig, ProbeConfig]:
+    """The run of a probe, as a fine-tuning run's configuration whose other fields have their defaults, and its own.
+
+    Raises:
+        UserError: see `parse_config`.
+        SystemExit: after --help and --print_config.
+    """
+    values = _parse_values(build_probe_parser(), argv)
+    own = ProbeConfig(**{field.name: values.pop(field.name) for field in fields(ProbeConfig)})
+    config = FinetuneConfig(**values)
+    _refuse([*config.problems(), *own.problems(config)])
+    return config, own
+
+
 def given_fields(argv: Sequence[str]) -> frozenset[str]:
     """The dotted fields that a command line that `parse_config` accepts sets, by itself or in a recipe."""
     return frozenset(vars(build_parser().parse_args(_recipes_first(argv), defaults=False).as_flat())) - {"config"}
@@ -101,7 +136,7 @@ def apply_choices(
         groups.setdefault(group, {})[field] = value
     top = groups.pop("", {})
     config = replace(config, **top, **{g: replace(getattr(config, g), **values) for g, values in groups.items()})
-    _refuse_problems(config)
+    _refuse(config.problems())
     return config, applied
 
 
@@ -114,29 +149,31 @@ def _recipes_first(argv: Sequence[str]) -> list[str]:
 
 
 def _parse(argv: Sequence[str]) -> FinetuneConfig:
-    parser = build_parser()
+    config = FinetuneConfig(**_parse_values(build_parser(), argv))
+    _refuse(config.problems())
+    return config
+
+
+def _parse_values(parser: jsonargparse.ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
     try:
         values = dict(vars(parser.instantiate(parser.parse_args(_recipes_first(argv)))))
     except (jsonargparse.ArgumentError, argparse.ArgumentError) as error:
         raise UserError(explain(str(error), [action.dest for action in parser._actions])) from None
     values.pop("config")
-    config = FinetuneConfig(**values)
-    _refuse_problems(config)
-    return config
+    return values
 
 
-def _refuse_problems(config: FinetuneConfig) -> None:
-    problems = config.problems()
+def _refuse(problems: Sequence[str]) -> None:
     if problems:
         raise UserError("\n  ".join(["the configuration has problems:", *problems]))
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """A nested configuration by dotted field."""
-    fields: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in values.items():
-        fields |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return fields
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
 
 
 def unflatten(dotted: Mapping[str, Any]) -> dict[str, Any]:

@@ -181,6 +181,8 @@ class FinetuneConfig:
     """what an unreadable image does: stop with all their names, or be left out and counted"""
     allow_decayed: bool = False
     """train on the images that are left of birdsnap; results then say how many"""
+    init_head: str | None = None
+    """folder of a run on the same classes and backbone, a probe's for example, whose head this one starts as"""
     head: str = "linear"
     """linear, mlp, cosine, or the import path of your own (called with num_features, num_classes, dropout)"""
     dropout: float | None = None
@@ -344,6 +346,36 @@ class FinetuneConfig:
                 "--optim.sam_rho with --trainer.gradient_clip_algorithm value: clipped values point elsewhere than the"
                 " gradient that SAM moves along (use norm, which limits the step alone)"
             )
+
+
+# The fields of FinetuneConfig that a linear probe has too: nothing is augmented or trained but one linear layer.
+PROBE_FIELDS = (
+    *("backbone", "dataset", "data_root", "pretrained", "weights", "image_size", "on_bad_image", "allow_decayed"),
+    *("seed", "out_dir", "data"),
+)
+PROBE_TRAINER_FIELDS = ("accelerator", "devices", "num_nodes", "strategy", "precision")
+
+
+@dataclass(kw_only=True)
+class ProbeConfig:
+    """Probe"""
+
+    feature_dtype: Literal["float32", "bfloat16"] = "float32"
+    """of the features' file in --data.cache_dir; bfloat16 takes half the space"""
+    beside: str | None = None
+    """fine-tuned run whose accuracy is printed beside the probe's; unset: the last one in runs/<dataset>_<backbone>/"""
+
+    @staticmethod
+    def problems(config: FinetuneConfig) -> list[str]:
+        """What a probe cannot do, each with the flag as the user types it."""
+        data, problems = config.data, []
+        if data.multilabel:
+            problems.append("--data.multilabel true: a probe has one label per image")
+        if data.train_on != "train":
+            problems.append(f"--data.train_on {data.train_on}: a probe chooses on val and then trains on both anyway")
+        if data.stream and config.on_bad_image == "skip":
+            problems.append("--data.stream true with --on_bad_image skip: bad images must be known before (use error)")
+        return problems
 
 
 def _is_share(value: float) -> bool:

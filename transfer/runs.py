@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from transfer.config import FinetuneConfig, TrainerConfig
 from transfer.errors import UserError
 from transfer.keymaps import to_own_keys
 from transfer.report import write_json
+from transfer.saving import AtomicCheckpointIO
 from transfer.weights import Preprocessing
 
 CONFIG, BEST, LAST, METRICS, RESULTS = "config.yaml", "best.ckpt", "last.ckpt", "metrics.csv", "results.json"
@@ -30,8 +32,8 @@ HELD_OUT, TEST_READS, PREDICTIONS = "held_out.json", "test_reads.json", "test_pr
 RUN_DIR_VARIABLE = "TRANSFER_RUN_DIR"
 
 
-def choose_run_dir(config: FinetuneConfig) -> Path:
-    """Where a new run will lie, not made yet: `out_dir`, or the next free number under runs/<dataset>_<backbone>/.
+def choose_run_dir(config: FinetuneConfig, kind: str = "") -> Path:
+    """Where a new run will lie, not made yet: `out_dir`, or the next number under runs/<dataset>_<backbone><kind>/.
 
     All processes of a run get the same folder. Processes that Lightning starts inherit it; processes that a scheduler
     starts agree on the scheduler's job id; the runs of a W&B sweep are named by their ids.
@@ -51,7 +53,7 @@ def choose_run_dir(config: FinetuneConfig) -> Path:
                 f" or go on with that run: --resume {run_dir}"
             )
     else:
-        parent = Path("runs") / f"{config.dataset}_{config.backbone}"
+        parent = Path("runs") / f"{config.dataset}_{config.backbone}{kind}"
         # A sweep's agent starts many runs in one job, and agents beside each other would take the same number.
         agent = os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None
         job = agent or os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID", "none")
@@ -124,6 +126,45 @@ def load_run(run_dir: str | Path, checkpoint: str = BEST) -> Run:
     values = {field.name: data[field.name] for field in fields(Preprocessing)}
     preprocessing = Preprocessing(**{**values, "mean": tuple(data["mean"]), "std": tuple(data["std"])})
     return Run(config, classifier.eval(), tuple(data["class_names"]), preprocessing, data)
+
+
+def save_classifier(path: Path, classifier: Classifier, data: Mapping[str, Any]) -> None:
+    """Writes a checkpoint that `load_run` reads, of a classifier that no Trainer has trained; whole or not at all.
+
+    Args:
+        data: the datamodule's `state_dict()`.
+    """
+    state = {f"classifier.{name}": tensor for name, tensor in classifier.state_dict().items()}
+    AtomicCheckpointIO().save_checkpoint({"state_dict": state, "data": dict(data)}, path)
+
+
+def load_head(classifier: Classifier, config: FinetuneConfig, class_names: Sequence[str]) -> None:
+    """Gives a fresh classifier the head of the run in `config.init_head`.
+
+    Raises:
+        UserError: not a run, or its head belongs to another backbone, other weights, classes or kind of head.
+    """
+    assert config.init_head is not None
+    run = load_run(config.init_head)
+    differences = [
+        f"{what} {theirs}, here {ours}"
+        for what, theirs, ours in (
+            ("--backbone", run.classifier.backbone.variant.name, classifier.backbone.variant.name),
+            ("num_features", run.classifier.backbone.num_features, classifier.backbone.num_features),
+            ("--head", run.config.head, config.head),
+            ("classes", ", ".join(run.class_names), ", ".join(class_names)),
+        )
+        if theirs != ours
+    ]
+    if differences:
+        raise UserError("\n  ".join([f"--init_head {config.init_head}: its head fits another network:", *differences]))
+    strict_load(classifier.head, run.classifier.head.state_dict(), source=config.init_head)
+
+
+def last_results(parent: Path) -> Path | None:
+    """The results of the finished run with the highest number in a folder of numbered runs."""
+    found = [path for path in parent.glob(f"*/{RESULTS}") if path.parent.name.isdigit()]
+    return max(found, key=lambda path: int(path.parent.name), default=None)
 
 
 def read_classifier_state(path: Path, variant: Variant) -> dict[str, Tensor]:
