@@ -461,6 +461,11 @@ def test_plan_refuses_what_cannot_be_run(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("backbone", "count"), [("b0", 4_007_548), ("b7", 63_786_960), ("b0@phi=0", 4_007_548)])
+def test_parameters_are_counted_without_the_classifier(backbone: str, count: int) -> None:
+    assert script.count_parameters(backbone) == count
+
+
 def test_run_needs_a_plan_and_sensible_numbers(
     tmp_path: Path, speeds: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
