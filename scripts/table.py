@@ -13,6 +13,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -200,11 +201,22 @@ def plan_cells(wanted: TableConfig) -> list[Cell]:
                     seed=seed,
                     image_size=size,
                     num_images=images[pair.dataset],
-                    num_parameters=variant.num_params - 1000 * (variant.num_features + 1),
+                    num_parameters=count_parameters(variant.name),
                     max_batch_per_device=wanted.max_batch_per_device or batches[variant.name, size],
                 )
             )
     return cells
+
+
+@cache
+def count_parameters(backbone: str) -> int:
+    """Of the backbone alone, built without memory: a scaled one has no published count."""
+    import torch
+
+    from transfer.backbones import build_backbone
+
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in build_backbone(backbone, pretrained=False).parameters())
 
 
 def count_images(dataset: str, wanted: TableConfig) -> int:

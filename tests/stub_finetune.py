@@ -49,5 +49,6 @@ results = {
     "metrics": {"test": top1} if final else {"val": {"top1": 0.99}},
     **{"quoted_metric": "top1", "decay": {}, "weights": None, "train_seconds": 1.5, "world_size": 2},
     **{"hardware": {"gpus": ["a GPU"]}, "versions": {}, "git_commit": None, "test_reads": int(final)},
+    "copy": "a JPEG copy",
 }
 (run_dir / "results.json").write_text(json.dumps(results))

@@ -85,6 +85,7 @@ def test_the_papers_table_is_table_5() -> None:
         ("", {"set": ["optim.lr"]}, "--set optim.lr: give KEY=VALUE, for example --set optim.lr=0.1"),
         ("", {"set": ["optim.lr=-1"]}, r"--optim.lr -1.0 \(allowed: above 0\)"),
         ("", {"set": ["seed=1"]}, r"--set seed: the table decides it \(--seeds\)"),
+        ("", {"set": ["protocol=paper"]}, r"--set protocol: the table decides it \(--protocols\)"),
         ("", {"grid": ["optim.lr=0.1,fast"]}, "--optim.lr"),
         ("", {"grid": ["data.train_on=train"]}, r"the table decides it \(the protocol\)"),
         ("", {"budget_steps": 0}, r"--budget_steps 0 \(allowed: at least 1\)"),
@@ -242,10 +243,8 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[s
 
 @pytest.mark.parametrize("fork", [False, True])
 def test_a_cell_chooses_on_val_at_the_end_and_tests_once(tmp_path: Path, stub: Any, fork: bool) -> None:
-    table, cell = (
-        Table(cells=(make_cell(),), grid=GRID, set={"image_size": 32}, not_comparable={"image_size": 32}),
-        make_cell(),
-    )
+    cell, size = make_cell(), {"image_size": 32}
+    table = Table(cells=(cell,), grid=GRID, set=size, not_comparable=size, data_note="small")
     assert run_cell(tmp_path, table, cell, devices=2, fork=fork) == "done"
     place = tmp_path / "cells" / cell.id
     result = json.loads((place / "result.json").read_text())
@@ -256,7 +255,7 @@ def test_a_cell_chooses_on_val_at_the_end_and_tests_once(tmp_path: Path, stub: A
     assert result["overrides"] == {"image_size": 32} and result["test_reads"] == 1
     assert result["train_seconds"] == 6.0 and result["gpu_hours"] == round(4 * 1.5 * 2 / 3600, 4)
     assert result["num_parameters_without_classifier"] == 3_371_008
-    assert result["final_run"] == f"cells/{cell.id}/final"
+    assert result["final_run"] == f"cells/{cell.id}/final" and result["data_note"] == "small; a JPEG copy"
     assert stub() == ["start trials/00", "start trials/01", "start trials/02", f"start {cell.id}/final"]
     assert sorted(p.name for p in (place / "trials" / "00").iterdir()) == ["config.yaml", "metrics.csv", "results.json"]
     assert (place / "final" / "best.ckpt").exists()
@@ -460,6 +459,11 @@ def test_plan_refuses_what_cannot_be_run(
     assert plan(tmp_path / "out", *words) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("backbone", "count"), [("b0", 4_007_548), ("b7", 63_786_960), ("b0@phi=0", 4_007_548)])
+def test_parameters_are_counted_without_the_classifier(backbone: str, count: int) -> None:
+    assert script.count_parameters(backbone) == count
 
 
 def test_run_needs_a_plan_and_sensible_numbers(

@@ -20,6 +20,8 @@ DECIDED = {
     "dataset": "--datasets",
     "backbone": "--backbones",
     "seed": "--seeds",
+    "protocol": "--protocols",
+    "recipe": "--protocols",
     "pretrained": "--pretrained",
     "data_root": "--data_root",
     "out_dir": "OUT",
