@@ -42,7 +42,7 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> None:
     import torch
 
     from datamodules import build_datamodule, get_dataset
-    from transfer.backbones import get_backbone
+    from transfer.backbones import get_backbone, preprocessing_for, select_start
     from transfer.classifier import build_classifier
     from transfer.downloads import starting_point
     from transfer.metrics import build_per_class_accuracy
@@ -60,13 +60,12 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> None:
         save_classifier,
         save_predictions,
     )
-    from transfer.weights import family_row, select_weights
 
     started = time.perf_counter()
     variant = get_backbone(config.backbone)
     config = replace(config, backbone=variant.name)
     sheet = get_dataset(config.dataset)
-    row = select_weights(variant, config.pretrained)
+    row = select_start(variant, config.pretrained)
     run_dir = choose_run_dir(config, kind="_probe")
     beside = Path(own.beside, RESULTS) if own.beside else last_results(Path("runs", f"{config.dataset}_{variant.name}"))
     fine_tuned = None if beside is None else read_results(beside)
@@ -74,8 +73,8 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> None:
     precision = resolve_precision(config.trainer)
     fabric = build_fabric(config, precision)
     torch.manual_seed(config.seed)
-    preprocessing = (row or family_row("tensorflow", variant)).preprocessing
-    image_size = config.image_size or sheet.default_image_size or preprocessing.image_size
+    preprocessing = preprocessing_for(variant, row, sheet.default_image_size)
+    image_size = config.image_size or preprocessing.image_size
     preprocessing = replace(preprocessing, image_size=image_size)
     options = {**config.data_options(), "augment": "none"}
     data = build_datamodule(config.dataset, **options, **asdict(preprocessing))
@@ -143,6 +142,7 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> None:
             },
             "skipped_images": [asdict(image) for image in data.skipped],
             "decay": data.decay,
+            "copy": data.known_copy,
             "extract_seconds": round(extracted - started, 2),
             "fit_seconds": round(fit_seconds, 2),
             "passes": found.passes,
