@@ -51,7 +51,7 @@ def main(argv: Sequence[str], report: Callable[[dict[str, Any], Path | None], No
 
 @dataclass(frozen=True)
 class Timed:
-    """Weights (C, F), biases (C,) and passes over the features (scikit-learn: iterations) per penalty; the time of all."""
+    """Weights (C, F), biases (C,) and passes over the features (iterations) per penalty; the time of all."""
 
     fits: list[tuple[NDArray[np.float64], NDArray[np.float64]]]
     passes: list[int]
