@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import albumentations as A
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from datamodules.loaders import ImageDataset, collate, default_num_workers, one_thread_per_worker
+from datamodules.loaders import ImageDataset, ImageLoader, collate, default_num_workers, one_thread_per_worker
 from datamodules.split import Split
 from datamodules.transforms import Rgb, normalize
 
@@ -58,7 +55,7 @@ def predict_split(
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     classifier = classifier.to(device)
-    loader: DataLoader[Any] = DataLoader(
+    loader = ImageLoader(
         ImageDataset(split, transform),
         batch_size=_BATCH,
         num_workers=default_num_workers() if len(split) > _WORTH_WORKERS else 0,
