@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -745,11 +744,10 @@ def test_the_command_lines_targets_are_the_tables(capsys: pytest.CaptureFixture[
 
 def test_help_waits_for_no_torch() -> None:
     code = "import sys; from scripts.convert import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules)"
-    started = time.perf_counter()
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
     )
-    assert time.perf_counter() - started < 2.0 and math.isclose(result.returncode, 0)
+    assert result.returncode == 0
     assert result.stdout.splitlines()[-1] == "False"
 
 

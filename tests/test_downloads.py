@@ -329,7 +329,7 @@ def test_without_a_network_the_path_to_put_the_file_at_is_named(
     started = time.perf_counter()
     with pytest.raises(UserError) as caught:
         fetch_weights(row)
-    assert time.perf_counter() - started < 5.0
+    assert time.perf_counter() - started < 15.0  # the library alone tries for half a minute
     assert f"could not download {row.url} ([Errno 111] Connection refused)" in str(caught.value)
     assert (
         f"(python scripts/weights.py fetch {RELEASE} --cache-dir DIR), then put it at"

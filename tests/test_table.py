@@ -398,7 +398,7 @@ def test_children_that_are_left_are_stopped(tmp_path: Path) -> None:
     with pytest.raises(Interrupted), Children(fork=False) as children:
         children.start([str(sleeper)], os.environ)
         raise Interrupted(signal.SIGTERM, "again")
-    assert time.perf_counter() - started < 10
+    assert time.perf_counter() - started < 50  # it would sleep for 60 s
 
 
 # The command line
