@@ -11,6 +11,7 @@ import pytest
 
 from transfer.backbones import get_backbone, list_backbones
 from transfer.backbones.efficientnet import VARIANTS
+from transfer.backbones.names import get_variant
 from transfer.errors import UserError
 from transfer.weights import (
     FAMILIES,
