@@ -365,16 +365,12 @@ def run(
         Interrupted: Ctrl-C or SIGTERM.
     """
     from transfer.table.cells import read_result, read_table, unfinished
-    from transfer.table.launchers import LAUNCHERS, Launch
+    from transfer.table.launchers import LAUNCHERS, Launch, slurm_parameters
 
     for flag, value in (("--workers", workers), ("--devices_per_cell", devices_per_cell)):
         if value is not None and value < 1:
             raise UserError(f"{flag} {value} (allowed: at least 1)")
-    pairs = [word.partition("=") for word in slurm]
-    if bad := [key for key, equals, value in pairs if not (key and equals and value)]:
-        raise UserError(f"--slurm {bad[0]}: give KEY=VALUE, for example --slurm partition=gpu")
-    if slurm and launcher != "slurm":
-        raise UserError("--slurm needs --launcher slurm")
+    parameters = slurm_parameters(slurm, launcher)
     table = read_table(out)
     ids = [cell.id for cell in unfinished(out, table, retry_failed)]
     if ids:
@@ -389,7 +385,7 @@ def run(
             report=f"python scripts/table.py report {out}",
             workers=workers,
             devices=devices_per_cell,
-            slurm={key: value for key, _, value in pairs},
+            slurm=parameters,
             gpus=usable_gpus(on_cpu, workers or 1) if launcher == "local" else [],
             on_cpu=on_cpu,
         )

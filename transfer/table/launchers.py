@@ -128,6 +128,20 @@ def device_slots(workers: int | None, devices: int, gpus: Sequence[str]) -> list
     return [{"CUDA_VISIBLE_DEVICES": ",".join(share)} for share in shares]
 
 
+def slurm_parameters(words: Sequence[str], launcher: str) -> dict[str, str]:
+    """What `--slurm KEY=VALUE`, given any number of times, says to submitit.
+
+    Raises:
+        UserError: not such words, or another launcher is used.
+    """
+    pairs = [word.partition("=") for word in words]
+    if bad := [key for key, equals, value in pairs if not (key and equals and value)]:
+        raise UserError(f"--slurm {bad[0]}: give KEY=VALUE, for example --slurm partition=gpu")
+    if words and launcher != "slurm":
+        raise UserError("--slurm needs --launcher slurm")
+    return {key: value for key, _, value in pairs}
+
+
 def visible_gpus() -> list[str]:
     """The GPUs that processes started here may use, as CUDA_VISIBLE_DEVICES names them."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
