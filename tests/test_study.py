@@ -19,7 +19,7 @@ import yaml
 from scipy import stats
 
 from scripts import scale as script
-from scripts import scale_study
+from scripts import scale_search, scale_study
 from transfer.backbones import get_backbone
 from transfer.backbones.roundings import count_macs
 from transfer.classifier import build_classifier
@@ -263,10 +263,16 @@ def test_the_report_of_a_half_done_search_with_a_failure(tmp_path: Path) -> None
     study = make_study(scores)
     outcomes = outcomes_of(study, scores)
     del outcomes["t1_s2"]
-    text = markdown_report("x", study, study_rounds(study, outcomes), outcomes)
+    (current,) = study_rounds(study, outcomes)
+    text = markdown_report("x", study, [current], outcomes)
+    assert "- 2 of 3 networks lack a run: they are left out of the comparisons." in text
+    assert [standing.trial.name for standing in current.complete] == ["t2"]
     assert "7 of 9 planned runs are done, 1 failed." in text
     assert "| 2, 1 failed | 55.00 |" in text and "There is no measure of the noise" in text
     assert "- processor time: 18 s for 7 runs" in text
+    outcomes["t1_s2"] = replace(outcomes["t1_s1"], score=0.75)
+    (current,) = study_rounds(study, outcomes)
+    assert current.noise == measure_noise([[70, 72, 80], [80, 70, 75]]) and len(current.equal_to_best()) == 2
     assert "Nothing yet." in markdown_report("x", study, study_rounds(study, {}), {})
 
 
@@ -485,6 +491,12 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_written(
     assert search(tmp_path / "out", *words) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("limit", "images"), [("null", 180), ("3", 48), ("100", 180), ("0.5", 96), ("1.0", 180)])
+def test_the_report_counts_the_val_images_that_are_read(limit: str, images: int) -> None:
+    study = scale_study.wanted("search", {"set": [f"trainer.limit_val_batches={limit}"]}, scale_search.DEFAULTS)
+    assert scale_study.with_data(study).facts == {"num_classes": 10, "train_images": 1257, "val_images": images}
 
 
 def test_a_recipe_without_a_length_asks_for_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

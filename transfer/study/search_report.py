@@ -62,7 +62,11 @@ def markdown_report(name: str, study: Study, all_rounds: Sequence[Round], outcom
     ]
     if any(current.noise for current in all_rounds):
         parts += [_noise_table(all_rounds), _NOISE_LEGEND]
-    parts += ["## The networks", markdown_table(_HEADS, [_row(n, s, study) for n, s in enumerate(standings, 1)])]
+    rows = [
+        _row(rank, standing, all_rounds[standing.rung].steps, facts["baseline_macs"])
+        for rank, standing in enumerate(standings, 1)
+    ]
+    parts += ["## The networks", markdown_table(_HEADS, rows)]
     if facts["equal"]:
         parts += [f"Left out, as they round to the same network and image size: {_equal(facts['equal'])}."]
     parts += ["## Measured on", _provenance(outcomes)]
@@ -94,16 +98,15 @@ def _noise_table(all_rounds: Sequence[Round]) -> str:
     return markdown_table([*heads, "any two", "not told from the best"], rows)
 
 
-def _row(rank: int, standing: Standing, study: Study) -> list[str]:
+def _row(rank: int, standing: Standing, steps: int, baseline_macs: int) -> list[str]:
     trial, mean = standing.trial, standing.mean
     alpha, beta, gamma = trial.values.values()
-    steps = next(run.steps for run in study.runs if run.trial == trial.name and run.rung == standing.rung)
     failed = f", {standing.num_failed} failed" if standing.num_failed else ""
     bold = "**" if is_papers(trial) else ""
     return [
         *(str(rank), *(f"{bold}{value:g}{bold}" for value in (alpha, beta, gamma))),
         f"{Scale(alpha, beta, gamma).flops_factor:.3f}",
-        *(f"{trial.num_macs / 1e6:.1f}", f"{trial.num_macs / study.facts['baseline_macs']:.2f}"),
+        *(f"{trial.num_macs / 1e6:.1f}", f"{trial.num_macs / baseline_macs:.2f}"),
         *(f"{trial.num_parameters / 1e6:.2f}", str(trial.image_size), str(steps)),
         f"{len(standing.scores)}{failed}",
         "" if mean is None else f"{mean.value:.2f}",
@@ -113,7 +116,7 @@ def _row(rank: int, standing: Standing, study: Study) -> list[str]:
 
 def csv_report(study: Study, standings: Sequence[Standing], all_rounds: Sequence[Round]) -> str:
     """A line for each network, best first; accuracies in percent, what is not known is empty."""
-    last, equal = len(all_rounds) - 1, {s.trial.name for s in all_rounds[-1].equal_to_best()}
+    last, equal = all_rounds[-1], all_rounds[-1].equal_to_best()
     rows = []
     for rank, standing in enumerate(standings, 1):
         trial, mean = standing.trial, standing.mean
@@ -134,7 +137,7 @@ def csv_report(study: Study, standings: Sequence[Standing], all_rounds: Sequence
                 "val": mean and round(mean.value, 4),
                 "val_low": mean and mean.low and round(mean.low, 4),
                 "val_high": mean and mean.high and round(mean.high, 4),
-                "told_from_best": trial.name not in equal if mean and standing.rung == last else None,
+                "told_from_best": standing not in equal if last.noise and standing in last.complete else None,
                 "scores": " ".join(f"{score:.4f}" for score in standing.scores.values()),
             }
         )
