@@ -18,22 +18,32 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command line and gives the exit status."""
     parser = argparse.ArgumentParser(prog="scale.py report", description=__doc__, allow_abbrev=False)
     parser.add_argument("out", type=Path, metavar="OUT")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     arguments = parser.parse_args(argv)
-    return exit_status(lambda: report(arguments.out))
+    return exit_status(lambda: report(arguments.out, arguments.json))
 
 
-def report(out: Path) -> None:
+def report(out: Path, json: Path | None = None) -> None:
     """Writes the report of what is there and prints it.
+
+    Args:
+        json: file for its figures.
 
     Raises:
         UserError: no study there.
     """
+    from transfer.report import write_json
     from transfer.study.loop import read_outcomes
     from transfer.study.plan import read_study
+    from transfer.study.ranking import study_rounds
+    from transfer.study.search_report import figures
 
     study = read_study(out)
-    write_report(out, study, read_outcomes(out, study))
+    outcomes = read_outcomes(out, study)
+    write_report(out, study, outcomes)
     print((out / "report.md").read_text())
+    if json is not None:
+        write_json(json, figures(study, study_rounds(study, outcomes), outcomes))
 
 
 def write_report(out: Path, study: Study, outcomes: Mapping[str, Outcome]) -> list[Path]:

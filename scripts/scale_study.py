@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -174,7 +175,12 @@ def with_data(study: Study) -> Study:
     if isinstance(limit, float):
         limit = int(limit * -(-sizes["val"] // config.data.batch_size))
     validated = sizes["val"] if limit is None else min(sizes["val"], limit * config.data.batch_size)
-    facts = {"num_classes": data.num_classes, "train_images": sizes["train"], "val_images": validated}
+    facts = {
+        "command": sys.argv,
+        "num_classes": data.num_classes,
+        "train_images": sizes["train"],
+        "val_images": validated,
+    }
     return replace(study, facts={**study.facts, **facts})
 
 

@@ -356,8 +356,11 @@ def test_a_search_runs_and_reports_and_is_not_computed_again(
     assert "The best network is better than each of the other 4" in (out / "report.md").read_text()
 
     assert search(out) == 0 and search(out, *FIVE, "--seeds", "0", "2", "--steps", "7") == 0
-    assert script.main(["report", str(out)]) == 0
+    assert script.main(["report", str(out), "--json", str(tmp_path / "figures.json")]) == 0
     assert len(stub()) == 10
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["networks"][0]["mean"]["value"] == pytest.approx(15.37) and figures["runs"]["done"] == 10
+    assert figures["noise"][0]["within"] == pytest.approx(0.2 / math.sqrt(2)) and figures["options"]["seeds"] == [0, 2]
     capfd.readouterr()
 
     assert search(out, *FIVE, "--seeds", "0", "--set", "optim.lr=0.1") == 2
@@ -496,7 +499,8 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_written(
 @pytest.mark.parametrize(("limit", "images"), [("null", 180), ("3", 48), ("100", 180), ("0.5", 96), ("1.0", 180)])
 def test_the_report_counts_the_val_images_that_are_read(limit: str, images: int) -> None:
     study = scale_study.wanted("search", {"set": [f"trainer.limit_val_batches={limit}"]}, scale_search.DEFAULTS)
-    assert scale_study.with_data(study).facts == {"num_classes": 10, "train_images": 1257, "val_images": images}
+    facts = scale_study.with_data(study).facts
+    assert (facts["num_classes"], facts["train_images"], facts["val_images"]) == (10, 1257, images)
 
 
 def test_a_recipe_without_a_length_asks_for_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,46 @@ def csv_report(study: Study, standings: Sequence[Standing], all_rounds: Sequence
     writer.writeheader()
     writer.writerows(rows)
     return file.getvalue()
+
+
+def figures(study: Study, all_rounds: Sequence[Round], outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
+    """The numbers of the report, for a file of figures; accuracies and their noise in percentage points."""
+    done = [outcome for outcome in outcomes.values() if not outcome.failed]
+    return {
+        "options": dict(study.options),
+        "settings": dict(study.settings),
+        "facts": dict(study.facts),
+        "runs": {"planned": len(study.runs), "done": len(done), "failed": len(outcomes) - len(done)},
+        "conclusions": conclusions(all_rounds, study.facts["val_images"]),
+        "noise": [
+            {
+                "steps": current.steps,
+                **asdict(current.noise),
+                "significant_for_two": current.noise.significant(),
+                "significant_for_any_two": current.noise.significant_for_all(),
+                "not_told_from_best": len(current.equal_to_best()),
+            }
+            for current in all_rounds
+            if current.noise is not None
+        ],
+        "networks": [
+            {**asdict(standing.trial), "round": standing.rung, "scores": standing.scores, "mean": asdict(standing.mean)}
+            for standing in ranked(all_rounds)
+            if standing.mean is not None
+        ],
+        "processor_seconds": round(sum(outcome.processor_seconds for outcome in done), 1),
+        "hardware": _distinct(outcome.hardware for outcome in done),
+        "versions": _distinct(outcome.versions for outcome in done),
+        "git_commits": _distinct(outcome.git_commit for outcome in done),
+    }
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    found: list[Any] = []
+    for value in values:
+        if value not in found:
+            found.append(value)
+    return found
 
 
 def _progress(study: Study, outcomes: Mapping[str, Outcome]) -> str:
