@@ -38,7 +38,9 @@ def report(out: Path) -> None:
 
 def write_report(out: Path, study: Study, outcomes: Mapping[str, Outcome]) -> list[Path]:
     """Writes the report of this kind of study into its folder, and gives the files."""
+    from transfer.study.evolution_report import write_evolution_report
     from transfer.study.search_report import write_search_report
+    from transfer.study.sweep_report import write_sweep_report
 
-    writers = {"search": write_search_report}
+    writers = {"search": write_search_report, "sweep": write_sweep_report, "evolve": write_evolution_report}
     return writers[study.kind](out, study, outcomes)

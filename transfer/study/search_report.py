@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from transfer.ledger.tables import escape_csv, escape_markdown, markdown_table
 from transfer.scaling import Scale
-from transfer.study.conclusions import conclusions, is_papers, shown_p
+from transfer.study.conclusions import conclusions, is_papers
 from transfer.study.one_run import Outcome
 from transfer.study.plan import Study
 from transfer.study.ranking import Round, Standing, ranked, study_rounds
+from transfer.study.report_parts import (
+    csv_text,
+    describe_task,
+    noise_table,
+    provenance,
+    shown_interval,
+    write_texts,
+)
 
 _HEADS = (
     *("rank", "alpha", "beta", "gamma", "d w^2 r^2 asked", "multiply-adds (M)", "of the baseline's", "parameters (M)"),
@@ -29,10 +35,7 @@ def write_search_report(folder: Path, study: Study, outcomes: Mapping[str, Outco
         "report.md": markdown_report(folder.resolve().name, study, all_rounds, outcomes),
         "report.csv": csv_report(study, standings, all_rounds),
     }
-    written = []
-    for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8", newline="")
-        written.append(folder / name)
+    written = write_texts(folder, texts)
     if any(standing.mean for standing in standings):
         try:
             from transfer.study.search_figure import draw_ranking
@@ -50,48 +53,18 @@ def markdown_report(name: str, study: Study, all_rounds: Sequence[Round], outcom
     """
     options, facts = study.options, study.facts
     standings = ranked(all_rounds)
-    settings = ", ".join(f"{key} {value}" for key, value in study.settings.items())
     parts = [
         f"# {escape_markdown(name)}: alpha, beta, gamma of {escape_markdown(options['baseline'])} at phi = 1",
-        f"{len(standings)} networks from random weights on {escape_markdown(options['dataset'])}"
-        f" ({facts['train_images']:,} training images, accuracy on {facts['val_images']:,} val images at the end of a"
-        f" run; test is not read); the baseline's images have {options['image_size']} px."
-        f" {_progress(study, outcomes)} Settings of all runs: {escape_markdown(settings)}.",
+        describe_task(study, outcomes),
         "## How large is the noise?",
         "\n".join(f"- {line}" for line in conclusions(all_rounds, facts["val_images"])),
     ]
-    if any(current.noise for current in all_rounds):
-        parts += [_noise_table(all_rounds), _NOISE_LEGEND]
+    parts += noise_table(all_rounds)
     parts += ["## The networks", markdown_table(_HEADS, [_row(n, s, study) for n, s in enumerate(standings, 1)])]
     if facts["equal"]:
         parts += [f"Left out, as they round to the same network and image size: {_equal(facts['equal'])}."]
-    parts += ["## Measured on", _provenance(outcomes)]
+    parts += ["## Measured on", provenance(outcomes)]
     return "\n\n".join(parts) + "\n"
-
-
-_NOISE_LEGEND = (
-    "In points of accuracy. Over seeds: standard deviation of a network's runs, pooled. Of means: standard deviation of"
-    " the networks' means; by noise: what it would be if all were equal. Share: of a single run's variance that the"
-    " networks explain (ICC). p: that all networks are equal, and that all seeds are (F tests). Two, any two: smallest"
-    " difference significant at 95% between two networks chosen beforehand (t) and between any two (Tukey), paired by"
-    " seed."
-)
-
-
-def _noise_table(all_rounds: Sequence[Round]) -> str:
-    heads = ["networks", "steps", "seeds", "over seeds", "of means", "by noise", "share", "p", "p, seeds", "two"]
-    rows = [
-        [
-            *(str(noise.num_networks), str(current.steps), str(noise.num_seeds)),
-            *(f"{value:.2f}" for value in (noise.within, noise.between, noise.between_by_noise, noise.icc)),
-            *(shown_p(noise.p_value), shown_p(noise.seed_p_value)),
-            *(f"{noise.significant():.2f}", f"{noise.significant_for_all():.2f}"),
-            str(len(current.equal_to_best())),
-        ]
-        for current in all_rounds
-        if (noise := current.noise) is not None
-    ]
-    return markdown_table([*heads, "any two", "not told from the best"], rows)
 
 
 def _row(rank: int, standing: Standing, study: Study) -> list[str]:
@@ -107,7 +80,7 @@ def _row(rank: int, standing: Standing, study: Study) -> list[str]:
         *(f"{trial.num_parameters / 1e6:.2f}", str(trial.image_size), str(steps)),
         f"{len(standing.scores)}{failed}",
         "" if mean is None else f"{mean.value:.2f}",
-        "" if mean is None or mean.low is None else f"{mean.low:.2f} to {mean.high:.2f}",
+        shown_interval(mean),
     ]
 
 
@@ -138,34 +111,8 @@ def csv_report(study: Study, standings: Sequence[Standing], all_rounds: Sequence
                 "scores": " ".join(f"{score:.4f}" for score in standing.scores.values()),
             }
         )
-    file = io.StringIO()
-    writer = csv.DictWriter(file, rows[0] if rows else ["rank"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
-
-
-def _progress(study: Study, outcomes: Mapping[str, Outcome]) -> str:
-    failed = sum(outcome.failed for outcome in outcomes.values())
-    done = len(outcomes) - failed
-    return f"{done} of {len(study.runs)} planned runs are done" + (f", {failed} failed." if failed else ".")
+    return csv_text(rows)
 
 
 def _equal(points: Sequence[Mapping[str, Any]]) -> str:
     return "; ".join(f"{p['alpha']:g}, {p['beta']:g}, {p['gamma']:g} (as {p['kept']})" for p in points)
-
-
-def _provenance(outcomes: Mapping[str, Outcome]) -> str:
-    done = [outcome for outcome in outcomes.values() if not outcome.failed]
-    if not done:
-        return "Nothing yet."
-    places = {", ".join(o.hardware["gpus"]) or f"{o.hardware['cores']} cores of {o.hardware['cpu']}" for o in done}
-    versions = {", ".join(f"{name} {version}" for name, version in outcome.versions.items()) for outcome in done}
-    seconds = sum(outcome.processor_seconds for outcome in done)
-    lines = {
-        "hardware": "; ".join(sorted(places)),
-        "processor time": f"{seconds:,.0f} s for {len(done)} runs",
-        "versions": "; ".join(sorted(versions)),
-        "commit": "; ".join(sorted({str(outcome.git_commit) for outcome in done})),
-    }
-    return "\n".join(f"- {name}: {escape_markdown(text)}" for name, text in lines.items())
