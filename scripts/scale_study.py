@@ -231,6 +231,7 @@ def close(out: Path, study: Study, launcher: str) -> int:
     if launcher != "local":
         print(f"when these are done, the next round: {go_on_command(study, out)} --launcher {launcher}")
         return int(bool(failed))
-    for path in write_report(out, study, outcomes):
-        print(f"written: {path}")
+    written = write_report(out, study, outcomes)
+    print((out / "report.md").read_text())
+    print(f"written: {', '.join(map(str, written))}")
     return int(done < len(study.runs))

@@ -73,6 +73,8 @@ def loaded_by(statement: str) -> set[str]:
         ("import transfer.ledger", {"torch", "matplotlib", "scipy"}),
         ("import transfer.protocols, transfer.recipe", {"torch", "numpy"}),
         ("import transfer.table.cell_run, transfer.table.launchers, transfer.table.sweep_run", {"torch", "submitit"}),
+        ("import transfer.study.loop, transfer.study.halving", {"torch", "scipy", "matplotlib", "submitit"}),
+        ("from scripts import scale_search; scale_search.build_parser()", {"torch", "numpy", "jsonargparse"}),
         (
             "from transfer import build_classifier, list_backbones, list_heads, list_weights",
             {"datasets", "albumentations", "wandb", "pytorch_lightning", "torchmetrics", "jsonargparse"},

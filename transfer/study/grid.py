@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 
 import torch
@@ -17,6 +18,7 @@ from transfer.scaling import ALPHA, BETA, GAMMA, PRODUCT_TOLERANCE, Scale, is_co
 from transfer.study.plan import Trial
 
 Constants = tuple[float, float, float]
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 PAPER: Constants = (ALPHA, BETA, GAMMA)
 SMALLEST_SPACING = 0.01
 
@@ -72,25 +74,23 @@ def plan_trials(
         UserError: no such baseline, or it is scaled already.
     """
     variant = get_backbone(baseline)
-    groups: dict[tuple[object, ...], list[Constants]] = {}
-    trials: dict[tuple[object, ...], Trial] = {}
+    groups: dict[tuple[int, Shapes], list[Constants]] = {}
+    trials: dict[tuple[int, Shapes], Trial] = {}
     for point in sorted(points, key=lambda point: point != PAPER):
-        alpha, beta, gamma = point
-        name = f"a{alpha:g}_b{beta:g}_g{gamma:g}"
-        values = {"alpha": alpha, "beta": beta, "gamma": gamma}
-        size = Scale(*point).pixels(image_size)
-        trial, network = measure_trial(name, scale_phi(variant, 1, *point).name, values, size, num_classes)
-        trials.setdefault((size, *network), trial)
-        groups.setdefault((size, *network), []).append(point)
+        backbone, size = scale_phi(variant, 1, *point).name, Scale(*point).pixels(image_size)
+        macs, parameters, shapes = count(backbone, size, num_classes)
+        name = "a{:g}_b{:g}_g{:g}".format(*point)
+        values = dict(zip(("alpha", "beta", "gamma"), point, strict=True))
+        trials.setdefault((size, shapes), Trial(name, backbone, values, size, macs, parameters))
+        groups.setdefault((size, shapes), []).append(point)
     kept = sorted(trials.items(), key=lambda item: tuple(item[1].values.values()))
     equal = [Equal(*point, kept=trial.name) for key, trial in kept for point in groups[key][1:]]
     return [trial for _, trial in kept], equal
 
 
-def measure_trial(
-    name: str, backbone: str, values: dict[str, float], image_size: int, num_classes: int
-) -> tuple[Trial, tuple[tuple[str, tuple[int, ...]], ...]]:
-    """A trial with its multiply-adds and parameters, counted without memory; and its tensors' names and shapes."""
+@cache
+def count(backbone: str, image_size: int, num_classes: int) -> tuple[int, int, Shapes]:
+    """Multiply-adds for one image, parameters, and the tensors' names and shapes; counted without memory."""
     with torch.device("meta"):
         classifier = build_classifier(backbone, num_classes).eval()
         images = torch.empty(1, 3, image_size, image_size)
@@ -98,4 +98,4 @@ def measure_trial(
         classifier(images)
     shapes = tuple((key, tuple(tensor.shape)) for key, tensor in classifier.state_dict().items())
     num_parameters = sum(parameter.numel() for parameter in classifier.parameters())
-    return Trial(name, backbone, values, image_size, counter.get_total_flops() // 2, num_parameters), shapes
+    return counter.get_total_flops() // 2, num_parameters, shapes
