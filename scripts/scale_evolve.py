@@ -83,7 +83,7 @@ def plan_space(study: Study) -> Study:
         UserError: a baseline of other blocks, or numbers that cannot work.
     """
     from transfer.backbones.blocks import format_blocks
-    from transfer.backbones.names import get_variant
+    from transfer.backbones.names import get_variant, list_backbones
     from transfer.scaling import search_objective
     from transfer.study.evolution import study_space
     from transfer.study.grid import count
@@ -92,6 +92,11 @@ def plan_space(study: Study) -> Study:
     for name, least in (("population", 2), ("sample", 1), ("children", 1), ("networks", options["population"])):
         if options[name] < least:
             raise UserError(f"--{name} {options[name]} (allowed: at least {least})")
+    if options["baseline"] not in list_backbones():
+        raise UserError(
+            f"--baseline {options['baseline']}: evolved are the blocks of a network of the tables"
+            " (allowed: b0, lite0, v2-b0, mobilenet-v2)"
+        )
     space = study_space(study)
     get_variant(f"{options['baseline']}@blocks={format_blocks(space.baseline)}")
     if options["networks"] > space.size:

@@ -29,9 +29,8 @@ def draw_evolution(study: Study, only: Round, path: Path) -> Path:
         reach = only.noise.significant_for_all()
         axes.axhspan(values[0] - reach, values[0] + reach, color=COLOURS[2], alpha=0.12, lw=0)
     for number, standing in zip(numbers, done, strict=True):
-        axes.plot(
-            [number] * len(standing.scores), list(standing.scores.values()), ".", ms=3, color=COLOURS[0], alpha=0.5
-        )
+        for score in standing.scores.values():
+            axes.plot(number, score, ".", ms=3, color=COLOURS[0], alpha=0.5)
     axes.plot(numbers, values, "D", ms=4, color=COLOURS[0], label="mean over the seeds")
     best = [max(values[: k + 1]) for k in range(len(values))]
     axes.step(numbers, best, where="post", color=COLOURS[1], lw=1.2, label="best so far")

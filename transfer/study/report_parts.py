@@ -44,15 +44,14 @@ def describe_task(study: Study, outcomes: Mapping[str, Outcome]) -> str:
     """What every network was trained on, and how many runs are done."""
     options, facts = study.options, study.facts
     failed = sum(outcome.failed for outcome in outcomes.values())
-    done = f"{len(outcomes) - failed} of {len(study.runs)} planned runs are done" + (
-        f", {failed} failed" * bool(failed)
-    )
+    progress = f"{len(outcomes) - failed} of {len(study.runs)} planned runs are done"
+    progress += f", {failed} failed" if failed else ""
     settings = ", ".join(f"{key} {value}" for key, value in study.settings.items())
     return (
         f"{len(study.trials)} networks from random weights on {escape_markdown(options['dataset'])}"
         f" ({facts['train_images']:,} training images, accuracy on {facts['val_images']:,} val images at the end of a"
         f" run; test is not read); the baseline's images have {options['image_size']} px."
-        f" {done}. Settings of all runs: {escape_markdown(settings)}."
+        f" {progress}. Settings of all runs: {escape_markdown(settings)}."
     )
 
 
