@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -170,8 +171,17 @@ def with_data(study: Study) -> Study:
     config = configuration(study)
     data = build_datamodule(config.dataset, **config.data_options())
     data.setup()
-    facts = {"num_classes": data.num_classes, "train_images": data.split_sizes["train"]}
-    return replace(study, facts={**study.facts, **facts, "val_images": data.split_sizes["val"]})
+    sizes, limit = data.split_sizes, config.trainer.limit_val_batches
+    if isinstance(limit, float):
+        limit = int(limit * -(-sizes["val"] // config.data.batch_size))
+    validated = sizes["val"] if limit is None else min(sizes["val"], limit * config.data.batch_size)
+    facts = {
+        "command": sys.argv,
+        "num_classes": data.num_classes,
+        "train_images": sizes["train"],
+        "val_images": validated,
+    }
+    return replace(study, facts={**study.facts, **facts})
 
 
 def configuration(study: Study) -> FinetuneConfig:

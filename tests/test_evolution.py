@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -156,7 +155,7 @@ def test_networks_are_ranked_by_the_objective_and_set_against_the_baseline() -> 
     text = markdown_report("x", worse, by_objective(worse, outcomes), outcomes)
     assert "Nothing that was tried is better than the baseline" in text
     text = markdown_report("x", worse, by_objective(worse, {}), {})
-    assert "The baseline has no result yet." in text and "Nothing yet." in text
+    assert "The baseline is not done yet." in text and "Nothing yet." in text
 
 
 TINY = ("--baseline", "lite0", "--image_size", "32", "--seeds", "0", "1", "--steps", "7", "--networks", "5")
@@ -207,7 +206,9 @@ def test_an_evolution_killed_and_continued_is_the_uninterrupted_one(
         born = number // 2 * 2  # two at a time, of the two before
         assert row["parent"] == "" if number < 2 else row["parent"] in (f"n00{born - 2}", f"n00{born - 1}")
     assert (whole / "report.png").read_bytes().startswith(b"\x89PNG")
-    assert os.environ.get("STUB") is None
+    assert script.main(["report", str(whole), "--json", str(tmp_path / "figures.json")]) == 0
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert [network["name"] for network in figures["networks"]] == [row["network"] for row in rows]
 
 
 @pytest.mark.parametrize(

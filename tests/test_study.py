@@ -19,7 +19,7 @@ import yaml
 from scipy import stats
 
 from scripts import scale as script
-from scripts import scale_study
+from scripts import scale_search, scale_study
 from transfer.backbones import get_backbone
 from transfer.backbones.roundings import count_macs
 from transfer.classifier import build_classifier
@@ -263,10 +263,16 @@ def test_the_report_of_a_half_done_search_with_a_failure(tmp_path: Path) -> None
     study = make_study(scores)
     outcomes = outcomes_of(study, scores)
     del outcomes["t1_s2"]
-    text = markdown_report("x", study, study_rounds(study, outcomes), outcomes)
+    (current,) = study_rounds(study, outcomes)
+    text = markdown_report("x", study, [current], outcomes)
+    assert "- 2 of 3 networks lack a run: they are left out of the comparisons." in text
+    assert [standing.trial.name for standing in current.complete] == ["t2"]
     assert "7 of 9 planned runs are done, 1 failed." in text
     assert "| 2, 1 failed | 55.00 |" in text and "There is no measure of the noise" in text
     assert "- processor time: 18 s for 7 runs" in text
+    outcomes["t1_s2"] = replace(outcomes["t1_s1"], score=0.75)
+    (current,) = study_rounds(study, outcomes)
+    assert current.noise == measure_noise([[70, 72, 80], [80, 70, 75]]) and len(current.equal_to_best()) == 2
     assert "Nothing yet." in markdown_report("x", study, study_rounds(study, {}), {})
 
 
@@ -350,8 +356,11 @@ def test_a_search_runs_and_reports_and_is_not_computed_again(
     assert "The best network is better than each of the other 4" in (out / "report.md").read_text()
 
     assert search(out) == 0 and search(out, *FIVE, "--seeds", "0", "2", "--steps", "7") == 0
-    assert script.main(["report", str(out)]) == 0
+    assert script.main(["report", str(out), "--json", str(tmp_path / "figures.json")]) == 0
     assert len(stub()) == 10
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["networks"][0]["mean"]["value"] == pytest.approx(15.37) and figures["runs"]["done"] == 10
+    assert figures["noise"][0]["within"] == pytest.approx(0.2 / math.sqrt(2)) and figures["options"]["seeds"] == [0, 2]
     capfd.readouterr()
 
     assert search(out, *FIVE, "--seeds", "0", "--set", "optim.lr=0.1") == 2
@@ -485,6 +494,13 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_written(
     assert search(tmp_path / "out", *words) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("limit", "images"), [("null", 180), ("3", 48), ("100", 180), ("0.5", 96), ("1.0", 180)])
+def test_the_report_counts_the_val_images_that_are_read(limit: str, images: int) -> None:
+    study = scale_study.wanted("search", {"set": [f"trainer.limit_val_batches={limit}"]}, scale_search.DEFAULTS)
+    facts = scale_study.with_data(study).facts
+    assert (facts["num_classes"], facts["train_images"], facts["val_images"]) == (10, 1257, images)
 
 
 def test_a_recipe_without_a_length_asks_for_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -217,6 +217,11 @@ def test_a_sweep_runs_and_its_table_is_made_of_the_runs_files(
     assert script.main(["sweep", str(out), "--figure", "4"]) == 2
     assert "figure: 3 -> 4" in capfd.readouterr().err
     assert read_study(out).facts["baseline_macs"] == int(rows[0]["macs"])
+    assert script.main(["report", str(out), "--json", str(tmp_path / "figures.json")]) == 0
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    means = sorted({round(network["mean"]["value"], 4) for network in figures["networks"]})
+    assert means == sorted({float(row["val"]) for row in rows})
+    assert len(figures["facts"]["points"]) == 6 and len(figures["noise"]) == 1
 
 
 def test_figure_8_runs_by_the_users_own_rule(tmp_path: Path, stub: Callable[[], list[str]]) -> None:

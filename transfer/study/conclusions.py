@@ -20,6 +20,8 @@ def conclusions(all_rounds: Sequence[Round], num_images: int) -> list[str]:
     if not any(standing.mean for standing in last.standings):
         return ["No run of the last round is done: nothing can be said yet."]
     lines = []
+    if missing := len(last.standings) - len(last.complete):
+        lines.append(f"{missing} of {len(last.standings)} networks lack a run: they are left out of the comparisons.")
     if last.noise is None:
         lines.append(
             "There is no measure of the noise, which takes two networks with two seeds each: the order may be chance."
@@ -47,7 +49,7 @@ def val_line(num_images: int) -> str:
 
 
 def _told_apart(last: Round) -> str:
-    equal, all_of_them = len(last.equal_to_best()), len(last.standings)
+    equal, all_of_them = len(last.equal_to_best()), len(last.complete)
     if equal == 1:
         return f"The best network is better than each of the other {all_of_them - 1} by more than the noise explains."
     if equal == all_of_them:
@@ -91,9 +93,11 @@ def _paper(all_rounds: Sequence[Round]) -> str | None:
         return f"{text}."
     if standing.rung != best.rung:
         return f"{text}: discarded after {all_rounds[standing.rung].steps} steps."
-    told = standing not in all_rounds[-1].equal_to_best()
-    below = best.mean.value - standing.mean.value
-    return f"{text}, {below:.2f} points below the best: {'a' if told else 'no'} significant difference."
+    text = f"{text}, {best.mean.value - standing.mean.value:.2f} points below the best"
+    last = all_rounds[-1]
+    if last.noise is None or standing not in last.complete:
+        return f"{text}."
+    return f"{text}: {'no' if standing in last.equal_to_best() else 'a'} significant difference."
 
 
 def is_papers(trial: Trial) -> bool:

@@ -18,6 +18,7 @@ from transfer.study.ranking import Round, Standing, study_rounds
 from transfer.study.report_parts import (
     csv_text,
     describe_task,
+    figures,
     noise_table,
     provenance,
     shown_interval,
@@ -88,10 +89,12 @@ def markdown_report(name: str, study: Study, only: Round, outcomes: Mapping[str,
 def _lines(study: Study, only: Round) -> Iterator[str]:
     """A sentence each, for a reader who knows no statistics."""
     options, noise = study.options, only.noise
-    best = only.standings[0]
-    baseline = next(standing for standing in only.standings if standing.trial is study.trials[0])
-    if best.mean is None or baseline.mean is None:
-        yield "The baseline has no result yet."
+    if missing := len(only.standings) - len(only.complete):
+        yield f"{missing} of {len(only.standings)} networks lack a run: they are left out of the comparisons."
+    best = next(iter(only.complete), None)
+    baseline = next((standing for standing in only.complete if standing.trial is study.trials[0]), None)
+    if best is None or baseline is None or best.mean is None or baseline.mean is None:
+        yield "The baseline is not done yet."
     elif best is baseline:
         yield f"Nothing that was tried is better than the baseline (objective {best.mean.value:.2f})."
     else:
@@ -103,7 +106,7 @@ def _lines(study: Study, only: Round) -> Iterator[str]:
             least = noise.significant_for_all()
             told = best.mean.value - baseline.mean.value > least
             yield (
-                f"It is the best of {len(only.standings)}, so partly a lucky one: it would have to be {least:.2f}"
+                f"It is the best of {len(only.complete)}, so partly a lucky one: it would have to be {least:.2f}"
                 f" ahead, and {'is' if told else 'is not: it cannot be told from the baseline'}. Train both with other"
                 " seeds to know."
             )
@@ -122,23 +125,25 @@ def _lines(study: Study, only: Round) -> Iterator[str]:
 
 
 def _paired(best: Standing, baseline: Standing) -> str:
-    both = best.scores.keys() & baseline.scores.keys()
-    differences = [best.scores[seed] - baseline.scores[seed] for seed in sorted(both)]
-    if not differences:
-        return "not compared yet"
-    mean = mean_interval(differences)
+    mean = mean_interval([score - baseline.scores[seed] for seed, score in best.scores.items()])
     return f"{mean.value:+.2f}" + (f" (95% interval {shown_interval(mean)})" if mean.low is not None else "")
 
 
 def _progress(study: Study, only: Round) -> str | None:
     """Whether the last networks are better than the first ones."""
     size = study.options["population"]
-    values = {standing.trial.name: standing.mean.value for standing in only.standings if standing.mean}
+    values = {standing.trial.name: standing.mean.value for standing in only.complete if standing.mean}
     first, last = ([trial.name for trial in part] for part in (study.trials[1:size], study.trials[size:][-size:]))
     if not first or not last or not {*first, *last} <= values.keys():
         return None
     before, after = (sum(values[name] for name in part) / len(part) for part in (first, last))
     return f"The {len(first)} random networks have {before:.2f} on average, the last {len(last)} children {after:.2f}."
+
+
+def evolution_figures(study: Study, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
+    """The numbers of the report; see `figures`. What is ranked is the objective."""
+    only = by_objective(study, outcomes)
+    return figures(study, [only], list(_lines(study, only)), outcomes)
 
 
 def _row(rank: int, standing: Standing, study: Study) -> list[str]:

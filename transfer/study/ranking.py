@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transfer.statistics import Mean, mean_interval
 from transfer.study.noise import Noise, measure_noise
@@ -35,19 +35,26 @@ class Round:
     """The trials that were trained equally long, best first.
 
     Attributes:
-        noise: in percentage points; None where one seed, or one trial, has all its scores.
+        num_seeds: of each trial.
+        noise: of the complete ones, in percentage points; None of fewer than two, or of one seed.
     """
 
     steps: int
+    num_seeds: int
     standings: tuple[Standing, ...]
     noise: Noise | None
+
+    @property
+    def complete(self) -> list[Standing]:
+        """Those with a score of every seed, best first: only they are compared."""
+        return [standing for standing in self.standings if len(standing.scores) == self.num_seeds]
 
     def equal_to_best(self) -> list[Standing]:
         """The best one and those that cannot be told from it at 95%, any of them having had the chance to be it."""
         if self.noise is None:
-            return list(self.standings)
-        least, top = self.noise.significant_for_all(), _value(self.standings[0])
-        return [standing for standing in self.standings if top - _value(standing) <= least]
+            return self.complete
+        least, top = self.noise.significant_for_all(), _value(self.complete[0])
+        return [standing for standing in self.complete if top - _value(standing) <= least]
 
 
 def study_rounds(study: Study, outcomes: Mapping[str, Outcome]) -> list[Round]:
@@ -64,10 +71,10 @@ def _round(study: Study, number: int, runs: Sequence[Run], outcomes: Mapping[str
         num_failed = sum(outcome.failed for outcome in found.values())
         standings.append(Standing(study.trial(name), number, scores, mean, num_failed))
     order = best([_value(standing) for standing in standings], len(standings))
-    seeds = dict.fromkeys(run.seed for run in runs)
-    complete = [list(s.scores.values()) for s in standings if len(s.scores) == len(seeds)]
-    numbers = [row for row in complete if all(map(math.isfinite, row))]
-    return Round(runs[0].steps, tuple(standings[k] for k in order), measure_noise(numbers))
+    num_seeds = len({run.seed for run in runs})
+    unmeasured = Round(runs[0].steps, num_seeds, tuple(standings[k] for k in order), None)
+    table = [[standing.scores[seed] for seed in sorted(standing.scores)] for standing in unmeasured.complete]
+    return replace(unmeasured, noise=measure_noise(table))
 
 
 def ranked(all_rounds: Sequence[Round]) -> list[Standing]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from transfer.statistics import Mean
 from transfer.study.conclusions import shown_p
 from transfer.study.one_run import Outcome
 from transfer.study.plan import Study
-from transfer.study.ranking import Round
+from transfer.study.ranking import Round, ranked
 
 NOISE_LEGEND = (
     "In points. Over seeds: standard deviation of a network's runs, pooled. Of means: standard deviation of"
@@ -92,3 +93,49 @@ def provenance(outcomes: Mapping[str, Outcome]) -> str:
         "commit": "; ".join(sorted({str(outcome.git_commit) for outcome in done})),
     }
     return "\n".join(f"- {name}: {escape_markdown(text)}" for name, text in lines.items())
+
+
+def figures(
+    study: Study, all_rounds: Sequence[Round], conclusions: Sequence[str], outcomes: Mapping[str, Outcome]
+) -> dict[str, Any]:
+    """The numbers of a report, for a file of figures; what is ranked, and its noise, in percentage points.
+
+    Args:
+        conclusions: the report's sentences.
+    """
+    done = [outcome for outcome in outcomes.values() if not outcome.failed]
+    return {
+        "options": dict(study.options),
+        "settings": dict(study.settings),
+        "facts": dict(study.facts),
+        "runs": {"planned": len(study.runs), "done": len(done), "failed": len(outcomes) - len(done)},
+        "conclusions": list(conclusions),
+        "noise": [
+            {
+                "steps": current.steps,
+                **asdict(current.noise),
+                "significant_for_two": current.noise.significant(),
+                "significant_for_any_two": current.noise.significant_for_all(),
+                "not_told_from_best": len(current.equal_to_best()),
+            }
+            for current in all_rounds
+            if current.noise is not None
+        ],
+        "networks": [
+            {**asdict(standing.trial), "round": standing.rung, "scores": standing.scores, "mean": asdict(standing.mean)}
+            for standing in ranked(all_rounds)
+            if standing.mean is not None
+        ],
+        "processor_seconds": round(sum(outcome.processor_seconds for outcome in done), 1),
+        "hardware": _distinct(outcome.hardware for outcome in done),
+        "versions": _distinct(outcome.versions for outcome in done),
+        "git_commits": _distinct(outcome.git_commit for outcome in done),
+    }
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    found: list[Any] = []
+    for value in values:
+        if value not in found:
+            found.append(value)
+    return found

@@ -15,6 +15,7 @@ from transfer.study.ranking import Round, Standing, ranked, study_rounds
 from transfer.study.report_parts import (
     csv_text,
     describe_task,
+    figures,
     noise_table,
     provenance,
     shown_interval,
@@ -60,23 +61,26 @@ def markdown_report(name: str, study: Study, all_rounds: Sequence[Round], outcom
         "\n".join(f"- {line}" for line in conclusions(all_rounds, facts["val_images"])),
     ]
     parts += noise_table(all_rounds)
-    parts += ["## The networks", markdown_table(_HEADS, [_row(n, s, study) for n, s in enumerate(standings, 1)])]
+    rows = [
+        _row(rank, standing, all_rounds[standing.rung].steps, facts["baseline_macs"])
+        for rank, standing in enumerate(standings, 1)
+    ]
+    parts += ["## The networks", markdown_table(_HEADS, rows)]
     if facts["equal"]:
         parts += [f"Left out, as they round to the same network and image size: {_equal(facts['equal'])}."]
     parts += ["## Measured on", provenance(outcomes)]
     return "\n\n".join(parts) + "\n"
 
 
-def _row(rank: int, standing: Standing, study: Study) -> list[str]:
+def _row(rank: int, standing: Standing, steps: int, baseline_macs: int) -> list[str]:
     trial, mean = standing.trial, standing.mean
     alpha, beta, gamma = trial.values.values()
-    steps = next(run.steps for run in study.runs if run.trial == trial.name and run.rung == standing.rung)
     failed = f", {standing.num_failed} failed" if standing.num_failed else ""
     bold = "**" if is_papers(trial) else ""
     return [
         *(str(rank), *(f"{bold}{value:g}{bold}" for value in (alpha, beta, gamma))),
         f"{Scale(alpha, beta, gamma).flops_factor:.3f}",
-        *(f"{trial.num_macs / 1e6:.1f}", f"{trial.num_macs / study.facts['baseline_macs']:.2f}"),
+        *(f"{trial.num_macs / 1e6:.1f}", f"{trial.num_macs / baseline_macs:.2f}"),
         *(f"{trial.num_parameters / 1e6:.2f}", str(trial.image_size), str(steps)),
         f"{len(standing.scores)}{failed}",
         "" if mean is None else f"{mean.value:.2f}",
@@ -86,7 +90,7 @@ def _row(rank: int, standing: Standing, study: Study) -> list[str]:
 
 def csv_report(study: Study, standings: Sequence[Standing], all_rounds: Sequence[Round]) -> str:
     """A line for each network, best first; accuracies in percent, what is not known is empty."""
-    last, equal = len(all_rounds) - 1, {s.trial.name for s in all_rounds[-1].equal_to_best()}
+    last, equal = all_rounds[-1], all_rounds[-1].equal_to_best()
     rows = []
     for rank, standing in enumerate(standings, 1):
         trial, mean = standing.trial, standing.mean
@@ -107,11 +111,17 @@ def csv_report(study: Study, standings: Sequence[Standing], all_rounds: Sequence
                 "val": mean and round(mean.value, 4),
                 "val_low": mean and mean.low and round(mean.low, 4),
                 "val_high": mean and mean.high and round(mean.high, 4),
-                "told_from_best": trial.name not in equal if mean and standing.rung == last else None,
+                "told_from_best": standing not in equal if last.noise and standing in last.complete else None,
                 "scores": " ".join(f"{score:.4f}" for score in standing.scores.values()),
             }
         )
     return csv_text(rows)
+
+
+def search_figures(study: Study, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
+    """The numbers of the report; see `figures`."""
+    all_rounds = study_rounds(study, outcomes)
+    return figures(study, all_rounds, conclusions(all_rounds, study.facts["val_images"]), outcomes)
 
 
 def _equal(points: Sequence[Mapping[str, Any]]) -> str:

@@ -16,6 +16,7 @@ from transfer.study.ranking import Round, Standing, study_rounds
 from transfer.study.report_parts import (
     csv_text,
     describe_task,
+    figures,
     noise_table,
     provenance,
     shown_interval,
@@ -83,6 +84,9 @@ def markdown_report(name: str, study: Study, only: Round, outcomes: Mapping[str,
 
 def _lines(only: Round, curves: Curves, num_images: int) -> Iterator[str]:
     """A sentence each, for a reader who knows no statistics."""
+    if missing := len(only.standings) - len(only.complete):
+        yield f"{missing} of {len(only.standings)} networks lack a run: they are left out of the comparisons."
+    curves = {series: [pair for pair in curve if pair[1] in only.complete] for series, curve in curves.items()}
     for series, curve in curves.items():
         done = [(point, standing.mean.value) for point, standing in curve if standing.mean]
         if len(done) > 1:
@@ -107,7 +111,7 @@ def _against_compound(curves: Curves, noise: Noise | None) -> Iterator[str]:
         if point.value == 0 or standing.mean is None:
             continue
         for series, curve in curves.items():
-            rivals = [rival for _, rival in curve if rival.mean]
+            rivals = [rival for _, rival in curve]
             if series == "compound" or not rivals:
                 continue
             cost = standing.trial.num_macs
@@ -125,6 +129,13 @@ def _told(difference: float, noise: Noise | None) -> str:
         return text
     told = abs(difference) > noise.significant_for_all()
     return f"{text}, {'more' if told else 'no more'} than the noise explains"
+
+
+def sweep_figures(study: Study, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
+    """The numbers of the report; see `figures`."""
+    [only] = all_rounds = study_rounds(study, outcomes)
+    lines = list(_lines(only, read_curves(study, only), study.facts["val_images"]))
+    return figures(study, all_rounds, lines, outcomes)
 
 
 def _row(point: Point, standing: Standing, study: Study) -> list[str]:
