@@ -27,7 +27,7 @@ def conclusions(all_rounds: Sequence[Round], num_images: int) -> list[str]:
             "There is no measure of the noise, which takes two networks with two seeds each: the order may be chance."
         )
     else:
-        lines += [_told_apart(last), _share(last.noise), _needed(last.noise)]
+        lines += [_told_apart(last), *noise_lines(last.noise)]
     for number, current in enumerate(all_rounds[:-1]):
         kept = len(all_rounds[number + 1].standings)
         doubtful = len(current.equal_to_best()) - kept
@@ -37,11 +37,15 @@ def conclusions(all_rounds: Sequence[Round], num_images: int) -> list[str]:
                 f" {doubtful + kept} could not be told apart: there, chance decided too."
             )
     lines += [line for line in (_paper(all_rounds), _cost(all_rounds[0])) if line]
-    lines.append(
+    return [*lines, val_line(num_images)]
+
+
+def val_line(num_images: int) -> str:
+    """What so many val images mean for the accuracies."""
+    return (
         f"One val image is {100 / num_images:.2f} points. All networks are measured on the same ones, and the intervals"
         " are over seeds alone: on other images the accuracies would move further."
     )
-    return lines
 
 
 def _told_apart(last: Round) -> str:
@@ -51,6 +55,11 @@ def _told_apart(last: Round) -> str:
     if equal == all_of_them:
         return f"No network can be told from the best: all {all_of_them} lie within the noise."
     return f"The best {equal} of {all_of_them} networks cannot be told apart."
+
+
+def noise_lines(noise: Noise) -> list[str]:
+    """How large it is against the differences, and what could be told with more seeds."""
+    return [_share(noise), _needed(noise)]
 
 
 def _share(noise: Noise) -> str:

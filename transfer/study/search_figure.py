@@ -7,10 +7,10 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from transfer.study.figure_style import INK, save_png, tidy
 from transfer.study.ranking import Round, Standing
 
-# Okabe & Ito's palette, as in the table's figures.
-_OURS, _INK, _FAINT = ("#0072B2", "#56B4E9", "#9a9a9a"), "#222222", "#d9d9d9"
+_OURS = ("#0072B2", "#56B4E9", "#9a9a9a")
 
 
 def draw_ranking(standings: Sequence[Standing], all_rounds: Sequence[Round], path: Path) -> Path:
@@ -36,11 +36,7 @@ def draw_ranking(standings: Sequence[Standing], all_rounds: Sequence[Round], pat
     axes.set(xlim=(min(values) - margin, max(values) + margin), ylim=(len(standings) - 0.5, -0.5))
     labels = ["alpha {:g}, beta {:g}, gamma {:g}".format(*s.trial.values.values()) for s in standings]
     axes.set_yticks(range(len(standings)), labels)
-    axes.set_xlabel("val accuracy (%); band: not told from the best", fontsize=8, color=_INK)
-    axes.tick_params(labelsize=7, colors=_INK)
-    axes.grid(axis="x", color=_FAINT, lw=0.5)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    temporary = path.with_suffix(".tmp")
-    figure.savefig(temporary, format="png", metadata={"Software": None})
-    return temporary.replace(path)
+    axes.set_xlabel("val accuracy (%); band: not told from the best", fontsize=8, color=INK)
+    tidy(axes)
+    axes.grid(axis="y", visible=False)
+    return save_png(figure, path)

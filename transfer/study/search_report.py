@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from transfer.ledger.tables import escape_csv, escape_markdown, markdown_table
 from transfer.scaling import Scale
-from transfer.study.conclusions import conclusions, is_papers, shown_p
+from transfer.study.conclusions import conclusions, is_papers
 from transfer.study.one_run import Outcome
 from transfer.study.plan import Study
 from transfer.study.ranking import Round, Standing, ranked, study_rounds
+from transfer.study.report_parts import (
+    csv_text,
+    describe_task,
+    figures,
+    noise_table,
+    provenance,
+    shown_interval,
+    write_texts,
+)
 
 _HEADS = (
     *("rank", "alpha", "beta", "gamma", "d w^2 r^2 asked", "multiply-adds (M)", "of the baseline's", "parameters (M)"),
@@ -30,10 +36,7 @@ def write_search_report(folder: Path, study: Study, outcomes: Mapping[str, Outco
         "report.md": markdown_report(folder.resolve().name, study, all_rounds, outcomes),
         "report.csv": csv_report(study, standings, all_rounds),
     }
-    written = []
-    for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8", newline="")
-        written.append(folder / name)
+    written = write_texts(folder, texts)
     if any(standing.mean for standing in standings):
         try:
             from transfer.study.search_figure import draw_ranking
@@ -51,18 +54,13 @@ def markdown_report(name: str, study: Study, all_rounds: Sequence[Round], outcom
     """
     options, facts = study.options, study.facts
     standings = ranked(all_rounds)
-    settings = ", ".join(f"{key} {value}" for key, value in study.settings.items())
     parts = [
         f"# {escape_markdown(name)}: alpha, beta, gamma of {escape_markdown(options['baseline'])} at phi = 1",
-        f"{len(standings)} networks from random weights on {escape_markdown(options['dataset'])}"
-        f" ({facts['train_images']:,} training images, accuracy on {facts['val_images']:,} val images at the end of a"
-        f" run; test is not read); the baseline's images have {options['image_size']} px."
-        f" {_progress(study, outcomes)} Settings of all runs: {escape_markdown(settings)}.",
+        describe_task(study, outcomes),
         "## How large is the noise?",
         "\n".join(f"- {line}" for line in conclusions(all_rounds, facts["val_images"])),
     ]
-    if any(current.noise for current in all_rounds):
-        parts += [_noise_table(all_rounds), _NOISE_LEGEND]
+    parts += noise_table(all_rounds)
     rows = [
         _row(rank, standing, all_rounds[standing.rung].steps, facts["baseline_macs"])
         for rank, standing in enumerate(standings, 1)
@@ -70,33 +68,8 @@ def markdown_report(name: str, study: Study, all_rounds: Sequence[Round], outcom
     parts += ["## The networks", markdown_table(_HEADS, rows)]
     if facts["equal"]:
         parts += [f"Left out, as they round to the same network and image size: {_equal(facts['equal'])}."]
-    parts += ["## Measured on", _provenance(outcomes)]
+    parts += ["## Measured on", provenance(outcomes)]
     return "\n\n".join(parts) + "\n"
-
-
-_NOISE_LEGEND = (
-    "In points of accuracy. Over seeds: standard deviation of a network's runs, pooled. Of means: standard deviation of"
-    " the networks' means; by noise: what it would be if all were equal. Share: of a single run's variance that the"
-    " networks explain (ICC). p: that all networks are equal, and that all seeds are (F tests). Two, any two: smallest"
-    " difference significant at 95% between two networks chosen beforehand (t) and between any two (Tukey), paired by"
-    " seed."
-)
-
-
-def _noise_table(all_rounds: Sequence[Round]) -> str:
-    heads = ["networks", "steps", "seeds", "over seeds", "of means", "by noise", "share", "p", "p, seeds", "two"]
-    rows = [
-        [
-            *(str(noise.num_networks), str(current.steps), str(noise.num_seeds)),
-            *(f"{value:.2f}" for value in (noise.within, noise.between, noise.between_by_noise, noise.icc)),
-            *(shown_p(noise.p_value), shown_p(noise.seed_p_value)),
-            *(f"{noise.significant():.2f}", f"{noise.significant_for_all():.2f}"),
-            str(len(current.equal_to_best())),
-        ]
-        for current in all_rounds
-        if (noise := current.noise) is not None
-    ]
-    return markdown_table([*heads, "any two", "not told from the best"], rows)
 
 
 def _row(rank: int, standing: Standing, steps: int, baseline_macs: int) -> list[str]:
@@ -111,7 +84,7 @@ def _row(rank: int, standing: Standing, steps: int, baseline_macs: int) -> list[
         *(f"{trial.num_parameters / 1e6:.2f}", str(trial.image_size), str(steps)),
         f"{len(standing.scores)}{failed}",
         "" if mean is None else f"{mean.value:.2f}",
-        "" if mean is None or mean.low is None else f"{mean.low:.2f} to {mean.high:.2f}",
+        shown_interval(mean),
     ]
 
 
@@ -142,74 +115,14 @@ def csv_report(study: Study, standings: Sequence[Standing], all_rounds: Sequence
                 "scores": " ".join(f"{score:.4f}" for score in standing.scores.values()),
             }
         )
-    file = io.StringIO()
-    writer = csv.DictWriter(file, rows[0] if rows else ["rank"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
+    return csv_text(rows)
 
 
-def figures(study: Study, all_rounds: Sequence[Round], outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
-    """The numbers of the report, for a file of figures; accuracies and their noise in percentage points."""
-    done = [outcome for outcome in outcomes.values() if not outcome.failed]
-    return {
-        "options": dict(study.options),
-        "settings": dict(study.settings),
-        "facts": dict(study.facts),
-        "runs": {"planned": len(study.runs), "done": len(done), "failed": len(outcomes) - len(done)},
-        "conclusions": conclusions(all_rounds, study.facts["val_images"]),
-        "noise": [
-            {
-                "steps": current.steps,
-                **asdict(current.noise),
-                "significant_for_two": current.noise.significant(),
-                "significant_for_any_two": current.noise.significant_for_all(),
-                "not_told_from_best": len(current.equal_to_best()),
-            }
-            for current in all_rounds
-            if current.noise is not None
-        ],
-        "networks": [
-            {**asdict(standing.trial), "round": standing.rung, "scores": standing.scores, "mean": asdict(standing.mean)}
-            for standing in ranked(all_rounds)
-            if standing.mean is not None
-        ],
-        "processor_seconds": round(sum(outcome.processor_seconds for outcome in done), 1),
-        "hardware": _distinct(outcome.hardware for outcome in done),
-        "versions": _distinct(outcome.versions for outcome in done),
-        "git_commits": _distinct(outcome.git_commit for outcome in done),
-    }
-
-
-def _distinct(values: Iterable[Any]) -> list[Any]:
-    found: list[Any] = []
-    for value in values:
-        if value not in found:
-            found.append(value)
-    return found
-
-
-def _progress(study: Study, outcomes: Mapping[str, Outcome]) -> str:
-    failed = sum(outcome.failed for outcome in outcomes.values())
-    done = len(outcomes) - failed
-    return f"{done} of {len(study.runs)} planned runs are done" + (f", {failed} failed." if failed else ".")
+def search_figures(study: Study, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
+    """The numbers of the report; see `figures`."""
+    all_rounds = study_rounds(study, outcomes)
+    return figures(study, all_rounds, conclusions(all_rounds, study.facts["val_images"]), outcomes)
 
 
 def _equal(points: Sequence[Mapping[str, Any]]) -> str:
     return "; ".join(f"{p['alpha']:g}, {p['beta']:g}, {p['gamma']:g} (as {p['kept']})" for p in points)
-
-
-def _provenance(outcomes: Mapping[str, Outcome]) -> str:
-    done = [outcome for outcome in outcomes.values() if not outcome.failed]
-    if not done:
-        return "Nothing yet."
-    places = {", ".join(o.hardware["gpus"]) or f"{o.hardware['cores']} cores of {o.hardware['cpu']}" for o in done}
-    versions = {", ".join(f"{name} {version}" for name, version in outcome.versions.items()) for outcome in done}
-    seconds = sum(outcome.processor_seconds for outcome in done)
-    lines = {
-        "hardware": "; ".join(sorted(places)),
-        "processor time": f"{seconds:,.0f} s for {len(done)} runs",
-        "versions": "; ".join(sorted(versions)),
-        "commit": "; ".join(sorted({str(outcome.git_commit) for outcome in done})),
-    }
-    return "\n".join(f"- {name}: {escape_markdown(text)}" for name, text in lines.items())
