@@ -1,4 +1,4 @@
-"""What rounding makes of a scaled network: asked and built, and the multiply-adds of both, part by part."""
+"""What rounding makes of a scaled network: asked and built, multiply-adds of both part by part, parameters."""
 
 from __future__ import annotations
 
@@ -66,7 +66,46 @@ def roundings(variant: Variant, image_size: int | None = None, num_classes: int 
 
 def count_macs(variant: Variant, image_size: int | None = None, num_classes: int = 1000) -> int:
     """Multiply-adds of convolutions and classifier for one image, exactly; arguments as in `roundings`."""
-    return sum(row.macs for row in roundings(variant, image_size, num_classes))
+    return sum(round(part.macs) for part in _parts(variant, image_size, num_classes, rounded=True))
+
+
+def count_parameters(variant: Variant, num_classes: int = 1000) -> int:
+    """Parameters of the backbone and a linear classifier, exactly."""
+    baseline, channels = variant.baseline, variant.stem_channels
+    total = _conv_norm(baseline.stem_kernel_size**2 * 3, channels)
+    for row in variant.stages:
+        total += block_parameters(row, channels, row.stride)
+        total += (row.repeats - 1) * block_parameters(row, row.out_channels, 1)
+        channels = row.out_channels
+    if baseline.top_channels is not None:
+        total += _conv_norm(channels, variant.num_features)
+    return total + (variant.num_features + 1) * num_classes
+
+
+def block_parameters(row: StageRow, channels: int, stride: int) -> int:
+    """Parameters of one block that takes maps of `channels` to the row's."""
+    kernel, out = row.kernel_size**2, row.out_channels
+    if row.operator == "separable":
+        return _conv_norm(kernel, channels) + _conv_norm(channels, out)
+    if row.operator == "bottleneck":
+        inside = out // row.expand_ratio
+        projects = channels != out or stride != 1
+        main = _conv_norm(channels, inside) + _conv_norm(kernel * inside, inside) + _conv_norm(inside, out)
+        return main + (_conv_norm(channels, out) if projects else 0)
+    inside = channels * row.expand_ratio
+    if row.operator == "fused":
+        if row.expand_ratio == 1:
+            return _conv_norm(kernel * channels, out)
+        return _conv_norm(kernel * channels, inside) + _conv_norm(inside, out)
+    gate = max(1, int(channels * row.se_ratio)) if row.se_ratio else 0
+    excitation = (2 * inside + 1) * gate + inside if gate else 0
+    widening = _conv_norm(channels, inside) if row.expand_ratio != 1 else 0
+    return widening + _conv_norm(kernel, inside) + excitation + _conv_norm(inside, out)
+
+
+def _conv_norm(weights: int, out: int) -> int:
+    """Parameters of a convolution of so many weights per output channel, and of its BatchNorm."""
+    return (weights + 2) * out
 
 
 class _Part(NamedTuple):
