@@ -1,0 +1,229 @@
+"""The largest network within limits (Tan & Le 2019, section 3.1: maximise accuracy subject to memory and FLOPS).
+
+What to limit, along which numbers to scale, and the search; what a network costs is given as a function. Imports no
+torch.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from transfer.errors import UserError
+from transfer.scaling import ALPHA, BETA, GAMMA, LARGEST, Network, Scale, compound_scale, scale, scale_phi
+
+STEP = 0.01  # of phi, and of each coefficient alone
+SMALLEST_SIDE = 32  # pixels; as of finetune.py --image_size
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What a network costs: its name in a table, the flag that limits it, and a limit as one writes it."""
+
+    label: str
+    flag: str
+    example: str
+
+
+# In the order of what it takes to find them out.
+QUANTITIES = {
+    "num_params": Quantity("parameters", "--max_params", "20e6"),
+    "macs": Quantity("multiply-adds", "--max_macs", "1.8e9"),
+    "memory": Quantity("memory", "--max_memory", "16GiB"),
+    "latency_ms": Quantity("latency", "--max_latency_ms", "30"),
+}
+UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+UNITS |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+
+
+def parse_limits(given: Mapping[str, str | None]) -> dict[str, float]:
+    """Limits by the names of `QUANTITIES`, from what the user wrote; None is no limit.
+
+    Raises:
+        UserError: a text is no number above 0, memory has no unit that is known here, or nothing is limited.
+    """
+    limits = {name: _parse(name, text) for name in QUANTITIES if (text := given[name]) is not None}
+    if not limits:
+        examples = ", ".join(f"{quantity.flag} {quantity.example}" for quantity in QUANTITIES.values())
+        raise UserError(f"nothing is limited: give at least one of {examples}")
+    return limits
+
+
+def _parse(name: str, text: str) -> float:
+    flag, example = QUANTITIES[name].flag, QUANTITIES[name].example
+    number, unit = text.strip(), 1
+    if name == "memory":
+        found = re.fullmatch(r"(.*?)\s*([a-zA-Z]*)", number)
+        units = {unit.lower(): size for unit, size in UNITS.items()}
+        if found is None or found[2].lower() not in units:
+            raise UserError(f"{flag} {text!r}: give a number and a unit (allowed: {', '.join(UNITS)}), as {example}")
+        number, unit = found[1], units[found[2].lower()]
+    try:
+        value = float(number) * unit
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise UserError(f"{flag} {text!r} (allowed: a number above 0, as {example})")
+    return value
+
+
+def format_cost(name: str, value: float) -> str:
+    """A cost in four digits, with its unit."""
+    if name == "latency_ms":
+        return f"{value:.4g} ms"
+    steps = {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10} if name == "memory" else {"G": 10**9, "M": 10**6, "k": 10**3}
+    unit, size = next(((unit, size) for unit, size in steps.items() if value >= size), ("B" if name == "memory" else "", 1))
+    return f"{value / size:.4g} {unit}".rstrip()
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One number that scales a baseline.
+
+    Attributes:
+        name: `compound` (phi by the rule), or `depth`, `width`, `resolution` (that coefficient alone).
+        origin: its value for the baseline.
+        values: those that are looked at, ascending: multiples of 0.01 that keep the coefficients in `Scale`'s range and
+            the image's side at 32 pixels or more (at the baseline's own, where that is smaller).
+        constants: alpha, beta and gamma of the compound rule.
+    """
+
+    name: str
+    origin: float
+    values: tuple[float, ...]
+    constants: tuple[float, float, float] = (ALPHA, BETA, GAMMA)
+
+    def at(self, baseline: Network, value: float) -> Network:
+        """The baseline scaled to a value."""
+        if self.name == "compound":
+            return scale_phi(baseline, value, *self.constants)
+        return scale(baseline, **{self.name: value})
+
+    def factors(self, value: float) -> Scale:
+        """The coefficients at a value."""
+        return compound_scale(value, *self.constants) if self.name == "compound" else Scale(**{self.name: value})
+
+
+def list_axes(image_size: int, alpha: float = ALPHA, beta: float = BETA, gamma: float = GAMMA) -> list[Axis]:
+    """The compound rule and each dimension alone.
+
+    Args:
+        image_size: of the baseline, in pixels.
+
+    Raises:
+        UserError: alpha, beta and gamma are no compound rule.
+    """
+    constants = (alpha, beta, gamma)
+    compound_scale(1.0, *constants)
+    furthest = math.floor(math.log(LARGEST) / math.log(max(constants)) / STEP)
+    ends = {"compound": (-furthest, 0, furthest)}
+    ends |= dict.fromkeys(("depth", "width", "resolution"), (round(1 / LARGEST / STEP), 1, round(LARGEST / STEP)))
+    axes = []
+    for name, (first, origin, last) in ends.items():
+        axis = Axis(name, origin, tuple(round(STEP * i, 2) for i in range(first, last + 1)), constants)
+        large = [v for v in axis.values if axis.factors(v).pixels(image_size) >= min(SMALLEST_SIDE, image_size)]
+        axes.append(Axis(name, origin, tuple(large), constants))
+    return axes
+
+
+@dataclass(frozen=True)
+class Excess:
+    """A limit that a network breaks: what it needs of a quantity, and how much is allowed."""
+
+    quantity: str
+    needs: float
+    allowed: float
+
+    def __str__(self) -> str:
+        needs, allowed = format_cost(self.quantity, self.needs), format_cost(self.quantity, self.allowed)
+        label, factor = QUANTITIES[self.quantity].label, self.needs / self.allowed
+        return f"{label}: needs {needs}, allowed {allowed} ({factor:.4g} times as much)"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How far a baseline can be scaled along an axis.
+
+    Attributes:
+        value: the largest that keeps all limits; None if none does.
+        broken: limits that the next value breaks, empty where the axis ends; without a value, those that the smallest
+            one breaks.
+    """
+
+    value: float | None
+    broken: tuple[Excess, ...]
+
+
+def largest_fit(
+    axis: Axis, cost: Callable[[float, str], float], limits: Mapping[str, float], counted: Collection[str]
+) -> Fit:
+    """The largest value of an axis that keeps all limits.
+
+    It keeps them itself, and the next value breaks one of those that are named. For counted quantities every value
+    above is looked at: none keeps the limits on those. The others take too long for that; they grow with the network
+    nearly always, but rounding allows exceptions, so that there only the next value is certain.
+
+    Args:
+        cost: of the network at a value, of a quantity, above 0; it remembers what it has given.
+        limits: quantity -> most that is allowed.
+        counted: quantities whose cost takes no time.
+    """
+    values = axis.values
+    quick = [name for name in QUANTITIES if name in limits and name in counted]
+    slow = [name for name in QUANTITIES if name in limits and name not in counted]
+
+    def broken(index: int, names: Sequence[str]) -> list[Excess]:
+        costs = [Excess(name, cost(values[index], name), limits[name]) for name in names]
+        return [each for each in costs if each.needs > each.allowed]
+
+    def first_broken(index: int) -> list[Excess]:
+        groups = (quick, *([name] for name in slow))
+        return next((found for names in groups if (found := broken(index, names))), [])
+
+    def excess(index: int) -> float:
+        names = [each.quantity for each in first_broken(index)] or [*quick, *slow]
+        return max(math.log(cost(values[index], name) / limits[name]) for name in names)
+
+    top = len(values) - 1
+    while top >= 0 and broken(top, quick):
+        top -= 1
+    start = min(bisect_right(values, axis.origin) - 1, top)
+    growth = [math.log(axis.factors(value).flops_factor) for value in values[: top + 1]]
+    best = _last_without_excess(excess, growth, start) if top >= 0 else -1
+    if best < 0:
+        return Fit(None, tuple(broken(0, [*quick, *slow])))
+    return Fit(values[best], tuple(first_broken(best + 1)) if best + 1 < len(values) else ())
+
+
+def _last_without_excess(excess: Callable[[int], float], growth: Sequence[float], start: int) -> int:
+    """An index without excess whose successor has some or does not exist; -1 if it comes to 0 and that has some.
+
+    Args:
+        excess: above 0 or not; where it is 0 is guessed from what has been seen.
+        growth: ascending, for each index; excess grows about in proportion.
+        start: index that is looked at first.
+    """
+    low, high = -1, len(growth)
+    seen: dict[int, float] = {}
+    index = start
+    while True:
+        seen[index] = excess(index)
+        low, high = (index, high) if seen[index] <= 0 else (low, index)
+        if high - low <= 1:
+            return low
+        if low in seen and high in seen and len(seen) % 3 == 0:
+            index = (low + high) // 2
+            continue
+        known = low if low in seen else high
+        other = high if known == low and high in seen else (min(seen) if known == max(seen) else max(seen))
+        slope = (seen[other] - seen[known]) / (growth[other] - growth[known]) if other != known else 1.0
+        wanted = growth[known] - seen[known] / (slope if slope > 0 else 1.0)
+        index = bisect_right(growth, wanted) - 1
+        if high not in seen:
+            index = max(index, low + 2 ** (len(seen) - 1))
+        elif low not in seen:
+            index = min(index, high - 2 ** (len(seen) - 1))
+        index = min(max(index, low + 1), high - 1)
