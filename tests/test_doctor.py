@@ -13,7 +13,6 @@ import datasets
 import imagehash
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from test_finetune import CHEAP, ROOT, call, environment, save_csv
 
