@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from transfer import meta_calls
 from transfer.errors import UserError
 
 Precision = Literal["32-true", "bf16-mixed"]
@@ -184,7 +185,7 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # missing
     def __torch_dispatch__(
         self, function: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        result = function(*args, **(kwargs or {}))
+        result = meta_calls.call(function, args, kwargs or {})
         outputs = result if isinstance(result, (tuple, list)) else (result,)
         self.add(output for output in outputs if isinstance(output, Tensor))
         return result
