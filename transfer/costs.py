@@ -6,16 +6,15 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import ClassVar, Self
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from transfer.backbones import get_backbone
-from transfer.backbones.roundings import count_macs, count_parameters
+from transfer.backbones.roundings import count
 from transfer.backbones.rows import Variant
 from transfer.classifier import build_classifier
 from transfer.errors import UserError
@@ -26,7 +25,7 @@ from transfer.scaling import Scale
 
 @dataclass(frozen=True)
 class Use:
-    """What a network is to be used for.
+    """What memory is predicted for.
 
     Attributes:
         batch_size: images in memory at a time.
@@ -39,144 +38,118 @@ class Use:
 
 
 @dataclass(frozen=True)
-class ScaledFunction:
-    """A function of the user's own at one scale."""
-
-    name: str
-    factors: Scale = Scale()
-
-    def scaled(self, name: str, scale: Scale) -> ScaledFunction:
-        """See `transfer.scaling.scale`."""
-        return replace(self, name=name, factors=scale)
-
-
-Network = TypeVar("Network", Variant, ScaledFunction)
-
-
-class Costs(ABC, Generic[Network]):
-    """Costs of a baseline's scaled networks, each found out once.
+class ScaledNetwork(ABC):
+    """A baseline at one scale, which `transfer.scaling` can choose.
 
     Attributes:
-        baseline: what is scaled, by `transfer.scaling`.
-        baseline_size: side of its images, in pixels.
-        use: what memory is predicted for.
+        name: as that of a backbone.
+        factors: of the baseline.
+        baseline_size: side of the baseline's images, in pixels.
         counted: costs that take no time to find out.
     """
 
-    counted: tuple[str, ...] = ()
+    name: str
+    factors: Scale
+    baseline_size: int
+    counted: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, baseline: Network, baseline_size: int, use: Use) -> None:
-        self.baseline = baseline
-        self.baseline_size = baseline_size
-        self.use = use
-        self._found: dict[tuple[Hashable, str], float] = {}
+    @property
+    def image_size(self) -> int:
+        """Side of its images, in pixels."""
+        return self.factors.pixels(self.baseline_size)
+
+    @property
+    @abstractmethod
+    def identity(self) -> Hashable:
+        """Equal for scales that make the same network and image size."""
 
     @abstractmethod
-    def factors(self, network: Network) -> Scale:
-        """By which the baseline was scaled."""
+    def scaled(self, name: str, scale: Scale) -> Self:
+        """See `transfer.scaling.scale`."""
 
     @abstractmethod
-    def build(self, network: Network) -> nn.Module:
-        """The network with a classifier and random weights.
+    def build(self) -> nn.Module:
+        """The network with its classifier, on the default device.
 
         Raises:
             UserError: the user's function fails.
         """
 
     @abstractmethod
-    def count(self, network: Network) -> tuple[int, int]:
+    def count(self) -> tuple[int, int]:
         """Parameters, and multiply-adds of one image.
 
         Raises:
             UserError: the user's function or its network fails.
         """
 
-    def identity(self, network: Network) -> Hashable:
-        """Equal for networks that cost the same."""
-        return network
+    def growth(self, batch_size: int) -> float:
+        """About proportional to memory and latency."""
+        return self.factors.flops_factor
 
-    def image_size(self, network: Network) -> int:
-        """Side of its images, in pixels."""
-        return self.factors(network).pixels(self.baseline_size)
 
-    def of(self, network: Network, quantity: str) -> float:
-        """A cost, by its name in `transfer.fit.QUANTITIES`: `memory` in bytes, for the given use.
+@dataclass(frozen=True)
+class ScaledBackbone(ScaledNetwork):
+    """A backbone with a linear classifier; parameters and multiply-adds by formula."""
 
-        Raises:
-            UserError: the user's function or its network fails.
+    variant: Variant
+    num_classes: int
+    counted: ClassVar[tuple[str, ...]] = ("num_params", "macs")
+
+    @property
+    def identity(self) -> Hashable:
+        return self.variant.stages, self.variant.stem_channels, self.variant.num_features, self.image_size
+
+    def scaled(self, name: str, scale: Scale) -> Self:
+        return replace(self, name=name, factors=scale, variant=self.variant.scaled(name, scale))
+
+    def build(self) -> nn.Module:
+        return build_classifier(self.name, self.num_classes)
+
+    def count(self) -> tuple[int, int]:
+        counts = count(self.variant, self.image_size, self.num_classes)
+        return counts.num_params, counts.macs
+
+    def growth(self, batch_size: int) -> float:
+        """Bytes of a training step, roughly: gradients and momentum too, and of each value that a convolution puts out
+        what BatchNorm and activation make of it.
         """
-        key = (self.identity(network), quantity)
-        if key not in self._found:
-            if quantity == "memory":
-                self._found[key] = self._memory(network)
-            else:
-                for name, value in zip(("num_params", "macs"), self.count(network), strict=True):
-                    self._found[key[0], name] = value
-        return self._found[key]
-
-    def _memory(self, network: Network) -> int:
-        self.of(network, "macs")  # tells what is wrong with a user's function
-        with torch.device("meta"):
-            built = self.build(network)
-        size, use = self.image_size(network), self.use
-        if use.inference:
-            return inference_memory(built, size, use.batch_size, use.precision)
-        return training_memory(built, size, precision=use.precision).total(use.batch_size)
+        counts = count(self.variant, self.image_size, self.num_classes)
+        return 12 * counts.num_params + 13 * batch_size * counts.activations
 
 
-class BackboneCosts(Costs[Variant]):
-    """Costs of a backbone with a linear classifier; parameters and multiply-adds by formula."""
+@dataclass(frozen=True)
+class ScaledFunction(ScaledNetwork):
+    """What a function of the user's own gives; counted on the meta device."""
 
-    counted = ("num_params", "macs")
+    function: ScalableNetwork
 
-    def __init__(self, baseline: Variant, baseline_size: int, use: Use, num_classes: int) -> None:
-        super().__init__(baseline, baseline_size, use)
-        self.num_classes = num_classes
+    @property
+    def identity(self) -> Hashable:
+        return self.factors
 
-    def factors(self, network: Variant) -> Scale:
-        return network.scale or Scale()
+    def scaled(self, name: str, scale: Scale) -> Self:
+        return replace(self, name=name, factors=scale)
 
-    def build(self, network: Variant) -> nn.Module:
-        return build_classifier(network.name, self.num_classes)
-
-    def count(self, network: Variant) -> tuple[int, int]:
-        macs = count_macs(network, self.image_size(network), self.num_classes)
-        return count_parameters(network, self.num_classes), macs
-
-    def identity(self, network: Variant) -> Hashable:
-        return network.stages, network.stem_channels, network.num_features, self.image_size(network)
-
-
-class FunctionCosts(Costs[ScaledFunction]):
-    """Costs of what a user's function gives, counted on the meta device."""
-
-    def __init__(self, function: ScalableNetwork, use: Use) -> None:
-        super().__init__(ScaledFunction(function.name), function.image_size, use)
-        self.function = function
-
-    def factors(self, network: ScaledFunction) -> Scale:
-        return network.factors
-
-    def build(self, network: ScaledFunction) -> nn.Module:
-        factors = network.factors
+    def build(self) -> nn.Module:
         try:
-            return self.function.build(factors)
+            return self.function.build(self.factors)
         except UserError:
             raise
         except Exception as error:
-            arguments = f"{factors.depth:.6g}, {factors.width:.6g}, {factors.resolution:.6g}"
+            arguments = ", ".join(f"{each:.6g}" for each in vars(self.factors).values())
             raise UserError(f"{self.function.name}({arguments}) {_what_happened(error)}") from error
 
-    def count(self, network: ScaledFunction) -> tuple[int, int]:
-        size = self.image_size(network)
+    def count(self) -> tuple[int, int]:
+        size = self.image_size
         with torch.device("meta"):
-            built = self.build(network).eval()
+            network = self.build().eval()
             try:
                 with FlopCounterMode(display=False) as counter, torch.no_grad():
-                    built(torch.empty(1, 3, size, size))
+                    network(torch.empty(1, 3, size, size))
             except Exception as error:
-                raise UserError(f"{network.name} on an image of {size} px {_what_happened(error)}") from error
-        return sum(parameter.numel() for parameter in built.parameters()), counter.get_total_flops() // 2
+                raise UserError(f"{self.name} on an image of {size} px {_what_happened(error)}") from error
+        return sum(parameter.numel() for parameter in network.parameters()), counter.get_total_flops() // 2
 
 
 def _what_happened(error: Exception) -> str:
@@ -184,15 +157,48 @@ def _what_happened(error: Exception) -> str:
     return f"raised {type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno})"
 
 
-def get_costs(
-    baseline: str | NetworkFunction, use: Use, num_classes: int = 1000, image_size: int | None = None
-) -> BackboneCosts | FunctionCosts:
-    """The costs of a backbone by its name, or of a function; arguments as in `get_scalable`.
+def scaled_network(
+    baseline: str | NetworkFunction, num_classes: int = 1000, image_size: int | None = None
+) -> ScaledBackbone | ScaledFunction:
+    """A baseline, not scaled yet; arguments as in `get_scalable`.
 
     Raises:
         UserError: no such baseline.
     """
     scalable = get_scalable(baseline, num_classes, image_size)
     if isinstance(baseline, str) and "." not in baseline.partition("@")[0]:
-        return BackboneCosts(get_backbone(scalable.name), scalable.image_size, use, num_classes)
-    return FunctionCosts(scalable, use)
+        variant = get_backbone(scalable.name)
+        return ScaledBackbone(variant.name, Scale(), scalable.image_size, variant, num_classes)
+    return ScaledFunction(scalable.name, Scale(), scalable.image_size, scalable)
+
+
+class Costs:
+    """Costs of scaled networks for a use, each found out once."""
+
+    def __init__(self, use: Use) -> None:
+        self.use = use
+        self._found: dict[tuple[Hashable, str], float] = {}
+
+    def __call__(self, network: ScaledNetwork, quantity: str) -> float:
+        """A cost by its name in `transfer.fit.QUANTITIES`; memory is in bytes.
+
+        Raises:
+            UserError: the user's function or its network fails.
+        """
+        identity = network.identity
+        if (identity, quantity) not in self._found:
+            found = {"memory": self._memory(network)} if quantity == "memory" else self._counts(network)
+            self._found |= {(identity, name): value for name, value in found.items()}
+        return self._found[identity, quantity]
+
+    def _counts(self, network: ScaledNetwork) -> dict[str, int]:
+        return dict(zip(("num_params", "macs"), network.count(), strict=True))
+
+    def _memory(self, network: ScaledNetwork) -> int:
+        self(network, "macs")  # tells what is wrong with a user's function
+        with torch.device("meta"):
+            module = network.build()
+        size, use = network.image_size, self.use
+        if use.inference:
+            return inference_memory(module, size, use.batch_size, use.precision)
+        return training_memory(module, size, precision=use.precision).total(use.batch_size)

@@ -75,7 +75,9 @@ def format_cost(name: str, value: float) -> str:
     if name == "latency_ms":
         return f"{value:.4g} ms"
     steps = {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10} if name == "memory" else {"G": 10**9, "M": 10**6, "k": 10**3}
-    unit, size = next(((unit, size) for unit, size in steps.items() if value >= size), ("B" if name == "memory" else "", 1))
+    unit, size = next(
+        ((unit, size) for unit, size in steps.items() if value >= size), ("B" if name == "memory" else "", 1)
+    )
     return f"{value / size:.4g} {unit}".rstrip()
 
 
@@ -158,7 +160,11 @@ class Fit:
 
 
 def largest_fit(
-    axis: Axis, cost: Callable[[float, str], float], limits: Mapping[str, float], counted: Collection[str]
+    axis: Axis,
+    cost: Callable[[float, str], float],
+    growth: Callable[[float], float],
+    limits: Mapping[str, float],
+    counted: Collection[str],
 ) -> Fit:
     """The largest value of an axis that keeps all limits.
 
@@ -167,7 +173,8 @@ def largest_fit(
     nearly always, but rounding allows exceptions, so that there only the next value is certain.
 
     Args:
-        cost: of the network at a value, of a quantity, above 0; it remembers what it has given.
+        cost: of the network at a value, of a quantity, at least 0; it remembers what it has given.
+        growth: about proportional to the costs that are not counted; it only guides the search.
         limits: quantity -> most that is allowed.
         counted: quantities whose cost takes no time.
     """
@@ -185,45 +192,55 @@ def largest_fit(
 
     def excess(index: int) -> float:
         names = [each.quantity for each in first_broken(index)] or [*quick, *slow]
-        return max(math.log(cost(values[index], name) / limits[name]) for name in names)
+        return max(_log(cost(values[index], name) / limits[name]) for name in names)
 
     top = len(values) - 1
     while top >= 0 and broken(top, quick):
         top -= 1
-    start = min(bisect_right(values, axis.origin) - 1, top)
-    growth = [math.log(axis.factors(value).flops_factor) for value in values[: top + 1]]
-    best = _last_without_excess(excess, growth, start) if top >= 0 else -1
+    best = top
+    if slow and top >= 0:
+        start = min(bisect_right(values, axis.origin) - 1, top)
+        best = _last_that_fits(excess, lambda index: _log(growth(values[index])), top + 1, start)
     if best < 0:
         return Fit(None, tuple(broken(0, [*quick, *slow])))
     return Fit(values[best], tuple(first_broken(best + 1)) if best + 1 < len(values) else ())
 
 
-def _last_without_excess(excess: Callable[[int], float], growth: Sequence[float], start: int) -> int:
-    """An index without excess whose successor has some or does not exist; -1 if it comes to 0 and that has some.
+def _log(ratio: float) -> float:
+    return math.log(max(ratio, 1e-9))
+
+
+def _last_that_fits(excess: Callable[[int], float], growth: Callable[[int], float], size: int, start: int) -> int:
+    """An index below `size` without excess, whose successor has some or is `size`; -1 if it comes down to index 0 and
+    that has some.
 
     Args:
-        excess: above 0 or not; where it is 0 is guessed from what has been seen.
-        growth: ascending, for each index; excess grows about in proportion.
+        excess: above 0 where something does not fit.
+        growth: what excess is about linear in, with a slope near 1.
         start: index that is looked at first.
     """
-    low, high = -1, len(growth)
+    low, high, index = -1, size, start
     seen: dict[int, float] = {}
-    index = start
+    fits, in_a_row = True, 0
     while True:
         seen[index] = excess(index)
-        low, high = (index, high) if seen[index] <= 0 else (low, index)
+        in_a_row = in_a_row + 1 if fits == (seen[index] <= 0) else 1
+        fits = seen[index] <= 0
+        low, high = (index, high) if fits else (low, index)
         if high - low <= 1:
             return low
-        if low in seen and high in seen and len(seen) % 3 == 0:
-            index = (low + high) // 2
-            continue
-        known = low if low in seen else high
-        other = high if known == low and high in seen else (min(seen) if known == max(seen) else max(seen))
-        slope = (seen[other] - seen[known]) / (growth[other] - growth[known]) if other != known else 1.0
-        wanted = growth[known] - seen[known] / (slope if slope > 0 else 1.0)
-        index = bisect_right(growth, wanted) - 1
-        if high not in seen:
-            index = max(index, low + 2 ** (len(seen) - 1))
-        elif low not in seen:
-            index = min(index, high - 2 ** (len(seen) - 1))
+        index = _guess(seen, growth, low, high)
+        reach = 2 ** (in_a_row - 1)
+        index = max(index, low + reach) if fits else min(index, high - reach)
         index = min(max(index, low + 1), high - 1)
+
+
+def _guess(seen: Mapping[int, float], growth: Callable[[int], float], low: int, high: int) -> int:
+    """The last index, from `low` on and before `high`, that fits by the line through the two points next to them."""
+    near = sorted(seen, key=lambda index: min(abs(index - low), abs(index - high)))[:2]
+    slope = 1.0
+    if len(near) == 2:
+        run = growth(near[1]) - growth(near[0])
+        slope = min(max((seen[near[1]] - seen[near[0]]) / run, 0.25), 4.0) if run else 1.0
+    wanted = growth(near[0]) - seen[near[0]] / slope
+    return low + bisect_right(range(low + 1, high), wanted, key=growth)

@@ -104,7 +104,7 @@ def _stand_ins(network: nn.Module) -> dict[str, Tensor]:
     """Tensors without memory in place of the network's own."""
     named = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     return {
-        name: torch.empty_like(tensor, device="meta").requires_grad_(tensor.requires_grad)
+        name: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta").requires_grad_(tensor.requires_grad)
         for name, tensor in named.items()
     }
 
