@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import traceback
-from abc import ABC, abstractmethod
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from transfer.backbones import get_backbone
+from transfer.backbones.function import FunctionVariant, NetworkFunction
 from transfer.backbones.roundings import count
 from transfer.backbones.rows import Variant
-from transfer.classifier import build_classifier
 from transfer.errors import UserError
 from transfer.memory_estimate import Precision, inference_memory, training_memory
-from transfer.scalable import NetworkFunction, ScalableNetwork, get_scalable
+from transfer.scalable import get_scalable
 from transfer.scaling import Scale
+
+Network = Variant | FunctionVariant
 
 
 @dataclass(frozen=True)
@@ -37,168 +36,106 @@ class Use:
     precision: Precision = "32-true"
 
 
-@dataclass(frozen=True)
-class ScaledNetwork(ABC):
-    """A baseline at one scale, which `transfer.scaling` can choose.
+class Costs:
+    """Costs of a baseline's scaled networks with a linear classifier, each found out once.
 
     Attributes:
-        name: as that of a backbone.
-        factors: of the baseline.
-        baseline_size: side of the baseline's images, in pixels.
+        baseline: what `transfer.scaling` scales.
+        baseline_size: side of its images, in pixels.
         counted: costs that take no time to find out.
-    """
 
-    name: str
-    factors: Scale
-    baseline_size: int
-    counted: ClassVar[tuple[str, ...]] = ()
-
-    @property
-    def image_size(self) -> int:
-        """Side of its images, in pixels."""
-        return self.factors.pixels(self.baseline_size)
-
-    @property
-    @abstractmethod
-    def identity(self) -> Hashable:
-        """Equal for scales that make the same network and image size."""
-
-    @abstractmethod
-    def scaled(self, name: str, scale: Scale) -> Self:
-        """See `transfer.scaling.scale`."""
-
-    @abstractmethod
-    def build(self) -> nn.Module:
-        """The network with its classifier, on the default device.
-
-        Raises:
-            UserError: the user's function fails.
-        """
-
-    @abstractmethod
-    def count(self) -> tuple[int, int]:
-        """Parameters, and multiply-adds of one image.
-
-        Raises:
-            UserError: the user's function or its network fails.
-        """
-
-    def growth(self, batch_size: int) -> float:
-        """About proportional to memory and latency."""
-        return self.factors.flops_factor
-
-
-@dataclass(frozen=True)
-class ScaledBackbone(ScaledNetwork):
-    """A backbone with a linear classifier; parameters and multiply-adds by formula."""
-
-    variant: Variant
-    num_classes: int
-    counted: ClassVar[tuple[str, ...]] = ("num_params", "macs")
-
-    @property
-    def identity(self) -> Hashable:
-        return self.variant.stages, self.variant.stem_channels, self.variant.num_features, self.image_size
-
-    def scaled(self, name: str, scale: Scale) -> Self:
-        return replace(self, name=name, factors=scale, variant=self.variant.scaled(name, scale))
-
-    def build(self) -> nn.Module:
-        return build_classifier(self.name, self.num_classes)
-
-    def count(self) -> tuple[int, int]:
-        counts = count(self.variant, self.image_size, self.num_classes)
-        return counts.num_params, counts.macs
-
-    def growth(self, batch_size: int) -> float:
-        """Bytes of a training step, roughly: gradients and momentum too, and of each value that a convolution puts out
-        what BatchNorm and activation make of it.
-        """
-        counts = count(self.variant, self.image_size, self.num_classes)
-        return 12 * counts.num_params + 13 * batch_size * counts.activations
-
-
-@dataclass(frozen=True)
-class ScaledFunction(ScaledNetwork):
-    """What a function of the user's own gives; counted on the meta device."""
-
-    function: ScalableNetwork
-
-    @property
-    def identity(self) -> Hashable:
-        return self.factors
-
-    def scaled(self, name: str, scale: Scale) -> Self:
-        return replace(self, name=name, factors=scale)
-
-    def build(self) -> nn.Module:
-        try:
-            return self.function.build(self.factors)
-        except UserError:
-            raise
-        except Exception as error:
-            arguments = ", ".join(f"{each:.6g}" for each in vars(self.factors).values())
-            raise UserError(f"{self.function.name}({arguments}) {_what_happened(error)}") from error
-
-    def count(self) -> tuple[int, int]:
-        size = self.image_size
-        with torch.device("meta"):
-            network = self.build().eval()
-            try:
-                with FlopCounterMode(display=False) as counter, torch.no_grad():
-                    network(torch.empty(1, 3, size, size))
-            except Exception as error:
-                raise UserError(f"{self.name} on an image of {size} px {_what_happened(error)}") from error
-        return sum(parameter.numel() for parameter in network.parameters()), counter.get_total_flops() // 2
-
-
-def _what_happened(error: Exception) -> str:
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"raised {type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno})"
-
-
-def scaled_network(
-    baseline: str | NetworkFunction, num_classes: int = 1000, image_size: int | None = None
-) -> ScaledBackbone | ScaledFunction:
-    """A baseline, not scaled yet; arguments as in `get_scalable`.
+    Args:
+        baseline, num_classes, image_size: as of `transfer.scalable.get_scalable`.
 
     Raises:
         UserError: no such baseline.
     """
-    scalable = get_scalable(baseline, num_classes, image_size)
-    if isinstance(baseline, str) and "." not in baseline.partition("@")[0]:
-        variant = get_backbone(scalable.name)
-        return ScaledBackbone(variant.name, Scale(), scalable.image_size, variant, num_classes)
-    return ScaledFunction(scalable.name, Scale(), scalable.image_size, scalable)
 
-
-class Costs:
-    """Costs of scaled networks for a use, each found out once."""
-
-    def __init__(self, use: Use) -> None:
+    def __init__(
+        self, baseline: str | NetworkFunction, use: Use, num_classes: int = 1000, image_size: int | None = None
+    ) -> None:
+        self._scalable = get_scalable(baseline, num_classes, image_size)
+        self.baseline: Network = self._scalable.variant
+        self.baseline_size = self._scalable.image_size
+        self.num_classes = num_classes
         self.use = use
+        self.counted = ("num_params", "macs") if isinstance(self.baseline, Variant) else ()
         self._found: dict[tuple[Hashable, str], float] = {}
 
-    def __call__(self, network: ScaledNetwork, quantity: str) -> float:
+    def image_size(self, network: Network) -> int:
+        """Side of its images, in pixels."""
+        return (network.scale or Scale()).pixels(self.baseline_size)
+
+    def of(self, network: Network, quantity: str) -> float:
         """A cost by its name in `transfer.fit.QUANTITIES`; memory is in bytes.
 
         Raises:
             UserError: the user's function or its network fails.
         """
-        identity = network.identity
-        if (identity, quantity) not in self._found:
+        key = self._key(network)
+        if (key, quantity) not in self._found:
             found = {"memory": self._memory(network)} if quantity == "memory" else self._counts(network)
-            self._found |= {(identity, name): value for name, value in found.items()}
-        return self._found[identity, quantity]
+            self._found |= {(key, name): value for name, value in found.items()}
+        return self._found[key, quantity]
 
-    def _counts(self, network: ScaledNetwork) -> dict[str, int]:
-        return dict(zip(("num_params", "macs"), network.count(), strict=True))
+    def growth(self, network: Network) -> float:
+        """About proportional to memory and latency: of a backbone, what a training step takes in bytes, with gradients
+        and momentum, and for each value that a convolution puts out what BatchNorm and activation make of it.
+        """
+        if isinstance(network, FunctionVariant):
+            return (network.scale or Scale()).flops_factor
+        counts = count(network, self.image_size(network), self.num_classes)
+        return 12 * counts.num_params + 13 * self.use.batch_size * counts.activations
 
-    def _memory(self, network: ScaledNetwork) -> int:
-        self(network, "macs")  # tells what is wrong with a user's function
+    def build(self, network: Network) -> nn.Module:
+        """The network with random weights, on the default device.
+
+        Raises:
+            UserError: the user's function fails.
+        """
+        try:
+            return self._scalable.build_variant(network)
+        except UserError:
+            raise
+        except Exception as error:
+            if isinstance(network, Variant):
+                raise
+            raise UserError(f"{network.name}: the function {_what_happened(error)}") from error
+
+    def _key(self, network: Network) -> Hashable:
+        """Equal for scales that make the same network and image size."""
+        if isinstance(network, FunctionVariant):
+            return network.scale
+        return network.stages, network.stem_channels, network.num_features, self.image_size(network)
+
+    def _counts(self, network: Network) -> dict[str, int]:
+        size = self.image_size(network)
+        if isinstance(network, Variant):
+            counts = count(network, size, self.num_classes)
+            return {"num_params": counts.num_params, "macs": counts.macs}
         with torch.device("meta"):
-            module = network.build()
-        size, use = network.image_size, self.use
+            module = self.build(network).eval()
+            images = torch.empty(1, 3, size, size)
+        try:
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                module(images)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"{network.name} on an image of {size} px {_what_happened(error)}") from error
+        num_params = sum(parameter.numel() for parameter in module.parameters())
+        return {"num_params": num_params, "macs": counter.get_total_flops() // 2}
+
+    def _memory(self, network: Network) -> int:
+        self.of(network, "macs")  # tells what is wrong with a user's function
+        with torch.device("meta"):
+            module = self.build(network)
+        size, use = self.image_size(network), self.use
         if use.inference:
             return inference_memory(module, size, use.batch_size, use.precision)
         return training_memory(module, size, precision=use.precision).total(use.batch_size)
+
+
+def _what_happened(error: Exception) -> str:
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"raised {type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno})"
