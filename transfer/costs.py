@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from transfer.backbones.function import FunctionVariant, NetworkFunction
-from transfer.backbones.roundings import count
+from transfer.backbones.roundings import Counts, count
 from transfer.backbones.rows import Variant
 from transfer.errors import UserError
 from transfer.memory_estimate import Precision, inference_memory, training_memory
@@ -60,7 +60,8 @@ class Costs:
         self.num_classes = num_classes
         self.use = use
         self.counted = ("num_params", "macs") if isinstance(self.baseline, Variant) else ()
-        self._found: dict[tuple[Hashable, str], float] = {}
+        self._counted: dict[str, Counts] = {}
+        self._found: dict[tuple[str, Hashable], float] = {}
 
     def image_size(self, network: Network) -> int:
         """Side of its images, in pixels."""
@@ -72,19 +73,20 @@ class Costs:
         Raises:
             UserError: the user's function or its network fails.
         """
-        key = self._key(network)
-        if (key, quantity) not in self._found:
-            found = {"memory": self._memory(network)} if quantity == "memory" else self._counts(network)
-            self._found |= {(key, name): value for name, value in found.items()}
-        return self._found[key, quantity]
+        if quantity in ("num_params", "macs"):
+            return getattr(self._counts(network), quantity)
+        key = quantity, self._identity(network)
+        if key not in self._found:
+            self._found[key] = self._memory(network)
+        return self._found[key]
 
     def growth(self, network: Network) -> float:
         """About proportional to memory and latency: of a backbone, what a training step takes in bytes, with gradients
         and momentum, and for each value that a convolution puts out what BatchNorm and activation make of it.
         """
-        if isinstance(network, FunctionVariant):
+        counts = self._counts(network)
+        if not counts.activations:
             return (network.scale or Scale()).flops_factor
-        counts = count(network, self.image_size(network), self.num_classes)
         return 12 * counts.num_params + 13 * self.use.batch_size * counts.activations
 
     def build(self, network: Network) -> nn.Module:
@@ -102,17 +104,24 @@ class Costs:
                 raise
             raise UserError(f"{network.name}: the function {_what_happened(error)}") from error
 
-    def _key(self, network: Network) -> Hashable:
+    def _identity(self, network: Network) -> Hashable:
         """Equal for scales that make the same network and image size."""
         if isinstance(network, FunctionVariant):
             return network.scale
         return network.stages, network.stem_channels, network.num_features, self.image_size(network)
 
-    def _counts(self, network: Network) -> dict[str, int]:
+    def _counts(self, network: Network) -> Counts:
+        if network.name not in self._counted:
+            if isinstance(network, Variant):
+                counts = count(network, self.image_size(network), self.num_classes)
+            else:
+                counts = self._count_on_meta(network)
+            self._counted[network.name] = counts
+        return self._counted[network.name]
+
+    def _count_on_meta(self, network: FunctionVariant) -> Counts:
+        """Parameters and multiply-adds of what the user's function gives; activations are not counted."""
         size = self.image_size(network)
-        if isinstance(network, Variant):
-            counts = count(network, size, self.num_classes)
-            return {"num_params": counts.num_params, "macs": counts.macs}
         with torch.device("meta"):
             module = self.build(network).eval()
             images = torch.empty(1, 3, size, size)
@@ -124,10 +133,10 @@ class Costs:
         except Exception as error:
             raise UserError(f"{network.name} on an image of {size} px {_what_happened(error)}") from error
         num_params = sum(parameter.numel() for parameter in module.parameters())
-        return {"num_params": num_params, "macs": counter.get_total_flops() // 2}
+        return Counts(num_params, counter.get_total_flops() // 2, 0)
 
     def _memory(self, network: Network) -> int:
-        self.of(network, "macs")  # tells what is wrong with a user's function
+        self._counts(network)  # tells what is wrong with a user's function
         with torch.device("meta"):
             module = self.build(network)
         size, use = self.image_size(network), self.use

@@ -70,15 +70,16 @@ def _parse(name: str, text: str) -> float:
     return value
 
 
-def format_cost(name: str, value: float) -> str:
-    """A cost in four digits, with its unit."""
+def format_cost(name: str, value: float, digits: int = 4) -> str:
+    """A cost of `QUANTITIES` with its unit."""
     if name == "latency_ms":
-        return f"{value:.4g} ms"
-    steps = {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10} if name == "memory" else {"G": 10**9, "M": 10**6, "k": 10**3}
-    unit, size = next(
-        ((unit, size) for unit, size in steps.items() if value >= size), ("B" if name == "memory" else "", 1)
-    )
-    return f"{value / size:.4g} {unit}".rstrip()
+        return f"{value:.{digits}g} ms"
+    if name == "memory":
+        steps = {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "B": 1}
+    else:
+        steps = {"G": 10**9, "M": 10**6, "k": 10**3, "": 1}
+    unit, size = next((step for step in steps.items() if value >= step[1]), list(steps.items())[-1])
+    return f"{value / size:.{digits}g} {unit}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -140,9 +141,9 @@ class Excess:
     allowed: float
 
     def __str__(self) -> str:
-        needs, allowed = format_cost(self.quantity, self.needs), format_cost(self.quantity, self.allowed)
+        needs, allowed = (format_cost(self.quantity, value, digits=6) for value in (self.needs, self.allowed))
         label, factor = QUANTITIES[self.quantity].label, self.needs / self.allowed
-        return f"{label}: needs {needs}, allowed {allowed} ({factor:.4g} times as much)"
+        return f"{label}: needs {needs}, allowed {allowed} ({factor:.6g} times)"
 
 
 @dataclass(frozen=True)
@@ -151,11 +152,12 @@ class Fit:
 
     Attributes:
         value: the largest that keeps all limits; None if none does.
-        broken: limits that the next value breaks, empty where the axis ends; without a value, those that the smallest
-            one breaks.
+        too_large: the next value; the smallest one where none fits; None where the axis ends.
+        broken: limits that `too_large` breaks.
     """
 
     value: float | None
+    too_large: float | None
     broken: tuple[Excess, ...]
 
 
@@ -202,8 +204,10 @@ def largest_fit(
         start = min(bisect_right(values, axis.origin) - 1, top)
         best = _last_that_fits(excess, lambda index: _log(growth(values[index])), top + 1, start)
     if best < 0:
-        return Fit(None, tuple(broken(0, [*quick, *slow])))
-    return Fit(values[best], tuple(first_broken(best + 1)) if best + 1 < len(values) else ())
+        return Fit(None, values[0], tuple(broken(0, [*quick, *slow])))
+    if best + 1 == len(values):
+        return Fit(values[best], None, ())
+    return Fit(values[best], values[best + 1], tuple(first_broken(best + 1)))
 
 
 def _log(ratio: float) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from transfer.backbones import build_network, get_backbone, list_backbones
 from transfer.backbones.function import FunctionBackbone, FunctionVariant, NetworkFunction, function_variant
+from transfer.backbones.network import Backbone
 from transfer.backbones.rows import Variant
 from transfer.classifier import Classifier
 from transfer.errors import UserError
@@ -49,8 +50,11 @@ class ScalableNetwork:
         Raises:
             UserError: the user's function gave no backbone.
         """
-        function = isinstance(variant, FunctionVariant)
-        backbone = FunctionBackbone(variant) if function else build_network(variant, variant.settings)
+        backbone: Backbone | FunctionBackbone
+        if isinstance(variant, FunctionVariant):
+            backbone = FunctionBackbone(variant)
+        else:
+            backbone = build_network(variant, variant.settings)
         head = LinearHead(backbone.num_features, self.num_classes, variant.dropout_rate)
         return Classifier(backbone, head, self.num_classes)
 
