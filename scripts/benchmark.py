@@ -229,11 +229,11 @@ def benchmark_peer(
     """
     import torch
 
-    from transfer.backbones import get_backbone
+    from transfer.backbones.names import get_variant
     from transfer.classifier import build_classifier
     from transfer.code_bases import timm_name
 
-    variant = get_backbone(backbone)
+    variant = get_variant(backbone)
     timm = load_timm()
     drop_rates = {"drop_rate": variant.dropout_rate, "drop_path_rate": 0.2}
     peer = f"tf_{timm_name(variant.name)}"
@@ -303,9 +303,9 @@ def benchmark_memory(
     """
     import torch
 
-    from transfer.backbones import get_backbone
+    from transfer.backbones.names import get_variant
 
-    variant = get_backbone(backbone)
+    variant = get_variant(backbone)
     if not torch.cuda.is_available() and not PROCESS_STATUS.is_file():
         raise UserError(f"memory: there is no GPU, and only Linux tells the memory of a process ({PROCESS_STATUS})")
     cases = {"plain": False, "grad_checkpointing": True}

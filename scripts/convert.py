@@ -52,7 +52,6 @@ def convert(
     from transfer import code_bases, conversion
 
     conversion.check_destination(dest, overwrite)
-    sys.path.append(str(Path.cwd()))  # where a head of the user's own may lie
     network = conversion.read_network(source, family)
     tensors = code_bases.convert(network, to, allow_other_padding)
     conversion.save_tensors(tensors, network.metadata(), dest)

@@ -108,7 +108,6 @@ def doctor(
     from transfer.runs import load_run
 
     start = time.perf_counter()
-    sys.path.append(str(Path.cwd()))  # where a head of the user's own may lie
     loaded_run = load_run(run) if run is not None else None
     default = loaded_run.config.backbone if loaded_run else FinetuneConfig().backbone
     variant = get_backbone(backbone or default)

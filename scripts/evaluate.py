@@ -58,7 +58,6 @@ def evaluate(
         raise UserError(f"--json {json}: no such folder")
     if num_workers is not None and num_workers < 0:
         raise UserError(f"--num_workers {num_workers} (allowed: at least 0)")
-    sys.path.append(str(Path.cwd()))  # where a head of the user's own may lie
     quiet_lightning()
     run = load_run(run_dir, f"{checkpoint}.ckpt")
     options = run.config.data_options()

@@ -94,7 +94,6 @@ def explain(
     if batch_size < 1:
         raise UserError(f"--batch_size {batch_size} (allowed: at least 1)")
     targets = plan_pictures(images, out)
-    sys.path.append(str(Path.cwd()))  # where a head of the user's own may lie
     runs = {str(path): load_run(path, f"{checkpoint}.ckpt") for path in (run_dir, *compare)}
     class_indices = [find_class(run.class_names, class_name, name) for name, run in runs.items()]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -59,6 +59,7 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
 
     from datamodules import build_datamodule, get_dataset
     from transfer.backbones import get_backbone, preprocessing_for, select_start, warm_start
+    from transfer.backbones.names import get_variant
     from transfer.callbacks import EpochLog
     from transfer.checkpoints import read_checkpoint, strict_load
     from transfer.classifier import build_classifier
@@ -87,7 +88,6 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
     started = time.perf_counter()
     if resume is not None and (resume / RESULTS).exists():
         raise UserError(f"{resume} is a finished run (it has {RESULTS}); there is nothing to resume")
-    sys.path.append(str(Path.cwd()))  # where a head of the user's own may lie
     check_names(config)
     variant = get_backbone(config.backbone)
     config = replace(config, backbone=variant.name)
@@ -148,8 +148,8 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
         trainer = build_trainer(config, loggers, callbacks)
     if config.compile:
         classifier.compile()
-    weights = starting_point(row, config.weights, get_backbone(row.backbone)) if row else None
-    started_from = warm_start(variant, row) if row and config.init_from else None
+    weights = starting_point(row, config.weights, get_variant(row.backbone)) if row else None
+    started_from = warm_start(get_variant(variant.name), row) if row and config.init_from else None
     if is_main_process():
         start = f"{weights['name']}, trained on {weights['trained_on']}" if weights else "random weights"
         print(f"{variant.name} from {start}; {image_size} px, {data.num_classes} classes, images {data.split_sizes}")
@@ -169,7 +169,7 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
 
     if config.data.train_on == "trainval" and not (run_dir / BEST).exists():
         trainer.save_checkpoint(run_dir / BEST)  # it was stopped in its last step, and nothing was left to do
-    strict_load(classifier, read_classifier_state(run_dir / BEST, variant), source=str(run_dir / BEST))
+    strict_load(classifier, read_classifier_state(run_dir / BEST), source=str(run_dir / BEST))
     metrics = {}
     if "val" in data.split_sizes:
         metrics["val"] = log.best_metrics(main_metric(config.data.multilabel))

@@ -47,7 +47,7 @@ def golden_entry(name: str) -> dict[str, Any]:
     import torch
     from efficientnet_lite_pytorch import EfficientNet
 
-    from transfer.backbones import get_backbone
+    from transfer.backbones.names import get_variant
     from transfer.checkpoints import read_state_dict
     from transfer.downloads import fetch_weights
     from transfer.keymaps import to_own_keys
@@ -55,7 +55,7 @@ def golden_entry(name: str) -> dict[str, Any]:
     from transfer.weights import get_weights
 
     row = get_weights(name)
-    variant = get_backbone(row.backbone)
+    variant = get_variant(row.backbone)
     state = read_state_dict(fetch_weights(row))
     network = EfficientNet.from_name(f"efficientnet-{row.backbone}").eval()
     network.load_state_dict(state)

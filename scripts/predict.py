@@ -53,7 +53,6 @@ def predict(
 
     if batch_size < 1 or (num_workers is not None and num_workers < 0):
         raise UserError(f"--batch_size {batch_size} --num_workers {num_workers} (allowed: at least 1, at least 0)")
-    sys.path.append(str(Path.cwd()))  # where a head of the user's own may lie
     run = load_run(run_dir, f"{checkpoint}.ckpt")
     paths = [path for given in images for path in list_images(given)]
     if not paths:

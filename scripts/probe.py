@@ -43,6 +43,7 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> None:
 
     from datamodules import build_datamodule, get_dataset
     from transfer.backbones import get_backbone, preprocessing_for, select_start
+    from transfer.backbones.function import FunctionVariant
     from transfer.classifier import build_classifier
     from transfer.downloads import starting_point
     from transfer.metrics import build_per_class_accuracy
@@ -63,6 +64,11 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> None:
 
     started = time.perf_counter()
     variant = get_backbone(config.backbone)
+    if isinstance(variant, FunctionVariant):
+        raise UserError(
+            f"--backbone {variant.name}: a probe reads the features of trained weights, and none are known here of a"
+            " function of your own (allowed: a backbone of the tables)"
+        )
     config = replace(config, backbone=variant.name)
     sheet = get_dataset(config.dataset)
     row = select_start(variant, config.pretrained)

@@ -62,12 +62,12 @@ def print_list(backbone: str | None, family: str | None, json: bool) -> None:
     Raises:
         UserError: no such backbone or family.
     """
-    from transfer.backbones import get_backbone
+    from transfer.backbones.names import get_variant
     from transfer.weights import FAMILIES, WEIGHTS
 
     if family is not None and family not in FAMILIES:
         raise unknown_name("family", family, FAMILIES)
-    name = None if backbone is None else get_backbone(backbone).name
+    name = None if backbone is None else get_variant(backbone).name
     rows = [row for row in WEIGHTS.values() if name in (None, row.backbone) and family in (None, row.family)]
     described = [describe(row) for row in rows]
     if json:
@@ -78,10 +78,10 @@ def print_list(backbone: str | None, family: str | None, json: bool) -> None:
 
 def describe(row: WeightsRow) -> dict[str, Any]:
     """What `list` shows of a row."""
-    from transfer.backbones import get_backbone
+    from transfer.backbones.names import get_variant
     from transfer.downloads import find_weights
 
-    variant = get_backbone(row.backbone)
+    variant = get_variant(row.backbone)
     return {
         "name": row.name,
         "backbone": row.backbone,
@@ -163,11 +163,11 @@ def print_info(name: str) -> None:
 
 def row_details(row: WeightsRow) -> dict[str, str]:
     """Everything about a row, in words."""
-    from transfer.backbones import get_backbone
+    from transfer.backbones.names import get_variant
     from transfer.downloads import find_weights, source
     from transfer.weights import FAMILIES
 
-    variant = get_backbone(row.backbone)
+    variant = get_variant(row.backbone)
     path = find_weights(row)
     picked = picked_by(row, variant)
     return {

@@ -6,7 +6,7 @@ import pytest
 
 from transfer.backbones import get_backbone
 from transfer.errors import UserError
-from transfer.scaling import Scale, compound_scale, round_filters, round_repeats, scale, scale_phi
+from transfer.scaling import Scale, compound_scale, round_filters, round_repeats, scale, scale_phi, search_objective
 
 B0_CHANNELS = (16, 24, 40, 80, 112, 192, 320)
 B0_REPEATS = (1, 2, 2, 3, 3, 4, 1)
@@ -234,3 +234,39 @@ def test_scaled_by_the_released_coefficients_b0_is_the_released_network(name: st
 
 def test_of_a_bottleneck_the_inner_channels_are_rounded() -> None:
     assert [row.out_channels for row in get_backbone("resnet50@w=1.2").stages] == [320, 608, 1216, 2464]
+
+
+# By hand: 0.5^-0.07 = 1.049717, 2^-0.07 = 0.952638, 10^-0.07 = 0.851138.
+@pytest.mark.parametrize(
+    ("arguments", "value"),
+    [
+        ((0.76, 400e6), 0.76),
+        ((0.76, 800e6), 0.724005),
+        ((0.76, 200e6), 0.797785),
+        ((0.771, 385_814_752), 0.772951),  # b0, Table 2
+        ((0.5, 4e9), 0.425569),
+        ((0.5, 2e9, 1e9, -1.0), 0.25),
+        ((0.5, 2e9, 1e9, 0.0), 0.5),
+        ((0, 1), 0.0),
+    ],
+)
+def test_the_search_objective_weighs_accuracy_against_multiply_adds(arguments: tuple[float, ...], value: float) -> None:
+    assert search_objective(*arguments) == pytest.approx(value, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((77.1, 4e8), r"search objective: accuracy 77\.1 \(allowed: 0 to 1\)"),
+        ((-0.1, 4e8), r"accuracy -0\.1"),
+        ((float("nan"), 4e8), "accuracy nan"),
+        ((0.7, 0), r"macs 0 \(allowed: above 0\)"),
+        ((0.7, float("inf")), "macs inf"),
+        ((0.7, 4e8, -1), r"target -1 \(allowed: above 0\)"),
+        ((0.7, 4e8, 4e8, 0.07), r"exponent 0\.07 \(allowed: at most 0\)"),
+        ((0.7, 4e8, 4e8, float("nan")), "exponent nan"),
+    ],
+)
+def test_a_search_objective_that_is_none_is_refused(arguments: tuple[float, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        search_objective(*arguments)

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from transfer.backbones import build_backbone, get_backbone, read_weights, select_start
+from transfer.backbones.function import FunctionBackbone
 from transfer.backbones.network import Backbone
 from transfer.checkpoints import strict_load
 from transfer.errors import UserError
@@ -21,7 +22,7 @@ class Classifier(nn.Module):
         num_classes: outputs of the head.
     """
 
-    def __init__(self, backbone: Backbone, head: nn.Module, num_classes: int) -> None:
+    def __init__(self, backbone: Backbone | FunctionBackbone, head: nn.Module, num_classes: int) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head

@@ -158,7 +158,9 @@ class FinetuneConfig:
     """Run"""
 
     backbone: str = "lite0"
-    """b0 ... b8, l2, lite0 ... lite4, v2-b0 ... v2-xl, mobilenet-v1, mobilenet-v2, resnet50; scaled: b0@phi=1.5"""
+    """b0 ... b8, l2, lite0 ... lite4, v2-b0 ... v2-xl, mobilenet-v1, mobilenet-v2, resnet50; scaled: b0@phi=1.5; with
+    other blocks: b0@blocks=r1_k3_e1_se0.25-...; or the import path of a function of your own (called with depth, width
+    and resolution), scaled too: my_net.build@phi=1"""
     dataset: str = "digits"
     """digits, folder, cifar10, cifar100, birdsnap, cars, flowers, aircraft, pets, food101"""
     data_root: str | None = None
@@ -188,7 +190,7 @@ class FinetuneConfig:
     dropout: float | None = None
     """before the last layer, 0 to below 1; unset: the backbone's published rate"""
     stochastic_depth_prob: float = 0.2
-    """probability of dropping the last residual branch, 0 to below 1"""
+    """probability of dropping the last residual branch, 0 to below 1; a function of your own decides for itself"""
     grad_checkpointing: bool = False
     """less memory for more time"""
     bn: Literal["adapt", "frozen", "recompute", "train"] = "adapt"

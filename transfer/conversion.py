@@ -18,7 +18,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from transfer.backbones import get_backbone, infer_variant, is_without_weights, select_start
+from transfer.backbones import infer_variant, is_without_weights, select_start
+from transfer.backbones.function import FunctionVariant
+from transfer.backbones.names import get_variant
 from transfer.backbones.rows import Variant
 from transfer.checkpoints import (
     CANNOT_BE_READ_OFF,
@@ -117,6 +119,11 @@ def read_network(source: Path, family: str | None = None) -> Network:
 def _read_run(run_dir: Path, checkpoint: str, family: str | None) -> Network:
     run = load_run(run_dir, checkpoint)
     variant = run.classifier.backbone.variant
+    if isinstance(variant, FunctionVariant):
+        raise UserError(
+            f"{run_dir}: {variant.name} is a function of your own: no other code base knows it, and a file of tensors"
+            " does not describe it. The run's folder is what can be loaded (transfer.load_run)"
+        )
     known = select_start(variant, run.config.pretrained, run.config.init_from) or family_row("tensorflow", variant)
     if known.backbone != variant.name:
         known = family_row(known.family, variant)
@@ -135,7 +142,7 @@ def _read_file(path: Path, family: str | None) -> Network:
     tensors = read_state_dict(path)
     named = read_metadata(path).get("backbone", "")
     # Tensors do not tell how a network that is in no table was scaled, nor are there public ones of other families.
-    variant = get_backbone(named) if is_without_weights(named) else infer_variant(tensors)
+    variant = get_variant(named) if is_without_weights(named) else infer_variant(tensors)
     state = to_own_keys(tensors, variant)
     known = recognise(path, variant)
     like = _resolve_like(path, variant, known.row if known else None, family)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from transfer.backbones.function import FunctionBackbone
 from transfer.classifier import Classifier
 from transfer.errors import UserError
 from transfer.heads import LinearHead
@@ -43,10 +44,16 @@ def explain_class(classifier: Classifier, images: Tensor, class_index: int | Non
         class_index: None takes the class with the largest logit of each image.
 
     Raises:
-        UserError: the head is not the linear one, and its logits have no gradient.
+        UserError: the head is not the linear one, and its logits have no gradient; or a backbone of the user's own
+            gives pooled features.
     """
     with torch.no_grad():
         features = classifier.backbone(images)
+        if isinstance(classifier.backbone, FunctionBackbone) and features.shape[2:] == (1, 1):
+            raise UserError(
+                f"{classifier.backbone.variant.name} gives features of the whole image: where in it the evidence lies"
+                " can be told of maps (N, F, h, w) only"
+            )
         logits = classifier.head(features.mean((2, 3)))
     classes = logits.argmax(1) if class_index is None else torch.full_like(logits[:, 0], class_index, dtype=torch.long)
     head = classifier.head

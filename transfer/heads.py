@@ -5,7 +5,6 @@ Every head starts so that all classes get the same logit: the first cross-entrop
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 
 import torch
@@ -13,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transfer.errors import UserError, unknown_name
+from transfer.user_code import import_callable
 
 
 class LinearHead(nn.Module):
@@ -79,14 +79,9 @@ def get_head(name: str) -> HeadFactory:
     """
     if name in HEADS:
         return HEADS[name]
-    module, _, attribute = name.rpartition(".")
-    if not module:
+    if "." not in name:
         raise unknown_name("head", name, [*list_heads(), "your.module.YourHead"])
-    try:
-        factory: HeadFactory = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"head {name!r}: {error} (allowed: {', '.join(list_heads())} or an import path)") from None
-    return factory
+    return import_callable(name, "head", list_heads())
 
 
 def build_head(name: str, num_features: int, num_classes: int, dropout: float) -> nn.Module:

@@ -78,6 +78,8 @@ class TransferModule(pl.LightningModule):
         super().__init__()
         if multilabel and loss != "bce":
             raise UserError(f"loss={loss!r}: several labels per image need loss='bce'")
+        if layer_decay != 1.0:
+            parameter_groups(classifier, lr, weight_decay, layer_decay=layer_decay)  # refuses it before a run begins
         self.classifier = classifier
         self.multilabel = multilabel
         self.loss = build_loss(loss, label_smoothing, class_weights)

@@ -26,14 +26,20 @@ def parameter_groups(
     no new group, which a running schedule would not know.
 
     Args:
-        classifier: has `backbone` (with `stem` and `stages`) and `head`.
+        classifier: has `backbone` (for a layer decay with `stem` and `stages`) and `head`.
         lr: of the head.
         weight_decay: of weights; norms and biases (tensors of at most one dimension) get none.
         backbone_lr_factor: learning rate of the backbone's last layer, relative to the head's.
         layer_decay: in (0, 1]; each stage's learning rate relative to the stage after it.
+
+    Raises:
+        UserError: a layer decay, and the backbone has no stages.
     """
     names = [name for name, _ in classifier.named_parameters()]
-    num_stages = 1 + max((int(n.split(".")[2]) for n in names if n.startswith("backbone.stages.")), default=0)
+    stages = {int(name.split(".")[2]) for name in names if name.startswith("backbone.stages.")}
+    if layer_decay != 1.0 and not stages:
+        raise UserError(f"--optim.layer_decay {layer_decay}: nothing is known of the backbone's stages (allowed: 1)")
+    num_stages = len(stages)
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
     for name, parameter in classifier.named_parameters():
         part, scale = "head", 1.0

@@ -8,7 +8,8 @@ from typing import Literal
 
 import torch
 
-from transfer.backbones import build_network, get_backbone
+from transfer.backbones import build_network
+from transfer.backbones.names import get_variant
 from transfer.backbones.roundings import count_macs
 from transfer.backbones.rows import Variant
 from transfer.paper import TABLE3, TABLE7
@@ -50,9 +51,9 @@ class Departure:
 def departures() -> list[Departure]:
     """b1 to b7 against the rule with the paper's alpha, beta and gamma."""
     rows = []
-    base = get_backbone("b0").resolution
+    base = get_variant("b0").resolution
     for name, phi in PHI.items():
-        released, ruled, rule = get_backbone(name), get_backbone(f"b0@phi={phi}"), compound_scale(phi)
+        released, ruled, rule = get_variant(name), get_variant(f"b0@phi={phi}"), compound_scale(phi)
         rows.append(
             Departure(
                 backbone=name,
@@ -112,7 +113,7 @@ def table_counts(table: Literal["table3", "table7"]) -> list[TableCount]:
     """The rows of a table in its order."""
     counts = []
     for row in {"table3": TABLE3, "table7": TABLE7}[table]:
-        variant = get_backbone(row.backbone)
+        variant = get_variant(row.backbone)
         macs = count_macs(variant, row.image_size)
         with torch.device("meta"):
             parameters = sum(p.numel() for p in build_network(variant, variant.settings).parameters())

@@ -16,13 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from transfer.backbones.rows import Variant
 from transfer.checkpoints import read_checkpoint, read_state_dict, strict_load
 from transfer.classifier import Classifier, build_classifier
 from transfer.command_line import load_config
 from transfer.config import FinetuneConfig, TrainerConfig
 from transfer.errors import UserError
-from transfer.keymaps import to_own_keys
 from transfer.report import write_json
 from transfer.saving import AtomicCheckpointIO
 from transfer.weights import Preprocessing
@@ -121,7 +119,7 @@ def load_run(run_dir: str | Path, checkpoint: str = BEST) -> Run:
         load_weights=False,
         **config.network_options(),
     )
-    strict_load(classifier, read_classifier_state(path, classifier.backbone.variant), source=str(path))
+    strict_load(classifier, read_classifier_state(path), source=str(path))
     classifier = classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its types
     values = {field.name: data[field.name] for field in fields(Preprocessing)}
     preprocessing = Preprocessing(**{**values, "mean": tuple(data["mean"]), "std": tuple(data["std"])})
@@ -167,13 +165,15 @@ def last_results(parent: Path) -> Path | None:
     return max(found, key=lambda path: int(path.parent.name), default=None)
 
 
-def read_classifier_state(path: Path, variant: Variant) -> dict[str, Tensor]:
+def read_classifier_state(path: Path) -> dict[str, Tensor]:
     """The classifier's tensors in a run's checkpoint: with EMA, the averaged ones.
 
     Raises:
         UserError: the file is missing or damaged.
     """
-    return to_own_keys(read_state_dict(path), variant)
+    prefix = "classifier."  # of the module that was trained, beside its metrics
+    state = read_state_dict(path)
+    return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
 
 
 def datamodule_state(content: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -2,51 +2,51 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import nn
-
-from transfer.backbones import get_backbone, list_backbones
-from transfer.classifier import build_classifier
-from transfer.errors import UserError, unknown_name
+from transfer.backbones import build_network, get_backbone, list_backbones
+from transfer.backbones.function import FunctionBackbone, FunctionVariant, NetworkFunction, function_variant
+from transfer.backbones.rows import Variant
+from transfer.classifier import Classifier
+from transfer.errors import UserError
+from transfer.heads import LinearHead
 from transfer.scaling import Scale, scale
-
-# Of depth, width and resolution, as factors of the baseline; gives a network for images (N, 3, S, S), where S is the
-# baseline's size times the resolution.
-NetworkFunction = Callable[[float, float, float], nn.Module]
-DEFAULT_IMAGE_SIZE = 224
 
 
 @dataclass(frozen=True)
 class ScalableNetwork:
-    """A baseline that builds itself at any scale.
+    """A baseline that builds itself at any scale, with a linear classifier.
 
     Attributes:
-        name: of the backbone, or of the function.
         image_size: side of the baseline's input, in pixels.
-        function: see `NetworkFunction`.
+        num_classes: of the classifier.
     """
 
-    name: str
+    variant: Variant | FunctionVariant
     image_size: int
-    function: NetworkFunction
+    num_classes: int
+
+    @property
+    def name(self) -> str:
+        """Of the backbone, or of the function."""
+        return self.variant.name
 
     def size(self, factors: Scale) -> int:
         """Side of the scaled network's input, in pixels."""
         return factors.pixels(self.image_size)
 
-    def build(self, factors: Scale) -> nn.Module:
+    def build(self, factors: Scale) -> Classifier:
         """The scaled network with random weights.
 
         Raises:
-            UserError: the user's function gave no network.
+            UserError: the user's function gave no backbone.
         """
-        network = self.function(factors.depth, factors.width, factors.resolution)
-        if not isinstance(network, nn.Module):
-            raise UserError(f"{self.name}(depth, width, resolution) gave {type(network).__name__}, not an nn.Module")
-        return network
+        scaled = scale(self.variant, factors.depth, factors.width, factors.resolution)
+        backbone = (
+            FunctionBackbone(scaled) if isinstance(scaled, FunctionVariant) else build_network(scaled, scaled.settings)
+        )
+        head = LinearHead(backbone.num_features, self.num_classes, scaled.dropout_rate)
+        return Classifier(backbone, head, self.num_classes)
 
 
 def get_scalable(
@@ -55,40 +55,18 @@ def get_scalable(
     """The baseline of that name, or a function of the user's own.
 
     Args:
-        baseline: a backbone; or a function, itself or by its import path (`package.module.function`), which is called
-            as `function(depth, width, resolution)` and gives an `nn.Module`.
-        num_classes: of a backbone's classifier; a function decides for itself.
-        image_size: of the baseline, in pixels; None takes the backbone's resolution, the function's attribute
-            `image_size` if it has one, or else 224.
+        baseline: a backbone's name (see `transfer.get_backbone`), or a function itself (see
+            `transfer.backbones.function`).
+        num_classes: of the classifier.
+        image_size: of the baseline, in pixels; None takes its own.
 
     Raises:
-        UserError: no such backbone, or the import fails.
+        UserError: no such backbone, or it is scaled already.
     """
-    if isinstance(baseline, str) and "." not in baseline.partition("@")[0]:
+    if isinstance(baseline, str):
         variant = get_backbone(baseline)
-        if variant.scaled_from is not None:
-            raise UserError(f"baseline {variant.name} is scaled already (allowed: {', '.join(list_backbones())})")
-
-        def build(depth: float, width: float, resolution: float) -> nn.Module:
-            return build_classifier(scale(variant, depth, width, resolution).name, num_classes)
-
-        return ScalableNetwork(variant.name, image_size or variant.resolution, build)
-    function = _import(baseline) if isinstance(baseline, str) else baseline
-    name = baseline if isinstance(baseline, str) else getattr(baseline, "__qualname__", repr(baseline))
-    own_size: int = getattr(function, "image_size", DEFAULT_IMAGE_SIZE)
-    return ScalableNetwork(name, image_size or own_size, function)
-
-
-def _import(path: str) -> NetworkFunction:
-    module, _, attribute = path.rpartition(".")
-    if not module:
-        raise unknown_name("baseline", path, [*list_backbones(), "your.module.your_function"])
-    try:
-        function: NetworkFunction = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(
-            f"baseline {path!r}: {error} (allowed: {', '.join(list_backbones())} or an import path)"
-        ) from None
-    if not callable(function):
-        raise UserError(f"baseline {path!r} is no function of depth, width and resolution")
-    return function
+    else:
+        variant = function_variant(baseline, getattr(baseline, "__qualname__", repr(baseline)))
+    if variant.scale is not None:
+        raise UserError(f"baseline {variant.name} is scaled already (allowed: {', '.join(list_backbones())}, ...)")
+    return ScalableNetwork(variant, image_size or variant.resolution, num_classes)

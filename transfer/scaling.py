@@ -77,11 +77,16 @@ def compound_scale(phi: float, alpha: float = ALPHA, beta: float = BETA, gamma: 
 
 
 class Scalable(Protocol):
-    """What can be scaled: a variant of a table."""
+    """What can be scaled: a variant of a table, or a function of the user's own."""
 
     @property
     def name(self) -> str:
         """Of the baseline."""
+        ...
+
+    @property
+    def scale(self) -> Scale | None:
+        """By which it was scaled; None of a baseline."""
         ...
 
     def scaled(self, name: str, scale: Scale) -> Self:
@@ -122,7 +127,7 @@ def scale_spec(baseline: Network, spec: str) -> Network:
     Raises:
         UserError: the text is no such thing, or a number is out of range.
     """
-    given = f"backbone {baseline.name}@{spec}"
+    given = f"backbone {_extended(baseline.name, spec)}"
     numbers: dict[str, float] = {}
     for part in spec.split(","):
         key, _, text = (piece.strip() for piece in part.partition("="))
@@ -144,16 +149,46 @@ def scale_spec(baseline: Network, spec: str) -> Network:
 
 
 def _scaled(baseline: Network, factors: Scale, named: Mapping[str, float]) -> Network:
-    if "@" in baseline.name:
+    if baseline.scale is not None:
         raise UserError(f"{baseline.name} is scaled already: multiply the coefficients and scale its baseline")
     if not named:
         return baseline
-    return baseline.scaled(f"{baseline.name}@{','.join(f'{k}={v:.12g}' for k, v in named.items())}", factors)
+    return baseline.scaled(_extended(baseline.name, ",".join(f"{k}={v:.12g}" for k, v in named.items())), factors)
+
+
+def _extended(name: str, spec: str) -> str:
+    return f"{name}{',' if '@' in name else '@'}{spec}"
 
 
 def _shortest(value: float) -> float:
     """The number that twelve digits of it stand for, so that a name tells the whole network."""
     return float(f"{value:.12g}")
+
+
+def search_objective(accuracy: float, macs: float, target: float = 400e6, exponent: float = -0.07) -> float:
+    """What the search for b0 maximised: accuracy * (macs / target)^exponent.
+
+    Source: section 4 of the paper, ACC(m) * [FLOPS(m) / T]^w with w = -0.07 and T = 400M, after Tan et al. 2019
+    (arXiv 1807.11626), where latency stands for FLOPS: twice the cost is worth 5% more accuracy, relatively.
+
+    Args:
+        accuracy: 0 to 1.
+        macs: multiply-adds of one image, which the paper calls FLOPS; above 0.
+        target: of the multiply-adds, above 0.
+        exponent: at most 0; 0 looks at the accuracy alone.
+
+    Raises:
+        UserError: one of them is out of range.
+    """
+    for name, value, allowed, ok in (
+        ("accuracy", accuracy, "0 to 1", 0 <= accuracy <= 1),
+        ("macs", macs, "above 0", 0 < macs < math.inf),
+        ("target", target, "above 0", 0 < target < math.inf),
+        ("exponent", exponent, "at most 0", -math.inf < exponent <= 0),
+    ):
+        if not ok:
+            raise UserError(f"search objective: {name} {value:g} (allowed: {allowed})")
+    return accuracy * (macs / target) ** exponent
 
 
 def round_filters(channels: int, width_coefficient: float, divisor: int = 8, keep: float = 0.9) -> int:

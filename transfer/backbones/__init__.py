@@ -1,4 +1,4 @@
-"""All backbones by name. A family is a file with a table of rows and a class; this merges the tables."""
+"""From a backbone's name (`transfer.backbones.names`) and its weights to the network."""
 
 from __future__ import annotations
 
@@ -9,50 +9,33 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from transfer.backbones import mobilenet, resnet
-from transfer.backbones.efficientnet import VARIANTS, EfficientNet
+from transfer.backbones.efficientnet import VARIANTS
+from transfer.backbones.function import FunctionBackbone, FunctionVariant
+from transfer.backbones.names import ALL_VARIANTS as ALL_VARIANTS
+from transfer.backbones.names import FAMILIES, get_variant
+from transfer.backbones.names import get_backbone as get_backbone
+from transfer.backbones.names import is_without_weights as is_without_weights
+from transfer.backbones.names import list_backbones as list_backbones
 from transfer.backbones.network import Backbone
 from transfer.backbones.rows import Variant
 from transfer.backbones.warm_start import WarmStart, is_within, measure, same_blocks, take_over
 from transfer.checkpoints import check_fit, identify_file, read_state_dict, strict_load
 from transfer.downloads import fetch_weights
-from transfer.errors import UserError, unknown_name
+from transfer.errors import UserError
 from transfer.keymaps import find_scheme, own_modules, to_own_keys
 from transfer.layers import LayerSettings
-from transfer.scaling import scale_phi, scale_spec
+from transfer.scaling import scale_phi
 from transfer.weights import FAMILIES as WEIGHTS_FAMILIES
-from transfer.weights import WEIGHTS, Preprocessing, WeightsRow, family_row, list_weights, select_weights
-
-# Each family's rows and the class that builds them.
-FAMILIES: tuple[tuple[Mapping[str, Variant], type[Backbone]], ...] = (
-    (VARIANTS, EfficientNet),
-    (mobilenet.VARIANTS, mobilenet.MobileNet),
-    (resnet.VARIANTS, resnet.ResNet),
+from transfer.weights import (
+    IMAGENET,
+    WEIGHTS,
+    Preprocessing,
+    WeightsRow,
+    family_row,
+    list_weights,
+    released_crop_ratio,
+    select_weights,
 )
-ALL_VARIANTS = {name: variant for table, _ in FAMILIES for name, variant in table.items()}
-
-
-def list_backbones() -> list[str]:
-    """Short names of all variants, in the tables' order. Each of them can be scaled (`b0@phi=1.5`)."""
-    return list(ALL_VARIANTS)
-
-
-def get_backbone(name: str) -> Variant:
-    """The variant's row, or the row scaled as the name says after an `@`.
-
-    Args:
-        name: a short name; long ones (`efficientnet_b0`, `efficientnet-b0`, `tf_efficientnetv2_s`) are accepted. With
-            `@phi=1.5`, scaled by the paper's rule; with `@phi=1.5,alpha=1.3,beta=1.1,gamma=1.1`, by another; with
-            `@d=1.2,w=1.1,r=1.15`, by these coefficients of depth, width and resolution (1 where left out).
-
-    Raises:
-        UserError: no such backbone, or it cannot be scaled so.
-    """
-    baseline, at, spec = name.lower().partition("@")
-    short = baseline.strip().replace("_", "-").removeprefix("tf-").removeprefix("efficientnet").removeprefix("-")
-    if short not in ALL_VARIANTS:
-        raise unknown_name("backbone", short, list_backbones())
-    return scale_spec(ALL_VARIANTS[short], spec) if at else ALL_VARIANTS[short]
 
 
 def build_network(
@@ -78,7 +61,7 @@ def build_backbone(
     in_channels: int = 3,
     stochastic_depth_prob: float = 0.2,
     grad_checkpointing: bool = False,
-) -> Backbone:
+) -> Backbone | FunctionBackbone:
     """A network without classifier, (N, in_channels, H, W) -> (N, num_features, ceil(H / 32), ceil(W / 32)).
 
     It has `num_features`, and `forward_stages` with `stage_channels` and `stage_strides`. Works under `torch.compile`,
@@ -86,7 +69,9 @@ def build_backbone(
     padding `static` can be one pixel smaller where the input's parity is not that of the variant's resolution.
 
     Args:
-        name: one of `list_backbones()`, the long name, or either scaled; see `get_backbone`.
+        name: one of `list_backbones()` or the import path of a function, as it is or scaled; see `get_backbone`. A
+            function's network starts at random, takes 3 channels, has no `forward_stages`, cannot be checkpointed, and
+            decides on stochastic depth itself.
         phi: scales the backbone by the paper's rule: `build_backbone("b0", phi=1.5)` is `b0@phi=1.5`.
         pretrained: False: random. True: the default weights (see `transfer.weights.select_weights`). `paper`, or the
             name of a row: that row. The name of a family: what `weights` was trained like. It sets padding, BatchNorm
@@ -108,13 +93,20 @@ def build_backbone(
     """
     variant = get_backbone(name) if phi is None else scale_phi(get_backbone(name), phi)
     row = select_start(variant, pretrained, init_from)
+    if row is None and weights is not None:
+        raise UserError(f"weights={str(weights)!r} with pretrained=False: name what the file was trained like")
+    if isinstance(variant, FunctionVariant):
+        for option, given, allowed in (
+            ("in_channels", in_channels, 3),
+            ("grad_checkpointing", grad_checkpointing, False),
+        ):
+            if given != allowed:
+                raise UserError(f"{option}={given} with a function of your own, {variant.name} (allowed: {allowed})")
+        return FunctionBackbone(variant)
     backbone = build_network(
         variant, row.settings if row else variant.settings, in_channels, stochastic_depth_prob, grad_checkpointing
     )
-    if row is None:
-        if weights is not None:
-            raise UserError(f"weights={str(weights)!r} with pretrained=False: name what the file was trained like")
-    elif load_weights:
+    if row is not None and load_weights:
         state = read_weights(row, weights, row_was_named=pretrained is not True and init_from != row.backbone)
         prefix = "backbone."
         tensors = {key.removeprefix(prefix): t for key, t in state.items() if not key.startswith("head.")}
@@ -123,21 +115,31 @@ def build_backbone(
         if init_from is None:
             strict_load(backbone, tensors, source)
         else:
-            origin = get_backbone(row.backbone)
+            origin = get_variant(row.backbone)
             with torch.device("meta"):
                 check_fit(build_network(origin, row.settings, in_channels), tensors, source)
             take_over(backbone, tensors, origin)
     return backbone
 
 
-def select_start(variant: Variant, pretrained: bool | str, init_from: str | None = None) -> WeightsRow | None:
+def select_start(
+    variant: Variant | FunctionVariant, pretrained: bool | str, init_from: str | None = None
+) -> WeightsRow | None:
     """The weights from which a variant starts; None for random ones. Arguments as in `build_backbone`.
 
     Raises:
         UserError: there are none such, or `init_from` is built of other blocks.
     """
+    if isinstance(variant, FunctionVariant):
+        if init_from is not None or pretrained is not False:
+            given = f"pretrained={pretrained!r}" if init_from is None else f"init_from={init_from!r}"
+            raise UserError(
+                f"{given}: {variant.name} is a function of your own, of which no weights are known here: give"
+                " pretrained=False, and no init_from, for random ones"
+            )
+        return None
     if init_from is None:
-        if variant.scaled_from is not None and pretrained is not False and pretrained not in WEIGHTS_FAMILIES:
+        if variant.origin is not None and pretrained is not False and pretrained not in WEIGHTS_FAMILIES:
             nearest = nearest_published(variant)
             raise UserError(
                 f"pretrained={pretrained!r}: {variant.name} has channels and blocks of its own, and no checkpoint fits:"
@@ -148,21 +150,16 @@ def select_start(variant: Variant, pretrained: bool | str, init_from: str | None
     if isinstance(pretrained, str):
         raise UserError(f"pretrained={pretrained!r} with init_from={init_from!r}: name the row in init_from alone")
     row = WEIGHTS.get(init_from)
-    source = get_backbone(row.backbone if row else init_from)
+    source = get_variant(row.backbone if row else init_from)
     if not same_blocks(variant, source):
         fitting = [name for name, other in ALL_VARIANTS.items() if same_blocks(variant, other)]
+        allowed = f"{', '.join(fitting)}, or a row of their weights" if fitting else "nothing; leave it out"
         raise UserError(
-            f"init_from={init_from!r}: {source.name} is built of other blocks than {variant.name}"
-            f" (allowed: {', '.join(fitting)}, or a row of their weights)"
+            f"init_from={init_from!r}: {source.name} is built of other blocks than {variant.name} (allowed: {allowed})"
         )
     if not list_weights(source.name):
         raise UserError(f"init_from={init_from!r}: no public weights of {source.name} are known here")
     return row or select_weights(source, True)
-
-
-def is_without_weights(name: str) -> bool:
-    """Whether the name is of a network of which no public checkpoint exists: a scaled one, or one of some families."""
-    return name.partition("@")[0] in ALL_VARIANTS and ("@" in name or name not in VARIANTS)
 
 
 def nearest_published(variant: Variant) -> str | None:
@@ -176,15 +173,21 @@ def nearest_published(variant: Variant) -> str | None:
     return best[0].name if best else None
 
 
-def preprocessing_for(variant: Variant, row: WeightsRow | None, dataset_size: int | None = None) -> Preprocessing:
+def preprocessing_for(
+    variant: Variant | FunctionVariant, row: WeightsRow | None, dataset_size: int | None = None
+) -> Preprocessing:
     """How images are prepared: as for the row, at the variant's own resolution where the row is another's.
 
     Args:
-        row: of `select_start`; None is random weights.
+        row: of `select_start`; None is random weights. Those of a function get b0's normalisation and crop.
         dataset_size: side in pixels that the dataset asks for, in place of the network's; a scaled network scales it.
     """
-    preprocessing = (row or family_row("tensorflow", variant)).preprocessing
-    size = preprocessing.image_size if row is None or row.backbone == variant.name else variant.resolution
+    size = variant.resolution
+    if isinstance(variant, FunctionVariant):
+        preprocessing = Preprocessing(size, released_crop_ratio(size), "bicubic", *IMAGENET)
+    else:
+        preprocessing = (row or family_row("tensorflow", variant)).preprocessing
+        size = preprocessing.image_size if row is None or row.backbone == variant.name else size
     if dataset_size is not None:
         size = dataset_size if variant.scale is None else variant.scale.pixels(dataset_size)
     return replace(preprocessing, image_size=size)
@@ -193,7 +196,7 @@ def preprocessing_for(variant: Variant, row: WeightsRow | None, dataset_size: in
 def warm_start(variant: Variant, row: WeightsRow) -> WarmStart:
     """How much of the variant's backbone `init_from` takes from the row's."""
     with torch.device("meta"):
-        return measure(build_network(variant, row.settings), build_network(get_backbone(row.backbone), row.settings))
+        return measure(build_network(variant, row.settings), build_network(get_variant(row.backbone), row.settings))
 
 
 def read_weights(row: WeightsRow, weights: str | Path | None, row_was_named: bool) -> dict[str, Tensor]:
@@ -202,7 +205,7 @@ def read_weights(row: WeightsRow, weights: str | Path | None, row_was_named: boo
     Raises:
         UserError: no network, or the file is not what the row says.
     """
-    variant = get_backbone(row.backbone)
+    variant = get_variant(row.backbone)
     path = fetch_weights(row) if weights is None else Path(weights)
     state = read_state_dict(path)
     try:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from transfer.backbones.function import FunctionVariant, count_function_macs
 from transfer.backbones.rows import StageRow, Variant
 
 
@@ -64,8 +65,13 @@ def roundings(variant: Variant, image_size: int | None = None, num_classes: int 
     ]
 
 
-def count_macs(variant: Variant, image_size: int | None = None, num_classes: int = 1000) -> int:
-    """Multiply-adds of convolutions and classifier for one image, exactly; arguments as in `roundings`."""
+def count_macs(variant: Variant | FunctionVariant, image_size: int | None = None, num_classes: int = 1000) -> int:
+    """Multiply-adds of convolutions and classifier for one image, exactly; arguments as in `roundings`.
+
+    Those of a function's network are counted by `torch.utils.flop_counter`, matrix products among them.
+    """
+    if isinstance(variant, FunctionVariant):
+        return count_function_macs(variant, image_size or variant.resolution, num_classes)
     return sum(row.macs for row in roundings(variant, image_size, num_classes))
 
 
@@ -81,10 +87,10 @@ def _parts(variant: Variant, image_size: int | None, num_classes: int, rounded: 
     baseline = variant.baseline
     if image_size is not None:
         size = float(image_size)
-    elif variant.scaled_from is None or variant.scale is None or rounded:
+    elif variant.origin is None or variant.scale is None or rounded:
         size = float(variant.resolution)
     else:
-        size = variant.scaled_from.resolution * variant.scale.resolution
+        size = variant.origin.resolution * variant.scale.resolution
     stages = variant.stages
     width = variant.width_coefficient
     end_width = width if baseline.scale_ends else 1.0

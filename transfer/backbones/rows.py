@@ -74,7 +74,8 @@ class Variant:
         dropout_rate: before the classifier; a scaled network keeps its baseline's.
         num_params: with the 1000-class classifier; 0 where nothing is published.
         num_macs: multiply-adds of convolutions and the classifier at `resolution`, 1000 classes; 0 likewise.
-        scaled_from, scale: the row of the table and what multiplies it, of a network that is in no table.
+        origin, scale: of a network that is in no table, the variant it was made of, and what multiplies that one's
+            coefficients.
     """
 
     name: str
@@ -85,13 +86,13 @@ class Variant:
     num_params: int
     num_macs: int
     baseline: Baseline
-    scaled_from: Variant | None = None
+    origin: Variant | None = None
     scale: Scale | None = None
 
     @property
     def row(self) -> Variant:
-        """The row of the table: itself, or what it was scaled from."""
-        return self.scaled_from or self
+        """The row of the table: itself, or what it was made of."""
+        return self if self.origin is None else self.origin.row
 
     @property
     def settings(self) -> LayerSettings:
@@ -138,7 +139,7 @@ class Variant:
             resolution=scale.pixels(self.resolution),
             num_params=0,
             num_macs=0,
-            scaled_from=self,
+            origin=self,
             scale=scale,
         )
 
