@@ -33,16 +33,19 @@ class TrainingMemory:
     """Bytes of a training step at its peak.
 
     Attributes:
-        fixed: parameters, gradients, the optimizer's state and buffers.
-        per_image: what each image adds: itself, what autograd keeps of it and what is computed at the peak.
+        fixed: parameters, their gradients, the optimizer's state and buffers.
+        per_image: what each image of a large batch adds: itself, what autograd keeps of it, what is being computed.
+        moments: (bytes of any batch, bytes for each image) at the moments of the step that are the peak for some batch
+            size: with few images it may be another than with many.
     """
 
     fixed: int
     per_image: int
+    moments: tuple[tuple[int, int], ...]
 
     def total(self, batch_size: int) -> int:
         """Bytes at the peak of a step of so many images."""
-        return self.fixed + batch_size * self.per_image
+        return max(fixed + batch_size * per_image for fixed, per_image in self.moments)
 
 
 def training_memory(network: nn.Module, image_size: int, *, precision: Precision = "32-true") -> TrainingMemory:
@@ -58,18 +61,19 @@ def training_memory(network: nn.Module, image_size: int, *, precision: Precision
         UserError: the network gives something else.
     """
     stand_ins = _stand_ins(network)
-    trained = [tensor for tensor in stand_ins.values() if tensor.requires_grad]
+    gradients = sum(tensor.nbytes for tensor in stand_ins.values() if tensor.requires_grad)
     live = _LiveBytes()
     live.add(stand_ins.values())
-    live.fixed += sum(tensor.nbytes for tensor in trained)  # momentum
-    gradients = sum(tensor.nbytes for tensor in trained)
+    live.fixed += gradients  # momentum
+    state = live.fixed + gradients
     with _mode(network, training=True), torch.device("meta"), live:
         live.fixed += gradients  # of the step before
         loss = F.cross_entropy(*_logits(network, stand_ins, _BATCH, image_size, precision))
         live.fixed -= gradients
         if loss.requires_grad:
             torch.autograd.backward(loss)
-    return TrainingMemory(live.peak_fixed, live.peak_per_image)
+    moments = live.peaks()
+    return TrainingMemory(state, moments[0][1], moments)
 
 
 def inference_memory(network: nn.Module, image_size: int, batch_size: int, precision: Precision = "32-true") -> int:
@@ -82,12 +86,15 @@ def inference_memory(network: nn.Module, image_size: int, batch_size: int, preci
     live.add(stand_ins.values())
     with _mode(network, training=False), torch.device("meta"), torch.no_grad(), live:
         _logits(network, stand_ins, _BATCH, image_size, precision)
-    return live.peak_fixed + batch_size * live.peak_per_image
+    return max(fixed + batch_size * per_image for fixed, per_image in live.peaks())
 
 
 def largest_batch(memory: int | None, needed: TrainingMemory) -> int | None:
     """Images of a training step that fit in so many bytes, at least 0; None if these are unknown."""
-    return None if memory is None else max((memory - needed.fixed) // needed.per_image, 0)
+    if memory is None:
+        return None
+    fits = [(memory - fixed) // per_image if per_image else memory - fixed for fixed, per_image in needed.moments]
+    return max(min(fits), 0)
 
 
 def usable_memory() -> tuple[int | None, str | None]:
@@ -152,12 +159,12 @@ def _to_bfloat16(argument: Any) -> Any:
 
 
 class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # missing in its types
-    """Follows which storages live, and remembers the moment at which most bytes did."""
+    """Follows which storages live: bytes of any batch, and bytes for each image."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.fixed = self.per_image = 0
-        self.peak_fixed = self.peak_per_image = 0
+        self._moments: set[tuple[int, int]] = set()
         self._alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 
     def add(self, tensors: Any) -> None:
@@ -166,8 +173,15 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # missing
             storage = tensor.untyped_storage()
             if storage._cdata not in self._alive:
                 self._alive[storage._cdata] = weakref.ref(storage, self._count(storage))
-        if (self.per_image, self.fixed) > (self.peak_per_image, self.peak_fixed):
-            self.peak_fixed, self.peak_per_image = self.fixed, self.per_image
+        self._moments.add((self.fixed, self.per_image))
+
+    def peaks(self) -> tuple[tuple[int, int], ...]:
+        """The moments that no other exceeds in both numbers, most bytes for each image first."""
+        peaks: list[tuple[int, int]] = []
+        for fixed, per_image in sorted(self._moments, key=lambda moment: (moment[1], moment[0]), reverse=True):
+            if not peaks or fixed > peaks[-1][0]:
+                peaks.append((fixed, per_image))
+        return tuple(peaks)
 
     def _count(self, storage: torch.UntypedStorage) -> Callable[[Any], None]:
         key, size = storage._cdata, storage.nbytes()
