@@ -31,8 +31,8 @@ larger phi, beyond one that does not fit, may fit again.
   scale.py fit --baseline resnet50 --max_memory 8GB --inference --batch_size 1 --max_latency_ms 30
   scale.py fit --baseline my_module.my_function --image_size 32 --max_macs 50e6
 
-A function of your own is called as my_function(depth, width, resolution). The exit status is 1 where no phi fits, though
-a dimension alone does, and 2 where nothing does."""
+A function of your own is called as my_function(depth, width, resolution). The exit status is 1 where no phi fits,
+though a dimension alone does, and 2 where nothing does."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -128,7 +128,7 @@ def fit(
     from transfer.costs import Costs, Use
     from transfer.report import environment, write_json
 
-    gc.freeze()  # torch's objects stay: collections that looked at them each time took a fifth of the time
+    gc.freeze()  # torch's objects stay, and need not be looked at whenever new ones are collected
 
     costs = Costs(baseline, Use(batch_size, inference, precision), num_classes, image_size)
     axes = list_axes(costs.baseline_size, alpha, beta, gamma)

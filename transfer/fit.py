@@ -234,7 +234,7 @@ def _last_that_fits(excess: Callable[[int], float], growth: Callable[[int], floa
         if high - low <= 1:
             return low
         index = _guess(seen, growth, low, high)
-        reach = 2 ** (in_a_row - 1)
+        reach = 2 ** max(in_a_row - 3, 0)
         index = max(index, low + reach) if fits else min(index, high - reach)
         index = min(max(index, low + 1), high - 1)
 
