@@ -10,7 +10,8 @@ import gc
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from transfer.scaling import ALPHA, BETA, GAMMA, Scale
 
 if TYPE_CHECKING:
     from transfer.costs import Costs
+    from transfer.latency import Latency
 
 _EPILOG = """\
 phi, and each coefficient alone, is a multiple of 0.01 that keeps all coefficients within 0.1 to 10. What is printed
@@ -72,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     use.add_argument("--image_size", type=int, metavar="PX", help="of the baseline; default: its own")
     for name, default in (("alpha", ALPHA), ("beta", BETA), ("gamma", GAMMA)):
         parser.add_argument(f"--{name}", type=float, default=default, metavar="X", help=f"default: {default}")
+    parser.add_argument("--measure", action="store_true", help="measure memory and latency, too, of what was found")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the answers there too")
     return parser
 
@@ -84,7 +87,9 @@ class Answer:
         fit: how far the axis goes.
         name: of the network, as is the rest.
         too_large: name of the next larger network, which breaks the limits of `fit`.
-        costs: by the names of `transfer.fit.QUANTITIES`; latency only where it is limited.
+        costs: by the names of `transfer.fit.QUANTITIES`; latency only where it is measured.
+        latency: of one image.
+        peak: measured bytes, for the use for which they are predicted; None where that is more than there is.
         blocks, channels: of each stage; empty of a function's network.
     """
 
@@ -97,6 +102,8 @@ class Answer:
     costs: dict[str, float]
     blocks: tuple[int, ...]
     channels: tuple[int, ...]
+    latency: Latency | None = None
+    peak: int | None = None
 
 
 def fit(
@@ -111,6 +118,7 @@ def fit(
     alpha: float,
     beta: float,
     gamma: float,
+    measure: bool,
     json: Path | None,
 ) -> int:
     """Prints the largest networks within the limits; gives 1 if the compound rule has none.
@@ -132,10 +140,12 @@ def fit(
 
     costs = Costs(baseline, Use(batch_size, inference, precision), num_classes, image_size)
     axes = list_axes(costs.baseline_size, alpha, beta, gamma)
-    own = describe(axes[0], Fit(axes[0].origin, None, ()), costs, limits)
+    own = describe(axes[0], Fit(axes[0].origin, None, ()), costs)
     answers = [find(axis, costs, limits) for axis in axes]
     if all(answer.fit.value is None for answer in answers):
         raise UserError("\n".join([f"no network that {own.name} scales to keeps the limits:", *failures(answers)]))
+    if measure or "latency_ms" in limits:
+        answers = [answer if answer.fit.value is None else measured(answer, costs) for answer in answers]
     print_answers(own, answers, limits, costs)
     print_training(answers[0], costs)
     if json is not None:
@@ -159,10 +169,10 @@ def find(axis: Axis, costs: Costs, limits: Mapping[str, float]) -> Answer:
         limits,
         costs.counted,
     )
-    return describe(axis, found, costs, limits)
+    return describe(axis, found, costs)
 
 
-def describe(axis: Axis, found: Fit, costs: Costs, limits: Mapping[str, float]) -> Answer:
+def describe(axis: Axis, found: Fit, costs: Costs) -> Answer:
     """The network at which a search ended."""
     from transfer.backbones.rows import Variant
 
@@ -175,10 +185,33 @@ def describe(axis: Axis, found: Fit, costs: Costs, limits: Mapping[str, float]) 
         too_large=None if found.too_large is None else axis.at(costs.baseline, found.too_large).name,
         factors=network.scale or Scale(),
         image_size=costs.image_size(network),
-        costs={name: costs.of(network, name) for name in QUANTITIES if name != "latency_ms" or name in limits},
+        costs={name: costs.of(network, name) for name in ("num_params", "macs", "memory")},
         blocks=tuple(row.repeats for row in stages),
         channels=tuple(row.out_channels for row in stages),
     )
+
+
+def measured(answer: Answer, costs: Costs) -> Answer:
+    """The answer with latency and memory as they are on this machine."""
+    import torch
+
+    from transfer.backbones import get_backbone
+    from transfer.classifier import build_classifier
+    from transfer.memory_estimate import usable_memory
+    from transfer.peak_memory import measure_peak
+
+    use, (room, _) = costs.use, usable_memory()
+    peak = None
+    if room is None or answer.costs["memory"] <= room:
+        peak = measure_peak(
+            partial(build_classifier, answer.name, costs.num_classes),
+            answer.image_size,
+            use.batch_size,
+            training=not use.inference,
+            precision=use.precision,
+            on_gpu=torch.cuda.is_available(),
+        )
+    return replace(answer, latency=costs.latency(get_backbone(answer.name)), peak=peak)
 
 
 def failures(answers: Sequence[Answer]) -> list[str]:
@@ -215,18 +248,31 @@ def print_answers(own: Answer, answers: Sequence[Answer], limits: Mapping[str, f
     if own.blocks:
         add("blocks", (f"{sum(own.blocks)} → {sum(answer.blocks)}" for answer in answers))
         add("channels", (f"{own.channels[-1]} → {answer.channels[-1]}" for answer in answers))
-    for name, quantity in QUANTITIES.items():
-        if name in own.costs:
-            allowed = format_cost(name, limits[name]) if name in limits else ""
-            add(quantity.label, (format_cost(name, answer.costs[name]) for answer in answers), allowed)
+    for name in own.costs:
+        allowed = format_cost(name, limits[name]) if name in limits else ""
+        add(QUANTITIES[name].label, (format_cost(name, answer.costs[name]) for answer in answers), allowed)
+    latencies = [answer.latency for answer in answers]
+    if any(latencies):
+        add("  measured", (format_cost("memory", answer.peak) if answer.peak else "too large" for answer in answers))
+        allowed = format_cost("latency_ms", limits["latency_ms"]) if "latency_ms" in limits else ""
+        add("latency", (format_cost("latency_ms", each.median_ms) if each else "" for each in latencies), allowed)
+        add("  quartiles", (quartiles(each) if each else "" for each in latencies))
     add("stopped by", (stop(answer, own) for answer in answers))
     Console().print(table)
     for answer in answers:
         if answer.fit.value is not None:
             print("".join(f"{answer.too_large}: {each}\n" for each in answer.fit.broken), end="")
     print("".join(f"{line}\n" for line in failures(answers)), end="")
-    for each in (Excess(name, own.costs[name], most) for name, most in limits.items() if own.costs[name] > most):
-        print(f"{own.name} itself: {each}")
+    for each in (Excess(name, cost, limits[name]) for name, cost in own.costs.items() if name in limits):
+        if each.needs > each.allowed:
+            print(f"{own.name} itself: {each}")
+    if latency := next(filter(None, latencies), None):
+        print(f"latency: of one image, median and quartiles of {latency.runs} runs, {latency.device}")
+
+
+def quartiles(latency: Latency) -> str:
+    """As a range in milliseconds."""
+    return f"{latency.lower_quartile_ms:.4g} to {latency.upper_quartile_ms:.4g}"
 
 
 def stop(answer: Answer, own: Answer) -> str:

@@ -15,6 +15,7 @@ from transfer.backbones.function import FunctionVariant, NetworkFunction
 from transfer.backbones.roundings import Counts, count
 from transfer.backbones.rows import Variant
 from transfer.errors import UserError
+from transfer.latency import Latency, measure_latency
 from transfer.memory_estimate import Precision, inference_memory, training_memory
 from transfer.scalable import get_scalable
 from transfer.scaling import Scale
@@ -60,8 +61,9 @@ class Costs:
         self.num_classes = num_classes
         self.use = use
         self.counted = ("num_params", "macs") if isinstance(self.baseline, Variant) else ()
-        self._counted: dict[str, Counts] = {}
-        self._found: dict[tuple[str, Hashable], float] = {}
+        self._counts: dict[str, Counts] = {}
+        self._memory: dict[Hashable, int] = {}
+        self._latency: dict[Hashable, Latency] = {}
 
     def image_size(self, network: Network) -> int:
         """Side of its images, in pixels."""
@@ -73,18 +75,58 @@ class Costs:
         Raises:
             UserError: the user's function or its network fails.
         """
-        if quantity in ("num_params", "macs"):
-            return getattr(self._counts(network), quantity)
-        key = quantity, self._identity(network)
-        if key not in self._found:
-            self._found[key] = self._memory(network)
-        return self._found[key]
+        if quantity == "memory":
+            return self.memory(network)
+        return self.latency(network).median_ms if quantity == "latency_ms" else getattr(self.counts(network), quantity)
+
+    def counts(self, network: Network) -> Counts:
+        """Parameters and multiply-adds; of a function's network no activations.
+
+        Raises:
+            UserError: the user's function or its network fails.
+        """
+        if network.name not in self._counts:
+            if isinstance(network, Variant):
+                counts = count(network, self.image_size(network), self.num_classes)
+            else:
+                counts = self._count(network)
+            self._counts[network.name] = counts
+        return self._counts[network.name]
+
+    def memory(self, network: Network) -> int:
+        """Predicted bytes at the peak, for the given use.
+
+        Raises:
+            UserError: the user's function or its network fails.
+        """
+        self.counts(network)  # tells what is wrong with a user's function
+        identity = self._identity(network)
+        if identity not in self._memory:
+            with torch.device("meta"):
+                module = self.build(network)
+            size, use = self.image_size(network), self.use
+            self._memory[identity] = (
+                inference_memory(module, size, use.batch_size, use.precision)
+                if use.inference
+                else training_memory(module, size, precision=use.precision).total(use.batch_size)
+            )
+        return self._memory[identity]
+
+    def latency(self, network: Network) -> Latency:
+        """Measured for one image, on the GPU if there is one."""
+        identity = self._identity(network)
+        if identity not in self._latency:
+            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            self._latency[identity] = measure_latency(
+                self.build(network), self.image_size(network), device=device, precision=self.use.precision
+            )
+        return self._latency[identity]
 
     def growth(self, network: Network) -> float:
         """About proportional to memory and latency: of a backbone, what a training step takes in bytes, with gradients
         and momentum, and for each value that a convolution puts out what BatchNorm and activation make of it.
         """
-        counts = self._counts(network)
+        counts = self.counts(network)
         if not counts.activations:
             return (network.scale or Scale()).flops_factor
         return 12 * counts.num_params + 13 * self.use.batch_size * counts.activations
@@ -110,16 +152,7 @@ class Costs:
             return network.scale
         return network.stages, network.stem_channels, network.num_features, self.image_size(network)
 
-    def _counts(self, network: Network) -> Counts:
-        if network.name not in self._counted:
-            if isinstance(network, Variant):
-                counts = count(network, self.image_size(network), self.num_classes)
-            else:
-                counts = self._count_on_meta(network)
-            self._counted[network.name] = counts
-        return self._counted[network.name]
-
-    def _count_on_meta(self, network: FunctionVariant) -> Counts:
+    def _count(self, network: FunctionVariant) -> Counts:
         """Parameters and multiply-adds of what the user's function gives; activations are not counted."""
         size = self.image_size(network)
         with torch.device("meta"):
@@ -135,16 +168,9 @@ class Costs:
         num_params = sum(parameter.numel() for parameter in module.parameters())
         return Counts(num_params, counter.get_total_flops() // 2, 0)
 
-    def _memory(self, network: Network) -> int:
-        self._counts(network)  # tells what is wrong with a user's function
-        with torch.device("meta"):
-            module = self.build(network)
-        size, use = self.image_size(network), self.use
-        if use.inference:
-            return inference_memory(module, size, use.batch_size, use.precision)
-        return training_memory(module, size, precision=use.precision).total(use.batch_size)
-
 
 def _what_happened(error: Exception) -> str:
-    place = traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(str(Path(torch.__file__).parent))]
+    place = (own or frames)[-1]
     return f"raised {type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno})"
