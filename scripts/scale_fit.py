@@ -138,6 +138,8 @@ def fit(
 
     gc.freeze()  # torch's objects stay, and need not be looked at whenever new ones are collected
 
+    if "latency_ms" in limits or measure:
+        print("measuring takes minutes", file=sys.stderr)
     costs = Costs(baseline, Use(batch_size, inference, precision), num_classes, image_size)
     axes = list_axes(costs.baseline_size, alpha, beta, gamma)
     own = describe(axes[0], Fit(axes[0].origin, None, ()), costs)
@@ -279,7 +281,7 @@ def stop(answer: Answer, own: Answer) -> str:
     """The limits that end an axis, or that it ends without."""
     if answer.fit.broken:
         return " and ".join(QUANTITIES[each.quantity].label for each in answer.fit.broken)
-    return "nothing, it changes no cost" if answer.costs == own.costs else "nothing"
+    return "nothing: no effect" if answer.costs == own.costs else "nothing: range ends"
 
 
 def print_training(answer: Answer, costs: Costs) -> None:
