@@ -165,6 +165,7 @@ def profile(
             )
 
     console = Console()
+    say = partial(console.print, highlight=False, soft_wrap=True)
     console.print(parts_table(name, counted, single))
     total = counted.training.total(batch_size)
     for kind, predicted in (("training", total), ("inference", counted.inference_bytes)):
@@ -175,14 +176,12 @@ def profile(
             soft_wrap=True,
         )
     fixed, per_image = counted.training.fixed, counted.training.per_image
-    console.print(
+    say(
         f"  of training: {format_bytes(fixed)} parameters, gradients, momentum and buffers, and"
-        f" {format_bytes(per_image)} for each image ({precision})",
-        highlight=False,
-        soft_wrap=True,
+        f" {format_bytes(per_image)} for each image ({precision})"
     )
     for latency in latencies:
-        console.print(f"latency, {describe_latency(latency)}", highlight=False, soft_wrap=True)
+        say(f"latency, {describe_latency(latency)}")
     figures = {"network": name, **asdict(counted), "training_bytes": total, "measured_bytes": measured}
     write(json, {**figures, "latency": [asdict(latency) for latency in latencies]})
 
@@ -197,7 +196,8 @@ def parts_table(name: str, counted: Profile, latency: Latency) -> Table:
     table = Table(
         title=f"{name} at {counted.image_size} px; for one image",
         caption="training: what is kept for the backward pass; inference: most that is alive at a time",
-        **{"title_justify": "left", "caption_justify": "left"},
+        title_justify="left",
+        caption_justify="left",
         box=SIMPLE_HEAD,
         pad_edge=False,
     )

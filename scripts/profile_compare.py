@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,16 +70,13 @@ def compare(
             f"{latency.median_ms / first.median_ms:.2f}",
         )
     console = Console()
+    say = partial(console.print, highlight=False, soft_wrap=True)
     console.print(table)
-    console.print(
-        "The paper's Table 4 (batch 1, one core of a Xeon E5-2690, mean of 20 runs):", highlight=False, soft_wrap=True
-    )
+    say("The paper's Table 4 (batch 1, one core of a Xeon E5-2690, mean of 20 runs):")
     for row in TABLE4:
-        console.print(
+        say(
             f"  {row.peer} {row.peer_seconds:g} s, {row.backbone} {row.seconds:g} s:"
-            f" {row.printed_ratio:g} times {row.backbone}",
-            highlight=False,
-            soft_wrap=True,
+            f" {row.printed_ratio:g} times {row.backbone}"
         )
     networks = {name: {**asdict(counts[name]), "latency": asdict(latencies[name])} for name in names}
     ratios = {name: latency.median_ms / first.median_ms for name, latency in latencies.items()}
