@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from transfer import meta_calls
 from transfer.errors import UserError
 
 Precision = Literal["32-true", "bf16-mixed"]
@@ -184,7 +185,7 @@ def _stand_ins(network: nn.Module) -> dict[str, Tensor]:
     """Tensors without memory in place of the network's own."""
     named = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     return {
-        name: torch.empty_like(tensor, device="meta").requires_grad_(tensor.requires_grad)
+        name: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta").requires_grad_(tensor.requires_grad)
         for name, tensor in named.items()
     }
 
@@ -276,7 +277,7 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # missing
     def __torch_dispatch__(
         self, function: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        result = function(*args, **(kwargs or {}))
+        result = meta_calls.call(function, args, kwargs or {})
         outputs = result if isinstance(result, (tuple, list)) else (result,)
         self.add(output for output in outputs if isinstance(output, Tensor))
         return result

@@ -1,0 +1,31 @@
+"""Compound scaling: python scripts/scale.py COMMAND ... (each has its own --help)
+
+fit     the largest network within limits on parameters, multiply-adds, memory and latency
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+
+COMMANDS = ("fit",)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and gives the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(
+        prog="scale.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("command", choices=COMMANDS)
+    name = parser.parse_args(argv[:1]).command
+    sys.path.append(str(Path(__file__).parents[1]))
+    command: Callable[[Sequence[str]], int] = import_module(f"scripts.scale_{name}").main
+    return command(argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
