@@ -27,6 +27,8 @@ _BATCH = 1009
 # What torch.autocast computes in bfloat16, and the losses that it leaves in float32; it knows no meta device.
 _LOW_PRECISION = (torch.conv2d, F.conv2d, F.linear, torch._C._nn.linear, torch.matmul, Tensor.matmul, torch.bmm)
 _FULL_PRECISION = (F.cross_entropy,)
+# Which argument is the weight, of which the library makes a copy in a layout of its own while it computes.
+_CONVOLUTIONS = {torch.ops.aten.convolution.default: 1, torch.ops.aten.convolution_backward.default: 2}
 
 
 @dataclass(frozen=True)
@@ -280,4 +282,6 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # missing
         result = meta_calls.call(function, args, kwargs or {})
         outputs = result if isinstance(result, (tuple, list)) else (result,)
         self.add(output for output in outputs if isinstance(output, Tensor))
+        if (weight := _CONVOLUTIONS.get(function)) is not None:
+            self._moments.add((self.fixed + args[weight].nbytes, self.per_image))
         return result
