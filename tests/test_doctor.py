@@ -342,7 +342,7 @@ def test_the_sizes_are_recommended_from_images_and_network(root: Path, tmp_path:
     assert large["image_size"] == 416 and large["median_short_side"] == 420
     assert examine(0, root, "--backbone", "b4")["recommended"]["image_size"] == 380
     assert large["largest_batch_that_fits"] < recommended["largest_batch_that_fits"]
-    assert large["training_bytes_per_image"] > 10 * recommended["activation_bytes_per_image"]
+    assert large["training_bytes_per_image"] > 10 * recommended["training_bytes_per_image"]
 
 
 def test_digits_have_no_error() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -26,6 +27,8 @@ _BATCH = 1009
 # What torch.autocast computes in bfloat16, and the losses that it leaves in float32; it knows no meta device.
 _LOW_PRECISION = (torch.conv2d, F.conv2d, F.linear, torch._C._nn.linear, torch.matmul, Tensor.matmul, torch.bmm)
 _FULL_PRECISION = (F.cross_entropy,)
+# Which argument is the weight, of which the library makes a copy in a layout of its own while it computes.
+_CONVOLUTIONS = {torch.ops.aten.convolution.default: 1, torch.ops.aten.convolution_backward.default: 2}
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,79 @@ def inference_memory(network: nn.Module, image_size: int, batch_size: int, preci
     with _mode(network, training=False), torch.device("meta"), torch.no_grad(), live:
         _logits(network, stand_ins, _BATCH, image_size, precision)
     return max(fixed + batch_size * per_image for fixed, per_image in live.peaks())
+
+
+@dataclass(frozen=True)
+class PartMemory:
+    """Bytes for each image in one part of a network.
+
+    Attributes:
+        training: what the part keeps for the backward pass.
+        inference: the most that is alive at a time while the part runs, the maps that come in among them.
+    """
+
+    training: int
+    inference: int
+
+
+def part_memory(
+    network: nn.Module,
+    parts: Mapping[str, Sequence[nn.Module]],
+    image_size: int,
+    *,
+    precision: Precision = "32-true",
+) -> dict[str, PartMemory]:
+    """The memory of each part: submodules that run one after another and lie in no other part.
+
+    Args and Raises: as `training_memory`.
+    """
+    training = _follow_parts(network, parts, image_size, precision, training=True)
+    inference = _follow_parts(network, parts, image_size, precision, training=False)
+    return {name: PartMemory(training[name][0], inference[name][1]) for name in parts}
+
+
+def _follow_parts(
+    network: nn.Module,
+    parts: Mapping[str, Sequence[nn.Module]],
+    image_size: int,
+    precision: Precision,
+    training: bool,
+) -> dict[str, tuple[int, int]]:
+    """Bytes for each image that each part of a forward pass adds and leaves, and the most that are alive within it."""
+    stand_ins = _stand_ins(network)
+    live = _LiveBytes()
+    live.add(stand_ins.values())
+    before: list[int] = []
+    found = dict.fromkeys(parts, (0, 0))
+
+    def enter(*_: Any) -> None:
+        before.append(live.per_image)
+        live.forget()
+
+    def leave(*_: Any, name: str) -> None:
+        left, most = found[name]
+        found[name] = left + live.per_image - before.pop(), max(most, live.peaks()[0][1])
+
+    with ExitStack() as stack:
+        for name, modules in parts.items():
+            for module in modules:
+                stack.callback(module.register_forward_pre_hook(enter).remove)
+                stack.callback(module.register_forward_hook(partial(leave, name=name)).remove)
+        stack.enter_context(_mode(network, training))
+        stack.enter_context(torch.device("meta"))
+        stack.enter_context(torch.set_grad_enabled(training))
+        stack.enter_context(live)
+        _logits(network, stand_ins, _BATCH, image_size, precision)
+    return found
+
+
+def on_meta(network: nn.Module, image_size: int) -> Tensor:
+    """What the network gives for one image in evaluation mode, on the meta device; for counters of what it does.
+
+    Args and Raises: as `training_memory`.
+    """
+    with _mode(network, training=False), torch.device("meta"):
+        return _logits(network, _stand_ins(network), 1, image_size, "32-true")[0]
 
 
 def largest_batch(memory: int | None, needed: TrainingMemory) -> int | None:
@@ -175,6 +251,10 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # missing
                 self._alive[storage._cdata] = weakref.ref(storage, self._count(storage))
         self._moments.add((self.fixed, self.per_image))
 
+    def forget(self) -> None:
+        """What was before is no peak."""
+        self._moments = {(self.fixed, self.per_image)}
+
     def peaks(self) -> tuple[tuple[int, int], ...]:
         """The moments that no other exceeds in both numbers, most bytes for each image first."""
         peaks: list[tuple[int, int]] = []
@@ -202,4 +282,6 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # missing
         result = meta_calls.call(function, args, kwargs or {})
         outputs = result if isinstance(result, (tuple, list)) else (result,)
         self.add(output for output in outputs if isinstance(output, Tensor))
+        if (weight := _CONVOLUTIONS.get(function)) is not None:
+            self._moments.add((self.fixed + args[weight].nbytes, self.per_image))
         return result
