@@ -66,8 +66,8 @@ def test_a_limit_is_read_as_it_is_written(name: str, text: str, value: float) ->
         ("memory", "16", r"--max_memory '16': give a number and a unit \(allowed: B, kB, .*TiB\), as 16GiB"),
         ("memory", "16 Gb/s", r"--max_memory '16 Gb/s': give a number and a unit"),
         ("memory", "16XB", r"--max_memory '16XB': give a number and a unit"),
-        ("memory", "GiB", r"--max_memory 'GiB' \(allowed: a number above 0, as 16GiB\)"),
-        ("memory", "-2GiB", r"--max_memory '-2GiB' \(allowed"),
+        ("memory", "GiB", r"--max_memory 'GiB': give a number and a unit"),
+        ("memory", "-2GiB", r"--max_memory '-2GiB': give a number and a unit"),
         ("memory", "nanGiB", r"--max_memory 'nanGiB'"),
         ("latency_ms", "30ms", r"--max_latency_ms '30ms' \(allowed: a number above 0, as 30\)"),
     ],
@@ -88,7 +88,7 @@ def test_a_cost_has_a_unit() -> None:
     shown = [format_cost("macs", 1_827_141_392), format_cost("num_params", 5_288_548), format_cost("num_params", 12)]
     assert shown == ["1.827 G", "5.289 M", "12"]
     assert [format_cost("memory", value) for value in (0, 1023, 2**20, 1.5 * 2**40)] == [
-        *("0 B", "1023 B", "1 MiB", "1536 GiB")
+        *("0 B", "1023 B", "1 MiB", "1.5 TiB")
     ]
     assert format_cost("latency_ms", 0.12345) == "0.1235 ms" and format_cost("macs", 0) == "0"
     assert str(Excess("macs", 1_800_090_000, 1.8e9)) == (
@@ -425,7 +425,7 @@ def test_the_command_prints_the_answers_and_writes_them(tmp_path: Path, capsys: 
     status, out, err = fitted(capsys, *limits, *use, "--json", tmp_path / "fit.json")
     assert (status, err) == (0, "")
     found = json.loads((tmp_path / "fit.json").read_text())
-    assert found["limits"] == {"macs": 0.2e9, "memory": 1.2 * 2**30, "num_params": 7.3e6}
+    assert found["limits"] == {"macs": 0.2e9, "memory": int(1.2 * 2**30), "num_params": 7.3e6}
     assert found["use"] == {"batch_size": 16, "inference": False, "precision": "32-true"}
     assert found["baseline"]["name"] == "b0" and found["hardware"]["cores"] >= 1
     answers = found["answers"]
@@ -570,15 +570,12 @@ def test_the_command_as_a_user_calls_it(tmp_path: Path) -> None:
         return subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
 
     (tmp_path / "nets_to_fit.py").write_text(FUNCTIONS)
-    own = ("fit", "--baseline", "nets_to_fit.net", "--max_macs", "17e6", "--batch_size", "2", "--num_classes", "10")
-    found = scale(*own, "--measure")
-    assert (found.returncode, found.stderr) == (0, "measuring takes minutes\n")
-    assert re.search(r"measured +[\d.]+ MiB +[\d.]+ MiB", found.stdout) and "runs, 1 thread of" in found.stdout
+    found = scale("fit", "--baseline", "nets_to_fit.net", "--max_macs", "17e6", "--batch_size", "2")
+    assert (found.returncode, found.stderr) == (0, "")
+    assert "train it: python scripts/finetune.py --backbone nets_to_fit.net@phi=" in found.stdout
     for argv, status, message in (
         (("fit",), 2, "error: nothing is limited"),
-        (("fit", "--max_macs", "1e9", "--precision", "16"), 2, "invalid choice: '16'"),
         (("fitt",), 2, "invalid choice: 'fitt'"),
-        ((), 2, "the following arguments are required: command"),
         (("fit", "--help"), 0, ""),
     ):
         ended = scale(*argv)

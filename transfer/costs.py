@@ -16,7 +16,7 @@ from transfer.backbones.roundings import Counts, count
 from transfer.backbones.rows import Variant
 from transfer.errors import UserError
 from transfer.latency import Latency, measure_latency
-from transfer.memory_estimate import Precision, inference_memory, training_memory
+from transfer.memory_estimate import Precision, inference_memory, on_meta, training_memory
 from transfer.scalable import get_scalable
 from transfer.scaling import Scale
 
@@ -156,11 +156,10 @@ class Costs:
         """Parameters and multiply-adds of what the user's function gives; activations are not counted."""
         size = self.image_size(network)
         with torch.device("meta"):
-            module = self.build(network).eval()
-            images = torch.empty(1, 3, size, size)
+            module = self.build(network)
         try:
             with FlopCounterMode(display=False) as counter, torch.no_grad():
-                module(images)
+                on_meta(module, size)
         except UserError:
             raise
         except Exception as error:

@@ -7,14 +7,15 @@ torch.
 from __future__ import annotations
 
 import math
-import re
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from transfer.errors import UserError
 from transfer.scaling import ALPHA, BETA, GAMMA, LARGEST, Network, Scale, compound_scale, scale, scale_phi
+from transfer.units import format_bytes, parse_bytes
 
+_THOUSANDS = {"G": 10**9, "M": 10**6, "k": 10**3}
 STEP = 0.01  # of phi, and of each coefficient alone
 SMALLEST_SIDE = 32  # pixels; as of finetune.py --image_size
 
@@ -35,8 +36,6 @@ QUANTITIES = {
     "memory": Quantity("memory", "--max_memory", "16GiB"),
     "latency_ms": Quantity("latency", "--max_latency_ms", "30"),
 }
-UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-UNITS |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 
 def parse_limits(given: Mapping[str, str | None]) -> dict[str, float]:
@@ -54,15 +53,10 @@ def parse_limits(given: Mapping[str, str | None]) -> dict[str, float]:
 
 def _parse(name: str, text: str) -> float:
     flag, example = QUANTITIES[name].flag, QUANTITIES[name].example
-    number, unit = text.strip(), 1
     if name == "memory":
-        found = re.fullmatch(r"(.*?)\s*([a-zA-Z]*)", number)
-        units = {unit.lower(): size for unit, size in UNITS.items()}
-        if found is None or found[2].lower() not in units:
-            raise UserError(f"{flag} {text!r}: give a number and a unit (allowed: {', '.join(UNITS)}), as {example}")
-        number, unit = found[1], units[found[2].lower()]
+        return parse_bytes(text, flag)
     try:
-        value = float(number) * unit
+        value = float(text)
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value > 0):
@@ -72,13 +66,11 @@ def _parse(name: str, text: str) -> float:
 
 def format_cost(name: str, value: float, digits: int = 4) -> str:
     """A cost of `QUANTITIES` with its unit."""
+    if name == "memory":
+        return format_bytes(value, digits)
     if name == "latency_ms":
         return f"{value:.{digits}g} ms"
-    if name == "memory":
-        steps = {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "B": 1}
-    else:
-        steps = {"G": 10**9, "M": 10**6, "k": 10**3, "": 1}
-    unit, size = next((step for step in steps.items() if value >= step[1]), list(steps.items())[-1])
+    unit, size = next((step for step in _THOUSANDS.items() if value >= step[1]), ("", 1))
     return f"{value / size:.{digits}g} {unit}".rstrip()
 
 

@@ -31,7 +31,7 @@ def parse_bytes(text: str, flag: str) -> int:
     return int(size)
 
 
-def format_bytes(size: float) -> str:
-    """Four digits in the largest binary unit that leaves at least 1 of them."""
+def format_bytes(size: float, digits: int = 4) -> str:
+    """So many digits in the largest binary unit that leaves at least 1 of them."""
     unit = next((unit for unit in ("TiB", "GiB", "MiB", "KiB") if abs(size) >= UNITS[unit]), "B")
-    return f"{size / UNITS[unit]:.4g} {unit}"
+    return f"{size / UNITS[unit]:.{digits}g} {unit}"
