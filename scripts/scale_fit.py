@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 _EPILOG = """\
 phi, and each coefficient alone, is a multiple of 0.01 that keeps all coefficients within 0.1 to 10. What is printed
 keeps every limit, and 0.01 more breaks the limit that is named. No larger phi of a backbone keeps the limits on
-parameters and multiply-adds. Memory and latency grow with phi nearly always, but not at every step of rounding: there a
-larger phi, beyond one that does not fit, may fit again.
+parameters and multiply-adds. Memory and latency do not grow with every step of rounding: there a larger phi, beyond one
+that does not fit, may fit again.
 
   scale.py fit --max_macs 1.8e9 --max_memory 16GiB --max_params 20e6 --batch_size 32
   scale.py fit --baseline resnet50 --max_memory 8GB --inference --batch_size 1 --max_latency_ms 30
@@ -133,17 +134,25 @@ def fit(
     if json is not None and not json.parent.is_dir():
         raise UserError(f"--json {json}: no such folder")
 
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
     from transfer.costs import Costs, Use
     from transfer.report import environment, write_json
 
-    gc.freeze()  # torch's objects stay, and need not be looked at whenever new ones are collected
+    gc.freeze()  # torch's objects stay, and no collection need look at them
 
     if "latency_ms" in limits or measure:
         print("measuring takes minutes", file=sys.stderr)
     costs = Costs(baseline, Use(batch_size, inference, precision), num_classes, image_size)
     axes = list_axes(costs.baseline_size, alpha, beta, gamma)
     own = describe(axes[0], Fit(axes[0].origin, None, ()), costs)
-    answers = [find(axis, costs, limits) for axis in axes]
+    search = partial(find, costs=costs, limits=limits)
+    if "latency_ms" in limits:
+        answers = [search(axis) for axis in axes]
+    else:
+        with ProcessPoolExecutor(os.cpu_count(), get_context("fork")) as pool:
+            answers = list(pool.map(search, axes))
     if all(answer.fit.value is None for answer in answers):
         raise UserError("\n".join([f"no network that {own.name} scales to keeps the limits:", *failures(answers)]))
     if measure or "latency_ms" in limits:

@@ -162,9 +162,9 @@ def largest_fit(
 ) -> Fit:
     """The largest value of an axis that keeps all limits.
 
-    It keeps them itself, and the next value breaks one of those that are named. For counted quantities every value
-    above is looked at: none keeps the limits on those. The others take too long for that; they grow with the network
-    nearly always, but rounding allows exceptions, so that there only the next value is certain.
+    It keeps them itself, and the next value breaks those that are named. For counted quantities every value above is
+    looked at: none keeps the limits on those. The others take too long for that; they grow with the network but for
+    exceptions of rounding, and it is certain of the next value only that it does not fit.
 
     Args:
         cost: of the network at a value, of a quantity, at least 0; it remembers what it has given.
