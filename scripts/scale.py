@@ -1,9 +1,10 @@
 """Compound scaling: python scripts/scale.py COMMAND ... (each has its own --help)
 
+fit     the largest network within limits on parameters, multiply-adds, memory and latency
 search  the grid search of alpha, beta, gamma: trains every candidate at phi = 1 on a small task and ranks them
 sweep   the paper's ablations: accuracy against multiply-adds along width, depth, resolution and all three
 evolve  a small architecture search: regularised evolution of the blocks by the paper's search objective
-report  what any of these has found so far, and how much of it is noise
+report  what any of the last three has found so far, and how much of it is noise
 run     one run of any of these: what every launcher starts
 """
 
@@ -15,7 +16,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
-COMMANDS = ("search", "sweep", "evolve", "report", "run")
+COMMANDS = ("fit", "search", "sweep", "evolve", "report", "run")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

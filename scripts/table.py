@@ -22,6 +22,7 @@ from transfer.errors import UserError, exit_status
 
 if TYPE_CHECKING:
     from transfer.config import FinetuneConfig
+    from transfer.memory_estimate import TrainingMemory
     from transfer.table.cells import Cell, Table
     from transfer.table.config import TableConfig
     from transfer.table.estimate import Speed
@@ -172,7 +173,7 @@ def plan_cells(wanted: TableConfig) -> list[Cell]:
     from itertools import product
 
     from transfer.backbones import get_backbone
-    from transfer.memory_estimate import largest_batch, training_bytes, usable_memory
+    from transfer.memory_estimate import largest_batch, usable_memory
     from transfer.protocols import get_protocol
     from transfer.table.cells import Cell, cell_id
 
@@ -188,8 +189,7 @@ def plan_cells(wanted: TableConfig) -> list[Cell]:
         weights = {} if wanted.pretrained is None else {"pretrained": wanted.pretrained}
         size = image_size(pair.dataset, variant.name, {**weights, **protocol.settings, **wanted.set})
         if (variant.name, size) not in batches:
-            per_image, fixed = training_bytes(variant.name, _CLASSES, size)
-            fits = largest_batch(memory, per_image // 2 if on_gpu else per_image, fixed)
+            fits = largest_batch(memory, step_memory(variant.name, size, on_gpu))
             batches[variant.name, size] = max(2, protocol.batch_size if fits is None else fits)
         for seed in wanted.seeds:
             cells.append(
@@ -206,6 +206,19 @@ def plan_cells(wanted: TableConfig) -> list[Cell]:
                 )
             )
     return cells
+
+
+@cache
+def step_memory(backbone: str, image_size: int, on_gpu: bool) -> TrainingMemory:
+    """Of a training step as it runs there: in bf16 on a GPU."""
+    import torch
+
+    from transfer.classifier import build_classifier
+    from transfer.memory_estimate import training_memory
+
+    with torch.device("meta"):
+        classifier = build_classifier(backbone, _CLASSES)
+    return training_memory(classifier, image_size, precision="bf16-mixed" if on_gpu else "32-true")
 
 
 @cache
@@ -301,7 +314,6 @@ def print_plan(out: Path, table: Table, given: Sequence[Speed]) -> None:
     from rich.console import Console
     from rich.table import Table as Lines
 
-    from transfer.memory_estimate import ACTIVATION_MARGIN, training_bytes
     from transfer.protocols import get_protocol
     from transfer.table.cell_run import run_configuration
     from transfer.table.estimate import find_speed, hours
@@ -327,10 +339,8 @@ def print_plan(out: Path, table: Table, given: Sequence[Speed]) -> None:
         speed = find_speed(out, given, backbone, cell.image_size, cell.max_batch_per_device, on_cpu)
         batch = fit.data.batch_size * fit.trainer.accumulate_grad_batches
         cost = hours(all_steps * batch, speed) * len(cells)
-        per_image, fixed = training_bytes(backbone, _CLASSES, cell.image_size)
         on_gpu = speed is not None and "cores" not in speed.measured_on
-        per_image = per_image // 2 if on_gpu else per_image
-        memory = (fixed + ACTIVATION_MARGIN * per_image * fit.data.batch_size) / 2**30
+        memory = step_memory(backbone, cell.image_size, on_gpu).total(fit.data.batch_size) / 2**30
         disk = len(cells) * 48 * cell.num_parameters / 2**30
         grid = table.grid if len(get_protocol(protocol).grid) > 1 else {}
         searches.setdefault(protocol, describe_search(len(trials), steps, grid, table.budget_steps))

@@ -70,6 +70,7 @@ def loaded_by(statement: str) -> set[str]:
         ("import transfer.config", {"torch", "numpy", "pytorch_lightning", "datasets"}),
         ("import transfer.command_line", {"torch", "pytorch_lightning", "datasets"}),
         ("import transfer.scaling, transfer.errors, transfer.paper", {"torch", "numpy"}),
+        ("import transfer.fit", {"torch", "numpy"}),
         ("import transfer.ledger", {"torch", "matplotlib", "scipy"}),
         ("import transfer.protocols, transfer.recipe", {"torch", "numpy"}),
         ("import transfer.table.cell_run, transfer.table.launchers, transfer.table.sweep_run", {"torch", "submitit"}),
