@@ -203,7 +203,7 @@ def test_images_are_prepared_as_b0s() -> None:
             "my_net.nothing",
             r"backbone 'my_net\.nothing': .* no attribute 'nothing' \(allowed: b0, .* or an import path",
         ),
-        ("no_such_module.net", r"No module named 'no_such_module' \(allowed"),
+        ("no_such_module.net", r"No module named 'no_such_module', neither in /.* nor as a package \(allowed"),
         ("my_net.number", r"'my_net\.number' is int, nothing that can be called"),
         ("my_net..Build", r"'my_net\.\.Build': not of the form package\.module\.name"),
         (".Build", "not of the form"),

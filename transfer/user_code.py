@@ -30,7 +30,9 @@ def import_callable(path: str, kind: str, allowed: Iterable[str]) -> Callable[..
         sys.path.append(folder)  # a script's own folder is there in its place
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except ImportError as error:
+        raise UserError(f"{kind} {path!r}: {error}, neither in {folder} nor as a package {choices}") from None
+    except AttributeError as error:
         raise UserError(f"{kind} {path!r}: {error} {choices}") from None
     if not callable(found):
         raise UserError(f"{kind} {path!r} is {type(found).__name__}, nothing that can be called {choices}")
