@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import re
 import sys
 import sysconfig
 from collections.abc import Sequence
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if compared is not None:
         if arguments.pop("measure_memory"):
             parser.error("--measure_memory is of one network")
-        return exit_status(lambda: import_command("compare").compare(compared.split(","), **arguments))
+        return exit_status(lambda: import_command("compare").compare(re.split(r",(?![a-z]+=)", compared), **arguments))
     return exit_status(lambda: profile(network, **arguments))
 
 
@@ -195,7 +196,7 @@ def parts_table(name: str, counted: Profile, latency: Latency) -> Table:
 
     table = Table(
         title=f"{name} at {counted.image_size} px; for one image",
-        caption="training: what is kept for the backward pass; inference: most that is alive at a time",
+        caption="training: what it leaves for the backward pass; inference: the most alive at a time",
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,

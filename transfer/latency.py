@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from transfer.memory_estimate import Precision
+from transfer.live_bytes import Precision
 from transfer.report import cpu_name
 from transfer.steps import forward_pass, random_batch, synchronize
 

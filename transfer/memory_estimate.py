@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import os
-import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from transfer import meta_calls
-from transfer.errors import UserError
-
-Precision = Literal["32-true", "bf16-mixed"]
-
-# Images of the batch that is followed: a prime that divides no network's own sizes, so that the bytes it divides are
-# those that grow with the batch.
-_BATCH = 1009
-# What torch.autocast computes in bfloat16, and the losses that it leaves in float32; it knows no meta device.
-_LOW_PRECISION = (torch.conv2d, F.conv2d, F.linear, torch._C._nn.linear, torch.matmul, Tensor.matmul, torch.bmm)
-_FULL_PRECISION = (F.cross_entropy,)
-# Which argument is the weight, of which the library makes a copy in a layout of its own while it computes.
-_CONVOLUTIONS = {torch.ops.aten.convolution.default: 1, torch.ops.aten.convolution_backward.default: 2}
+from transfer.live_bytes import BATCH, LiveBytes, run_without_memory, without_memory
+from transfer.live_bytes import Precision as Precision
 
 
 @dataclass(frozen=True)
@@ -63,15 +49,13 @@ def training_memory(network: nn.Module, image_size: int, *, precision: Precision
     Raises:
         UserError: the network gives something else.
     """
-    stand_ins = _stand_ins(network)
-    gradients = sum(tensor.nbytes for tensor in stand_ins.values() if tensor.requires_grad)
-    live = _LiveBytes()
-    live.add(stand_ins.values())
-    live.fixed += gradients  # momentum
-    state = live.fixed + gradients
-    with _mode(network, training=True), torch.device("meta"), live:
-        live.fixed += gradients  # of the step before
-        loss = F.cross_entropy(*_logits(network, stand_ins, _BATCH, image_size, precision))
+    live = LiveBytes()
+    with without_memory(network, training=True) as tensors, live:
+        live.add(tensors)
+        gradients = sum(tensor.nbytes for tensor in tensors if tensor.requires_grad)
+        live.fixed += 2 * gradients  # momentum, and gradients of the step before
+        state = live.fixed
+        loss = F.cross_entropy(*run_without_memory(network, BATCH, image_size, precision))
         live.fixed -= gradients
         if loss.requires_grad:
             torch.autograd.backward(loss)
@@ -84,11 +68,10 @@ def inference_memory(network: nn.Module, image_size: int, batch_size: int, preci
 
     Args and Raises: as `training_memory`.
     """
-    stand_ins = _stand_ins(network)
-    live = _LiveBytes()
-    live.add(stand_ins.values())
-    with _mode(network, training=False), torch.device("meta"), torch.no_grad(), live:
-        _logits(network, stand_ins, _BATCH, image_size, precision)
+    live = LiveBytes()
+    with without_memory(network, training=False) as tensors, torch.no_grad(), live:
+        live.add(tensors)
+        run_without_memory(network, BATCH, image_size, precision)
     return max(fixed + batch_size * per_image for fixed, per_image in live.peaks())
 
 
@@ -97,7 +80,7 @@ class PartMemory:
     """Bytes for each image in one part of a network.
 
     Attributes:
-        training: what the part keeps for the backward pass.
+        training: what is left when the part has run: its output, and what the backward pass needs.
         inference: the most that is alive at a time while the part runs, the maps that come in among them.
     """
 
@@ -129,9 +112,7 @@ def _follow_parts(
     training: bool,
 ) -> dict[str, tuple[int, int]]:
     """Bytes for each image that each part of a forward pass adds and leaves, and the most that are alive within it."""
-    stand_ins = _stand_ins(network)
-    live = _LiveBytes()
-    live.add(stand_ins.values())
+    live = LiveBytes()
     before: list[int] = []
     found = dict.fromkeys(parts, (0, 0))
 
@@ -148,11 +129,10 @@ def _follow_parts(
             for module in modules:
                 stack.callback(module.register_forward_pre_hook(enter).remove)
                 stack.callback(module.register_forward_hook(partial(leave, name=name)).remove)
-        stack.enter_context(_mode(network, training))
-        stack.enter_context(torch.device("meta"))
+        live.add(stack.enter_context(without_memory(network, training)))
         stack.enter_context(torch.set_grad_enabled(training))
         stack.enter_context(live)
-        _logits(network, stand_ins, _BATCH, image_size, precision)
+        run_without_memory(network, BATCH, image_size, precision)
     return found
 
 
@@ -161,8 +141,8 @@ def on_meta(network: nn.Module, image_size: int) -> Tensor:
 
     Args and Raises: as `training_memory`.
     """
-    with _mode(network, training=False), torch.device("meta"):
-        return _logits(network, _stand_ins(network), 1, image_size, "32-true")[0]
+    with without_memory(network, training=False):
+        return run_without_memory(network, 1, image_size, "32-true")[0]
 
 
 def largest_batch(memory: int | None, needed: TrainingMemory) -> int | None:
@@ -181,107 +161,3 @@ def usable_memory() -> tuple[int | None, str | None]:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2, "ram"
     except (AttributeError, ValueError, OSError):
         return None, None
-
-
-def _stand_ins(network: nn.Module) -> dict[str, Tensor]:
-    """Tensors without memory in place of the network's own."""
-    named = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    return {
-        name: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta").requires_grad_(tensor.requires_grad)
-        for name, tensor in named.items()
-    }
-
-
-@contextmanager
-def _mode(network: nn.Module, training: bool) -> Iterator[None]:
-    """The network in training or evaluation mode; each module's own comes back."""
-    modes = {module: module.training for module in network.modules()}
-    network.train(training)
-    try:
-        yield
-    finally:
-        for module, was_training in modes.items():
-            module.training = was_training
-
-
-def _logits(
-    network: nn.Module, stand_ins: Mapping[str, Tensor], batch_size: int, image_size: int, precision: Precision
-) -> tuple[Tensor, Tensor]:
-    """What the network gives on a batch, and labels for it."""
-    images = torch.empty(batch_size, 3, image_size, image_size)
-    with _Autocast() if precision == "bf16-mixed" else nullcontext():
-        logits = torch.func.functional_call(network, dict(stand_ins), (images,))
-    if not isinstance(logits, Tensor) or logits.ndim < 2:
-        given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise UserError(f"the network gave {given} for {batch_size} images, not logits (N, num_classes)")
-    return logits.float(), torch.empty(logits.shape[0], *logits.shape[2:], dtype=torch.long)
-
-
-class _Autocast(TorchFunctionMode):
-    """bfloat16 for what torch.autocast computes in it."""
-
-    def __torch_function__(
-        self, function: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        if function in _LOW_PRECISION:
-            args = tuple(_to_bfloat16(argument) for argument in args)
-            kwargs = {name: _to_bfloat16(argument) for name, argument in (kwargs or {}).items()}
-        return function(*args, **(kwargs or {}))
-
-
-def _to_bfloat16(argument: Any) -> Any:
-    floating = isinstance(argument, Tensor) and argument.dtype == torch.float32
-    return argument.to(torch.bfloat16) if floating else argument
-
-
-class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # missing in its types
-    """Follows which storages live: bytes of any batch, and bytes for each image."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.fixed = self.per_image = 0
-        self._moments: set[tuple[int, int]] = set()
-        self._alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
-
-    def add(self, tensors: Any) -> None:
-        """Counts the tensors' storages until they are freed."""
-        for tensor in tensors:
-            storage = tensor.untyped_storage()
-            if storage._cdata not in self._alive:
-                self._alive[storage._cdata] = weakref.ref(storage, self._count(storage))
-        self._moments.add((self.fixed, self.per_image))
-
-    def forget(self) -> None:
-        """What was before is no peak."""
-        self._moments = {(self.fixed, self.per_image)}
-
-    def peaks(self) -> tuple[tuple[int, int], ...]:
-        """The moments that no other exceeds in both numbers, most bytes for each image first."""
-        peaks: list[tuple[int, int]] = []
-        for fixed, per_image in sorted(self._moments, key=lambda moment: (moment[1], moment[0]), reverse=True):
-            if not peaks or fixed > peaks[-1][0]:
-                peaks.append((fixed, per_image))
-        return tuple(peaks)
-
-    def _count(self, storage: torch.UntypedStorage) -> Callable[[Any], None]:
-        key, size = storage._cdata, storage.nbytes()
-        fixed, per_image = (0, size // _BATCH) if size % _BATCH == 0 else (size, 0)
-        self.fixed += fixed
-        self.per_image += per_image
-
-        def free(_: Any) -> None:
-            del self._alive[key]
-            self.fixed -= fixed
-            self.per_image -= per_image
-
-        return free
-
-    def __torch_dispatch__(
-        self, function: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        result = meta_calls.call(function, args, kwargs or {})
-        outputs = result if isinstance(result, (tuple, list)) else (result,)
-        self.add(output for output in outputs if isinstance(output, Tensor))
-        if (weight := _CONVOLUTIONS.get(function)) is not None:
-            self._moments.add((self.fixed + args[weight].nbytes, self.per_image))
-        return result

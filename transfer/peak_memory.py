@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from transfer.errors import UserError
-from transfer.memory_estimate import Precision
+from transfer.live_bytes import Precision
 from transfer.steps import forward_pass, random_batch, synchronize, training_step
 
 PROCESS_STATUS = Path("/proc/self/status")

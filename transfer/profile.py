@@ -29,7 +29,7 @@ class PartProfile:
 
     Attributes:
         macs: multiply-adds of convolutions and matrix products for one image.
-        training_bytes: that it keeps for the backward pass, for each image.
+        training_bytes: that are left when it has run, for each image: its output, and what the backward pass needs.
         inference_bytes: alive at a time while it runs, for each image.
     """
 

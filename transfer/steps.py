@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from transfer.errors import UserError
-from transfer.memory_estimate import Precision
+from transfer.live_bytes import Precision
 
 Batch = tuple[Tensor, Tensor]
 
