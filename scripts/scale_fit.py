@@ -134,41 +134,48 @@ def fit(
     if json is not None and not json.parent.is_dir():
         raise UserError(f"--json {json}: no such folder")
 
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-
     from transfer.costs import Costs, Use
     from transfer.report import environment, write_json
 
-    gc.freeze()  # torch's objects stay, and no collection need look at them
-
-    if "latency_ms" in limits or measure:
+    measure = measure or "latency_ms" in limits
+    if measure:
         print("measuring takes minutes", file=sys.stderr)
     costs = Costs(baseline, Use(batch_size, inference, precision), num_classes, image_size)
     axes = list_axes(costs.baseline_size, alpha, beta, gamma)
-    own = describe(axes[0], Fit(axes[0].origin, None, ()), costs)
-    search = partial(find, costs=costs, limits=limits)
-    if "latency_ms" in limits:
-        answers = [search(axis) for axis in axes]
-    else:
-        with ProcessPoolExecutor(os.cpu_count(), get_context("fork")) as pool:
-            answers = list(pool.map(search, axes))
+    own, answers = find_all(axes, costs, limits)
     if all(answer.fit.value is None for answer in answers):
         raise UserError("\n".join([f"no network that {own.name} scales to keeps the limits:", *failures(answers)]))
-    if measure or "latency_ms" in limits:
+    if measure:
         answers = [answer if answer.fit.value is None else measured(answer, costs) for answer in answers]
     print_answers(own, answers, limits, costs)
     print_training(answers[0], costs)
     if json is not None:
-        settings = {"use": asdict(costs.use), "num_classes": num_classes, "constants": [alpha, beta, gamma]}
-        found = {
-            answer.axis: asdict(answer) if answer.fit.value is not None else {"fit": asdict(answer.fit)}
-            for answer in answers
+        content = {
+            "command": sys.argv,
+            "limits": limits,
+            "use": asdict(costs.use),
+            "num_classes": num_classes,
+            "constants": [alpha, beta, gamma],
+            "baseline": asdict(own),
+            "answers": {answer.axis: asdict(answer) for answer in answers},
         }
-        own_costs = {"name": own.name, "image_size": own.image_size, "costs": own.costs}
-        content = {"limits": limits, **settings, "baseline": own_costs, "answers": found}
-        write_json(json, {"command": sys.argv, **content, **environment()})
+        write_json(json, {**content, **environment()})
     return int(answers[0].fit.value is None)
+
+
+def find_all(axes: Sequence[Axis], costs: Costs, limits: Mapping[str, float]) -> tuple[Answer, list[Answer]]:
+    """The baseline, and how far each axis goes; side by side if they can be."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    import torch
+
+    gc.freeze()  # torch's objects stay, and no collection need look at them
+    own, search = describe(axes[0], Fit(axes[0].origin, None, ()), costs), partial(find, costs=costs, limits=limits)
+    if "latency_ms" in limits or sys.platform != "linux" or torch.accelerator.is_available():
+        return own, [search(axis) for axis in axes]  # autograd cannot be forked where there is a GPU
+    with ProcessPoolExecutor(min(os.cpu_count() or 1, len(axes)), get_context("fork")) as pool:
+        return own, list(pool.map(search, axes))
 
 
 def find(axis: Axis, costs: Costs, limits: Mapping[str, float]) -> Answer:
@@ -204,25 +211,10 @@ def describe(axis: Axis, found: Fit, costs: Costs) -> Answer:
 
 def measured(answer: Answer, costs: Costs) -> Answer:
     """The answer with latency and memory as they are on this machine."""
-    import torch
-
     from transfer.backbones import get_backbone
-    from transfer.classifier import build_classifier
-    from transfer.memory_estimate import usable_memory
-    from transfer.peak_memory import measure_peak
 
-    use, (room, _) = costs.use, usable_memory()
-    peak = None
-    if room is None or answer.costs["memory"] <= room:
-        peak = measure_peak(
-            partial(build_classifier, answer.name, costs.num_classes),
-            answer.image_size,
-            use.batch_size,
-            training=not use.inference,
-            precision=use.precision,
-            on_gpu=torch.cuda.is_available(),
-        )
-    return replace(answer, latency=costs.latency(get_backbone(answer.name)), peak=peak)
+    network = get_backbone(answer.name)
+    return replace(answer, latency=costs.latency(network), peak=costs.peak(network))
 
 
 def failures(answers: Sequence[Answer]) -> list[str]:
@@ -267,7 +259,8 @@ def print_answers(own: Answer, answers: Sequence[Answer], limits: Mapping[str, f
         add("  measured", (format_cost("memory", answer.peak) if answer.peak else "too large" for answer in answers))
         allowed = format_cost("latency_ms", limits["latency_ms"]) if "latency_ms" in limits else ""
         add("latency", (format_cost("latency_ms", each.median_ms) if each else "" for each in latencies), allowed)
-        add("  quartiles", (quartiles(each) if each else "" for each in latencies))
+        ends = [f"{each.lower_quartile_ms:.4g} to {each.upper_quartile_ms:.4g}" if each else "" for each in latencies]
+        add("  quartiles", ends)
     add("stopped by", (stop(answer, own) for answer in answers))
     Console().print(table)
     for answer in answers:
@@ -279,11 +272,6 @@ def print_answers(own: Answer, answers: Sequence[Answer], limits: Mapping[str, f
             print(f"{own.name} itself: {each}")
     if latency := next(filter(None, latencies), None):
         print(f"latency: of one image, median and quartiles of {latency.runs} runs, {latency.device}")
-
-
-def quartiles(latency: Latency) -> str:
-    """As a range in milliseconds."""
-    return f"{latency.lower_quartile_ms:.4g} to {latency.upper_quartile_ms:.4g}"
 
 
 def stop(answer: Answer, own: Answer) -> str:

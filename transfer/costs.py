@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,7 +17,8 @@ from transfer.backbones.roundings import Counts, count
 from transfer.backbones.rows import Variant
 from transfer.errors import UserError
 from transfer.latency import Latency, measure_latency
-from transfer.memory_estimate import Precision, inference_memory, on_meta, training_memory
+from transfer.memory_estimate import Precision, inference_memory, on_meta, training_memory, usable_memory
+from transfer.peak_memory import measure_peak
 from transfer.scalable import get_scalable
 from transfer.scaling import Scale
 
@@ -121,6 +123,24 @@ class Costs:
                 self.build(network), self.image_size(network), device=device, precision=self.use.precision
             )
         return self._latency[identity]
+
+    def peak(self, network: Network) -> int | None:
+        """Measured bytes at the peak, for the given use, on the GPU if there is one; None where they are not to be had.
+
+        Raises:
+            UserError: this system does not tell the memory of a process.
+        """
+        room, _ = usable_memory()
+        if room is not None and self.memory(network) > room:
+            return None
+        return measure_peak(
+            partial(self.build, network),
+            self.image_size(network),
+            self.use.batch_size,
+            training=not self.use.inference,
+            precision=self.use.precision,
+            on_gpu=torch.cuda.is_available(),
+        )
 
     def growth(self, network: Network) -> float:
         """About proportional to memory and latency: of a backbone, what a training step takes in bytes, with gradients

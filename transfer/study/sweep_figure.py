@@ -14,7 +14,7 @@ _LETTERS = {"width": "w", "depth": "d", "resolution": "r", "compound": "phi"}
 
 
 def draw_curves(figure: Literal[3, 4, 8], curves: Curves, path: Path) -> Path:
-    """Figure 3: a panel for each dimension; 4 and 8: all curves in one. Means with 95% intervals over the seeds.
+    """Figure 3: a panel for each dimension; 4 and 8: all curves in one. Means with 95% intervals; each seed a dot.
 
     An interval that runs out of the picture is cut: that of two seeds is wide.
     """
@@ -34,6 +34,7 @@ def draw_curves(figure: Literal[3, 4, 8], curves: Curves, path: Path) -> Path:
     axes[0].set_ylim(min(values) - margin, max(values) + margin)
     axes[0].set_ylabel("val accuracy (%)", fontsize=8, color=INK)
     for panel in axes:
+        panel.margins(x=0.15)
         tidy(panel)
     if figure != 3:
         axes[0].legend(fontsize=7, frameon=False)
@@ -45,6 +46,8 @@ def _draw(axes: Any, series: str, curve: list[Any], unit: float, colour: str) ->
     x = [standing.trial.num_macs / unit for _, standing in done]
     y = [standing.mean.value for _, standing in done]
     spread = [standing.mean.half_width or 0 for _, standing in done]
+    for place, (_, standing) in zip(x, done, strict=True):
+        axes.plot([place] * len(standing.scores), list(standing.scores.values()), ".", ms=4, color=colour, alpha=0.5)
     axes.errorbar(x, y, yerr=spread, fmt="o-", ms=4, lw=1.2, capsize=2, elinewidth=0.8, color=colour, label=series)
     letter = _LETTERS.get(series, "w")
     for place, value, (point, _) in zip(x, y, done, strict=True):
