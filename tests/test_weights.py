@@ -11,6 +11,7 @@ import pytest
 
 from transfer.backbones import get_backbone, list_backbones
 from transfer.backbones.efficientnet import VARIANTS
+from transfer.backbones.names import get_variant
 from transfer.errors import UserError
 from transfer.weights import (
     FAMILIES,
@@ -390,3 +391,9 @@ def test_random_weights_evaluate_as_the_released_code() -> None:
     assert ((b0.mean, b0.std), (lite0.mean, lite0.std)) == (IMAGENET, LITE)
     assert (v2_s.image_size, v2_s.crop_ratio, v2_s.resize) == (384, 1.0, "squash")
     assert [(byte / 255 - v2_s.mean[0]) / v2_s.std[0] for byte in (0, 128, 255)] == pytest.approx([-1, 0, 127 / 128])
+
+
+def test_a_scaled_network_sees_images_as_its_row_does() -> None:
+    row, scaled = (family_row("tensorflow", get_variant(name)).preprocessing for name in ("v2-s", "v2-s@phi=1"))
+    assert (scaled.mean, scaled.std, scaled.resize) == (row.mean, row.std, row.resize)
+    assert scaled.image_size == round(384 * 1.15)

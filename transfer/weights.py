@@ -144,8 +144,8 @@ def family_row(family: str, variant: Variant) -> WeightsRow:
     efficientnetv2/preprocessing.py).
     """
     size = variant.resolution
-    squash = variant.name.startswith("v2") and size >= 320
-    normalization = family_normalization(family, variant.name)
+    squash = variant.row.name.startswith("v2") and size >= 320
+    normalization = family_normalization(family, variant.row.name)
     preprocessing = Preprocessing(
         size,
         1.0 if squash else released_crop_ratio(size),
