@@ -113,7 +113,6 @@ def plan_memory(
     wanted = batch_size or DataConfig().batch_size
     steps = -(-wanted // fits)
     taken = -(-wanted // steps)
-    options = f"--data.batch_size {taken}" + (f" --trainer.accumulate_grad_batches {steps}" if steps > 1 else "")
     return [
         Figure("parameters", counted.num_params, f"{counted.num_params:,}", "counted"),
         Figure("multiply-adds", counted.macs, f"{counted.macs:,}", "counted"),
@@ -124,7 +123,7 @@ def plan_memory(
         Figure(
             f"batch of {wanted}",
             taken,
-            f"{options}, {format_bytes(step.total(taken))}",
+            f"{steps} times {taken} images, {format_bytes(step.total(taken))}",
             "predicted" if batch_size else "predicted; finetune.py's default",
         ),
     ]

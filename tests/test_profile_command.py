@@ -42,7 +42,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_network_is_shown_part_by_part(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr("transfer.peak_memory.measure_peak", lambda *given, **more: asked.append((given, more)) or 2**20)
+
+    def measure(*given: Any, **more: Any) -> int:
+        asked.append((given[1:], more["training"], more["threads"]))
+        return 2**20
+
+    monkeypatch.setattr("transfer.peak_memory.measure_peak", measure)
     options = ("--image_size", 32, "--batch_size", 3, "--num_classes", 5, "--runs", 2, "--threads", 1)
     figures = run(TINY, *options, "--measure_memory")
     network = build_classifier(TINY, 5)
@@ -52,13 +57,13 @@ def test_a_network_is_shown_part_by_part(capsys: pytest.CaptureFixture[str], mon
     assert figures["inference_bytes"] == inference_memory(network, 32, 3)
     assert [latency["batch_size"] for latency in figures["latency"]] == [1, 3]
     names = [part["part"] for part in figures["parts"]]
-    assert list(figures["latency"][0]["part_ms"]) == names == ["stem", *(f"stage {n}" for n in range(1, 8)), *names[-2:]]
+    assert names == ["stem", *(f"stage {number}" for number in range(1, 8)), "top", "classifier"]
+    assert list(figures["latency"][0]["part_ms"]) == names
     shown = capsys.readouterr().out
     assert all(f"\n {name} " in shown for name in names) and f"{figures['macs']:,}" in shown
     assert "memory, training, batch 3: " in shown and shown.count(" predicted, measured 1 MiB") == 2
     assert "latency, batch 3: " in shown and "2 runs, 1 thread of " in shown
-    seen = [(given[1:], more["training"], more["threads"]) for given, more in asked]
-    assert seen == [((32, 3), True, 1), ((32, 3), False, 1)]
+    assert asked == [((32, 3), True, 1), ((32, 3), False, 1)]
     assert figures["measured_bytes"] == {"training": 2**20, "inference": 2**20}
 
 
@@ -86,7 +91,7 @@ def test_a_plan_says_where_each_figure_is_from(folder: Path, capsys: pytest.Capt
     assert plan["speed"] == {"value": 50.0, "from": "given: benchmark.py train on 2 cores of Abacus"}
     assert plan["training"]["value"] == 9000 * 10 / 50 / 3600 and "without validation" in plan["training"]["from"]
     # 64 images in three steps, as even as they go.
-    assert "--data.batch_size 22 --trainer.accumulate_grad_batches 3" in capsys.readouterr().out
+    assert plan["batch of 64"]["value"] == 22 and "3 times 22 images, " in capsys.readouterr().out
 
 
 def test_a_plan_measures_the_speed_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +113,7 @@ def test_a_plan_measures_the_speed_itself(monkeypatch: pytest.MonkeyPatch) -> No
         (["b0", "--device", "cuda"], "error: --device cuda: PyTorch finds no GPU here"),
         (
             [TINY, "--plan", "--memory", "8GB", "--num_images", "3", "--epochs", "3", "--benchmarks", "speed.json"],
-            f"error: --benchmarks: no {TINY} at 56 px (there: {TINY} at 32 px)",
+            f"error: --benchmarks: no {TINY} at 224 px (there: {TINY} at 32 px)",
         ),
     ],
 )
