@@ -123,7 +123,9 @@ def plan_memory(
         Figure(
             f"batch of {wanted}",
             taken,
-            f"{steps} times {taken} images, {format_bytes(step.total(taken))}",
+            f"{taken} images"
+            + (f", {steps} times a step" if steps > 1 else "")
+            + f", {format_bytes(step.total(taken))}",
             "predicted" if batch_size else "predicted; finetune.py's default",
         ),
     ]

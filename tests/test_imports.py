@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LEAVES = (
     *("config", "scaling", "layers", "heads", "optim", "batch_augment", "paper", "statistics", "logistic", "errors"),
-    *("protocols", "recipe", "sam", "overlay", "study/noise", "user_code"),
+    *("protocols", "recipe", "sam", "overlay", "study/noise", "user_code", "units", "meta_calls"),
 )
 
 

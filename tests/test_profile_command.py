@@ -91,7 +91,7 @@ def test_a_plan_says_where_each_figure_is_from(folder: Path, capsys: pytest.Capt
     assert plan["speed"] == {"value": 50.0, "from": "given: benchmark.py train on 2 cores of Abacus"}
     assert plan["training"]["value"] == 9000 * 10 / 50 / 3600 and "without validation" in plan["training"]["from"]
     # 64 images in three steps, as even as they go.
-    assert plan["batch of 64"]["value"] == 22 and "3 times 22 images, " in capsys.readouterr().out
+    assert plan["batch of 64"]["value"] == 22 and "22 images, 3 times a step, " in capsys.readouterr().out
 
 
 def test_a_plan_measures_the_speed_itself(monkeypatch: pytest.MonkeyPatch) -> None:
