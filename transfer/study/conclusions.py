@@ -36,7 +36,7 @@ def conclusions(all_rounds: Sequence[Round], num_images: int) -> list[str]:
                 f"After {current.steps} steps {kept} of {len(current.standings)} networks were kept, though"
                 f" {doubtful + kept} could not be told apart: there, chance decided too."
             )
-    lines += [line for line in (_paper(all_rounds), _cost(all_rounds[0])) if line]
+    lines += [line for line in (_paper(all_rounds), _followed(all_rounds[0])) if line]
     return [*lines, val_line(num_images)]
 
 
@@ -105,18 +105,22 @@ def is_papers(trial: Trial) -> bool:
     return tuple(trial.values.values()) == (ALPHA, BETA, GAMMA)
 
 
-def _cost(first: Round) -> str | None:
-    """Whether the networks that compute more are the better ones: the constraint holds before rounding only."""
+def _followed(first: Round) -> str | None:
+    """What the accuracy goes with: the coefficients, and the multiply-adds that rounding has left them."""
     from scipy.stats import spearmanr
 
-    done = [standing for standing in first.standings if standing.mean is not None]
-    macs = [standing.trial.num_macs for standing in done]
-    if len(done) < 3 or len(set(macs)) < 2 or len({s.mean.value for s in done if s.mean}) < 2:
+    done = [(standing.trial, standing.mean.value) for standing in first.standings if standing.mean is not None]
+    columns = {name: [trial.values[name] for trial, _ in done] for name in (done[0][0].values if done else ())}
+    macs = [trial.num_macs for trial, _ in done]
+    columns["multiply-adds"] = [float(number) for number in macs]
+    accuracies = [value for _, value in done]
+    if len(done) < 3 or len(set(accuracies)) < 2:
         return None
-    found = spearmanr(macs, [standing.mean.value for standing in done if standing.mean])
+    found = {name: spearmanr(column, accuracies) for name, column in columns.items() if len(set(column)) > 1}
+    texts = [f"{name} {result.statistic:.2f} (p = {shown_p(result.pvalue)})" for name, result in found.items()]
     return (
-        f"Rounding leaves them {min(macs) / 1e6:.1f} to {max(macs) / 1e6:.1f} million multiply-adds; the rank"
-        f" correlation of these with the accuracy is {found.statistic:.2f} (p = {shown_p(found.pvalue)})."
+        f"The accuracy's rank correlations: with {', '.join(texts)}. Rounding has left the networks"
+        f" {min(macs) / 1e6:.1f} to {max(macs) / 1e6:.1f} million multiply-adds."
     )
 
 
