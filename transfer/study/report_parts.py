@@ -20,8 +20,8 @@ NOISE_LEGEND = (
     "In points. Over seeds: standard deviation of a network's runs, pooled as if all networks were equally"
     " noisy. Of means: standard deviation of the networks' means; by noise: what it would be if all were equal. Share:"
     " of a single run's variance that the networks explain (ICC). p: that all networks are equal, and that all seeds"
-    " are (F tests). Two, any two: smallest difference significant at 95% between two networks chosen beforehand (t) and"
-    " between any two (Tukey), paired by seed."
+    " are (F tests). Two, any two: smallest difference significant at 95% between two networks chosen beforehand"
+    " (t) and between any two (Tukey), paired by seed."
 )
 
 
