@@ -57,14 +57,20 @@ def compare(
         for name, counted in counts.items()
     }
     first = latencies[names[0]]
-    table = Table(title=f"batch {size}, {first.device}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=f"inference, batch {size}, {first.device}; ratio to {names[0]}",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
     table.add_column("", no_wrap=True)
-    for column in ("px", "parameters", "multiply-adds", "inference", "ms", "quartiles", f"times {names[0]}"):
+    for column in ("px", "parameters", "mult-adds", "memory", "ms", "quartiles", "ratio"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, counted in counts.items():
         latency = latencies[name]
         table.add_row(
-            *(name, str(counted.image_size), f"{counted.num_params:,}", f"{counted.macs:,}"),
+            *(name, str(counted.image_size), f"{counted.num_params / 1e6:.2f} M", f"{counted.macs / 1e9:.3f} G"),
             *(format_bytes(counted.inference_bytes), f"{latency.median_ms:.1f}"),
             f"{latency.lower_quartile_ms:.1f} to {latency.upper_quartile_ms:.1f}",
             f"{latency.median_ms / first.median_ms:.2f}",
