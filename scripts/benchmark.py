@@ -8,6 +8,7 @@ data    training-ready images per second on one core, without and with a cache, 
 recipe  accuracy of --recipe auto against the defaults: digits, and with --data_root 2,000 images of CIFAR-10 at 32 px
 scaling what the compound rule gives against the released coefficients, and counts of the paper's Tables 3 and 7
 probe   seconds of a linear probe's fits on cached features, against scikit-learn's lbfgs; see its own --help
+memory_prediction  predicted memory of training steps and of inference against the measured; see its own --help
 """
 
 from __future__ import annotations
@@ -37,11 +38,9 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and gives the exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] == ["probe"]:
+    if argv[:1] in (["probe"], ["memory_prediction"]):
         sys.path.append(str(Path(__file__).parents[1]))
-        from scripts import benchmark_probe
-
-        return benchmark_probe.main(argv[1:], report)
+        return import_module(f"scripts.benchmark_{argv[0]}").main(argv[1:], report)
     parser = argparse.ArgumentParser(
         prog="benchmark.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -111,6 +110,7 @@ def benchmark_module(
     from transfer.classifier import build_classifier
     from transfer.module import TransferModule
     from transfer.report import quiet_lightning
+    from transfer.steps import placed, synchronize
 
     quiet_lightning()
     torch.manual_seed(0)
@@ -187,19 +187,24 @@ def benchmark_train(
     import torch
 
     from transfer.classifier import build_classifier
+    from transfer.memory_estimate import Precision
+    from transfer.steps import training_step
 
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     targets = torch.randint(10, (batch_size,), device=device)
+    precisions: dict[str, Precision] = {"float32": "32-true", "bf16": "bf16-mixed"}
     cases = {
-        f"{precision} {layout}": (bf16, memory_format)
-        for precision, bf16 in (("float32", False), ("bf16", True))
+        f"{name} {layout}": (precision, memory_format)
+        for name, precision in precisions.items()
         for layout, memory_format in (("contiguous", torch.contiguous_format), ("channels_last", torch.channels_last))
     }
     speeds: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(rounds):
-        for name, (bf16, memory_format) in cases.items():
-            step = training_step(build_classifier(backbone, 10), device, memory_format=memory_format, bf16=bf16)
+        for name, (precision, memory_format) in cases.items():
+            step = training_step(
+                build_classifier(backbone, 10), device, memory_format=memory_format, precision=precision
+            )
             images = torch.randn(batch_size, 3, image_size, image_size, device=device).to(memory_format=memory_format)
             speeds[name].append(batch_size / timed(step, [(images, targets)] * steps, device))
     figures: dict[str, Any] = {"backbone": backbone, "image_size": image_size, "batch_size": batch_size}
@@ -232,6 +237,7 @@ def benchmark_peer(
     from transfer.backbones.names import get_variant
     from transfer.classifier import build_classifier
     from transfer.code_bases import timm_name
+    from transfer.steps import random_batch, training_step
 
     variant = get_variant(backbone)
     timm = load_timm()
@@ -304,6 +310,7 @@ def benchmark_memory(
     import torch
 
     from transfer.backbones.names import get_variant
+    from transfer.peak_memory import PROCESS_STATUS
 
     variant = get_variant(backbone)
     if not torch.cuda.is_available() and not PROCESS_STATUS.is_file():
@@ -345,6 +352,8 @@ def memory_case(
     import torch
 
     from transfer.classifier import build_classifier
+    from transfer.peak_memory import resident_bytes
+    from transfer.steps import random_batch, synchronize, training_step
 
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -368,18 +377,6 @@ def memory_case(
     synchronize(device)
     seconds = (time.perf_counter() - started) / steps
     return {"peak_bytes": after - before, "static_bytes": static, "seconds_per_step": seconds}
-
-
-PROCESS_STATUS = Path("/proc/self/status")
-
-
-def resident_bytes(field: str) -> int:
-    """Memory of this process: `VmRSS`, now; `VmHWM`, the most so far.
-
-    getrusage's ru_maxrss will not do: through fork and exec it begins with the parent's.
-    """
-    line = next(line for line in PROCESS_STATUS.read_text().splitlines() if line.startswith(f"{field}:"))
-    return 1024 * int(line.split()[1])
 
 
 def benchmark_data(
@@ -635,52 +632,10 @@ def save_cifar_subset(data_root: Path, path: Path, per_class: int) -> Path:
     return path
 
 
-def random_batch(image_size: int, batch_size: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Noise in channels_last, and labels of ten classes."""
-    import torch
-
-    images = torch.randn(batch_size, 3, image_size, image_size, device=device)
-    return images.contiguous(memory_format=torch.channels_last), torch.randint(10, (batch_size,), device=device)
-
-
-def training_step(
-    model: torch.nn.Module,
-    device: torch.device,
-    compiled: bool = False,
-    memory_format: torch.memory_format | None = None,
-    bf16: bool | None = None,
-) -> Callable[[Any], None]:
-    """Moves the network to the device; its step has cross entropy and SGD with Nesterov momentum.
-
-    Args:
-        memory_format: None is channels_last.
-        bf16: whether under autocast; None: on a GPU.
-    """
-    import torch
-
-    model = placed(model, device, memory_format or torch.channels_last).train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True)
-    if compiled:
-        model.compile()
-    enabled = device.type == "cuda" if bf16 is None else bf16
-
-    def step(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
-            loss = torch.nn.functional.cross_entropy(model(batch[0]), batch[1])
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
-
-    return step
-
-
-def placed(model: torch.nn.Module, device: torch.device, memory_format: torch.memory_format) -> torch.nn.Module:
-    """The network on the device, in this memory layout."""
-    return model.to(device, memory_format=memory_format)  # type: ignore[call-overload]  # missing in its types
-
-
 def timed(step: Callable[[Any], None], batches: Sequence[Any], device: Any) -> float:
     """Seconds per step after three steps of warming up."""
+    from transfer.steps import synchronize
+
     for batch in batches[:3]:
         step(batch)
     synchronize(device)
@@ -689,14 +644,6 @@ def timed(step: Callable[[Any], None], batches: Sequence[Any], device: Any) -> f
         step(batch)
     synchronize(device)
     return (time.perf_counter() - started) / len(batches)
-
-
-def synchronize(device: Any) -> None:
-    """Waits for the device to finish what was given to it."""
-    import torch
-
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 if __name__ == "__main__":

@@ -217,19 +217,21 @@ def recommend(variant: Any, inspection: Inspection, train_size: int, data: Trans
     would have under 8 steps; learning rates are tuned for it, so more room is no reason for more.
     """
     import numpy as np
+    import torch
 
+    from transfer.classifier import build_classifier
     from transfer.config import DataConfig
-    from transfer.memory_estimate import largest_batch, training_bytes, usable_memory
+    from transfer.memory_estimate import largest_batch, training_memory, usable_memory
 
     if not len(inspection):
         return {}
     short = float(np.median(inspection.short_side))
     size = data.default_image_size or min(variant.resolution, max(_MIN_IMAGE_SIZE, int(short) // 32 * 32))
-    per_image, fixed = training_bytes(variant.name, len(data.class_names), size)
     memory, of = usable_memory()
-    if of == "gpu":
-        per_image //= 2  # bf16 autocast
-    fits = largest_batch(memory, per_image, fixed)
+    with torch.device("meta"):
+        classifier = build_classifier(variant.name, max(len(data.class_names), 1))
+    needed = training_memory(classifier, size, precision="bf16-mixed" if of == "gpu" else "32-true")
+    fits = largest_batch(memory, needed)
     default = DataConfig().batch_size
     most = min(default, max(8, train_size // 8), default if fits is None else max(fits, 1))
     return {
@@ -238,7 +240,7 @@ def recommend(variant: Any, inspection: Inspection, train_size: int, data: Trans
         "median_short_side": short,
         "batch_size": 1 << (most.bit_length() - 1),
         "largest_batch_that_fits": fits,
-        "activation_bytes_per_image": per_image,
+        "training_bytes_per_image": needed.per_image,
         "memory_bytes": memory,
         "memory_of": of,
         "is_an_estimate": True,

@@ -22,6 +22,7 @@ from transfer.errors import UserError, exit_status
 
 if TYPE_CHECKING:
     from transfer.config import FinetuneConfig
+    from transfer.memory_estimate import TrainingMemory
     from transfer.table.cells import Cell, Table
     from transfer.table.config import TableConfig
     from transfer.table.estimate import Speed
@@ -172,7 +173,7 @@ def plan_cells(wanted: TableConfig) -> list[Cell]:
     from itertools import product
 
     from transfer.backbones import get_backbone
-    from transfer.memory_estimate import largest_batch, training_bytes, usable_memory
+    from transfer.memory_estimate import largest_batch, usable_memory
     from transfer.protocols import get_protocol
     from transfer.table.cells import Cell, cell_id
 
@@ -188,8 +189,7 @@ def plan_cells(wanted: TableConfig) -> list[Cell]:
         weights = {} if wanted.pretrained is None else {"pretrained": wanted.pretrained}
         size = image_size(pair.dataset, variant.name, {**weights, **protocol.settings, **wanted.set})
         if (variant.name, size) not in batches:
-            per_image, fixed = training_bytes(variant.name, _CLASSES, size)
-            fits = largest_batch(memory, per_image // 2 if on_gpu else per_image, fixed)
+            fits = largest_batch(memory, step_memory(variant.name, size, on_gpu))
             batches[variant.name, size] = max(2, protocol.batch_size if fits is None else fits)
         for seed in wanted.seeds:
             cells.append(
@@ -206,6 +206,19 @@ def plan_cells(wanted: TableConfig) -> list[Cell]:
                 )
             )
     return cells
+
+
+@cache
+def step_memory(backbone: str, image_size: int, on_gpu: bool) -> TrainingMemory:
+    """Of a training step as it runs there: in bf16 on a GPU."""
+    import torch
+
+    from transfer.classifier import build_classifier
+    from transfer.memory_estimate import training_memory
+
+    with torch.device("meta"):
+        classifier = build_classifier(backbone, _CLASSES)
+    return training_memory(classifier, image_size, precision="bf16-mixed" if on_gpu else "32-true")
 
 
 @cache
@@ -301,13 +314,12 @@ def print_plan(out: Path, table: Table, given: Sequence[Speed]) -> None:
     from rich.console import Console
     from rich.table import Table as Lines
 
-    from transfer.memory_estimate import ACTIVATION_MARGIN, training_bytes
     from transfer.protocols import get_protocol
     from transfer.table.cell_run import run_configuration
     from transfer.table.estimate import find_speed, hours
     from transfer.table.search import describe_search, plan_rungs
 
-    on_cpu = table.set.get("trainer.accelerator") == "cpu"
+    on_cpu = computes_on_cpu(table)
     lines = Lines(title=f"{len(table.cells)} cells in {out}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for column in ("dataset", "backbone", "protocol"):
         lines.add_column(column, no_wrap=True)
@@ -327,10 +339,8 @@ def print_plan(out: Path, table: Table, given: Sequence[Speed]) -> None:
         speed = find_speed(out, given, backbone, cell.image_size, cell.max_batch_per_device, on_cpu)
         batch = fit.data.batch_size * fit.trainer.accumulate_grad_batches
         cost = hours(all_steps * batch, speed) * len(cells)
-        per_image, fixed = training_bytes(backbone, _CLASSES, cell.image_size)
         on_gpu = speed is not None and "cores" not in speed.measured_on
-        per_image = per_image // 2 if on_gpu else per_image
-        memory = (fixed + ACTIVATION_MARGIN * per_image * fit.data.batch_size) / 2**30
+        memory = step_memory(backbone, cell.image_size, on_gpu).total(fit.data.batch_size) / 2**30
         disk = len(cells) * 48 * cell.num_parameters / 2**30
         grid = table.grid if len(get_protocol(protocol).grid) > 1 else {}
         searches.setdefault(protocol, describe_search(len(trials), steps, grid, table.budget_steps))
@@ -365,22 +375,31 @@ def run(
         Interrupted: Ctrl-C or SIGTERM.
     """
     from transfer.table.cells import read_result, read_table, unfinished
-    from transfer.table.launchers import LAUNCHERS, Launch
+    from transfer.table.launchers import LAUNCHERS, Launch, slurm_parameters
 
     for flag, value in (("--workers", workers), ("--devices_per_cell", devices_per_cell)):
         if value is not None and value < 1:
             raise UserError(f"{flag} {value} (allowed: at least 1)")
-    pairs = [word.partition("=") for word in slurm]
-    if bad := [key for key, equals, value in pairs if not (key and equals and value)]:
-        raise UserError(f"--slurm {bad[0]}: give KEY=VALUE, for example --slurm partition=gpu")
-    if slurm and launcher != "slurm":
-        raise UserError("--slurm needs --launcher slurm")
+    parameters = slurm_parameters(slurm, launcher)
     table = read_table(out)
-    cells = tuple(unfinished(out, table, retry_failed))
-    if cells:
-        gpus = usable_gpus(table, workers or 1) if launcher == "local" else []
-        parameters = {key: value for key, _, value in pairs}
-        LAUNCHERS[launcher](Launch(out, table, cells, workers, devices_per_cell, retry_failed, parameters, gpus))
+    ids = [cell.id for cell in unfinished(out, table, retry_failed)]
+    if ids:
+        on_cpu = computes_on_cpu(table)
+        script, retry = str(Path(__file__).resolve()), ["--retry_failed"] if retry_failed else []
+        launch = Launch(
+            folder=out,
+            words=[script, "cell", str(out.resolve()), "--devices", str(devices_per_cell), *retry],
+            option="cell",
+            ids=ids,
+            go_on=f"python scripts/table.py run {out}",
+            report=f"python scripts/table.py report {out}",
+            workers=workers,
+            devices=devices_per_cell,
+            slurm=parameters,
+            gpus=usable_gpus(on_cpu, workers or 1) if launcher == "local" else [],
+            on_cpu=on_cpu,
+        )
+        LAUNCHERS[launcher](launch)
     results = {cell.id: read_result(out, cell) for cell in table.cells}
     failed = [name for name, result in results.items() if result is not None and result["status"] == "failed"]
     done = sum(result is not None for result in results.values()) - len(failed)
@@ -407,14 +426,19 @@ def run_one_cell(out: Path, cell: str, devices: int, retry_failed: bool) -> int:
 
     table = read_table(out)
     try:
-        gpus = usable_gpus(table)
+        gpus = usable_gpus(computes_on_cpu(table))
         status = run_cell(out, table, table.cell(cell), devices, retry_failed, fork=not gpus)
     except CellIsTaken:
         return TAKEN
     return FAILED if status == "failed" else 0
 
 
-def usable_gpus(table: Table | None = None, workers: int = 1) -> list[str]:
+def computes_on_cpu(table: Table) -> bool:
+    """Whether its cells leave GPUs alone."""
+    return table.set.get("trainer.accelerator") == "cpu"
+
+
+def usable_gpus(on_cpu: bool = False, workers: int = 1) -> list[str]:
     """The GPUs for the runs of this process. If there are none, it gets ready to be forked: what a run imports is
     imported, and each of several workers has its share of the cores.
     """
@@ -422,7 +446,6 @@ def usable_gpus(table: Table | None = None, workers: int = 1) -> list[str]:
 
     if workers > 1:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
-    on_cpu = table is not None and table.set.get("trainer.accelerator") == "cpu"
     gpus = [] if on_cpu else visible_gpus()
     if not gpus:
         for module in _MODULES_OF_A_RUN:

@@ -21,6 +21,7 @@ from scripts import benchmark
 from transfer.backbones import build_backbone
 from transfer.classifier import build_classifier
 from transfer.errors import UserError
+from transfer.peak_memory import PROCESS_STATUS
 
 ROOT = Path(__file__).parents[1]
 
@@ -78,7 +79,7 @@ def test_peer_says_why_timm_does_not_import(
     assert message.startswith(f"error: timm does not import ({reason}); ") and "torchvision" in message
 
 
-@pytest.mark.skipif(not benchmark.PROCESS_STATUS.is_file(), reason="needs Linux")
+@pytest.mark.skipif(not PROCESS_STATUS.is_file(), reason="needs Linux")
 def test_memory_measures_each_case_in_its_own_processes(tmp_path: Path) -> None:
     path = tmp_path / "memory.json"
     size = ["--image_size", "64", "--batch_size", "2", "--rounds", "1"]
@@ -97,10 +98,11 @@ def test_memory_measures_each_case_in_its_own_processes(tmp_path: Path) -> None:
     assert figures["time_ratio"] == pytest.approx(less["seconds_per_step"] / plain["seconds_per_step"], rel=0.02)
 
 
-@pytest.mark.skipif(not benchmark.PROCESS_STATUS.is_file(), reason="needs Linux")
+@pytest.mark.skipif(not PROCESS_STATUS.is_file(), reason="needs Linux")
 def test_the_largest_resident_set_follows_an_allocation_and_stays() -> None:
     code = (
-        "from scripts.benchmark import resident_bytes as r; before = r('VmRSS'); block = bytearray(b'x') * 50_000_000;"
+        "from transfer.peak_memory import resident_bytes as r;"
+        " before = r('VmRSS'); block = bytearray(b'x') * 50_000_000;"
         " held = r('VmRSS'); del block; print(held - before, r('VmHWM') - before, r('VmRSS') - before)"
     )
     result = subprocess.run(
@@ -118,7 +120,7 @@ def test_the_largest_resident_set_follows_an_allocation_and_stays() -> None:
 def test_without_a_gpu_memory_needs_linux(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(benchmark, "PROCESS_STATUS", tmp_path / "status")
+    monkeypatch.setattr("transfer.peak_memory.PROCESS_STATUS", tmp_path / "status")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert benchmark.main(["memory"]) == 2
     assert capsys.readouterr().err.startswith("error: memory: there is no GPU, and only Linux tells")

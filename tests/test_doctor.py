@@ -13,7 +13,6 @@ import datasets
 import imagehash
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from test_finetune import CHEAP, ROOT, call, environment, save_csv
 
@@ -23,7 +22,6 @@ from datamodules.doctor.inspection import inspect_image
 from datamodules.doctor.suspects import rank_suspects
 from datamodules.images import BadImageError, decode_image
 from scripts import doctor, finetune
-from transfer.memory_estimate import training_bytes
 
 Report = dict[str, Any]
 COUNTS = {"train": 12, "val": 3, "test": 4}  # images per class
@@ -344,27 +342,7 @@ def test_the_sizes_are_recommended_from_images_and_network(root: Path, tmp_path:
     assert large["image_size"] == 416 and large["median_short_side"] == 420
     assert examine(0, root, "--backbone", "b4")["recommended"]["image_size"] == 380
     assert large["largest_batch_that_fits"] < recommended["largest_batch_that_fits"]
-    assert large["activation_bytes_per_image"] > 10 * recommended["activation_bytes_per_image"]
-
-
-def test_the_counted_activations_are_those_that_autograd_keeps_for_real_tensors() -> None:
-    per_image, fixed = training_bytes("lite0", 7, 64)
-    assert per_image == pytest.approx(training_bytes("lite0", 7, 128)[0] / 4, rel=0.05)
-    from transfer import build_classifier
-
-    classifier = build_classifier("lite0", 7, pretrained=False).train()
-    assert fixed == 12 * sum(p.numel() for p in classifier.parameters())
-    kept: dict[int, torch.Tensor] = {}
-    own = {p.data_ptr() for p in classifier.parameters()}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        classifier(torch.rand(4, 3, 64, 64)).sum().backward()
-    total = sum(t.untyped_storage().nbytes() for pointer, t in kept.items() if pointer not in own)
-    assert total / 4 == pytest.approx(per_image, rel=0.1)
+    assert large["training_bytes_per_image"] > 10 * recommended["training_bytes_per_image"]
 
 
 def test_digits_have_no_error() -> None:

@@ -28,7 +28,7 @@ from transfer.classifier import build_classifier
 from transfer.conversion import read_network
 from transfer.errors import UserError
 from transfer.explain import explain_class
-from transfer.memory_estimate import training_bytes
+from transfer.memory_estimate import training_memory
 from transfer.module import TransferModule
 from transfer.optim import parameter_groups
 from transfer.runs import load_run
@@ -182,8 +182,10 @@ def test_multiply_adds_and_memory_are_counted() -> None:
     assert count_macs(get_backbone("my_net.Build")) == 64 * (16 * 3 * 8 + 2 * 9 * 8 * 8) + 8 * 1000
     assert count_macs(get_backbone("my_net.Build@r=2"), num_classes=10) == 256 * (384 + 1152) + 80
     assert count_macs(get_backbone("my_net.Build"), image_size=16, num_classes=10) == 16 * (384 + 1152) + 80
-    per_image, fixed = training_bytes("my_net.Build", 10, 32)
-    assert per_image > 0 and fixed == 12 * (4 * 4 * 3 * 8 + 8 + 2 * (9 * 64 + 16) + 8 * 10 + 10)
+    memory = training_memory(build_classifier("my_net.Build", 10), 32)
+    assert memory.per_image > 0 and memory.fixed - 2 * (4 * 2 * 8 + 8) == 12 * (
+        4 * 4 * 3 * 8 + 8 + 2 * (9 * 64 + 16) + 8 * 10 + 10
+    )
 
 
 def test_images_are_prepared_as_b0s() -> None:

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LEAVES = (
     *("config", "scaling", "layers", "heads", "optim", "batch_augment", "paper", "statistics", "logistic", "errors"),
-    *("protocols", "recipe", "sam", "overlay", "user_code"),
+    *("protocols", "recipe", "sam", "overlay", "study/noise", "user_code", "units", "meta_calls"),
 )
 
 
@@ -70,9 +70,12 @@ def loaded_by(statement: str) -> set[str]:
         ("import transfer.config", {"torch", "numpy", "pytorch_lightning", "datasets"}),
         ("import transfer.command_line", {"torch", "pytorch_lightning", "datasets"}),
         ("import transfer.scaling, transfer.errors, transfer.paper", {"torch", "numpy"}),
+        ("import transfer.fit", {"torch", "numpy"}),
         ("import transfer.ledger", {"torch", "matplotlib", "scipy"}),
         ("import transfer.protocols, transfer.recipe", {"torch", "numpy"}),
         ("import transfer.table.cell_run, transfer.table.launchers, transfer.table.sweep_run", {"torch", "submitit"}),
+        ("import transfer.study.loop, transfer.study.halving", {"torch", "scipy", "matplotlib", "submitit"}),
+        ("from scripts import scale_search; scale_search.build_parser()", {"torch", "numpy", "jsonargparse"}),
         (
             "from transfer import build_classifier, list_backbones, list_heads, list_weights",
             {"datasets", "albumentations", "wandb", "pytorch_lightning", "torchmetrics", "jsonargparse"},

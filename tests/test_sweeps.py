@@ -16,9 +16,8 @@ from scripts import table as script
 from transfer.command_line import flatten, parse_config
 from transfer.errors import UserError
 from transfer.protocols import get_protocol, protocol_settings
-from transfer.table.cells import Cell, Table, cell_id
+from transfer.table.cells import Cell, Table, cell_id, table_content
 from transfer.table.config import parse_table
-from transfer.table.launchers import Launch, write_wandb_sweep
 from transfer.table.sweeps import Sweep, draw, load_sweep
 
 ROOT = Path(__file__).parents[1]
@@ -78,14 +77,15 @@ def test_a_planned_tables_own_sweep_is_valid_and_starts_its_cells(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cells = tuple(Cell(f"digits_lite0_paper_{k}", "digits", "lite0", "paper", k, 64, 1437, 1, 8) for k in (0, 1))
-    launch = Launch(tmp_path, Table(cells), cells, None, 2, True, {}, [])
-    write_wandb_sweep(launch)
+    (tmp_path / "table.json").write_text(json.dumps(table_content(Table(cells))))
+    words = ("--devices_per_cell", "2", "--retry_failed", "--launcher", "wandb")
+    assert script.main(["run", str(tmp_path), *words]) == 0
     assert f"wandb sweep --project efficientnet-transfer {tmp_path / 'sweep.yaml'}" in capsys.readouterr().out
     assert is_valid(yaml.safe_load((tmp_path / "sweep.yaml").read_text()))
     sweep = load_sweep(tmp_path / "sweep.yaml")
     for values, cell in zip(draw(sweep, None), cells, strict=True):
         words = vars(script.build_parser().parse_args(agent_arguments(sweep, values)))
-        assert words == vars(script.build_parser().parse_args(launch.command(cell)[1:]))
+        assert words == {"what": "cell", "out": tmp_path, "cell": cell.id, "devices": 2, "retry_failed": True}
 
 
 def test_bayes_without_wandb_is_a_random_search_in_the_same_ranges() -> None:

@@ -504,7 +504,7 @@ def test_run_goes_on_after_a_failed_cell_and_says_how_to_retry(
 def run_here(tasks: Any, slots: Any, children: Any, logs: Any = None, keep_open: Any = None) -> Any:
     """`run_pool` in this process, where the stand-in is known."""
     for name, command in tasks:
-        assert Path(command[0]) == launchers.SCRIPT
+        assert Path(command[0]) == Path(script.__file__)
         yield name, script.main(command[1:])
 
 

@@ -118,6 +118,26 @@ TABLE7 = (
 )
 
 
+@dataclass(frozen=True)
+class LatencyResult:
+    """A row of Table 4: seconds for one image and ImageNet top-1 in percent, of a network and of ours, as printed."""
+
+    peer: str
+    peer_seconds: float
+    peer_top1: float
+    backbone: str
+    seconds: float
+    top1: float
+    printed_ratio: float
+
+
+# Tan & Le 2019, Table 4: batch 1 on one core of an Intel Xeon E5-2690, the mean of 20 runs.
+TABLE4 = (
+    LatencyResult("ResNet-152", 0.554, 77.8, "b1", 0.098, 78.8, 5.7),
+    LatencyResult("GPipe", 19.0, 84.3, "b7", 3.1, 84.4, 6.1),
+)
+
+
 def paper_results(dataset: str) -> list[PaperResult]:
     """The paper's results on a dataset, smallest network first; empty where it has none."""
     return [result for result in TABLE5 if result.dataset == dataset]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from transfer.backbones import build_network, get_backbone, list_backbones
 from transfer.backbones.function import FunctionBackbone, FunctionVariant, NetworkFunction, function_variant
+from transfer.backbones.network import Backbone
 from transfer.backbones.rows import Variant
 from transfer.classifier import Classifier
 from transfer.errors import UserError
@@ -41,11 +42,20 @@ class ScalableNetwork:
         Raises:
             UserError: the user's function gave no backbone.
         """
-        scaled = scale(self.variant, factors.depth, factors.width, factors.resolution)
-        backbone = (
-            FunctionBackbone(scaled) if isinstance(scaled, FunctionVariant) else build_network(scaled, scaled.settings)
-        )
-        head = LinearHead(backbone.num_features, self.num_classes, scaled.dropout_rate)
+        return self.build_variant(scale(self.variant, factors.depth, factors.width, factors.resolution))
+
+    def build_variant(self, variant: Variant | FunctionVariant) -> Classifier:
+        """The baseline, or what it was scaled to, with random weights.
+
+        Raises:
+            UserError: the user's function gave no backbone.
+        """
+        backbone: Backbone | FunctionBackbone
+        if isinstance(variant, FunctionVariant):
+            backbone = FunctionBackbone(variant)
+        else:
+            backbone = build_network(variant, variant.settings)
+        head = LinearHead(backbone.num_features, self.num_classes, variant.dropout_rate)
         return Classifier(backbone, head, self.num_classes)
 
 

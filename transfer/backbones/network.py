@@ -121,8 +121,11 @@ def _checkpoint_contexts(block: nn.Module) -> tuple[AbstractContextManager[None]
 
 
 def _init_weights(module: nn.Module) -> None:
-    """Released code's initialisation: N(0, sqrt(2 / fan_out)), where a depthwise kernel's fan_out is k * k."""
-    if isinstance(module, nn.Conv2d):
+    """Released code's initialisation: N(0, sqrt(2 / fan_out)), where a depthwise kernel's fan_out is k * k.
+
+    On the meta device there is nothing to fill, and `normal_` would import a compiler there, which takes seconds.
+    """
+    if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
         fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
         nn.init.normal_(module.weight, std=math.sqrt(2.0 / fan_out))
         if module.bias is not None:

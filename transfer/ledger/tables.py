@@ -90,7 +90,7 @@ def _table5(column: str, lines: Sequence[Table5Line]) -> str:
         over = f"over {len(by_cell)} of {total} cells; the paper's own parameters for these: {_times(same)}"
     rows.append(["**geo-mean**", "", "", _times(PRINTED_GEO_MEANS[column]), *[""] * 5, own, "", over])
     heads = ["dataset", "set against", "the paper's", "ratio", "our protocol", "seeds", "top-1", "mean per class"]
-    return _table([*heads, "parameters", "ratio", "status", "notes"], rows)
+    return markdown_table([*heads, "parameters", "ratio", "status", "notes"], rows)
 
 
 def _all_results(results: Sequence[Result]) -> str:
@@ -121,7 +121,7 @@ def _all_results(results: Sequence[Result]) -> str:
         "status",
         "notes",
     ]
-    return _table(heads, rows)
+    return markdown_table(heads, rows)
 
 
 def _provenance(results: Sequence[Result]) -> str:
@@ -138,7 +138,8 @@ def _provenance(results: Sequence[Result]) -> str:
     return "\n".join(lines) or "Nothing yet."
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of texts that are Markdown already."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

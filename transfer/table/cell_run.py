@@ -46,6 +46,49 @@ def run_command(run_dir: Path, arguments: Sequence[str]) -> list[str] | None:
     return [str(FINETUNE), *arguments, "--out_dir", str(run_dir)]
 
 
+def finish_run(
+    folder: Path,
+    name: str,
+    configuration: Mapping[str, Any],
+    children: Children,
+    lock: int,
+    go_on: str,
+    **environment: str,
+) -> dict[str, Any]:
+    """The results of the run FOLDER/NAME, which is started, resumed or only read, as its folder needs it.
+
+    Beside it lie its configuration, NAME.yaml, and its output, NAME.log.
+
+    Args:
+        lock: descriptor that the run inherits.
+        go_on: the user's command after an interruption.
+        environment: variables that the run finds besides this process's.
+
+    Raises:
+        RunFailed: it ended without results.
+        Interrupted: Ctrl-C or SIGTERM.
+    """
+    run_dir = folder / name
+    recipe, log = (run_dir.with_name(run_dir.name + suffix) for suffix in (".yaml", ".log"))
+    if command := run_command(run_dir, ["--config", str(recipe)]):
+        recipe.write_text(yaml.safe_dump(unflatten(configuration), sort_keys=False))
+        children.start(command, single_process_environment(**environment), log, lock)
+        _, status = children.wait_any()
+        if not (run_dir / RESULTS).exists():
+            if children.stopped is not None or was_stopped(status):
+                raise Interrupted(children.stopped or signal.SIGTERM, go_on)
+            reason = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
+            raise RunFailed(f"{name}: {reason}\n{last_lines(log)}")
+    results: dict[str, Any] = json.loads((run_dir / RESULTS).read_text())
+    return results
+
+
+def drop_checkpoints(run_dir: Path) -> None:
+    """Of a run whose metrics are all that is wanted."""
+    for checkpoint in (BEST, LAST):
+        (run_dir / checkpoint).unlink(missing_ok=True)
+
+
 def run_cell(
     folder: Path, table: Table, cell: Cell, devices: int = 1, retry_failed: bool = False, fork: bool = False
 ) -> str:
@@ -119,22 +162,9 @@ class _Fit:
         return run_configuration(self.cell, self.table, trial, self.devices, final)
 
     def __call__(self, run_dir: Path, configuration: Mapping[str, Any]) -> dict[str, Any]:
-        """The results of a run, which is started, resumed or only read, as its folder needs it.
-
-        Raises:
-            RunFailed, Interrupted
-        """
-        recipe, log = (run_dir.with_name(run_dir.name + suffix) for suffix in (".yaml", ".log"))
-        if command := run_command(run_dir, ["--config", str(recipe)]):
-            recipe.write_text(yaml.safe_dump(unflatten(configuration), sort_keys=False))
-            self._children.start(command, single_process_environment(), log, self._lock)
-            _, status = self._children.wait_any()
-            if not (run_dir / RESULTS).exists():
-                if self._children.stopped is not None or was_stopped(status):
-                    raise Interrupted(self._children.stopped or signal.SIGTERM, self._go_on)
-                reason = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
-                raise RunFailed(f"{run_dir.relative_to(self._folder)}: {reason}\n{last_lines(log)}")
-        return json.loads((run_dir / RESULTS).read_text())
+        """See `finish_run`."""
+        name = str(run_dir.relative_to(self._folder))
+        return finish_run(self._folder, name, configuration, self._children, self._lock, self._go_on)
 
 
 @dataclass(frozen=True)
@@ -195,8 +225,7 @@ def _search(place: Path, fit: _Fit, trials: Sequence[Trial], steps: int) -> _Tri
         for position, index in enumerate(left):
             run_dir = place / (f"{index:02d}" if len(rungs) == 1 else f"rung{number}_{index:02d}")
             runs.append(fit(run_dir, shortened(fit.configuration(trials[index]), rung.steps)))
-            for checkpoint in (BEST, LAST):
-                (run_dir / checkpoint).unlink(missing_ok=True)
+            drop_checkpoints(run_dir)
             metrics.append(final_metrics(run_dir / METRICS))
             quoted = runs[-1]["quoted_metric"]
             scores.append(metrics[-1][quoted])

@@ -133,20 +133,23 @@ class CellIsTaken(Exception):
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[int]:
+def locked(path: Path, wait: bool = False) -> Iterator[int]:
     """Holds a lock file; the kernel frees it when the last process that has it open ends, in whatever way.
 
     Gives its descriptor. A child that inherits it keeps the lock, so that a run whose parent was killed is left alone
     until it has ended too.
 
+    Args:
+        wait: until whoever holds it has ended.
+
     Raises:
-        CellIsTaken: another process holds it.
+        CellIsTaken: another process holds it, and nobody waits.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise CellIsTaken(path.parent.name) from None
         yield descriptor

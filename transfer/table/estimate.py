@@ -8,10 +8,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transfer.errors import UserError
 from transfer.report import environment, write_json
+
+if TYPE_CHECKING:
+    from transfer.memory_estimate import Precision
 
 SPEEDS = "speeds.json"
 # The column of benchmark.py train that a run computes in: bf16 on a GPU.
@@ -81,41 +84,29 @@ def describe_device(hardware: dict[str, Any]) -> str:
     return gpus[0] if gpus else f"{hardware['cores']} cores of {hardware['cpu'] or 'an unknown CPU'}"
 
 
-def measure(backbone: str, image_size: int, max_batch: int, on_cpu: bool) -> float:
-    """Images per second of two training steps on noise, after one to warm up: SGD, channels_last, and bf16 on a GPU.
+def measure(backbone: str, image_size: int, max_batch: int, on_cpu: bool, precision: Precision | None = None) -> float:
+    """Images per second of two training steps on noise, after one to warm up; see `transfer.steps.training_step`.
 
     Args:
         max_batch: images that fit; up to 8 are taken, on a GPU up to 64.
+        precision: None: `bf16-mixed` on a GPU, else `32-true`.
     """
     import torch
 
     from transfer.classifier import build_classifier
+    from transfer.steps import random_batch, synchronize, training_step
 
     device = torch.device("cuda" if torch.cuda.is_available() and not on_cpu else "cpu")
-    batch = min(max_batch, 64 if device.type == "cuda" else 8)
-    model = build_classifier(backbone, 10, load_weights=False)
-    model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # missing in its types
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True)
-    images = torch.randn(batch, 3, image_size, image_size, device=device).to(memory_format=torch.channels_last)
-    labels = torch.randint(10, (batch,), device=device)
-    steps, started = 2, 0.0
-    for step in range(1 + steps):
-        if step == 1:
-            started = _now(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            loss = torch.nn.functional.cross_entropy(model(images), labels)
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
-    return round(steps * batch / (_now(device) - started), 2)
-
-
-def _now(device: Any) -> float:
-    import torch
-
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
+    batch_size = min(max_batch, 64 if device.type == "cuda" else 8)
+    step = training_step(build_classifier(backbone, 10, load_weights=False), device, precision=precision)
+    batch = random_batch(image_size, batch_size, device)
+    step(batch)
+    synchronize(device)
+    steps, started = 2, time.perf_counter()
+    for _ in range(steps):
+        step(batch)
+    synchronize(device)
+    return round(steps * batch_size / (time.perf_counter() - started), 2)
 
 
 def hours(num_images: int, speed: Speed | None) -> float:

@@ -1,7 +1,7 @@
-"""Who runs the cells: processes of this machine, a SLURM job array, or the agents of a W&B sweep.
+"""Who computes what was planned: processes of this machine, a SLURM job array, or the agents of a W&B sweep.
 
-All of them start the same command for a cell, `table.py cell OUT --cell ID`, which takes the cell's lock, goes on from
-what is there and writes its result.
+All of them start the same command for an id, such as `table.py cell OUT --cell ID`, which takes that cell's lock, goes
+on from what is there and writes its result.
 """
 
 from __future__ import annotations
@@ -12,17 +12,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from transfer.errors import Interrupted, UserError
-from transfer.table.cells import Cell, Table
 from transfer.table.processes import Child, Children
 from transfer.table.sweeps import Sweep, save_sweep
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "table.py"
-# Exit statuses of `table.py cell`: its result says `failed`; another process is at it (EX_TEMPFAIL).
+# Exit statuses of such a command: its result says `failed`; another process is at it (EX_TEMPFAIL).
 FAILED, TAKEN = 1, 75
 # What submitit calls the same on every cluster; the other parameters are SLURM's own.
 _SHARED = ("name", "timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node", "stderr_to_stdout")
@@ -34,38 +32,45 @@ class Launch:
     """What a launcher is told.
 
     Attributes:
-        cells: to be run.
-        workers: cells at a time; None: as many as there are GPUs for, else one.
-        devices: GPUs of each cell, processes where there are none.
+        folder: of the table or study.
+        words: the script that computes an id, on any machine that sees the folder, and its arguments but for the id.
+        option: that takes the id: `cell` or `run`.
+        ids: to be computed.
+        go_on: the user's command that takes the work up where it was stopped.
+        report: the user's command that tells how far it is.
+        workers: ids at a time; None: as many as there are GPUs for, else one.
+        devices: GPUs of each, processes where there are none.
         slurm: submitit's parameters.
-        gpus: of this machine, that the cells may use.
+        gpus: of this machine, that may be used.
+        on_cpu: whether no GPU is asked for.
     """
 
     folder: Path
-    table: Table
-    cells: tuple[Cell, ...]
-    workers: int | None
-    devices: int
-    retry_failed: bool
-    slurm: Mapping[str, str]
-    gpus: Sequence[str]
+    words: Sequence[str]
+    option: str
+    ids: Sequence[str]
+    go_on: str
+    report: str
+    workers: int | None = None
+    devices: int = 1
+    slurm: Mapping[str, str] = field(default_factory=dict)
+    gpus: Sequence[str] = ()
+    on_cpu: bool = False
 
-    def command(self, cell: Cell) -> list[str]:
-        """The script that computes a cell, on any machine that sees the folder, and its arguments."""
-        retry = ["--retry_failed"] if self.retry_failed else []
-        words = ["cell", str(self.folder.resolve()), "--cell", cell.id, "--devices", str(self.devices), *retry]
-        return [str(SCRIPT), *words]
+    def command(self, name: str) -> list[str]:
+        """The script and its arguments for an id."""
+        return [*self.words, f"--{self.option}", name]
 
 
 def run_local(launch: Launch) -> None:
-    """Runs the cells in processes of this machine, and waits for them.
+    """Computes the ids in processes of this machine, and waits for them.
 
     Raises:
         UserError: there are too few GPUs.
-        Interrupted: Ctrl-C or SIGTERM, after the running cells have saved what they had.
+        Interrupted: Ctrl-C or SIGTERM, after what was running has saved what it had.
     """
     slots = device_slots(launch.workers, launch.devices, launch.gpus)
-    tasks = iter([(cell.id, launch.command(cell)) for cell in launch.cells])
+    tasks = iter([(name, launch.command(name)) for name in launch.ids])
     with Children(fork=not launch.gpus) as children:
         for name, status in run_pool(tasks, slots, children):
             if status == TAKEN:
@@ -73,7 +78,7 @@ def run_local(launch: Launch) -> None:
             elif status not in (0, FAILED) and children.stopped is None:
                 print(f"{name}: ended with exit status {status}, without a result", file=sys.stderr)
         if children.stopped is not None:
-            raise Interrupted(children.stopped, f"python scripts/table.py run {launch.folder}")
+            raise Interrupted(children.stopped, launch.go_on)
 
 
 def run_pool(
@@ -123,6 +128,20 @@ def device_slots(workers: int | None, devices: int, gpus: Sequence[str]) -> list
     return [{"CUDA_VISIBLE_DEVICES": ",".join(share)} for share in shares]
 
 
+def slurm_parameters(words: Sequence[str], launcher: str) -> dict[str, str]:
+    """What `--slurm KEY=VALUE`, given any number of times, says to submitit.
+
+    Raises:
+        UserError: not such words, or another launcher is used.
+    """
+    pairs = [word.partition("=") for word in words]
+    if bad := [key for key, equals, value in pairs if not (key and equals and value)]:
+        raise UserError(f"--slurm {bad[0]}: give KEY=VALUE, for example --slurm partition=gpu")
+    if words and launcher != "slurm":
+        raise UserError("--slurm needs --launcher slurm")
+    return {key: value for key, _, value in pairs}
+
+
 def visible_gpus() -> list[str]:
     """The GPUs that processes started here may use, as CUDA_VISIBLE_DEVICES names them."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -134,7 +153,7 @@ def visible_gpus() -> list[str]:
 
 
 def submit_slurm(launch: Launch) -> None:
-    """Submits the cells as a SLURM job array through submitit, and does not wait.
+    """Submits the ids as a SLURM job array through submitit, and does not wait.
 
     Raises:
         UserError: submitit is missing, or refuses a parameter.
@@ -148,9 +167,9 @@ def submit_slurm(launch: Launch) -> None:
     cluster = given.pop("cluster", "slurm")
     log = launch.folder.resolve() / "slurm"
     parameters: dict[str, Any] = {
-        "name": f"table_{launch.folder.resolve().name}",
+        "name": f"{Path(launch.words[0]).stem}_{launch.folder.resolve().name}",
         "timeout_min": 24 * 60,
-        "gpus_per_node": 0 if launch.table.set.get("trainer.accelerator") == "cpu" else launch.devices,
+        "gpus_per_node": 0 if launch.on_cpu else launch.devices,
     }
     if launch.workers is not None:
         parameters["slurm_array_parallelism"] = launch.workers
@@ -159,37 +178,34 @@ def submit_slurm(launch: Launch) -> None:
     try:
         executor = submitit.AutoExecutor(log, cluster=cluster, slurm_max_num_timeout=_REQUEUES)
         executor.update_parameters(**parameters)
-        jobs = executor.map_array(CellJob(), [launch.command(cell) for cell in launch.cells])
+        jobs = executor.map_array(Job(), [launch.command(name) for name in launch.ids])
     except (ValueError, NameError, RuntimeError, OSError, subprocess.CalledProcessError) as error:
         raise UserError(f"--launcher slurm: {error}") from None
-    for job, cell in zip(jobs, launch.cells, strict=True):
-        print(f"{cell.id}: job {job.job_id}")
-    print(
-        f"{len(jobs)} cells submitted, logs in {log}; see how far they are: python scripts/table.py report "
-        f"{launch.folder}"
-    )
+    for job, name in zip(jobs, launch.ids, strict=True):
+        print(f"{name}: job {job.job_id}")
+    print(f"{len(jobs)} {launch.option}s submitted, logs in {log}; see how far they are: {launch.report}")
 
 
-class CellJob:
-    """A cell as submitit's job: before a time limit or a preemption it saves itself, and is queued anew."""
+class Job:
+    """A command as submitit's job: before a time limit or a preemption it saves itself, and is queued anew."""
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
 
     def __call__(self, command: list[str]) -> int:
-        """Runs a cell's command and gives its exit status."""
+        """Runs the command and gives its exit status."""
         self.process = subprocess.Popen([sys.executable, *command], preexec_fn=_ignore_warnings_of_the_scheduler)
         return self.process.wait()
 
     def checkpoint(self, command: list[str]) -> Any:
-        """What submitit calls on its signal: stops the cell, and gives the job that goes on with it."""
+        """What submitit calls on its signal: stops the command, and gives the job that goes on with it."""
         from submitit.helpers import DelayedSubmission
 
         if self.process is not None:
             self.process.terminate()
             # Not wait(): this is a signal handler, which may have come in the midst of one.
             os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
-        return DelayedSubmission(CellJob(), command)
+        return DelayedSubmission(Job(), command)
 
 
 def _ignore_warnings_of_the_scheduler() -> None:
@@ -199,20 +215,18 @@ def _ignore_warnings_of_the_scheduler() -> None:
 
 
 def write_wandb_sweep(launch: Launch) -> None:
-    """Writes the cells as a W&B sweep, `sweep.yaml`, and says how to start it and its agents."""
+    """Writes the ids as a W&B sweep, `sweep.yaml`, and says how to start it and its agents."""
     path = launch.folder / "sweep.yaml"
-    cell = ["cell", str(launch.folder.resolve()), "--devices", str(launch.devices)]
-    if launch.retry_failed:
-        cell.append("--retry_failed")
+    script, *words = launch.words
     sweep = Sweep(
-        program=str(SCRIPT),
-        command=("${env}", sys.executable, "${program}", *cell, "${args}"),
+        program=script,
+        command=("${env}", sys.executable, "${program}", *words, "${args}"),
         method="grid",
-        parameters={"cell": {"values": [cell.id for cell in launch.cells]}},
+        parameters={launch.option: {"values": list(launch.ids)}},
     )
     save_sweep(sweep, path)
-    print(f"{len(launch.cells)} cells written to {path}. Register it, then start agents, on any machine that sees")
-    print(f"{launch.folder}; each takes one cell after the other:")
+    print(f"{len(launch.ids)} {launch.option}s written to {path}. Register it, then start agents, on any machine that")
+    print(f"sees {launch.folder}; each takes one {launch.option} after the other:")
     print(f"  wandb sweep --project efficientnet-transfer {shlex.quote(str(path))}")
     print("  wandb agent <the id that it prints>")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import runpy
@@ -149,7 +150,12 @@ def _run_script(command: Sequence[str], environment: Mapping[str, str], log: Pat
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = list(command)
-    runpy.run_path(command[0], run_name="__main__")
+    # A fork leaves out what was registered for the exit, as W&B's last writing; and what its parent did is not its own.
+    atexit._clear()
+    try:
+        runpy.run_path(command[0], run_name="__main__")
+    finally:
+        atexit._run_exitfuncs()
 
 
 def was_stopped(status: int) -> bool:

@@ -1,0 +1,124 @@
+"""Predicted memory against the measured: python scripts/benchmark.py memory_prediction
+
+Each case is measured in a process of its own: a training step and inference, of each network at each image and batch
+size. On a CPU, malloc gives back at once what is freed; a further process measures the training step with malloc as it
+is by default, which holds more than is in use (`default_malloc_bytes`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from transfer.errors import UserError, exit_status
+
+NETWORKS = ("b0", "b3", "lite0", "resnet50")
+CASES = ("96x32", "160x8", "224x2")
+
+
+def main(argv: Sequence[str], report: Callable[[dict[str, Any], Path | None], None]) -> int:
+    """Runs the command line and gives the exit status.
+
+    Args:
+        report: prints the figures and writes them to the file, if there is one.
+    """
+    parser = argparse.ArgumentParser(
+        prog="benchmark.py memory_prediction",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--networks", nargs="+", default=NETWORKS, metavar="NAME", help=f"default: {' '.join(NETWORKS)}"
+    )
+    parser.add_argument(
+        "--cases", nargs="+", default=CASES, metavar="PXxN", help=f"pixels and images; default: {' '.join(CASES)}"
+    )
+    parser.add_argument(
+        "--precisions", nargs="+", default=("32-true",), choices=("32-true", "bf16-mixed"), help="default: 32-true"
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    arguments = vars(parser.parse_args(argv))
+    path = arguments.pop("json")
+    return exit_status(lambda: report(benchmark_memory_prediction(**arguments), path))
+
+
+def benchmark_memory_prediction(
+    networks: Sequence[str], cases: Sequence[str], precisions: Sequence[Any], device: str | None
+) -> dict[str, Any]:
+    """Bytes of each case, and how far the prediction is from what was measured, in percent of that.
+
+    Raises:
+        UserError: an unknown network, no such device, or a case that is none.
+    """
+    import torch
+
+    from transfer.steps import choose_device
+
+    sizes = [parse_case(case) for case in cases]
+    on_gpu = choose_device(device).type == "cuda"
+    rows = []
+    for precision in precisions:
+        for name in networks:
+            for image_size, batch_size in sizes:
+                row = measure_case(name, image_size, batch_size, precision, on_gpu)
+                print(row, file=sys.stderr, flush=True)
+                rows.append(row)
+    errors = [abs(row[kind]["error_percent"]) for row in rows for kind in ("training", "inference")]
+    return {
+        "threads": torch.get_num_threads(),
+        "counted": "allocated on the GPU" if on_gpu else "growth of the resident set",
+        "cases": rows,
+        "largest_error_percent": max(errors),
+    }
+
+
+def parse_case(text: str) -> tuple[int, int]:
+    """Side in pixels and number of images.
+
+    Raises:
+        UserError: the text is no such thing.
+    """
+    side, _, images = text.partition("x")
+    if not (side.isdecimal() and images.isdecimal() and int(side) and int(images) > 1):
+        raise UserError(f"--cases {text!r}: give pixels and images (at least 2), as 224x2")
+    return int(side), int(images)
+
+
+def measure_case(name: str, image_size: int, batch_size: int, precision: Any, on_gpu: bool) -> dict[str, Any]:
+    """One case with 1000 classes: predicted, then measured.
+
+    Raises:
+        UserError: an unknown network, or a process that was killed.
+    """
+    from transfer.classifier import build_classifier
+    from transfer.peak_memory import measure_peak
+    from transfer.profile import profile_backbone
+
+    counted = profile_backbone(name, image_size, batch_size, precision=precision)
+    build = partial(build_classifier, name, 1000)
+    row: dict[str, Any] = {"network": name, "image_size": image_size, "batch_size": batch_size, "precision": precision}
+    predictions = {"training": counted.training.total(batch_size), "inference": counted.inference_bytes}
+    for kind, predicted in predictions.items():
+        peak = partial(
+            measure_peak,
+            build,
+            image_size,
+            batch_size,
+            training=kind == "training",
+            precision=precision,
+            on_gpu=on_gpu,
+        )
+        measured = peak()
+        row[kind] = {
+            "predicted_bytes": predicted,
+            "measured_bytes": measured,
+            "error_percent": round(100 * (predicted / measured - 1), 2),
+        }
+        if not on_gpu and kind == "training":
+            row[kind]["default_malloc_bytes"] = peak(keep_freed=True)
+    return row

@@ -1,0 +1,112 @@
+"""How large the noise of a comparison is against the differences that it is to find.
+
+Each network was trained once with each of the same seeds: networks are the treatments and seeds the blocks of a
+randomised complete block design (Fisher 1935). Networks with one seed see the same images in the same order, so they
+are compared seed by seed: what a seed does to all of them drops out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Standard deviations in the unit of the scores.
+
+    Attributes:
+        within: over the seeds of one network, pooled over the networks.
+        between: of the networks' means.
+        paired: of what remains when a network's and a seed's mean are subtracted.
+        icc: share of a single score's variance that the network explains, in [0, 1] (intraclass correlation ICC(1);
+            McGraw & Wong 1996); a negative estimate is 0.
+        f, p_value: that all networks are equal (one-way analysis of variance).
+        seed_p_value: that all seeds are equal.
+    """
+
+    num_networks: int
+    num_seeds: int
+    within: float
+    between: float
+    paired: float
+    icc: float
+    f: float
+    p_value: float
+    seed_p_value: float
+
+    @property
+    def between_by_noise(self) -> float:
+        """What `between` would be, about, if all networks were equal."""
+        return self.within / math.sqrt(self.num_seeds)
+
+    def significant(self, num_seeds: int | None = None) -> float:
+        """The smallest difference of two networks, named before they were trained, that is significant at 95%.
+
+        Args:
+            num_seeds: None: as many as there were; of others, with the noise that these had.
+        """
+        from scipy.stats import t
+
+        seeds = num_seeds or self.num_seeds
+        quantile = t.ppf((1 + CONFIDENCE) / 2, (self.num_networks - 1) * (seeds - 1))
+        return float(quantile * self.paired * math.sqrt(2 / seeds))
+
+    def significant_for_all(self, num_seeds: int | None = None) -> float:
+        """The same of any two, so of the best, which nobody named before, and another (Tukey's HSD)."""
+        from scipy.stats import studentized_range
+
+        seeds = num_seeds or self.num_seeds
+        quantile = studentized_range.ppf(CONFIDENCE, self.num_networks, (self.num_networks - 1) * (seeds - 1))
+        return float(quantile * self.paired / math.sqrt(seeds))
+
+
+def measure_noise(scores: Sequence[Sequence[float]]) -> Noise | None:
+    """What the scores say of their own noise; None of fewer than two networks or two seeds.
+
+    Args:
+        scores: a row a network, a column a seed; all of them numbers.
+    """
+    from scipy.stats import f as f_distribution
+
+    table = np.asarray(scores, float)
+    if table.ndim != 2 or min(table.shape) < 2:
+        return None
+    networks, seeds = table.shape
+    means, seed_means, mean = table.mean(1), table.mean(0), table.mean()
+    between = seeds * _squares(means - mean) / (networks - 1)
+    within = _squares(table - means[:, None]) / (networks * (seeds - 1))
+    of_seeds = networks * _squares(seed_means - mean) / (seeds - 1)
+    freedom = (networks - 1) * (seeds - 1)
+    paired = _squares(table - means[:, None] - seed_means + mean) / freedom
+    f = _ratio(between, within)
+    total = between + (seeds - 1) * within
+    return Noise(
+        num_networks=networks,
+        num_seeds=seeds,
+        within=math.sqrt(within),
+        between=math.sqrt(between / seeds),
+        paired=math.sqrt(paired),
+        icc=max(0.0, (between - within) / total) if total else 0.0,
+        f=f,
+        p_value=float(f_distribution.sf(f, networks - 1, networks * (seeds - 1))),
+        seed_p_value=float(f_distribution.sf(_ratio(of_seeds, paired), seeds - 1, freedom)),
+    )
+
+
+def _squares(deviations: NDArray[np.float64]) -> float:
+    """Their sum; what is left of equal numbers' differences is nothing."""
+    return float(np.sum(deviations.round(12) ** 2))
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    """Of two mean squares; what differs without noise is beyond doubt, what does not differ at all is 1."""
+    if denominator:
+        return numerator / denominator
+    return math.inf if numerator else 1.0
