@@ -128,8 +128,8 @@ def test_a_table_killed_in_the_middle_goes_on_to_the_uninterrupted_one(tmp_path:
     for path in done:  # these were not interrupted
         shutil.copytree(path.parent, whole / "cells" / path.parent.name)
     finish("run", whole, "--workers", "2")
-    reads = {name: result.pop("test_reads") for name, result in (continued := results(killed)).items()}
-    uninterrupted = results(whole)
+    continued, uninterrupted = results(killed), results(whole)
+    reads = {name: result.pop("test_reads") for name, result in continued.items()}
     assert {result.pop("test_reads") for result in uninterrupted.values()} == {1}
     assert continued == uninterrupted
     # A run that was killed while it read the test split reads it again, and says so.
