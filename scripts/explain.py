@@ -45,9 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch_size", type=int, default=16, help="images per step")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     arguments = vars(parser.parse_args(argv))
-    unreadable: list[str] = []
-    status = exit_status(lambda: unreadable.extend(explain(**arguments)))
-    return status or int(bool(unreadable))
+    return exit_status(lambda: int(bool(explain(**arguments))))
 
 
 @dataclass(frozen=True)

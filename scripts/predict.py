@@ -25,9 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--num_workers", type=int, help="loader processes; default: usable cores - 1, at most 8")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     arguments = vars(parser.parse_args(argv))
-    unreadable: list[str] = []
-    status = exit_status(lambda: unreadable.extend(predict(**arguments)))
-    return status or int(bool(unreadable))
+    return exit_status(lambda: int(bool(predict(**arguments))))
 
 
 def predict(

@@ -38,11 +38,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = vars(build_parser().parse_args(argv))
     from transfer.study.evolution import plan_next_networks
 
-    statuses: list[int] = []
-    status = exit_status(
-        lambda: statuses.append(carry_out("evolve", arguments, DEFAULTS, plan_space, plan_next_networks))
-    )
-    return status or statuses[0]
+    return exit_status(lambda: carry_out("evolve", arguments, DEFAULTS, plan_space, plan_next_networks))
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -42,8 +42,7 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command line and gives the exit status: 1 if the compound rule has no answer."""
     arguments = vars(build_parser().parse_args(argv))
     given = {name: arguments.pop(quantity.flag.removeprefix("--")) for name, quantity in QUANTITIES.items()}
-    statuses: list[int] = []
-    return exit_status(lambda: statuses.append(fit(given, **arguments))) or statuses[0]
+    return exit_status(lambda: fit(given, **arguments))
 
 
 def build_parser() -> argparse.ArgumentParser:

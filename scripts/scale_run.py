@@ -17,9 +17,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--run", required=True, metavar="ID")
     parser.add_argument("--retry_failed", action="store_true", help="compute it again if it failed")
     arguments = parser.parse_args(argv)
-    statuses: list[int] = []
-    status = exit_status(lambda: statuses.append(run_one(arguments.out, arguments.run, arguments.retry_failed)))
-    return status or statuses[0]
+    return exit_status(lambda: run_one(arguments.out, arguments.run, arguments.retry_failed))
 
 
 def run_one(out: Path, name: str, retry_failed: bool) -> int:

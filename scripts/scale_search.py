@@ -35,11 +35,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = vars(build_parser().parse_args(argv))
     from transfer.study.halving import plan_next_round
 
-    statuses: list[int] = []
-    status = exit_status(
-        lambda: statuses.append(carry_out("search", arguments, DEFAULTS, plan_candidates, plan_next_round))
-    )
-    return status or statuses[0]
+    return exit_status(lambda: carry_out("search", arguments, DEFAULTS, plan_candidates, plan_next_round))
 
 
 def build_parser() -> argparse.ArgumentParser:

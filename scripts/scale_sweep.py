@@ -34,18 +34,7 @@ _EPILOG = """\
 def main(argv: Sequence[str]) -> int:
     """Runs the command line and gives the exit status: 1 if a run failed or has no result."""
     arguments = vars(build_parser().parse_args(argv))
-    statuses: list[int] = []
-    return exit_status(lambda: statuses.append(sweep(arguments))) or statuses[0]
-
-
-def sweep(arguments: Mapping[str, Any]) -> int:
-    """Plans and runs it; see `carry_out`.
-
-    Raises:
-        UserError: see there and `plan_networks`.
-        Interrupted: Ctrl-C or SIGTERM.
-    """
-    return carry_out("sweep", arguments, defaults(arguments), plan_points, plan_runs)
+    return exit_status(lambda: carry_out("sweep", arguments, defaults(arguments), plan_points, plan_runs))
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -56,8 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         **{"cell": run_one_cell, "sweep": sweep},
     }
     command = commands[arguments.pop("what")]
-    statuses: list[int] = []
-    return exit_status(lambda: statuses.append(command(**arguments))) or statuses[0]
+    return exit_status(lambda: command(**arguments))
 
 
 def build_parser() -> argparse.ArgumentParser:

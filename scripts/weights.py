@@ -51,9 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     arguments = vars(parser.parse_args(argv))
     run: Callable[..., bool | None] = arguments.pop("run")
-    passed: list[bool | None] = []
-    status = exit_status(lambda: passed.append(run(**arguments)))
-    return status or int(passed == [False])
+    return exit_status(lambda: int(run(**arguments) is False))
 
 
 def print_list(backbone: str | None, family: str | None, json: bool) -> None:

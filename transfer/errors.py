@@ -50,12 +50,13 @@ class RunInterrupted(Interrupted):
         super().__init__(signal_number, f"python scripts/finetune.py --resume {checkpoint.parent}")
 
 
-def exit_status(command: Callable[[], None]) -> int:
-    """Runs a script's command and gives its exit status: 0; 2 and a message for a user's mistake or a full disk;
-    128 + n after signal n, and for a pipe that nobody reads any more. Any other exception is a programmer's and passes.
+def exit_status(command: Callable[[], int | None]) -> int:
+    """Runs a script's command and gives its exit status: what it gives, or 0; 2 and a message for a user's mistake or a
+    full disk; 128 + n after signal n, and for a pipe that nobody reads any more. Any other exception is a programmer's
+    and passes.
     """
     try:
-        command()
+        status = command()
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at exit
@@ -77,4 +78,4 @@ def exit_status(command: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
-    return 0
+    return status or 0
