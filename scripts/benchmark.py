@@ -86,14 +86,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def report(figures: dict[str, Any], path: Path | None) -> None:
     """Prints the figures with the hardware, and writes them to `path` if there is one."""
-    from transfer.report import environment, write_json
+    from transfer.report import environment, write_figures
 
-    for name, value in figures.items():
+    for name, value in {**figures, "hardware": environment()["hardware"]}.items():
         print(f"{name}: {value}")
-    hardware = environment()["hardware"]
-    print(f"hardware: {hardware}")
-    if path is not None:
-        write_json(path, {"command": sys.argv, **figures, **environment()})
+    write_figures(path, figures)
 
 
 def benchmark_module(

@@ -137,6 +137,7 @@ def profile(
     from transfer.classifier import build_classifier
     from transfer.latency import RUNS, measure_latency
     from transfer.profile import network_parts, profile_backbone
+    from transfer.report import write_figures
     from transfer.steps import choose_device
     from transfer.units import format_bytes
 
@@ -171,11 +172,7 @@ def profile(
     total = counted.training.total(batch_size)
     for kind, predicted in (("training", total), ("inference", counted.inference_bytes)):
         seen = f", measured {format_bytes(measured[kind])}" if kind in measured else ""
-        console.print(
-            f"memory, {kind}, batch {batch_size}: {format_bytes(predicted)} predicted{seen}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        say(f"memory, {kind}, batch {batch_size}: {format_bytes(predicted)} predicted{seen}")
     fixed, per_image = counted.training.fixed, counted.training.per_image
     say(
         f"  of training: {format_bytes(fixed)} parameters, gradients, momentum and buffers, and"
@@ -184,7 +181,7 @@ def profile(
     for latency in latencies:
         say(f"latency, {describe_latency(latency)}")
     figures = {"network": name, **asdict(counted), "training_bytes": total, "measured_bytes": measured}
-    write(json, {**figures, "latency": [asdict(latency) for latency in latencies]})
+    write_figures(json, {**figures, "latency": [asdict(latency) for latency in latencies]})
 
 
 def parts_table(name: str, counted: Profile, latency: Latency) -> Table:
@@ -227,14 +224,6 @@ def describe_latency(latency: Latency) -> str:
         f"batch {latency.batch_size}: {latency.median_ms:.2f} ms (quartiles {latency.lower_quartile_ms:.2f} to"
         f" {latency.upper_quartile_ms:.2f}, {latency.runs} runs, {latency.device})"
     )
-
-
-def write(path: Path | None, figures: dict[str, Any]) -> None:
-    """Writes the figures with the command and the hardware, if there is a path."""
-    from transfer.report import environment, write_json
-
-    if path is not None:
-        write_json(path, {"command": sys.argv, **figures, **environment()})
 
 
 if __name__ == "__main__":

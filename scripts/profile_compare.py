@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -35,7 +34,7 @@ def compare(
     from transfer.latency import RUNS, measure_latency
     from transfer.paper import TABLE4
     from transfer.profile import profile_backbone
-    from transfer.report import environment, write_json
+    from transfer.report import write_figures
     from transfer.steps import choose_device
     from transfer.units import format_bytes
 
@@ -86,8 +85,5 @@ def compare(
         )
     networks = {name: {**asdict(counts[name]), "latency": asdict(latencies[name])} for name in names}
     ratios = {name: latency.median_ms / first.median_ms for name, latency in latencies.items()}
-    if json is not None:
-        paper = {"table4": [asdict(row) for row in TABLE4]}
-        write_json(
-            json, {"command": sys.argv, "networks": networks, "times_the_first": ratios, **paper, **environment()}
-        )
+    paper = [asdict(row) for row in TABLE4]
+    write_figures(json, {"networks": networks, "times_the_first": ratios, "table4": paper})

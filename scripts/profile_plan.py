@@ -5,7 +5,6 @@ Each figure says where it comes from: counted, predicted, measured, or given.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -50,7 +49,7 @@ def plan(
     from rich.table import Table
 
     from transfer.backbones import get_backbone
-    from transfer.report import environment, write_json
+    from transfer.report import write_figures
 
     size = image_size or get_backbone(name).resolution
     figures = plan_memory(name, size, batch_size, num_classes, precision, memory)
@@ -75,10 +74,8 @@ def plan(
     for figure in figures:
         table.add_row(figure.name, figure.text, figure.source)
     Console().print(table)
-    if json is not None:
-        rows = {figure.name: {"value": figure.value, "from": figure.source} for figure in figures}
-        settings = {"network": name, "image_size": size, "precision": precision}
-        write_json(json, {"command": sys.argv, **settings, "plan": rows, **environment()})
+    rows = {figure.name: {"value": figure.value, "from": figure.source} for figure in figures}
+    write_figures(json, {"network": name, "image_size": size, "precision": precision, "plan": rows})
 
 
 def plan_memory(

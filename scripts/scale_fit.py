@@ -134,7 +134,7 @@ def fit(
         raise UserError(f"--json {json}: no such folder")
 
     from transfer.costs import Costs, Use
-    from transfer.report import environment, write_json
+    from transfer.report import write_figures
 
     measure = measure or "latency_ms" in limits
     if measure:
@@ -148,17 +148,15 @@ def fit(
         answers = [answer if answer.fit.value is None else measured(answer, costs) for answer in answers]
     print_answers(own, answers, limits, costs)
     print_training(answers[0], costs)
-    if json is not None:
-        content = {
-            "command": sys.argv,
-            "limits": limits,
-            "use": asdict(costs.use),
-            "num_classes": num_classes,
-            "constants": [alpha, beta, gamma],
-            "baseline": asdict(own),
-            "answers": {answer.axis: asdict(answer) for answer in answers},
-        }
-        write_json(json, {**content, **environment()})
+    content = {
+        "limits": limits,
+        "use": asdict(costs.use),
+        "num_classes": num_classes,
+        "constants": [alpha, beta, gamma],
+        "baseline": asdict(own),
+        "answers": {answer.axis: asdict(answer) for answer in answers},
+    }
+    write_figures(json, content)
     return int(answers[0].fit.value is None)
 
 

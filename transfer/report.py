@@ -114,6 +114,12 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     temporary.replace(path)
 
 
+def write_figures(path: Path | None, figures: Mapping[str, Any]) -> None:
+    """Writes what was measured, with the command and where it ran, if there is a path."""
+    if path is not None:
+        write_json(path, {"command": sys.argv, **figures, **environment()})
+
+
 def print_results(
     dataset: str, backbone: str, metrics: Mapping[str, Mapping[str, float]], quoted_metric: str = "top1"
 ) -> None:
