@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from transfer.errors import exit_status
 
 if TYPE_CHECKING:
     from transfer.study.one_run import Outcome
     from transfer.study.plan import Study
+    from transfer.study.report import Report
 
 
 def main(argv: Sequence[str]) -> int:
@@ -35,30 +36,22 @@ def report(out: Path, json: Path | None = None) -> None:
     from transfer.report import write_json
     from transfer.study.loop import read_outcomes
     from transfer.study.plan import read_study
+    from transfer.study.report import figures, write_files
 
     study = read_study(out)
     outcomes = read_outcomes(out, study)
-    write_report(out, study, outcomes)
+    found = build_report(study, outcomes)
+    write_files(out, study, outcomes, found)
     print((out / "report.md").read_text())
     if json is not None:
-        write_json(json, report_figures(study, outcomes))
+        write_json(json, figures(study, outcomes, found))
 
 
-def write_report(out: Path, study: Study, outcomes: Mapping[str, Outcome]) -> list[Path]:
-    """Writes the report of this kind of study into its folder, and gives the files."""
-    from transfer.study.evolution_report import write_evolution_report
-    from transfer.study.search_report import write_search_report
-    from transfer.study.sweep_report import write_sweep_report
+def build_report(study: Study, outcomes: Mapping[str, Outcome]) -> Report:
+    """The report of this kind of study."""
+    from transfer.study.evolution_report import evolution_report
+    from transfer.study.search_report import search_report
+    from transfer.study.sweep_report import sweep_report
 
-    writers = {"search": write_search_report, "sweep": write_sweep_report, "evolve": write_evolution_report}
-    return writers[study.kind](out, study, outcomes)
-
-
-def report_figures(study: Study, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
-    """The numbers of the report of this kind of study."""
-    from transfer.study.evolution_report import evolution_figures
-    from transfer.study.search_report import search_figures
-    from transfer.study.sweep_report import sweep_figures
-
-    makers = {"search": search_figures, "sweep": sweep_figures, "evolve": evolution_figures}
-    return makers[study.kind](study, outcomes)
+    kinds = {"search": search_report, "sweep": sweep_report, "evolve": evolution_report}
+    return kinds[study.kind](study, outcomes)

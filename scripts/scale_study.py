@@ -227,8 +227,9 @@ def go_on_command(study: Study, out: Path) -> str:
 
 def close(out: Path, study: Study, launcher: str) -> int:
     """Says how far a study is; reports where its runs were waited for, and gives 1 if one failed or has no result."""
-    from scripts.scale_report import write_report
+    from scripts.scale_report import build_report
     from transfer.study.loop import read_outcomes
+    from transfer.study.report import write_files
 
     outcomes = read_outcomes(out, study)
     failed = [name for name, outcome in outcomes.items() if outcome.failed]
@@ -241,7 +242,7 @@ def close(out: Path, study: Study, launcher: str) -> int:
     if launcher != "local":
         print(f"when these are done, the next round: {go_on_command(study, out)} --launcher {launcher}")
         return int(bool(failed))
-    written = write_report(out, study, outcomes)
+    written = write_files(out, study, outcomes, build_report(study, outcomes))
     print((out / "report.md").read_text())
     print(f"written: {', '.join(map(str, written))}")
     return int(done < len(study.runs))

@@ -21,9 +21,10 @@ from transfer.backbones.roundings import count_macs
 from transfer.backbones.rows import StageRow
 from transfer.scaling import search_objective
 from transfer.study.evolution import Evolution, Space, Stages, plan_next_networks, stage_choices
-from transfer.study.evolution_report import by_objective, differences, markdown_report
+from transfer.study.evolution_report import by_objective, differences, evolution_report
 from transfer.study.one_run import Outcome
 from transfer.study.plan import Study, read_study
+from transfer.study.report import markdown
 
 B0 = Space(get_variant("b0").baseline.stages)
 
@@ -146,15 +147,15 @@ def test_networks_are_ranked_by_the_objective_and_set_against_the_baseline() -> 
     assert [standing.trial.name for standing in only.standings] == ["n003", "n001", "n000", "n002"]
     best, base = only.standings[0], only.standings[2]
     assert best.mean and base.mean and study.trials[0].backbone == "lite0"
-    text = markdown_report("x", study, only, outcomes)
+    text = markdown("x", study, outcomes, evolution_report(study, outcomes))
     assert f"The best is n003: objective {best.mean.value:.2f}, the baseline's {base.mean.value:.2f}" in text
     assert f"with the same seeds {best.mean.value - base.mean.value:+.2f} (95% interval" in text
     assert "It is the best of 4, so partly a lucky one" in text and "This is a small search: 4 networks of 5" in text
     assert "The 1 random networks have" in text and "| n000 |  | none: the baseline |" in text
     worse, outcomes = make_study([[0.9, 0.91], [0.6, 0.62], [0.4, 0.41]])
-    text = markdown_report("x", worse, by_objective(worse, outcomes), outcomes)
+    text = markdown("x", worse, outcomes, evolution_report(worse, outcomes))
     assert "Nothing that was tried is better than the baseline" in text
-    text = markdown_report("x", worse, by_objective(worse, {}), {})
+    text = markdown("x", worse, {}, evolution_report(worse, {}))
     assert "The baseline is not done yet." in text and "Nothing yet." in text
 
 

@@ -35,7 +35,8 @@ from transfer.study.one_run import Outcome, lock_path, read_outcome
 from transfer.study.plan import Run, Study, Trial, read_study, run_configuration, write_study
 from transfer.study.proxy import proxy_settings
 from transfer.study.ranking import ranked, study_rounds
-from transfer.study.search_report import markdown_report
+from transfer.study.report import markdown
+from transfer.study.search_report import search_report
 from transfer.table import cell_run
 from transfer.table.cells import locked
 from transfer.table.launchers import LAUNCHERS, Launch
@@ -250,7 +251,7 @@ def test_noise_is_said_in_words() -> None:
 
 def test_a_single_seed_says_nothing_of_the_noise() -> None:
     lines = said([[0.5], [0.6]])
-    assert lines[0].startswith("There is no measure of the noise") and "the order may be chance" in lines[0]
+    assert lines[0].startswith("There is no measure of the noise") and "all may be chance" in lines[0]
 
 
 def test_a_doubtful_discard_is_said() -> None:
@@ -267,7 +268,7 @@ def test_the_report_of_a_half_done_search_with_a_failure(tmp_path: Path) -> None
     outcomes = outcomes_of(study, scores)
     del outcomes["t1_s2"]
     (current,) = study_rounds(study, outcomes)
-    text = markdown_report("x", study, [current], outcomes)
+    text = markdown("x", study, outcomes, search_report(study, outcomes))
     assert "- 2 of 3 networks lack a run: they are left out of the comparisons." in text
     assert [standing.trial.name for standing in current.complete] == ["t2"]
     assert "7 of 9 planned runs are done, 1 failed." in text
@@ -276,7 +277,7 @@ def test_the_report_of_a_half_done_search_with_a_failure(tmp_path: Path) -> None
     outcomes["t1_s2"] = replace(outcomes["t1_s1"], score=0.75)
     (current,) = study_rounds(study, outcomes)
     assert current.noise == measure_noise([[70, 72, 80], [80, 70, 75]]) and len(current.equal_to_best()) == 2
-    assert "Nothing yet." in markdown_report("x", study, study_rounds(study, {}), {})
+    assert "Nothing yet." in markdown("x", study, {}, search_report(study, {}))
 
 
 # The proxy task and the command line

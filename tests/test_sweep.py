@@ -23,9 +23,10 @@ from transfer.study.halving import rung_runs, search_rungs
 from transfer.study.one_run import Outcome
 from transfer.study.plan import Study, Trial, read_study
 from transfer.study.ranking import study_rounds
+from transfer.study.report import csv_text, markdown
 from transfer.study.sweep import Figure, Point, default_values, figure_points, plan_networks
 from transfer.study.sweep_figure import draw_curves
-from transfer.study.sweep_report import csv_report, markdown_report, read_curves
+from transfer.study.sweep_report import read_curves, sweep_report
 from transfer.table import cell_run
 
 PAPER = (1.2, 1.1, 1.15)
@@ -128,7 +129,7 @@ def make_study(scores: Sequence[Sequence[float]]) -> tuple[Study, dict[str, Outc
 def test_the_compound_rule_is_set_against_the_network_of_nearest_cost(tmp_path: Path) -> None:
     study, outcomes = make_study([[0.5, 0.51], [0.6, 0.61], [0.7, 0.711], [0.8, 0.81], [0.81, 0.82]])
     [only] = study_rounds(study, outcomes)
-    text = markdown_report("x", study, only, outcomes)
+    text = markdown("x", study, outcomes, sweep_report(study, outcomes))
     assert "width: 50.50% at 0, at most 60.50% at 1, +10.00 points, more than the noise explains." in text
     against = "compound, phi = 1 (50 M multiply-adds), against"
     assert f"{against} width alone (20 M): +21.00 points, more than the noise explains." in text
@@ -136,19 +137,18 @@ def test_the_compound_rule_is_set_against_the_network_of_nearest_cost(tmp_path: 
     assert "10 of 10 planned runs are done" in text and "25 s for 10 runs" in text
     assert draw_curves(4, read_curves(study, only), tmp_path / "4.png").read_bytes().startswith(b"\x89PNG")
     noisy, outcomes = make_study([[0.5, 0.7], [0.7, 0.5], [0.6, 0.5], [0.6, 0.9], [0.7, 0.7]])
-    [only] = study_rounds(noisy, outcomes)
-    text = markdown_report("x", noisy, only, outcomes)
+    text = markdown("x", noisy, outcomes, sweep_report(noisy, outcomes))
     assert "resolution alone (40 M): -5.00 points, no more than the noise explains." in text
 
 
 def test_a_sweep_that_has_begun_is_reported_without_guesses() -> None:
     study, outcomes = make_study([[0.5], [0.6], [0.7], [0.8], [0.81]])
     some = {"base_s0": outcomes["base_s0"], "depth_s0": Outcome(error="killed")}
-    [only] = study_rounds(study, some)
-    text = markdown_report("x", study, only, some)
+    report = sweep_report(study, some)
+    text = markdown("x", study, some, report)
     assert "1 of 5 planned runs are done, 1 failed" in text and "against width alone" not in text
     assert "There is no measure of the noise" in text and "| depth | 1 |" in text and "0, 1 failed" in text
-    rows = list(csv.DictReader(csv_report(study, only).splitlines()))
+    rows = list(csv.DictReader(csv_text(report.rows).splitlines()))
     assert [(row["val"], row["failed"]) for row in rows[2:4]] == [("50.0", "0"), ("", "1")]
 
 

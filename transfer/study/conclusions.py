@@ -19,15 +19,10 @@ def conclusions(all_rounds: Sequence[Round], num_images: int) -> list[str]:
     last = all_rounds[-1]
     if not any(standing.mean for standing in last.standings):
         return ["No run of the last round is done: nothing can be said yet."]
-    lines = []
-    if missing := len(last.standings) - len(last.complete):
-        lines.append(f"{missing} of {len(last.standings)} networks lack a run: they are left out of the comparisons.")
-    if last.noise is None:
-        lines.append(
-            "There is no measure of the noise, which takes two networks with two seeds each: the order may be chance."
-        )
-    else:
-        lines += [_told_apart(last), *noise_lines(last.noise)]
+    lines = missing_lines(last)
+    if last.noise is not None:
+        lines.append(_told_apart(last))
+    lines += noise_lines(last.noise)
     for number, current in enumerate(all_rounds[:-1]):
         kept = len(all_rounds[number + 1].standings)
         doubtful = len(current.equal_to_best()) - kept
@@ -57,8 +52,17 @@ def _told_apart(last: Round) -> str:
     return f"The best {equal} of {all_of_them} networks cannot be told apart."
 
 
-def noise_lines(noise: Noise) -> list[str]:
-    """How large it is against the differences, and what could be told with more seeds."""
+def missing_lines(current: Round) -> list[str]:
+    """How many networks of a round are not compared, if any."""
+    missing = len(current.standings) - len(current.complete)
+    whole = len(current.standings)
+    return [f"{missing} of {whole} networks lack a run: they are left out of the comparisons."] if missing else []
+
+
+def noise_lines(noise: Noise | None) -> list[str]:
+    """How large it is against the differences, and what could be told with more seeds; that there is none, of None."""
+    if noise is None:
+        return ["There is no measure of the noise, which takes two networks with two seeds each: all may be chance."]
     return [_share(noise), _needed(noise)]
 
 

@@ -1,11 +1,12 @@
-"""What the reports of all studies have: how far it is, its noise, where it was measured."""
+"""The report of a study, finished or not; what it says is in a file for each kind."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from transfer.ledger.tables import escape_markdown, markdown_table
 from transfer.statistics import Mean
 from transfer.study.conclusions import shown_p
 from transfer.study.one_run import Outcome
-from transfer.study.plan import Study
-from transfer.study.ranking import Round, ranked
+from transfer.study.plan import Study, Trial
+from transfer.study.ranking import Round, Standing, ranked
 
 NOISE_LEGEND = (
     "In points. Over seeds: standard deviation of a network's runs, pooled as if all networks were equally"
@@ -25,20 +26,108 @@ NOISE_LEGEND = (
 )
 
 
-def write_texts(folder: Path, texts: Mapping[str, str]) -> list[Path]:
-    """Writes files by their names; gives their paths."""
+@dataclass(frozen=True)
+class Report:
+    """What is particular to the report of a kind of study.
+
+    Attributes:
+        title: after the study's name.
+        intro: paragraphs after the description of the task.
+        conclusions: a sentence each, for a reader who knows no statistics.
+        rounds: see `study_rounds`; of an evolution their scores are objectives.
+        table: Markdown, of the networks or points.
+        notes: paragraphs below the table.
+        rows: the same, of the CSV file; what is None is empty.
+        draw: writes the picture and gives its path; raises ImportError without matplotlib.
+    """
+
+    title: str
+    intro: Sequence[str]
+    conclusions: Sequence[str]
+    rounds: Sequence[Round]
+    table: str
+    notes: Sequence[str]
+    rows: Sequence[Mapping[str, Any]]
+    draw: Callable[[Path], Path]
+
+
+def write_files(folder: Path, study: Study, outcomes: Mapping[str, Outcome], report: Report) -> list[Path]:
+    """Writes report.md, report.csv and, once a run is done and matplotlib is there, report.png; gives their paths."""
+    texts = {
+        "report.md": markdown(folder.resolve().name, study, outcomes, report),
+        "report.csv": csv_text(report.rows),
+    }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8", newline="")
-    return [folder / name for name in texts]
+    written = [folder / name for name in texts]
+    if any(standing.mean for standing in report.rounds[-1].standings):
+        with suppress(ImportError):
+            written.append(report.draw(folder / "report.png"))
+    return written
+
+
+def markdown(name: str, study: Study, outcomes: Mapping[str, Outcome], report: Report) -> str:
+    """The whole report.
+
+    Args:
+        name: of the study.
+    """
+    parts = [
+        f"# {escape_markdown(name)}: {escape_markdown(report.title)}",
+        *(describe_task(study, outcomes), *report.intro),
+        *("## What it says", "\n".join(f"- {line}" for line in report.conclusions), *noise_table(report.rounds)),
+        *("## What was compared", report.table, *report.notes),
+        *("## Measured on", provenance(outcomes)),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A table of rows with the same keys; what is None is empty."""
+    """A table of rows with the same keys."""
     file = io.StringIO()
     writer = csv.DictWriter(file, rows[0], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return file.getvalue()
+
+
+COST_HEADS = ("multiply-adds (M)", "of the baseline's", "parameters (M)")
+
+
+def cost_cells(trial: Trial, study: Study) -> list[str]:
+    """Of `COST_HEADS`."""
+    share = trial.num_macs / study.facts["baseline_macs"]
+    return [f"{trial.num_macs / 1e6:.1f}", f"{share:.2f}", f"{trial.num_parameters / 1e6:.2f}"]
+
+
+def cost_columns(trial: Trial, study: Study) -> dict[str, Any]:
+    """Of the CSV file."""
+    return {
+        "macs": trial.num_macs,
+        "macs_of_baseline": round(trial.num_macs / study.facts["baseline_macs"], 4),
+        "parameters": trial.num_parameters,
+        "image_size": trial.image_size,
+    }
+
+
+def score_cells(standing: Standing) -> list[str]:
+    """Seeds, mean and 95% interval; what is not known is empty."""
+    mean = standing.mean
+    failed = f", {standing.num_failed} failed" if standing.num_failed else ""
+    return [f"{len(standing.scores)}{failed}", "" if mean is None else f"{mean.value:.2f}", shown_interval(mean)]
+
+
+def score_columns(standing: Standing, name: str) -> dict[str, Any]:
+    """Of the CSV file: seeds, and the score under its name, in percent."""
+    mean = standing.mean
+    return {
+        "seeds": len(standing.scores),
+        "failed": standing.num_failed,
+        name: mean and round(mean.value, 4),
+        f"{name}_low": mean and mean.low and round(mean.low, 4),
+        f"{name}_high": mean and mean.high and round(mean.high, 4),
+        "scores": " ".join(f"{score:.4f}" for score in standing.scores.values()),
+    }
 
 
 def describe_task(study: Study, outcomes: Mapping[str, Outcome]) -> str:
@@ -95,21 +184,15 @@ def provenance(outcomes: Mapping[str, Outcome]) -> str:
     return "\n".join(f"- {name}: {escape_markdown(text)}" for name, text in lines.items())
 
 
-def figures(
-    study: Study, all_rounds: Sequence[Round], conclusions: Sequence[str], outcomes: Mapping[str, Outcome]
-) -> dict[str, Any]:
-    """The numbers of a report, for a file of figures; what is ranked, and its noise, in percentage points.
-
-    Args:
-        conclusions: the report's sentences.
-    """
+def figures(study: Study, outcomes: Mapping[str, Outcome], report: Report) -> dict[str, Any]:
+    """The numbers of a report, for a file of figures; what is ranked, and its noise, in percentage points."""
     done = [outcome for outcome in outcomes.values() if not outcome.failed]
     return {
         "options": dict(study.options),
         "settings": dict(study.settings),
         "facts": dict(study.facts),
         "runs": {"planned": len(study.runs), "done": len(done), "failed": len(outcomes) - len(done)},
-        "conclusions": list(conclusions),
+        "conclusions": list(report.conclusions),
         "noise": [
             {
                 "steps": current.steps,
@@ -118,12 +201,12 @@ def figures(
                 "significant_for_any_two": current.noise.significant_for_all(),
                 "not_told_from_best": len(current.equal_to_best()),
             }
-            for current in all_rounds
+            for current in report.rounds
             if current.noise is not None
         ],
         "networks": [
             {**asdict(standing.trial), "round": standing.rung, "scores": standing.scores, "mean": asdict(standing.mean)}
-            for standing in ranked(all_rounds)
+            for standing in ranked(report.rounds)
             if standing.mean is not None
         ],
         "processor_seconds": round(sum(outcome.processor_seconds for outcome in done), 1),
