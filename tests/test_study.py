@@ -25,6 +25,7 @@ from transfer.backbones.roundings import count_macs
 from transfer.classifier import build_classifier
 from transfer.command_line import flatten, parse_config
 from transfer.errors import UserError
+from transfer.report import write_json
 from transfer.scaling import compound_scale, scale_phi
 from transfer.study.conclusions import conclusions
 from transfer.study.grid import PAPER, grid_points, plan_trials
@@ -410,7 +411,7 @@ def test_a_run_that_another_process_computes_is_waited_for(tmp_path: Path, monke
         with locked(lock_path(tmp_path, taken)):
             held.set()
             launched.wait(10)
-            (tmp_path / "runs" / f"{taken.id}.json").write_text(json.dumps({"score": 0.2}))
+            write_json(tmp_path / "runs" / f"{taken.id}.json", {"score": 0.2})  # whole, as a run is
 
     launched, ids = threading.Event(), []
 
