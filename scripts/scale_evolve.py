@@ -80,9 +80,9 @@ def plan_space(study: Study) -> Study:
     """
     from transfer.backbones.blocks import format_blocks
     from transfer.backbones.names import get_variant, list_backbones
+    from transfer.backbones.roundings import count_macs
     from transfer.scaling import search_objective
     from transfer.study.evolution import study_space
-    from transfer.study.grid import count
 
     options = study.options
     for name, least in (("population", 2), ("sample", 1), ("children", 1), ("networks", options["population"])):
@@ -97,7 +97,7 @@ def plan_space(study: Study) -> Study:
     get_variant(f"{options['baseline']}@blocks={format_blocks(space.baseline)}")
     if options["networks"] > space.size:
         raise UserError(f"--networks {options['networks']} (there are {space.size})")
-    macs, *_ = count(options["baseline"], options["image_size"], study.facts["num_classes"])
+    macs = count_macs(get_variant(options["baseline"]), options["image_size"], study.facts["num_classes"])
     own = PAPER_TARGET if options["image_size"] >= PAPER_SIZE else macs
     target = own if options["target_macs"] is None else options["target_macs"]
     search_objective(1.0, macs, target, options["exponent"])

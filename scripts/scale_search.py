@@ -71,13 +71,14 @@ def plan_candidates(study: Study) -> Study:
     Raises:
         UserError: no candidate, or too small a budget.
     """
-    from transfer.study.grid import count, grid_points, plan_trials
+    from transfer.costs import Costs
+    from transfer.study.grid import grid_points, plan_trials
     from transfer.study.halving import search_rungs
 
-    options, num_classes = study.options, study.facts["num_classes"]
+    options = study.options
+    costs = Costs(options["baseline"], num_classes=study.facts["num_classes"], image_size=options["image_size"])
     points = grid_points(options["spacing"])
-    trials, equal = plan_trials(options["baseline"], options["image_size"], num_classes, points)
-    baseline_macs, *_ = count(options["baseline"], options["image_size"], num_classes)
+    trials, equal = plan_trials(costs, points)
     rungs = search_rungs(len(trials), options["steps"], options["budget_steps"])
     print(f"{len(points)} points of the grid satisfy the constraint: {len(trials)} different networks")
     for point in equal:
@@ -86,5 +87,5 @@ def plan_candidates(study: Study) -> Study:
     lengths = ", then ".join(f"{rung.size} networks for {rung.steps} steps" for rung in rungs)
     total = seeds * sum(rung.size * rung.steps for rung in rungs)
     print(f"{lengths}, with {seeds} seed{'s' if seeds > 1 else ''}: {total:,} steps in all", flush=True)
-    facts = {"baseline_macs": baseline_macs, "equal": [asdict(point) for point in equal]}
+    facts = {"baseline_macs": costs.counts(costs.baseline).macs, "equal": [asdict(point) for point in equal]}
     return replace(study, facts={**study.facts, **facts}, trials=tuple(trials))

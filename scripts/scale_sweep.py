@@ -93,17 +93,17 @@ def plan_points(study: Study) -> Study:
     Raises:
         UserError: see `plan_networks`.
     """
-    from transfer.study.grid import count
+    from transfer.costs import Costs
     from transfer.study.sweep import figure_points, plan_networks
 
-    options, num_classes = study.options, study.facts["num_classes"]
-    baseline = options["baseline"], options["image_size"], num_classes
-    trials, points = plan_networks(*baseline, figure_points(options["figure"], options))
+    options = study.options
+    costs = Costs(options["baseline"], num_classes=study.facts["num_classes"], image_size=options["image_size"])
+    trials, points = plan_networks(costs, figure_points(options["figure"], options))
     runs = len(trials) * len(options["seeds"])
     first, last = trials[0].num_macs / 1e6, trials[-1].num_macs / 1e6
     print(f"{len(points)} points, {len(trials)} different networks of {first:,.0f} to {last:,.0f} M multiply-adds")
     print(f"{runs} runs of {options['steps']} steps: {runs * options['steps']:,} steps in all", flush=True)
-    facts = {"baseline_macs": count(*baseline)[0], "points": [asdict(point) for point in points]}
+    facts = {"baseline_macs": costs.counts(costs.baseline).macs, "points": [asdict(point) for point in points]}
     return replace(study, facts={**study.facts, **facts}, trials=tuple(trials))
 
 

@@ -217,7 +217,7 @@ def test_an_evolution_killed_and_continued_is_the_uninterrupted_one(
     ("words", "message"),
     [
         (("--baseline", "b0@phi=1"), "--baseline b0@phi=1: evolved are the blocks of a network of the tables"),
-        (("--baseline", "my_net.build"), "--baseline my_net.build: evolved are the blocks of a network of the tables"),
+        (("--baseline", "a_net.build"), "--baseline a_net.build: evolved are the blocks of a network of the tables"),
         (("--baseline", "resnet50"), "resnet50 is not made of MBConv blocks"),
         (("--baseline", "b1"), "b1 is no baseline"),
         (("--population", "1"), "--population 1 (allowed: at least 2)"),
@@ -235,7 +235,7 @@ def test_what_cannot_be_evolved_is_refused_before_anything_is_written(
     words: Sequence[str],
     message: str,
 ) -> None:
-    (tmp_path / "my_net.py").write_text("def build(d, w, r): ...")
+    (tmp_path / "a_net.py").write_text("def build(d, w, r): ...")
     monkeypatch.syspath_prepend(tmp_path)
     status = script.main(["evolve", str(tmp_path / "out"), *words])
     assert (status, message in capsys.readouterr().err) == (2, True)

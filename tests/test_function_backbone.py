@@ -23,9 +23,9 @@ from scripts.table import plan_cells
 from tests.test_finetune import call, environment, read_results
 from transfer.backbones import build_backbone, get_backbone, preprocessing_for, select_start
 from transfer.backbones.function import FunctionBackbone
-from transfer.backbones.roundings import count_macs
 from transfer.classifier import build_classifier
 from transfer.conversion import read_network
+from transfer.costs import Costs
 from transfer.errors import UserError
 from transfer.explain import explain_class
 from transfer.memory_estimate import training_memory
@@ -179,9 +179,10 @@ def test_class_maps_are_of_the_functions_own_maps() -> None:
 
 def test_multiply_adds_and_memory_are_counted() -> None:
     # 4x4 convolution to 8 channels on 8x8 cells, two of 3x3, and the classifier.
-    assert count_macs(get_backbone("my_net.Build")) == 64 * (16 * 3 * 8 + 2 * 9 * 8 * 8) + 8 * 1000
-    assert count_macs(get_backbone("my_net.Build@r=2"), num_classes=10) == 256 * (384 + 1152) + 80
-    assert count_macs(get_backbone("my_net.Build"), image_size=16, num_classes=10) == 16 * (384 + 1152) + 80
+    costs, small = Costs("my_net.Build"), Costs("my_net.Build", num_classes=10, image_size=16)
+    assert costs.counts(costs.baseline).macs == 64 * (16 * 3 * 8 + 2 * 9 * 8 * 8) + 8 * 1000
+    assert costs.counts(get_backbone("my_net.Build@r=2")).macs == 256 * (384 + 1152) + 8 * 1000
+    assert small.counts(small.baseline).macs == 16 * (384 + 1152) + 80
     memory = training_memory(build_classifier("my_net.Build", 10), 32)
     assert memory.per_image > 0 and memory.fixed - 2 * (4 * 2 * 8 + 8) == 12 * (
         4 * 4 * 3 * 8 + 8 + 2 * (9 * 64 + 16) + 8 * 10 + 10

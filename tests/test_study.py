@@ -24,6 +24,7 @@ from transfer.backbones import get_backbone
 from transfer.backbones.roundings import count_macs
 from transfer.classifier import build_classifier
 from transfer.command_line import flatten, parse_config
+from transfer.costs import Costs
 from transfer.errors import UserError
 from transfer.report import write_json
 from transfer.scaling import compound_scale, scale_phi
@@ -80,7 +81,7 @@ def test_a_grid_without_points_is_refused(spacing: Sequence[float], message: str
 
 def test_points_that_round_to_one_network_are_one_trial() -> None:
     points = [(1.25, 1.1, 1.15), PAPER, (1.2, 1.1, 1.2), (2.0, 1.0, 1.0)]
-    trials, equal = plan_trials("b0", 44, 10, points)
+    trials, equal = plan_trials(Costs("b0", num_classes=10, image_size=44), points)
     assert [trial.name for trial in trials] == ["a1.2_b1.1_g1.15", "a1.2_b1.1_g1.2", "a2_b1_g1"]
     assert [(e.alpha, e.beta, e.gamma, e.kept) for e in equal] == [(1.25, 1.1, 1.15, "a1.2_b1.1_g1.15")]
     kept, left_out = (scale_phi(get_backbone("b0"), 1, *point) for point in (PAPER, points[0]))
@@ -91,11 +92,6 @@ def test_points_that_round_to_one_network_are_one_trial() -> None:
         assert trial.num_macs == count_macs(get_backbone(trial.backbone), trial.image_size, 10)
     network = build_classifier(trials[2].backbone, 10)
     assert trials[2].num_parameters == sum(parameter.numel() for parameter in network.parameters())
-
-
-def test_a_scaled_baseline_is_refused() -> None:
-    with pytest.raises(UserError, match="is scaled already"):
-        plan_trials("b0@phi=2", 44, 10, [PAPER])
 
 
 # Rounds
@@ -490,11 +486,7 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_written(
 ) -> None:
     monkeypatch.setattr(
         "transfer.study.grid.plan_trials",
-        lambda baseline, size, classes, points: (
-            plan_trials(baseline, size, classes, points[:1])
-            if "@" in baseline
-            else ([Trial(str(k), baseline, {}, size, 1, 1) for k in range(len(points))], [])
-        ),
+        lambda costs, points: ([Trial(str(k), "b0", {}, 44, 1, 1) for k in range(len(points))], []),
     )
     assert search(tmp_path / "out", *words) == 2
     assert message in capsys.readouterr().err

@@ -16,6 +16,7 @@ from scripts import scale as script
 from scripts import scale_sweep
 from transfer.backbones import get_backbone
 from transfer.backbones.roundings import count_macs
+from transfer.costs import Costs
 from transfer.errors import UserError
 from transfer.scaling import compound_scale
 from transfer.statistics import mean_interval
@@ -53,7 +54,7 @@ def test_figure_3_has_the_papers_points() -> None:
 
 def test_networks_of_figure_3_are_counted_and_the_baseline_is_one_of_them() -> None:
     points = points_of(3, widths=(1, 1.4), depths=(1, 4), resolutions=(1, 2.5))
-    trials, named = plan_networks("b0", 224, 1000, points)
+    trials, named = plan_networks(Costs("b0"), points)
     by_name = {trial.name: trial for trial in trials}
     assert [trial.backbone for trial in trials] == ["b0", "b0@w=1.4", "b0@d=4", "b0@r=2.5"]
     assert [trial.num_macs for trial in trials] == sorted(trial.num_macs for trial in trials)
@@ -96,14 +97,14 @@ def test_values_are_sorted_and_what_rounds_to_one_network_is_trained_once() -> N
     assert [(p.series, p.value) for p in points] == [
         *(("width", 1), ("width", 1.01), ("width", 1.4), ("depth", 1), ("resolution", 1))
     ]
-    trials, named = plan_networks("lite0", 32, 10, points)
+    trials, named = plan_networks(Costs("lite0", num_classes=10, image_size=32), points)
     assert [trial.name for trial in trials] == ["d1_w1_r1", "d1_w1.4_r1"]
     assert [point.trial for point in named] == ["d1_w1_r1", "d1_w1_r1", "d1_w1.4_r1", "d1_w1_r1", "d1_w1_r1"]
 
 
 def test_too_small_images_are_refused() -> None:
     with pytest.raises(UserError, match=r"resolution 0.5 of 44 px is 22 \(allowed: at least 32\)"):
-        plan_networks("b0", 44, 10, [Point("resolution", 0.5, 1, 1, 0.5)])
+        plan_networks(Costs("b0", image_size=44), [Point("resolution", 0.5, 1, 1, 0.5)])
 
 
 # The report

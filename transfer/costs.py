@@ -10,15 +10,15 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from transfer.backbones.function import FunctionVariant, NetworkFunction
 from transfer.backbones.roundings import Counts, count
 from transfer.backbones.rows import Variant
 from transfer.errors import UserError
 from transfer.latency import Latency, measure_latency
-from transfer.memory_estimate import Precision, inference_memory, on_meta, training_memory, usable_memory
+from transfer.memory_estimate import Precision, inference_memory, training_memory, usable_memory
 from transfer.peak_memory import measure_peak
+from transfer.profile import count_module_macs
 from transfer.scalable import get_scalable
 from transfer.scaling import Scale
 
@@ -49,21 +49,26 @@ class Costs:
 
     Args:
         baseline, num_classes, image_size: as of `transfer.scalable.get_scalable`.
+        use: what memory is predicted for; None takes the defaults of `Use`.
 
     Raises:
         UserError: no such baseline.
     """
 
     def __init__(
-        self, baseline: str | NetworkFunction, use: Use, num_classes: int = 1000, image_size: int | None = None
+        self,
+        baseline: str | NetworkFunction,
+        use: Use | None = None,
+        num_classes: int = 1000,
+        image_size: int | None = None,
     ) -> None:
         self._scalable = get_scalable(baseline, num_classes, image_size)
         self.baseline: Network = self._scalable.variant
         self.baseline_size = self._scalable.image_size
         self.num_classes = num_classes
-        self.use = use
+        self.use = use or Use()
         self.counted = ("num_params", "macs") if isinstance(self.baseline, Variant) else ()
-        self._counts: dict[str, Counts] = {}
+        self._known: dict[str, tuple[Counts, Hashable]] = {}
         self._memory: dict[Hashable, int] = {}
         self._latency: dict[Hashable, Latency] = {}
 
@@ -87,13 +92,15 @@ class Costs:
         Raises:
             UserError: the user's function or its network fails.
         """
-        if network.name not in self._counts:
-            if isinstance(network, Variant):
-                counts = count(network, self.image_size(network), self.num_classes)
-            else:
-                counts = self._count(network)
-            self._counts[network.name] = counts
-        return self._counts[network.name]
+        return self._look(network)[0]
+
+    def identity(self, network: Network) -> Hashable:
+        """Equal for scales that, rounded, make the same network and image size.
+
+        Raises:
+            UserError: the user's function or its network fails.
+        """
+        return self._look(network)[1], self.image_size(network)
 
     def memory(self, network: Network) -> int:
         """Predicted bytes at the peak, for the given use.
@@ -101,8 +108,7 @@ class Costs:
         Raises:
             UserError: the user's function or its network fails.
         """
-        self.counts(network)  # tells what is wrong with a user's function
-        identity = self._identity(network)
+        identity = self.identity(network)
         if identity not in self._memory:
             with torch.device("meta"):
                 module = self.build(network)
@@ -116,7 +122,7 @@ class Costs:
 
     def latency(self, network: Network) -> Latency:
         """Measured for one image, on the GPU if there is one."""
-        identity = self._identity(network)
+        identity = self.identity(network)
         if identity not in self._latency:
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
             self._latency[identity] = measure_latency(
@@ -166,26 +172,33 @@ class Costs:
                 raise
             raise UserError(f"{network.name}: the function {_what_happened(error)}") from error
 
-    def _identity(self, network: Network) -> Hashable:
-        """Equal for scales that make the same network and image size."""
-        if isinstance(network, FunctionVariant):
-            return network.scale
-        return network.stages, network.stem_channels, network.num_features, self.image_size(network)
+    def _look(self, network: Network) -> tuple[Counts, Hashable]:
+        """Counts of a network, and what is equal for equal networks."""
+        if network.name not in self._known:
+            self._known[network.name] = (
+                self._look_at_function(network)
+                if isinstance(network, FunctionVariant)
+                else (
+                    count(network, self.image_size(network), self.num_classes),
+                    (network.stages, network.stem_channels, network.num_features),
+                )
+            )
+        return self._known[network.name]
 
-    def _count(self, network: FunctionVariant) -> Counts:
-        """Parameters and multiply-adds of what the user's function gives; activations are not counted."""
+    def _look_at_function(self, network: FunctionVariant) -> tuple[Counts, Hashable]:
+        """As `_look`, of what the user's function gives; its activations are not counted."""
         size = self.image_size(network)
         with torch.device("meta"):
             module = self.build(network)
         try:
-            with FlopCounterMode(display=False) as counter, torch.no_grad():
-                on_meta(module, size)
+            macs = count_module_macs(module, size)
         except UserError:
             raise
         except Exception as error:
             raise UserError(f"{network.name} on an image of {size} px {_what_happened(error)}") from error
+        shapes = tuple((name, tuple(tensor.shape)) for name, tensor in module.state_dict().items())
         num_params = sum(parameter.numel() for parameter in module.parameters())
-        return Counts(num_params, counter.get_total_flops() // 2, 0)
+        return Counts(num_params, macs[""], 0), (shapes, tuple(macs.items()))
 
 
 def _what_happened(error: Exception) -> str:

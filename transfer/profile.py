@@ -88,7 +88,7 @@ def profile_network(
         UserError: the network gives something else.
     """
     parts = network_parts(network)
-    total_macs, module_macs = _count_macs(network, image_size)
+    module_macs = count_module_macs(network, image_size)
     names = {module: name for name, module in network.named_modules()}
     memory = part_memory(network, parts, image_size, precision=precision)
     return Profile(
@@ -96,7 +96,7 @@ def profile_network(
         batch_size=batch_size,
         precision=precision,
         num_params=sum(parameter.numel() for parameter in network.parameters()),
-        macs=total_macs,
+        macs=module_macs[""],
         training=training_memory(network, image_size, precision=precision),
         inference_bytes=inference_memory(network, image_size, batch_size, precision),
         parts=tuple(
@@ -135,12 +135,15 @@ def profile_backbone(
     return profile_network(network, size, batch_size, precision=precision)
 
 
-def _count_macs(network: nn.Module, image_size: int) -> tuple[int, dict[str, int]]:
-    """Multiply-adds for one image: of all, and of each submodule by its name."""
+def count_module_macs(network: nn.Module, image_size: int) -> dict[str, int]:
+    """Multiply-adds for one image by the names of modules that have some; the whole network's name is empty.
+
+    Args and Raises: as `profile_network`.
+    """
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
         on_meta(network, image_size)
     root = type(network).__name__
     flops = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
     modules = {name.removeprefix(f"{root}."): number // 2 for name, number in flops.items() if name != "Global"}
-    return counter.get_total_flops() // 2, modules
+    return {**modules, "": counter.get_total_flops() // 2}

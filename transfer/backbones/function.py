@@ -13,9 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from transfer.errors import UserError
 from transfer.scaling import Scale
@@ -102,13 +100,3 @@ class FunctionBackbone(nn.Module):
                 f" (N, {self.num_features}, h, w) or pooled features (N, {self.num_features}))"
             )
         return features if features.ndim == 4 else features[:, :, None, None]
-
-
-def count_function_macs(variant: FunctionVariant, image_size: int, num_classes: int) -> int:
-    """Multiply-adds of a function's network with a linear classifier for one image, as torch counts them."""
-    with torch.device("meta"):
-        backbone = FunctionBackbone(variant).eval()
-        images = torch.empty(1, 3, image_size, image_size)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        backbone(images)
-    return counter.get_total_flops() // 2 + backbone.num_features * num_classes

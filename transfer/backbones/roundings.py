@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from transfer.backbones.function import FunctionVariant, count_function_macs
 from transfer.backbones.rows import StageRow, Variant
 
 
@@ -86,13 +85,8 @@ def count(variant: Variant, image_size: int | None = None, num_classes: int = 10
     return Counts(round(num_params), round(macs), round(activations))
 
 
-def count_macs(variant: Variant | FunctionVariant, image_size: int | None = None, num_classes: int = 1000) -> int:
-    """Multiply-adds of convolutions and classifier for one image, exactly; arguments as in `roundings`.
-
-    Those of a function's network are counted by `torch.utils.flop_counter`, matrix products among them.
-    """
-    if isinstance(variant, FunctionVariant):
-        return count_function_macs(variant, image_size or variant.resolution, num_classes)
+def count_macs(variant: Variant, image_size: int | None = None, num_classes: int = 1000) -> int:
+    """Multiply-adds of convolutions and classifier for one image, exactly; arguments as in `roundings`."""
     return count(variant, image_size, num_classes).macs
 
 

@@ -16,9 +16,9 @@ from random import Random
 
 from transfer.backbones.blocks import format_blocks
 from transfer.backbones.names import get_variant
+from transfer.backbones.roundings import count
 from transfer.backbones.rows import StageRow
 from transfer.scaling import search_objective
-from transfer.study.grid import count
 from transfer.study.halving import trial_means
 from transfer.study.one_run import Outcome
 from transfer.study.plan import Run, Study, Trial
@@ -155,10 +155,11 @@ def plan_next_networks(study: Study, outcomes: Mapping[str, Outcome]) -> Study:
     ]
     trials = []
     for number, (stages, parent) in enumerate(evolution.plan(history), start=len(history)):
-        backbone = get_variant(f"{options['baseline']}@blocks={format_blocks(stages)}").name
-        macs, parameters, _ = count(backbone, options["image_size"], facts["num_classes"])
+        variant = get_variant(f"{options['baseline']}@blocks={format_blocks(stages)}")
+        counts = count(variant, options["image_size"], facts["num_classes"])
         values = {} if parent is None else {"parent": parent}
-        trials.append(Trial(f"n{number:03d}", backbone, values, options["image_size"], macs, parameters))
+        size = options["image_size"]
+        trials.append(Trial(f"n{number:03d}", variant.name, values, size, counts.macs, counts.num_params))
     runs = [
         Run(f"{trial.name}_s{seed}", trial.name, seed, options["steps"], 0)
         for seed in options["seeds"]

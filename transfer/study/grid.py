@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import product
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
-from transfer.backbones import get_backbone
-from transfer.classifier import build_classifier
+from transfer.costs import Costs
 from transfer.errors import UserError
 from transfer.scaling import ALPHA, BETA, GAMMA, PRODUCT_TOLERANCE, Scale, is_constrained, scale_phi
 from transfer.study.plan import Trial
 
 Constants = tuple[float, float, float]
-Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 PAPER: Constants = (ALPHA, BETA, GAMMA)
 SMALLEST_SPACING = 0.01
 
@@ -60,42 +54,26 @@ class Equal:
     kept: str
 
 
-def plan_trials(
-    baseline: str, image_size: int, num_classes: int, points: Sequence[Constants]
-) -> tuple[list[Trial], list[Equal]]:
+def plan_trials(costs: Costs, points: Sequence[Constants]) -> tuple[list[Trial], list[Equal]]:
     """The different networks among the baseline's at phi = 1, and the points that are left out as equal to one of them.
 
     Of equal ones the paper's constants are kept, or else the first.
 
     Args:
-        image_size: of the baseline, in pixels.
+        costs: of the baseline.
 
     Raises:
-        UserError: no such baseline, or it is scaled already.
+        UserError: see `Costs.counts`.
     """
-    variant = get_backbone(baseline)
-    groups: dict[tuple[int, Shapes], list[Constants]] = {}
-    trials: dict[tuple[int, Shapes], Trial] = {}
+    groups: dict[Hashable, list[Constants]] = {}
+    trials: dict[Hashable, Trial] = {}
     for point in sorted(points, key=lambda point: point != PAPER):
-        backbone, size = scale_phi(variant, 1, *point).name, Scale(*point).pixels(image_size)
-        macs, parameters, shapes = count(backbone, size, num_classes)
+        network = scale_phi(costs.baseline, 1, *point)
+        size, counts, identity = costs.image_size(network), costs.counts(network), costs.identity(network)
         name = "a{:g}_b{:g}_g{:g}".format(*point)
         values = dict(zip(("alpha", "beta", "gamma"), point, strict=True))
-        trials.setdefault((size, shapes), Trial(name, backbone, values, size, macs, parameters))
-        groups.setdefault((size, shapes), []).append(point)
+        trials.setdefault(identity, Trial(name, network.name, values, size, counts.macs, counts.num_params))
+        groups.setdefault(identity, []).append(point)
     kept = sorted(trials.items(), key=lambda item: tuple(item[1].values.values()))
     equal = [Equal(*point, kept=trial.name) for key, trial in kept for point in groups[key][1:]]
     return [trial for _, trial in kept], equal
-
-
-@cache
-def count(backbone: str, image_size: int, num_classes: int) -> tuple[int, int, Shapes]:
-    """Multiply-adds for one image, parameters, and the tensors' names and shapes; counted without memory."""
-    with torch.device("meta"):
-        classifier = build_classifier(backbone, num_classes).eval()
-        images = torch.empty(1, 3, image_size, image_size)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        classifier(images)
-    shapes = tuple((key, tuple(tensor.shape)) for key, tensor in classifier.state_dict().items())
-    num_parameters = sum(parameter.numel() for parameter in classifier.parameters())
-    return counter.get_total_flops() // 2, num_parameters, shapes

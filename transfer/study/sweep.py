@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from transfer.backbones import get_backbone
+from transfer.costs import Costs
 from transfer.errors import UserError
 from transfer.scaling import Scale, compound_scale, scale
-from transfer.study.grid import Shapes, count
 from transfer.study.plan import Trial
 
 Figure = Literal[3, 4, 8]
@@ -83,31 +82,30 @@ def figure_points(figure: Figure, options: Mapping[str, Sequence[float]]) -> lis
     return points
 
 
-def plan_networks(
-    baseline: str, image_size: int, num_classes: int, points: Sequence[Point]
-) -> tuple[list[Trial], list[Point]]:
+def plan_networks(costs: Costs, points: Sequence[Point]) -> tuple[list[Trial], list[Point]]:
     """The different networks among the points, from the cheapest up, and the points with the names of theirs.
 
     Args:
-        image_size: of the baseline, in pixels.
+        costs: of the baseline.
 
     Raises:
-        UserError: no such baseline, it is scaled already, a coefficient is out of range, or images get too small.
+        UserError: a coefficient is out of range, or images get too small; see also `Costs.counts`.
     """
-    variant = get_backbone(baseline)
-    trials: dict[tuple[int, Shapes], Trial] = {}
+    trials: dict[Hashable, Trial] = {}
     named = []
     for point in points:
         factors = Scale(point.depth, point.width, point.resolution)
-        size = factors.pixels(image_size)
+        size = factors.pixels(costs.baseline_size)
         if size < SMALLEST_IMAGE:
             raise UserError(
-                f"resolution {point.resolution:g} of {image_size} px is {size} (allowed: at least {SMALLEST_IMAGE})"
+                f"resolution {point.resolution:g} of {costs.baseline_size} px is {size}"
+                f" (allowed: at least {SMALLEST_IMAGE})"
             )
         values = {"d": factors.depth, "w": factors.width, "r": factors.resolution}
-        backbone = scale(variant, *values.values()).name
-        macs, parameters, shapes = count(backbone, size, num_classes)
+        network = scale(costs.baseline, *values.values())
+        counts = costs.counts(network)
         name = "_".join(f"{key}{value:g}" for key, value in values.items())
-        trial = trials.setdefault((size, shapes), Trial(name, backbone, values, size, macs, parameters))
+        trial = Trial(name, network.name, values, size, counts.macs, counts.num_params)
+        trial = trials.setdefault(costs.identity(network), trial)
         named.append(replace(point, trial=trial.name))
     return sorted(trials.values(), key=lambda trial: trial.num_macs), named
