@@ -16,17 +16,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from scripts.scale_study import add_options, carry_out
+from scripts.scale_study import build_study_parser, carry_out
 from transfer.errors import UserError, exit_status
+from transfer.scaling import OBJECTIVE_EXPONENT, OBJECTIVE_TARGET, search_objective
 
 if TYPE_CHECKING:
     from transfer.study.plan import Study
 
 DEFAULTS: dict[str, Any] = {
     **{"population": 8, "sample": 3, "networks": 24, "children": 1, "search_seed": 0},
-    **{"target_macs": None, "exponent": -0.07},
+    **{"target_macs": None, "exponent": OBJECTIVE_EXPONENT},
 }
-PAPER_TARGET, PAPER_SIZE = 400e6, 224
+PAPER_SIZE = 224  # of the images of its search, in pixels
 _EPILOG = """\
   scale.py evolve searches/blocks --baseline lite0 --workers 2
   scale.py evolve searches/cifar10 --dataset cifar10 --data_root DIR --steps 1000 --networks 100 --children 4
@@ -43,14 +44,7 @@ def main(argv: Sequence[str]) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line; what plans an evolution has no value unless it is given."""
-    parser = argparse.ArgumentParser(
-        prog="scale.py evolve",
-        description=__doc__,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    planning = add_options(parser)
+    parser, planning = build_study_parser("evolve", __doc__, _EPILOG)
     for name, text in (
         ("networks", "tried in all"),
         ("population", "networks that live at a time"),
@@ -63,8 +57,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--target_macs",
         type=float,
         metavar="T",
-        help=f"multiply-adds at which the objective is the accuracy; default: the paper's {PAPER_TARGET:g} for images"
-        f" of {PAPER_SIZE} px and more, the baseline's own for smaller ones; it leaves the order as it is",
+        help=f"multiply-adds at which the objective is the accuracy; default: the paper's {OBJECTIVE_TARGET:g} for"
+        f" images of {PAPER_SIZE} px and more, the baseline's own for smaller ones; it leaves the order as it is",
     )
     planning.add_argument(
         "--exponent", type=float, metavar="W", help=f"of the multiply-adds; default: {DEFAULTS['exponent']}"
@@ -81,7 +75,6 @@ def plan_space(study: Study) -> Study:
     from transfer.backbones.blocks import format_blocks
     from transfer.backbones.names import get_variant, list_backbones
     from transfer.backbones.roundings import count_macs
-    from transfer.scaling import search_objective
     from transfer.study.evolution import study_space
 
     options = study.options
@@ -98,7 +91,7 @@ def plan_space(study: Study) -> Study:
     if options["networks"] > space.size:
         raise UserError(f"--networks {options['networks']} (there are {space.size})")
     macs = count_macs(get_variant(options["baseline"]), options["image_size"], study.facts["num_classes"])
-    own = PAPER_TARGET if options["image_size"] >= PAPER_SIZE else macs
+    own = OBJECTIVE_TARGET if options["image_size"] >= PAPER_SIZE else macs
     target = own if options["target_macs"] is None else options["target_macs"]
     search_objective(1.0, macs, target, options["exponent"])
     runs = options["networks"] * len(options["seeds"])

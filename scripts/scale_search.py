@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from scripts.scale_study import add_options, carry_out
+from scripts.scale_study import build_study_parser, carry_out
 from transfer.errors import exit_status
 
 if TYPE_CHECKING:
@@ -40,14 +40,7 @@ def main(argv: Sequence[str]) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line; what plans a search has no value unless it is given."""
-    parser = argparse.ArgumentParser(
-        prog="scale.py search",
-        description=__doc__,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    planning = add_options(parser)
+    parser, planning = build_study_parser("search", __doc__, _EPILOG)
     planning.add_argument(
         "--spacing",
         nargs=3,

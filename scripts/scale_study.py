@@ -24,8 +24,23 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-def add_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """Adds the options of every study; gives the group of those that plan it, which have no value unless given."""
+def build_study_parser(
+    kind: str, description: str, epilog: str
+) -> tuple[argparse.ArgumentParser, argparse._ArgumentGroup]:
+    """A command line with the options of every study, and its group of those that plan one, which have no value unless
+    given.
+
+    Args:
+        kind: the command.
+        epilog: examples.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"scale.py {kind}",
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of the study")
     planning = parser.add_argument_group("what is trained", argument_default=argparse.SUPPRESS)
     planning.add_argument("--baseline", metavar="NAME", help=f"backbone to scale; default: {DEFAULTS['baseline']}")
@@ -56,7 +71,7 @@ def add_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         help="submitit's parameters: partition=gpu, timeout_min=60, cpus_per_task=8, ..., cluster=local for a trial",
     )
     how.add_argument("--retry_failed", action="store_true", help="also compute the runs that failed")
-    return planning
+    return parser, planning
 
 
 def carry_out(
@@ -120,6 +135,7 @@ def wanted(kind: str, given: Mapping[str, Any], own_defaults: Mapping[str, Any])
         UserError: an unknown name, or a value that cannot work.
     """
     from transfer.backbones import get_backbone
+    from transfer.config import SMALLEST_IMAGE
     from transfer.study.plan import Study
     from transfer.study.proxy import proxy_settings
 
@@ -130,7 +146,7 @@ def wanted(kind: str, given: Mapping[str, Any], own_defaults: Mapping[str, Any])
         settings.pop(field, None)
         if options[name] is None:
             raise UserError(f"--{name}: the recipe says none; give it")
-    for name, least in (("steps", 1), ("threads", 1), ("image_size", 32)):
+    for name, least in (("steps", 1), ("threads", 1), ("image_size", SMALLEST_IMAGE)):
         if options[name] < least:
             raise UserError(f"--{name} {options[name]} (allowed: at least {least})")
     seeds = options["seeds"]

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from scripts.scale_study import add_options, carry_out
+from scripts.scale_study import build_study_parser, carry_out
 from transfer.errors import UserError, exit_status
 
 if TYPE_CHECKING:
@@ -39,14 +39,7 @@ def main(argv: Sequence[str]) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line; what plans a sweep has no value unless it is given."""
-    parser = argparse.ArgumentParser(
-        prog="scale.py sweep",
-        description=__doc__,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    planning = add_options(parser)
+    parser, planning = build_study_parser("sweep", __doc__, _EPILOG)
     planning.add_argument("--figure", type=int, choices=(3, 4, 8), help="of the paper; default: 3")
     for name, figure_4 in (("widths", "1,1.4,1.8,2.6,3.8,5"), ("depths", "1,2"), ("resolutions", "1,1.3")):
         text = f"default: the paper's of Figure 3; {figure_4} of Figure 4; see above of Figure 8"

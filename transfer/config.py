@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+SMALLEST_IMAGE = 32  # side in pixels, of which the networks leave one cell
 FREEZE = re.compile(r"none|backbone|until-epoch[ =-]?(\d+)")
 
 Augment = Literal["none", "basic", "randaugment", "trivialaugment", "autoaugment", "cutout"]
@@ -270,7 +271,7 @@ class FinetuneConfig:
     def _range_problems(self) -> Iterator[str]:
         data, loss, optim = self.data, self.loss, self.optim
         for flag, value, allowed, ok in (
-            ("--image_size", self.image_size, "at least 32", lambda v: v >= 32),
+            ("--image_size", self.image_size, f"at least {SMALLEST_IMAGE}", lambda v: v >= SMALLEST_IMAGE),
             ("--dropout", self.dropout, "0 to below 1", _is_share),
             ("--stochastic_depth_prob", self.stochastic_depth_prob, "0 to below 1", _is_share),
             ("--ema_half_life", self.ema_half_life, "above 0, below 1", lambda v: 0 < v < 1),

@@ -11,13 +11,13 @@ from bisect import bisect_right
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from transfer.config import SMALLEST_IMAGE
 from transfer.errors import UserError
 from transfer.scaling import ALPHA, BETA, GAMMA, LARGEST, Network, Scale, compound_scale, scale, scale_phi
 from transfer.units import format_bytes, parse_bytes
 
 _THOUSANDS = {"G": 10**9, "M": 10**6, "k": 10**3}
 STEP = 0.01  # of phi, and of each coefficient alone
-SMALLEST_SIDE = 32  # pixels; as of finetune.py --image_size
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def list_axes(image_size: int, alpha: float = ALPHA, beta: float = BETA, gamma: 
     axes = []
     for name, (first, origin, last) in ends.items():
         axis = Axis(name, origin, tuple(round(STEP * i, 2) for i in range(first, last + 1)), constants)
-        large = [v for v in axis.values if axis.factors(v).pixels(image_size) >= min(SMALLEST_SIDE, image_size)]
+        large = [v for v in axis.values if axis.factors(v).pixels(image_size) >= min(SMALLEST_IMAGE, image_size)]
         axes.append(Axis(name, origin, tuple(large), constants))
     return axes
 

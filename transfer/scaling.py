@@ -170,7 +170,13 @@ def _shortest(value: float) -> float:
     return float(f"{value:.12g}")
 
 
-def search_objective(accuracy: float, macs: float, target: float = 400e6, exponent: float = -0.07) -> float:
+# T and w of section 4 of the paper.
+OBJECTIVE_TARGET, OBJECTIVE_EXPONENT = 400e6, -0.07
+
+
+def search_objective(
+    accuracy: float, macs: float, target: float = OBJECTIVE_TARGET, exponent: float = OBJECTIVE_EXPONENT
+) -> float:
     """What the search for b0 maximised: accuracy * (macs / target)^exponent.
 
     Source: section 4 of the paper, ACC(m) * [FLOPS(m) / T]^w with w = -0.07 and T = 400M, after Tan et al. 2019

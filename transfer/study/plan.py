@@ -10,6 +10,7 @@ from typing import Any
 
 from transfer.errors import UserError, unknown_name
 from transfer.report import write_json
+from transfer.table.cells import check_same_plan
 
 STUDY, RUNS = "study.json", "runs"
 # Options that say where and how runs compute, not what: a later call may give others.
@@ -125,13 +126,7 @@ def check_unchanged(study: Study, planned: Study, folder: Path) -> None:
     """
     before, after = ({**s.options, **s.settings} for s in (study, planned))
     names = [name for name in {**before, **after} if name not in FREE_OPTIONS]
-    changed = [
-        f"{name}: {before.get(name)!r} -> {after.get(name)!r}" for name in names if before.get(name) != after.get(name)
-    ]
-    if changed:
-        raise UserError(
-            "\n  ".join([f"{folder} was planned otherwise; give a new folder, or the same options:", *changed])
-        )
+    check_same_plan(folder, before, after, names)
 
 
 def run_configuration(study: Study, run: Run) -> dict[str, Any]:

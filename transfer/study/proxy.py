@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transfer.command_line import flatten, given_fields, parse_config
+from transfer.command_line import flatten, given_fields, parse_config, split_pairs
 from transfer.errors import UserError
 
 # Fields of a run that the study decides, and by which of its options.
@@ -37,11 +37,8 @@ def proxy_settings(recipe: Path, overrides: Sequence[str] = ()) -> dict[str, Any
     """
     if not recipe.is_file():
         raise UserError(f"--config {recipe}: no such file")
-    for pair in overrides:
-        key, equals, value = pair.partition("=")
-        if not (key and equals and value):
-            raise UserError(f"--set {pair}: give KEY=VALUE, for example --set optim.lr=0.1")
-    words = [f"--config={recipe}", *(f"--{pair}" for pair in overrides)]
+    pairs = split_pairs("--set", overrides, "optim.lr=0.1")
+    words = [f"--config={recipe}", *(f"--{key}={value}" for key, value in pairs.items())]
     values = flatten(parse_config(words)[0].to_dict())
     given = given_fields(words)
     for name in sorted(given & DECIDED.keys()):

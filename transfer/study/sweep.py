@@ -6,6 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from transfer.config import SMALLEST_IMAGE
 from transfer.costs import Costs
 from transfer.errors import UserError
 from transfer.scaling import Scale, compound_scale, scale
@@ -20,7 +21,6 @@ RESOLUTIONS = (1.0, 1.3, 1.5, 1.7, 1.9, 2.2, 2.5)
 BASE_DEPTHS, BASE_RESOLUTIONS = (1.0, 2.0), (1.0, 1.3)
 # Ours, within Figure 8's axis up to 5 billion multiply-adds.
 PHIS = (0.0, 1.0, 2.0, 3.0)
-SMALLEST_IMAGE = 32
 
 
 def default_values(figure: Figure, phis: Sequence[float], constants: Sequence[float]) -> dict[str, list[float]]:

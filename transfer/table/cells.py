@@ -95,18 +95,23 @@ def extend(existing: Table, planned: Table, folder: Path) -> Table:
     Raises:
         UserError: the planned cells would be computed in another way.
     """
-    changed = [
-        f"{name}: {getattr(existing, name)!r} -> {getattr(planned, name)!r}"
-        for name in MEANING
-        if getattr(existing, name) != getattr(planned, name)
-    ]
-    if changed:
-        raise UserError(
-            "\n  ".join([f"{folder} was planned otherwise; give a new folder, or the same options:", *changed])
-        )
+    check_same_plan(folder, vars(existing), vars(planned), MEANING)
     known = {cell.id for cell in existing.cells}
     cells = (*existing.cells, *(cell for cell in planned.cells if cell.id not in known))
     return Table(**{**vars(planned), "cells": cells})
+
+
+def check_same_plan(folder: Path, before: Mapping[str, Any], after: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Compares what is asked for now with what was planned in a folder, in the fields of these names.
+
+    Raises:
+        UserError: something else would be computed; the text says what differs.
+    """
+    pairs = [(name, before.get(name), after.get(name)) for name in names]
+    if changed := [f"{name}: {old!r} -> {new!r}" for name, old, new in pairs if old != new]:
+        raise UserError(
+            "\n  ".join([f"{folder} was planned otherwise; give a new folder, or the same options:", *changed])
+        )
 
 
 def cell_dir(folder: Path, cell: Cell) -> Path:

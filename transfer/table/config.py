@@ -12,7 +12,7 @@ from typing import Any
 import jsonargparse
 import yaml
 
-from transfer.command_line import RESUMABLE, explain, flatten, parse_config
+from transfer.command_line import RESUMABLE, explain, flatten, parse_config, split_pairs
 from transfer.errors import UserError
 
 # Fields of a run that a cell decides, and the flag of the table that does.
@@ -150,10 +150,8 @@ def _split(flags: Mapping[str, Any]) -> dict[str, Any]:
     given = dict(flags)
     for name in ("set", "grid"):
         if name in given:
-            pairs = [word.partition("=") for word in given[name]]
-            if bad := [key for key, equals, value in pairs if not (key and equals and value)]:
-                raise UserError(f"--{name} {bad[0]}: give KEY=VALUE, for example --{name} optim.lr=0.1")
-            given[name] = {key: _values(value) if name == "grid" else value for key, _, value in pairs}
+            pairs = split_pairs(f"--{name}", given[name], "optim.lr=0.1")
+            given[name] = {key: _values(value) for key, value in pairs.items()} if name == "grid" else pairs
     return given
 
 

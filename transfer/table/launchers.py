@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from transfer.command_line import split_pairs
 from transfer.errors import Interrupted, UserError
 from transfer.table.processes import Child, Children
 from transfer.table.sweeps import Sweep, save_sweep
@@ -134,12 +135,10 @@ def slurm_parameters(words: Sequence[str], launcher: str) -> dict[str, str]:
     Raises:
         UserError: not such words, or another launcher is used.
     """
-    pairs = [word.partition("=") for word in words]
-    if bad := [key for key, equals, value in pairs if not (key and equals and value)]:
-        raise UserError(f"--slurm {bad[0]}: give KEY=VALUE, for example --slurm partition=gpu")
+    parameters = split_pairs("--slurm", words, "partition=gpu")
     if words and launcher != "slurm":
         raise UserError("--slurm needs --launcher slurm")
-    return {key: value for key, _, value in pairs}
+    return parameters
 
 
 def visible_gpus() -> list[str]:
