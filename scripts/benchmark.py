@@ -4,26 +4,25 @@ module  a training epoch through Lightning and TransferModule against a bare PyT
 train   training images per second, memory layout by memory layout and precision by precision
 peer    training images per second, and the GPU's memory, against timm's implementation of the same network
 memory  peak memory and seconds of a training step without and with gradient checkpointing
-data    training-ready images per second on one core, without and with a cache, against a torchvision-style pipeline
-recipe  accuracy of --recipe auto against the defaults: digits, and with --data_root 2,000 images of CIFAR-10 at 32 px
 scaling what the compound rule gives against the released coefficients, and counts of the paper's Tables 3 and 7
-probe   seconds of a linear probe's fits on cached features, against scikit-learn's lbfgs; see its own --help
-memory_prediction  predicted memory of training steps and of inference against the measured; see its own --help
+
+Each of these has its own --help:
+
+data    training-ready images per second on one core, without and with a cache, against a torchvision-style pipeline
+recipe  accuracy of --recipe auto against the defaults
+probe   seconds of a linear probe's fits on cached features, against scikit-learn's lbfgs
+memory_prediction  predicted memory of training steps and of inference against the measured
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import multiprocessing
 import statistics
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -34,11 +33,14 @@ from transfer.errors import UserError, exit_status
 if TYPE_CHECKING:
     import torch
 
+# Subjects with options of their own, each in scripts/benchmark_<name>.py.
+OWN_COMMAND_LINE = ("data", "recipe", "probe", "memory_prediction")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and gives the exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] in (["probe"], ["memory_prediction"]):
+    if argv and argv[0] in OWN_COMMAND_LINE:
         sys.path.append(str(Path(__file__).parents[1]))
         return import_module(f"scripts.benchmark_{argv[0]}").main(argv[1:], report)
     parser = argparse.ArgumentParser(
@@ -49,36 +51,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         "train": benchmark_train,
         "peer": benchmark_peer,
         "memory": benchmark_memory,
-        "data": benchmark_data,
-        "recipe": benchmark_recipe,
         "scaling": benchmark_scaling,
     }
-    parser.add_argument("what", choices=subjects)
+    parser.add_argument("what", choices=(*subjects, *OWN_COMMAND_LINE))
     parser.add_argument("--backbone", help="default: lite0")
-    parser.add_argument("--image_size", type=int, help="pixels; default: 64, for data 224")
+    parser.add_argument("--image_size", type=int, help="pixels; default: 64")
     parser.add_argument("--batch_size", type=int, help="images per step; default: 64")
     parser.add_argument("--steps", type=int, help="timed steps per round; default: 20, for memory 1")
     parser.add_argument("--rounds", type=int, help="alternating rounds; default: 5, for memory 2")
     parser.add_argument("--compile", action="store_true", default=None, help="peer: both under torch.compile too")
-    parser.add_argument(
-        "--data_root", type=Path, metavar="DIR", help="data: JPEGs in or below it; recipe: has uoft-cs/cifar10/"
-    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     arguments = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
     subject, path = arguments.pop("what"), arguments.pop("json", None)
+    if subject in OWN_COMMAND_LINE:
+        parser.error(f"{subject}: give its options after it; benchmark.py {subject} --help lists them")
     if "compile" in arguments and subject != "peer":
         parser.error("--compile: only peer compares compiled networks")
-    if "data_root" in arguments and subject not in ("data", "recipe"):
-        parser.error("--data_root: only data and recipe read images")
     if subject == "scaling":
         if arguments:
             parser.error(f"--{min(arguments)}: scaling has no options, it counts")
-    elif subject == "data":
-        if unused := arguments.keys() & {"backbone", "steps"}:
-            parser.error(f"--{min(unused)}: data has no network; a round is one pass over the images")
-    elif subject == "recipe":
-        if unused := arguments.keys() - {"data_root"}:
-            parser.error(f"--{min(unused)}: recipe trains lite0 with settings that are to be compared")
     else:
         arguments = {"backbone": "lite0", "image_size": 64, "batch_size": 64, **arguments}
     return exit_status(lambda: report(subjects[subject](**arguments), path))
@@ -376,154 +367,6 @@ def memory_case(
     return {"peak_bytes": after - before, "static_bytes": static, "seconds_per_step": seconds}
 
 
-def benchmark_data(
-    data_root: Path | None = None, image_size: int = 224, batch_size: int = 64, rounds: int = 7
-) -> dict[str, Any]:
-    """Training-ready images per second of one process with one thread, relative to a torchvision-style pipeline.
-
-    All read the same JPEGs from files through a DataLoader: random resized crop, flip, normalised float32 batches. Ours
-    is dataset `folder` as in training (`none`, and `disk` after the cache is built), normalised as on the device. The
-    alternating rounds are passes over the images; the first of each contender is not counted.
-
-    Raises:
-        UserError: no JPEG in `data_root`.
-    """
-    import cv2
-    import torch
-
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)
-    with tempfile.TemporaryDirectory() as folder:
-        paths = jpeg_paths(data_root) if data_root is not None else make_jpegs(Path(folder, "made"), 240)
-        root = Path(folder, "classes")
-        for index, path in enumerate(paths):  # two classes, for there must be some
-            link = root / f"class{index % 2}" / f"{index}.jpg"
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(path.resolve())
-        figures: dict[str, Any] = {
-            "images": "given" if data_root is not None else "made up: smooth colours and noise, JPEG quality 90",
-            "mean_file_kilobytes": round(sum(path.stat().st_size for path in paths) / len(paths) / 1e3, 1),
-            "median_width_and_height": median_shape(paths),
-            "image_size": image_size,
-            "batch_size": batch_size,
-        }
-        passes, details = data_contenders(root, image_size, batch_size, Path(folder, "cache"))
-        figures |= details
-        speeds: dict[str, list[float]] = {name: [] for name in passes}
-        for _ in range(rounds + 1):
-            for name, run in passes.items():
-                started = time.perf_counter()
-                speeds[name].append(run() / (time.perf_counter() - started))
-    baseline = speeds["torchvision style"][1:]
-    for name, values in speeds.items():
-        ratios = [own / theirs for own, theirs in zip(values[1:], baseline, strict=True)]
-        figures[name] = {
-            "images_per_second": round(statistics.median(values[1:]), 1),
-            "images_per_second_range": [round(min(values[1:]), 1), round(max(values[1:]), 1)],
-            "ratio": round(statistics.median(ratios), 2),
-            "ratio_range": [round(min(ratios), 2), round(max(ratios), 2)],
-        }
-    return figures
-
-
-def data_contenders(
-    root: Path, image_size: int, batch_size: int, cache_dir: Path
-) -> tuple[dict[str, Callable[[], int]], dict[str, Any]]:
-    """One pass of each contender, which gives the images it prepared; and what there is to say of them."""
-    import torch
-
-    from datamodules import DataOptions, build_datamodule
-    from datamodules.base import TransferDataModule
-
-    def ours(cache: str) -> TransferDataModule:
-        options: DataOptions = {"image_size": image_size, "batch_size": batch_size, "num_workers": 0}
-        options |= {"data_root": root, "cache": cache, "cache_dir": cache_dir}
-        data = build_datamodule("folder", **options)
-        data.setup()
-        return data
-
-    modules = {"ours": ours("none"), "ours, --data.cache disk": ours("disk")}
-    started = time.perf_counter()
-    loaders = {name: data.train_dataloader() for name, data in modules.items()}
-    seconds = time.perf_counter() - started
-    data = modules["ours"]
-    train = data.splits["train"]
-    files = [Path(str(train.encoded(index))) for index in range(len(train))]
-    dataset: Any = TorchvisionStyle(files, image_size)
-    theirs: Iterable[Any] = torch.utils.data.DataLoader(
-        dataset, batch_size, shuffle=True, drop_last=len(files) >= batch_size
-    )
-
-    def consume(batches: Iterable[Any], normalize: Callable[[torch.Tensor], torch.Tensor]) -> int:
-        count = 0
-        for images, _ in batches:
-            ready = normalize(images)
-            assert ready.shape[1:] == (3, image_size, image_size) and ready.dtype == torch.float32
-            count += len(ready)
-        return count
-
-    passes: dict[str, Callable[[], int]] = {"torchvision style": lambda: consume(theirs, lambda images: images)}
-    for name, loader in loaders.items():
-        passes[name] = partial(consume, loader, data.normalize)
-    details = {
-        "num_images": len(files),
-        "resampling": f"torchvision style: bilinear; ours: {data.interpolation}, OpenCV",
-        "cache_build_seconds": round(seconds, 2),
-        "cache_megabytes": round(sum(path.stat().st_size for path in cache_dir.glob("*.images")) / 1e6, 1),
-    }
-    return passes, details
-
-
-class TorchvisionStyle:
-    """A dataset that does what torchvision's reference does, call by call, with Pillow and torch alone.
-
-    pil_loader, RandomResizedCrop (bilinear), RandomHorizontalFlip, ToTensor, Normalize.
-    """
-
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-    def __init__(self, paths: Sequence[Path], image_size: int) -> None:
-        self.paths = paths
-        self.image_size = image_size
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        import numpy as np
-        import torch
-        from PIL import Image
-
-        with self.paths[index].open("rb") as file:
-            image = Image.open(file).convert("RGB")
-        box = self.crop_box(*image.size)
-        image = image.crop(box).resize((self.image_size, self.image_size), Image.Resampling.BILINEAR)
-        if torch.rand(1) < 0.5:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        pixels = torch.from_numpy(np.array(image, np.uint8, copy=True)).permute(2, 0, 1).contiguous()
-        tensor = pixels.to(torch.float32).div(255).clone()
-        mean, std = (torch.as_tensor(values, dtype=torch.float32).view(-1, 1, 1) for values in (self.mean, self.std))
-        return tensor.sub_(mean).div_(std), 0
-
-    @staticmethod
-    def crop_box(width: int, height: int) -> tuple[int, int, int, int]:
-        """A part of 8 to 100% of the area, of aspect 3/4 to 4/3, anywhere."""
-        import torch
-
-        log_ratio: Any = torch.log(torch.tensor((3 / 4, 4 / 3)))
-        for _ in range(10):
-            area = width * height * torch.empty(1).uniform_(0.08, 1).item()
-            aspect = torch.exp(torch.empty(1).uniform_(log_ratio[0], log_ratio[1])).item()
-            w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-            if 0 < w <= width and 0 < h <= height:
-                top = int(torch.randint(0, height - h + 1, size=(1,)).item())
-                left = int(torch.randint(0, width - w + 1, size=(1,)).item())
-                return left, top, left + w, top + h
-        side = min(width, height)
-        left, top = (width - side) // 2, (height - side) // 2
-        return left, top, left + side, top + side
-
-
 def benchmark_scaling() -> dict[str, Any]:
     """Where the compound rule departs from the released coefficients, and multiply-adds against the printed ones."""
     from transfer.published_scaling import departures, table_counts
@@ -533,100 +376,6 @@ def benchmark_scaling() -> dict[str, Any]:
         "table3": [asdict(row) for row in table_counts("table3")],
         "table7": [asdict(row) for row in table_counts("table7")],
     }
-
-
-def jpeg_paths(folder: Path) -> list[Path]:
-    """The JPEGs in a folder or below it.
-
-    Raises:
-        UserError: there are fewer than 20.
-    """
-    from datamodules.images import list_images
-
-    paths = [path for path in list_images(folder) if path.suffix.lower() in (".jpg", ".jpeg")]
-    if len(paths) < 20:
-        raise UserError(f"--data_root {folder}: {len(paths)} JPEGs there; give 20 or more, or leave the option out")
-    return paths
-
-
-def make_jpegs(folder: Path, count: int) -> list[Path]:
-    """Writes JPEGs of 500x375 and, one in four, 375x500 at quality 90: smooth colours at three scales, and noise."""
-    import numpy as np
-    from PIL import Image
-
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for index in range(count):
-        width, height = (375, 500) if index % 4 == 3 else (500, 375)
-        pixels = rng.normal(128, 10, (height, width, 1)).repeat(3, axis=2)
-        for cells, amplitude in ((4, 60), (16, 30), (64, 18)):
-            coarse = np.clip(rng.normal(128, amplitude, (cells, cells, 3)), 0, 255).astype(np.uint8)
-            pixels += np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)) - 128.0
-        image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-        image.save(folder / f"{index}.jpg", quality=90)
-    return [folder / f"{index}.jpg" for index in range(count)]
-
-
-def median_shape(paths: Sequence[Path]) -> list[int]:
-    """Of the JPEGs' widths and heights."""
-    from PIL import Image
-
-    sizes = []
-    for path in paths:
-        with Image.open(path) as image:
-            sizes.append(image.size)
-    return [round(statistics.median(sides)) for sides in zip(*sizes, strict=True)]
-
-
-def benchmark_recipe(data_root: Path | None = None) -> dict[str, Any]:
-    """Accuracy and seconds of training of lite0 with the defaults and with `--recipe auto`, also in the defaults' ten
-    passes; seed 0.
-
-    Args:
-        data_root: has CIFAR-10 as the hub's files, of which 200 training and 200 test images of each class are taken;
-            a tenth of the training images becomes val. Both runs on them are at 32 px, to take minutes.
-    """
-    import subprocess
-
-    figures: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        tasks: dict[str, list[str]] = {"digits": []}
-        if data_root is not None:
-            subset = save_cifar_subset(data_root, Path(folder) / "cifar10.parquet", per_class=200)
-            tasks["cifar10_2000"] = ["--dataset", "folder", "--data_root", str(subset), "--image_size", "32"]
-            tasks["cifar10_2000"] += ["--data.split_column", "split", "--data.min_crop_area", "0.64"]
-        for task, words in tasks.items():
-            figures[task] = {}
-            auto = ["--recipe", "auto"]
-            for name, choice in (("defaults", []), ("auto", auto), ("auto_10", [*auto, "--trainer.max_epochs", "10"])):
-                run_dir = Path(folder) / f"{task}_{name}"
-                command = [sys.executable, "scripts/finetune.py", *words, *choice, "--out_dir", str(run_dir)]
-                if subprocess.run(command, check=False).returncode:
-                    raise UserError(f"{' '.join(command)} failed")
-                results = json.loads((run_dir / "results.json").read_text())
-                figures[task][name] = {
-                    "arguments": [*words, *choice],
-                    **{key: results[key] for key in ("metrics", "splits", "seed", "config", "train_seconds")},
-                }
-    return figures
-
-
-def save_cifar_subset(data_root: Path, path: Path, per_class: int) -> Path:
-    """A table of the first images of each class and split of CIFAR-10, in the columns that `folder` reads."""
-    import datasets
-
-    parts = []
-    for split in ("train", "test"):
-        files = sorted(map(str, (data_root / "uoft-cs/cifar10/plain_text").glob(f"{split}-*.parquet")))
-        if not files:
-            raise UserError(f"{data_root} has no uoft-cs/cifar10/plain_text/{split}-*.parquet")
-        table = datasets.Dataset.from_parquet(files, cache_dir=str(path.parent / "cache"))
-        labels = table["label"][:]
-        rows = [row for label in range(10) for row in [i for i, own in enumerate(labels) if own == label][:per_class]]
-        part = table.select(rows).rename_column("img", "image")
-        parts.append(part.add_column("split", [split] * len(part)))
-    datasets.concatenate_datasets(parts).to_parquet(str(path))
-    return path
 
 
 def timed(step: Callable[[Any], None], batches: Sequence[Any], device: Any) -> float:

@@ -1,8 +1,9 @@
-"""What several test files share: a fixed seed, a network that runs in milliseconds, and a run on random images."""
+"""What several test files share: a seed, a network that runs in milliseconds, random images, a study's stub."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from transfer.backbones.rows import Variant
 from transfer.classifier import Classifier
 from transfer.heads import LinearHead
 from transfer.layers import LayerSettings
+from transfer.table import cell_run
 
 # On networks this small, threads that wait for a busy core cost more than they give.
 torch.set_num_threads(1)
@@ -93,6 +95,18 @@ def build_trainer() -> Callable[..., pl.Trainer]:
         return pl.Trainer(**{**defaults, "enable_checkpointing": checkpoints, **options}, callbacks=list(callbacks))
 
     return build
+
+
+@pytest.fixture
+def study_stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """Puts `stub_study_run.py` in finetune.py's place; gives the runs that were started so far."""
+    calls = tmp_path / "calls"
+    calls.touch()
+    monkeypatch.setattr(cell_run, "FINETUNE", Path(__file__).with_name("stub_study_run.py"))
+    monkeypatch.setenv("STUB_CALLS", str(calls))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    return lambda: calls.read_text().splitlines()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

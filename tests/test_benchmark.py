@@ -17,7 +17,7 @@ from PIL import Image
 from torch import nn
 
 from datamodules.transforms import IMAGENET_MEAN, IMAGENET_STD
-from scripts import benchmark
+from scripts import benchmark, benchmark_data, benchmark_recipe
 from transfer.backbones import build_backbone
 from transfer.classifier import build_classifier
 from transfer.errors import UserError
@@ -145,7 +145,7 @@ def test_scaling_writes_the_rule_and_the_papers_tables(tmp_path: Path) -> None:
 def test_data_compares_both_of_ours_with_the_torchvision_style(given: bool, tmp_path: Path) -> None:
     root = []
     if given:
-        benchmark.make_jpegs(tmp_path / "jpegs", 40)
+        benchmark_data.make_jpegs(tmp_path / "jpegs", 40)
         root = ["--data_root", str(tmp_path / "jpegs")]
     path = tmp_path / "data.json"
     size = ["--image_size", "64", "--batch_size", "8", "--rounds", "1"]
@@ -162,12 +162,12 @@ def test_data_compares_both_of_ours_with_the_torchvision_style(given: bool, tmp_
 
 def test_the_torchvision_style_normalises_a_crop(tmp_path: Path) -> None:
     Image.new("RGB", (90, 60), (255, 0, 51)).save(tmp_path / "plain.png")
-    image, _ = benchmark.TorchvisionStyle([tmp_path / "plain.png"], 32)[0]
+    image, _ = benchmark_data.TorchvisionStyle([tmp_path / "plain.png"], 32)[0]
     assert image.shape == (3, 32, 32)
     mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
     torch.testing.assert_close(image[:, 5, 5], (torch.tensor([1.0, 0.0, 0.2]) - mean) / std)
     for _ in range(50):
-        left, top, right, bottom = benchmark.TorchvisionStyle.crop_box(90, 60)
+        left, top, right, bottom = benchmark_data.TorchvisionStyle.crop_box(90, 60)
         assert 0 <= left < right <= 90 and 0 <= top < bottom <= 60
         assert 0.07 < (right - left) * (bottom - top) / 5400 <= 1 and 0.7 < (right - left) / (bottom - top) < 1.4
 
@@ -176,8 +176,10 @@ def test_the_torchvision_style_normalises_a_crop(tmp_path: Path) -> None:
     ("argv", "message"),
     [
         (["speed"], "invalid choice: 'speed' (choose from"),
-        (["data", "--backbone", "b0"], "--backbone: data has no network"),
-        (["peer", "--data_root", "x"], "--data_root: only data and recipe read images"),
+        (["data", "--backbone", "b0"], "unrecognized arguments: --backbone b0"),
+        (["peer", "--data_root", "x"], "unrecognized arguments: --data_root x"),
+        (["recipe", "--steps", "3"], "unrecognized arguments: --steps 3"),
+        (["--rounds", "3", "data"], "data: give its options after it"),
         (["memory", "--compile"], "--compile: only peer compares compiled networks"),
     ],
 )
@@ -198,15 +200,9 @@ def test_the_recipes_subset_has_as_many_images_of_each_class(tmp_path: Path) -> 
             for label in range(10)
         ]
         datasets.Dataset.from_list(rows, features).to_parquet(str(folder / f"{split}-00000-of-00001.parquet"))
-    path = benchmark.save_cifar_subset(tmp_path, tmp_path / "subset.parquet", per_class=2)
+    path = benchmark_recipe.save_cifar_subset(tmp_path, tmp_path / "subset.parquet", per_class=2)
     table = pq.read_table(path)
     counts = Counter(zip(table["split"].to_pylist(), table["label"].to_pylist(), strict=True))
     assert counts == {(split, label): 2 for split in ("train", "test") for label in range(10)}
     with pytest.raises(UserError, match="has no uoft-cs/cifar10/plain_text/train"):
-        benchmark.save_cifar_subset(tmp_path / "elsewhere", tmp_path / "x.parquet", per_class=2)
-
-
-def test_recipe_trains_with_its_own_settings(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        benchmark.main(["recipe", "--steps", "3"])
-    assert "--steps: recipe trains lite0 with settings that are to be compared" in capsys.readouterr().err
+        benchmark_recipe.save_cifar_subset(tmp_path / "elsewhere", tmp_path / "x.parquet", per_class=2)

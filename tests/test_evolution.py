@@ -14,7 +14,6 @@ import pytest
 
 from scripts import scale as script
 from tests.test_finetune import ROOT, environment
-from tests.test_sweep import stub  # noqa: F401
 from transfer.backbones.blocks import format_blocks
 from transfer.backbones.names import get_variant
 from transfer.backbones.roundings import count_macs
@@ -25,6 +24,7 @@ from transfer.study.evolution_report import by_objective, differences, evolution
 from transfer.study.one_run import Outcome
 from transfer.study.plan import Study, read_study
 from transfer.study.report import markdown
+from transfer.table import cell_run
 
 B0 = Space(get_variant("b0").baseline.stages)
 
@@ -166,7 +166,7 @@ TINY += ("--population", "2", "--sample", "2", "--children", "2")
 @pytest.mark.slow
 def test_an_evolution_killed_and_continued_is_the_uninterrupted_one(
     tmp_path: Path,
-    stub: Callable[[], list[str]],  # noqa: F811
+    study_stub: Callable[[], list[str]],
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -176,14 +176,14 @@ def test_an_evolution_killed_and_continued_is_the_uninterrupted_one(
     macs = f"{count_macs(get_variant('lite0'), 32, 10) / 1e6:.1f} million"
     assert f"objective: accuracy * (multiply-adds / T)^-0.07, T = {macs} (lite0 at 32 px: {macs})" in text
     study = read_study(whole)
-    assert len(stub()) == 10 and len({trial.backbone for trial in study.trials}) == 5
+    assert len(study_stub()) == 10 and len({trial.backbone for trial in study.trials}) == 5
 
     code = (
         "import sys; from pathlib import Path; from transfer.table import cell_run; from scripts import scale;"
-        f"cell_run.FINETUNE = Path({str(tmp_path / 'finetune.py')!r});"
+        f"cell_run.FINETUNE = Path({str(cell_run.FINETUNE)!r});"
         f"scale.main(['evolve', {str(killed)!r}, '--workers', '2', *{TINY!r}])"
     )
-    variables = {**environment(), "STUB": "n003_s1", "OMP_NUM_THREADS": "1"}
+    variables = {**environment(), "STUB": "kill n003_s1", "OMP_NUM_THREADS": "1"}
     process = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=variables, start_new_session=True, capture_output=True, check=False
     )

@@ -39,7 +39,6 @@ from transfer.study.proxy import proxy_settings
 from transfer.study.ranking import ranked, study_rounds
 from transfer.study.report import markdown
 from transfer.study.search_report import search_report
-from transfer.table import cell_run
 from transfer.table.cells import locked
 from transfer.table.launchers import LAUNCHERS, Launch
 from transfer.table.sweeps import draw, load_sweep
@@ -288,39 +287,6 @@ def test_the_proxy_task_is_a_recipe_of_finetune() -> None:
     assert not settings.keys() & {"dataset", "backbone", "seed"}
 
 
-@pytest.fixture
-def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
-    """A stand-in for finetune.py, whose accuracy grows with alpha, beta and the steps; gives the runs started so far.
-
-    The run that STUB names fails.
-    """
-    path, calls = tmp_path / "finetune.py", tmp_path / "calls"
-    calls.touch()
-    path.write_text(f"""
-import json, os, re, sys
-from pathlib import Path
-import yaml
-arguments = dict(zip(sys.argv[1::2], sys.argv[2::2]))
-run_dir = Path(arguments["--out_dir"])
-config = yaml.safe_load(Path(arguments["--config"]).read_text())
-with open({str(calls)!r}, "a") as file:
-    file.write(f"{{run_dir.name}} {{os.environ['WANDB_RUN_GROUP']}} {{os.environ['OMP_NUM_THREADS']}}\\n")
-if os.environ.get("STUB") == run_dir.name:
-    sys.exit("error: no memory")
-run_dir.mkdir()
-numbers = dict(re.findall(r"(alpha|beta)=([0-9.]+)", config["backbone"]))
-top1 = float(numbers.get("alpha", 1.2)) / 10 + float(numbers.get("beta", 1.1)) / 100
-top1 += config["seed"] / 1000 + config["trainer"]["max_steps"] / 10**4
-(run_dir / "metrics.csv").write_text(f"step,val/top1,val/loss\\n1,{{top1}},2.0\\n")
-results = dict(quoted_metric="top1", train_seconds=1.0, hardware=dict(gpus=[], cores=2, cpu="a CPU"))
-(run_dir / "results.json").write_text(json.dumps(dict(**results, versions=dict(torch="2"), git_commit=None)))
-""")
-    monkeypatch.setattr(cell_run, "FINETUNE", path)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    return lambda: calls.read_text().splitlines()
-
-
 FIVE = ("--spacing", "0.4", "0.2", "0.2")  # alpha 1 with three of beta and gamma, 1.4 with two
 SIX = ("--spacing", "0.2", "0.2", "0.2")  # and 2, 1, 1
 
@@ -330,7 +296,7 @@ def search(out: Path, *words: str) -> int:
 
 
 def test_a_search_runs_and_reports_and_is_not_computed_again(
-    tmp_path: Path, stub: Callable[[], list[str]], capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, study_stub: Callable[[], list[str]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "grid"
     assert search(out, *FIVE, "--seeds", "0", "2", "--steps", "7", "--workers", "3") == 0
@@ -340,7 +306,7 @@ def test_a_search_runs_and_reports_and_is_not_computed_again(
     assert "10 of 10 planned runs are done" in text and "a1.4_b1.2_g1_s2: val top1 0.1547" in text
     study = read_study(out)
     assert study.options["threads"] == 1 and study.facts["val_images"] == 180
-    assert sorted(stub()) == sorted(f"{run.id} grid 1" for run in study.runs)
+    assert sorted(study_stub()) == sorted(f"{run.id} grid 1" for run in study.runs)
 
     config = yaml.safe_load((out / "runs" / "a1.4_b1_g1.2_s2.yaml").read_text())
     assert config["backbone"] == "b0@phi=1,alpha=1.4,beta=1,gamma=1.2" and config["pretrained"] is False
@@ -358,7 +324,7 @@ def test_a_search_runs_and_reports_and_is_not_computed_again(
 
     assert search(out) == 0 and search(out, *FIVE, "--seeds", "0", "2", "--steps", "7") == 0
     assert script.main(["report", str(out), "--json", str(tmp_path / "figures.json")]) == 0
-    assert len(stub()) == 10
+    assert len(study_stub()) == 10
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["networks"][0]["mean"]["value"] == pytest.approx(15.37) and figures["runs"]["done"] == 10
     assert figures["noise"][0]["within"] == pytest.approx(0.2 / math.sqrt(2)) and figures["options"]["seeds"] == [0, 2]
@@ -368,34 +334,37 @@ def test_a_search_runs_and_reports_and_is_not_computed_again(
     error = capfd.readouterr().err
     assert f"{out} was planned otherwise; give a new folder, or the same options:" in error
     assert "seeds: [0, 2] -> [0]" in error and "steps: 7 -> 40" in error and "optim.lr: 0.05 -> 0.1" in error
-    assert search(out, "--logger", "tensorboard") == 0 and len(stub()) == 10
+    assert search(out, "--logger", "tensorboard") == 0 and len(study_stub()) == 10
     assert run_configuration(read_study(out), study.runs[0])["logger"] == "tensorboard"
 
 
-def test_halving_trains_the_best_longer(tmp_path: Path, stub: Callable[[], list[str]]) -> None:
+def test_halving_trains_the_best_longer(tmp_path: Path, study_stub: Callable[[], list[str]]) -> None:
     out = tmp_path / "grid"
     words = (*SIX, "--seeds", "0", "--steps", "40", "--budget_steps", "60")
     assert search(out, *words, "--workers", "2") == 0
     first, second = ([run for run in read_study(out).runs if run.rung == number] for number in (0, 1))
     assert len(first) == 6 and {run.steps for run in first} == {5}
     assert [run.id for run in second] == ["rung1_a2_b1_g1_s0", "rung1_a1.4_b1.2_g1_s0"]
-    assert {run.steps for run in second} == {15} and len(stub()) == 8
+    assert {run.steps for run in second} == {15} and len(study_stub()) == 8
 
 
 def test_a_failed_run_stops_the_search_and_is_retried(
-    tmp_path: Path, stub: Callable[[], list[str]], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    study_stub: Callable[[], list[str]],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "grid"
     words = (*SIX, "--seeds", "0", "--budget_steps", "60")
-    monkeypatch.setenv("STUB", "rung0_a2_b1_g1_s0")
+    monkeypatch.setenv("STUB", "fail rung0_a2_b1_g1_s0")
     assert search(out, *words) == 1
     text = capfd.readouterr().out
     assert "5 of 6 planned runs are done, 1 failed" in text and "rung0_a2_b1_g1_s0: error: no memory" in text
     assert f"again: python scripts/scale.py search {out} --retry_failed" in text
-    assert search(out) == 1 and len(stub()) == 6
+    assert search(out) == 1 and len(study_stub()) == 6
     monkeypatch.setenv("STUB", "")
     assert search(out, "--retry_failed") == 0
-    assert len(stub()) == 9 and "8 of 8 planned runs are done" in capfd.readouterr().out
+    assert len(study_stub()) == 9 and "8 of 8 planned runs are done" in capfd.readouterr().out
 
 
 def test_a_run_that_another_process_computes_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -436,7 +405,7 @@ def test_a_run_that_never_ends_well_is_not_started_for_ever(tmp_path: Path, monk
 
 
 def test_a_search_is_written_as_a_sweep_a_round_at_a_time(
-    tmp_path: Path, stub: Callable[[], list[str]], capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, study_stub: Callable[[], list[str]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "grid"
     words = (*SIX, "--seeds", "0", "--budget_steps", "60", "--launcher", "wandb")
@@ -450,7 +419,7 @@ def test_a_search_is_written_as_a_sweep_a_round_at_a_time(
     assert [values["run"] for values in draw(load_sweep(out / "sweep.yaml"), None)] == [
         *("rung1_a2_b1_g1_s0", "rung1_a1.4_b1.2_g1_s0")
     ]
-    assert script.main(["run", str(out), "--run", "rung0_a2_b1_g1_s0"]) == 0 and len(stub()) == 6
+    assert script.main(["run", str(out), "--run", "rung0_a2_b1_g1_s0"]) == 0 and len(study_stub()) == 6
 
 
 @pytest.mark.parametrize(

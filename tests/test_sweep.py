@@ -28,7 +28,6 @@ from transfer.study.report import csv_text, markdown
 from transfer.study.sweep import Figure, Point, default_values, figure_points, plan_networks
 from transfer.study.sweep_figure import draw_curves
 from transfer.study.sweep_report import read_curves, sweep_report
-from transfer.table import cell_run
 
 PAPER = (1.2, 1.1, 1.15)
 
@@ -156,38 +155,8 @@ def test_a_sweep_that_has_begun_is_reported_without_guesses() -> None:
 # The command
 
 
-@pytest.fixture
-def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
-    """A stand-in for finetune.py, whose accuracy is a number made of the backbone's name and the seed; gives the runs
-    started so far. The run that STUB names kills all processes of its session.
-    """
-    path, calls = tmp_path / "finetune.py", tmp_path / "calls"
-    calls.touch()
-    path.write_text(f"""
-import json, os, signal, sys, zlib
-from pathlib import Path
-import yaml
-arguments = dict(zip(sys.argv[1::2], sys.argv[2::2]))
-run_dir = Path(arguments["--out_dir"])
-config = yaml.safe_load(Path(arguments["--config"]).read_text())
-with open({str(calls)!r}, "a") as file:
-    file.write(f"{{run_dir.name}}\\n")
-if os.environ.get("STUB") == run_dir.name:
-    os.killpg(0, signal.SIGKILL)
-run_dir.mkdir()
-top1 = 0.5 + zlib.crc32(config["backbone"].encode()) % 1000 / 5000 + zlib.crc32(run_dir.name.encode()) % 100 / 5000
-(run_dir / "metrics.csv").write_text(f"step,val/top1,val/loss\\n1,{{top1}},2.0\\n")
-results = dict(quoted_metric="top1", train_seconds=1.0, hardware=dict(gpus=[], cores=2, cpu="a CPU"))
-(run_dir / "results.json").write_text(json.dumps(dict(**results, versions=dict(torch="2"), git_commit=None)))
-""")
-    monkeypatch.setattr(cell_run, "FINETUNE", path)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    return lambda: calls.read_text().splitlines()
-
-
 def test_a_sweep_runs_and_its_table_is_made_of_the_runs_files(
-    tmp_path: Path, stub: Callable[[], list[str]], capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, study_stub: Callable[[], list[str]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "fig3"
     values = ("--widths", "1,1.4", "--depths", "1,2", "--resolutions", "1,1.3")
@@ -195,7 +164,7 @@ def test_a_sweep_runs_and_its_table_is_made_of_the_runs_files(
     assert script.main([*words, "--workers", "3"]) == 0
     text = capfd.readouterr().out
     assert "6 points, 4 different networks of 22 to" in text and "8 runs of 7 steps: 56 steps in all" in text
-    assert len(stub()) == 8 and "8 of 8 planned runs are done" in text
+    assert len(study_stub()) == 8 and "8 of 8 planned runs are done" in text
     config = yaml.safe_load((out / "runs" / "d1_w1_r1.3_s3.yaml").read_text())
     assert (config["backbone"], config["image_size"], config["seed"]) == ("lite0@r=1.3", round(44 * 1.3), 3)
 
@@ -214,7 +183,9 @@ def test_a_sweep_runs_and_its_table_is_made_of_the_runs_files(
         assert int(row["macs"]) == count_macs(get_backbone(row["backbone"]), int(row["image_size"]), 10)
     assert (out / "report.png").read_bytes().startswith(b"\x89PNG")
 
-    assert script.main(["sweep", str(out)]) == 0 and script.main([*words, "--figure", "3"]) == 0 and len(stub()) == 8
+    assert (
+        script.main(["sweep", str(out)]) == 0 and script.main([*words, "--figure", "3"]) == 0 and len(study_stub()) == 8
+    )
     assert script.main(["sweep", str(out), "--figure", "4"]) == 2
     assert "figure: 3 -> 4" in capfd.readouterr().err
     assert read_study(out).facts["baseline_macs"] == int(rows[0]["macs"])
@@ -225,14 +196,14 @@ def test_a_sweep_runs_and_its_table_is_made_of_the_runs_files(
     assert len(figures["facts"]["points"]) == 6 and len(figures["noise"]) == 1
 
 
-def test_figure_8_runs_by_the_users_own_rule(tmp_path: Path, stub: Callable[[], list[str]]) -> None:
+def test_figure_8_runs_by_the_users_own_rule(tmp_path: Path, study_stub: Callable[[], list[str]]) -> None:
     out = tmp_path / "out"
     words = ("--figure", "8", "--phis", "0,1", "--constants", "2,1,1", "--widths", "1,1.4", "--resolutions", "1,1.3")
     assert script.main(["sweep", str(out), *words, "--baseline", "lite0", "--seeds", "0"]) == 0
     study = read_study(out)
     assert study.options["depths"] == [1.0, 2.0] and study.options["widths"] == [1.0, 1.4]
     assert [point["trial"] for point in study.facts["points"]][-2:] == ["d1_w1_r1", "d2_w1_r1"]
-    assert len(stub()) == len(study.trials) == 4  # by this rule, compound and depth are one network
+    assert len(study_stub()) == len(study.trials) == 4  # by this rule, compound and depth are one network
     assert (out / "report.png").read_bytes().startswith(b"\x89PNG")
 
 

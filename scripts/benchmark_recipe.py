@@ -1,0 +1,81 @@
+"""Accuracy of --recipe auto against the defaults: python scripts/benchmark.py recipe
+
+lite0 on digits, and with --data_root on 2,000 images of CIFAR-10 at 32 px.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from transfer.errors import UserError, exit_status
+
+
+def main(argv: Sequence[str], report: Callable[[dict[str, Any], Path | None], None]) -> int:
+    """Runs the command line and gives the exit status.
+
+    Args:
+        report: prints the figures and writes them to the file, if there is one.
+    """
+    parser = argparse.ArgumentParser(
+        prog="benchmark.py recipe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data_root", type=Path, metavar="DIR", help="has uoft-cs/cifar10/")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    arguments = parser.parse_args(argv)
+    return exit_status(lambda: report(benchmark_recipe(arguments.data_root), arguments.json))
+
+
+def benchmark_recipe(data_root: Path | None) -> dict[str, Any]:
+    """Accuracy and seconds of training of lite0 with the defaults and with `--recipe auto`, also in the defaults' ten
+    passes; seed 0.
+
+    Args:
+        data_root: has CIFAR-10 as the hub's files, of which 200 training and 200 test images of each class are taken;
+            a tenth of the training images becomes val. Both runs on them are at 32 px, to take minutes.
+    """
+    figures: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        tasks: dict[str, list[str]] = {"digits": []}
+        if data_root is not None:
+            subset = save_cifar_subset(data_root, Path(folder) / "cifar10.parquet", per_class=200)
+            tasks["cifar10_2000"] = ["--dataset", "folder", "--data_root", str(subset), "--image_size", "32"]
+            tasks["cifar10_2000"] += ["--data.split_column", "split", "--data.min_crop_area", "0.64"]
+        for task, words in tasks.items():
+            figures[task] = {}
+            auto = ["--recipe", "auto"]
+            for name, choice in (("defaults", []), ("auto", auto), ("auto_10", [*auto, "--trainer.max_epochs", "10"])):
+                run_dir = Path(folder) / f"{task}_{name}"
+                command = [sys.executable, "scripts/finetune.py", *words, *choice, "--out_dir", str(run_dir)]
+                if subprocess.run(command, check=False).returncode:
+                    raise UserError(f"{' '.join(command)} failed")
+                results = json.loads((run_dir / "results.json").read_text())
+                figures[task][name] = {
+                    "arguments": [*words, *choice],
+                    **{key: results[key] for key in ("metrics", "splits", "seed", "config", "train_seconds")},
+                }
+    return figures
+
+
+def save_cifar_subset(data_root: Path, path: Path, per_class: int) -> Path:
+    """A table of the first images of each class and split of CIFAR-10, in the columns that `folder` reads."""
+    import datasets
+
+    parts = []
+    for split in ("train", "test"):
+        files = sorted(map(str, (data_root / "uoft-cs/cifar10/plain_text").glob(f"{split}-*.parquet")))
+        if not files:
+            raise UserError(f"{data_root} has no uoft-cs/cifar10/plain_text/{split}-*.parquet")
+        table = datasets.Dataset.from_parquet(files, cache_dir=str(path.parent / "cache"))
+        labels = table["label"][:]
+        rows = [row for label in range(10) for row in [i for i, own in enumerate(labels) if own == label][:per_class]]
+        part = table.select(rows).rename_column("img", "image")
+        parts.append(part.add_column("split", [split] * len(part)))
+    datasets.concatenate_datasets(parts).to_parquet(str(path))
+    return path
