@@ -8,9 +8,17 @@ from typing import Any, Literal
 from matplotlib.figure import Figure
 
 from transfer.study.figure_style import COLOURS, INK, save_png, tidy
+from transfer.study.sweep import Point
 from transfer.study.sweep_report import Curves
 
 _LETTERS = {"width": "w", "depth": "d", "resolution": "r", "compound": "phi"}
+# Of a curve's labels about its points: curves that meet have theirs apart.
+_PLACES = (
+    {"xytext": (3, -4), "ha": "left", "va": "top"},
+    {"xytext": (3, 4), "ha": "left", "va": "bottom"},
+    {"xytext": (-3, -4), "ha": "right", "va": "top"},
+    {"xytext": (-3, 4), "ha": "right", "va": "bottom"},
+)
 
 
 def draw_curves(figure: Literal[3, 4, 8], curves: Curves, path: Path) -> Path:
@@ -25,7 +33,9 @@ def draw_curves(figure: Literal[3, 4, 8], curves: Curves, path: Path) -> Path:
     unit, name = (1e9, "billions") if max(costs) >= 1e9 else (1e6, "millions")
     for number, (series, curve) in enumerate(curves.items()):
         panel = axes[number if figure == 3 else 0]
-        _draw(panel, series, curve, unit, COLOURS[number % len(COLOURS)])
+        _draw(panel, series, curve, unit, COLOURS[number % len(COLOURS)], _PLACES[number % len(_PLACES)])
+        if figure == 3 or number == 0:
+            _label_baseline(panel, curve, unit, _PLACES[0 if figure == 3 else 2])
         panel.set_xlabel(f"multiply-adds ({name})", fontsize=8, color=INK)
         if figure == 3:
             panel.set_title(f"{series} ({_LETTERS[series]})", fontsize=9, color=INK)
@@ -41,17 +51,30 @@ def draw_curves(figure: Literal[3, 4, 8], curves: Curves, path: Path) -> Path:
     return save_png(drawing, path)
 
 
-def _draw(axes: Any, series: str, curve: list[Any], unit: float, colour: str) -> None:
+def _draw(axes: Any, series: str, curve: list[Any], unit: float, colour: str, place: dict[str, Any]) -> None:
     done = [(point, standing) for point, standing in curve if standing.mean]
     x = [standing.trial.num_macs / unit for _, standing in done]
     y = [standing.mean.value for _, standing in done]
     spread = [standing.mean.half_width or 0 for _, standing in done]
-    for place, (_, standing) in zip(x, done, strict=True):
-        axes.plot([place] * len(standing.scores), list(standing.scores.values()), ".", ms=4, color=colour, alpha=0.5)
+    for cost, (_, standing) in zip(x, done, strict=True):
+        axes.plot([cost] * len(standing.scores), list(standing.scores.values()), ".", ms=4, color=colour, alpha=0.5)
     axes.errorbar(x, y, yerr=spread, fmt="o-", ms=4, lw=1.2, capsize=2, elinewidth=0.8, color=colour, label=series)
     letter = _LETTERS.get(series, "w")
-    for place, value, (point, _) in zip(x, y, done, strict=True):
-        axes.annotate(
-            *(f"{letter}={point.value:g}", (place, value)),
-            **{"xytext": (3, -9), "textcoords": "offset points", "fontsize": 6, "color": colour},
-        )
+    for cost, value, (point, _) in zip(x, y, done, strict=True):
+        if not _is_baseline(point):
+            _annotate(axes, f"{letter}={point.value:g}", (cost, value), colour, place)
+
+
+def _label_baseline(axes: Any, curve: list[Any], unit: float, place: dict[str, Any]) -> None:
+    """Once, where curves meet in it."""
+    for point, standing in curve:
+        if _is_baseline(point) and standing.mean:
+            _annotate(axes, "baseline", (standing.trial.num_macs / unit, standing.mean.value), INK, place)
+
+
+def _is_baseline(point: Point) -> bool:
+    return point.depth == point.width == point.resolution == 1
+
+
+def _annotate(axes: Any, text: str, position: tuple[float, float], colour: str, place: dict[str, Any]) -> None:
+    axes.annotate(text, position, **place, textcoords="offset points", fontsize=6, color=colour)
