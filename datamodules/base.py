@@ -38,7 +38,7 @@ from datamodules.loaders import (
     UnpaddedDistributedSampler,
     collate,
     default_num_workers,
-    one_thread_per_worker,
+    start_worker,
 )
 from datamodules.sources import (
     HubCopy,
@@ -465,7 +465,7 @@ class TransferDataModule(pl.LightningDataModule):
             drop_last=drop_last,
             num_workers=self.num_workers,
             collate_fn=collate,
-            worker_init_fn=one_thread_per_worker,
+            worker_init_fn=start_worker,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
             # Its own, or starting an iterator would draw from the generator of dropout and mixing, and a resumed run

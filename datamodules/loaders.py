@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
@@ -214,6 +217,25 @@ def default_num_workers() -> int:
     return min(max(cores - 1, 1), _MAX_DEFAULT_WORKERS)
 
 
-def one_thread_per_worker(worker_id: int) -> None:
-    """A `worker_init_fn`: workers already occupy the cores, OpenCV's own threads would fight over them."""
+def start_worker(worker_id: int) -> None:
+    """A `worker_init_fn`: one thread, and signals are left to the main process.
+
+    Workers already occupy the cores, OpenCV's own threads would fight over them. Ctrl-C and a scheduler's SIGTERM reach
+    every process of a job, and the main process needs its workers until it has come to a good end. They end by its own
+    SIGTERM, and soon after it is gone.
+    """
     cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if hasattr(signal, "sigtimedwait") and parent is not None:  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_main, args=(parent.pid, os.getppid()), daemon=True).start()
+
+
+def _end_with_main(main: int | None, parent: int) -> None:
+    """Ends this process; `parent` is the main process, or the server that forked for it and ends with it."""
+    while os.getppid() == parent:
+        told = signal.sigtimedwait({signal.SIGTERM}, 2)
+        if told is not None and told.si_pid == main:
+            break
+    os._exit(0)  # also where the main thread waits for somebody to read what it has

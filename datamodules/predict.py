@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.images import BadImage, BadImageError, Pixels, decode_image
-from datamodules.loaders import default_num_workers, one_thread_per_worker
+from datamodules.loaders import default_num_workers, start_worker
 
 PredictBatch = tuple[Tensor, list[str], list[BadImage]]
 
@@ -61,6 +61,6 @@ def build_predict_loader(
         batch_size=batch_size,
         num_workers=default_num_workers() if num_workers is None else num_workers,
         collate_fn=_collate_predict,
-        worker_init_fn=one_thread_per_worker,
+        worker_init_fn=start_worker,
         pin_memory=torch.cuda.is_available(),
     )

@@ -339,15 +339,18 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_dir
 
 
-def stop_in_second_epoch(run_dir: Path, number: int) -> tuple[int, str, str]:
-    """Starts a long run and sends it a signal in the middle of its second epoch: exit status, stdout, stderr."""
-    command = [sys.executable, "scripts/finetune.py", *LONG, "--out_dir", str(run_dir)]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=pipe, stderr=pipe, text=True) as process:
+def stop_in_second_epoch(run_dir: Path, number: int, *words: str) -> tuple[int, str, str]:
+    """Starts a long run and sends a signal to all of its processes, as a terminal or a scheduler does, in the middle of
+    its second epoch: exit status, stdout, stderr.
+    """
+    command = [sys.executable, "scripts/finetune.py", *LONG, "--data.num_workers", "1", *words]
+    command += ["--out_dir", str(run_dir)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, env=environment(), text=True, start_new_session=True, **pipes) as process:
         try:
             wait_for(lambda: (run_dir / "last.ckpt").exists() or process.poll() is not None)
             time.sleep(0.5)
-            process.send_signal(number)
+            os.killpg(process.pid, number)
             out, err = process.communicate(timeout=300)
         finally:
             process.kill()
@@ -385,6 +388,16 @@ def test_ctrl_c_in_mid_epoch_then_resume_equals_the_uninterrupted_run(uninterrup
     assert process.returncode == 0, process.stderr
     assert "epoch 1/3" not in process.stdout and "epoch 3/3" in process.stdout
     assert_equals_uninterrupted(run_dir, uninterrupted)
+
+
+@pytest.mark.slow
+def test_sigterm_to_all_processes_leaves_the_workers_until_the_step_is_done(tmp_path: Path) -> None:
+    """A step of six batches, of which the worker has not prepared all when the signal comes."""
+    run_dir = tmp_path / "run"
+    status, out, err = stop_in_second_epoch(run_dir, signal.SIGTERM, "--trainer.accumulate_grad_batches", "6")
+    assert status == 143, err
+    assert "stopping after this step" in out and err.startswith("stopped by SIGTERM; go on with:")
+    assert torch.load(run_dir / "last.ckpt", weights_only=True)["global_step"] in (3, 4)
 
 
 @pytest.mark.slow

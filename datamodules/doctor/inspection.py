@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from datamodules.images import BadImage, BadImageError, decode_image
-from datamodules.loaders import one_thread_per_worker
+from datamodules.loaders import start_worker
 from datamodules.split import Split
 
 _THUMBNAIL = 16  # pixels a side; below, different photos of the same kind of scene correlate like copies
@@ -195,7 +195,7 @@ def inspect_splits(splits: Mapping[str, Split], num_workers: int | None = None) 
             batch_size=_BATCH,
             num_workers=min(workers, -(-len(split) // _BATCH)),
             collate_fn=list,
-            worker_init_fn=one_thread_per_worker,
+            worker_init_fn=start_worker,
         )
         encoded_labels = split.labels.numpy()
         position = -1

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
-from datamodules.loaders import ImageDataset, ImageLoader, collate, default_num_workers, one_thread_per_worker
+from datamodules.loaders import ImageDataset, ImageLoader, collate, default_num_workers, start_worker
 from datamodules.split import Split
 from datamodules.transforms import Rgb, normalize
 
@@ -60,7 +60,7 @@ def predict_split(
         batch_size=_BATCH,
         num_workers=default_num_workers() if len(split) > _WORTH_WORKERS else 0,
         collate_fn=collate,
-        worker_init_fn=one_thread_per_worker,
+        worker_init_fn=start_worker,
     )
     parts = []
     for images, _ in tqdm(loader, desc=f"predicting {split.name}", delay=1, leave=False):
