@@ -481,7 +481,7 @@ def test_a_recipe_without_a_length_asks_for_one(tmp_path: Path, capsys: pytest.C
 
 def test_folders_and_runs_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert script.main(["report", str(tmp_path)]) == 2
-    assert "is no study (it has no study.json): python scripts/scale.py search" in capsys.readouterr().err
+    assert "is no study (it has no study.json): scripts/scale.py search, sweep or evolve" in capsys.readouterr().err
     study = make_study([[0.1]])
     write_study(tmp_path, replace(study, kind="sweep"))
     assert search(tmp_path) == 2

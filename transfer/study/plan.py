@@ -106,7 +106,7 @@ def read_study(folder: Path) -> Study:
         UserError: none was.
     """
     if not is_study(folder):
-        raise UserError(f"{folder} is no study (it has no {STUDY}): python scripts/scale.py search {folder} ...")
+        raise UserError(f"{folder} is no study (it has no {STUDY}): scripts/scale.py search, sweep or evolve plans one")
     content = json.loads((folder / STUDY).read_text())
     trials, runs = content.pop("trials"), content.pop("runs")
     return Study(**content, trials=tuple(Trial(**trial) for trial in trials), runs=tuple(Run(**run) for run in runs))
