@@ -9,6 +9,7 @@ scaling what the compound rule gives against the released coefficients, and coun
 Each of these has its own --help:
 
 data    training-ready images per second on one core, without and with a cache, against a torchvision-style pipeline
+cores   training on cores that others use too, with our and with OpenMP's own way of waiting
 recipe  accuracy of --recipe auto against the defaults
 probe   seconds of a linear probe's fits on cached features, against scikit-learn's lbfgs
 memory_prediction  predicted memory of training steps and of inference against the measured
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     import torch
 
 # Subjects with options of their own, each in scripts/benchmark_<name>.py.
-OWN_COMMAND_LINE = ("data", "recipe", "probe", "memory_prediction")
+OWN_COMMAND_LINE = ("data", "cores", "recipe", "probe", "memory_prediction")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,10 +13,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from transfer.errors import UserError, exit_status
+from transfer.threads import share_cores
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and gives the exit status."""
+    share_cores()
     parser = argparse.ArgumentParser(prog="evaluate.py", description="Evaluate a run of finetune.py again.")
     parser.add_argument("run_dir", metavar="RUN_DIR", type=Path)
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")

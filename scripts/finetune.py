@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from transfer.command_line import apply_choices, flatten, given_fields, parse_config, save_config
 from transfer.config import FinetuneConfig
 from transfer.errors import UserError, exit_status
+from transfer.threads import share_cores
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and gives the exit status."""
     words = sys.argv[1:] if argv is None else argv
+    share_cores()
 
     def command() -> None:
         config, resume = parse_config(words)

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from transfer.errors import UserError, exit_status
+from transfer.threads import share_cores
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and gives the exit status: 1 if some files could not be read, all others classified."""
+    share_cores()
     parser = argparse.ArgumentParser(prog="predict.py", description="Classify images with a run of finetune.py.")
     parser.add_argument("run_dir", metavar="RUN_DIR", type=Path)
     parser.add_argument("images", metavar="IMAGES", type=Path, nargs="+", help="files, or folders searched for images")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from transfer.command_line import parse_probe_config, save_config
 from transfer.config import FinetuneConfig, ProbeConfig
 from transfer.errors import UserError, exit_status
+from transfer.threads import share_cores
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and gives the exit status."""
+    share_cores()
     return exit_status(lambda: probe(*parse_probe_config(sys.argv[1:] if argv is None else argv)))
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import nn
 
 from datamodules.transforms import IMAGENET_MEAN, IMAGENET_STD
-from scripts import benchmark, benchmark_data, benchmark_recipe
+from scripts import benchmark, benchmark_cores, benchmark_data, benchmark_recipe
 from transfer.backbones import build_backbone
 from transfer.classifier import build_classifier
 from transfer.errors import UserError
@@ -206,3 +206,26 @@ def test_the_recipes_subset_has_as_many_images_of_each_class(tmp_path: Path) -> 
     assert counts == {(split, label): 2 for split in ("train", "test") for label in range(10)}
     with pytest.raises(UserError, match="has no uoft-cs/cifar10/plain_text/train"):
         benchmark_recipe.save_cifar_subset(tmp_path / "elsewhere", tmp_path / "x.parquet", per_class=2)
+
+
+def test_cores_trains_alone_and_beside_busy_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    seen: list[str | None] = []
+
+    def train(backbone: str, steps: int, **variables: str) -> float:
+        seen.append(variables.get("GOMP_SPINCOUNT"))
+        return 300.0 if variables else 150.0 * len(seen)
+
+    monkeypatch.setattr(benchmark_cores, "train", train)
+    path = tmp_path / "cores.json"
+    assert benchmark.main(["cores", "--rounds", "1", "--busy", "1", "--json", str(path)]) == 0
+    figures = json.loads(path.read_text())
+    assert seen == [None, "300000", None, "300000"] and figures["busy_processes"] == 1
+    assert figures["alone"]["ratio"] == 0.5 and figures["beside busy processes"]["ratio"] == 1.5
+
+
+def test_cores_trains_for_real_and_says_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with pytest.raises(UserError, match=r"finetune\.py .* failed: error: unknown backbone 'b99'"):
+        benchmark_cores.train("b99", 1)
+    assert benchmark_cores.train("lite0", 2) > 1
