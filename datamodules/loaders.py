@@ -222,19 +222,18 @@ def start_worker(worker_id: int) -> None:
 
     Workers already occupy the cores, OpenCV's own threads would fight over them. Ctrl-C and a scheduler's SIGTERM reach
     every process of a job, and the main process needs its workers until it has come to a good end. They end by its own
-    SIGTERM, and soon after it is gone.
+    SIGTERM, and soon after it is gone; one that never lets another Python thread run has to be killed.
     """
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if hasattr(signal, "sigtimedwait") and parent is not None:  # not on macOS
+    # Not on macOS; and a worker that was not forked has threads already, which would take the signal.
+    if hasattr(signal, "sigtimedwait") and multiprocessing.get_start_method() == "fork":
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_with_main, args=(parent.pid, os.getppid()), daemon=True).start()
+        threading.Thread(target=_end_with_main, args=(os.getppid(),), daemon=True).start()
 
 
-def _end_with_main(main: int | None, parent: int) -> None:
-    """Ends this process; `parent` is the main process, or the server that forked for it and ends with it."""
-    while os.getppid() == parent:
+def _end_with_main(main: int) -> None:
+    while os.getppid() == main:
         told = signal.sigtimedwait({signal.SIGTERM}, 2)
         if told is not None and told.si_pid == main:
             break

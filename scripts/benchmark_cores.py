@@ -1,7 +1,7 @@
 """Training on cores that others use too: python scripts/benchmark.py cores
 
 Images per second of finetune.py on digits, alone and beside busy processes, as it is and with GNU OpenMP's own spinning
-(see transfer/threads.py). The two alternate. One busy process for each core, or as many as given.
+(see transfer/threads.py). The two alternate.
 """
 
 from __future__ import annotations
@@ -40,21 +40,26 @@ def main(argv: Sequence[str], report: Callable[[dict[str, Any], Path | None], No
     parser.add_argument("--backbone", default="lite0", help="default: lite0")
     parser.add_argument("--steps", type=int, default=19, metavar="N", help="of 64 images; default: 19")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="default: 3")
-    parser.add_argument("--busy", type=int, metavar="N", help="busy processes; default: as many as cores")
+    parser.add_argument("--busy", type=int, metavar="N", help="busy processes; default: as many as usable cores")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     arguments = vars(parser.parse_args(argv))
+    for name, least in (("steps", 1), ("rounds", 1), ("busy", 0)):
+        if arguments[name] is not None and arguments[name] < least:
+            parser.error(f"--{name} {arguments[name]} (allowed: at least {least})")
     path = arguments.pop("json")
     return exit_status(lambda: report(benchmark_cores(**arguments), path))
 
 
 def benchmark_cores(backbone: str, steps: int, rounds: int, busy: int | None) -> dict[str, Any]:
-    """Images per second of each case: the median of the rounds, their range, and ratios.
+    """Images per second of each case, median and range of the rounds, and the ratios of ours to OpenMP's own.
 
     Raises:
         UserError: a training failed.
     """
-    count = busy or os.cpu_count() or 1
-    figures: dict[str, Any] = {"backbone": backbone, "steps": steps, "busy_processes": count}
+    from transfer.report import environment
+
+    count = environment()["hardware"]["cores"] if busy is None else busy
+    figures: dict[str, Any] = {"backbone": backbone, "steps": steps, "rounds": rounds, "busy_processes": count}
     for place, others in (("alone", 0), ("beside busy processes", count)):
         speeds: dict[str, list[float]] = {"ours": [], "OpenMP's own": []}
         with busy_processes(others):
@@ -63,7 +68,10 @@ def benchmark_cores(backbone: str, steps: int, rounds: int, busy: int | None) ->
                 speeds["OpenMP's own"].append(train(backbone, steps, GOMP_SPINCOUNT=OPENMPS_OWN))
         ratios = [ours / own for ours, own in zip(*speeds.values(), strict=True)]
         figures[place] = {
-            **{f"{name}, images_per_second": statistics.median(values) for name, values in speeds.items()},
+            **{
+                name: {"images_per_second": statistics.median(values), "range": [min(values), max(values)]}
+                for name, values in speeds.items()
+            },
             "ratio": round(statistics.median(ratios), 3),
             "ratio_range": [round(min(ratios), 3), round(max(ratios), 3)],
         }
@@ -86,12 +94,13 @@ def train(backbone: str, steps: int, **variables: str) -> float:
     Raises:
         UserError: it failed.
     """
+    own = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder, "run")
         words = [*WORDS, "--backbone", backbone, "--trainer.limit_train_batches", str(steps), "--out_dir", str(run_dir)]
         script = str(Path(__file__).with_name("finetune.py"))
         done = subprocess.run(
-            [sys.executable, script, *words], env={**os.environ, **variables}, capture_output=True, text=True
+            [sys.executable, script, *words], env={**own, **variables}, capture_output=True, text=True
         )
         if done.returncode:
             raise UserError(f"finetune.py {' '.join(words)} failed: {done.stderr.strip()[-300:]}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -178,6 +179,7 @@ def test_the_torchvision_style_normalises_a_crop(tmp_path: Path) -> None:
         (["speed"], "invalid choice: 'speed' (choose from"),
         (["data", "--backbone", "b0"], "unrecognized arguments: --backbone b0"),
         (["peer", "--data_root", "x"], "unrecognized arguments: --data_root x"),
+        (["cores", "--rounds", "0"], "--rounds 0 (allowed: at least 1)"),
         (["recipe", "--steps", "3"], "unrecognized arguments: --steps 3"),
         (["--rounds", "3", "data"], "data: give its options after it"),
         (["memory", "--compile"], "--compile: only peer compares compiled networks"),
@@ -208,22 +210,26 @@ def test_the_recipes_subset_has_as_many_images_of_each_class(tmp_path: Path) -> 
         benchmark_recipe.save_cifar_subset(tmp_path / "elsewhere", tmp_path / "x.parquet", per_class=2)
 
 
+@pytest.mark.skipif(not PROCESS_STATUS.is_file(), reason="needs Linux")
 def test_cores_trains_alone_and_beside_busy_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
-    seen: list[str | None] = []
+    seen: list[tuple[str | None, int]] = []
 
     def train(backbone: str, steps: int, **variables: str) -> float:
-        seen.append(variables.get("GOMP_SPINCOUNT"))
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        words = [Path(f"/proc/{child}/cmdline").read_bytes() for child in children]
+        seen.append((variables.get("GOMP_SPINCOUNT"), sum(b"while True" in each for each in words)))
         return 300.0 if variables else 150.0 * len(seen)
 
     monkeypatch.setattr(benchmark_cores, "train", train)
     path = tmp_path / "cores.json"
-    assert benchmark.main(["cores", "--rounds", "1", "--busy", "1", "--json", str(path)]) == 0
+    assert benchmark.main(["cores", "--rounds", "1", "--busy", "2", "--json", str(path)]) == 0
     figures = json.loads(path.read_text())
-    assert seen == [None, "300000", None, "300000"] and figures["busy_processes"] == 1
+    assert seen == [(None, 0), ("300000", 0), (None, 2), ("300000", 2)] and figures["busy_processes"] == 2
     assert figures["alone"]["ratio"] == 0.5 and figures["beside busy processes"]["ratio"] == 1.5
+    assert figures["alone"]["ours"] == {"images_per_second": 150.0, "range": [150.0, 150.0]}
 
 
+@pytest.mark.slow
 def test_cores_trains_for_real_and_says_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with pytest.raises(UserError, match=r"finetune\.py .* failed: error: unknown backbone 'b99'"):

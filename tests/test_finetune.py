@@ -47,8 +47,9 @@ CHEAP = (
     *("--data.num_workers", "0", "--trainer.accelerator", "cpu", "--trainer.devices", "1"),
 )
 LITE0_FILE = "efficientnet-lite0-57934424.pth"
-# What would tell a run that it is one of several processes, or turn trackers on.
+# What would tell a run that it is one of several processes, turn trackers on, or say how threads wait.
 FOREIGN_VARIABLES = ("TRANSFER_RUN_DIR", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID", "WORLD_SIZE", "RANK", "LOCAL_RANK")
+FOREIGN_VARIABLES += ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 Rows = list[dict[str, str]]
 
 

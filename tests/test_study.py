@@ -347,6 +347,11 @@ def test_halving_trains_the_best_longer(tmp_path: Path, study_stub: Callable[[],
     assert [run.id for run in second] == ["rung1_a2_b1_g1_s0", "rung1_a1.4_b1.2_g1_s0"]
     assert {run.steps for run in second} == {15} and len(study_stub()) == 8
 
+    for path in (out / "report.png", *out.glob("runs/rung1_*.json")):  # as when the second round is only planned
+        path.unlink()
+    assert script.main(["report", str(out)]) == 0
+    assert "6 of 8 planned runs are done" in (out / "report.md").read_text() and (out / "report.png").is_file()
+
 
 def test_a_failed_run_stops_the_search_and_is_retried(
     tmp_path: Path,

@@ -20,7 +20,8 @@ def test_waiting_threads_sleep_soon_unless_the_user_says_how(
     given: dict[str, str], set_to: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that what is set is undone too
+        monkeypatch.delenv(name)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     share_cores()

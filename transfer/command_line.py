@@ -168,8 +168,8 @@ def _refuse(problems: Sequence[str]) -> None:
         raise UserError("\n  ".join(["the configuration has problems:", *problems]))
 
 
-def split_pairs(option: str, words: Sequence[str], example: str) -> dict[str, str]:
-    """The keys and values of an option that takes KEY=VALUE, given any number of times.
+def split_pairs(option: str, words: Sequence[str], example: str) -> list[tuple[str, str]]:
+    """Key and value of each word of an option that takes KEY=VALUE, given any number of times.
 
     Args:
         example: of such a word, for the message.
@@ -180,7 +180,7 @@ def split_pairs(option: str, words: Sequence[str], example: str) -> dict[str, st
     pairs = [word.partition("=") for word in words]
     if bad := ["".join(pair) for pair in pairs if not all(pair)]:
         raise UserError(f"{option} {bad[0]}: give KEY=VALUE, for example {option} {example}")
-    return {key: value for key, _, value in pairs}
+    return [(key, value) for key, _, value in pairs]
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -121,7 +121,11 @@ class Costs:
         return self._memory[identity]
 
     def latency(self, network: Network) -> Latency:
-        """Measured for one image, on the GPU if there is one."""
+        """Measured for one image, on the GPU if there is one.
+
+        Raises:
+            UserError: the user's function or its network fails.
+        """
         identity = self.identity(network)
         if identity not in self._latency:
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from transfer.checkpoints import read_checkpoint, read_state_dict, strict_load
@@ -157,6 +158,12 @@ def load_head(classifier: Classifier, config: FinetuneConfig, class_names: Seque
     if differences:
         raise UserError("\n  ".join([f"--init_head {config.init_head}: its head fits another network:", *differences]))
     strict_load(classifier.head, run.classifier.head.state_dict(), source=config.init_head)
+    if config.bn != "frozen":
+        rank_zero_warn(
+            f"--init_head with --bn {config.bn}: a probe's head is fitted to features with the checkpoint's BatchNorm"
+            " statistics, and training computes them with its batches'. On images unlike the checkpoint's it starts"
+            " wrong and has to learn anew. --bn frozen starts where the probe ended; it needs a lower --optim.lr."
+        )
 
 
 def last_results(parent: Path) -> Path | None:

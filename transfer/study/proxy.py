@@ -38,7 +38,7 @@ def proxy_settings(recipe: Path, overrides: Sequence[str] = ()) -> dict[str, Any
     if not recipe.is_file():
         raise UserError(f"--config {recipe}: no such file")
     pairs = split_pairs("--set", overrides, "optim.lr=0.1")
-    words = [f"--config={recipe}", *(f"--{key}={value}" for key, value in pairs.items())]
+    words = [f"--config={recipe}", *(f"--{key}={value}" for key, value in pairs)]
     values = flatten(parse_config(words)[0].to_dict())
     given = given_fields(words)
     for name in sorted(given & DECIDED.keys()):

@@ -60,7 +60,7 @@ def write_files(folder: Path, study: Study, outcomes: Mapping[str, Outcome], rep
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8", newline="")
     written = [folder / name for name in texts]
-    if any(standing.mean for standing in report.rounds[-1].standings):
+    if any(standing.mean for current in report.rounds for standing in current.standings):
         with suppress(ImportError):
             written.append(report.draw(folder / "report.png"))
     return written

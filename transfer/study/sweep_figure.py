@@ -31,11 +31,15 @@ def draw_curves(figure: Literal[3, 4, 8], curves: Curves, path: Path) -> Path:
     axes = drawing.subplots(1, panels, sharey=True, squeeze=False)[0]
     costs = [standing.trial.num_macs for curve in curves.values() for _, standing in curve]
     unit, name = (1e9, "billions") if max(costs) >= 1e9 else (1e6, "millions")
+    labelled = False
     for number, (series, curve) in enumerate(curves.items()):
         panel = axes[number if figure == 3 else 0]
         _draw(panel, series, curve, unit, COLOURS[number % len(COLOURS)], _PLACES[number % len(_PLACES)])
-        if figure == 3 or number == 0:
-            _label_baseline(panel, curve, unit, _PLACES[0 if figure == 3 else 2])
+        for point, standing in curve:
+            if _is_baseline(point) and standing.mean and (figure == 3 or not labelled):
+                position = (standing.trial.num_macs / unit, standing.mean.value)
+                _annotate(panel, "baseline", position, INK, _PLACES[0 if figure == 3 else 2])
+                labelled = True
         panel.set_xlabel(f"multiply-adds ({name})", fontsize=8, color=INK)
         if figure == 3:
             panel.set_title(f"{series} ({_LETTERS[series]})", fontsize=9, color=INK)
@@ -63,13 +67,6 @@ def _draw(axes: Any, series: str, curve: list[Any], unit: float, colour: str, pl
     for cost, value, (point, _) in zip(x, y, done, strict=True):
         if not _is_baseline(point):
             _annotate(axes, f"{letter}={point.value:g}", (cost, value), colour, place)
-
-
-def _label_baseline(axes: Any, curve: list[Any], unit: float, place: dict[str, Any]) -> None:
-    """Once, where curves meet in it."""
-    for point, standing in curve:
-        if _is_baseline(point) and standing.mean:
-            _annotate(axes, "baseline", (standing.trial.num_macs / unit, standing.mean.value), INK, place)
 
 
 def _is_baseline(point: Point) -> bool:

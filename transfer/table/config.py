@@ -151,7 +151,7 @@ def _split(flags: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("set", "grid"):
         if name in given:
             pairs = split_pairs(f"--{name}", given[name], "optim.lr=0.1")
-            given[name] = {key: _values(value) for key, value in pairs.items()} if name == "grid" else pairs
+            given[name] = {key: _values(value) if name == "grid" else value for key, value in pairs}
     return given
 
 

@@ -135,7 +135,7 @@ def slurm_parameters(words: Sequence[str], launcher: str) -> dict[str, str]:
     Raises:
         UserError: not such words, or another launcher is used.
     """
-    parameters = split_pairs("--slurm", words, "partition=gpu")
+    parameters = dict(split_pairs("--slurm", words, "partition=gpu"))
     if words and launcher != "slurm":
         raise UserError("--slurm needs --launcher slurm")
     return parameters
