@@ -197,7 +197,7 @@ def _build_in_memory(split: Split, resize: Resize, shapes: NDArray[np.int64], to
             f"--data.cache ram: the images of {split.name} take {_gigabytes(total)}, {_gigabytes(free)} of memory are"
             f" free (shared memory, {_SHARED_MEMORY}, counts too); pass --data.cache disk or --data.cache none"
         )
-    storage = torch.empty(total, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
+    storage = torch.empty(total, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]  # torch's types
     target = storage.numpy()
 
     def write(position: int, pixels: Pixels) -> None:

@@ -140,7 +140,7 @@ class ImageLoader(DataLoader[Any]):
 
     skipped: list[BadImage] | None = None
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:  # type: ignore[override]  # its own is private
         for batch, bad in super().__iter__():
             if bad and bad[0].is_lost:
                 raise UserError(
@@ -186,7 +186,7 @@ class ResumableLoader(ImageLoader):
         if isinstance(self.sampler, EpochSampler):
             self.sampler.set_epoch(self._epoch)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:  # type: ignore[override]  # its own is private
         # A generator, so all this happens at the first batch: Lightning calls iter() before it calls set_epoch().
         sampler = self.sampler
         if isinstance(sampler, EpochSampler):  # Lightning's overfit_batches puts a sequential one in its place

@@ -42,8 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and gives the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in OWN_COMMAND_LINE:
-        sys.path.append(str(Path(__file__).parents[1]))
-        return import_module(f"scripts.benchmark_{argv[0]}").main(argv[1:], report)
+        return run_own(argv[0], argv[1:])
     parser = argparse.ArgumentParser(
         prog="benchmark.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -76,6 +75,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_status(lambda: report(subjects[subject](**arguments), path))
 
 
+def run_own(subject: str, argv: Sequence[str]) -> int:
+    """Runs the command line of a subject that has its own, and gives the exit status."""
+    sys.path.append(str(Path(__file__).parents[1]))
+    module = import_module(f"scripts.benchmark_{subject}")
+    parser = argparse.ArgumentParser(
+        prog=f"benchmark.py {subject}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_options(parser)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    arguments = vars(parser.parse_args(argv))
+    path = arguments.pop("json")
+    return exit_status(lambda: report(getattr(module, f"benchmark_{subject}")(**arguments), path))
+
+
 def report(figures: dict[str, Any], path: Path | None) -> None:
     """Prints the figures with the hardware, and writes them to `path` if there is one."""
     from transfer.report import environment, write_figures
@@ -96,7 +111,7 @@ def benchmark_module(
     import torch
 
     from transfer.batch_norm import BatchNormPolicy
-    from transfer.classifier import build_classifier
+    from transfer.classifier import Classifier, build_classifier
     from transfer.module import TransferModule
     from transfer.report import quiet_lightning
     from transfer.steps import placed, synchronize
@@ -107,7 +122,7 @@ def benchmark_module(
     images = torch.randn(batch_size, 3, image_size, image_size).contiguous(memory_format=torch.channels_last)
     batches = [(images.to(device), torch.randint(10, (batch_size,), device=device))] * steps
 
-    def classifier() -> torch.nn.Module:
+    def classifier() -> Classifier:
         return placed(build_classifier(backbone, 10), device, torch.channels_last)
 
     def bare() -> float:
@@ -138,7 +153,7 @@ def benchmark_module(
 
     def lightning() -> float:
         clock = Clock()
-        module = TransferModule(classifier(), lr=0.01)  # type: ignore[arg-type]
+        module = TransferModule(classifier(), lr=0.01)
         trainer = pl.Trainer(
             max_epochs=2,  # the second is the one that the clock keeps
             accelerator=device.type,
@@ -151,7 +166,8 @@ def benchmark_module(
             enable_model_summary=False,
         )
         # A loader of ready batches; Lightning would take a bare list for several loaders.
-        trainer.fit(module, train_dataloaders=torch.utils.data.DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+        ready: Any = batches  # a list is dataset enough
+        trainer.fit(module, train_dataloaders=torch.utils.data.DataLoader(ready, batch_size=None))
         return clock.seconds / steps
 
     ratios, seconds = [], []

@@ -13,12 +13,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from transfer.errors import UserError, exit_status
+from transfer.errors import UserError
 
 # libgomp's default, where no more threads than cores are asked for.
 OPENMPS_OWN = "300000"
@@ -28,34 +28,23 @@ WORDS = (
 )
 
 
-def main(argv: Sequence[str], report: Callable[[dict[str, Any], Path | None], None]) -> int:
-    """Runs the command line and gives the exit status.
-
-    Args:
-        report: prints the figures and writes them to the file, if there is one.
-    """
-    parser = argparse.ArgumentParser(
-        prog="benchmark.py cores", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that `benchmark_cores` takes."""
     parser.add_argument("--backbone", default="lite0", help="default: lite0")
     parser.add_argument("--steps", type=int, default=19, metavar="N", help="of 64 images; default: 19")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="default: 3")
     parser.add_argument("--busy", type=int, metavar="N", help="busy processes; default: as many as usable cores")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    arguments = vars(parser.parse_args(argv))
-    for name, least in (("steps", 1), ("rounds", 1), ("busy", 0)):
-        if arguments[name] is not None and arguments[name] < least:
-            parser.error(f"--{name} {arguments[name]} (allowed: at least {least})")
-    path = arguments.pop("json")
-    return exit_status(lambda: report(benchmark_cores(**arguments), path))
 
 
 def benchmark_cores(backbone: str, steps: int, rounds: int, busy: int | None) -> dict[str, Any]:
     """Images per second of each case, median and range of the rounds, and the ratios of ours to OpenMP's own.
 
     Raises:
-        UserError: a training failed.
+        UserError: a number is out of range, or a training failed.
     """
+    for name, value, least in (("steps", steps, 1), ("rounds", rounds, 1), ("busy", busy, 0)):
+        if value is not None and value < least:
+            raise UserError(f"--{name} {value} (allowed: at least {least})")
     from transfer.report import environment
 
     count = environment()["hardware"]["cores"] if busy is None else busy

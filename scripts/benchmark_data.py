@@ -15,31 +15,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transfer.errors import UserError, exit_status
+from transfer.errors import UserError
 
 if TYPE_CHECKING:
     import torch
 
 
-def main(argv: Sequence[str], report: Callable[[dict[str, Any], Path | None], None]) -> int:
-    """Runs the command line and gives the exit status.
-
-    Args:
-        report: prints the figures and writes them to the file, if there is one.
-    """
-    parser = argparse.ArgumentParser(
-        prog="benchmark.py data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that `benchmark_data` takes."""
     parser.add_argument(
         "--data_root", type=Path, metavar="DIR", help="JPEGs in or below it; default: 240 that are made up"
     )
     parser.add_argument("--image_size", type=int, default=224, metavar="PX", help="default: 224")
     parser.add_argument("--batch_size", type=int, default=64, metavar="N", help="default: 64")
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="passes over the images; default: 7")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    arguments = vars(parser.parse_args(argv))
-    path = arguments.pop("json")
-    return exit_status(lambda: report(benchmark_data(**arguments), path))
 
 
 def benchmark_data(data_root: Path | None, image_size: int, batch_size: int, rounds: int) -> dict[str, Any]:

@@ -9,28 +9,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from transfer.errors import UserError, exit_status
+from transfer.errors import UserError
 
 NETWORKS = ("b0", "b3", "lite0", "resnet50")
 CASES = ("96x32", "160x8", "224x2")
 
 
-def main(argv: Sequence[str], report: Callable[[dict[str, Any], Path | None], None]) -> int:
-    """Runs the command line and gives the exit status.
-
-    Args:
-        report: prints the figures and writes them to the file, if there is one.
-    """
-    parser = argparse.ArgumentParser(
-        prog="benchmark.py memory_prediction",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that `benchmark_memory_prediction` takes."""
     parser.add_argument(
         "--networks", nargs="+", default=NETWORKS, metavar="NAME", help=f"default: {' '.join(NETWORKS)}"
     )
@@ -41,10 +31,6 @@ def main(argv: Sequence[str], report: Callable[[dict[str, Any], Path | None], No
         "--precisions", nargs="+", default=("32-true",), choices=("32-true", "bf16-mixed"), help="default: 32-true"
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    arguments = vars(parser.parse_args(argv))
-    path = arguments.pop("json")
-    return exit_status(lambda: report(benchmark_memory_prediction(**arguments), path))
 
 
 def benchmark_memory_prediction(

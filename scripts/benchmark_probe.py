@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transfer.errors import UserError, exit_status
+from transfer.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,15 +26,8 @@ if TYPE_CHECKING:
     from transfer.features import Features
 
 
-def main(argv: Sequence[str], report: Callable[[dict[str, Any], Path | None], None]) -> int:
-    """Runs the command line and gives the exit status.
-
-    Args:
-        report: prints the figures and writes them to the file, if there is one.
-    """
-    parser = argparse.ArgumentParser(
-        prog="benchmark.py probe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that `benchmark_probe` takes."""
     parser.add_argument(
         "run_dir", type=Path, metavar="PROBE_RUN_DIR", help="run of scripts/probe.py, with its features"
     )
@@ -42,11 +35,6 @@ def main(argv: Sequence[str], report: Callable[[dict[str, Any], Path | None], No
     parser.add_argument("--images", type=int, metavar="N", help="compare on the first N training images; default: all")
     parser.add_argument("--tol", type=float, default=1e-4, help="scikit-learn's; default: its own, 1e-4")
     parser.add_argument("--max_iter", type=int, default=20_000, help="scikit-learn's, per penalty; default: 20000")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    arguments = vars(parser.parse_args(argv))
-    path = arguments.pop("json")
-
-    return exit_status(lambda: report(benchmark_probe(**arguments), path))
 
 
 @dataclass(frozen=True)

@@ -10,26 +10,15 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from transfer.errors import UserError, exit_status
+from transfer.errors import UserError
 
 
-def main(argv: Sequence[str], report: Callable[[dict[str, Any], Path | None], None]) -> int:
-    """Runs the command line and gives the exit status.
-
-    Args:
-        report: prints the figures and writes them to the file, if there is one.
-    """
-    parser = argparse.ArgumentParser(
-        prog="benchmark.py recipe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that `benchmark_recipe` takes."""
     parser.add_argument("--data_root", type=Path, metavar="DIR", help="has uoft-cs/cifar10/")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    arguments = parser.parse_args(argv)
-    return exit_status(lambda: report(benchmark_recipe(arguments.data_root), arguments.json))
 
 
 def benchmark_recipe(data_root: Path | None) -> dict[str, Any]:

@@ -179,7 +179,6 @@ def test_the_torchvision_style_normalises_a_crop(tmp_path: Path) -> None:
         (["speed"], "invalid choice: 'speed' (choose from"),
         (["data", "--backbone", "b0"], "unrecognized arguments: --backbone b0"),
         (["peer", "--data_root", "x"], "unrecognized arguments: --data_root x"),
-        (["cores", "--rounds", "0"], "--rounds 0 (allowed: at least 1)"),
         (["recipe", "--steps", "3"], "unrecognized arguments: --steps 3"),
         (["--rounds", "3", "data"], "data: give its options after it"),
         (["memory", "--compile"], "--compile: only peer compares compiled networks"),
@@ -227,6 +226,11 @@ def test_cores_trains_alone_and_beside_busy_processes(tmp_path: Path, monkeypatc
     assert seen == [(None, 0), ("300000", 0), (None, 2), ("300000", 2)] and figures["busy_processes"] == 2
     assert figures["alone"]["ratio"] == 0.5 and figures["beside busy processes"]["ratio"] == 1.5
     assert figures["alone"]["ours"] == {"images_per_second": 150.0, "range": [150.0, 150.0]}
+
+
+def test_cores_refuses_no_rounds(capsys: pytest.CaptureFixture[str]) -> None:
+    assert benchmark.main(["cores", "--rounds", "0"]) == 2
+    assert capsys.readouterr().err == "error: --rounds 0 (allowed: at least 1)\n"
 
 
 @pytest.mark.slow

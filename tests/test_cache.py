@@ -99,7 +99,7 @@ def test_evaluation_is_the_same_with_and_without_a_cache_to_the_bit(
     assert torch.equal(batches(plain.calibration_dataloader()), batches(cached.calibration_dataloader()))
     # Where evaluation squashes, the training images keep their shape for the crops: calibration reads the files.
     cached.train_dataloader()
-    assert (cached.calibration_dataloader().dataset.cache is None) == (resize == "squash")  # type: ignore[attr-defined]
+    assert (cached.calibration_dataloader().dataset.cache is None) == (resize == "squash")  # type: ignore[attr-defined]  # ours
 
 
 def test_training_crops_are_the_same_part_of_the_image(photos: Path) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from tests.test_finetune import ROOT, environment
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux")
 # A main process that reads a batch of each worker and then none, so that they stand before a full pipe.
 CODE = """
-import sys, time
+import sys
 import numpy as np
 from torch.utils.data import DataLoader
 from datamodules.loaders import start_worker
@@ -38,14 +39,13 @@ if __name__ == "__main__":
 
 
 @pytest.fixture
-def main_process() -> subprocess.Popen[str]:
+def main_process() -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-c", CODE]
     pipe = subprocess.PIPE
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment(), stdin=pipe, stdout=pipe, text=True, start_new_session=True
-    )
-    assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    return process
+    with subprocess.Popen(command, cwd=ROOT, env=environment(), stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        yield process
+        process.kill()
 
 
 def children(process: subprocess.Popen[str]) -> list[int]:

@@ -179,14 +179,11 @@ class Costs:
     def _look(self, network: Network) -> tuple[Counts, Hashable]:
         """Counts of a network, and what is equal for equal networks."""
         if network.name not in self._known:
-            self._known[network.name] = (
-                self._look_at_function(network)
-                if isinstance(network, FunctionVariant)
-                else (
-                    count(network, self.image_size(network), self.num_classes),
-                    (network.stages, network.stem_channels, network.num_features),
-                )
-            )
+            if isinstance(network, FunctionVariant):
+                self._known[network.name] = self._look_at_function(network)
+            else:
+                counts = count(network, self.image_size(network), self.num_classes)
+                self._known[network.name] = counts, (network.stages, network.stem_channels, network.num_features)
         return self._known[network.name]
 
     def _look_at_function(self, network: FunctionVariant) -> tuple[Counts, Hashable]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from transfer.errors import UserError
 from transfer.live_bytes import Precision
 
 Batch = tuple[Tensor, Tensor]
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 def random_batch(image_size: int, batch_size: int, device: torch.device) -> Batch:
@@ -64,7 +66,7 @@ def forward_pass(
     return forward
 
 
-def placed(network: nn.Module, device: torch.device, memory_format: torch.memory_format) -> nn.Module:
+def placed(network: AnyModule, device: torch.device, memory_format: torch.memory_format) -> AnyModule:
     """The network on the device, in this memory layout."""
     return network.to(device, memory_format=memory_format)  # type: ignore[call-overload]  # missing in its types
 

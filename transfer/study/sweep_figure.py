@@ -8,11 +8,11 @@ from typing import Any, Literal
 from matplotlib.figure import Figure
 
 from transfer.study.figure_style import COLOURS, INK, save_png, tidy
-from transfer.study.sweep import Point
 from transfer.study.sweep_report import Curves
 
 _LETTERS = {"width": "w", "depth": "d", "resolution": "r", "compound": "phi"}
-# Of a curve's labels about its points: curves that meet have theirs apart.
+# Of a curve's labels about its points: curves that cross have theirs apart. The baseline, where they meet, has one.
+_BELOW = {"xytext": (0, -6), "ha": "center", "va": "top"}
 _PLACES = (
     {"xytext": (3, -4), "ha": "left", "va": "top"},
     {"xytext": (3, 4), "ha": "left", "va": "bottom"},
@@ -31,15 +31,9 @@ def draw_curves(figure: Literal[3, 4, 8], curves: Curves, path: Path) -> Path:
     axes = drawing.subplots(1, panels, sharey=True, squeeze=False)[0]
     costs = [standing.trial.num_macs for curve in curves.values() for _, standing in curve]
     unit, name = (1e9, "billions") if max(costs) >= 1e9 else (1e6, "millions")
-    labelled = False
     for number, (series, curve) in enumerate(curves.items()):
         panel = axes[number if figure == 3 else 0]
         _draw(panel, series, curve, unit, COLOURS[number % len(COLOURS)], _PLACES[number % len(_PLACES)])
-        for point, standing in curve:
-            if _is_baseline(point) and standing.mean and (figure == 3 or not labelled):
-                position = (standing.trial.num_macs / unit, standing.mean.value)
-                _annotate(panel, "baseline", position, INK, _PLACES[0 if figure == 3 else 2])
-                labelled = True
         panel.set_xlabel(f"multiply-adds ({name})", fontsize=8, color=INK)
         if figure == 3:
             panel.set_title(f"{series} ({_LETTERS[series]})", fontsize=9, color=INK)
@@ -65,13 +59,6 @@ def _draw(axes: Any, series: str, curve: list[Any], unit: float, colour: str, pl
     axes.errorbar(x, y, yerr=spread, fmt="o-", ms=4, lw=1.2, capsize=2, elinewidth=0.8, color=colour, label=series)
     letter = _LETTERS.get(series, "w")
     for cost, value, (point, _) in zip(x, y, done, strict=True):
-        if not _is_baseline(point):
-            _annotate(axes, f"{letter}={point.value:g}", (cost, value), colour, place)
-
-
-def _is_baseline(point: Point) -> bool:
-    return point.depth == point.width == point.resolution == 1
-
-
-def _annotate(axes: Any, text: str, position: tuple[float, float], colour: str, place: dict[str, Any]) -> None:
-    axes.annotate(text, position, **place, textcoords="offset points", fontsize=6, color=colour)
+        is_baseline = point.depth == point.width == point.resolution == 1
+        text, ink, where = ("baseline", INK, _BELOW) if is_baseline else (f"{letter}={point.value:g}", colour, place)
+        axes.annotate(text, (cost, value), **where, textcoords="offset points", fontsize=6, color=ink)
