@@ -17,16 +17,16 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 # name: the module and class of its data sheet, imported only when asked for
 _DATASETS: dict[str, tuple[str, str]] = {
-    "aircraft": ("datamodules.aircraft", "AircraftDataModule"),
-    "birdsnap": ("datamodules.birdsnap", "BirdsnapDataModule"),
-    "cars": ("datamodules.cars", "CarsDataModule"),
-    "cifar10": ("datamodules.cifar", "CIFAR10DataModule"),
-    "cifar100": ("datamodules.cifar", "CIFAR100DataModule"),
-    "digits": ("datamodules.digits", "DigitsDataModule"),
-    "flowers": ("datamodules.flowers", "FlowersDataModule"),
-    "folder": ("datamodules.folder", "FolderDataModule"),
-    "food101": ("datamodules.food", "Food101DataModule"),
-    "pets": ("datamodules.pets", "PetsDataModule"),
+    "aircraft": ("datamodules.sheets.aircraft", "AircraftDataModule"),
+    "birdsnap": ("datamodules.sheets.birdsnap", "BirdsnapDataModule"),
+    "cars": ("datamodules.sheets.cars", "CarsDataModule"),
+    "cifar10": ("datamodules.sheets.cifar", "CIFAR10DataModule"),
+    "cifar100": ("datamodules.sheets.cifar", "CIFAR100DataModule"),
+    "digits": ("datamodules.sheets.digits", "DigitsDataModule"),
+    "flowers": ("datamodules.sheets.flowers", "FlowersDataModule"),
+    "folder": ("datamodules.sheets.folder", "FolderDataModule"),
+    "food101": ("datamodules.sheets.food", "Food101DataModule"),
+    "pets": ("datamodules.sheets.pets", "PetsDataModule"),
 }
 
 

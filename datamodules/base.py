@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from datamodules.archives import Layout, check_md5, find_archive
-from datamodules.cache import ImageCache, build_cache, check_cache
 from datamodules.checks import (
     WrongCopy,
     check_class_order,
@@ -29,7 +27,17 @@ from datamodules.checks import (
     drop_bad_images,
     likely_cause,
 )
-from datamodules.images import BadImage
+from datamodules.images.cache import ImageCache, build_cache, check_cache
+from datamodules.images.decode import BadImage
+from datamodules.images.transforms import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Rgb,
+    build_eval_transform,
+    build_train_transform,
+    cached_resize,
+    normalize,
+)
 from datamodules.loaders import (
     EpochSampler,
     ImageDataset,
@@ -40,7 +48,8 @@ from datamodules.loaders import (
     default_num_workers,
     start_worker,
 )
-from datamodules.sources import (
+from datamodules.reading.archives import Layout, check_md5, find_archive
+from datamodules.reading.sources import (
     HubCopy,
     MissingSplitError,
     find_hub_files,
@@ -50,8 +59,7 @@ from datamodules.sources import (
     load_hub_tables,
     load_local_tables,
 )
-from datamodules.split import Split, hold_out, join
-from datamodules.streaming import (
+from datamodules.reading.streaming import (
     StreamedTable,
     StreamEvalSampler,
     StreamSampler,
@@ -60,16 +68,8 @@ from datamodules.streaming import (
     stream_splits,
     streaming_workers,
 )
-from datamodules.tables import read_splits
-from datamodules.transforms import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    Rgb,
-    build_eval_transform,
-    build_train_transform,
-    cached_resize,
-    normalize,
-)
+from datamodules.reading.tables import read_splits
+from datamodules.split import Split, hold_out, join
 from transfer.errors import UserError
 
 Loader = TypeVar("Loader", bound=ImageLoader)
@@ -103,10 +103,10 @@ class TransferDataModule(pl.LightningDataModule):
         multilabel: whether an image may have any number of labels.
         image_column, label_column, split_column: column names, where they differ from the data sheet's.
         label_separator: between the labels in a text column, if `multilabel`.
-        cache: `none`; `ram` or `disk` decode and resize every image once, see `datamodules.cache`.
+        cache: `none`; `ram` or `disk` decode and resize every image once, see `datamodules.images.cache`.
         cache_dir: folder of the `disk` cache; None is in the user's cache folder.
         stream: fetch images while they are needed, for a hub dataset that does not fit on the disk; see
-            `datamodules.streaming`. Workers are lowered to 1, 2, 4 or 8; an image is not looked at before it comes by.
+            `datamodules.reading.streaming`. Workers are lowered to 1, 2, 4 or 8; images are read as batches need them.
 
     Raises:
         UserError: a value outside these ranges, or an unknown name.
@@ -230,7 +230,7 @@ class TransferDataModule(pl.LightningDataModule):
             resize,
             self.augment_policy,
         )
-        self.test_split = "test"  # what `test_dataloader` gives; scripts/evaluate.py looks at the others too
+        self.test_split = "test"  # what `test_dataloader` gives; efficientnet-transfer evaluate looks at the others too
         # Lightning restores loaders only if nothing asked for their length before, which every schedule does; so their
         # progress travels with the datamodule's state.
         self._train_loader: ResumableLoader | None = None

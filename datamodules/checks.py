@@ -10,9 +10,9 @@ from itertools import permutations
 
 from tqdm import tqdm
 
-from datamodules.images import BadImage
+from datamodules.images.decode import BadImage
+from datamodules.reading.tables import name_key
 from datamodules.split import Split
-from datamodules.tables import name_key
 from transfer.errors import UserError, unknown_name
 
 ON_BAD_IMAGE = ("error", "skip")

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from datamodules.cache import ImageCache
-from datamodules.images import BadImage, BadImageError, LostImageError, Pixels, open_picture
+from datamodules.images.cache import ImageCache
+from datamodules.images.decode import BadImage, BadImageError, LostImageError, Pixels, open_picture
+from datamodules.images.transforms import apply_transform, seed_transform
 from datamodules.split import Split
-from datamodules.transforms import apply_transform, seed_transform
 from transfer.errors import UserError
 
 _MAX_DEFAULT_WORKERS = 8

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.images import BadImage, BadImageError, Pixels, decode_image
+from datamodules.images.decode import BadImage, BadImageError, Pixels, decode_image
 from datamodules.loaders import default_num_workers, start_worker
 
 PredictBatch = tuple[Tensor, list[str], list[BadImage]]

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.images import BadImage, BadImageError, decode_image, image_shape
+from datamodules.images.decode import BadImage, BadImageError, decode_image, image_shape
 from transfer.errors import UserError
 
 # The held-out images are the same for every run seed, so that runs that differ in seed are selected on the same data.
@@ -22,7 +22,7 @@ _HOLDOUT_SEED = 0
 
 
 class RemoteTable(Protocol):
-    """Rows that are fetched one by one; `datamodules.streaming` has it."""
+    """Rows that are fetched one by one; `datamodules.reading.streaming` has it."""
 
     def __len__(self) -> int: ...
 

@@ -11,12 +11,12 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from transfer.backbones.efficientnet import B0, EfficientNet
-from transfer.backbones.rows import Variant
-from transfer.classifier import Classifier
-from transfer.heads import LinearHead
-from transfer.layers import LayerSettings
-from transfer.table import cell_run
+from transfer.experiments import child_run
+from transfer.networks.classifier import Classifier
+from transfer.networks.efficientnet import B0, EfficientNet
+from transfer.networks.heads import LinearHead
+from transfer.networks.layers import LayerSettings
+from transfer.networks.rows import Variant
 
 # On networks this small, threads that wait for a busy core cost more than they give.
 torch.set_num_threads(1)
@@ -102,7 +102,7 @@ def study_stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], 
     """Puts `stub_study_run.py` in finetune.py's place; gives the runs that were started so far."""
     calls = tmp_path / "calls"
     calls.touch()
-    monkeypatch.setattr(cell_run, "FINETUNE", Path(__file__).with_name("stub_study_run.py"))
+    monkeypatch.setattr(child_run, "FINETUNE", (str(Path(__file__).with_name("support") / "stub_study_run.py"),))
     monkeypatch.setenv("STUB_CALLS", str(calls))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from transfer.errors import RunInterrupted, UserError, exit_status, nearest, unknown_name
+from transfer.commands.console import exit_status
+from transfer.errors import RunInterrupted, UserError, nearest, unknown_name
 
 
 def raising(error: BaseException) -> Callable[[], None]:
@@ -72,7 +73,7 @@ def test_an_interruption_is_128_plus_the_signal_and_says_how_to_go_on(
     number: int, status: int, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert exit_status(raising(RunInterrupted(number, Path("runs/digits_lite0/3/last.ckpt")))) == status
-    message = f"stopped by {name}; go on with: python scripts/finetune.py --resume runs/digits_lite0/3\n"
+    message = f"stopped by {name}; go on with: efficientnet-transfer finetune --resume runs/digits_lite0/3\n"
     assert capsys.readouterr() == ("", message)
 
 

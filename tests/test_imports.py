@@ -45,13 +45,13 @@ def test_datamodules_import_nothing_of_transfer_but_its_errors() -> None:
 
 @pytest.mark.parametrize("name", LEAVES)
 def test_a_leaf_imports_nothing_of_the_project_but_the_errors_and_what_the_user_brings(name: str) -> None:
-    shared = {"transfer.errors", "transfer.user_code"}
+    shared = {"transfer.errors", "transfer.networks.user_code"}
     assert project_imports(ROOT / "transfer" / f"{name}.py") <= shared - {f"transfer.{name}"}
 
 
 def test_the_ledger_imports_published_numbers_and_statistics_only() -> None:
     for path in sorted((ROOT / "transfer" / "ledger").glob("*.py")):
-        foreign = {name for name in project_imports(path) if not name.startswith("transfer.ledger")}
+        foreign = {name for name in project_imports(path) if not name.startswith("transfer.experiments.table.report")}
         modules = {".".join(name.split(".")[:2]) for name in foreign}
         assert modules <= {"transfer.errors", "transfer.paper", "transfer.statistics"}, path
 
@@ -67,15 +67,21 @@ def loaded_by(statement: str) -> set[str]:
     ("statement", "absent"),
     [
         ("import transfer", {"torch", "datasets", "albumentations", "wandb", "pytorch_lightning"}),
-        ("import transfer.config", {"torch", "numpy", "pytorch_lightning", "datasets"}),
-        ("import transfer.command_line", {"torch", "pytorch_lightning", "datasets"}),
-        ("import transfer.scaling, transfer.errors, transfer.paper", {"torch", "numpy"}),
-        ("import transfer.fit", {"torch", "numpy"}),
-        ("import transfer.ledger", {"torch", "matplotlib", "scipy"}),
-        ("import transfer.protocols, transfer.recipe", {"torch", "numpy"}),
-        ("import transfer.table.cell_run, transfer.table.launchers, transfer.table.sweep_run", {"torch", "submitit"}),
-        ("import transfer.study.loop, transfer.study.halving", {"torch", "scipy", "matplotlib", "submitit"}),
-        ("from scripts import scale_search; scale_search.build_parser()", {"torch", "numpy", "jsonargparse"}),
+        ("import transfer.config.schema", {"torch", "numpy", "pytorch_lightning", "datasets"}),
+        ("import transfer.config.command_line", {"torch", "pytorch_lightning", "datasets"}),
+        ("import transfer.networks.scaling, transfer.errors, transfer.paper", {"torch", "numpy"}),
+        ("import transfer.costs.limits", {"torch", "numpy"}),
+        ("import transfer.experiments.table.report", {"torch", "matplotlib", "scipy"}),
+        ("import transfer.config.protocols, transfer.config.auto", {"torch", "numpy"}),
+        (
+            "import transfer.experiments.table.cell_run, transfer.experiments.sweep_run",
+            {"torch", "submitit"},
+        ),
+        (
+            "import transfer.experiments.scaling.loop, transfer.experiments.scaling.rounds",
+            {"torch", "scipy", "matplotlib", "submitit"},
+        ),
+        ("from transfer.commands.scale import search; search.build_parser()", {"torch", "numpy", "jsonargparse"}),
         (
             "from transfer import build_classifier, list_backbones, list_heads, list_weights",
             {"datasets", "albumentations", "wandb", "pytorch_lightning", "torchmetrics", "jsonargparse"},

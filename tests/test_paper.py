@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from transfer import paper
-from transfer.backbones import build_backbone, list_backbones
-from transfer.backbones.efficientnet import EfficientNet
+from transfer.networks.efficientnet import EfficientNet
+from transfer.networks.registry import list_backbones
 from transfer.paper import (
     DATASET_TITLES,
     PARAMETERS_WITHOUT_CLASSIFIER,
@@ -20,6 +20,7 @@ from transfer.paper import (
     geo_mean,
     paper_results,
 )
+from transfer.weights.build import build_backbone
 
 
 def column(name: str) -> list[PaperResult]:

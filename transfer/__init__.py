@@ -9,38 +9,39 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from transfer.backbones import build_backbone as build_backbone
-    from transfer.backbones import get_backbone as get_backbone
-    from transfer.backbones import list_backbones as list_backbones
-    from transfer.classifier import Classifier as Classifier
-    from transfer.classifier import build_classifier as build_classifier
     from transfer.errors import UserError as UserError
-    from transfer.heads import list_heads as list_heads
-    from transfer.module import TransferModule as TransferModule
-    from transfer.runs import load_run as load_run
-    from transfer.weights import get_weights as get_weights
-    from transfer.weights import list_weights as list_weights
+    from transfer.networks.classifier import Classifier as Classifier
+    from transfer.networks.heads import list_heads as list_heads
+    from transfer.networks.registry import get_backbone as get_backbone
+    from transfer.networks.registry import list_backbones as list_backbones
+    from transfer.runs.folder import load_run as load_run
+    from transfer.training.module import TransferModule as TransferModule
+    from transfer.weights.build import build_backbone as build_backbone
+    from transfer.weights.build import build_classifier as build_classifier
+    from transfer.weights.rows import get_weights as get_weights
+    from transfer.weights.rows import list_weights as list_weights
 
 _HOME = {
-    "build_backbone": "backbones",
-    "get_backbone": "backbones",
-    "list_backbones": "backbones",
-    "Classifier": "classifier",
-    "build_classifier": "classifier",
-    "UserError": "errors",
-    "list_heads": "heads",
-    "TransferModule": "module",
-    "load_run": "runs",
-    "get_weights": "weights",
-    "list_weights": "weights",
+    "build_backbone": "transfer.weights.build",
+    "get_backbone": "transfer.networks.registry",
+    "list_backbones": "transfer.networks.registry",
+    "Classifier": "transfer.networks.classifier",
+    "build_classifier": "transfer.weights.build",
+    "UserError": "transfer.errors",
+    "list_heads": "transfer.networks.heads",
+    "TransferModule": "transfer.training.module",
+    "load_run": "transfer.runs.folder",
+    "get_weights": "transfer.weights.rows",
+    "list_weights": "transfer.weights.rows",
 }
 __all__ = list(_HOME)
+__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'transfer' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"transfer.{_HOME[name]}"), name)
+    return getattr(importlib.import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -1,1 +1,1 @@
-"""What scripts/doctor.py looks for: every image is inspected once; duplicates and suspect labels are found in that."""
+"""What the doctor looks for: every image is inspected once; duplicates and suspect labels are found in that."""

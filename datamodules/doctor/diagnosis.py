@@ -14,7 +14,7 @@ import numpy as np
 
 from datamodules.doctor.inspection import Inspection
 from datamodules.doctor.twins import MIN_SIDE, Gallery, Twins, find_exact_twins, find_near_twins
-from datamodules.images import BadImage
+from datamodules.images.decode import BadImage
 from datamodules.split import Split
 
 Severity = Literal["error", "warning", "note"]

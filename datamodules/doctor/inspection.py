@@ -20,7 +20,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from datamodules.images import BadImage, BadImageError, decode_image
+from datamodules.images.decode import BadImage, BadImageError, decode_image
 from datamodules.loaders import start_worker
 from datamodules.split import Split
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
+from datamodules.images.transforms import Rgb, normalize
 from datamodules.loaders import ImageDataset, ImageLoader, collate, default_num_workers, start_worker
 from datamodules.split import Split
-from datamodules.transforms import Rgb, normalize
 
 _BATCH = 64
 _WORTH_WORKERS = 1000  # images; starting processes for fewer takes longer than they save

@@ -1,0 +1,97 @@
+"""Training on cores that others use too: python scripts/benchmark.py cores
+
+Images per second of finetune.py on digits, alone and beside busy processes, as it is and with GNU OpenMP's own spinning
+(see transfer/commands/threads.py). The two alternate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from transfer.errors import UserError
+
+# libgomp's default, where no more threads than cores are asked for.
+OPENMPS_OWN = "300000"
+WORDS = (
+    *("--dataset", "digits", "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--trainer.devices", "1"),
+    *("--trainer.limit_val_batches", "1", "--trainer.limit_test_batches", "1"),
+)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that `benchmark_cores` takes."""
+    parser.add_argument("--backbone", default="lite0", help="default: lite0")
+    parser.add_argument("--steps", type=int, default=19, metavar="N", help="of 64 images; default: 19")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="default: 3")
+    parser.add_argument("--busy", type=int, metavar="N", help="busy processes; default: as many as usable cores")
+
+
+def benchmark_cores(backbone: str, steps: int, rounds: int, busy: int | None) -> dict[str, Any]:
+    """Images per second of each case, median and range of the rounds, and the ratios of ours to OpenMP's own.
+
+    Raises:
+        UserError: a number is out of range, or a training failed.
+    """
+    for name, value, least in (("steps", steps, 1), ("rounds", rounds, 1), ("busy", busy, 0)):
+        if value is not None and value < least:
+            raise UserError(f"--{name} {value} (allowed: at least {least})")
+    from transfer.environment import environment
+
+    count = environment()["hardware"]["cores"] if busy is None else busy
+    figures: dict[str, Any] = {"backbone": backbone, "steps": steps, "rounds": rounds, "busy_processes": count}
+    for place, others in (("alone", 0), ("beside busy processes", count)):
+        speeds: dict[str, list[float]] = {"ours": [], "OpenMP's own": []}
+        with busy_processes(others):
+            for _ in range(rounds):
+                speeds["ours"].append(train(backbone, steps))
+                speeds["OpenMP's own"].append(train(backbone, steps, GOMP_SPINCOUNT=OPENMPS_OWN))
+        ratios = [ours / own for ours, own in zip(*speeds.values(), strict=True)]
+        figures[place] = {
+            **{
+                name: {"images_per_second": statistics.median(values), "range": [min(values), max(values)]}
+                for name, values in speeds.items()
+            },
+            "ratio": round(statistics.median(ratios), 3),
+            "ratio_range": [round(min(ratios), 3), round(max(ratios), 3)],
+        }
+    return figures
+
+
+@contextmanager
+def busy_processes(count: int) -> Iterator[None]:
+    """So many processes that compute all the time."""
+    with ExitStack() as stack:
+        for _ in range(count):
+            process = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
+            stack.callback(process.kill)
+        yield
+
+
+def train(backbone: str, steps: int, **variables: str) -> float:
+    """Images per second of a training in a process of its own.
+
+    Raises:
+        UserError: it failed.
+    """
+    own = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    with tempfile.TemporaryDirectory() as folder:
+        run_dir = Path(folder, "run")
+        words = [*WORDS, "--backbone", backbone, "--trainer.limit_train_batches", str(steps), "--out_dir", str(run_dir)]
+        script = str(Path(__file__).with_name("finetune.py"))
+        done = subprocess.run(
+            [sys.executable, script, *words], env={**own, **variables}, capture_output=True, text=True
+        )
+        if done.returncode:
+            raise UserError(f"finetune.py {' '.join(words)} failed: {done.stderr.strip()[-300:]}")
+        speed: float = json.loads((run_dir / "results.json").read_text())["images_per_second"]
+        return speed

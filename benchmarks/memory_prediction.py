@@ -1,0 +1,110 @@
+"""Predicted memory against the measured: python scripts/benchmark.py memory_prediction
+
+Each case is measured in a process of its own: a training step and inference, of each network at each image and batch
+size. On a CPU, malloc gives back at once what is freed; a further process measures the training step with malloc as it
+is by default, which holds more than is in use (`default_malloc_bytes`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from transfer.errors import UserError
+
+NETWORKS = ("b0", "b3", "lite0", "resnet50")
+CASES = ("96x32", "160x8", "224x2")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that `benchmark_memory_prediction` takes."""
+    parser.add_argument(
+        "--networks", nargs="+", default=NETWORKS, metavar="NAME", help=f"default: {' '.join(NETWORKS)}"
+    )
+    parser.add_argument(
+        "--cases", nargs="+", default=CASES, metavar="PXxN", help=f"pixels and images; default: {' '.join(CASES)}"
+    )
+    parser.add_argument(
+        "--precisions", nargs="+", default=("32-true",), choices=("32-true", "bf16-mixed"), help="default: 32-true"
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+
+
+def benchmark_memory_prediction(
+    networks: Sequence[str], cases: Sequence[str], precisions: Sequence[Any], device: str | None
+) -> dict[str, Any]:
+    """Bytes of each case, and how far the prediction is from what was measured, in percent of that.
+
+    Raises:
+        UserError: an unknown network, no such device, or a case that is none.
+    """
+    import torch
+
+    from transfer.costs.bare_steps import choose_device
+
+    sizes = [parse_case(case) for case in cases]
+    on_gpu = choose_device(device).type == "cuda"
+    rows = []
+    for precision in precisions:
+        for name in networks:
+            for image_size, batch_size in sizes:
+                row = measure_case(name, image_size, batch_size, precision, on_gpu)
+                print(row, file=sys.stderr, flush=True)
+                rows.append(row)
+    errors = [abs(row[kind]["error_percent"]) for row in rows for kind in ("training", "inference")]
+    return {
+        "threads": torch.get_num_threads(),
+        "counted": "allocated on the GPU" if on_gpu else "growth of the resident set",
+        "cases": rows,
+        "largest_error_percent": max(errors),
+    }
+
+
+def parse_case(text: str) -> tuple[int, int]:
+    """Side in pixels and number of images.
+
+    Raises:
+        UserError: the text is no such thing.
+    """
+    side, _, images = text.partition("x")
+    if not (side.isdecimal() and images.isdecimal() and int(side) and int(images) > 1):
+        raise UserError(f"--cases {text!r}: give pixels and images (at least 2), as 224x2")
+    return int(side), int(images)
+
+
+def measure_case(name: str, image_size: int, batch_size: int, precision: Any, on_gpu: bool) -> dict[str, Any]:
+    """One case with 1000 classes: predicted, then measured.
+
+    Raises:
+        UserError: an unknown network, or a process that was killed.
+    """
+    from transfer.costs.peak_memory import measure_peak
+    from transfer.costs.profile import profile_backbone
+    from transfer.weights.build import build_classifier
+
+    counted = profile_backbone(name, image_size, batch_size, precision=precision)
+    build = partial(build_classifier, name, 1000)
+    row: dict[str, Any] = {"network": name, "image_size": image_size, "batch_size": batch_size, "precision": precision}
+    predictions = {"training": counted.training.total(batch_size), "inference": counted.inference_bytes}
+    for kind, predicted in predictions.items():
+        peak = partial(
+            measure_peak,
+            build,
+            image_size,
+            batch_size,
+            training=kind == "training",
+            precision=precision,
+            on_gpu=on_gpu,
+        )
+        measured = peak()
+        row[kind] = {
+            "predicted_bytes": predicted,
+            "measured_bytes": measured,
+            "error_percent": round(100 * (predicted / measured - 1), 2),
+        }
+        if not on_gpu and kind == "training":
+            row[kind]["default_malloc_bytes"] = peak(keep_freed=True)
+    return row

@@ -1,0 +1,1 @@
+"""From files to arrays: decoding, transforms, augmentation, cache."""

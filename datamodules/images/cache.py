@@ -1,0 +1,275 @@
+"""Images decoded and resized once: a file that all workers, processes and runs map into memory, or shared memory.
+
+An image is kept as evaluation resizes it, or as it is where that would enlarge it. So evaluation gets the same pixels
+with and without a cache, to the bit; training cuts its crops from the resized image, and small ones are less sharp.
+
+A file is named by what its pixels depend on: content and order of the encoded images, the resizing, Pillow's release.
+It holds `_header`, then uint8 RGB pixels, image after image, and appears under its name only when it is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import PIL
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from datamodules.images.decode import (
+    BadImage,
+    BadImageError,
+    DecodedPicture,
+    Picture,
+    Pixels,
+    decode_image,
+    image_shape,
+)
+from datamodules.images.transforms import Resize
+from datamodules.split import Split
+from transfer.errors import UserError, unknown_name
+
+CACHES = ("none", "ram", "disk")
+# Changes with the layout of the file and with what is done to an image before it is stored.
+_VERSION = 1
+_MEMORY_STATUS = Path("/proc/meminfo")
+_SHARED_MEMORY = Path("/dev/shm")
+
+T = TypeVar("T")
+
+
+class ImageCache:
+    """The images of a split as `Resize` left them, by position; workers get a view, never a copy.
+
+    Args:
+        storage: a file of `build_cache`, or uint8 pixels in shared memory. Shape: (total,)
+        start: bytes before the first pixel.
+        shapes: (height, width) per image. Shape: (N, 2)
+    """
+
+    def __init__(self, storage: Path | Tensor, start: int, shapes: NDArray[np.int64]) -> None:
+        self.storage = storage
+        self.start = start
+        self.shapes = shapes
+        self._map()
+
+    def _map(self) -> None:
+        ends = np.cumsum(3 * self.shapes.prod(axis=1))
+        self._bounds = [0, *ends.tolist()]
+        self._sizes = self.shapes.tolist()
+        if isinstance(self.storage, Path):
+            mapped = np.memmap(self.storage, np.uint8, "r", self.start, (self._bounds[-1],))
+            self._pixels = mapped.view(np.ndarray)  # slices of a memmap are slow to make
+        else:
+            self._pixels = self.storage.numpy()
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def __getitem__(self, index: int) -> Picture:
+        begin, end = self._bounds[index : index + 2]
+        height, width = self._sizes[index]
+        return DecodedPicture(self._pixels[begin:end].reshape(height, width, 3))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A pickled memmap would be a copy of its pixels.
+        return {"storage": self.storage, "start": self.start, "shapes": self.shapes}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._map()
+
+
+def check_cache(cache: str) -> None:
+    """Refuses a name that is none of `CACHES`.
+
+    Raises:
+        UserError: with the names there are.
+    """
+    if cache not in CACHES:
+        raise unknown_name("cache", cache, CACHES)
+
+
+def default_cache_dir() -> Path:
+    """`efficientnet-transfer` in the user's cache folder: `XDG_CACHE_HOME`, or else `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "efficientnet-transfer"
+
+
+def build_cache(split: Split, resize: Resize, cache: str, cache_dir: Path | None = None) -> ImageCache:
+    """The split's images, resized: found in `cache_dir`, or made now, by all cores; other processes wait meanwhile.
+
+    Every encoded image is read in any case, to know what it is.
+
+    Args:
+        split: the images.
+        resize: of evaluation; images that it would enlarge stay as they are.
+        cache: `ram` for shared memory of this process and its workers, or `disk`.
+        cache_dir: for `disk`; None is `default_cache_dir()`.
+
+    Raises:
+        UserError: a bad image, by its name; too little space or memory; a folder that cannot be written.
+    """
+    digest, shapes = _survey(split, resize)
+    total = int(3 * shapes.prod(axis=1).sum())
+    if cache == "ram":
+        return _build_in_memory(split, resize, shapes, total)
+    folder = default_cache_dir() if cache_dir is None else cache_dir
+    kind = "squash" if resize.squash else "short"
+    path = folder / f"{re.sub(r'[^A-Za-z0-9.]+', '_', split.name)[-60:]}-{resize.size}-{kind}-{digest}.images"
+    header = _header(digest)
+    if not _is_complete(path, header, total):
+        with _explain(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{path}.lock"):
+                if not _is_complete(path, header, total):
+                    _build_file(path, split, resize, shapes, header, total)
+    return ImageCache(path, len(header), shapes)
+
+
+def _header(digest: str) -> bytes:
+    return f"EfficientNet image cache {_VERSION} {digest}\n".encode()
+
+
+def _is_complete(path: Path, header: bytes, total: int) -> bool:
+    try:
+        with path.open("rb") as file:
+            return path.stat().st_size == len(header) + total and file.read(len(header)) == header
+    except OSError:
+        return False
+
+
+def _survey(split: Split, resize: Resize) -> tuple[str, NDArray[np.int64]]:
+    """What the pixels depend on, as 128 bits in hex, and every image's shape in the cache."""
+
+    def look(index: int) -> tuple[bytes, tuple[int, int]]:
+        encoded = split.encoded(index)
+        if isinstance(encoded, Path):
+            try:
+                encoded = encoded.read_bytes()
+            except OSError as error:
+                raise BadImageError((error.strerror or str(error)).lower()) from error
+        height, width = image_shape(encoded)
+        return hashlib.blake2b(encoded, digest_size=16).digest(), resize.shrunk_shape(height, width)
+
+    seen = _map_images(split, look, f"reading {split.name}")
+    settings = f"{_VERSION} {PIL.__version__} {resize.size} {resize.resample.name} {resize.squash}"
+    digest = hashlib.blake2b(settings.encode(), digest_size=16)
+    for content, _ in seen:
+        digest.update(content)
+    return digest.hexdigest(), np.array([shape for _, shape in seen], dtype=np.int64).reshape(-1, 2)
+
+
+def _build_file(path: Path, split: Split, resize: Resize, shapes: NDArray[np.int64], header: bytes, total: int) -> None:
+    free = shutil.disk_usage(path.parent).free
+    if free < len(header) + total:
+        raise UserError(
+            f"{path.parent}: the image cache of {split.name} takes {_gigabytes(total)}, {_gigabytes(free)} are free;"
+            " make room, or pass --data.cache_dir DIR on another disk, --data.cache ram or --data.cache none"
+        )
+    partial = path.with_suffix(".partial")  # also what a killed process left behind: it starts anew
+    try:
+        with partial.open("wb") as file:
+            descriptor = file.fileno()
+
+            def write(position: int, pixels: Pixels) -> None:
+                rest = memoryview(pixels.tobytes())
+                while rest:  # a disk that fills up takes a part first
+                    written = os.pwrite(descriptor, rest, len(header) + position)
+                    rest, position = rest[written:], position + written
+
+            os.pwrite(descriptor, header, 0)
+            _write_images(split, resize, shapes, write)
+            os.fsync(descriptor)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _build_in_memory(split: Split, resize: Resize, shapes: NDArray[np.int64], total: int) -> ImageCache:
+    free = _free_memory()
+    if free is not None and free < total:
+        raise UserError(
+            f"--data.cache ram: the images of {split.name} take {_gigabytes(total)}, {_gigabytes(free)} of memory are"
+            f" free (shared memory, {_SHARED_MEMORY}, counts too); pass --data.cache disk or --data.cache none"
+        )
+    storage = torch.empty(total, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]  # torch's types
+    target = storage.numpy()
+
+    def write(position: int, pixels: Pixels) -> None:
+        target[position : position + pixels.size] = pixels.reshape(-1)
+
+    _write_images(split, resize, shapes, write)
+    return ImageCache(storage, 0, shapes)
+
+
+def _free_memory() -> int | None:
+    """Bytes that shared memory may still take; None where the system does not tell."""
+    if not _MEMORY_STATUS.is_file():
+        return None
+    match = re.search(r"^MemAvailable: +(\d+) kB", _MEMORY_STATUS.read_text(), re.MULTILINE)
+    if match is None:
+        return None
+    free = 1024 * int(match[1])
+    return min(free, shutil.disk_usage(_SHARED_MEMORY).free) if _SHARED_MEMORY.is_dir() else free
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.2f} GB"
+
+
+@contextmanager
+def _explain(folder: Path) -> Iterator[None]:
+    """What the operating system refuses, as a mistake with a way out."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{folder}: the image cache cannot be written: {(error.strerror or str(error)).lower()};"
+            " pass --data.cache_dir DIR, or --data.cache none"
+        ) from error
+
+
+def _write_images(
+    split: Split, resize: Resize, shapes: NDArray[np.int64], write: Callable[[int, Pixels], None]
+) -> None:
+    """Decodes and resizes all images; `write` gets each one's first byte's position and its pixels."""
+    ends = np.cumsum(3 * shapes.prod(axis=1))
+
+    def store(index: int) -> None:
+        height, width = (int(side) for side in shapes[index])
+        pixels = decode_image(split.encoded(index))
+        if pixels.shape[:2] != (height, width):
+            pixels = np.asarray(Image.fromarray(pixels).resize((width, height), resize.resample))
+        write(int(ends[index]) - pixels.size, pixels)
+
+    _map_images(split, store, f"caching {split.name}")
+
+
+def _map_images(split: Split, function: Callable[[int], T], what: str) -> list[T]:
+    """Calls `function` with every position, in threads; a bad image is refused by its name."""
+
+    def named(index: int) -> T:
+        try:
+            return function(index)
+        except BadImageError as error:
+            raise UserError(
+                f"{BadImage(split.image_name(index), str(error))}\n"
+                "Repair the image, or pass --on_bad_image skip to leave bad images out."
+            ) from None
+
+    with ThreadPoolExecutor() as pool:
+        results = pool.map(named, range(len(split)))
+        return list(tqdm(results, total=len(split), desc=what, delay=3, leave=False))

@@ -1,0 +1,306 @@
+"""Images that are fetched while they are needed: parquet files are read where they lie, a row group at a time.
+
+A row group is the least that can be fetched, so the order of training is one that asks for each about once an epoch:
+groups in random order are dealt out to ranks and lanes, and each lane shuffles within a window of groups that fits in
+memory. A batch comes from one lane, and a worker process serves whole lanes. So the order does not depend on the
+number of workers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import datasets
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from datamodules.images.decode import LostImageError
+from datamodules.loaders import EpochSampler, UnpaddedDistributedSampler
+from datamodules.reading.sources import first_line
+from datamodules.reading.tables import read_labels, require_column, require_image_column
+from datamodules.split import Split
+from transfer.errors import UserError
+
+LANES = 8
+# For the windows of all lanes of a training process. With photos of 50 kB in row groups of 100, each lane shuffles two
+# dozen of them, so that a batch of data that is sorted by class mixes several; larger groups mix fewer.
+_WINDOW_BYTES = 2**30
+_FEWEST_GROUPS = 2
+_CONNECTIONS = 16
+
+
+@dataclass(frozen=True)
+class _RowGroup:
+    """A part of a parquet file; `num_bytes` are its images', `identity` changes with what the footer tells of it."""
+
+    file: str
+    index: int
+    num_rows: int
+    num_bytes: int
+    identity: bytes
+
+
+class StreamedTable:
+    """Rows of parquet files, in the order of the files; a row group is fetched when a row of it is asked for.
+
+    Args:
+        groups: all row groups, in order.
+        column: of the images: a struct of bytes and path, or encoded bytes.
+        wanted: rows of each group that are asked for once an epoch; a group leaves the memory with the last of them.
+        keep: groups that stay in memory at most: those that were asked for last.
+        remember: whether every image that was asked for stays in memory: for a few that are wanted again and again.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[_RowGroup],
+        column: str,
+        wanted: Sequence[int] | None = None,
+        keep: int = 1,
+        remember: bool = False,
+    ) -> None:
+        self.groups = tuple(groups)
+        self.column = column
+        self.wanted = [group.num_rows for group in groups] if wanted is None else list(wanted)
+        self.keep = keep
+        self.remember = remember
+        self.starts = np.cumsum([0, *(group.num_rows for group in self.groups)])
+        self._open: dict[str, pq.ParquetFile] = {}
+        self._held: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
+        self._left: dict[int, int] = {}
+        self._remembered: dict[int, Any] = {}
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        if row in self._remembered:
+            return {"image": self._remembered[row]}
+        number = int(self.group_of(np.array([row]))[0])
+        image = self._fetch(number)[row - int(self.starts[number])].as_py()
+        self._left[number] -= 1
+        if self._left[number] == 0:
+            del self._held[number]
+        image = image if isinstance(image, dict) else {"bytes": image, "path": None}
+        if self.remember:
+            self._remembered[row] = image
+        return {"image": image}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("groups", "column", "wanted", "keep", "remember")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]  # a worker opens the files itself
+
+    def group_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The number of each row's group."""
+        return np.searchsorted(self.starts, rows, side="right") - 1
+
+    def identity(self, row: int) -> bytes:
+        """What tells a row from others without fetching it."""
+        (number,) = self.group_of(np.array([row]))
+        return self.groups[number].identity + (row - int(self.starts[number])).to_bytes(8, "big")
+
+    def followed_by(self, other: StreamedTable) -> StreamedTable:
+        """Both tables in one."""
+        return StreamedTable((*self.groups, *other.groups), self.column)
+
+    def window(self) -> int:
+        """Row groups within which a lane shuffles."""
+        largest = max((group.num_bytes for group in self.groups), default=1)
+        return max(_FEWEST_GROUPS, _WINDOW_BYTES // (LANES * max(largest, 1)))
+
+    def _fetch(self, number: int) -> pa.ChunkedArray:
+        if number in self._held:
+            self._held.move_to_end(number)
+            return self._held[number]
+        group = self.groups[number]
+        try:
+            if group.file not in self._open:
+                self._open[group.file] = open_parquet(group.file)
+            images = self._open[group.file].read_row_group(group.index, columns=[self.column])[self.column]
+        except Exception as error:  # sockets, HTTP codes, time-outs, damaged files
+            self._open.pop(group.file, None)
+            raise LostImageError(f"{group.file} could not be read ({first_line(error)})") from error
+        self._held[number], self._left[number] = images, self.wanted[number]
+        while len(self._held) > self.keep:
+            self._held.popitem(last=False)
+        return images
+
+
+def stream_splits(
+    files: Mapping[str, Sequence[str]],
+    source: str,
+    image_column: str,
+    label_column: str,
+    *,
+    multilabel: bool,
+    label_separator: str,
+    official_names: Sequence[str] = (),
+) -> tuple[tuple[str, ...], dict[str, Split]]:
+    """Class names and splits of parquet files of which only footers and labels are fetched.
+
+    Args:
+        files: paths or URLs per split; the others as in `read_splits`.
+
+    Raises:
+        UserError: as `read_splits`, or a file that cannot be read.
+    """
+    labels, tables = {}, {}
+    for split, paths in files.items():
+        where = f"{source} {split}"
+        with ThreadPoolExecutor(_CONNECTIONS) as pool:
+            parts = list(pool.map(partial(_read_part, label_column, image_column, where), paths))
+        labels[split] = datasets.concatenate_datasets([part for part, _ in parts])
+        tables[split] = StreamedTable([group for _, groups in parts for group in groups], image_column)
+    names, encoded = read_labels(
+        labels,
+        source,
+        label_column,
+        multilabel=multilabel,
+        label_separator=label_separator,
+        official_names=official_names,
+    )
+    return names, {
+        split: Split(f"{source} {split}", table, np.arange(len(table)), encoded[split])
+        for split, table in tables.items()
+    }
+
+
+def open_parquet(file: str) -> pq.ParquetFile:
+    """A local or remote parquet file of which nothing but what is asked for is read."""
+    if "://" not in file:
+        return pq.ParquetFile(file, pre_buffer=True)
+    # Without a cache of its own: pyarrow asks for whole column chunks.
+    return pq.ParquetFile(fsspec.open(file, "rb", cache_type="none").open(), pre_buffer=True)
+
+
+def _read_part(label_column: str, image_column: str, where: str, file: str) -> tuple[datasets.Dataset, list[_RowGroup]]:
+    try:
+        parquet = open_parquet(file)
+        columns = parquet.schema_arrow.names
+        require_column(columns, label_column, "label_column", where)
+        require_column(columns, image_column, "image_column", where)
+        require_image_column(parquet.schema_arrow.field(image_column).type, image_column, where)
+        labels = parquet.read(columns=[label_column])
+        footer = parquet.metadata
+    except UserError:
+        raise
+    except Exception as error:  # as above
+        raise UserError(f"{where}: {file} could not be read ({first_line(error)})") from error
+    groups = []
+    for index in range(footer.num_row_groups):
+        content = footer.row_group(index).to_dict()
+        columns = content["columns"]
+        of_images = [c for c in columns if c["path_in_schema"].split(".")[0] == image_column]
+        num_bytes = sum(column["total_compressed_size"] for column in of_images)
+        # Sizes, offsets and statistics of every column; the same in every copy of the file.
+        identity = json.dumps(content, default=repr).encode()
+        groups.append(_RowGroup(file, index, content["num_rows"], num_bytes, identity))
+    return datasets.Dataset(labels), groups
+
+
+def for_training(split: Split, num_workers: int) -> Split:
+    """The split, keeping in the memory of each worker what its lanes shuffle in, and a group at either end."""
+    assert isinstance(split.table, StreamedTable)
+    return _holding(split, LANES // max(num_workers, 1) * (split.table.window() + 2))
+
+
+def for_evaluation(split: Split, num_workers: int, repeated: bool) -> Split:
+    """The split, keeping the groups that each lane is in.
+
+    Args:
+        repeated: whether it is evaluated several times: its images, encoded, then stay in memory after the first.
+    """
+    return _holding(split, LANES // max(num_workers, 1) * 2, repeated)
+
+
+def _holding(split: Split, keep: int, remember: bool = False) -> Split:
+    assert isinstance(split.table, StreamedTable)
+    groups = split.table.groups
+    wanted = np.bincount(split.table.group_of(split.rows), minlength=len(groups)).tolist()
+    return replace(split, table=StreamedTable(groups, split.table.column, wanted, keep, remember))
+
+
+def streaming_workers(num_workers: int) -> int:
+    """The number of workers, lowered to one that divides the lanes."""
+    return max(number for number in (0, 1, 2, 4, 8) if number <= num_workers)
+
+
+class StreamSampler(EpochSampler):
+    """An EpochSampler whose every rank and lane asks for neighbouring rows; see the module's docstring.
+
+    Every rank gives the same number of batches. The order depends on batch size and window too.
+
+    Args:
+        groups: number of the row group of each image. Shape: (N,)
+        window: groups within which a lane shuffles.
+        batch_size: of the loader.
+        seed, rank, world_size: see `EpochSampler`.
+    """
+
+    def __init__(
+        self,
+        groups: NDArray[np.int64],
+        window: int,
+        batch_size: int,
+        seed: int,
+        rank: int | None = None,
+        world_size: int | None = None,
+    ) -> None:
+        super().__init__(len(groups), seed, rank, world_size)
+        self.groups = groups
+        self.window = window
+        self.batch_size = batch_size
+
+    def _order(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        turn = rng.permutation(int(self.groups.max(initial=0)) + 1)
+        order = np.lexsort((rng.random(self.num_images), turn[self.groups]))
+        lanes, rest = deal_out(order[self.rank * len(self) : (self.rank + 1) * len(self)], self.batch_size)
+        for lane in lanes:
+            first_of_group = np.flatnonzero(np.diff(self.groups[lane], prepend=-1))
+            for window in np.split(lane, first_of_group[:: self.window]):  # views, the first one empty
+                rng.shuffle(window)
+        return interleave(lanes, rest, self.batch_size)
+
+
+class StreamEvalSampler(UnpaddedDistributedSampler):
+    """Every image exactly once over all ranks; each rank and lane has neighbours, ranks may differ in length by one.
+
+    Args:
+        num_images: in all.
+        batch_size: of the loader.
+        rank, world_size: see `EpochSampler`.
+    """
+
+    def __init__(
+        self, num_images: int, batch_size: int, rank: int | None = None, world_size: int | None = None
+    ) -> None:
+        super().__init__(num_images, rank, world_size)
+        mine = np.array_split(np.arange(num_images), self.num_replicas)[self.rank]
+        self.mine = interleave(*deal_out(mine, batch_size), batch_size).tolist()
+
+
+def deal_out(order: NDArray[np.int64], batch_size: int) -> tuple[list[NDArray[np.int64]], NDArray[np.int64]]:
+    """Neighbouring whole batches for each lane, and what is left for no whole batch."""
+    num_batches = len(order) // batch_size
+    bounds = np.cumsum([batch_size * math.ceil((num_batches - lane) / LANES) for lane in range(LANES)])
+    *lanes, rest = np.split(order.copy(), bounds)
+    return lanes, rest
+
+
+def interleave(lanes: Sequence[NDArray[np.int64]], rest: NDArray[np.int64], batch_size: int) -> NDArray[np.int64]:
+    """The lanes' batches in turn, then the rest."""
+    batches = [lane.reshape(-1, batch_size) for lane in lanes]
+    turns = [batches[number % LANES][number // LANES] for number in range(sum(map(len, batches)))]
+    return np.concatenate([*turns, rest]).astype(np.int64)

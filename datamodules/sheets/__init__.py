@@ -1,0 +1,1 @@
+"""One data sheet per dataset."""

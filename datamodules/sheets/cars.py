@@ -1,0 +1,92 @@
+"""Stanford Cars: make, model and year of cars.
+
+Contents: 16,185 photographs, 24 to 68 per class in train and in test; 12 training images are exact duplicates.
+Splits: train 6,494, val 1,650, test 8,041. The official train split has 8,144 images; val is cut from it,
+    stratified, the same in every run, because there is no official one; its size is BYOL's (Grill et al. 2020).
+    Test is the official test. (Metric learning's protocol of the first and last 98 classes is another one.)
+Classes: 196, in the official order, which is not alphabetical: sorting moves 143. The names are TFDS's.
+Archive: cars_train.tgz (MD5 065e5b463ae28d29e77c1b4b166cfe61), cars_test.tgz (4ce7ebf6a94d07f1952d94dd34c4d501),
+    car_devkit.tgz (c3b158d763b6e2245038c8ad08e45376) and cars_test_annos_withlabels.mat, without which the test
+    images have no classes: the devkit's own cars_test_annos.mat leaves them out. Or the authors' other layout, car_ims/
+    with cars_annos.mat (fields relative_im_path, class from 1, test 0 or 1; class_names): its field names are those
+    that public readers of the file use, the file itself was not at hand.
+Licence: none found on the copies; often quoted as for research only. The original host has been gone since 2023.
+Citation: J. Krause et al., "3D Object Representations for Fine-Grained Categorization", 2013.
+Published accuracy (EfficientNet paper, Table 5): 93.6 % (B3), 94.7 % (B7).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from datamodules.base import TransferDataModule
+from datamodules.reading.archives import Layout, check_md5, from_one, image_split, read_field, read_mat
+from datamodules.reading.sources import HubCopy
+from datamodules.reading.tables import load_class_names
+from datamodules.split import Split
+from transfer.errors import UserError
+
+_TEST_ANNOTATIONS = "cars_test_annos_withlabels.mat"
+_ALL_ANNOTATIONS = "cars_annos.mat"
+
+
+class CarsDataModule(TransferDataModule):
+    """Stanford Cars, as `tanganke/stanford_cars`: the original JPEGs (1 GB per split)."""
+
+    name = "cars"
+    hub_id = "tanganke/stanford_cars"
+    # The repository also holds seven corrupted copies of the test split. Not checked against the hub.
+    hub_files: ClassVar = {"train": "data/train-*", "test": "data/test-*"}
+    hub_fallback = HubCopy("isaacchung/StanfordCars", revision="09ffe9bc7864d3f1e851529e5c4b7e05601a04fb")
+    layout = Layout(
+        needs=("cars_train", "cars_test", "devkit/cars_train_annos.mat", "devkit/cars_meta.mat"),
+        alternative=("car_ims", _ALL_ANNOTATIONS),
+        folders=("stanford_cars", "stanford-cars"),
+        archives=("cars_train.tgz", "cars_test.tgz", "car_devkit.tgz", "car_ims.tgz"),
+    )
+    num_examples: ClassVar = {"train": 8_144, "test": 8_041}
+    images_per_class: ClassVar = {"train": (24, 68), "test": (24, 68)}
+    num_classes = 196
+    official_names = load_class_names("cars")
+    val_size = 1_650
+    test_annotations_md5: ClassVar[str | None] = "b0a2b23655a3edd16d84508592a98d10"
+
+    def read_archive(self, folder: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
+        """See `TransferDataModule.read_archive`."""
+        if not all((folder / need).exists() for need in self.layout.needs):
+            return self._read_single_folder(folder)
+        labelled = next((place for place in (folder, folder / "devkit") if (place / _TEST_ANNOTATIONS).is_file()), None)
+        if labelled is None:
+            raise UserError(
+                f"{folder}: no {_TEST_ANNOTATIONS} there or in devkit/; the devkit's cars_test_annos.mat names no "
+                "classes, so the test images cannot be scored without it"
+            )
+        if self.test_annotations_md5 is not None:
+            check_md5(labelled, {_TEST_ANNOTATIONS: self.test_annotations_md5})
+        (names,) = read_mat(folder / "devkit" / "cars_meta.mat", "class_names")
+        annotations = {
+            "train": folder / "devkit" / "cars_train_annos.mat",
+            "test": labelled / _TEST_ANNOTATIONS,
+        }
+        splits = {}
+        for split, path in annotations.items():
+            (rows,) = read_mat(path, "annotations")
+            labels = from_one(read_field(rows, "class", path), len(names), str(path))
+            files = [str(name) for name in read_field(rows, "fname", path)]
+            splits[split] = image_split(f"{self.name} {split}", folder / f"cars_{split}", files, labels)
+        return tuple(str(name) for name in names), splits
+
+    def _read_single_folder(self, folder: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
+        path = folder / _ALL_ANNOTATIONS
+        rows, names = read_mat(path, "annotations", "class_names")
+        labels = from_one(read_field(rows, "class", path), len(names), str(path))
+        files = [str(name) for name in read_field(rows, "relative_im_path", path)]
+        is_test = [bool(value) for value in read_field(rows, "test", path)]
+        splits = {}
+        for split, wanted in {"train": False, "test": True}.items():
+            members = [index for index, value in enumerate(is_test) if value is wanted]
+            splits[split] = image_split(
+                f"{self.name} {split}", folder, [files[i] for i in members], [labels[i] for i in members]
+            )
+        return tuple(str(name) for name in names), splits

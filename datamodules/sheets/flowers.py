@@ -1,0 +1,77 @@
+"""Oxford Flowers-102: flowers common in the United Kingdom.
+
+Contents: 8,189 photographs, 40 to 258 per class.
+Splits: the official train 1,020, val 1,020 (10 per class each) and test 6,149 (20 to 238 per class).
+    Published results train on train + val = 2,040 after choosing on val; mirrors that swap train and test, or
+    cut anew, are common.
+Classes: 102, in the official order of the ids. The archive has no names; those here are torchvision's and TFDS's.
+Archive: 102flowers.tgz (MD5 52808999861908f626f3c1f4e79d11fa), setid.mat, imagelabels.mat. Ids of images and classes
+    count from 1; `trnid` is train and `tstid` test, which tutorials like to swap.
+Licence: none stated by the copies on the hub.
+Citation: M.-E. Nilsback and A. Zisserman, "Automated Flower Classification over a Large Number of Classes", 2008.
+Published accuracy (EfficientNet paper, Table 5): 98.5 % (B5), 98.8 % (B7).
+Metric: mean per class in the literature that the paper follows; whether the paper's own is that too is not said.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from datamodules.base import TransferDataModule
+from datamodules.checks import WrongCopy
+from datamodules.reading.archives import Layout, from_one, image_split, read_mat
+from datamodules.reading.sources import HubCopy
+from datamodules.reading.tables import load_class_names
+from datamodules.split import Split
+from transfer.errors import UserError
+
+
+class FlowersDataModule(TransferDataModule):
+    """Flowers-102, as `dpdl-benchmark/oxford_flowers102`: official splits and order, in 3.4 GB."""
+
+    name = "flowers"
+    hub_id = "dpdl-benchmark/oxford_flowers102"
+    hub_revision = "544b55c9af69a05742ead7571cd7ae23cfcd758b"
+    split_names: ClassVar = {"train": "train", "val": "validation", "test": "test"}
+    # Its revision, label column and names have not been checked against the hub.
+    hub_fallback = HubCopy(
+        "Donghyun99/Oxford-Flower-102", split_names={"train": "train", "val": "validation", "test": "test"}
+    )
+    layout = Layout(
+        needs=("jpg", "setid.mat", "imagelabels.mat"),
+        folders=("flowers-102", "flowers102", "102flowers"),
+        archives=("102flowers.tgz",),
+        md5={
+            "setid.mat": "a5357ecc9cb78c4bef273ce3793fc85c",
+            "imagelabels.mat": "e0620be6f572b9609742df49c70aed4d",
+        },
+    )
+    num_examples: ClassVar = {"train": 1_020, "val": 1_020, "test": 6_149}
+    images_per_class: ClassVar = {"train": (10, 10), "val": (10, 10), "test": (20, 238)}
+    num_classes = 102
+    official_names = load_class_names("flowers")
+    wrong_copies = (
+        WrongCopy({"train": 7_169, "test": 1_020}, "the copy of nelorth/oxford-flowers, which is cut anew"),
+        WrongCopy({"train": 6_149, "val": 1_020}, "train and test are swapped (trnid is train, tstid test)"),
+        WrongCopy({"train": 6_149}, "the test images (tstid) taken for train"),
+    )
+    metric = "mean_per_class"
+
+    def read_archive(self, folder: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
+        """See `TransferDataModule.read_archive`."""
+        (classes,) = read_mat(folder / "imagelabels.mat", "labels")
+        ids = dict(
+            zip(("train", "val", "test"), read_mat(folder / "setid.mat", "trnid", "valid", "tstid"), strict=True)
+        )
+        labels = from_one(classes, self.num_classes, str(folder / "imagelabels.mat"))
+        splits = {}
+        for split, images in ids.items():
+            if images.min() < 1 or images.max() > len(labels):
+                raise UserError(
+                    f"{folder / 'setid.mat'}: {split} has image ids {images.min()} to {images.max()}, "
+                    f"where 1 to {len(labels)} have a label"
+                )
+            files = [f"jpg/image_{image:05d}.jpg" for image in images]
+            splits[split] = image_split(f"{self.name} {split}", folder, files, [labels[image - 1] for image in images])
+        return tuple(self.official_names), splits

@@ -1,0 +1,10 @@
+"""The same as `efficientnet-transfer costs`."""
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout, in place of the folder of scripts
+    from transfer.__main__ import main
+
+    sys.exit(main(["costs", *sys.argv[1:]]))

@@ -1,0 +1,118 @@
+"""efficientnet-transfer compare: the numbers of two runs, and the pairs that cannot be compared."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import balanced_accuracy_score
+from tests.commands.test_finetune import call
+from test_report import table_rows
+
+from transfer.commands import compare
+from transfer.statistics import paired_bootstrap
+
+LABELS = np.repeat([0, 1, 2], [50, 30, 20])
+A = np.where(np.arange(100) % 10 == 0, (LABELS + 1) % 3, LABELS)  # 90 right
+B = np.where(np.arange(100) % 5 == 0, (LABELS + 1) % 3, LABELS)  # 80 right
+
+
+def save_run(
+    path: Path, predictions: np.ndarray | None = A, labels: np.ndarray = LABELS, fingerprint: str = "f", **results: Any
+) -> Path:
+    path.mkdir()
+    (path / "config.yaml").write_text("backbone: b0\n")
+    test = {"size": len(labels), "fingerprint": fingerprint}
+    content = {"dataset": "digits", "backbone": "b0", "seed": 1, "splits": {"test": test}, "decay": {}}
+    content["per_class_accuracy"] = dict.fromkeys(["x", "y", "z"], 0.5)
+    (path / "results.json").write_text(json.dumps({**content, **results}))
+    if predictions is not None:
+        np.savez(path / "test_predictions.npz", label=labels, prediction=predictions)
+    return path
+
+
+def test_both_accuracies_and_their_difference_are_printed_and_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = save_run(tmp_path / "a"), save_run(tmp_path / "b", B, backbone="lite0", seed=2)
+    assert call(compare.main, a, b, "--json", tmp_path / "found.json") == 0
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[:2] == [f"A: {a} (b0 on digits, seed 1)", f"B: {b} (lite0 on digits, seed 2)"]
+    assert "100 test images, 10,000 resamples of them" in printed
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert (found["run_a"], found["run_b"], found["dataset"]) == (str(a), str(b), "digits")
+    assert found["num_test_images"] == 100 and found["metrics"].keys() == {"top1", "mean_per_class"}
+    top1, per_class = found["metrics"]["top1"], found["metrics"]["mean_per_class"]
+    assert (top1["a"], top1["b"]) == (0.9, 0.8)
+    assert per_class["b"] == pytest.approx(balanced_accuracy_score(LABELS, B))
+    for name, metric in found["metrics"].items():
+        expected = paired_bootstrap(LABELS, A, B, name)
+        assert metric["difference"] == pytest.approx(vars(expected))
+        assert metric["difference"]["value"] == pytest.approx(metric["a"] - metric["b"])
+    difference = top1["difference"]
+    low, high = 100 * difference["low"], 100 * difference["high"]
+    assert 0 < low < 10 < high and difference["num_better"] > 9_990
+    rows = table_rows(printed)
+    assert {head: cells[0] for head, *cells in rows} == {
+        "": "top-1",
+        "A": "90.00%",
+        "B": "80.00%",
+        "A less B, points": "+10.00",
+        "95% interval": f"{low:+.2f} to {high:+.2f}",
+        "resamples: A better": f"{difference['num_better'] / 10_000:.1%}",
+        "resamples: equal": f"{difference['num_equal'] / 10_000:.1%}",
+        "p": f"{difference['p_value']:.2g}",
+    }
+
+
+def test_a_run_is_equal_to_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = save_run(tmp_path / "a", decay={"test": "90 of 100 test images"})
+    assert call(compare.main, run, run) == 0
+    printed = capsys.readouterr().out
+    assert [cells[1] for cells in table_rows(printed)][2:] == [
+        *("90.00%", "+0.00", "+0.00 to +0.00", "0.0%", "100.0%", "1"),
+    ]
+    assert printed.splitlines()[-1] == "on 90 of 100 test images"
+
+
+def refused(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> str:
+    assert call(compare.main, *argv) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.startswith("error: ")
+    return captured.err.removeprefix("error: ").rstrip("\n")
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"dataset": "pets"}, r"a was tested on digits, .*b on pets: nothing to compare"),
+        ({"fingerprint": "g"}, r"different images of digits \(100 and 100 images; the fingerprints differ\)"),
+        ({"splits": {}}, r"different images of digits \(100 and None images"),
+        ({"per_class_accuracy": {"y": 1, "x": 1, "z": 1}}, "other classes or another order of them"),
+        ({"labels": LABELS[::-1].copy()}, "the test images in another order, so that they cannot be paired"),
+        ({"predictions": None}, "b has no test_predictions.npz"),
+    ],
+)
+def test_runs_that_were_tested_otherwise_are_not_compared(
+    other: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = save_run(tmp_path / "a"), save_run(tmp_path / "b", **other)
+    assert re.search(message, refused(capsys, a, b))
+
+
+def test_what_is_not_finished_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = save_run(tmp_path / "a"), save_run(tmp_path / "b")
+    (b / "results.json").unlink()
+    assert (
+        refused(capsys, a, b) == f"{b} is not finished: it has no results.json; go on with it: finetune.py --resume {b}"
+    )
+    (b / "config.yaml").unlink()
+    assert refused(capsys, b, a) == f"{b} is not a run: it has no results.json"
+    for text in ("{", "[]", "{}", "null"):
+        (b / "results.json").write_text(text)
+        assert refused(capsys, a, b).startswith(f"{b / 'results.json'}: damaged, or not written by finetune.py")
+    assert refused(capsys, a, a, "--json", tmp_path / "no" / "x.json").endswith("no such folder")

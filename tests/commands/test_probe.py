@@ -1,0 +1,459 @@
+"""The linear probe: features in their file, the choice of the penalty, the script, and the head a run starts from."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+from sklearn.linear_model import LogisticRegression as Sklearn
+from tests.commands.test_finetune import CHEAP, ROOT, call, environment, read_results, save_classes
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from benchmarks import networks as benchmark
+from transfer.commands import evaluate, finetune, predict, probe
+from transfer.config.command_line import parse_probe_config
+from transfer.config.schema import PROBE_FIELDS, PROBE_TRAINER_FIELDS, FinetuneConfig, TrainerConfig
+from transfer.errors import UserError
+from transfer.networks.classifier import Classifier
+from transfer.networks.layers import LayerSettings
+from transfer.probe.features import Features, backbone_digest, cached_features, feature_file, read_features
+from transfer.probe.penalties import PENALTIES, fit_probe, linear_metrics
+from transfer.runs.folder import load_run, read_predictions
+from transfer.weights.build import build_classifier
+
+# Features
+
+
+@pytest.fixture(scope="module")
+def fabric() -> Fabric:
+    fabric = Fabric(accelerator="cpu", devices=1)
+    fabric.launch()
+    return fabric
+
+
+class Images:
+    """Ten images of three classes, and how often a loader of them was asked for."""
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(1)
+        self.images = torch.randn(10, 3, 32, 32, generator=generator)
+        self.labels = torch.arange(10) % 3
+        self.loaders = 0
+
+    def loader(self) -> DataLoader[Any]:
+        self.loaders += 1
+        return DataLoader(TensorDataset(self.images, self.labels), batch_size=4)
+
+
+def double(images: Tensor) -> Tensor:
+    return 2 * images
+
+
+def compute(path: Path, classifier: Classifier, images: Images, fabric: Fabric, dtype: str = "float32") -> Features:
+    return cached_features(path, 10, dtype, classifier.eval(), images.loader, double, fabric)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_features_are_the_backbones_and_computed_once(
+    dtype: str, tiny_classifier: Classifier, tmp_path: Path, fabric: Fabric
+) -> None:
+    images, path = Images(), tmp_path / "new" / "folder" / "x.features"
+    first = compute(path, tiny_classifier, images, fabric, dtype)
+    second = compute(path, tiny_classifier, images, fabric, dtype)
+    with torch.inference_mode():
+        expected = tiny_classifier.eval().forward_features(2 * images.images)
+    assert images.loaders == 1
+    for found in (first, second, read_features(path)):
+        assert found.features.dtype == getattr(torch, dtype) and torch.equal(found.labels, images.labels)
+        tolerance = {"float32": 1e-6, "bfloat16": 2**-8}[dtype] * float(expected.abs().max())
+        torch.testing.assert_close(found.features.float(), expected, atol=tolerance, rtol=0)
+    size = torch.empty(0, dtype=getattr(torch, dtype)).element_size()
+    assert path.stat().st_size == 64 + 10 * (8 + size * tiny_classifier.backbone.num_features)
+    assert {file.name for file in path.parent.iterdir()} == {"x.features", "x.features.lock"}
+
+
+def test_what_a_caller_does_to_the_features_stays_out_of_the_file(
+    tiny_classifier: Classifier, tmp_path: Path, fabric: Fabric
+) -> None:
+    path = tmp_path / "x.features"
+    before = compute(path, tiny_classifier, Images(), fabric)
+    kept = before.features.clone()
+    before.features.zero_()
+    assert torch.equal(read_features(path).features, kept)
+
+
+def test_what_a_killed_process_left_behind_is_not_taken(
+    tiny_classifier: Classifier, tmp_path: Path, fabric: Fabric
+) -> None:
+    images, path = Images(), tmp_path / "x.features"
+    whole = compute(path, tiny_classifier, images, fabric).features.clone()
+    content = path.read_bytes()
+    for name, left in (
+        ("x.partial", content[:1000]),
+        ("x.features", content[:-1]),
+        ("x.features", b"y" * len(content)),
+    ):
+        path.unlink(missing_ok=True)
+        (tmp_path / name).write_bytes(left)
+        assert torch.equal(compute(path, tiny_classifier, images, fabric).features, whole)
+        assert path.read_bytes() == content and not (tmp_path / "x.partial").exists()
+    assert images.loaders == 4
+
+
+def test_a_computation_that_breaks_off_leaves_no_file(
+    tiny_classifier: Classifier, tmp_path: Path, fabric: Fabric
+) -> None:
+    path = tmp_path / "x.features"
+    calls = 0
+
+    def breaks(images: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise RuntimeError("killed")
+        return images
+
+    with pytest.raises(RuntimeError, match="killed"):
+        cached_features(path, 10, "float32", tiny_classifier.eval(), Images().loader, breaks, fabric)
+    assert not path.exists()
+    with pytest.raises(UserError, match=r"x.features: 10 of 11 images came from the loader"):
+        cached_features(path, 11, "float32", tiny_classifier.eval(), Images().loader, double, fabric)
+    assert not path.exists()
+
+
+def test_two_that_want_the_same_file_compute_it_once(
+    tiny_classifier: Classifier, tmp_path: Path, fabric: Fabric
+) -> None:
+    images, found = Images(), []
+    slow = threading.Event()
+
+    def normalize(pixels: Tensor) -> Tensor:
+        slow.wait(0.2)
+        return pixels
+
+    def work() -> None:
+        path = tmp_path / "x.features"
+        found.append(cached_features(path, 10, "float32", tiny_classifier, images.loader, normalize, fabric))
+
+    tiny_classifier.eval()
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert images.loaders == 1 and len(found) == 3
+    assert all(torch.equal(each.features, found[0].features) for each in found)
+
+
+def test_a_folder_that_cannot_be_written_is_named(
+    tiny_classifier: Classifier, tmp_path: Path, fabric: Fabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/cache: the features cannot be written: .*pass --data.cache_dir DIR"):
+        compute(tmp_path / "file" / "cache" / "x.features", tiny_classifier, Images(), fabric)
+    usage = type("Usage", (), {"free": 100})
+    monkeypatch.setattr("transfer.probe.features.shutil.disk_usage", lambda _: usage)
+    with pytest.raises(UserError, match=r"the features take 0.00 GB, 0.00 GB are free; .*--feature_dtype bfloat16"):
+        compute(tmp_path / "x.features", tiny_classifier, Images(), fabric)
+
+
+def test_reading_names_what_is_no_file_of_features(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"x.features: no such file or directory; efficientnet-transfer probe computes it"
+    ):
+        read_features(tmp_path / "x.features")
+    (tmp_path / "y").write_bytes(b"\xff" * 200)
+    with pytest.raises(UserError, match="y: not a file of features"):
+        read_features(tmp_path / "y")
+
+
+def test_a_file_is_named_by_all_that_its_numbers_depend_on(tiny_classifier: Classifier, tmp_path: Path) -> None:
+    names = {feature_file(tmp_path, "a", "float32", "digest", {"size": 64})}
+    names |= {feature_file(tmp_path, "a", "bfloat16", "digest", {"size": 64})}
+    names |= {feature_file(tmp_path, "a", "float32", "digest", {"size": 65})}
+    names |= {feature_file(tmp_path, "a", "float32", "other", {"size": 64})}
+    assert len(names) == 4 and all(name.name.startswith("a-") and name.suffix == ".features" for name in names)
+
+    digest = backbone_digest(tiny_classifier)
+    assert digest == backbone_digest(tiny_classifier.train()) == backbone_digest(tiny_classifier.eval())
+    tiny_classifier.reset_head(7)
+    assert backbone_digest(tiny_classifier) == digest
+    with torch.no_grad():
+        next(tiny_classifier.backbone.parameters()).view(-1)[0] += 1e-3
+    changed = {digest, backbone_digest(tiny_classifier)}
+    torch.manual_seed(0)
+    state = tiny_classifier.backbone.state_dict()
+    for settings in (LayerSettings(padding="symmetric"), LayerSettings(bn_eps=1e-5)):
+        other = type(tiny_classifier.backbone)(tiny_classifier.backbone.variant, settings)
+        other.load_state_dict(state)
+        changed.add(backbone_digest(Classifier(other, tiny_classifier.head, 3)))
+    assert len(changed) == 4
+
+
+# The choice
+
+
+def blobs(num_images: int, seed: int) -> Features:
+    """Four classes; one feature in five says something, so that a middle penalty is best."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(4, size=num_images)
+    features = rng.normal(size=(num_images, 40))
+    features[:, :8] += 0.7 * np.random.default_rng(0).normal(size=(4, 8))[labels]
+    return Features(torch.from_numpy(features).float(), torch.from_numpy(labels))
+
+
+def test_the_penalty_is_chosen_on_val_and_fitted_to_both() -> None:
+    train, val = blobs(80, 1), blobs(80, 2)
+    found = fit_probe(train, val, 4)
+    assert list(found.val_metrics) == list(PENALTIES)
+    for penalty in PENALTIES[::8]:
+        model = Sklearn(C=1 / penalty, tol=1e-8, max_iter=10_000).fit(train.features.double(), train.labels)
+        top1 = model.score(val.features.double(), val.labels)
+        assert found.val_metrics[penalty]["top1"] == pytest.approx(top1, abs=1.01 / 80)
+    best = max(metrics["top1"] for metrics in found.val_metrics.values())
+    equals = [penalty for penalty, metrics in found.val_metrics.items() if metrics["top1"] == best]
+    assert found.penalty == max(equals) and 1e-6 < found.penalty < 1e5
+    both = torch.cat([train.features, val.features]).double(), torch.cat([train.labels, val.labels])
+    model = Sklearn(C=1 / found.penalty, tol=1e-8, max_iter=10_000).fit(*both)
+    torch.testing.assert_close(found.fit.weight, torch.from_numpy(model.coef_), atol=1e-4, rtol=1e-3)
+    test = blobs(200, 3)
+    metrics = linear_metrics(found.fit, test)
+    assert metrics["top1"] == pytest.approx(model.score(test.features.double(), test.labels), abs=1e-6)
+    assert metrics.keys() == {"loss", "top1", "mean_per_class", "ece"}
+
+
+def test_the_quoted_metric_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transfer.probe.penalties.PENALTIES", (1e3, 1e2, 1.0))
+    train, val = blobs(80, 1), blobs(80, 2)
+    rows = iter([{"top1": 0.1, "mean_per_class": 0.3}, {"top1": 0.5, "mean_per_class": 0.2}, {"top1": 0.5}] * 2)
+    monkeypatch.setattr("transfer.probe.penalties.linear_metrics", lambda *_: {"mean_per_class": 0.0, **next(rows)})
+    assert fit_probe(train, val, 4, "top1").penalty == 1e2
+    assert fit_probe(train, val, 4, "mean_per_class").penalty == 1e3
+
+
+# The command line
+
+
+def test_a_probe_has_the_fields_of_a_run_and_none_that_it_would_ignore() -> None:
+    fields = FinetuneConfig.__dataclass_fields__.keys()
+    assert set(PROBE_FIELDS) <= fields and set(PROBE_TRAINER_FIELDS) <= TrainerConfig.__dataclass_fields__.keys()
+    config, own = parse_probe_config(["--dataset", "pets", "--trainer.precision", "32-true", "--data.batch_size", "7"])
+    assert (config.dataset, config.trainer.precision, config.data.batch_size) == ("pets", "32-true", 7)
+    assert (own.feature_dtype, own.beside) == ("float32", None)
+    for flag in ("--optim.lr", "--augment", "--trainer.max_epochs", "--head", "--bn", "--init_head"):
+        with pytest.raises(UserError, match=f"unknown option '{flag.removeprefix('--')}'"):
+            parse_probe_config([flag, "1"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--feature_dtype", "float16"], "--feature_dtype 'float16'; did you mean .* (allowed: float32, bfloat16)"),
+        (["--data.multilabel", "true"], "--data.multilabel true: a probe has one label per image"),
+        (["--data.train_on", "trainval"], "--data.train_on trainval: a probe chooses on val"),
+        (["--data.stream", "true", "--on_bad_image", "skip"], "--data.stream true with --on_bad_image skip"),
+        (["--image_size", "8"], "--image_size 8 (allowed: at least 32)"),
+    ],
+)
+def test_what_a_probe_cannot_do_is_refused(argv: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message.replace("(", r"\(").replace(")", r"\)")):
+        parse_probe_config(argv)
+
+
+# The script
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_classes(tmp_path_factory.mktemp("photos") / "photos", {"dark": 20, "grey": 20, "light": 20})
+
+
+def quick(photos: Path, cache: Path, *argv: str | Path) -> tuple[str | Path, ...]:
+    sizes = ("--image_size", "32", "--data.num_workers", "0", "--trainer.accelerator", "cpu", "--trainer.devices", "1")
+    return ("--dataset", "folder", "--data_root", photos, "--data.cache_dir", cache, *sizes, *argv)
+
+
+@pytest.fixture(scope="module")
+def probed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A probe's folder; its features lie in `cache` beside it."""
+    folder = tmp_path_factory.mktemp("probe")
+    assert call(probe.main, *quick(photos, folder / "cache", "--out_dir", folder / "run")) == 0
+    return folder / "run"
+
+
+@pytest.mark.slow
+def test_a_probe_leaves_its_files_and_says_what_it_did(probed: Path) -> None:
+    names = {"config.yaml", "best.ckpt", "results.json", "test_reads.json", "test_predictions.npz"}
+    assert {path.name for path in probed.iterdir()} == names
+    results = read_results(probed)
+    assert [row["penalty"] for row in results["val_metrics"]] == list(PENALTIES)
+    assert results["penalty"] in PENALTIES and results["test_reads"] == 1
+    chosen = next(row for row in results["val_metrics"] if row["penalty"] == results["penalty"])
+    assert results["metrics"]["val"] == {name: value for name, value in chosen.items() if name != "penalty"}
+    assert results["metrics"]["val"]["top1"] == max(row["top1"] for row in results["val_metrics"])
+    assert results["weights"]["name"] == "efficientnet_lite0.pypi" and len(results["weights"]["sha256"]) == 64
+    assert results["per_class_accuracy"].keys() == {"dark", "grey", "light"}
+    for name, split in results["splits"].items():
+        features = read_features(Path(split["features"]))
+        assert features.features.shape == (split["size"], 1280)
+        assert torch.bincount(features.labels, minlength=3).tolist() == split["class_counts"]
+        assert Path(split["features"]).name.startswith(f"folder-{name}-lite0-32-")
+    label, prediction = read_predictions(probed)
+    assert (label == prediction).mean() == pytest.approx(results["metrics"]["test"]["top1"])
+
+
+@pytest.mark.slow
+def test_evaluate_and_predict_take_the_probes_folder(probed: Path, photos: Path, tmp_path: Path) -> None:
+    file = tmp_path / "evaluated.json"
+    assert call(evaluate.main, probed, "--num_workers", "0", "--json", file) == 0
+    evaluated, results = json.loads(file.read_text())["metrics"], read_results(probed)
+    assert evaluated == pytest.approx(results["metrics"]["test"], abs=1e-4)
+    table = tmp_path / "predictions.csv"
+    assert call(predict.main, probed, photos, "--format", "csv", "--out", table) == 0
+    assert len(table.read_text().splitlines()) == 61
+
+
+@pytest.mark.slow
+def test_a_second_probe_reads_the_features_and_finds_the_same(
+    probed: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = probed.parent / "cache"
+    before = {path: path.stat().st_mtime_ns for path in cache.glob("*.features")}
+    assert len(before) == 3
+    monkeypatch.setattr(Classifier, "forward_features", lambda *_: pytest.fail("computed again"))
+    again = quick(photos, cache, "--out_dir", tmp_path / "run", "--beside", probed)
+    assert call(probe.main, *again) == 0
+    assert {path: path.stat().st_mtime_ns for path in cache.glob("*.features")} == before
+    first, second = read_results(probed), read_results(tmp_path / "run")
+    assert first["metrics"] == second["metrics"] and first["val_metrics"] == second["val_metrics"]
+    top1 = f"{100 * first['metrics']['test']['top1']:.2f}%"
+    line = f"test top1: probe {top1}, fine-tuned {top1} at 32 px ({probed / 'results.json'})"
+    assert line in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.slow
+def test_the_last_fine_tuned_run_stands_beside_the_probe(
+    probed: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number, top1 in ((9, 0.25), (10, 0.75)):
+        run = tmp_path / "runs" / "folder_lite0" / str(number)
+        run.mkdir(parents=True)
+        splits = {"test": {"fingerprint": "another"}}
+        content = {"metrics": {"test": {"top1": top1}}, "splits": splits, "image_size": 224}
+        (run / "results.json").write_text(json.dumps(content))
+    cache = probed.parent / "cache"
+    assert call(probe.main, *quick(photos, cache)) == 0
+    assert (tmp_path / "runs" / "folder_lite0_probe" / "1" / "results.json").exists()
+    printed = capsys.readouterr().out
+    assert "fine-tuned 75.00% at 224 px on other test images (runs/folder_lite0/10/results.json)" in printed
+    assert call(probe.main, *quick(photos, cache, "--beside", "nowhere")) == 2
+    assert capsys.readouterr().err.startswith("error: --beside nowhere: no finished run there")
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_images(probed: Path, photos: Path, tmp_path: Path) -> None:
+    argv = quick(photos, tmp_path / "cache", "--out_dir", tmp_path / "run", "--trainer.devices", "2")
+    command = [sys.executable, "scripts/probe.py", *map(str, argv), "--trainer.strategy", "ddp"]
+    process = subprocess.run(
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert process.returncode == 0, process.stderr
+    one, two = read_results(probed), read_results(tmp_path / "run")
+    assert (one["world_size"], two["world_size"], two["test_reads"]) == (1, 2, 1)
+    for name in ("train", "val", "test"):
+        alone, shared = (read_features(Path(results["splits"][name]["features"])) for results in (one, two))
+        assert torch.equal(alone.labels, shared.labels)
+        torch.testing.assert_close(alone.features, shared.features, atol=1e-4, rtol=1e-4)
+    assert two["metrics"]["test"] == pytest.approx(one["metrics"]["test"], abs=1e-3)
+
+
+# The head that a fine-tuning run starts from
+
+
+@pytest.mark.slow
+def test_init_head_starts_a_run_from_the_fitted_head(
+    probed: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # A learning rate of next to nothing: the best checkpoint is the start.
+    still = ("--optim.lr", "1e-12", "--trainer.max_epochs", "1", "--bn", "frozen", "--trainer.limit_train_batches", "1")
+    sizes = ("--data.batch_size", "8", "--optim.warmup_epochs", "0")
+    argv = ("--config", probed / "config.yaml", *still, *sizes, "--out_dir", tmp_path / "run")
+    assert call(finetune.main, *argv, "--init_head", probed) == 0
+    started, fitted = load_run(tmp_path / "run").classifier.head, load_run(probed).classifier.head
+    for name, tensor in fitted.state_dict().items():
+        torch.testing.assert_close(started.state_dict()[name], tensor, atol=1e-6, rtol=0)
+    found, expected = read_results(tmp_path / "run"), read_results(probed)
+    assert found["metrics"]["test"]["top1"] == expected["metrics"]["test"]["top1"]
+    assert found["config"]["init_head"] == str(probed)
+
+    capsys.readouterr()
+    refusals: list[tuple[tuple[str, ...], str]] = [
+        (("--head", "mlp"), "--head linear, here mlp"),
+        (("--backbone", "b0", "--pretrained", "false"), "--backbone lite0, here b0"),
+        (("--dataset", "digits"), "classes dark, grey, light, here 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"),
+    ]
+    for number, (changes, message) in enumerate(refusals):
+        place = ("--out_dir", tmp_path / f"refused{number}", "--init_head", probed)
+        assert call(finetune.main, "--config", probed / "config.yaml", *sizes, *place, *changes) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: --init_head {probed}: its head fits another network:") and message in error
+        assert not (tmp_path / f"refused{number}").exists()
+    assert call(finetune.main, *CHEAP, "--init_head", tmp_path / "none", "--out_dir", tmp_path / "r") == 2
+    assert "is not a run: it has no config.yaml" in capsys.readouterr().err
+
+
+def test_a_head_of_other_classes_order_is_refused(tmp_path: Path) -> None:
+    from transfer.config.command_line import save_config
+    from transfer.runs.folder import load_head, save_classifier
+
+    classifier = build_classifier("lite0", 2)
+    data: dict[str, Any] = {
+        "class_names": ["cat", "dog"],
+        "image_size": 32,
+        "crop_ratio": 0.875,
+        "resize": "short_side",
+    }
+    data |= {"interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3}
+    save_config(FinetuneConfig(pretrained=False), tmp_path / "config.yaml")
+    save_classifier(tmp_path / "best.ckpt", classifier, data)
+    config = FinetuneConfig(init_head=str(tmp_path))
+    with pytest.raises(UserError, match="classes cat, dog, here dog, cat"):
+        load_head(build_classifier("lite0", 2), config, ("dog", "cat"))
+    with torch.no_grad():
+        classifier.head.fc.weight.fill_(3.0)
+    save_classifier(tmp_path / "best.ckpt", classifier, data)
+    fresh = build_classifier("lite0", 2)
+    with pytest.warns(UserWarning, match="--init_head with --bn adapt: .* --bn frozen starts where the probe ended"):
+        load_head(fresh, config, ("cat", "dog"))
+    assert (fresh.head.fc.weight == 3).all()
+
+
+# The benchmark
+
+
+@pytest.mark.slow
+def test_the_benchmark_compares_equal_optima(probed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "probe.json"
+    assert benchmark.main(["probe", str(probed), "--every", "20", "--tol", "1e-7", "--json", str(file)]) == 0
+    figures = json.loads(file.read_text())
+    assert figures["features"] == [read_results(probed)["splits"]["train"]["size"], 1280]
+    assert figures["compared"]["penalties"] == list(PENALTIES[::20])
+    assert figures["probe"]["penalties"] == 45 and figures["probe"]["penalty"] == read_results(probed)["penalty"]
+    assert np.abs(figures["ours_loss_over_sklearn"]).max() < 1e-4
+    assert min(figures["equal_test_predictions"][1:]) == 1  # at the strongest penalty all logits are nearly equal
+    # The seconds and their ratio have two decimals.
+    theirs, ours = figures["sklearn"]["seconds"], figures["ours"]["seconds"]
+    assert (theirs - 0.005) / (ours + 0.005) - 0.005 <= figures["times_faster"]
+    assert figures["times_faster"] <= (theirs + 0.005) / max(ours - 0.005, 1e-9) + 0.005
+    assert benchmark.main(["probe", str(tmp_path)]) == 2
+    assert "not a finished run of efficientnet-transfer probe" in capsys.readouterr().err

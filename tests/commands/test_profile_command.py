@@ -1,0 +1,190 @@
+"""efficientnet-transfer costs: what it prints and writes; the figures themselves belong to the machine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import memory_prediction as benchmark_memory_prediction
+from benchmarks import networks as benchmark
+from transfer.commands import costs as profile
+from transfer.costs.counts import count_macs
+from transfer.costs.memory import inference_memory, training_memory
+from transfer.networks.registry import get_backbone
+from transfer.weights.build import build_classifier
+
+ROOT = Path(__file__).parents[2]
+TINY = "lite0@w=0.25,d=0.25"
+BENCHMARK = {
+    "backbone": TINY,
+    "image_size": 32,
+    "hardware": {"gpus": [], "cores": 2, "cpu": "Abacus"},
+    "float32 channels_last": {"images_per_second": 50.0},
+    "bf16 channels_last": {"images_per_second": 1.0},
+}
+
+
+def run(*argv: Any) -> dict[str, Any]:
+    """The figures that the command writes, into the folder that it is called in."""
+    assert profile.main([*map(str, argv), "--json", "figures.json"]) == 0
+    return json.loads(Path("figures.json").read_text())
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    return tmp_path
+
+
+def test_a_network_is_shown_part_by_part(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def measure(*given: Any, **more: Any) -> int:
+        asked.append((given[1:], more["training"], more["threads"]))
+        return 2**20
+
+    monkeypatch.setattr("transfer.costs.peak_memory.measure_peak", measure)
+    options = ("--image_size", 32, "--batch_size", 3, "--num_classes", 5, "--runs", 2, "--threads", 1)
+    figures = run(TINY, *options, "--measure_memory")
+    network = build_classifier(TINY, 5)
+    assert figures["num_params"] == sum(p.numel() for p in network.parameters())
+    assert figures["macs"] == count_macs(get_backbone(TINY), 32, 5) == sum(p["macs"] for p in figures["parts"])
+    assert figures["training_bytes"] == training_memory(network, 32).total(3)
+    assert figures["inference_bytes"] == inference_memory(network, 32, 3)
+    assert [latency["batch_size"] for latency in figures["latency"]] == [1, 3]
+    names = [part["part"] for part in figures["parts"]]
+    assert names == ["stem", *(f"stage {number}" for number in range(1, 8)), "top", "classifier"]
+    assert list(figures["latency"][0]["part_ms"]) == names
+    shown = capsys.readouterr().out
+    assert all(f"\n {name} " in shown for name in names) and f"{figures['macs']:,}" in shown
+    assert "memory, training, batch 3: " in shown and shown.count(" predicted, measured 1 MiB") == 2
+    assert "latency, batch 3: " in shown and "2 runs, 1 thread of " in shown
+    assert asked == [((32, 3), True, 1), ((32, 3), False, 1)]
+    assert figures["measured_bytes"] == {"training": 2**20, "inference": 2**20}
+
+
+def test_networks_are_compared_with_the_first(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = run("--compare", f"{TINY},resnet50@w=0.125,d=0.1", "--image_size", 32, "--runs", 2)
+    first, second = figures["networks"]
+    assert figures["times_the_first"][first] == 1
+    medians = [figures["networks"][name]["latency"]["median_ms"] for name in (first, second)]
+    assert figures["times_the_first"][second] == pytest.approx(medians[1] / medians[0])
+    assert figures["networks"][second]["macs"] == count_macs(get_backbone(second), 32)
+    assert [row["printed_ratio"] for row in figures["table4"]] == [5.7, 6.1]
+    shown = capsys.readouterr().out
+    assert "ResNet-152 0.554 s, b1 0.098 s: 5.7 times b1" in shown and "GPipe 19 s, b7 3.1 s: 6.1 times b7" in shown
+
+
+def test_a_plan_says_where_each_figure_is_from(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    memory = training_memory(build_classifier(TINY, 1000), 32)
+    (folder / "speed.json").write_text(json.dumps(BENCHMARK))
+    options = ("--image_size", 32, "--memory", f"{memory.total(25)}B", "--num_images", 9000, "--epochs", 10)
+    plan = run(TINY, "--plan", *options, "--benchmarks", "speed.json")["plan"]
+    assert plan["largest batch"] == {"value": 25, "from": "predicted"}
+    assert plan["memory"] == {"value": memory.total(25), "from": "given"}
+    assert plan["memory, each image"] == {"value": memory.per_image, "from": "predicted"}
+    assert plan["parameters"]["from"] == plan["multiply-adds"]["from"] == "counted"
+    assert plan["speed"] == {"value": 50.0, "from": "given: benchmark.py train on 2 cores of Abacus"}
+    assert plan["training"]["value"] == 9000 * 10 / 50 / 3600 and "without validation" in plan["training"]["from"]
+    # 64 images in three steps, as even as they go.
+    assert plan["batch of 64"]["value"] == 22 and "22 images, 3 times a step, " in capsys.readouterr().out
+
+
+def test_a_plan_measures_the_speed_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = run(TINY, "--plan", "--image_size", 32, "--batch_size", 2, "--num_images", 10, "--epochs", 1)["plan"]
+    assert plan["speed"]["value"] > 0 and plan["speed"]["from"].startswith("measured on 1 thread of ")
+    assert plan["memory"]["from"] in ("half of this machine's", "90% of this GPU's")
+    monkeypatch.setattr("transfer.costs.memory.usable_memory", lambda: (None, None))
+    assert profile.main([TINY, "--plan"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["b9"], "error: unknown backbone 'b9'"),
+        (["b0", "--plan", "--memory", "16"], "error: --memory '16': give a number and a unit"),
+        (["b0", "--plan", "--memory", "50MB"], "two images take .* MiB (predicted, 32-true), and there are 47.68 MiB"),
+        (["lite0", "--plan", "--memory", "8GB", "--epochs", "3"], "--num_images and --epochs belong together"),
+        (["--compare", "b0,b9"], "error: unknown backbone 'b9'"),
+        (["b0", "--device", "cuda"], "error: --device cuda: PyTorch finds no GPU here"),
+        (
+            [TINY, "--plan", "--memory", "8GB", "--num_images", "3", "--epochs", "3", "--benchmarks", "speed.json"],
+            f"error: --benchmarks: no {TINY} at 224 px (there: {TINY} at 32 px)",
+        ),
+    ],
+)
+def test_a_mistake_is_explained(
+    argv: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    (folder / "speed.json").write_text(json.dumps(BENCHMARK))
+    assert profile.main(argv) == 2
+    start, _, end = message.partition(" .* ")
+    error = capsys.readouterr().err
+    assert start in error and end in error
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "give one network, or --compare with several"),
+        (["b0", "--compare", "b0,b1"], "give one network, or --compare with several"),
+        (["b0", "--memory", "1GB"], "--memory belongs to --plan"),
+        (["--compare", "b0,b1", "--plan"], "--plan is of one network"),
+        (["b0", "--plan", "--runs", "3"], "--runs: a plan has none"),
+        (["--compare", "b0,b1", "--measure_memory"], "--measure_memory is of one network"),
+        (["b0", "--batch_size", "0"], "argument --batch_size: invalid positive value: '0'"),
+    ],
+)
+def test_the_command_line_refuses(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        profile.main(argv)
+    assert end.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_the_script_does_not_hide_the_standard_library_s_profile() -> None:
+    words = [sys.executable, str(ROOT / "scripts" / "profile.py"), "lite0", "--image_size", "32", "--runs", "1"]
+    result = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert "multiply-adds" in result.stdout
+
+
+def test_the_prediction_is_compared_with_what_is_measured(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = build_classifier(TINY, 1000)
+    predicted = {True: training_memory(network, 32).total(4), False: inference_memory(network, 32, 4)}
+
+    def measure(build: Any, *size: int, training: bool, keep_freed: bool = False, **more: Any) -> int:
+        assert size == (32, 4) and build().num_classes == 1000
+        return round(predicted[training] * (2 if keep_freed else 1.25))
+
+    monkeypatch.setattr("transfer.costs.peak_memory.measure_peak", measure)
+    argv = ["memory_prediction", "--networks", TINY, "--cases", "32x4", "--device", "cpu", "--json", "figures.json"]
+    assert benchmark.main(argv) == 0
+    figures = json.loads(Path("figures.json").read_text())
+    (case,) = figures["cases"]
+    assert case["training"]["predicted_bytes"] == predicted[True] and case["training"]["error_percent"] == -20
+    assert case["training"]["default_malloc_bytes"] == 2 * predicted[True]
+    assert case["inference"]["error_percent"] == -20 == -figures["largest_error_percent"]
+    for text in ("32", "32x1", "x4", "0x4", "axb"):
+        assert benchmark.main(["memory_prediction", "--cases", text]) == 2
+        assert f"error: --cases {text!r}: give pixels and images" in capsys.readouterr().err
+
+
+def test_the_committed_predictions_are_within_a_tenth_and_still_made() -> None:
+    figures = json.loads((ROOT / "benchmarks" / "memory_prediction_cpu.json").read_text())
+    cases = {(case["network"], case["image_size"], case["batch_size"]): case for case in figures["cases"]}
+    sizes = [benchmark_memory_prediction.parse_case(case) for case in benchmark_memory_prediction.CASES]
+    assert list(cases) == [(name, *size) for name in benchmark_memory_prediction.NETWORKS for size in sizes]
+    for case in cases.values():
+        for kind in ("training", "inference"):
+            assert abs(case[kind]["predicted_bytes"] / case[kind]["measured_bytes"] - 1) < 0.1
+    for name in ("lite0", "resnet50"):
+        memory = training_memory(build_classifier(name, 1000), 160)
+        assert cases[name, 160, 8]["training"]["predicted_bytes"] == memory.total(8)

@@ -1,0 +1,200 @@
+"""Flags over recipe over defaults; mistakes are answered with the nearest name; a resumed run computes the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from transfer.config.command_line import load_config, parse_config, save_config
+from transfer.config.schema import FinetuneConfig, OptimConfig, TrainerConfig
+from transfer.errors import UserError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+def test_without_arguments_the_defaults_hold() -> None:
+    assert parse_config([]) == (FinetuneConfig(), None)
+
+
+def test_flags_go_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path: Path) -> None:
+    recipe = write(tmp_path / "r.yaml", "backbone: b1\noptim: {lr: 0.5, momentum: 0.8}\n")
+    for argv in (
+        ["--config", recipe, "--optim.lr", "0.25"],
+        ["--optim.lr=0.25", f"--config={recipe}", "--optim.lr=0.25"],
+    ):
+        config, _ = parse_config(argv)
+        assert (config.backbone, config.optim) == ("b1", OptimConfig(lr=0.25, momentum=0.8))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("3e-2", 0.03), ("1e-05", 1e-5), ("3.0e-2", 0.03), ("1", 1.0), ("2E-3", 0.002)]
+)
+def test_numbers_in_yaml_are_floats_in_every_notation(tmp_path: Path, text: str, value: float) -> None:
+    for argv in (["--config", write(tmp_path / "r.yaml", f"optim:\n  lr: {text}\n")], ["--optim.lr", text]):
+        lr = parse_config(argv)[0].optim.lr
+        assert lr == value and isinstance(lr, float)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("true", True),
+        ("false", False),
+        ("paper", "paper"),
+        ("tf_efficientnet_b0.ns_jft_in1k", "tf_efficientnet_b0.ns_jft_in1k"),
+    ],
+)
+def test_pretrained_is_a_switch_or_a_name(text: str, value: bool | str) -> None:
+    assert parse_config(["--pretrained", text])[0].pretrained == value
+
+
+def test_limits_of_batches_are_a_number_or_a_share() -> None:
+    trainer = parse_config(["--trainer.limit_train_batches", "3", "--trainer.limit_val_batches", "0.5"])[0].trainer
+    assert (trainer.limit_train_batches, trainer.limit_val_batches) == (3, 0.5)
+    assert isinstance(trainer.limit_train_batches, int)
+
+
+def test_a_configuration_comes_back_from_its_file(tmp_path: Path) -> None:
+    for config in (
+        FinetuneConfig(),
+        FinetuneConfig(
+            backbone="b3", pretrained="paper", dropout=0.5, freeze="backbone", ema_half_life=0.1, data_root="/a b",
+            trainer=TrainerConfig(max_epochs=5, devices=[0, 1], limit_train_batches=0.5, max_time="00:01:00:00"),
+        ),
+    ):  # fmt: skip
+        save_config(config, tmp_path / "config.yaml")
+        assert load_config(tmp_path / "config.yaml") == config
+        assert parse_config(["--config", str(tmp_path / "config.yaml")]) == (config, None)
+
+
+def test_the_saved_file_is_plain_yaml_with_the_defaults(tmp_path: Path) -> None:
+    save_config(FinetuneConfig(), tmp_path / "config.yaml")
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == FinetuneConfig().to_dict()
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--optim.lrr", "0.1"], r"unknown option 'optim\.lrr'; did you mean 'optim\.lr'\? \(see --help\)"),
+        (["--bakcbone", "b0"], r"unknown option 'bakcbone'; did you mean 'backbone'"),
+        (["--augment", "randaug"], r"--augment 'randaug'; did you mean 'randaugment'\? \(allowed: none, basic, "),
+        (["--optim.name", "adam"], r"--optim\.name 'adam'; did you mean 'adamw'\? \(allowed: sgd, adamw, rmsprop\)"),
+        (["--optim.lr", "fast"], r"--optim\.lr '?fast'? \(allowed: float\)"),
+        (["--trainer.max_epochs", "2.5"], r"--trainer\.max_epochs '?2\.5'? \(allowed: int\)"),
+    ],
+)  # fmt: skip
+def test_a_mistake_on_the_command_line_is_answered_with_what_is_allowed(argv: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse_config(argv)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("backbnoe: b0\n", r"unknown option 'backbnoe'; did you mean 'backbone'"),
+        ("optim: {learning_rate: 0.1}\n", r"unknown option 'optim\.learning_rate'"),
+        ("trainer: {max_epoch: 3}\n", r"unknown option 'trainer\.max_epoch'; did you mean 'trainer\.max_epochs'"),
+        ("bn: freeze\n", r"--bn 'freeze'; did you mean 'frozen'"),
+    ],
+)
+def test_a_mistake_in_a_recipe_is_answered_with_the_nearest_name(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse_config(["--config", write(tmp_path / "recipe.yaml", text)])
+
+
+def test_a_missing_recipe_is_named() -> None:
+    with pytest.raises(UserError, match=r"no_such\.yaml"):
+        parse_config(["--config", "no_such.yaml"])
+
+
+def test_a_recipe_that_is_no_yaml_is_a_users_mistake(tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        parse_config(["--config", write(tmp_path / "r.yaml", "optim: [lr: 3\n")])
+
+
+def test_all_problems_are_told_at_once() -> None:
+    with pytest.raises(UserError) as caught:
+        parse_config(["--image_size", "16", "--optim.lr", "-1", "--dataset", "folder"])
+    assert str(caught.value).splitlines() == [
+        "the configuration has problems:",
+        "  --image_size 16 (allowed: at least 32)",
+        "  --optim.lr -1.0 (allowed: above 0)",
+        "  --dataset folder needs --data_root: class folders, a CSV or parquet file, or a save_to_disk folder",
+    ]
+
+
+@pytest.mark.parametrize("flag", ["--seed", "--optim.lr", "--trainer.accumulate_grad_batches"])
+def test_help_describes_every_flag(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse_config(["--help"])
+    assert caught.value.code == 0
+    assert flag + " " in capsys.readouterr().out
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """A folder as an interrupted run leaves it."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    save_config(
+        FinetuneConfig(backbone="b1", seed=7, out_dir=str(folder), optim=OptimConfig(lr=0.5)), folder / "config.yaml"
+    )
+    return folder
+
+
+def test_resume_takes_the_runs_own_configuration(run_dir: Path) -> None:
+    config, resume = parse_config(["--resume", str(run_dir)])
+    assert resume == run_dir
+    assert config == load_config(run_dir / "config.yaml")
+
+
+def test_resume_may_change_where_and_how_fast_it_computes(run_dir: Path) -> None:
+    config, _ = parse_config(["--resume", str(run_dir), "--trainer.accelerator", "cpu", "--data.num_workers", "0"])
+    assert (config.trainer.accelerator, config.data.num_workers, config.optim.lr) == ("cpu", 0, 0.5)
+
+
+def test_resume_accepts_what_it_already_has(run_dir: Path) -> None:
+    assert parse_config(["--resume", str(run_dir), "--optim.lr", "0.5"])[0].optim.lr == 0.5
+
+
+def test_resume_refuses_every_change_of_what_is_computed(run_dir: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_config(["--resume", str(run_dir), "--optim.lr", "0.1", "--seed", "8", "--trainer.precision", "32-true"])
+    assert str(caught.value).splitlines() == [
+        f"--resume {run_dir} cannot change what the run computes:",
+        "  --seed 7 -> 8",
+        "  --optim.lr 0.5 -> 0.1",
+    ]
+
+
+def test_resume_of_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is not a run: it has no config\.yaml"):
+        parse_config(["--resume", str(tmp_path)])
+
+
+def test_resume_without_a_folder_is_a_users_mistake() -> None:
+    with pytest.raises(UserError, match="--resume"):
+        parse_config(["--resume"])
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_parses(path: Path) -> None:
+    argv = ["--config", str(path)]
+    if yaml.safe_load(path.read_text()).get("dataset") == "folder":
+        argv += ["--data_root", "photos"]
+    config, _ = parse_config(argv)
+    assert config.problems() == []
+
+
+def test_what_is_typed_goes_over_the_recipe_wherever_the_recipe_stands(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("image_size: 64\n")
+    for argv in (["--config", str(recipe), "--image_size", "96"], ["--image_size", "96", "--config", str(recipe)]):
+        assert parse_config(argv)[0].image_size == 96

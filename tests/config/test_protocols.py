@@ -1,0 +1,186 @@
+"""The protocols' rows, the rule for small data, and how a batch is divided."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+
+from datamodules import list_datasets
+from transfer.config.command_line import apply_choices, flatten
+from transfer.config.protocols import Protocol, get_protocol, list_protocols, protocol_settings, protocol_steps
+from transfer.config.schema import FinetuneConfig
+from transfer.errors import UserError
+from transfer.networks.registry import list_backbones
+
+FIELDS = set(flatten(FinetuneConfig().to_dict()))
+
+
+def settings(name: str, **changes: Any) -> dict[str, Any]:
+    """Of the protocol's own trial on Flowers, on one device that takes 1,024 images."""
+    protocol = get_protocol(name)
+    options = {
+        "dataset": "flowers", "backbone": "b0", "num_images": 2040, "devices": 1, "max_batch_per_device": 1024,
+    }  # fmt: skip
+    return protocol_settings(protocol, changes.pop("trial", protocol.middle), **{**options, **changes})
+
+
+def test_the_names() -> None:
+    assert list_protocols() == ["efficientnetv2", "kornblith", "paper", "sam-paper", "sam-paper-rho0.05", "scratch"]
+    assert [get_protocol(name).name for name in list_protocols()] == list_protocols()
+
+
+def test_an_unknown_name_is_answered_with_all_there_are() -> None:
+    with pytest.raises(UserError) as caught:
+        get_protocol("kornblit")
+    assert str(caught.value) == (
+        f"unknown protocol 'kornblit'; did you mean 'kornblith'? (allowed: {', '.join(list_protocols())})"
+    )
+
+
+@pytest.mark.parametrize("name", list_protocols())
+def test_a_row_is_sourced_and_its_fields_exist(name: str) -> None:
+    protocol = get_protocol(name)
+    assert "arXiv" in protocol.source
+    assert set(protocol.settings) <= FIELDS
+    assert protocol.middle in protocol.grid
+    assert {frozenset(trial) for trial in protocol.grid} == {frozenset(protocol.middle)}
+    assert len({tuple(trial.items()) for trial in protocol.grid}) == len(protocol.grid)
+    for deviation in protocol.deviations:
+        assert set(deviation.names) <= {*list_datasets(), *list_backbones()}
+        assert set(deviation.settings) <= FIELDS
+
+
+@pytest.mark.parametrize("name", list_protocols())
+def test_a_row_leaves_nothing_that_is_computed_to_the_defaults(name: str) -> None:
+    found = settings(name)
+    assert {field for field in FIELDS if field.startswith(("loss.", "optim."))} <= set(found)
+    assert {"augment", "dropout", "stochastic_depth_prob", "bn", "freeze", "ema_half_life"} <= set(found)
+
+
+@pytest.mark.parametrize("name", list_protocols())
+def test_every_cell_makes_a_configuration_without_problems(name: str) -> None:
+    protocol = get_protocol(name)
+    for trial in (protocol.grid[0], protocol.middle, protocol.grid[-1]):
+        found = settings(name, trial=trial)
+        config, applied = apply_choices(FinetuneConfig(), found, frozenset())
+        assert applied == found
+        values = flatten(config.to_dict())
+        assert {field: values[field] for field in found} == found
+        for field, value in found.items():
+            assert value is None or type(values[field]) is type(value), field
+
+
+# Kornblith et al. as SimCLR restates it.
+
+
+def test_kornblith_is_a_grid_of_seven_by_eight_with_the_decay_divided_by_the_rate() -> None:
+    protocol = get_protocol("kornblith")
+    assert (protocol.batch_size, protocol.steps, len(protocol.grid)) == (256, 20_000, 56)
+    rates = np.logspace(-4, -1, 7)
+    decays = [0.0, *np.logspace(-6, -3, 7)]
+    found = [(trial["optim.lr"], trial["optim.weight_decay"]) for trial in protocol.grid]
+    expected = [(rate, decay / rate) for rate, decay in product(rates, decays)]
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+    assert protocol.middle["optim.lr"] == 0.003162
+    assert protocol.settings["bn"] == "adapt" and protocol.settings["optim.schedule"] == "cosine"
+
+
+def test_scratch_starts_from_random_weights_with_its_own_grid() -> None:
+    protocol = get_protocol("scratch")
+    assert (protocol.steps, len(protocol.grid), protocol.settings["pretrained"]) == (40_000, 56, False)
+    found = [(trial["optim.lr"], trial["optim.weight_decay"]) for trial in protocol.grid]
+    np.testing.assert_allclose(found, list(product(np.logspace(-3, 0, 7), np.logspace(-5, -1.5, 8))), rtol=1e-3)
+
+
+def test_the_papers_average_forgets_half_in_6931_steps() -> None:
+    found = settings("paper")
+    assert found["ema_half_life"] * 20_000 == pytest.approx(6931, abs=2)
+    assert 0.5 ** (1 / (found["ema_half_life"] * 20_000)) == pytest.approx(0.9999, abs=1e-7)
+    assert (found["optim.lr"], found["optim.name"], found["optim.schedule"]) == (0.004, "rmsprop", "exponential")
+
+
+def test_sam_augments_cifar_by_autoaugment_and_l2_has_half_the_batch_and_rate() -> None:
+    assert {name for name in list_datasets() if settings("sam-paper", dataset=name)["augment"] == "autoaugment"} == {
+        "cifar10", "cifar100",
+    }  # fmt: skip
+    b7, l2 = (settings("sam-paper", dataset="cifar10", backbone=name) for name in ("b7", "l2"))
+    assert (b7["data.batch_size"], b7["optim.lr"], b7["augment"]) == (1024, 0.016, "autoaugment")
+    assert (l2["data.batch_size"], l2["optim.lr"], l2["augment"]) == (512, 0.008, "autoaugment")
+    with_sam = settings("sam-paper-rho0.05", dataset="cifar10", backbone="b7")
+    assert {field for field in b7 if b7[field] != with_sam[field]} == {"optim.sam_rho"}
+    assert with_sam["optim.sam_rho"] == 0.05
+
+
+# Length
+
+
+@pytest.mark.parametrize("name", list_protocols())
+def test_the_eight_datasets_keep_the_full_length(name: str) -> None:
+    protocol = get_protocol(name)
+    for num_images in (50_000, 47_386, 8_144, 2_040, 6_667, 3_680, 75_750):  # Tan & Le 2019, table 6
+        assert protocol_steps(protocol, num_images) == protocol.steps
+
+
+@pytest.mark.parametrize(("num_images", "steps"), [(2039, 19_991), (1020, 10_000), (204, 2000), (1, 10)])
+def test_smaller_data_get_steps_in_proportion(num_images: int, steps: int) -> None:
+    protocol = get_protocol("kornblith")
+    assert protocol_steps(protocol, num_images) == steps
+    passes = steps * protocol.batch_size / num_images
+    assert passes == pytest.approx(20_000 * 256 / 2040, rel=0.03)
+
+
+def test_a_run_is_validated_about_twenty_times() -> None:
+    for num_images in (50, 2040, 50_000, 75_750):
+        found = settings("kornblith", num_images=num_images)
+        epochs = found["trainer.max_steps"] * 256 / num_images
+        assert 18 <= epochs / found["trainer.check_val_every_n_epoch"] <= 30
+        assert found["trainer.max_epochs"] == -1
+
+
+# Batch
+
+
+@pytest.mark.parametrize(
+    ("devices", "most", "per_device", "accumulated"),
+    [
+        (1, 64, 64, 4),
+        (1, 256, 256, 1),
+        (1, 9999, 256, 1),
+        (4, 64, 64, 1),
+        (8, 7, 4, 8),
+        (1, 100, 64, 4),
+        (256, 1, 1, 1),
+    ],
+)
+def test_the_batch_is_the_protocols_exactly(devices: int, most: int, per_device: int, accumulated: int) -> None:
+    found = settings("kornblith", devices=devices, max_batch_per_device=most)
+    assert (found["data.batch_size"], found["trainer.accumulate_grad_batches"]) == (per_device, accumulated)
+    assert devices * per_device * accumulated == 256
+
+
+def test_devices_that_cannot_share_the_batch_are_told_which_can() -> None:
+    with pytest.raises(UserError) as caught:
+        settings("kornblith", devices=3)
+    assert str(caught.value) == (
+        "protocol kornblith: a batch of 256 images cannot be divided equally among 3 devices"
+        " (allowed: 1, 2, 4, 8, 16, 32, 64, 128, 256)"
+    )
+
+
+def test_sam_needs_its_batch_at_once() -> None:
+    assert settings("sam-paper", max_batch_per_device=64)["trainer.accumulate_grad_batches"] == 16
+    assert settings("sam-paper-rho0.05", max_batch_per_device=64, devices=16)["data.batch_size"] == 64
+    with pytest.raises(UserError, match="SAM needs the batch of 1024 images at once, 512 on each of 2 devices, and 64"):
+        settings("sam-paper-rho0.05", max_batch_per_device=64, devices=2)
+
+
+def test_a_trial_goes_over_the_row() -> None:
+    found = settings("kornblith", trial={"optim.lr": 0.5, "optim.weight_decay": 0.25})
+    assert (found["optim.lr"], found["optim.weight_decay"]) == (0.5, 0.25)
+
+
+def test_a_row_without_a_grid_has_one_trial() -> None:
+    assert Protocol("x", "arXiv", 1, 1, {}).grid == ({},)

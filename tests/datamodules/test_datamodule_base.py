@@ -1,0 +1,339 @@
+"""Samplers, loaders, resume and checks: what every dataset inherits."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from torch.utils.data import DistributedSampler
+
+from datamodules import build_datamodule
+from datamodules.base import TransferDataModule
+from datamodules.images.transforms import build_eval_transform
+from datamodules.loaders import EpochSampler, UnpaddedDistributedSampler, default_num_workers
+from datamodules.predict import build_predict_loader
+from datamodules.reading.tables import read_splits
+from datamodules.split import Split, hold_out
+from transfer.errors import UserError
+
+
+def digits(**options: Any) -> TransferDataModule:
+    return build_datamodule("digits", **{"num_workers": 0, "image_size": 32, "batch_size": 250, **options})
+
+
+def tiny_table(labels: list, label_feature: object) -> datasets.Dataset:
+    stream = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(stream, "PNG")
+    images = [{"bytes": stream.getvalue(), "path": None}] * len(labels)
+    features = datasets.Features({"image": datasets.Image(), "label": label_feature})
+    return datasets.Dataset.from_dict({"image": images, "label": labels}, features)
+
+
+def read(table: datasets.Dataset, multilabel: bool = False) -> tuple[tuple[str, ...], Split]:
+    names, splits = read_splits({"train": table}, "tiny", "image", "label", multilabel=multilabel, label_separator="|")
+    return names, splits["train"]
+
+
+# --- samplers
+
+
+@pytest.mark.parametrize(("num_images", "world_size"), [(10, 1), (10, 2), (11, 2), (13, 4), (3, 4)])
+def test_eval_ranks_cover_every_image_exactly_once(num_images: int, world_size: int) -> None:
+    samplers = [UnpaddedDistributedSampler(num_images, rank, world_size) for rank in range(world_size)]
+    assert sorted(index for sampler in samplers for index in sampler) == list(range(num_images))
+    assert [len(sampler) for sampler in samplers] == [len(list(sampler)) for sampler in samplers]
+
+
+def test_train_ranks_are_disjoint_and_equally_long() -> None:
+    samplers = [EpochSampler(11, seed=0, rank=rank, world_size=2) for rank in range(2)]
+    shares = [[index for index, _ in sampler] for sampler in samplers]
+    assert [len(share) for share in shares] == [5, 5] == [len(sampler) for sampler in samplers]
+    assert len({*shares[0], *shares[1]}) == 10
+
+
+def test_order_and_seeds_depend_on_seed_and_epoch() -> None:
+    sampler = EpochSampler(50, seed=1)
+    first = list(sampler)
+    assert list(sampler) == first and sorted(index for index, _ in first) == list(range(50))
+    sampler.set_epoch(1)
+    second = list(sampler)
+    assert second != first and list(EpochSampler(50, seed=2)) != first
+    assert dict(first).keys() == dict(second).keys() and not set(dict(first).values()) & set(dict(second).values())
+
+
+def test_item_seeds_do_not_depend_on_the_number_of_ranks() -> None:
+    alone = dict(EpochSampler(12, seed=3))
+    ranks = [EpochSampler(12, seed=3, rank=rank, world_size=3) for rank in range(3)]
+    assert {index: seed for sampler in ranks for index, seed in sampler} == alone
+
+
+def test_lightning_leaves_our_samplers_in_place() -> None:
+    data = digits()
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+        assert isinstance(loader.sampler, DistributedSampler)
+
+
+# --- loaders
+
+
+def test_train_drops_the_last_partial_batch_unless_it_is_the_only_one() -> None:
+    assert [len(batch[1]) for batch in digits(batch_size=500).train_dataloader()] == [500, 500]
+    assert [len(batch[1]) for batch in digits(batch_size=2000).train_dataloader()] == [1257]
+    assert sum(len(batch[1]) for batch in digits(batch_size=500).val_dataloader()) == 180
+
+
+def test_augmentation_does_not_depend_on_the_number_of_workers() -> None:
+    first = [images for images, _ in digits(augment="trivialaugment").train_dataloader()]
+    second = [images for images, _ in digits(augment="trivialaugment", num_workers=2).train_dataloader()]
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_default_workers_leave_a_core_free() -> None:
+    assert 1 <= default_num_workers() <= 8
+
+
+def test_batches_are_normalised_after_the_transfer() -> None:
+    data = digits()
+    images, labels = next(iter(data.val_dataloader()))
+    normalised, same_labels = data.on_after_batch_transfer((images, labels), 0)
+    torch.testing.assert_close(normalised, data.normalize(images))
+    assert torch.equal(labels, same_labels)
+
+
+def test_predict_loader_reports_bad_files(tmp_path: Path) -> None:
+    Image.new("RGB", (9, 9), "red").save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_text("text")
+    paths = [tmp_path / "good.png", tmp_path / "bad.png", tmp_path / "gone.png"]
+    transform = build_eval_transform(32, 1.0, "bicubic")
+    batches = list(build_predict_loader(paths, transform, batch_size=2, num_workers=0))
+    images, names, bad = batches[0]
+    assert images.shape == (1, 32, 32, 3) and images[0, 0, 0].tolist() == [255, 0, 0]
+    assert names == [str(paths[0])] and bad[0].name == str(paths[1]) and "not an image" in bad[0].reason
+    assert batches[1][0].shape[0] == 0 and "no such file" in batches[1][2][0].reason
+
+
+# --- resume
+
+
+class Interrupted(Exception):
+    """Stands for a crash right after a checkpoint."""
+
+
+class Recorder(pl.LightningModule):
+    """Records what it is trained on; saves and stops after `stop_after` batches in the hook `stop_in`."""
+
+    def __init__(self, checkpoint: Path, stop_after: int | None = None, stop_in: str = "") -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 10)
+        self.checkpoint, self.stop_after, self.stop_in = checkpoint, stop_after, stop_in
+        self.seen: list[tuple[int, int, float, tuple[int, ...]]] = []
+
+    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        images, labels = batch
+        self.seen.append((self.current_epoch, batch_idx, images.double().sum().item(), tuple(labels.tolist())))
+        return torch.nn.functional.cross_entropy(self.layer(images.mean((2, 3))), labels)
+
+    def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> None:
+        pass
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+    def _stop(self, hook: str) -> None:
+        if hook == self.stop_in and len(self.seen) == self.stop_after:
+            self.trainer.save_checkpoint(self.checkpoint)
+            raise Interrupted
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        self._stop("on_train_batch_end")
+
+    def on_validation_end(self) -> None:
+        self._stop("on_validation_end")
+
+    def on_train_epoch_end(self) -> None:
+        self._stop("on_train_epoch_end")
+
+
+def fit(module: Recorder, data: TransferDataModule, resume_from: Path | None = None) -> list:
+    trainer = pl.Trainer(
+        max_epochs=3,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with suppress(Interrupted):
+            trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
+    return module.seen
+
+
+@pytest.fixture(scope="module")
+def uninterrupted() -> list:
+    return fit(Recorder(Path()), digits())
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize(
+    ("stop_in", "stop_after"),
+    [
+        ("on_train_batch_end", 2),
+        ("on_train_batch_end", 7),
+        ("on_train_batch_end", 10),
+        ("on_validation_end", 5),
+        ("on_train_epoch_end", 5),
+        ("on_train_epoch_end", 10),
+    ],
+)
+def test_resumed_run_sees_what_the_uninterrupted_one_sees(
+    tmp_path: Path, uninterrupted: list, num_workers: int, stop_in: str, stop_after: int
+) -> None:
+    checkpoint = tmp_path / "last.ckpt"
+    before = fit(Recorder(checkpoint, stop_after, stop_in), digits(num_workers=num_workers))
+    after = fit(Recorder(checkpoint), digits(num_workers=num_workers), resume_from=checkpoint)
+    assert len(before) == stop_after and len(uninterrupted) == 15
+    assert before + after == uninterrupted
+
+
+def test_loader_state_outside_lightning() -> None:
+    loader = digits().train_dataloader()
+    loader.sampler.set_epoch(1)
+    whole = [labels for _, labels in loader]
+    resumed = digits().train_dataloader()
+    resumed.load_state_dict({"epoch": 1, "batches": 3})
+    rest = [labels for _, labels in resumed]
+    assert len(resumed) == 5 and [r.tolist() for r in rest] == [w.tolist() for w in whole[3:]]
+    assert resumed.state_dict() == {"epoch": 1, "batches": 5}
+    resumed.load_state_dict(resumed.state_dict())
+    assert resumed.state_dict() == {"epoch": 2, "batches": 0}
+
+
+# --- checkpoint state
+
+
+def test_state_is_plain_and_matches_itself(tmp_path: Path) -> None:
+    data = digits()
+    data.setup()
+    torch.save(data.state_dict(), tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert state["dataset"] == "digits" and state["image_size"] == 32 and state["fingerprint"] == data.fingerprint
+    digits().load_state_dict(state)
+
+
+def test_changed_data_is_refused_on_resume() -> None:
+    data = digits()
+    data.setup()
+    state = data.state_dict()
+    with pytest.raises(UserError, match=r"data changed since the checkpoint \(split: val\)"):
+        data.load_state_dict({**state, "fingerprint": {**state["fingerprint"], "val": "0"}})
+    with pytest.raises(UserError, match="classes changed since the checkpoint: it has a, b; the data has 0, 1"):
+        data.load_state_dict({**state, "class_names": ["a", "b"]})
+
+
+def test_fingerprint_ignores_order_and_notices_labels() -> None:
+    data = digits()
+    data.setup()
+    split = data.splits["val"]
+    assert split.select(np.arange(180)[::-1].copy()).fingerprint() == split.fingerprint()
+    assert split.select(range(179)).fingerprint() != split.fingerprint()
+    relabelled = split.select(range(180))
+    relabelled.labels[0] = (relabelled.labels[0] + 1) % 10
+    assert relabelled.fingerprint() != split.fingerprint()
+
+
+def test_the_ordered_fingerprint_notices_the_order_too() -> None:
+    data = digits()
+    data.setup()
+    split = data.splits["val"]
+    assert split.select(range(180)).ordered_fingerprint() == split.ordered_fingerprint()
+    others = [split.select(np.arange(180)[::-1].copy()), split.select(range(179)), split.select(range(180))]
+    others[2].labels[0] = (others[2].labels[0] + 1) % 10
+    assert len({split.ordered_fingerprint(), *(other.ordered_fingerprint() for other in others)}) == 4
+
+
+# --- splits, labels and options
+
+
+def test_hold_out_is_proportional_and_spares_the_last_image() -> None:
+    _, split = read(tiny_table([0] * 60 + [1] * 30 + [2], datasets.ClassLabel(names=["a", "b", "c"])))
+    rest, held = hold_out(split, 9)
+    assert held.class_counts(3) == [6, 3, 0] and rest.class_counts(3) == [54, 27, 1]
+    again = hold_out(split, 9)[1]
+    assert np.array_equal(held.rows, again.rows) and not set(held.rows) & set(rest.rows)
+    with pytest.raises(UserError, match="tiny train: cannot hold out 89 of 91 images in 3 classes"):
+        hold_out(split, 89)
+
+
+def test_multilabel_from_lists_and_from_text() -> None:
+    expected = [[1, 0, 1], [0, 1, 0], [0, 0, 0]]
+    class_label = datasets.ClassLabel(names=["x", "y", "z"])
+    for table in (
+        tiny_table([[0, 2], [1], []], datasets.List(class_label)),
+        tiny_table(["x|z", "y", ""], datasets.Value("string")),
+        tiny_table([["x", "z"], ["y"], []], datasets.List(datasets.Value("string"))),
+    ):
+        if isinstance(table.features["label"], datasets.Value):
+            names, split = read(table, multilabel=True)
+        else:
+            with pytest.raises(UserError, match="'label' holds lists of labels; pass --multilabel true"):
+                read(table)
+            names, split = read(table, multilabel=True)
+        assert names == ("x", "y", "z") and split.labels.dtype == torch.float32
+        assert split.labels.tolist() == expected and split.class_counts(3) == [1, 1, 1]
+
+
+def test_integer_labels_without_names_become_numbers() -> None:
+    names, split = read(tiny_table([10, 9, 2, 10], datasets.Value("int64")))
+    assert names == ("2", "9", "10") and split.labels.tolist() == [2, 1, 0, 2]
+
+
+def test_columns_that_hold_no_images_are_refused() -> None:
+    table = datasets.Dataset.from_dict({"image": [1.5], "label": ["a"]})
+    with pytest.raises(UserError, match=r"column 'image' is .*float64.* not images, encoded bytes or file paths"):
+        read(table)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"augment": "basics"}, "unknown augment 'basics'; did you mean 'basic'"),
+        ({"on_bad_image": "skp"}, "unknown on_bad_image 'skp'; did you mean 'skip'"),
+        ({"image_size": 16}, "image_size=16 is too small"),
+        ({"batch_size": 0}, "batch_size=0 must be at least 1"),
+        ({"val_fraction": 0.7}, "val_fraction=0.7 must lie between 0 and 0.5"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        digits(**options)
+
+
+def test_image_size_is_the_given_one_then_the_sheets_then_224() -> None:
+    assert build_datamodule("digits", image_size=96).image_size == 96
+    assert build_datamodule("digits").image_size == 64
+    assert build_datamodule("cifar10").image_size == 224
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.5])
+def test_a_crop_keeps_more_than_nothing_and_no_more_than_all(share: float) -> None:
+    with pytest.raises(UserError, match=rf"min_crop_area={share} must lie above 0 and not above 1"):
+        build_datamodule("digits", min_crop_area=share)
+
+
+def test_min_crop_area_takes_the_place_of_the_data_sheets() -> None:
+    def smallest(**options: float) -> float:
+        return build_datamodule("digits", **options).train_transform.transforms[0].scale[0]  # type: ignore[arg-type]
+
+    assert (smallest(), smallest(min_crop_area=0.9)) == (0.5, 0.9)

@@ -1,0 +1,295 @@
+"""Decoding: what a person would see, or a reason why not; every ugly file that users have."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datamodules.images.decode import (
+    BadImage,
+    BadImageError,
+    DecodedPicture,
+    JpegPicture,
+    decode_image,
+    image_shape,
+    list_images,
+    natural_key,
+    open_picture,
+)
+from datamodules.images.transforms import apply_transform, build_train_transform, seed_transform
+from transfer.errors import UserError
+
+
+def encode(image: Image.Image, file_format: str = "PNG", **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, file_format, **options)
+    return stream.getvalue()
+
+
+def noise(height: int, width: int, channels: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+def test_rgb_png_is_unchanged_from_bytes_and_from_file(tmp_path: Path) -> None:
+    pixels = noise(5, 7)
+    encoded = encode(Image.fromarray(pixels))
+    (tmp_path / "a.png").write_bytes(encoded)
+    assert np.array_equal(decode_image(encoded), pixels)
+    assert np.array_equal(decode_image(tmp_path / "a.png"), pixels)
+    assert decode_image(encoded).dtype == np.uint8
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "PA"])
+def test_transparency_becomes_white(mode: str) -> None:
+    if mode in ("P", "PA"):
+        image = Image.new("P", (4, 4), 0)
+        image.putpalette([200, 0, 0, 0, 0, 200])
+        image.putpixel((0, 0), 1)
+        encoded = encode(image, transparency=0)
+    else:
+        image = Image.new(mode, (4, 4), (200, 0) if mode == "LA" else (200, 0, 0, 0))
+        image.putpixel((0, 0), (7, 255) if mode == "LA" else (7, 7, 7, 255))
+        encoded = encode(image)
+    decoded = decode_image(encoded)
+    assert decoded[3, 3].tolist() == [255, 255, 255]
+    assert decoded[0, 0].tolist() == ([0, 0, 200] if mode in ("P", "PA") else [7, 7, 7])
+
+
+def test_half_transparent_is_blended_over_white() -> None:
+    decoded = decode_image(encode(Image.new("RGBA", (2, 2), (0, 0, 0, 128))))
+    assert decoded[0, 0].tolist() == [127, 127, 127]
+
+
+def test_cmyk_jpeg_is_converted() -> None:
+    decoded = decode_image(encode(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=100))
+    assert decoded.shape == (16, 16, 3)
+    assert np.abs(decoded.astype(int) - [255, 0, 0]).max() < 8
+
+
+def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
+    ramp = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    decoded = decode_image(encode(Image.fromarray(ramp)))
+    assert np.array_equal(decoded[..., 0], np.rint(ramp / 257).astype(np.uint8))
+    assert decoded.max() == 255 and len(np.unique(decoded)) == 64
+
+
+def test_float_tiff_is_refused() -> None:
+    with pytest.raises(BadImageError, match="floating-point pixels have no known range"):
+        decode_image(encode(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"))
+
+
+def test_exif_rotation_is_applied() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: turned a quarter clockwise to be upright
+    pixels = noise(4, 6)
+    decoded = decode_image(encode(Image.fromarray(pixels), "PNG", exif=exif))
+    assert np.array_equal(decoded, np.rot90(pixels, -1))
+
+
+def test_animated_gif_gives_its_first_frame() -> None:
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
+    decoded = decode_image(encode(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+    assert decoded[0, 0].tolist() == [255, 0, 0]
+
+
+def test_bad_files_are_refused_with_a_one_line_reason(tmp_path: Path) -> None:
+    jpeg = encode(Image.fromarray(noise(64, 64)), "JPEG")
+    cases = {
+        b"": r"empty \(0 bytes\)",
+        b"just some text": "not an image",
+        jpeg[: len(jpeg) // 2]: "truncated",
+    }
+    for content, reason in cases.items():
+        with pytest.raises(BadImageError, match=reason) as caught:
+            decode_image(content)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(BadImageError, match="no such file"):
+        decode_image(tmp_path / "missing.jpg")
+
+
+def test_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = encode(Image.new("RGB", (100, 100)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(BadImageError, match="decompression bomb"):
+        decode_image(encoded)
+
+
+# --- decoding what a crop needs
+
+
+def smooth(height: int, width: int, cell: int = 50) -> Image.Image:
+    """Cells in random greys with some colour, as in photos."""
+    cells = noise(height // cell + 1, width // cell + 1)
+    faint = (cells // 4 + 3 * (cells[..., :1] // 4)).astype(np.uint8)
+    return Image.fromarray(faint).resize((width, height), Image.Resampling.BICUBIC)
+
+
+JPEGS = {
+    "4:2:0": {"subsampling": 2},
+    "4:2:2": {"subsampling": 1},
+    "4:4:4": {"subsampling": 0},
+    "progressive": {"progressive": True},
+    "restart markers": {"restart_marker_rows": 1},
+    "RGB inside": {"keep_rgb": True},
+    "comment": {"comment": b"Orientation is not said here"},
+}
+
+
+@pytest.mark.parametrize("kind", [*JPEGS, "grey"])
+@pytest.mark.parametrize("shape", [(203, 181), (128, 96)])
+def test_a_crop_at_full_scale_is_what_pillow_decodes_to_the_bit(
+    kind: str, shape: tuple[int, int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    image = Image.fromarray(noise(*shape))
+    encoded = encode(image.convert("L") if kind == "grey" else image, "JPEG", quality=90, **JPEGS.get(kind, {}))
+    picture, pixels = open_picture(encoded), decode_image(encoded)
+    assert isinstance(picture, JpegPicture) and (picture.height, picture.width) == shape == image_shape(encoded)
+    assert np.array_equal(picture.pixels(), pixels)
+    for top, bottom in ((0, 1), (5, 64), (0, 63), (30, 79), (10, 80), (60, 95), (40, 112), (3, shape[0])):
+        crop = picture.crop((7, top, 90, bottom), 64)
+        assert np.array_equal(crop, pixels[top:bottom, 7:90]), (top, bottom)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("kind", [*JPEGS, "grey"])
+@pytest.mark.parametrize(("side", "reduction"), [(300, 1), (150, 2), (75, 4), (37, 8)])
+def test_reduced_scale_keeps_the_pixels_that_are_needed_and_looks_the_same(
+    kind: str, side: int, reduction: int
+) -> None:
+    image = smooth(410, 603)
+    encoded = encode(image.convert("L") if kind == "grey" else image, "JPEG", quality=95, **JPEGS.get(kind, {}))
+    box = (96, 8, 592, 312)
+    crop = open_picture(encoded).crop(box, side)
+    assert crop.shape == (304 // reduction, 496 // reduction, 3) and min(crop.shape[:2]) >= side
+    full = Image.fromarray(decode_image(encoded)[box[1] : box[3], box[0] : box[2]])
+    expected = np.asarray(full.resize((crop.shape[1], crop.shape[0]), Image.Resampling.BOX))
+    assert np.abs(crop.astype(int) - expected).mean() < 2
+
+
+def test_a_training_crop_of_a_large_jpeg_is_that_of_its_pixels() -> None:
+    # At reduced scale the crop moves by up to half a pixel of the result.
+    encoded = encode(smooth(600, 800, 100), "JPEG", quality=95)
+    transform = build_train_transform(64, "basic", "bicubic", 0.875)
+    results = []
+    for picture in (open_picture(encoded), DecodedPicture(decode_image(encoded))):
+        images = []
+        for seed in range(20):
+            seed_transform(transform, seed)
+            images.append(apply_transform(transform, picture))
+        results.append(np.stack(images).astype(int))
+    assert 0 < np.abs(results[0] - results[1]).mean() < 2
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
+@pytest.mark.parametrize("augment", ["basic", "trivialaugment", "cutout", "none"])
+def test_a_picture_is_augmented_as_its_pixels_are(file_format: str, augment: str) -> None:
+    encoded = encode(Image.fromarray(noise(90, 100)), file_format)
+    transform = build_train_transform(64, augment, "bicubic", 0.875)
+    for seed in range(5):
+        seed_transform(transform, seed)
+        first = apply_transform(transform, open_picture(encoded))
+        seed_transform(transform, seed)
+        assert np.array_equal(first, transform(image=decode_image(encoded))["image"])
+
+
+def test_fill_bytes_before_a_marker_are_skipped() -> None:
+    encoded = encode(smooth(100, 100), "JPEG")
+    filled = encoded[:2] + b"\xff\xff" + encoded[2:]
+    picture = open_picture(filled)
+    assert isinstance(picture, JpegPicture)
+    assert np.array_equal(picture.crop((5, 5, 90, 60), 80), decode_image(encoded)[5:60, 5:90])
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_turned_jpeg_is_decoded_whole_and_upright(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    encoded = encode(smooth(120, 240), "JPEG", exif=exif)
+    picture, upright = open_picture(encoded), decode_image(encoded)
+    assert isinstance(picture, JpegPicture) == (orientation == 1)
+    assert (picture.height, picture.width) == image_shape(encoded) == upright.shape[:2]
+    assert np.array_equal(picture.crop((10, 20, 90, 100), 60), upright[20:100, 10:90])
+
+
+def test_a_rotation_in_xmp_counts_too() -> None:
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    encoded = encode(smooth(120, 240), "JPEG", xmp=xmp)
+    assert isinstance(open_picture(encoded), DecodedPicture)
+    assert image_shape(encoded) == decode_image(encoded).shape[:2] == (240, 120)
+
+
+def test_other_files_are_decoded_whole() -> None:
+    files = [encode(smooth(96, 96), file_format) for file_format in ("PNG", "WEBP", "BMP")]
+    files.append(encode(smooth(96, 96).convert("CMYK"), "JPEG"))
+    for encoded in files:
+        picture = open_picture(encoded)
+        assert isinstance(picture, DecodedPicture)
+        assert np.array_equal(picture.crop((0, 0, 96, 96), 12), decode_image(encoded))
+        assert image_shape(encoded) == (96, 96)
+
+
+def test_a_broken_jpeg_is_refused_or_read_as_by_pillow(capfd: pytest.CaptureFixture[str]) -> None:
+    encoded = encode(Image.fromarray(noise(96, 96)), "JPEG")
+    with pytest.raises(BadImageError, match="truncated"):
+        open_picture(encoded[: len(encoded) // 2])
+    for broken in (encoded[:400] + b"\xff\xd9", encoded[: len(encoded) // 2] + b"\xff\xd9"):
+        try:
+            pixels = decode_image(broken)
+        except BadImageError as error:
+            with pytest.raises(BadImageError, match=str(error)[:20]):
+                open_picture(broken).crop((0, 0, 96, 96), 96)
+        else:
+            assert np.array_equal(open_picture(broken).crop((0, 0, 96, 96), 96), pixels)
+    capfd.readouterr()  # OpenCV's decoder says on stderr what it makes of them
+    start, end = b"\xff\xd8", b"\xff\xd9"
+    short_frame, short_scan = (start + b"\xff" + marker + b"\x00\x02" + end for marker in (b"\xc0", b"\xda"))
+    for nothing in (start + end, short_frame, short_scan, b"\xff\xd8\xff\xe1\x00\x08Exif\x00\x00\xff\xd9"):
+        for function in (open_picture, image_shape):
+            with pytest.raises(BadImageError):
+                function(nothing)
+
+
+def test_a_jpeg_too_large_to_be_an_image_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = encode(smooth(100, 100), "JPEG")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    for function in (open_picture, image_shape):
+        with pytest.raises(BadImageError, match="decompression bomb"):
+            function(encoded)
+
+
+def test_bad_image_reads_as_name_and_reason() -> None:
+    assert str(BadImage("a.jpg", "empty (0 bytes)")) == "a.jpg: empty (0 bytes)"
+
+
+def test_natural_order_reads_digits_as_numbers() -> None:
+    assert sorted(["10", "2", "1", "a10", "a9", "B"], key=natural_key) == ["1", "2", "10", "a9", "a10", "B"]
+
+
+def test_list_images_recurses_in_natural_order_without_hidden_files(tmp_path: Path) -> None:
+    for name in ("10.JPG", "2.jpg", ".hidden.jpg", "notes.txt", "sub/1.Png", ".git/x.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert [p.relative_to(tmp_path).as_posix() for p in list_images(tmp_path)] == [
+        "2.jpg",
+        "10.JPG",
+        "sub/1.Png",
+    ]
+    assert list_images(tmp_path / "2.jpg") == [tmp_path / "2.jpg"]
+
+
+def test_list_images_names_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no such file or folder: .*nowhere"):
+        list_images(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"no image in .* image files end in .*\.jpg"):
+        list_images(tmp_path)
+
+
+def test_a_link_back_to_a_folder_above_is_followed_once(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "a" / "x.png")
+    (tmp_path / "a" / "loop").symlink_to(tmp_path, target_is_directory=True)
+    assert [path.name for path in list_images(tmp_path)] == ["x.png"]

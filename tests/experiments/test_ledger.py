@@ -1,0 +1,347 @@
+"""A table's report: exact lines of a table that has every kind of cell, and pictures that show it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from transfer.errors import UserError
+from transfer.experiments.table.report import read_entries, write_report
+from transfer.experiments.table.results import TOLERANCE, Result, paper_cell, status, table5_lines, table_results
+from transfer.markdown import escape_csv, escape_markdown
+from transfer.paper import PARAMETERS_WITHOUT_CLASSIFIER, TABLE5, geo_mean
+
+EVIL = "=HYPERLINK(1)|<b>x</b>\n`$y_z"
+
+
+def done(top1: float, mean_per_class: float, **fields: Any) -> dict[str, Any]:
+    """A result.json as scripts/table.py writes it; accuracies in percent."""
+    return {
+        "status": "done",
+        "metrics": {"test": {"top1": top1 / 100, "mean_per_class": mean_per_class / 100, "loss": 0.1}, "val": None},
+        "quoted_metric": "top1",
+        "num_parameters_without_classifier": PARAMETERS_WITHOUT_CLASSIFIER["b0"],
+        "decay": {},
+        "chosen": {"optim.lr": 0.01},
+        "num_trials": 56,
+        "search": "full grid",
+        "overrides": {},
+        "data_note": None,
+        "weights": {"name": "w", "sha256": "0", "trained_on": "ImageNet-1k"},
+        "final_run": "final/1",
+        "test_reads": 1,
+        "train_seconds": 100.0,
+        "gpu_hours": 0.5,
+        "hardware": {"cpu": "Xeon", "cores": 2, "gpus": []},
+        "versions": {"torch": "2.13.0"},
+        "git_commit": "0123abcd",
+        "error": None,
+        **fields,
+    }
+
+
+def of(backbone: str) -> int:
+    return PARAMETERS_WITHOUT_CLASSIFIER[backbone]
+
+
+def every_kind_of_cell() -> list[tuple[str, str, str, dict[str, Any] | None]]:
+    """Dataset, backbone, protocol and result.json (None: not run) of each planned cell, in the plan's order."""
+    pets = {"quoted_metric": "mean_per_class", "num_parameters_without_classifier": of("b4")}
+    bent = {
+        "search": "reduced grid: 4 of 56",
+        "overrides": {"image_size": 32, "optim.lr": 0.1},
+        "data_note": "went through JPEG once",
+        "weights": {"name": "w", "trained_on": "JFT-300M and ImageNet-1k"},
+        "test_reads": 2,
+        "num_parameters_without_classifier": of("b4"),
+    }
+    birds = {"decay": {"test": "1,902 of 2,443 test images"}, "num_parameters_without_classifier": of("b5")}
+    return [
+        (EVIL, "lite0", "scratch", done(50, 40, weights=None, chosen={})),
+        ("food101", "b4", "kornblith", done(91.9, 91.9, **bent)),
+        ("cifar10", "b0", "kornblith", done(97.9, 97.8)),
+        ("cifar10", "b0", "kornblith", done(98.1, 98.0)),
+        ("cifar10", "b0", "kornblith", done(98.3, 98.2)),
+        ("cifar10", "b0", "kornblith", {"status": "failed", "error": "loss is nan | =1\nTraceback"}),
+        ("cifar10", "b7", "kornblith", {"status": "failed", "error": EVIL}),
+        ("pets", "b4", "paper", done(94.1, 93.0, **pets)),
+        ("pets", "b4", "paper", done(94.3, 94.0, **pets)),
+        ("birdsnap", "b5", "kornblith", done(70.0, 69.0, **birds)),
+        ("cars", "b3", "kornblith", None),
+    ]
+
+
+Cells = list[tuple[str, str, str, dict[str, Any] | None]]
+
+
+def save_table(folder: Path, cells: Cells) -> Path:
+    plan = []
+    for number, (dataset, backbone, protocol, result) in enumerate(cells):
+        cell = {"id": f"cell-{number}", "dataset": dataset, "backbone": backbone, "protocol": protocol, "seed": number}
+        plan.append(cell)
+        path = folder / "cells" / f"cell-{number}" / "result.json"
+        path.parent.mkdir(parents=True)
+        if result is not None:
+            path.write_text(json.dumps({**cell, **result}))
+    (folder / "table.json").write_text(json.dumps({"cells": plan, "version": 1}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table with every kind of cell, and its report."""
+    folder = save_table(tmp_path_factory.mktemp("my_table"), every_kind_of_cell())
+    write_report(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def markdown(table: Path) -> list[str]:
+    return (table / "report.md").read_text().splitlines()
+
+
+def test_entries_are_the_plans_cells_with_what_came_of_them(table: Path) -> None:
+    entries = read_entries(table)
+    assert [entry.id for entry in entries] == [f"cell-{number}" for number in range(11)]
+    assert [entry.status for entry in entries] == ["done"] * 5 + ["failed"] * 2 + ["done"] * 3 + ["not run"]
+    assert entries[2].accuracy("top1") == pytest.approx(97.9)
+    assert entries[2].accuracy("map") is entries[5].accuracy("top1") is entries[10].accuracy("top1") is None
+    assert entries[10].result == {} and entries[10].seed == 10
+
+
+def test_a_damaged_result_is_a_failed_cell_and_a_result_outside_the_plan_is_none(tmp_path: Path) -> None:
+    folder = save_table(tmp_path, every_kind_of_cell()[:5])
+    for number, text in enumerate(("", "[]", '{"status": "maybe"}', '{"metrics": {}}')):
+        (folder / "cells" / f"cell-{number}" / "result.json").write_text(text)
+    (folder / "cells" / "stray").mkdir()
+    (folder / "cells" / "stray" / "result.json").write_text("{}")
+    entries = read_entries(folder)
+    assert [entry.status for entry in entries] == ["failed"] * 4 + ["done"]
+    assert {entry.result["error"] for entry in entries[:4]} == {"result.json is damaged"}
+
+
+def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is not a table: it has no table\.json"):
+        write_report(tmp_path)
+    for text in ("", "[]", '{"cells": [{"id": "a"}]}', '{"cells": 3}'):
+        (tmp_path / "table.json").write_text(text)
+        with pytest.raises(UserError, match=r"table\.json: damaged \("):
+            read_entries(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["table.json"]
+
+
+def test_the_first_lines_count_the_cells(markdown: list[str]) -> None:
+    assert markdown[0].startswith("# Table my\\_table")
+    assert markdown[2].startswith("11 cells: 8 done, 2 failed, 1 not run. 4.0 GPU-hours. Accuracies are of the test")
+
+
+def test_table_5_has_all_16_cells_beside_ours(markdown: list[str]) -> None:
+    start = markdown.index("### Against the best public models")
+    assert markdown[start + 4 : start + 13] == [
+        "| CIFAR-10 | NASNet-A 98.0, 85M | b0 98.1, 4M | 21x | kornblith | 3 of 4 | **98.10 (97.60 to 98.60)** "
+        "| 98.00 (97.50 to 98.50) | 4,007,548 | 21x | reproduced | 1 of 4 seeds failed: loss is nan \\| =1 |",
+        "| CIFAR-100 | NASNet-A 87.5, 85M | b0 88.1, 4M | 21x |  |  |  |  |  |  | not run |  |",
+        "| Birdsnap | Inception-v4 81.8, 41M | b5 82.0, 28M | 1.5x | kornblith | 1 | **70.00** | 69.00 | 28,340,784 "
+        "| 1.4x | data decayed (1,902 of 2,443 test images) |  |",
+        "| Stanford Cars | Inception-v4 93.4, 41M | b3 93.6, 10M | 4.1x | kornblith | 0 of 1 |  |  |  |  | not run "
+        "|  |",
+        "| Flowers | Inception-v4 98.5, 41M | b5 98.5, 28M | 1.5x |  |  |  |  |  |  | not run |  |",
+        "| FGVC Aircraft | Inception-v4 90.9, 41M | b3 90.7, 10M | 4.1x |  |  |  |  |  |  | not run |  |",
+        # The paper's 94.8 lies in the interval, but that of two seeds is too wide to say anything.
+        "| Oxford-IIIT Pets | ResNet-152 94.5, 58M | b4 94.8, 17M | 5.6x | paper | 2 | 94.20 (92.93 to 95.47) "
+        "| **93.50 (87.15 to 99.85)** | 17,548,616 | 3.3x | short by 1.30 |  |",
+        "| Food-101 | Inception-v4 90.8, 41M | b4 91.5, 17M | 2.4x | kornblith | 1 | **91.90** | 91.90 | 17,548,616 "
+        "| 2.3x | better by 0.40 | search: reduced grid: 4 of 56; instead of the protocol's: image\\_size=32 "
+        "optim.lr=0.1; went through JPEG once; extra data: weights trained on JFT-300M and ImageNet-1k; "
+        "test split read 2 times |",
+        "| **geo-mean** |  |  | 4.7x |  |  |  |  |  | 3.9x |  | over 4 of 8 cells; the paper's own parameters for "
+        "these: 4.0x |",
+    ]
+    start = markdown.index("### Against the best reported results")
+    rows = markdown[start + 4 : start + 13]
+    assert [row.split(" | ")[-2] for row in rows] == ["failed", *["not run"] * 7, ""]
+    assert rows[-1] == "| **geo-mean** |  |  | 9.6x |  |  |  |  |  |  |  | over 0 of 5 cells |"
+    # A cell that was not planned cannot be mistaken for one that failed without a word.
+    assert rows[0].endswith("| failed | 1 of 1 seeds failed: =HYPERLINK(1)\\|&lt;b&gt;x&lt;/b&gt; |")
+
+
+def test_the_rule_and_the_misprints_are_in_the_report(markdown: list[str]) -> None:
+    text = "\n".join(markdown)
+    assert f"our mean is within {TOLERANCE} points of the paper's value" in text
+    assert "prints up to +-0.13 over 5" in text and "0.13 x sqrt(2) = 0.18" in text
+    assert "- Table 6: Pets: 3,369 test images. Rather: 3,669." in markdown
+    assert "- Table 5: Pets: ResNet-152 / B4 = 5.6x. Rather: 58M / 17M = 3.4x, and the geo-mean" in text
+
+
+def test_all_results_hold_the_papers_datasets_first_and_escape_names(markdown: list[str]) -> None:
+    start = markdown.index("## All results")
+    rows = markdown[start + 4 : markdown.index("## Measured on") - 1]
+    assert [row.split(" | ")[0] for row in rows] == [
+        *("| cifar10", "| cifar10", "| birdsnap", "| cars", "| pets", "| food101"),
+        "| =HYPERLINK(1)\\|&lt;b&gt;x&lt;/b&gt; \\`$y\\_z",
+    ]
+    assert rows[-1].endswith(
+        "\\_z | lite0 | scratch | 1 | **50.00** | 40.00 | 4,007,548 |  | 0.50 | done | random weights |"
+    )
+    assert markdown[-3:] == [
+        "- hardware: 2 cores of Xeon",
+        "- versions: torch 2.13.0",
+        "- commit: 0123abcd",
+    ]
+
+
+def test_every_markdown_table_is_rectangular(markdown: list[str]) -> None:
+    blocks = "\n".join(markdown).split("\n\n")
+    tables = [block.splitlines() for block in blocks if block.startswith("| ")]
+    assert len(tables) == 3
+    for lines in tables:
+        assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
+
+
+def test_the_csv_has_a_line_a_result_and_numbers_to_compute_with(table: Path) -> None:
+    text = (table / "report.csv").read_text()
+    rows = list(csv.DictReader(io.StringIO(text)))
+    planned = [row for row in rows if row["seeds_planned"] != "0"]
+    assert len(rows) == 7 + 16 - 6 and len(planned) == 7
+    assert text.splitlines()[1] == (
+        "cifar10,b0,kornblith,4,3,1,98.1,97.6032,98.5968,98.0,97.5032,98.4968,,,,top1,reproduced,0.0,98.1,public,"
+        "NASNet-A,98.0,85,21,4007548,21.21,,optim.lr=0.01,1 of 4 seeds failed: loss is nan | =1,300.0,1.5"
+    )
+    by_name = {(row["dataset"], row["backbone"]): row for row in rows}
+    pets = by_name["pets", "b4"]
+    assert (pets["status"], pets["difference"], pets["quoted_metric"]) == ("short", "-1.3", "mean_per_class")
+    assert by_name["cifar10", "b7"]["status"] == "failed" and by_name["cifar10", "b7"]["top1"] == ""
+    assert by_name["cars", "b7"]["status"] == "not run" and by_name["cars", "b7"]["protocol"] == ""
+    assert planned[-1]["dataset"] == "'=HYPERLINK(1)|<b>x</b> `$y_z"
+    assert not any(value.startswith(("=", "+", "@")) for row in rows for value in row.values())
+
+
+def test_names_can_do_no_harm() -> None:
+    assert escape_markdown("a|b\n<img src=x> [l](u) \\ ~~s~~ *b* \x1b[31m") == (
+        "a\\|b &lt;img src=x&gt; \\[l\\](u) \\\\ \\~\\~s\\~\\~ \\*b\\* \\\\x1b\\[31m"
+    )
+    for text in ("=1", "+1", "-1", "@x", "\t=1", "\r\n-1", "\uff1d1"):
+        assert escape_csv(text).startswith("'")
+    assert escape_csv("b0") == "b0" and escape_csv("") == "" and escape_csv("a=1") == "a=1"
+
+
+def result_of(cells: Cells, tmp_path: Path) -> Result:
+    [result] = table_results(read_entries(save_table(tmp_path, cells)))
+    return result
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "expected"),
+    [
+        ([98.1], "reproduced"),
+        ([97.9], "reproduced"),  # exactly the tolerance
+        ([98.31], "better by 0.21"),
+        ([97.89], "short by 0.21"),
+        ([97.6, 97.8, 97.9], "reproduced"),  # 0.33 short, but the interval is +-0.38 wide
+        ([97.7, 97.8, 97.9], "short by 0.30"),
+        ([96.0, 97.5, 99.0], "short by 0.60"),  # an interval of +-3.7 points holds anything
+    ],
+)
+def test_the_status_follows_the_stated_rule(accuracies: list[float], expected: str, tmp_path: Path) -> None:
+    result = result_of([("cifar10", "b0", "p", done(value, value)) for value in accuracies], tmp_path)
+    assert str(status(result, paper_cell(result))) == expected
+
+
+def test_pictures_have_the_promised_sizes_and_show_the_cells(table: Path) -> None:
+    # 16 cells, one line each, and four of head and foot.
+    with Image.open(table / "table5.png") as picture:
+        assert picture.size == (1800, 45 * (16 + 4))
+    # Five of the paper's datasets have a planned cell, and the folder has a result: six panels in two rows.
+    with Image.open(table / "figure6.png") as picture:
+        assert picture.size == (4 * 540, 2 * 480 + 90)
+        pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+    blue, orange = (0, 0x72, 0xB2), (0xD5, 0x5E, 0x00)
+    assert all((pixels == colour).all(axis=1).sum() > 100 for colour in (blue, orange))
+
+
+def test_a_table_without_the_papers_cells_is_a_plain_one(tmp_path: Path) -> None:
+    cells: Cells = [("digits", "lite0", "kornblith", done(98.9, 98.8)), ("digits", "b0", "scratch", None)]
+    written = write_report(save_table(tmp_path, cells))
+    assert [path.name for path in written] == ["report.md", "report.csv", "figure6.png"]
+    text = (tmp_path / "report.md").read_text()
+    assert "Table 5" not in text
+    assert "| digits | lite0 | kornblith | 1 | **98.90** | 98.80 | 4,007,548 | optim.lr=0.01 | 0.50 | done |  |" in text
+    assert "| digits | b0 | scratch | 0 of 1 |  |  |  |  | 0.00 | not run |  |" in text
+    assert len((tmp_path / "report.csv").read_text().splitlines()) == 3
+    with Image.open(tmp_path / "figure6.png") as picture:
+        assert picture.size == (540, 480 + 90)
+
+
+def test_a_point_is_seen_wherever_it_lies(tmp_path: Path) -> None:
+    for number, (top1, backbone) in enumerate([(12.5, "b0"), (99.9, "v2-xl")]):
+        folder = save_table(tmp_path / str(number), [("cifar10", backbone, "kornblith", done(top1, top1))])
+        write_report(folder)
+        with Image.open(folder / "figure6.png") as picture:
+            pixels = np.asarray(picture.convert("RGB"))[90:]  # without the legend
+        assert (pixels == (0, 0x72, 0xB2)).all(axis=2).sum() > 30
+
+
+def test_a_table_of_which_nothing_was_run_has_a_report(tmp_path: Path) -> None:
+    written = write_report(save_table(tmp_path, [("cars", "b3", "kornblith", None)]))
+    assert [path.name for path in written] == ["report.md", "report.csv", "table5.png"]
+    assert "Nothing yet." in (tmp_path / "report.md").read_text()
+
+
+def test_several_labels_per_image_are_reported_by_their_metric(tmp_path: Path) -> None:
+    several = done(0, 0, metrics={"test": {"map": 0.81, "f1": 0.7, "exact_match": 0.6}})
+    write_report(save_table(tmp_path, [("folder", "b0", "kornblith", several)]))
+    text = (tmp_path / "report.md").read_text()
+    assert "| dataset | backbone | protocol | seeds | mAP | parameters |" in text
+    assert "| folder | b0 | kornblith | 1 | **81.00** | 4,007,548 |" in text
+
+
+def test_the_whole_table_has_the_papers_geo_means(tmp_path: Path) -> None:
+    cells: Cells = [
+        (
+            cell.dataset,
+            cell.backbone,
+            "kornblith",
+            done(cell.accuracy, cell.accuracy, num_parameters_without_classifier=of(cell.backbone)),
+        )
+        for cell in TABLE5
+    ]
+    lines = table5_lines(table_results(read_entries(save_table(tmp_path, cells))))
+    assert [line.status.name for line in lines] == ["reproduced"] * 16
+    ratios = {
+        name: [line.ratio for line in lines if line.paper.column == name and line.ratio] for name in ("public", "best")
+    }
+    # The paper's printed 4.4x (without its misprint) and 9.6x, from the counted parameters in place of the printed.
+    assert geo_mean(ratios["public"]) == pytest.approx(4.4, rel=0.04) and len(ratios["public"]) == 8
+    assert geo_mean(ratios["best"]) == pytest.approx(9.6, rel=0.01) and len(ratios["best"]) == 5
+
+
+def test_reports_are_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save_table(tmp_path, [("digits", "b0", "kornblith", done(98, 98))])
+    write_report(folder)
+    first = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    write_report(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == first
+
+    def fail(figure: object, path: Path, **options: object) -> None:
+        path.write_bytes(b"half a picture")
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_report(folder)
+    assert {name: (folder / name).read_bytes() for name in first} == first
+
+
+def test_without_matplotlib_the_report_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save_table(tmp_path, [("digits", "b0", "kornblith", None)])
+    monkeypatch.setitem(sys.modules, "transfer.experiments.table.figures", None)
+    with pytest.raises(UserError, match=r"pip install 'efficientnet-transfer\[table\]'"):
+        write_report(folder)

@@ -1,0 +1,137 @@
+"""W&B's sweep files: valid by wandb's own schema, and the same runs with and without it."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
+
+from transfer.commands import table as script
+from transfer.config.command_line import flatten, parse_config
+from transfer.config.protocols import get_protocol, protocol_settings
+from transfer.errors import UserError
+from transfer.experiments.launchers import Sweep
+from transfer.experiments.sweeps import draw, load_sweep
+from transfer.experiments.table.cells import Cell, Table, cell_id, table_content
+from transfer.experiments.table.config import parse_table
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "configs" / "sweeps"
+GRID, BAYES, CELLS = (FOLDER / f"{name}.yaml" for name in ("kornblith_grid", "lr_weight_decay_bayes", "table_cells"))
+# sweeps/config/schema.json of PyPI's sweeps 0.3.0 (MIT, Weights and Biases), which does not install beside numpy 2.
+SCHEMA = json.loads((ROOT / "tests" / "wandb_sweep_schema.json").read_text())
+
+
+def is_valid(content: Any) -> bool:
+    return jsonschema.Draft7Validator(SCHEMA).is_valid(content)
+
+
+def agent_arguments(sweep: Sweep, values: dict[str, Any]) -> list[str]:
+    """The words after the program as wandb's own code makes them."""
+    args = create_sweep_command_args({"args": {name: {"value": value} for name, value in values.items()}})["args"]
+    words = create_sweep_command(list(sweep.command))
+    words = [part for word in words for part in (args if word == "${args}" else [word])]
+    return words[words.index("${program}") + 1 :]
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_sweep_file_is_valid_and_its_runs_are_the_agents(path: Path) -> None:
+    content = yaml.safe_load(path.read_text())
+    assert is_valid(content) and (ROOT / content["program"]).is_file()
+    assert not is_valid({**content, "methods": "grid", "method": "guess"})
+    sweep = load_sweep(path)
+    for values in draw(sweep, None)[:3]:
+        assert sweep.arguments(values) == agent_arguments(sweep, values)
+
+
+def test_the_grid_is_the_protocols() -> None:
+    sweep, protocol = load_sweep(GRID), get_protocol("kornblith")
+    draws = draw(sweep, None)
+    assert len(draws) == len(protocol.grid) == 7 * 8
+    pairs = [flatten({"optim": values["optim"]}) for values in draws]
+    assert pairs == list(protocol.grid)
+    for values, trial in zip(draws[::11], protocol.grid[::11], strict=True):
+        config = flatten(parse_config(sweep.arguments(values))[0].to_dict())
+        expected = protocol_settings(
+            protocol, trial, dataset="cifar10", backbone="b0", num_images=50_000, devices=1, max_batch_per_device=256
+        )
+        assert {name: config[name] for name in expected} == expected
+        assert config["trainer.limit_test_batches"] == 0
+
+
+def test_the_cells_are_the_papers_table() -> None:
+    table = parse_table(ROOT / "configs" / "tables" / "paper.yaml", {})
+    (protocol,) = table.protocols
+    ids = [cell_id(pair.dataset, pair.backbone, protocol, seed) for pair in table.pairs() for seed in table.seeds]
+    sweep = load_sweep(CELLS)
+    assert [values["cell"] for values in draw(sweep, None)] == ids
+    assert sweep.arguments({"cell": ids[0]}) == ["cell", "tables/paper", "--cell=cifar10_b0_kornblith_0"]
+
+
+def test_a_planned_tables_own_sweep_is_valid_and_starts_its_cells(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = tuple(Cell(f"digits_lite0_paper_{k}", "digits", "lite0", "paper", k, 64, 1437, 1, 8) for k in (0, 1))
+    (tmp_path / "table.json").write_text(json.dumps(table_content(Table(cells))))
+    words = ("--devices_per_cell", "2", "--retry_failed", "--launcher", "wandb")
+    assert script.main(["run", str(tmp_path), *words]) == 0
+    assert f"wandb sweep --project efficientnet-transfer {tmp_path / 'sweep.yaml'}" in capsys.readouterr().out
+    assert is_valid(yaml.safe_load((tmp_path / "sweep.yaml").read_text()))
+    sweep = load_sweep(tmp_path / "sweep.yaml")
+    for values, cell in zip(draw(sweep, None), cells, strict=True):
+        words = vars(script.build_parser().parse_args(agent_arguments(sweep, values)))
+        assert words == {"what": "cell", "out": tmp_path, "cell": cell.id, "devices": 2, "retry_failed": True}
+
+
+def test_bayes_without_wandb_is_a_random_search_in_the_same_ranges() -> None:
+    sweep = load_sweep(BAYES)
+    draws = draw(sweep, 400)
+    assert draws == draw(sweep, 400) != draw(sweep, 400, seed=1) and len(draw(sweep, None)) == 30
+    for name, low, high in (("optim.lr", 1e-4, 1e-1), ("optim.weight_decay", 1e-6, 1e-3)):
+        values = [values[name] for values in draws]
+        assert low <= min(values) and max(values) <= high
+        middle = sum(map(math.log, values)) / len(values)  # uniform in the logarithm
+        assert middle == pytest.approx((math.log(low) + math.log(high)) / 2, abs=0.3)
+    assert parse_config(sweep.arguments(draws[0]))[0].optim.lr == pytest.approx(draws[0]["optim.lr"])
+
+
+def test_ranges_and_choices_are_drawn_from() -> None:
+    parameters: dict[str, dict[str, Any]] = {"a": {"min": 1, "max": 3}, "b": {"min": 0.0, "max": 0.5}}
+    parameters |= {"c": {"values": ["x", "y"]}, "d": {"value": 1}}
+    draws = draw(Sweep("p.py", "random", parameters), 60)
+    assert {values["a"] for values in draws} == {1, 2, 3} and {values["c"] for values in draws} == {"x", "y"}
+    assert all(0 <= values["b"] <= 0.5 and values["d"] == 1 for values in draws)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "gird"}, r"unknown method of .*sweep.yaml 'gird'; did you mean 'grid'\?"),
+        ({"command": ["${program}"]}, r"its command has no \$\{args\}"),
+        ({"parameters": {"optim.lr": {"min": 0.1, "max": 1.0}}}, "parameter optim.lr: a grid needs value or values"),
+        ({"method": "random"}, r"method random: the file has no run_cap; say how many runs: --count N"),
+        (
+            {"method": "random", "run_cap": 1, "parameters": {"x": {"min": 1.0, "max": 2.0, "distribution": "normal"}}},
+            r"unknown distribution of x 'normal'",
+        ),
+    ],
+)
+def test_what_only_wandb_can_do_is_said(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    path = tmp_path / "sweep.yaml"
+    content = {"program": "finetune.py", "method": "grid", "parameters": {"optim.lr": {"values": [0.1]}}}
+    path.write_text(yaml.safe_dump({**content, **change}))
+    with pytest.raises(UserError, match=message):
+        draw(load_sweep(path), None)
+
+
+def test_a_sweep_of_cells_is_sent_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert script.main(["sweep", str(CELLS), "--out_dir", str(tmp_path / "out")]) == 2
+    assert "only sweeps of finetune.py run here (cells: table.py run)" in capsys.readouterr().err
+    assert script.main(["sweep", str(tmp_path / "none.yaml"), "--out_dir", str(tmp_path)]) == 2
+    assert "none.yaml: no such file" in capsys.readouterr().err

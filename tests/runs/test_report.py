@@ -1,0 +1,185 @@
+"""results.json is written whole, the closing table carries the paper's numbers, the environment is recorded."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from transfer.environment import environment, git_commit, peak_memory_bytes
+from transfer.files import write_json
+from transfer.runs import results as report
+from transfer.runs.results import print_results
+
+VAL = {"loss": 0.51234, "top1": 0.9125, "ece": 0.03333}
+TEST = {"loss": 0.43219, "top1": 0.97505, "ece": 0.02}
+
+
+def table_rows(text: str) -> list[list[str]]:
+    """The cells of each row of a printed table, headings first."""
+    lines = [line for line in text.splitlines() if line[:1] in "│┃"]
+    return [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in lines]
+
+
+def test_json_round_trips_and_leaves_no_other_file(tmp_path: Path) -> None:
+    content = {"metrics": {"test": {"top1": 0.1 + 0.2}}, "names": ["1", "10"], "none": None}
+    write_json(tmp_path / "results.json", content)
+    assert json.loads((tmp_path / "results.json").read_text()) == content
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_json_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    write_json(path, {"a": 1})
+    with open(path) as reader:  # began before and ends after: reads the old file, never a mixture
+        write_json(path, {"b": 1})
+        assert json.load(reader) == {"a": 1}
+    assert json.loads(path.read_text()) == {"b": 1}
+
+
+def test_a_value_that_json_cannot_hold_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    write_json(path, {"old": 1})
+    before = path.read_bytes()
+    with pytest.raises(TypeError):
+        write_json(path, {"first": "fine", "second": object()})
+    assert path.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_a_disk_that_fills_up_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "results.json"
+    write_json(path, {"old": 1})
+
+    def half_write(self: Path, text: str, *_: Any) -> int:
+        with open(self, "w") as file:
+            file.write(text[: len(text) // 2])
+        raise OSError(28, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_text", half_write)
+    with pytest.raises(OSError, match="No space left"):
+        write_json(path, {"new": list(range(1000))})
+    assert json.loads(path.read_text()) == {"old": 1}
+
+
+def test_the_table_has_every_metric_for_both_splits(capsys: pytest.CaptureFixture[str]) -> None:
+    print_results("digits", "lite0", {"val": VAL, "test": TEST})
+    printed = capsys.readouterr().out
+    assert printed.startswith("lite0 on digits")
+    assert table_rows(printed) == [
+        ["metric", "val", "test"],
+        ["loss", "0.5123", "0.4322"],
+        ["top1", "91.25%", "97.50%"],
+        ["ece", "0.0333", "0.0200"],
+    ]
+
+
+def test_the_table_without_a_test_split_has_one_column(capsys: pytest.CaptureFixture[str]) -> None:
+    print_results("folder", "b0", {"val": VAL})
+    rows = table_rows(capsys.readouterr().out)
+    assert rows[0] == ["metric", "val"] and rows[2] == ["top1", "91.25%"] and len(rows) == 4
+
+
+@pytest.mark.parametrize(
+    ("dataset", "published"),
+    [
+        ("cifar10", [("b0", "98.1%"), ("b7", "98.9%")]),
+        ("flowers", [("b5", "98.5%"), ("b7", "98.8%")]),
+        ("pets", [("b4", "94.8%"), ("b6", "95.4%")]),
+    ],
+)
+def test_the_papers_accuracies_stand_below_in_the_last_column(
+    dataset: str, published: list[tuple[str, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for metrics, empty in (({"val": VAL, "test": TEST}, [""]), ({"test": TEST}, [])):
+        print_results(dataset, "b0", metrics)
+        rows = table_rows(capsys.readouterr().out)
+        assert rows[4:] == [[f"paper, {name} (Table 5)", *empty, accuracy] for name, accuracy in published]
+
+
+def test_a_metric_that_one_split_lacks_is_left_blank(capsys: pytest.CaptureFixture[str]) -> None:
+    print_results("digits", "lite0", {"val": {"top1": 0.5}, "test": {"top1": 0.25, "top5": 1.0}})
+    assert table_rows(capsys.readouterr().out)[1:] == [["top1", "50.00%", "25.00%"], ["top5", "", "100.00%"]]
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = {
+        "GIT_AUTHOR_NAME": "a",
+        "GIT_AUTHOR_EMAIL": "a@b",
+        "GIT_COMMITTER_NAME": "a",
+        "GIT_COMMITTER_EMAIL": "a@b",
+    }
+    environment = {**os.environ, **identity, "GIT_CONFIG_GLOBAL": os.devnull}
+    result = subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=60, env=environment
+    )
+    return result.stdout.strip()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository of one commit, with a tag, that report.py believes to lie in."""
+    (tmp_path / "report.py").write_text("1\n")
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "add", "report.py")
+    git(tmp_path, "commit", "--quiet", "--message", "one")
+    git(tmp_path, "tag", "-a", "v1", "-m", "v1")
+    monkeypatch.setattr(report, "__file__", str(tmp_path / "report.py"))
+    return tmp_path
+
+
+def test_the_commit_is_its_full_hash_and_tells_of_changed_files(checkout: Path) -> None:
+    commit = git(checkout, "rev-parse", "HEAD")
+    assert re.fullmatch("[0-9a-f]{40}", commit)
+    assert git_commit() == commit
+    (checkout / "report.py").write_text("2\n")
+    assert git_commit() == f"{commit}-dirty"
+
+
+def test_there_is_no_commit_outside_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "__file__", str(tmp_path / "report.py"))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert git_commit() is None
+
+
+def test_there_is_no_commit_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert git_commit() is None
+
+
+def test_the_environment_names_python_versions_and_hardware() -> None:
+    found = environment()
+    assert found.keys() == {"python", "versions", "git_commit", "hardware"}
+    assert found["python"] == platform.python_version()
+    names = ("efficientnet-transfer", "torch", "pytorch-lightning", "torchmetrics", "datasets", "albumentations")
+    assert {name: found["versions"][name] for name in names} == {
+        name: importlib.metadata.version(name) for name in names
+    }
+    assert {"pillow", "numpy"} <= found["versions"].keys() and found["versions"]["numpy"] == np.__version__
+    assert found["hardware"].keys() == {"cpu", "cores", "gpus"}
+    assert 1 <= found["hardware"]["cores"] <= (os.cpu_count() or 0)
+    assert len(found["hardware"]["gpus"]) == torch.cuda.device_count()
+    json.dumps(found)
+
+
+def test_a_package_that_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "PACKAGES", ("torch", "no-such-package"))
+    versions = environment()["versions"]
+    assert versions["no-such-package"] is None and versions["torch"] == importlib.metadata.version("torch")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="counts the GPU's memory where there is one")
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux to compare with")
+def test_peak_memory_is_the_kernels_high_water_mark_in_bytes() -> None:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    assert line.endswith("kB")
+    assert peak_memory_bytes() == pytest.approx(int(line.split()[1]) * 1024, rel=0.02)

@@ -1,0 +1,200 @@
+"""BatchNorm policies move the statistics as promised, and the check notices when they did not arrive."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from transfer.errors import UserError
+from transfer.networks.classifier import Classifier
+from transfer.training.batch_norm import (
+    BatchNormCheck,
+    BatchNormPolicy,
+    batch_norm_training,
+    batch_norms,
+    recompute_statistics,
+)
+from transfer.training.module import TransferModule
+
+Builder = Callable[..., pl.Trainer]
+
+
+def statistics(module: nn.Module) -> dict[str, Tensor]:
+    return {k: v.clone() for k, v in module.state_dict().items() if "running_" in k or "num_batches" in k}
+
+
+def test_recomputed_statistics_are_mean_and_variance_over_all_pixels() -> None:
+    network = nn.Sequential(nn.Dropout(0.5), nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    images = 3.0 + 2.0 * torch.randn(10, 3, 5, 5)
+    recompute_statistics(network.train(), network, iter([images]))
+    pixels = images.double().permute(0, 2, 3, 1).reshape(-1, 3).numpy()
+    outputs = pixels @ network[1].weight[:, :, 0, 0].detach().double().numpy().T + network[1].bias.detach().numpy()
+    np.testing.assert_allclose(network[2].running_mean, outputs.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(network[2].running_var, outputs.var(0, ddof=1), rtol=1e-5)
+
+
+def test_recomputed_statistics_weigh_every_batch_alike_and_forget_the_old_ones() -> None:
+    norm = nn.BatchNorm2d(2)
+    norm.running_mean.fill_(100.0)
+    batches = [torch.randn(6, 2, 4, 4) * scale + scale for scale in (1.0, 2.0, 5.0)]
+    recompute_statistics(norm, norm, iter(batches))
+    torch.testing.assert_close(norm.running_mean, torch.stack([b.mean((0, 2, 3)) for b in batches]).mean(0))
+    torch.testing.assert_close(norm.running_var, torch.stack([b.var((0, 2, 3)) for b in batches]).mean(0))
+    assert norm.num_batches_tracked == 3
+
+
+def test_a_deeper_norm_sees_what_the_first_ones_batch_statistics_give() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(2), nn.ReLU(), nn.BatchNorm2d(2))
+    images = 50.0 + torch.randn(8, 2, 6, 6)
+    recompute_statistics(network, network, iter([images]))
+    normalised = (images - images.mean((0, 2, 3), keepdim=True)) / images.std((0, 2, 3), keepdim=True, correction=0)
+    torch.testing.assert_close(network[2].running_mean, normalised.relu().mean((0, 2, 3)), rtol=1e-3, atol=1e-4)
+
+
+def test_recomputing_leaves_modes_momenta_and_gradients_as_they_were() -> None:
+    network = nn.Sequential(nn.Dropout(), nn.BatchNorm2d(3, momentum=0.07), nn.BatchNorm2d(3))
+    network.train()
+    network[2].eval()
+    recompute_statistics(network, network, iter([torch.randn(4, 3, 2, 2)]))
+    assert [m.training for m in network.modules()] == [True, True, True, False]
+    assert [norm.momentum for norm in batch_norms(network)] == [0.07, 0.1]
+
+
+def train(
+    classifier: Classifier, policy: str, data: pl.LightningDataModule, build_trainer: Builder, lr: float = 0.05
+) -> TransferModule:
+    module = TransferModule(classifier, lr=lr)
+    build_trainer(BatchNormPolicy(policy), max_epochs=2).fit(module, data)
+    return module
+
+
+def test_frozen_statistics_do_not_move_by_a_bit_while_weights_do(
+    tiny_classifier: Classifier, random_images: Any, build_trainer: Builder
+) -> None:
+    recompute_statistics(tiny_classifier, tiny_classifier, iter([random_images.images]))
+    before = statistics(tiny_classifier)
+    weights = {name: p.detach().clone() for name, p in tiny_classifier.named_parameters()}
+    train(tiny_classifier, "frozen", random_images, build_trainer, lr=1e-3)
+    torch.testing.assert_close(statistics(tiny_classifier), before, rtol=0, atol=0)
+    for name in ("backbone.stem.conv.weight", "backbone.stem.norm.weight", "backbone.top.norm.bias"):
+        assert not torch.equal(tiny_classifier.get_parameter(name), weights[name])
+
+
+def test_adapt_sets_the_momentum_for_the_length_of_the_run(
+    tiny_classifier: Classifier, random_images: pl.LightningDataModule, build_trainer: Builder
+) -> None:
+    train(tiny_classifier, "adapt", random_images, build_trainer)
+    assert {norm.momentum for norm in batch_norms(tiny_classifier)} == {0.3}
+    assert tiny_classifier.backbone.stem.norm.num_batches_tracked == 8
+
+
+def test_adapt_counts_batches_where_several_make_up_one_step() -> None:
+    norm = nn.BatchNorm2d(2)
+    trainer = SimpleNamespace(estimated_stepping_batches=500, accumulate_grad_batches=4, num_training_batches=1000)
+    BatchNormPolicy("adapt").on_train_start(trainer, norm)
+    assert norm.momentum == pytest.approx(40 / 2000)
+
+
+def test_train_keeps_the_checkpoints_momentum(
+    tiny_classifier: Classifier, random_images: pl.LightningDataModule, build_trainer: Builder
+) -> None:
+    train(tiny_classifier, "train", random_images, build_trainer)
+    assert {norm.momentum for norm in batch_norms(tiny_classifier)} == {0.01}
+
+
+def test_recompute_leaves_the_statistics_of_the_final_weights(
+    tiny_classifier: Classifier, random_images: Any, build_trainer: Builder
+) -> None:
+    module = train(tiny_classifier, "recompute", random_images, build_trainer)
+    after = statistics(tiny_classifier)
+    recompute_statistics(module, module, iter(random_images.images.split(6)))
+    torch.testing.assert_close(statistics(tiny_classifier), after)
+    assert {int(v) for k, v in after.items() if k.endswith("num_batches_tracked")} == {4}
+
+
+def test_recompute_averages_over_so_many_batches(
+    tiny_classifier: Classifier, random_images: pl.LightningDataModule, build_trainer: Builder
+) -> None:
+    policy = BatchNormPolicy("recompute", num_batches=2)
+    build_trainer(policy, max_epochs=1).fit(TransferModule(tiny_classifier), random_images)
+    assert tiny_classifier.backbone.stem.norm.num_batches_tracked == 2
+
+
+def test_an_unknown_policy_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(UserError, match=r"unknown bn policy 'freeze'; did you mean 'frozen'"):
+        BatchNormPolicy("freeze")
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d(2), nn.BatchNorm1d(2)], ids=["2d", "1d"])
+def test_batch_norm_training_moves_no_statistics_and_restores_modes(norm: nn.Module) -> None:
+    network = nn.Sequential(nn.Dropout(), norm).train()
+    images = 9.0 + torch.randn(8, 2, *([3, 3] if isinstance(norm, nn.BatchNorm2d) else []))
+    before = statistics(network)
+    with batch_norm_training(network, True):
+        assert network(images).mean().abs() < 1e-5
+    with batch_norm_training(network, False):
+        torch.testing.assert_close(network(images), images / (1 + 1e-5) ** 0.5)
+    torch.testing.assert_close(statistics(network), before, rtol=0, atol=0)
+    assert all(m.training for m in network.modules())
+
+
+class AboveAverage(nn.Module):
+    """Says class 1 where a one-pixel image is above the mean that its BatchNorm believes in."""
+
+    def __init__(self, running_mean: float) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1)
+        self.norm.running_mean.fill_(running_mean)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.norm(images).flatten(1)
+        return torch.cat([-x, x], dim=1)
+
+
+def check(network: nn.Module, epoch: int = 9, is_last_batch: bool = True, times: int = 1) -> list[str]:
+    """Messages of the check on a batch of images around 100 whose class is whether they are above."""
+    images = torch.tensor([99.0, 101.0] * 10).reshape(20, 1, 1, 1)
+    trainer = SimpleNamespace(
+        global_step=3 * (epoch + 1), estimated_stepping_batches=30, is_last_batch=is_last_batch,
+        precision_plugin=SimpleNamespace(forward_context=nullcontext),
+        strategy=SimpleNamespace(reduce=lambda value, reduce_op: value),
+    )  # fmt: skip
+    callback = BatchNormCheck()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(times):
+            callback.on_train_batch_end(trainer, network, None, (images, torch.tensor([0, 1] * 10)), 0)
+    return [str(warning.message) for warning in caught]
+
+
+def test_the_check_warns_once_where_the_statistics_lag_behind() -> None:
+    (message,) = check(AboveAverage(running_mean=0.0), times=3)
+    assert "100% of the last training batch is right with the batch's own statistics but 50% with" in message
+    assert "Use --bn adapt" in message
+
+
+def test_the_check_is_silent_where_the_statistics_are_right() -> None:
+    assert check(AboveAverage(running_mean=100.0)) == []
+
+
+def test_the_check_waits_for_the_last_batch_and_the_second_half() -> None:
+    assert check(AboveAverage(0.0), is_last_batch=False) == []
+    assert check(AboveAverage(0.0), epoch=4) == []
+    assert len(check(AboveAverage(0.0), epoch=5)) == 1
+
+
+def test_the_check_changes_nothing() -> None:
+    network = AboveAverage(0.0).train()
+    before = statistics(network)
+    check(network)
+    torch.testing.assert_close(statistics(network), before, rtol=0, atol=0)
+    assert network.training and network.norm.training

@@ -1,0 +1,483 @@
+"""callbacks.py and saving.py: freezing, averaging, checkpoints, interruption and the log, each on a run of seconds."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from transfer.errors import RunInterrupted, UserError
+from transfer.networks.classifier import Classifier
+from transfer.training.batch_norm import BatchNormPolicy
+from transfer.training.callbacks import EMA, EpochLog, FinalValidation, FreezeBackbone
+from transfer.training.checkpointing import AtomicCheckpointIO, BestCheckpoint, GracefulStop, LastCheckpoint
+from transfer.training.module import TransferModule
+
+Builder = Callable[..., pl.Trainer]
+
+
+def copy_state(module: nn.Module) -> dict[str, Tensor]:
+    """The network's tensors; metrics that a checkpoint carries too are left out."""
+    return {key: tensor.detach().clone() for key, tensor in module.state_dict().items() if "train_loss" not in key}
+
+
+def saved_state(path: Path) -> dict[str, Tensor]:
+    state = torch.load(path, weights_only=True)["state_dict"]
+    return {key: tensor for key, tensor in state.items() if "train_loss" not in key}
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[dict[int, Any]]:
+    """The signal handlers, put back after the test."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield before
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+class Snapshots(pl.Callback):
+    """Keeps the module's tensors after every training batch, and raises a signal at one of them."""
+
+    def __init__(self, stop_after: int | None = None, number: int = signal.SIGINT) -> None:
+        self.states: list[dict[str, Tensor]] = []
+        self.stop_after, self.number = stop_after, number
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        self.states.append(copy_state(pl_module))
+        if len(self.states) == self.stop_after:
+            signal.raise_signal(self.number)
+
+
+def moved(before: dict[str, Tensor], after: dict[str, Tensor], part: str) -> bool:
+    """Whether any tensor of a part of the module changed by a bit."""
+    return any(not torch.equal(tensor, after[key]) for key, tensor in before.items() if part in key)
+
+
+def test_a_frozen_backbone_and_its_statistics_stay_to_the_bit_until_its_epoch(
+    tiny_classifier: Classifier, random_images: pl.LightningDataModule, build_trainer: Builder
+) -> None:
+    module, snapshots = TransferModule(tiny_classifier), Snapshots()
+    start = copy_state(module)
+    build_trainer(FreezeBackbone(2), snapshots, max_epochs=3).fit(module, random_images)
+    assert not any(moved(start, state, ".backbone.") for state in snapshots.states[:8])
+    assert moved(start, snapshots.states[0], ".head.")
+    for part in ("stem.conv.weight", "stem.norm.running_mean", "top.conv.weight"):
+        assert moved(start, snapshots.states[8], part)
+
+
+def test_a_backbone_frozen_for_good_never_moves(
+    tiny_classifier: Classifier, random_images: pl.LightningDataModule, build_trainer: Builder
+) -> None:
+    module = TransferModule(tiny_classifier)
+    start = copy_state(module)
+    build_trainer(FreezeBackbone(None), max_epochs=2).fit(module, random_images)
+    assert not moved(start, copy_state(module), ".backbone.")
+    assert moved(start, copy_state(module), ".head.")
+
+
+def test_a_run_resumed_after_the_epoch_keeps_its_backbone_free(
+    tiny_classifier: Classifier, random_images: pl.LightningDataModule, build_trainer: Builder, tmp_path: Path
+) -> None:
+    module = TransferModule(tiny_classifier)
+    build_trainer(FreezeBackbone(1), LastCheckpoint(tmp_path), max_epochs=2).fit(module, random_images)
+    start = copy_state(module)
+    tiny_classifier.freeze()
+    trainer = build_trainer(FreezeBackbone(1), max_epochs=3)
+    trainer.fit(module, random_images, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    assert moved(start, copy_state(module), ".backbone.")
+    assert moved(start, copy_state(module), "stem.norm.running_mean")
+
+
+def interrupted_and_resumed(
+    build_module: Callable[[], TransferModule],
+    build_callbacks: Callable[[], list[pl.Callback]],
+    data: Any,
+    build_trainer: Builder,
+    folder: Path,
+    stop_after: int,
+) -> tuple[TransferModule, dict[str, Tensor]]:
+    """A module whose run of two epochs was stopped after so many batches and resumed; and its state when it stopped."""
+    stopped = build_module()
+    callbacks = [*build_callbacks(), Snapshots(stop_after), GracefulStop(folder / "last.ckpt")]
+    with pytest.raises(RunInterrupted):
+        build_trainer(*callbacks, max_epochs=2).fit(stopped, data)
+    state = copy_state(stopped)
+    data.train_batches.skip = data.train_batches.yielded = 0
+    resumed = build_module().train().requires_grad_(True)  # as a new process finds it
+    trainer = build_trainer(*build_callbacks(), max_epochs=2)
+    trainer.fit(resumed, data, ckpt_path=folder / "last.ckpt", weights_only=True)
+    assert trainer.global_step == 8
+    return resumed, state
+
+
+def test_a_run_resumed_in_mid_epoch_is_still_frozen(
+    tiny_classifier: Classifier, random_images: Any, build_trainer: Builder, tmp_path: Path
+) -> None:
+    resumed, stopped = interrupted_and_resumed(
+        lambda: TransferModule(tiny_classifier),
+        lambda: [FreezeBackbone(None)],
+        random_images,
+        build_trainer,
+        tmp_path,
+        2,
+    )
+    assert not moved(stopped, copy_state(resumed), ".backbone.")
+    assert moved(stopped, copy_state(resumed), ".head.")
+
+
+def test_a_run_resumed_in_mid_epoch_keeps_frozen_statistics(
+    tiny_classifier: Classifier, random_images: Any, build_trainer: Builder, tmp_path: Path
+) -> None:
+    resumed, stopped = interrupted_and_resumed(
+        lambda: TransferModule(tiny_classifier), lambda: [BatchNormPolicy("frozen")], random_images, build_trainer,
+        tmp_path, 2,
+    )  # fmt: skip
+    assert not moved(stopped, copy_state(resumed), "running_")
+
+
+@pytest.mark.parametrize("stop_after", [2, 4, 5])
+def test_a_resumed_run_ends_where_the_uninterrupted_one_does(
+    tiny_classifier: Classifier, random_images: Any, build_trainer: Builder, tmp_path: Path, stop_after: int
+) -> None:
+    start = copy_state(tiny_classifier)
+
+    def build_module() -> TransferModule:
+        torch.manual_seed(0)
+        tiny_classifier.load_state_dict(start)
+        return TransferModule(tiny_classifier, lr=0.05, mixup_alpha=0.2)
+
+    def build_callbacks() -> list[pl.Callback]:
+        return [EMA(0.2), BatchNormPolicy("adapt")]
+
+    build_trainer(*build_callbacks(), max_epochs=2).fit(build_module(), random_images)
+    expected = copy_state(tiny_classifier)
+    resumed, _ = interrupted_and_resumed(
+        build_module, build_callbacks, random_images, build_trainer, tmp_path, stop_after
+    )
+    torch.testing.assert_close(copy_state(resumed.classifier), expected, rtol=0, atol=0)
+
+
+def test_a_checkpoint_of_another_freeze_is_refused() -> None:
+    callback = FreezeBackbone(3)
+    with pytest.raises(UserError, match="froze 2 epochs, this one 3"):
+        callback.load_state_dict({"frozen": False, "num_epochs": 2})
+
+
+def test_the_half_life_is_a_share_of_the_run(
+    tiny_classifier: Classifier, random_images: pl.LightningDataModule, build_trainer: Builder
+) -> None:
+    ema = EMA(0.25)
+    build_trainer(ema, max_epochs=2).fit(TransferModule(tiny_classifier), random_images)
+    assert ema.decay ** (0.25 * 8) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("half_life", [0.0, 1.0, -0.1])
+def test_a_half_life_out_of_range_is_refused(half_life: float) -> None:
+    with pytest.raises(UserError, match=r"allowed is 0 < ema_half_life < 1"):
+        EMA(half_life)
+
+
+@pytest.mark.parametrize("half_life", [0.05, 0.5])
+def test_the_average_is_the_recursion_with_tensorflows_ramp(
+    tiny_classifier: Classifier, random_images: Any, build_trainer: Builder, tmp_path: Path, half_life: float
+) -> None:
+    snapshots = Snapshots()
+    module = TransferModule(tiny_classifier, lr=0.05)
+    callbacks = [snapshots, EMA(half_life), LastCheckpoint(tmp_path)]
+    build_trainer(*callbacks, max_epochs=2).fit(module, random_images)
+    decay = 0.5 ** (1 / (half_life * 8))
+    average = {k: v.double() for k, v in snapshots.states[0].items()}
+    for n, state in enumerate(snapshots.states[1:], start=1):
+        share = min(decay, (1 + n) / (10 + n))
+        average = {k: share * average[k] + (1 - share) * state[k].double() for k in average}
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    for key, tensor in saved_state(tmp_path / "last.ckpt").items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(tensor.double(), average[key], rtol=1e-5, atol=1e-7)
+            assert torch.equal(saved["current_model_state"][key], snapshots.states[-1][key])
+    torch.testing.assert_close(copy_state(module), saved_state(tmp_path / "last.ckpt"), rtol=0, atol=0)
+
+
+def test_validation_sees_the_average(
+    tiny_classifier: Classifier, random_images: pl.LightningDataModule, build_trainer: Builder, tmp_path: Path
+) -> None:
+    class Seen(pl.Callback):
+        def on_validation_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+            self.state = copy_state(pl_module)
+
+    seen, snapshots = Seen(), Snapshots()
+    callbacks = [EMA(0.3), seen, snapshots, LastCheckpoint(tmp_path)]
+    build_trainer(*callbacks, max_epochs=1).fit(TransferModule(tiny_classifier), random_images)
+    torch.testing.assert_close(seen.state, saved_state(tmp_path / "last.ckpt"), rtol=0, atol=0)
+    assert moved(seen.state, snapshots.states[-1], "conv.weight")
+
+
+class Scripted(pl.LightningModule):
+    """Logs a given val/top1 at each epoch."""
+
+    def __init__(self, scores: list[float]) -> None:
+        super().__init__()
+        self.scores = scores
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self.weight.sum()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val/top1", torch.tensor(self.scores[self.current_epoch]))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"), [([0.5, 0.7, 0.6], 1), ([0.5, 0.7, 0.7, 0.6], 2), ([0.4, 0.4, 0.4], 2), ([0.9, 0.1], 0)]
+)
+def test_best_is_the_highest_score_and_the_last_of_equals(
+    build_trainer: Builder, tmp_path: Path, scores: list[float], best: int
+) -> None:
+    loader = DataLoader(TensorDataset(torch.zeros(2, 1)))
+    trainer = build_trainer(BestCheckpoint(tmp_path, "val/top1"), LastCheckpoint(tmp_path), max_epochs=len(scores))
+    trainer.fit(Scripted(scores), loader, loader)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "last.ckpt"]
+    epochs = {name: torch.load(tmp_path / name, weights_only=True)["epoch"] for name in ("best.ckpt", "last.ckpt")}
+    assert epochs == {"best.ckpt": best, "last.ckpt": len(scores) - 1}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_step_writes_last_and_raises(
+    tiny_classifier: Classifier, random_images: Any, build_trainer: Builder, tmp_path: Path,
+    number: signal.Signals,
+) -> None:  # fmt: skip
+    module, snapshots = TransferModule(tiny_classifier), Snapshots(3, number)
+    trainer = build_trainer(snapshots, GracefulStop(tmp_path / "last.ckpt"), max_epochs=2)
+    with pytest.raises(RunInterrupted, match=f"stopped by {number.name}") as caught:
+        trainer.fit(module, random_images)
+    assert caught.value.signal_number == number
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert (saved["epoch"], saved["global_step"]) == (0, 3)
+    torch.testing.assert_close(saved_state(tmp_path / "last.ckpt"), snapshots.states[-1], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("options", [{}, {"val_check_interval": 2}])
+@pytest.mark.parametrize("stop_after", [2, 4, 6, 8])
+def test_a_validation_that_is_due_comes_before_the_stop(
+    tiny_classifier: Classifier, random_images: Any, build_trainer: Builder, tmp_path: Path, stop_after: int,
+    options: dict[str, int],
+) -> None:  # fmt: skip
+    def fit(*callbacks: pl.Callback, ckpt_path: Path | None = None) -> EpochLog:
+        log, checkpoint = EpochLog(tmp_path / "metrics.csv"), BestCheckpoint(tmp_path, "val/top1")
+        trainer = build_trainer(log, checkpoint, *callbacks, max_epochs=2, **options)
+        trainer.fit(TransferModule(tiny_classifier), random_images, ckpt_path=ckpt_path, weights_only=True)
+        return log
+
+    with pytest.raises(RunInterrupted):
+        fit(Snapshots(stop_after), GracefulStop(tmp_path / "last.ckpt"))
+    random_images.train_batches.skip = random_images.train_batches.yielded = 0
+    assert "top1" in fit(ckpt_path=tmp_path / "last.ckpt").best_metrics("top1")
+    steps = [row["step"] for row in read_rows(tmp_path / "metrics.csv")]
+    assert steps == (["2", "4", "6", "8"] if options else ["4", "8"])
+    assert (tmp_path / "best.ckpt").exists()
+
+
+def test_a_second_ctrl_c_stops_at_once(
+    tiny_classifier: Classifier, random_images: Any, build_trainer: Builder, tmp_path: Path
+) -> None:
+    stop = GracefulStop(tmp_path / "last.ckpt")
+    stop.on_train_start(build_trainer(), TransferModule(tiny_classifier))
+    signal.raise_signal(signal.SIGINT)
+    assert stop.received == signal.SIGINT
+    signal.raise_signal(signal.SIGTERM)  # which a parent passes on that got the Ctrl-C too
+    assert stop.received == signal.SIGINT
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_several_batches_of_one_step_are_not_torn_apart(
+    tiny_classifier: Classifier, random_images: Any, build_trainer: Builder, tmp_path: Path
+) -> None:
+    snapshots = Snapshots(1)
+    trainer = build_trainer(snapshots, GracefulStop(tmp_path / "last.ckpt"), max_epochs=2, accumulate_grad_batches=2)
+    with pytest.raises(RunInterrupted):
+        trainer.fit(TransferModule(tiny_classifier), random_images)
+    assert len(snapshots.states) == 2
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 1
+
+
+@pytest.mark.parametrize("stop_after", [None, 2])
+def test_the_signal_handlers_are_put_back(
+    tiny_classifier: Classifier, random_images: Any, build_trainer: Builder, tmp_path: Path, handlers: Any,
+    stop_after: int | None,
+) -> None:  # fmt: skip
+    trainer = build_trainer(Snapshots(stop_after), GracefulStop(tmp_path / "last.ckpt"), max_epochs=1)
+    try:
+        trainer.fit(TransferModule(tiny_classifier), random_images)
+    except RunInterrupted:
+        assert stop_after is not None
+    assert {number: signal.getsignal(number) for number in handlers} == handlers
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_log_has_one_row_for_each_validation(
+    tiny_classifier: Classifier, random_images: Any, build_trainer: Builder, tmp_path: Path, capsys: Any
+) -> None:
+    log, module = EpochLog(tmp_path / "metrics.csv"), TransferModule(tiny_classifier, lr=0.05, schedule="constant")
+    build_trainer(log, max_epochs=3).fit(module, random_images)
+    rows = read_rows(tmp_path / "metrics.csv")
+    assert list(rows[0])[:5] == ["epoch", "step", "lr", "train/loss", "val/loss"]
+    assert {*list(rows[0])[5:]} == {"val/top1", "val/mean_per_class", "val/ece", "images_per_second"}
+    assert [(row["epoch"], row["step"]) for row in rows] == [("1", "4"), ("2", "8"), ("3", "12")]
+    assert {float(row["lr"]) for row in rows} == {0.05}
+    assert len(capsys.readouterr().out.strip().splitlines()) == 3
+
+
+def test_the_row_holds_the_losses_and_scores_of_its_epoch(
+    tiny_classifier: Classifier, random_images: Any, build_trainer: Builder, tmp_path: Path
+) -> None:
+    class Losses(pl.Callback):
+        values: list[float] = []  # noqa: RUF012
+
+        def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, *_: Any) -> None:
+            self.values.append(outputs["loss"].item())
+
+    losses, module = Losses(), TransferModule(tiny_classifier, lr=0.05, label_smoothing=0.1)
+    build_trainer(EpochLog(tmp_path / "metrics.csv"), losses, max_epochs=2).fit(module, random_images)
+    row = read_rows(tmp_path / "metrics.csv")[-1]
+    assert float(row["train/loss"]) == pytest.approx(sum(losses.values[4:]) / 4, rel=1e-5)
+    with torch.no_grad():
+        logits = module.eval()(random_images.images[:12])
+    hits = (logits.argmax(1) == random_images.targets[:12]).float().mean().item()
+    assert float(row["val/top1"]) == pytest.approx(hits)
+    loss = nn.functional.cross_entropy(logits, random_images.targets[:12]).item()
+    assert float(row["val/loss"]) == pytest.approx(loss, rel=1e-4)
+
+
+def test_a_resumed_log_keeps_its_rows_and_drops_those_to_be_repeated(
+    tiny_classifier: Classifier, random_images: Any, build_trainer: Builder, tmp_path: Path
+) -> None:
+    path, module = tmp_path / "metrics.csv", TransferModule(tiny_classifier)
+    build_trainer(EpochLog(path), LastCheckpoint(tmp_path), max_epochs=1).fit(module, random_images)
+    first = read_rows(path)
+    with open(path, "a") as file:
+        file.write("2,8,9,9,9,9,9,9,9\n")
+    trainer = build_trainer(EpochLog(path), max_epochs=2)
+    trainer.fit(module, random_images, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    rows = read_rows(path)
+    assert rows[:1] == first
+    assert [row["step"] for row in rows] == ["4", "8"]
+    assert rows[1]["lr"] != "9"
+
+
+def test_best_metrics_are_those_of_the_last_of_equals(tmp_path: Path) -> None:
+    log = EpochLog(tmp_path / "metrics.csv")
+    log._rows = [
+        {"epoch": 1, "val/top1": 0.5, "val/loss": 1.0},
+        {"epoch": 2, "val/top1": "0.75", "val/loss": "0.9"},  # as read back from a file
+        {"epoch": 3, "val/top1": 0.75, "val/loss": 0.8},
+        {"epoch": 4, "val/top1": 0.7, "val/loss": 0.7},
+    ]
+    assert log.best_metrics("top1") == {"top1": 0.75, "loss": 0.8}
+
+
+class Pause(pl.Callback):
+    """Makes a training batch take 100 ms more, and a validation 200 ms."""
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        time.sleep(0.1)
+
+    def on_validation_batch_start(self, *_: Any) -> None:
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"val_check_interval": 2}, {"check_val_every_n_epoch": 2}],
+    ids=["epoch", "half epoch", "two epochs"],
+)
+def test_the_speed_counts_all_training_and_no_validation(
+    tiny_classifier: Classifier, random_images: Any, build_trainer: Builder, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    log = EpochLog(tmp_path / "metrics.csv")
+    started = time.perf_counter()
+    build_trainer(log, Pause(), max_epochs=2, **options).fit(TransferModule(tiny_classifier), random_images)
+    wall = time.perf_counter() - started
+    validations = len(read_rows(tmp_path / "metrics.csv"))
+    assert log.num_images == 48
+    assert 8 * 0.1 <= log.seconds <= wall - 0.2 * validations
+    assert log.images_per_second == pytest.approx(48 / log.seconds)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"step": 1}, target)
+
+    def full_disk(checkpoint: object, file: Any) -> None:
+        file.write(b"half")
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError:
+            raise RuntimeError("unexpected pos 704 vs 598")  # noqa: B904  # as torch does it
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(OSError, match="No space left") as error:
+        AtomicCheckpointIO().save_checkpoint({"step": 2}, target)
+    assert error.value.errno == errno.ENOSPC
+    assert torch.load(target, weights_only=True) == {"step": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({"max_epochs": 3, "max_steps": 6}, ["4", "6"]),
+        ({"max_epochs": 3, "check_val_every_n_epoch": 2}, ["8", "12"]),
+        ({"max_epochs": 2}, ["4", "8"]),
+    ],
+)
+def test_the_end_of_a_run_is_validated_once(
+    tiny_classifier: Classifier,
+    random_images: pl.LightningDataModule,
+    build_trainer: Builder,
+    tmp_path: Path,
+    options: dict[str, int],
+    steps: list[str],
+) -> None:
+    trainer = build_trainer(FinalValidation(), EpochLog(tmp_path / "metrics.csv"), **options)
+    trainer.fit(TransferModule(tiny_classifier), random_images)
+    with open(tmp_path / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == steps
+    assert all(float(row["train/loss"]) > 0 for row in rows)
+
+
+def test_the_best_score_is_known_after_the_folder_was_moved(tmp_path: Path) -> None:
+    before = BestCheckpoint(tmp_path / "old", "val/top1")
+    best = str(tmp_path / "old" / "best.ckpt")
+    before.best_model_score, before.best_model_path = torch.tensor(0.9), best
+    before.kth_best_model_path, before.kth_value, before.best_k_models = (
+        best,
+        torch.tensor(0.9),
+        {best: torch.tensor(0.9)},
+    )
+    after = BestCheckpoint(tmp_path / "new", "val/top1")
+    after.load_state_dict(before.state_dict())
+    assert after.best_model_path == str(tmp_path / "new" / "best.ckpt")
+    trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", devices=1)
+    assert not after.check_monitor_top_k(trainer, torch.tensor(0.1))
+    assert after.check_monitor_top_k(trainer, torch.tensor(0.95))

@@ -1,0 +1,154 @@
+"""Metrics against scikit-learn and hand counts, accumulated over uneven batches of an imbalanced set."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    balanced_accuracy_score,
+    f1_score,
+    recall_score,
+    top_k_accuracy_score,
+)
+from torch import Tensor
+
+from transfer.training.metrics import Predictions, build_metrics, build_per_class_accuracy, main_metric
+
+NUM_CLASSES = 8
+
+
+@pytest.fixture
+def imbalanced() -> tuple[Tensor, Tensor]:
+    """Logits (203, 8) that are right about half of the time; the first class has most images, the last has one."""
+    targets = torch.repeat_interleave(torch.arange(NUM_CLASSES), torch.tensor([120, 40, 20, 10, 6, 4, 2, 1]))
+    logits = 2.0 * torch.randn(len(targets), NUM_CLASSES)
+    logits[torch.arange(len(targets)), targets] += torch.linspace(4.0, 1.0, NUM_CLASSES)[targets]
+    order = torch.randperm(len(targets))
+    return logits[order], targets[order]
+
+
+@pytest.fixture
+def several_labels() -> tuple[Tensor, Tensor]:
+    """Logits and multi-hot targets (61, 4)."""
+    targets = (torch.rand(61, 4) < torch.tensor([0.7, 0.4, 0.2, 0.1])).long()
+    return 2.0 * targets - 1.0 + 2.0 * torch.randn(61, 4), targets
+
+
+def measure(logits: Tensor, targets: Tensor, multilabel: bool = False, batch_size: int = 32) -> dict[str, float]:
+    metrics = build_metrics(logits.shape[1], multilabel)
+    probabilities = logits.sigmoid() if multilabel else logits.softmax(1)
+    for batch in zip(probabilities.split(batch_size), targets.split(batch_size), strict=True):
+        metrics.update(*batch)
+    return {name: value.item() for name, value in metrics.compute().items()}
+
+
+def test_top1_is_the_share_of_right_images(imbalanced: tuple[Tensor, Tensor]) -> None:
+    logits, targets = imbalanced
+    expected = accuracy_score(targets, logits.argmax(1))
+    assert 0.3 < expected < 0.8
+    assert measure(logits, targets)["top1"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_top5_is_scikit_learns(imbalanced: tuple[Tensor, Tensor]) -> None:
+    logits, targets = imbalanced
+    expected = top_k_accuracy_score(targets, logits, k=5, labels=range(NUM_CLASSES))
+    assert expected < 0.99
+    assert measure(logits, targets)["top5"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_mean_per_class_gives_every_class_the_same_say(imbalanced: tuple[Tensor, Tensor]) -> None:
+    logits, targets = imbalanced
+    expected = balanced_accuracy_score(targets, logits.argmax(1))
+    assert abs(expected - accuracy_score(targets, logits.argmax(1))) > 0.01
+    assert measure(logits, targets)["mean_per_class"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_ece_is_the_gap_between_confidence_and_accuracy_over_15_bins(imbalanced: tuple[Tensor, Tensor]) -> None:
+    logits, targets = imbalanced
+    confidence, prediction = (t.numpy() for t in logits.double().softmax(1).max(1))
+    right = prediction == targets.numpy()
+    bins = np.minimum((confidence * 15).astype(int), 14)
+    gaps = [abs(right[bins == b].sum() - confidence[bins == b].sum()) for b in range(15)]
+    assert measure(logits, targets)["ece"] == pytest.approx(sum(gaps) / len(targets), abs=1e-5)
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_batches_and_a_smaller_last_one_change_nothing(
+    imbalanced: tuple[Tensor, Tensor], several_labels: tuple[Tensor, Tensor], multilabel: bool
+) -> None:
+    logits, targets = several_labels if multilabel else imbalanced
+    assert len(targets) % 20 == (1 if multilabel else 3)
+    at_once = measure(logits, targets, multilabel, batch_size=1000)
+    assert measure(logits, targets, multilabel, batch_size=20) == pytest.approx(at_once, abs=1e-6)
+
+
+def test_per_class_accuracy_is_the_recall_of_each_class(imbalanced: tuple[Tensor, Tensor]) -> None:
+    logits, targets = imbalanced
+    metric = build_per_class_accuracy(NUM_CLASSES, multilabel=False)
+    for batch in zip(logits.softmax(1).split(64), targets.split(64), strict=True):
+        metric.update(*batch)
+    expected = recall_score(targets, logits.argmax(1), average=None)
+    np.testing.assert_allclose(metric.compute(), expected, atol=1e-6)
+
+
+def test_several_labels_are_measured_as_scikit_learn_does(several_labels: tuple[Tensor, Tensor]) -> None:
+    logits, targets = several_labels
+    yes = (logits > 0).long()
+    assert measure(logits, targets, multilabel=True) == pytest.approx(
+        {
+            "map": average_precision_score(targets, logits, average="macro"),
+            "f1": f1_score(targets, yes, average="micro"),
+            "exact_match": accuracy_score(targets, yes),
+        },
+        abs=1e-5,
+    )
+
+
+def test_per_class_accuracy_of_several_labels_counts_yes_and_no(several_labels: tuple[Tensor, Tensor]) -> None:
+    logits, targets = several_labels
+    metric = build_per_class_accuracy(4, multilabel=True)
+    metric.update(logits.sigmoid(), targets)
+    np.testing.assert_allclose(metric.compute(), ((logits > 0) == targets).float().mean(0), atol=1e-6)
+
+
+def test_top5_needs_six_classes() -> None:
+    assert "top5" not in build_metrics(5, multilabel=False)
+    assert "top5" in build_metrics(6, multilabel=False)
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_the_main_metric_is_measured(multilabel: bool) -> None:
+    assert main_metric(multilabel) == ("map" if multilabel else "top1")
+    assert main_metric(multilabel) in build_metrics(3, multilabel)
+
+
+def test_a_class_without_images_does_not_count_in_the_mean_per_class() -> None:
+    logits = torch.nn.functional.one_hot(torch.tensor([0, 1, 2, 6]), NUM_CLASSES).float() * 9.0
+    targets = torch.tensor([0, 1, 2, 0])
+    assert measure(logits, targets)["mean_per_class"] == pytest.approx((0.5 + 1 + 1) / 3)
+
+
+@pytest.mark.parametrize(("num_images", "world_size"), [(13, 1), (13, 2), (13, 4), (8, 4), (2, 3)])
+def test_predictions_of_several_processes_come_rank_after_rank(num_images: int, world_size: int) -> None:
+    labels = torch.randint(NUM_CLASSES, (num_images,))
+    probabilities = torch.randn(num_images, NUM_CLASSES).softmax(1)
+    ranks: list[Predictions] = []
+    names = iter(("labels", "classes"))  # in the order in which torchmetrics gathers them
+
+    def gather(mine: Tensor, group: object) -> list[Tensor]:
+        states = [getattr(rank, name) for name in [next(names)] for rank in ranks]
+        empty = torch.tensor([])  # what torchmetrics sends for a rank without images
+        return [torch.cat(s) if s else empty for s in states]
+
+    for _ in range(world_size):
+        ranks.append(Predictions(dist_sync_fn=gather, distributed_available_fn=lambda: world_size > 1))
+    for rank, metric in enumerate(ranks):
+        for rows in torch.arange(rank, num_images, world_size).split(2):
+            metric.update(probabilities[rows], labels[rows])
+    found = ranks[0].compute()
+    assert found.dtype == torch.int64
+    order = torch.cat([torch.arange(rank, num_images, world_size) for rank in range(world_size)])
+    assert found.tolist() == torch.stack([labels, probabilities.argmax(1)], dim=1)[order].tolist()

@@ -1,0 +1,115 @@
+"""The training step, its loss and metrics, and what a checkpoint of it holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from sklearn.metrics import f1_score
+from torch import Tensor, nn
+
+from tests.conftest import Batches, RandomImages
+from transfer.errors import UserError
+from transfer.networks.classifier import Classifier
+from transfer.training.module import TransferModule
+
+Build = Callable[..., pl.Trainer]
+
+
+class Given(nn.Module):
+    """A classifier whose images are its logits already."""
+
+    num_classes = 2
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.flatten(1)
+
+
+class Losses(pl.Callback):
+    """The loss of each training step."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: dict[str, Tensor], *_: object
+    ) -> None:
+        self.values.append(outputs["loss"].item())
+
+
+@pytest.mark.parametrize("mixup_alpha", [0.0, 0.4])
+def test_the_first_loss_is_the_logarithm_of_the_number_of_classes(
+    tiny_classifier: Classifier, random_images: RandomImages, build_trainer: Build, mixup_alpha: float
+) -> None:
+    losses = Losses()
+    module = TransferModule(tiny_classifier, label_smoothing=0.1, mixup_alpha=mixup_alpha)
+    build_trainer(losses, max_epochs=1).fit(module, random_images)
+    assert losses.values[0] == pytest.approx(math.log(3), abs=1e-6)
+
+
+def test_the_logged_training_loss_is_the_mean_over_the_epoch(
+    tiny_classifier: Classifier, random_images: RandomImages, build_trainer: Build
+) -> None:
+    losses = Losses()
+    trainer = build_trainer(losses, max_epochs=1)
+    trainer.fit(TransferModule(tiny_classifier), random_images)
+    assert trainer.callback_metrics["train/loss"].item() == pytest.approx(sum(losses.values) / 4, abs=1e-6)
+
+
+def test_validation_loss_knows_neither_smoothing_nor_class_weights(
+    tiny_classifier: Classifier, random_images: RandomImages, build_trainer: Build
+) -> None:
+    with torch.no_grad():
+        tiny_classifier.head.fc.bias.copy_(torch.tensor([1.0, 0.0, -2.0]))
+    weights = torch.tensor([5.0, 1.0, 1.0])
+    module = TransferModule(tiny_classifier, label_smoothing=0.3, class_weights=weights)
+    logged = build_trainer().validate(module, random_images, verbose=False)[0]
+    scores = torch.tensor([1.0, 0.0, -2.0]).log_softmax(0)
+    assert logged["val/loss"] == pytest.approx(-scores.mean().item(), abs=1e-5)  # each class is a third of val
+
+
+def test_a_diverged_run_stops_and_says_what_to_lower(
+    tiny_classifier: Classifier, random_images: RandomImages, build_trainer: Build
+) -> None:
+    random_images.images[0] = torch.nan
+    with pytest.raises(UserError, match=r"training loss is nan in epoch 1.*lower --optim.lr \(now 0.01\)"):
+        build_trainer(max_epochs=1, limit_val_batches=0).fit(TransferModule(tiny_classifier), random_images)
+
+
+def test_several_labels_need_their_loss(tiny_classifier: Classifier) -> None:
+    with pytest.raises(UserError, match="several labels per image need loss='bce'"):
+        TransferModule(tiny_classifier, multilabel=True)
+
+
+def test_logits_between_zero_and_one_are_not_taken_for_probabilities(build_trainer: Build) -> None:
+    logits = torch.tensor([[0.3, 0.2], [2.0, -1.0]])
+    targets = torch.tensor([[1, 1], [1, 0]])
+    module = TransferModule(Given(), multilabel=True, loss="bce")  # type: ignore[arg-type]
+    batches = Batches(logits[:, :, None, None], targets.float(), batch_size=1)
+    logged = build_trainer().test(module, batches, verbose=False)[0]
+    assert logged["test/f1"] == f1_score(targets, (logits > 0).long(), average="micro") == 1.0
+
+
+def test_per_class_accuracy_averages_to_the_mean_per_class(
+    tiny_classifier: Classifier, random_images: RandomImages, build_trainer: Build
+) -> None:
+    module = TransferModule(tiny_classifier)
+    logged = build_trainer().test(module, random_images, verbose=False)[0]
+    assert module.per_class_accuracy == [1.0, 0.0, 0.0]  # equal logits: the first class is always the answer
+    assert logged["test/mean_per_class"] == pytest.approx(1 / 3)
+
+
+def test_a_checkpoint_holds_plain_types_only(
+    tiny_classifier: Classifier, random_images: RandomImages, build_trainer: Build, tmp_path: Path
+) -> None:
+    trainer = build_trainer(pl.callbacks.ModelCheckpoint(tmp_path), max_epochs=1)
+    trainer.fit(TransferModule(tiny_classifier), random_images)
+    trainer.save_checkpoint(tmp_path / "saved.ckpt")
+    content = torch.load(tmp_path / "saved.ckpt", weights_only=True)
+    names = {f"classifier.{name}" for name in tiny_classifier.state_dict()}
+    assert names <= content["state_dict"].keys()
+    assert {name.split(".")[0] for name in content["state_dict"].keys() - names} == {"train_loss"}

@@ -1,0 +1,53 @@
+"""The command line: `efficientnet-transfer VERB ...`, `python -m transfer VERB ...` or `python scripts/VERB.py ...`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from transfer import __version__
+from transfer.commands.threads import share_cores
+
+# Each verb is a module of `transfer.commands`, whose `main` takes the words after it and returns the exit status.
+VERBS = {
+    "finetune": "train a network on a dataset",
+    "evaluate": "measure a finished run on a split",
+    "predict": "classify images with a finished run",
+    "explain": "show what a finished run looks at",
+    "compare": "compare two runs image by image",
+    "probe": "fit a linear classifier to frozen features",
+    "doctor": "look for what is wrong with a dataset",
+    "weights": "list, fetch and verify public weights",
+    "convert": "convert checkpoints to and from other code bases",
+    "table": "plan, run and report a table of results",
+    "scale": "scale networks: fit limits, search, sweep, evolve",
+    "costs": "count and measure what a network takes",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status.
+
+    Args:
+        argv: the words after the program's name; None takes them from `sys.argv`.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="efficientnet-transfer",
+        usage="%(prog)s VERB ... (each verb has its own --help)",
+        description="\n".join(f"{verb:10}{what}" for verb, what in VERBS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("verb", choices=VERBS, metavar="VERB", help=argparse.SUPPRESS)
+    verb = parser.parse_args(words[:1]).verb
+    share_cores()
+    command: Callable[[Sequence[str]], int] = import_module(f"transfer.commands.{verb}").main
+    return command(words[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

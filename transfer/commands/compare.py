@@ -1,0 +1,155 @@
+"""Compare two finished runs on the same test images: efficientnet-transfer compare RUN_A RUN_B
+
+Prints both accuracies, their difference and its 95% interval by a paired bootstrap over the test images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transfer.commands.console import exit_status
+from transfer.errors import UserError, printable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from transfer.statistics import Difference
+
+_METRICS = {"top1": "top-1", "mean_per_class": "mean per class"}
+
+_EPILOG = """\
+The interval says how far the difference depends on which images happen to be in the test split, for these two trained
+networks. It does not know how far other seeds of the same two settings would differ: for that, train several seeds.
+p is twice the share of resamples in which the other run is better or as good."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and gives the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="efficientnet-transfer compare",
+        description="Compare two finished runs of finetune on the same test images.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run_a", metavar="RUN_A", type=Path)
+    parser.add_argument("run_b", metavar="RUN_B", type=Path)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there too")
+    arguments = parser.parse_args(argv)
+    return exit_status(lambda: compare(**vars(arguments)))
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What a comparison needs of a run: results.json, and labels and predicted classes of its test images (N,)."""
+
+    path: Path
+    results: dict[str, Any]
+    labels: NDArray[np.int64]
+    predictions: NDArray[np.int64]
+
+    def __str__(self) -> str:
+        names = (self.results["backbone"], self.results["dataset"], self.results["seed"])
+        return printable("{} ({} on {}, seed {})".format(self.path, *names))
+
+
+def compare(run_a: Path, run_b: Path, json: Path | None = None) -> None:
+    """Prints how two runs differ on their test images.
+
+    Raises:
+        UserError: a run is not finished, or they were not tested on the same images.
+    """
+    from transfer.files import write_json
+    from transfer.statistics import mean_per_class, paired_bootstrap, top1
+
+    if json is not None and not json.parent.is_dir():
+        raise UserError(f"--json {json}: no such folder")
+    a, b = read_run(run_a), read_run(run_b)
+    check_same_test(a, b)
+    accuracies = {
+        "top1": [top1(run.labels, run.predictions) for run in (a, b)],
+        "mean_per_class": [mean_per_class(run.labels, run.predictions) for run in (a, b)],
+    }
+    differences = {
+        "top1": paired_bootstrap(a.labels, a.predictions, b.predictions, "top1"),
+        "mean_per_class": paired_bootstrap(a.labels, a.predictions, b.predictions, "mean_per_class"),
+    }
+    print(f"A: {a}\nB: {b}")
+    print_comparison(len(a.labels), accuracies, differences)
+    for missing in (a.results.get("decay") or {}).values():
+        print(f"on {missing}")
+    if json is not None:
+        metrics = {
+            name: {"a": values[0], "b": values[1], "difference": asdict(differences[name])}
+            for name, values in accuracies.items()
+        }
+        runs = {"run_a": str(run_a), "run_b": str(run_b), "dataset": a.results["dataset"]}
+        write_json(json, {**runs, "num_test_images": len(a.labels), "metrics": metrics})
+
+
+def read_run(path: Path) -> FinishedRun:
+    """A finished run's results and predictions.
+
+    Raises:
+        UserError: not a finished run, or without predictions.
+    """
+    from transfer.runs.folder import CONFIG, RESULTS, read_predictions
+
+    if not (path / RESULTS).is_file():
+        if (path / CONFIG).is_file():
+            raise UserError(f"{path} is not finished: it has no {RESULTS}; go on with it: finetune --resume {path}")
+        raise UserError(f"{path} is not a run: it has no {RESULTS}")
+    try:
+        results = json.loads((path / RESULTS).read_text())
+        results["splits"], results["backbone"], results["dataset"], results["seed"]
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f"{path / RESULTS}: damaged, or not written by finetune") from None
+    return FinishedRun(path, results, *read_predictions(path))
+
+
+def check_same_test(a: FinishedRun, b: FinishedRun) -> None:
+    """Compares what two runs were tested on.
+
+    Raises:
+        UserError: another dataset, other images, other classes or another order; the text says which.
+    """
+    datasets = [run.results["dataset"] for run in (a, b)]
+    if datasets[0] != datasets[1]:
+        raise UserError(f"{a.path} was tested on {datasets[0]}, {b.path} on {datasets[1]}: nothing to compare")
+    tests = [run.results["splits"].get("test", {}) for run in (a, b)]
+    if tests[0].get("fingerprint") != tests[1].get("fingerprint"):
+        sizes = " and ".join(str(test.get("size")) for test in tests)
+        raise UserError(
+            f"{a.path} and {b.path} were tested on different images of {datasets[0]} ({sizes} images; the fingerprints "
+            "differ): evaluate both on the same data"
+        )
+    if list(a.results.get("per_class_accuracy", {})) != list(b.results.get("per_class_accuracy", {})):
+        raise UserError(f"{a.path} and {b.path} have other classes or another order of them")
+    if a.labels.tolist() != b.labels.tolist():
+        raise UserError(f"{a.path} and {b.path} have the test images in another order, so that they cannot be paired")
+
+
+def print_comparison(num_images: int, accuracies: dict[str, list[float]], differences: dict[str, Difference]) -> None:
+    """A column a metric: A, B, A less B in points with its interval, and in how many resamples A is better."""
+    from rich.console import Console
+    from rich.table import Table
+
+    resamples = next(iter(differences.values())).num_resamples
+    table = Table(title=f"{num_images:,} test images, {resamples:,} resamples of them", title_justify="left")
+    table.add_column("")
+    columns = []
+    for name, (a, b) in accuracies.items():
+        table.add_column(_METRICS[name], justify="right")
+        found = differences[name]
+        value, low, high = (f"{100 * value:+.2f}" for value in (found.value, found.low, found.high))
+        better, equal = (f"{count / resamples:.1%}" for count in (found.num_better, found.num_equal))
+        columns.append([f"{a:.2%}", f"{b:.2%}", value, f"{low} to {high}", better, equal, f"{found.p_value:.2g}"])
+    heads = ("A", "B", "A less B, points", "95% interval", "resamples: A better", "resamples: equal", "p")
+    for row in zip(heads, *columns, strict=True):
+        table.add_row(*row)
+    Console().print(table)

@@ -1,0 +1,82 @@
+"""Convert a checkpoint or a run for another code base: efficientnet-transfer convert RUN_DIR mine.safetensors --to timm
+
+Prints the lines that load the file there with the same outputs, and how to prepare its images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from transfer.commands.console import exit_status
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and gives the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="efficientnet-transfer convert",
+        description="Convert a checkpoint or a run of finetune for another code base.",
+    )
+    parser.add_argument("source", metavar="SOURCE", type=Path, help="checkpoint file, or folder of a run")
+    parser.add_argument("dest", metavar="DEST", type=Path, help="the .safetensors file to write")
+    parser.add_argument("--to", required=True, choices=("own", "timm", "torchvision", "lukemelas", "transformers"))
+    parser.add_argument(
+        "--family", metavar="NAME", help="what a file that nobody knows was trained like; leave it out to see the names"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace DEST")
+    parser.add_argument(
+        "--allow_other_padding",
+        action="store_true",
+        help="convert even if the code base cannot pad as the network was trained, which changes its outputs",
+    )
+    arguments = parser.parse_args(argv)
+    return exit_status(lambda: convert(**vars(arguments)))
+
+
+def convert(
+    source: Path,
+    dest: Path,
+    to: str,
+    family: str | None = None,
+    overwrite: bool = False,
+    allow_other_padding: bool = False,
+) -> None:
+    """Writes DEST and prints how to use it.
+
+    Raises:
+        UserError: the source is no network or nobody knows what it was trained like, the code base cannot build it, or
+            DEST cannot be written.
+    """
+    from transfer.commands.convert import code_bases
+    from transfer.commands.convert import network as conversion
+
+    conversion.check_destination(dest, overwrite)
+    network = conversion.read_network(source, family)
+    tensors = code_bases.convert(network, to, allow_other_padding)
+    conversion.save_tensors(tensors, network.metadata(), dest)
+
+    settings = network.like.settings
+    print(
+        f"{dest}: {network.variant.name} trained like {network.like.name} (padding {settings.padding!r}, BatchNorm"
+        f" epsilon {settings.bn_eps}), {network.num_classes or 'no'} classes, {len(tensors)} tensors"
+    )
+    other = code_bases.other_padding(network, to)
+    if other is not None:
+        print(f"WARNING: {code_bases.describe_other_padding(network, to, other)}")
+    print("\nLoad it:\n")
+    for line in code_bases.loading_lines(network, to, dest):
+        print(f"    {line}")
+    if to == "own" and network.in_channels == 3:
+        names = f"--backbone {network.variant.name} --pretrained {network.like.name}"
+        print(f"\nFine-tune it: efficientnet-transfer finetune {names} --weights {shlex.quote(str(dest))}")
+    size = network.preprocessing.image_size
+    if code_bases.agrees_at_one_size(network, to):
+        print(f"\nThe outputs are the same at {size} px; at other sizes this code base may pad otherwise.")
+    assumed = " (assumed: what its family does)" if network.assumes_preprocessing else ""
+    print(f"\nPrepare images{assumed}: {conversion.describe_preprocessing(network.preprocessing, network.in_channels)}")
+    if network.multilabel:
+        print("Several labels per image: probabilities are the sigmoid of each logit.")
+    if network.class_names is not None:
+        print("The classes' names are in the file's header (class_names, JSON), in the order of the logits.")

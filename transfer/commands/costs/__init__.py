@@ -1,0 +1,215 @@
+"""What a network takes: efficientnet-transfer costs b3, or --compare b0,b4,resnet50, or b3 --plan --memory 16GiB
+
+Parameters, multiply-adds and memory are counted on a network without weights; latency is measured on this machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from transfer.commands.console import exit_status
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from transfer.costs.latency import Latency
+    from transfer.costs.profile import Profile
+
+_EPILOG = """\
+A network is a backbone with a linear classifier: b3, scaled (b0@phi=1.5), or the import path of a function of your own.
+
+  costs b3 --batch_size 8 --threads 1
+  costs --compare b0,b4,resnet50 --threads 1
+  costs b3 --image_size 300 --plan --memory 16GiB --precision bf16-mixed --num_images 50000 --epochs 10
+
+Memory is what is in use at the peak: on a GPU, what PyTorch has allocated. On the processor glibc's malloc keeps freed
+blocks for later, so that a training process is larger than that (benchmarks/memory_prediction_cpu.json)."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and gives the exit status."""
+    parser = build_parser()
+    arguments = vars(parser.parse_args(argv))
+    network, compared, planned = arguments.pop("network"), arguments.pop("compare"), arguments.pop("plan")
+    if (network is None) == (compared is None):
+        parser.error("give one network, or --compare with several")
+    plan_only = {name: arguments.pop(name) for name in ("memory", "num_images", "epochs", "benchmarks")}
+    if planned:
+        if compared is not None:
+            parser.error("--plan is of one network")
+        for name in ("runs", "measure_memory"):
+            if arguments.pop(name):
+                parser.error(f"--{name}: a plan has none")
+        return exit_status(lambda: import_command("plan").plan(network, **arguments, **plan_only))
+    if given := [name for name, value in plan_only.items() if value]:
+        parser.error(f"--{given[0]} belongs to --plan")
+    if compared is not None:
+        if arguments.pop("measure_memory"):
+            parser.error("--measure_memory is of one network")
+        return exit_status(lambda: import_command("compare").compare(re.split(r",(?![a-z]+=)", compared), **arguments))
+    return exit_status(lambda: profile(network, **arguments))
+
+
+def import_command(name: str) -> ModuleType:
+    """One of the files beside this one."""
+    return importlib.import_module(f"transfer.commands.costs.{name}")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="efficientnet-transfer costs",
+        description=__doc__,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("network", nargs="?", metavar="NETWORK", help="a backbone")
+    parser.add_argument("--compare", metavar="A,B,...", help="several, against the first")
+    parser.add_argument("--image_size", type=positive, metavar="PX", help="default: the network's own")
+    parser.add_argument("--batch_size", type=positive, metavar="N", help="images; default: 8, of a plan 64")
+    parser.add_argument("--num_classes", type=positive, default=1000, metavar="N", help="default: 1000")
+    parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true", help="default: 32-true")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    parser.add_argument("--threads", type=positive, metavar="N", help="of the processor; default: PyTorch's")
+    parser.add_argument("--runs", type=positive, metavar="N", help="timed; default: 20, as in the paper's Table 4")
+    parser.add_argument("--measure_memory", action="store_true", help="too, in processes of their own")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    planning = parser.add_argument_group("a plan")
+    planning.add_argument("--plan", action="store_true", help="largest batch, and hours of training")
+    planning.add_argument("--memory", metavar="SIZE", help="of the device, as 16GiB; default: what this machine has")
+    planning.add_argument("--num_images", type=positive, metavar="N", help="of the training split")
+    planning.add_argument("--epochs", type=positive, metavar="N")
+    planning.add_argument(
+        "--benchmarks", nargs="+", type=Path, metavar="FILE", help="of benchmark.py train --json; default: measured"
+    )
+    return parser
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def profile(
+    name: str,
+    *,
+    image_size: int | None,
+    batch_size: int | None,
+    num_classes: int,
+    precision: Any,
+    device: str | None,
+    threads: int | None,
+    runs: int | None,
+    measure_memory: bool,
+    json: Path | None,
+) -> None:
+    """Prints one network, part by part.
+
+    Raises:
+        UserError: an unknown network, or no such device.
+    """
+    from rich.console import Console
+
+    from transfer.costs.bare_steps import choose_device
+    from transfer.costs.latency import RUNS, measure_latency
+    from transfer.costs.profile import network_parts, profile_backbone
+    from transfer.costs.units import format_bytes
+    from transfer.environment import write_figures
+    from transfer.weights.build import build_classifier
+
+    place = choose_device(device)
+    batch_size = batch_size or 8
+    counted = profile_backbone(name, image_size, batch_size, num_classes=num_classes, precision=precision)
+    network = build_classifier(name, num_classes)
+    options: dict[str, Any] = {"device": place, "precision": precision, "threads": threads, "runs": runs or RUNS}
+    single = measure_latency(network, counted.image_size, parts=network_parts(network), **options)
+    latencies = [single]
+    if batch_size > 1:
+        latencies.append(measure_latency(network, counted.image_size, batch_size, **options))
+    measured = {}
+    if measure_memory:
+        from transfer.costs.peak_memory import measure_peak
+
+        build = partial(build_classifier, name, num_classes)
+        for kind, training in (("training", True), ("inference", False)):
+            measured[kind] = measure_peak(
+                build,
+                counted.image_size,
+                batch_size,
+                training=training,
+                precision=precision,
+                on_gpu=place.type == "cuda",
+                threads=threads,
+            )
+
+    console = Console()
+    say = partial(console.print, highlight=False, soft_wrap=True)
+    console.print(parts_table(name, counted, single))
+    total = counted.training.total(batch_size)
+    for kind, predicted in (("training", total), ("inference", counted.inference_bytes)):
+        seen = f", measured {format_bytes(measured[kind])}" if kind in measured else ""
+        say(f"memory, {kind}, batch {batch_size}: {format_bytes(predicted)} predicted{seen}")
+    fixed, per_image = counted.training.fixed, counted.training.per_image
+    say(
+        f"  of training: {format_bytes(fixed)} parameters, gradients, momentum and buffers, and"
+        f" {format_bytes(per_image)} for each image ({precision})"
+    )
+    for latency in latencies:
+        say(f"latency, {describe_latency(latency)}")
+    figures = {"network": name, **asdict(counted), "training_bytes": total, "measured_bytes": measured}
+    write_figures(json, {**figures, "latency": [asdict(latency) for latency in latencies]})
+
+
+def parts_table(name: str, counted: Profile, latency: Latency) -> Table:
+    """One line for each part, and the sums."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from transfer.costs.units import format_bytes
+
+    table = Table(
+        title=f"{name} at {counted.image_size} px; for one image",
+        caption="training: what it leaves for the backward pass; inference: the most alive at a time",
+        title_justify="left",
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    table.add_column("", no_wrap=True)
+    for column in ("parameters", "multiply-adds", "training", "inference", "ms"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for part in counted.parts:
+        table.add_row(
+            *(part.part, f"{part.num_params:,}", f"{part.macs:,}"),
+            *(format_bytes(part.training_bytes), format_bytes(part.inference_bytes)),
+            f"{latency.part_ms[part.part]:.2f}",
+        )
+    table.add_section()
+    kept = sum(part.training_bytes for part in counted.parts)
+    most = max((part.inference_bytes for part in counted.parts), default=0)
+    table.add_row(
+        *("all", f"{counted.num_params:,}", f"{counted.macs:,}", format_bytes(kept), format_bytes(most)),
+        f"{latency.median_ms:.2f}",
+    )
+    return table
+
+
+def describe_latency(latency: Latency) -> str:
+    """One line."""
+    return (
+        f"batch {latency.batch_size}: {latency.median_ms:.2f} ms (quartiles {latency.lower_quartile_ms:.2f} to"
+        f" {latency.upper_quartile_ms:.2f}, {latency.runs} runs, {latency.device})"
+    )

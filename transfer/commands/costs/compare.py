@@ -1,0 +1,89 @@
+"""Networks against the first, as the paper's Table 4 does: efficientnet-transfer costs --compare b0,b4,resnet50"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+
+def compare(
+    names: Sequence[str],
+    *,
+    image_size: int | None,
+    batch_size: int | None,
+    num_classes: int,
+    precision: Any,
+    device: str | None,
+    threads: int | None,
+    runs: int | None,
+    json: Path | None,
+) -> None:
+    """Prints networks against the first, as the paper's Table 4 does, and that table.
+
+    Raises:
+        UserError: an unknown network, or no such device.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    from transfer.costs.bare_steps import choose_device
+    from transfer.costs.latency import RUNS, measure_latency
+    from transfer.costs.profile import profile_backbone
+    from transfer.costs.units import format_bytes
+    from transfer.environment import write_figures
+    from transfer.paper import TABLE4
+    from transfer.weights.build import build_classifier
+
+    place = choose_device(device)
+    size = batch_size or 1
+    counts = {
+        name: profile_backbone(name, image_size, size, num_classes=num_classes, precision=precision) for name in names
+    }
+    latencies = {
+        name: measure_latency(
+            build_classifier(name, num_classes),
+            counted.image_size,
+            size,
+            device=place,
+            precision=precision,
+            threads=threads,
+            runs=runs or RUNS,
+        )
+        for name, counted in counts.items()
+    }
+    first = latencies[names[0]]
+    table = Table(
+        title=f"inference, batch {size}, {first.device}; ratio to {names[0]}",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    table.add_column("", no_wrap=True)
+    for column in ("px", "parameters", "mult-adds", "memory", "ms", "quartiles", "ratio"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, counted in counts.items():
+        latency = latencies[name]
+        table.add_row(
+            *(name, str(counted.image_size), f"{counted.num_params / 1e6:.2f} M", f"{counted.macs / 1e9:.3f} G"),
+            *(format_bytes(counted.inference_bytes), f"{latency.median_ms:.1f}"),
+            f"{latency.lower_quartile_ms:.1f} to {latency.upper_quartile_ms:.1f}",
+            f"{latency.median_ms / first.median_ms:.2f}",
+        )
+    console = Console()
+    say = partial(console.print, highlight=False, soft_wrap=True)
+    console.print(table)
+    say("The paper's Table 4 (batch 1, one core of a Xeon E5-2690, mean of 20 runs):")
+    for row in TABLE4:
+        say(
+            f"  {row.peer} {row.peer_seconds:g} s, {row.backbone} {row.seconds:g} s:"
+            f" {row.printed_ratio:g} times {row.backbone}"
+        )
+    networks = {name: {**asdict(counts[name]), "latency": asdict(latencies[name])} for name in names}
+    ratios = {name: latency.median_ms / first.median_ms for name, latency in latencies.items()}
+    paper = [asdict(row) for row in TABLE4]
+    write_figures(json, {"networks": networks, "times_the_first": ratios, "table4": paper})

@@ -1,0 +1,102 @@
+"""Evaluate a finished run again: efficientnet-transfer evaluate RUN_DIR
+
+Rebuilds the network from the run's own files, loads the same data, refuses other data, prints the metrics. A reading of
+the test split is counted in the run's test_reads.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from transfer.commands.console import exit_status
+from transfer.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and gives the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="efficientnet-transfer evaluate", description="Evaluate a run of finetune again."
+    )
+    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path)
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
+    parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="default: test")
+    parser.add_argument("--data_root", help="where the data lies now, if not where the run found it")
+    parser.add_argument("--batch_size", type=int, help="images per step; default: the run's")
+    parser.add_argument("--num_workers", type=int, help="loader processes; default: the run's")
+    parser.add_argument(
+        "--stream", choices=("true", "false"), help="fetch images while they are needed; default: as the run did"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the metrics there too")
+    arguments = parser.parse_args(argv)
+    return exit_status(lambda: evaluate(**vars(arguments)))
+
+
+def evaluate(
+    run_dir: Path,
+    checkpoint: str = "best",
+    split: str = "test",
+    data_root: str | None = None,
+    batch_size: int | None = None,
+    num_workers: int | None = None,
+    stream: str | None = None,
+    json: Path | None = None,
+) -> None:
+    """Prints the metrics of a run's checkpoint on one split, on one device, every image once.
+
+    Raises:
+        UserError: not a run, or the data is not there or is not what the run was trained on.
+    """
+    import pytorch_lightning as pl
+
+    from datamodules import build_datamodule
+    from transfer.files import write_json
+    from transfer.runs.folder import count_test_read, load_run, resolve_precision
+    from transfer.runs.results import print_results
+    from transfer.training.module import TransferModule
+    from transfer.training.trainer import quiet_lightning
+
+    if json is not None and not json.parent.is_dir():
+        raise UserError(f"--json {json}: no such folder")
+    if num_workers is not None and num_workers < 0:
+        raise UserError(f"--num_workers {num_workers} (allowed: at least 0)")
+    quiet_lightning()
+    run = load_run(run_dir, f"{checkpoint}.ckpt")
+    options = run.config.data_options()
+    given = {"data_root": data_root, "batch_size": batch_size, "num_workers": num_workers}
+    options |= {name: value for name, value in given.items() if value is not None}
+    if stream is not None:
+        options["stream"] = stream == "true"
+    data = build_datamodule(run.config.dataset, **options, **asdict(run.preprocessing))
+    data.setup()
+    data.check_same_data(run.data)
+    if split not in data.split_sizes:
+        raise UserError(f"--split {split}: the data has only {', '.join(data.split_sizes)}")
+
+    module = TransferModule(run.classifier, multilabel=data.multilabel, loss=run.config.loss.name)
+    trainer = pl.Trainer(
+        devices=1,
+        precision=resolve_precision(run.config.trainer),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    data.test_split = split
+    if split == "test":
+        try:
+            count_test_read(run_dir)
+        except OSError as error:
+            print(f"warning: nobody will know of this reading of the test split: {error}", file=sys.stderr)
+    logged = trainer.test(module, datamodule=data, verbose=False)[0]
+    metrics = {name.removeprefix("test/"): value for name, value in logged.items()}
+    print_results(run.config.dataset, run.config.backbone, {split: metrics}, data.metric)
+    if json is not None:
+        per_class = dict(zip(run.class_names, module.per_class_accuracy, strict=True))
+        write_json(
+            json,
+            {"run_dir": str(run_dir), "split": split, "metrics": metrics, "per_class_accuracy": per_class},
+        )

@@ -1,0 +1,211 @@
+"""Show what a run's predictions rest on: efficientnet-transfer explain RUN_DIR photos/ --compare OTHER_RUN_DIR
+
+Each photo becomes a PNG: the photo, and for each run the photo with the class activation map over it, as in Figure 7 of
+the paper. All panels show the whole photo; a frame marks what that run's network saw of it, and the rest is dimmed.
+Colour is positive evidence for the class named below, each map relative to its own maximum. A linear head gets CAM
+(Zhou et al. 2016), which is exact; any other head Grad-CAM (Selvaraju et al. 2017).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transfer.commands.console import exit_status
+from transfer.errors import UserError, printable, unknown_name
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+    from datamodules.images.transforms import Part
+    from transfer.runs.overlay import Evidence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and gives the exit status: 1 if some files could not be read, all others drawn."""
+    parser = argparse.ArgumentParser(
+        prog="efficientnet-transfer explain",
+        description="Draw class activation maps of runs of finetune over photos: CAM for the linear head, else"
+        " Grad-CAM. Each picture shows the whole photo; a frame marks what the network saw of it.",
+    )
+    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path)
+    parser.add_argument("images", metavar="IMAGES", type=Path, nargs="+", help="files, or folders searched for images")
+    parser.add_argument(
+        "--compare", metavar="RUN_DIR", type=Path, nargs="+", default=[], help="more runs, beside the first"
+    )
+    parser.add_argument("--class", dest="class_name", metavar="NAME", help="default: each run's most probable class")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", default=Path("explain"), help="for the PNG files; default: explain"
+    )
+    parser.add_argument("--batch_size", type=int, default=16, help="images per step")
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
+    arguments = vars(parser.parse_args(argv))
+    return exit_status(lambda: int(bool(explain(**arguments))))
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo as it will be drawn, and as each of the runs gets it: small enough to keep a batch of them.
+
+    Attributes:
+        caption: its name and its size.
+        drawn: see `fit_photo`.
+        inputs: one uint8 (S, S, 3) a run.
+        parts: what each of them shows of the photo.
+    """
+
+    path: Path
+    caption: tuple[str, str]
+    drawn: Image
+    inputs: list[NDArray[Any]]
+    parts: list[Part]
+
+
+def explain(
+    run_dir: Path,
+    images: list[Path],
+    compare: Sequence[Path] = (),
+    class_name: str | None = None,
+    out: Path = Path("explain"),
+    batch_size: int = 16,
+    checkpoint: str = "best",
+) -> list[str]:
+    """Writes a picture for each image below `out`, where it lay in the folder that was given, and prints its name.
+
+    Returns:
+        The files that could not be read.
+
+    Raises:
+        UserError: not a run, no image, no such class, or a picture of that name is there already.
+    """
+    import torch
+
+    from datamodules.images.transforms import build_eval_transform
+    from transfer.runs.folder import load_run
+    from transfer.runs.overlay import draw_picture
+
+    if batch_size < 1:
+        raise UserError(f"--batch_size {batch_size} (allowed: at least 1)")
+    targets = plan_pictures(images, out)
+    runs = {str(path): load_run(path, f"{checkpoint}.ckpt") for path in (run_dir, *compare)}
+    class_indices = [find_class(run.class_names, class_name, name) for name, run in runs.items()]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    transforms = []
+    for run in runs.values():
+        run.classifier.to(device)
+        p = run.preprocessing
+        transforms.append(build_eval_transform(p.image_size, p.crop_ratio, p.interpolation, p.resize))
+
+    unreadable: list[str] = []
+    photos = read_photos(list(targets), transforms, unreadable)
+    while batch := list(islice(photos, batch_size)):
+        columns = [
+            find_evidence(name, run, [photo.inputs[i] for photo in batch], [photo.parts[i] for photo in batch], index)
+            for i, ((name, run), index) in enumerate(zip(runs.items(), class_indices, strict=True))
+        ]
+        for photo, *evidence in zip(batch, *columns, strict=True):
+            target = targets[photo.path]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            draw_picture(photo.drawn, photo.caption, evidence).save(target)
+            said = "; ".join(f"{name} {answer} ({method})" for answer, method, name in (e.lines for e in evidence))
+            print(printable(f"{target}: {said}"), flush=True)
+    return unreadable
+
+
+def plan_pictures(images: list[Path], out: Path) -> dict[Path, Path]:
+    """The picture of each image: `out`, the path below the folder that was given, .png; a number where two would clash.
+
+    Raises:
+        UserError: no image, or a file lies there already.
+    """
+    from datamodules.images.decode import list_images
+
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out}: not a folder")
+    targets: dict[Path, Path] = {}
+    taken: set[str] = set()
+    for given in images:
+        for path in list_images(given):
+            if path in targets:
+                continue
+            below = path.relative_to(given) if path != given else Path(path.name)
+            target, number = out / below.with_suffix(".png"), 1
+            while str(target).lower() in taken:  # some file systems do not tell upper and lower case apart
+                number += 1
+                target = out / below.with_name(f"{below.stem}_{number}.png")
+            if target.exists():
+                raise UserError(f"{target} exists, and nothing is overwritten: choose another --out")
+            targets[path] = target
+            taken.add(str(target).lower())
+    return targets
+
+
+def find_class(class_names: Sequence[str], class_name: str | None, run: str) -> int | None:
+    """The position of a class of a run; None without a name.
+
+    Raises:
+        UserError: the run has no such class.
+    """
+    if class_name is None or class_name in class_names:
+        return None if class_name is None else class_names.index(class_name)
+    raise unknown_name(f"--class for {run}:", class_name, class_names)
+
+
+def read_photos(paths: list[Path], transforms: list[Any], unreadable: list[str]) -> Iterator[Photo]:
+    """The photos that can be read; the others are named on stderr and in `unreadable`."""
+    from datamodules.images.decode import BadImage, BadImageError, decode_image
+    from datamodules.images.transforms import kept_part
+    from transfer.runs.overlay import fit_photo
+
+    for path in paths:
+        try:
+            pixels = decode_image(path)
+        except BadImageError as error:
+            unreadable.append(str(path))
+            print(f"unreadable: {BadImage(str(path), str(error))}", file=sys.stderr)
+            continue
+        height, width = pixels.shape[:2]
+        yield Photo(
+            path,
+            (path.name, f"{width} x {height}"),
+            fit_photo(pixels),
+            [transform(image=pixels)["image"] for transform in transforms],
+            [kept_part(transform, height, width) for transform in transforms],
+        )
+
+
+def find_evidence(
+    name: str, run: Any, inputs: list[NDArray[Any]], parts: list[Part], class_index: int | None
+) -> list[Evidence]:
+    """One run's maps of a batch, and what it says in words."""
+    import numpy as np
+    import torch
+
+    from datamodules.images.transforms import normalize
+    from transfer.runs.class_maps import explain_class
+    from transfer.runs.overlay import Evidence
+
+    device = next(run.classifier.parameters()).device
+    images = normalize(torch.from_numpy(np.stack(inputs)).to(device), run.preprocessing.mean, run.preprocessing.std)
+    explained = explain_class(run.classifier, images, class_index)
+    probabilities = explained.logits.sigmoid() if run.config.data.multilabel else explained.logits.softmax(1)
+    evidence = []
+    for row, best, index, class_map, part in zip(
+        probabilities.tolist(),
+        explained.logits.argmax(1).tolist(),
+        explained.classes.tolist(),
+        explained.maps.cpu().numpy(),
+        parts,
+        strict=True,
+    ):
+        method = explained.method if class_map.max() > 0 else f"{explained.method}: nothing speaks for it"
+        if best != index:
+            method += f", predicted: {row[best]:.1%} {run.class_names[best]}"
+        evidence.append(Evidence(class_map, part, (f"{row[index]:.1%} {run.class_names[index]}", method, name)))
+    return evidence

@@ -1,0 +1,118 @@
+"""Classify photos with a finished run: efficientnet-transfer predict RUN_DIR photos/ --format csv"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from transfer.commands.console import exit_status
+from transfer.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and gives the exit status: 1 if some files could not be read, all others classified."""
+    parser = argparse.ArgumentParser(
+        prog="efficientnet-transfer predict", description="Classify images with a run of finetune."
+    )
+    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path)
+    parser.add_argument("images", metavar="IMAGES", type=Path, nargs="+", help="files, or folders searched for images")
+    parser.add_argument("--format", choices=("csv", "json"), default="csv", help="json is one object a line")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: the terminal")
+    parser.add_argument("--top_k", type=int, default=1, help="classes per image, most probable first")
+    parser.add_argument("--batch_size", type=int, default=64, help="images per step")
+    parser.add_argument("--num_workers", type=int, help="loader processes; default: usable cores - 1, at most 8")
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
+    arguments = vars(parser.parse_args(argv))
+    return exit_status(lambda: int(bool(predict(**arguments))))
+
+
+def predict(
+    run_dir: Path,
+    images: list[Path],
+    format: str = "csv",
+    out: Path | None = None,
+    top_k: int = 1,
+    batch_size: int = 64,
+    num_workers: int | None = None,
+    checkpoint: str = "best",
+) -> list[str]:
+    """Writes a row for each image, in the order given, and names unreadable files on stderr.
+
+    Returns:
+        The files that could not be read.
+
+    Raises:
+        UserError: not a run, or no image.
+    """
+    from datamodules.images.decode import list_images
+    from transfer.runs.folder import load_run
+
+    if batch_size < 1 or (num_workers is not None and num_workers < 0):
+        raise UserError(f"--batch_size {batch_size} --num_workers {num_workers} (allowed: at least 1, at least 0)")
+    run = load_run(run_dir, f"{checkpoint}.ckpt")
+    paths = [path for given in images for path in list_images(given)]
+    if not paths:
+        raise UserError(f"no image in {', '.join(map(str, images))}")
+    if not 1 <= top_k <= len(run.class_names):
+        raise UserError(f"--top_k {top_k} (allowed: 1 to {len(run.class_names)}, the number of classes)")
+    unreadable: list[str] = []
+    if out is not None and not out.parent.is_dir():
+        raise UserError(f"--out {out}: no such folder")
+    rows = predict_rows(run, paths, top_k, batch_size, num_workers, unreadable)
+    if out is None:
+        write_rows(rows, format, sys.stdout)
+    else:
+        with open(out, "w", newline="") as file:
+            write_rows(rows, format, file)
+    return unreadable
+
+
+def predict_rows(
+    run: Any, paths: list[Path], top_k: int, batch_size: int, num_workers: int | None, unreadable: list[str]
+) -> Iterator[dict[str, Any]]:
+    """A row for each readable image: image, class, probability, and class_2, probability_2, ... up to `top_k`."""
+    import torch
+
+    from datamodules.images.transforms import build_eval_transform, normalize
+    from datamodules.predict import build_predict_loader
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    classifier = run.classifier.to(device)
+    preprocessing = run.preprocessing
+    transform = build_eval_transform(
+        preprocessing.image_size, preprocessing.crop_ratio, preprocessing.interpolation, preprocessing.resize
+    )
+    for images, names, bad in build_predict_loader(paths, transform, batch_size, num_workers):
+        for image in bad:
+            unreadable.append(image.name)
+            print(f"unreadable: {image}", file=sys.stderr)
+        if not names:
+            continue
+        with torch.inference_mode():
+            logits = classifier(normalize(images.to(device), preprocessing.mean, preprocessing.std))
+        probabilities = logits.sigmoid() if run.config.data.multilabel else logits.softmax(1)
+        top = probabilities.float().cpu().topk(top_k)
+        for name, values, indices in zip(names, top.values.tolist(), top.indices.tolist(), strict=True):
+            row: dict[str, Any] = {"image": name}
+            for rank, (value, index) in enumerate(zip(values, indices, strict=True), start=1):
+                suffix = "" if rank == 1 else f"_{rank}"
+                row |= {f"class{suffix}": run.class_names[index], f"probability{suffix}": round(value, 6)}
+            yield row
+
+
+def write_rows(rows: Iterator[dict[str, Any]], format: str, file: TextIO) -> None:
+    """Writes rows as they come."""
+    writer = None
+    for row in rows:
+        if format == "json":
+            print(json.dumps(row), file=file, flush=True)
+            continue
+        if writer is None:
+            writer = csv.DictWriter(file, fieldnames=list(row))
+            writer.writeheader()
+        writer.writerow(row)

@@ -1,0 +1,33 @@
+"""Compound scaling: efficientnet-transfer scale COMMAND ... (each has its own --help)
+
+fit     the largest network within limits on parameters, multiply-adds, memory and latency
+search  the grid search of alpha, beta, gamma: trains every candidate at phi = 1 on a small task and ranks them
+sweep   the paper's ablations: accuracy against multiply-adds along width, depth, resolution and all three
+evolve  a small architecture search: regularised evolution of the blocks by the paper's search objective
+report  what any of the last three has found so far, and how much of it is noise
+run     one run of any of these: what every launcher starts
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+COMMANDS = ("fit", "search", "sweep", "evolve", "report", "run")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and gives the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(
+        prog="efficientnet-transfer scale",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("command", choices=COMMANDS)
+    name = parser.parse_args(argv[:1]).command
+    command: Callable[[Sequence[str]], int] = import_module(f"transfer.commands.scale.{name}").main
+    return command(argv[1:])

@@ -1,0 +1,298 @@
+"""The largest network within limits (Tan & Le 2019, section 3.1): scale fit --max_macs 1.8e9 --max_memory 16GiB
+
+Scales a baseline by the compound rule and by depth, width and resolution alone, each as far as the limits let it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transfer.commands.console import exit_status
+from transfer.costs.limits import QUANTITIES, Axis, Excess, Fit, format_cost, largest_fit, list_axes, parse_limits
+from transfer.errors import UserError
+from transfer.networks.scaling import ALPHA, BETA, GAMMA, Scale
+
+if TYPE_CHECKING:
+    from transfer.costs.latency import Latency
+    from transfer.costs.network_costs import Costs
+
+_EPILOG = """\
+phi, and each coefficient alone, is a multiple of 0.01 that keeps all coefficients within 0.1 to 10. What is printed
+keeps every limit, and 0.01 more breaks the limit that is named. No larger phi of a backbone keeps the limits on
+parameters and multiply-adds. Memory and latency do not grow with every step of rounding: there a larger phi, beyond one
+that does not fit, may fit again.
+
+  scale fit --max_macs 1.8e9 --max_memory 16GiB --max_params 20e6 --batch_size 32
+  scale fit --baseline resnet50 --max_memory 8GB --inference --batch_size 1 --max_latency_ms 30
+  scale fit --baseline my_module.my_function --image_size 32 --max_macs 50e6
+
+A function of your own is called as my_function(depth, width, resolution). The exit status is 1 where no phi fits,
+though a dimension alone does, and 2 where nothing does."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command line and gives the exit status: 1 if the compound rule has no answer."""
+    arguments = vars(build_parser().parse_args(argv))
+    given = {name: arguments.pop(quantity.flag.removeprefix("--")) for name, quantity in QUANTITIES.items()}
+    return exit_status(lambda: fit(given, **arguments))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="efficientnet-transfer scale fit",
+        description=__doc__,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--baseline", default="b0", metavar="NAME", help="backbone, or import path of a function; default: b0"
+    )
+    helps = {
+        "num_params": "parameters, with the classifier",
+        "macs": "multiply-adds for one image",
+        "memory": "bytes, with a unit, of a training step, or with --inference of a forward pass",
+        "latency_ms": "median milliseconds for one image on this machine; measured, which takes minutes",
+    }
+    limits = parser.add_argument_group("limits, at least one of them")
+    for name, quantity in QUANTITIES.items():
+        limits.add_argument(quantity.flag, metavar=quantity.example, help=helps[name])
+    use = parser.add_argument_group("what the network is for")
+    use.add_argument("--batch_size", type=int, default=32, metavar="N", help="images in memory; default: 32")
+    use.add_argument("--inference", action="store_true", help="memory of inference, not of training")
+    use.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true", help="default: 32-true")
+    use.add_argument("--num_classes", type=int, default=1000, metavar="N", help="default: 1000")
+    use.add_argument("--image_size", type=int, metavar="PX", help="of the baseline; default: its own")
+    for name, default in (("alpha", ALPHA), ("beta", BETA), ("gamma", GAMMA)):
+        parser.add_argument(f"--{name}", type=float, default=default, metavar="X", help=f"default: {default}")
+    parser.add_argument("--measure", action="store_true", help="measure memory and latency, too, of what was found")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the answers there too")
+    return parser
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The largest network of an axis, or, where none fits, the smallest, which does not fit either.
+
+    Attributes:
+        fit: how far the axis goes.
+        name: of the network, as is the rest.
+        too_large: name of the next larger network, which breaks the limits of `fit`.
+        costs: by the names of `transfer.costs.limits.QUANTITIES`; latency only where it is measured.
+        latency: of one image.
+        peak: measured bytes, for the use for which they are predicted; None where that is more than there is.
+        blocks, channels: of each stage; empty of a function's network.
+    """
+
+    axis: str
+    fit: Fit
+    name: str
+    too_large: str | None
+    factors: Scale
+    image_size: int
+    costs: dict[str, float]
+    blocks: tuple[int, ...]
+    channels: tuple[int, ...]
+    latency: Latency | None = None
+    peak: int | None = None
+
+
+def fit(
+    given: Mapping[str, str | None],
+    *,
+    baseline: str,
+    batch_size: int,
+    inference: bool,
+    precision: Any,
+    num_classes: int,
+    image_size: int | None,
+    alpha: float,
+    beta: float,
+    gamma: float,
+    measure: bool,
+    json: Path | None,
+) -> int:
+    """Prints the largest networks within the limits; gives 1 if the compound rule has none.
+
+    Raises:
+        UserError: limits that are none or that nothing keeps, an unknown baseline, or a function that fails.
+    """
+    limits = parse_limits(given)
+    for flag, value in (("batch_size", batch_size), ("num_classes", num_classes), ("image_size", image_size)):
+        if value is not None and value < 1:
+            raise UserError(f"--{flag} {value} (allowed: at least 1)")
+    if json is not None and not json.parent.is_dir():
+        raise UserError(f"--json {json}: no such folder")
+
+    from transfer.costs.network_costs import Costs, Use
+    from transfer.environment import write_figures
+
+    measure = measure or "latency_ms" in limits
+    if measure:
+        print("measuring takes minutes", file=sys.stderr)
+    costs = Costs(baseline, Use(batch_size, inference, precision), num_classes, image_size)
+    axes = list_axes(costs.baseline_size, alpha, beta, gamma)
+    own, answers = find_all(axes, costs, limits)
+    if all(answer.fit.value is None for answer in answers):
+        raise UserError("\n".join([f"no network that {own.name} scales to keeps the limits:", *failures(answers)]))
+    if measure:
+        answers = [answer if answer.fit.value is None else measured(answer, costs) for answer in answers]
+    print_answers(own, answers, limits, costs)
+    print_training(answers[0], costs)
+    content = {
+        "limits": limits,
+        "use": asdict(costs.use),
+        "num_classes": num_classes,
+        "constants": [alpha, beta, gamma],
+        "baseline": asdict(own),
+        "answers": {answer.axis: asdict(answer) for answer in answers},
+    }
+    write_figures(json, content)
+    return int(answers[0].fit.value is None)
+
+
+def find_all(axes: Sequence[Axis], costs: Costs, limits: Mapping[str, float]) -> tuple[Answer, list[Answer]]:
+    """The baseline, and how far each axis goes; side by side if they can be."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    import torch
+
+    gc.freeze()  # torch's objects stay, and no collection need look at them
+    own, search = describe(axes[0], Fit(axes[0].origin, None, ()), costs), partial(find, costs=costs, limits=limits)
+    if "latency_ms" in limits or sys.platform != "linux" or torch.accelerator.is_available():
+        return own, [search(axis) for axis in axes]  # autograd cannot be forked where there is a GPU
+    with ProcessPoolExecutor(min(os.cpu_count() or 1, len(axes)), get_context("fork")) as pool:
+        return own, list(pool.map(search, axes))
+
+
+def find(axis: Axis, costs: Costs, limits: Mapping[str, float]) -> Answer:
+    """How far an axis goes."""
+    found = largest_fit(
+        axis,
+        lambda value, quantity: costs.of(axis.at(costs.baseline, value), quantity),
+        lambda value: costs.growth(axis.at(costs.baseline, value)),
+        limits,
+        costs.counted,
+    )
+    return describe(axis, found, costs)
+
+
+def describe(axis: Axis, found: Fit, costs: Costs) -> Answer:
+    """The network at which a search ended."""
+    from transfer.networks.rows import Variant
+
+    network = axis.at(costs.baseline, axis.values[0] if found.value is None else found.value)
+    stages = network.stages if isinstance(network, Variant) else ()
+    return Answer(
+        axis=axis.name,
+        fit=found,
+        name=network.name,
+        too_large=None if found.too_large is None else axis.at(costs.baseline, found.too_large).name,
+        factors=network.scale or Scale(),
+        image_size=costs.image_size(network),
+        costs={name: costs.of(network, name) for name in ("num_params", "macs", "memory")},
+        blocks=tuple(row.repeats for row in stages),
+        channels=tuple(row.out_channels for row in stages),
+    )
+
+
+def measured(answer: Answer, costs: Costs) -> Answer:
+    """The answer with latency and memory as they are on this machine."""
+    from transfer.networks.registry import get_backbone
+
+    network = get_backbone(answer.name)
+    return replace(answer, latency=costs.latency(network), peak=costs.peak(network))
+
+
+def failures(answers: Sequence[Answer]) -> list[str]:
+    """A line for each limit that the smallest network of an axis breaks."""
+    return [
+        f"{answer.name}, the smallest by {answer.axis}: {each}"
+        for answer in answers
+        if answer.fit.value is None
+        for each in answer.fit.broken
+    ]
+
+
+def print_answers(own: Answer, answers: Sequence[Answer], limits: Mapping[str, float], costs: Costs) -> None:
+    """A column an axis, and what stops it."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    use = costs.use
+    title = f"{own.name}, {own.image_size} px, {costs.num_classes} classes; memory predicted for"
+    title += f" {'inference' if use.inference else 'training'}, {use.batch_size} images, {use.precision}"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for head in ("", "allowed", *(answer.axis for answer in answers)):
+        table.add_column(head, overflow="fold")
+
+    def add(head: str, cells: Iterable[str], allowed: str = "", where_none_fits: str = "") -> None:
+        pairs = zip(answers, cells, strict=True)
+        table.add_row(head, allowed, *(where_none_fits if a.fit.value is None else cell for a, cell in pairs))
+
+    add("backbone", (answer.name for answer in answers), where_none_fits="none fits")
+    for name in ("depth", "width", "resolution"):
+        add(name, (f"{getattr(answer.factors, name):.4g}" for answer in answers))
+    add("image size", (f"{answer.image_size} px" for answer in answers))
+    if own.blocks:
+        add("blocks", (f"{sum(own.blocks)} → {sum(answer.blocks)}" for answer in answers))
+        add("channels", (f"{own.channels[-1]} → {answer.channels[-1]}" for answer in answers))
+    for name in own.costs:
+        allowed = format_cost(name, limits[name]) if name in limits else ""
+        add(QUANTITIES[name].label, (format_cost(name, answer.costs[name]) for answer in answers), allowed)
+    latencies = [answer.latency for answer in answers]
+    if any(latencies):
+        add("  measured", (format_cost("memory", answer.peak) if answer.peak else "too large" for answer in answers))
+        allowed = format_cost("latency_ms", limits["latency_ms"]) if "latency_ms" in limits else ""
+        add("latency", (format_cost("latency_ms", each.median_ms) if each else "" for each in latencies), allowed)
+        ends = [f"{each.lower_quartile_ms:.4g} to {each.upper_quartile_ms:.4g}" if each else "" for each in latencies]
+        add("  quartiles", ends)
+    add("stopped by", (stop(answer, own) for answer in answers))
+    Console().print(table)
+    for answer in answers:
+        if answer.fit.value is not None:
+            print("".join(f"{answer.too_large}: {each}\n" for each in answer.fit.broken), end="")
+    print("".join(f"{line}\n" for line in failures(answers)), end="")
+    for each in (Excess(name, cost, limits[name]) for name, cost in own.costs.items() if name in limits):
+        if each.needs > each.allowed:
+            print(f"{own.name} itself: {each}")
+    if latency := next(filter(None, latencies), None):
+        print(f"latency: of one image, median and quartiles of {latency.runs} runs, {latency.device}")
+
+
+def stop(answer: Answer, own: Answer) -> str:
+    """The limits that end an axis, or that it ends without."""
+    if answer.fit.broken:
+        return " and ".join(QUANTITIES[each.quantity].label for each in answer.fit.broken)
+    return "nothing: no effect" if answer.costs == own.costs else "nothing: range ends"
+
+
+def print_training(answer: Answer, costs: Costs) -> None:
+    """How the compound rule's network is trained, by finetune."""
+    from transfer.networks.registry import get_backbone
+    from transfer.networks.rows import Variant
+    from transfer.weights.build import nearest_published
+
+    if answer.fit.value is None:
+        return
+    variant = get_backbone(answer.name)
+    nearest = nearest_published(variant) if isinstance(variant, Variant) else None
+    words = ["python", "efficientnet-transfer finetune", "--backbone", answer.name]
+    if nearest != answer.name:
+        words += ["--init_from", nearest] if nearest else ["--pretrained", "false"]
+    words += ["--image_size", str(answer.image_size)]
+    if not costs.use.inference:
+        words += ["--data.batch_size", str(costs.use.batch_size), "--trainer.precision", costs.use.precision]
+    print(f"train it: {shlex.join(words)}")

@@ -1,0 +1,240 @@
+"""The command line, recipes and `config.yaml`: all three are a `FinetuneConfig`.
+
+The command line goes over `--config`, that over what `--protocol` or `--recipe auto` choose, and that over the
+defaults. Imports neither torch nor Lightning, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import yaml
+
+from transfer.config.schema import PROBE_FIELDS, PROBE_TRAINER_FIELDS, FinetuneConfig, ProbeConfig, TrainerConfig
+from transfer.errors import UserError, nearest
+
+
+def build_parser() -> jsonargparse.ArgumentParser:
+    """The command line of `efficientnet-transfer finetune`."""
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = jsonargparse.ArgumentParser(
+        prog="efficientnet-transfer finetune",
+        usage="%(prog)s [--config RECIPE.yaml] [--backbone NAME] [--dataset NAME] [--optim.lr 0.01] ...",
+        description="Fine-tune an EfficientNet. The command line goes over --config, --config over --protocol and"
+        " --recipe auto, and these over the defaults. --resume RUN_DIR goes on with an interrupted run from its"
+        " last.ckpt.",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", action="config", help="YAML recipe, with only what differs from the defaults")
+    parser.add_class_arguments(FinetuneConfig)
+    return parser
+
+
+# What may differ between a run and its resumption: where and how fast it computes, not what.
+RESUMABLE = re.compile(
+    r"data_root|logger|compile|data\.num_workers|trainer\.(accelerator|devices|num_nodes|strategy|precision|max_time"
+    r"|limit_test_batches|log_every_n_steps|deterministic|benchmark|profiler|detect_anomaly|enable_\w+)"
+)
+
+
+def parse_config(argv: Sequence[str]) -> tuple[FinetuneConfig, Path | None]:
+    """The configuration of a command line, and the folder of the run to resume if there is one.
+
+    Raises:
+        UserError: an unknown or wrong value, with the nearest name; or all problems of ranges and combinations at once;
+            or a resumption that would change what the run computes.
+        SystemExit: after --help and --print_config.
+    """
+    # Apart from the rest: it is no part of a recipe.
+    resume_parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    resume_parser.add_argument("--resume", type=Path)
+    try:
+        namespace, rest = resume_parser.parse_known_args(list(argv))
+    except argparse.ArgumentError as error:
+        raise UserError(str(error)) from None
+    run_dir: Path | None = namespace.resume
+    if run_dir is None:
+        return _parse(rest), None
+    saved = load_config(run_dir / "config.yaml")
+    config = _parse(["--config", str(run_dir / "config.yaml"), *rest])
+    before, after = flatten(saved.to_dict()), flatten(config.to_dict())
+    changed = [
+        f"--{k} {before[k]} -> {after[k]}" for k in before if before[k] != after[k] and not RESUMABLE.fullmatch(k)
+    ]
+    if changed:
+        raise UserError("\n  ".join([f"--resume {run_dir} cannot change what the run computes:", *changed]))
+    return config, run_dir
+
+
+def build_probe_parser() -> jsonargparse.ArgumentParser:
+    """The command line of `efficientnet-transfer probe`: the fields of a run that a probe has too, and its own."""
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = jsonargparse.ArgumentParser(
+        prog="efficientnet-transfer probe",
+        usage="%(prog)s [--config RECIPE.yaml] [--backbone NAME] [--dataset NAME] [--data_root DIR] ...",
+        description="Linear probe: logistic regression on the features of a frozen EfficientNet, 45 L2 penalties.",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", action="config", help="YAML recipe, with only what differs from the defaults")
+    parser.add_class_arguments(ProbeConfig)
+    parser.add_class_arguments(FinetuneConfig, skip=_other_fields(FinetuneConfig, PROBE_FIELDS))
+    parser.add_class_arguments(TrainerConfig, "trainer", skip=_other_fields(TrainerConfig, PROBE_TRAINER_FIELDS))
+    return parser
+
+
+def _other_fields(schema: type[Any], names: Sequence[str]) -> set[str]:
+    return {field.name for field in fields(schema)} - set(names)
+
+
+def parse_probe_config(argv: Sequence[str]) -> tuple[FinetuneConfig, ProbeConfig]:
+    """The run of a probe, as a fine-tuning run's configuration whose other fields have their defaults, and its own.
+
+    Raises:
+        UserError: see `parse_config`.
+        SystemExit: after --help and --print_config.
+    """
+    values = _parse_values(build_probe_parser(), argv)
+    own = ProbeConfig(**{field.name: values.pop(field.name) for field in fields(ProbeConfig)})
+    config = FinetuneConfig(**values)
+    _refuse([*config.problems(), *own.problems(config)])
+    return config, own
+
+
+def given_fields(argv: Sequence[str]) -> frozenset[str]:
+    """The dotted fields that a command line that `parse_config` accepts sets, by itself or in a recipe."""
+    return frozenset(vars(build_parser().parse_args(_recipes_first(argv), defaults=False).as_flat())) - {"config"}
+
+
+def apply_choices(
+    config: FinetuneConfig, choices: Mapping[str, Any], given: frozenset[str]
+) -> tuple[FinetuneConfig, dict[str, Any]]:
+    """The configuration with values for fields that the user did not set, and those values that took effect.
+
+    A length that the user gave, in steps or in epochs, replaces the chosen one altogether.
+
+    Args:
+        choices: by dotted field.
+        given: see `given_fields`.
+
+    Raises:
+        UserError: all problems of the result at once.
+    """
+    applied = {name: value for name, value in choices.items() if name not in given}
+    if "trainer.max_epochs" in given:
+        applied.pop("trainer.max_steps", None)
+    groups: dict[str, dict[str, Any]] = {}
+    for name, value in applied.items():
+        group, _, field = name.rpartition(".")
+        groups.setdefault(group, {})[field] = value
+    top = groups.pop("", {})
+    config = replace(config, **top, **{g: replace(getattr(config, g), **values) for g, values in groups.items()})
+    _refuse(config.problems())
+    return config, applied
+
+
+def _recipes_first(argv: Sequence[str]) -> list[str]:
+    """Wherever they stand: what is typed goes over them."""
+    recipes = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    recipes.add_argument("--config", action="append", default=[])
+    given, rest = recipes.parse_known_args(list(argv))
+    return [*(f"--config={path}" for path in given.config), *rest]
+
+
+def _parse(argv: Sequence[str]) -> FinetuneConfig:
+    config = FinetuneConfig(**_parse_values(build_parser(), argv))
+    _refuse(config.problems())
+    return config
+
+
+def _parse_values(parser: jsonargparse.ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
+    try:
+        values = dict(vars(parser.instantiate(parser.parse_args(_recipes_first(argv)))))
+    except (jsonargparse.ArgumentError, argparse.ArgumentError) as error:
+        raise UserError(explain(str(error), [action.dest for action in parser._actions])) from None
+    values.pop("config")
+    return values
+
+
+def _refuse(problems: Sequence[str]) -> None:
+    if problems:
+        raise UserError("\n  ".join(["the configuration has problems:", *problems]))
+
+
+def split_pairs(option: str, words: Sequence[str], example: str) -> list[tuple[str, str]]:
+    """Key and value of each word of an option that takes KEY=VALUE, given any number of times.
+
+    Args:
+        example: of such a word, for the message.
+
+    Raises:
+        UserError: not such words.
+    """
+    pairs = [word.partition("=") for word in words]
+    if bad := ["".join(pair) for pair in pairs if not all(pair)]:
+        raise UserError(f"{option} {bad[0]}: give KEY=VALUE, for example {option} {example}")
+    return [(key, value) for key, _, value in pairs]
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested configuration by dotted field."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def unflatten(dotted: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `flatten`: the content of a recipe."""
+    values: dict[str, Any] = {}
+    for name, value in dotted.items():
+        *groups, last = name.split(".")
+        group = values
+        for key in groups:
+            group = group.setdefault(key, {})
+        group[last] = value
+    return values
+
+
+def load_config(path: Path) -> FinetuneConfig:
+    """The configuration that a run wrote.
+
+    Raises:
+        UserError: no such file, or it is not a configuration.
+    """
+    if not path.is_file():
+        raise UserError(f"{path.parent} is not a run: it has no {path.name}")
+    return _parse(["--config", str(path)])
+
+
+def save_config(config: FinetuneConfig, path: Path) -> None:
+    """Writes the whole configuration, defaults included; the file is itself a recipe."""
+    path.write_text(yaml.safe_dump(config.to_dict(), sort_keys=False))
+
+
+def explain(message: str, flags: Sequence[str]) -> str:
+    """Jsonargparse's message with what is allowed and the nearest name.
+
+    Args:
+        flags: names of all options.
+    """
+    unknown = re.findall(r"--([\w.]+)", message) if message.startswith("unrecognized") else []
+    if match := re.search(r"Group '(\S+)' does not accept option '(\S+)'", message):
+        unknown = [f"{match[1]}.{match[2]}"]
+    elif match := re.search(r"Option '(\S+)' is not accepted", message):
+        unknown = [match[1]]
+    if unknown:
+        return "\n".join(f"unknown option {name!r}{nearest(name, flags)} (see --help)" for name in unknown)
+    if match := re.search(r"key \"(\S+)\":\s+Expected a typing.Literal\[(.*)\]. Got value: (.*)", message):
+        allowed = re.findall(r"'([^']*)'", match[2])
+        return f"--{match[1]} {match[3]!r}{nearest(match[3], allowed)} (allowed: {', '.join(allowed)})"
+    if match := re.search(r"key \"(\S+)\":\s+Expected a (?:<class '(\w+)'>|(.*))\. Got value: (.*)", message):
+        return f"--{match[1]} {match[4]!r} (allowed: {match[2] or match[3]})"
+    return message

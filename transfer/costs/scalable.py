@@ -1,0 +1,83 @@
+"""Whatever can be scaled: a backbone by name, or a function of the user's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transfer.errors import UserError
+from transfer.networks.backbone import Backbone
+from transfer.networks.classifier import Classifier
+from transfer.networks.function import FunctionBackbone, FunctionVariant, NetworkFunction, function_variant
+from transfer.networks.heads import LinearHead
+from transfer.networks.registry import get_backbone, list_backbones
+from transfer.networks.rows import Variant
+from transfer.networks.scaling import Scale, scale
+from transfer.weights.build import build_network
+
+
+@dataclass(frozen=True)
+class ScalableNetwork:
+    """A baseline that builds itself at any scale, with a linear classifier.
+
+    Attributes:
+        image_size: side of the baseline's input, in pixels.
+        num_classes: of the classifier.
+    """
+
+    variant: Variant | FunctionVariant
+    image_size: int
+    num_classes: int
+
+    @property
+    def name(self) -> str:
+        """Of the backbone, or of the function."""
+        return self.variant.name
+
+    def size(self, factors: Scale) -> int:
+        """Side of the scaled network's input, in pixels."""
+        return factors.pixels(self.image_size)
+
+    def build(self, factors: Scale) -> Classifier:
+        """The scaled network with random weights.
+
+        Raises:
+            UserError: the user's function gave no backbone.
+        """
+        return self.build_variant(scale(self.variant, factors.depth, factors.width, factors.resolution))
+
+    def build_variant(self, variant: Variant | FunctionVariant) -> Classifier:
+        """The baseline, or what it was scaled to, with random weights.
+
+        Raises:
+            UserError: the user's function gave no backbone.
+        """
+        backbone: Backbone | FunctionBackbone
+        if isinstance(variant, FunctionVariant):
+            backbone = FunctionBackbone(variant)
+        else:
+            backbone = build_network(variant, variant.settings)
+        head = LinearHead(backbone.num_features, self.num_classes, variant.dropout_rate)
+        return Classifier(backbone, head, self.num_classes)
+
+
+def get_scalable(
+    baseline: str | NetworkFunction, num_classes: int = 1000, image_size: int | None = None
+) -> ScalableNetwork:
+    """The baseline of that name, or a function of the user's own.
+
+    Args:
+        baseline: a backbone's name (see `transfer.get_backbone`), or a function itself (see
+            `transfer.networks.function`).
+        num_classes: of the classifier.
+        image_size: of the baseline, in pixels; None takes its own.
+
+    Raises:
+        UserError: no such backbone, or it is scaled already.
+    """
+    if isinstance(baseline, str):
+        variant = get_backbone(baseline)
+    else:
+        variant = function_variant(baseline, getattr(baseline, "__qualname__", repr(baseline)))
+    if variant.scale is not None:
+        raise UserError(f"baseline {variant.name} is scaled already (allowed: {', '.join(list_backbones())}, ...)")
+    return ScalableNetwork(variant, image_size or variant.resolution, num_classes)

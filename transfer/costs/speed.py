@@ -1,0 +1,115 @@
+"""What a table will cost: images per second of a training step, measured here or given, and what follows from it."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transfer.environment import environment
+from transfer.errors import UserError
+from transfer.files import write_json
+
+if TYPE_CHECKING:
+    from transfer.costs.memory import Precision
+
+SPEEDS = "speeds.json"
+# The column of benchmark.py train that a run computes in: bf16 on a GPU.
+_CASES = ("bf16 channels_last", "float32 channels_last")
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Training images per second of one device.
+
+    Attributes:
+        measured_on: the device, in words.
+    """
+
+    backbone: str
+    image_size: int
+    images_per_second: float
+    measured_on: str
+
+
+def read_benchmarks(paths: Sequence[Path]) -> list[Speed]:
+    """The speeds in files of `benchmark.py train --json`.
+
+    Raises:
+        UserError: not such a file.
+    """
+    speeds = []
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"--benchmarks {path}: no such file")
+        content = json.loads(path.read_text())
+        if not content.keys() >= {"backbone", "image_size", "hardware", *_CASES}:
+            raise UserError(f"--benchmarks {path}: not a file of benchmark.py train --json")
+        gpus = content["hardware"]["gpus"]
+        speed = content[_CASES[0] if gpus else _CASES[1]]["images_per_second"]
+        speeds.append(Speed(content["backbone"], content["image_size"], speed, describe_device(content["hardware"])))
+    return speeds
+
+
+def find_speed(
+    folder: Path, given: Sequence[Speed], backbone: str, image_size: int, max_batch: int, on_cpu: bool
+) -> Speed | None:
+    """A speed that was given, or measured on this hardware before, or is measured now and kept in the folder.
+
+    None where not even two images fit.
+    """
+    for speed in given:
+        if (speed.backbone, speed.image_size) == (backbone, image_size):
+            return speed
+    path = folder / SPEEDS
+    known = [Speed(**row) for row in json.loads(path.read_text())["speeds"]] if path.is_file() else []
+    hardware = environment()["hardware"]
+    device = describe_device({**hardware, "gpus": [] if on_cpu else hardware["gpus"]})
+    for speed in known:
+        if (speed.backbone, speed.image_size, speed.measured_on) == (backbone, image_size, device):
+            return speed
+    if max_batch < 2:
+        return None
+    speed = Speed(backbone, image_size, measure(backbone, image_size, max_batch, on_cpu), device)
+    write_json(path, {"speeds": [asdict(row) for row in (*known, speed)]})
+    return speed
+
+
+def describe_device(hardware: dict[str, Any]) -> str:
+    """One device of the hardware: a GPU, or all the cores."""
+    gpus = hardware["gpus"]
+    return gpus[0] if gpus else f"{hardware['cores']} cores of {hardware['cpu'] or 'an unknown CPU'}"
+
+
+def measure(backbone: str, image_size: int, max_batch: int, on_cpu: bool, precision: Precision | None = None) -> float:
+    """Images per second of two training steps on noise, after one to warm up; see `training_step`.
+
+    Args:
+        max_batch: images that fit; up to 8 are taken, on a GPU up to 64.
+        precision: None: `bf16-mixed` on a GPU, else `32-true`.
+    """
+    import torch
+
+    from transfer.costs.bare_steps import random_batch, synchronize, training_step
+    from transfer.weights.build import build_classifier
+
+    device = torch.device("cuda" if torch.cuda.is_available() and not on_cpu else "cpu")
+    batch_size = min(max_batch, 64 if device.type == "cuda" else 8)
+    step = training_step(build_classifier(backbone, 10, load_weights=False), device, precision=precision)
+    batch = random_batch(image_size, batch_size, device)
+    step(batch)
+    synchronize(device)
+    steps, started = 2, time.perf_counter()
+    for _ in range(steps):
+        step(batch)
+    synchronize(device)
+    return round(steps * batch_size / (time.perf_counter() - started), 2)
+
+
+def hours(num_images: int, speed: Speed | None) -> float:
+    """Device-hours of so many training images; not a number where the speed is unknown."""
+    return num_images / speed.images_per_second / 3600 if speed else math.nan

@@ -1,0 +1,1 @@
+"""Many runs: jobs, locks, launchers, processes and halving; tables and scaling studies on top."""

@@ -1,0 +1,118 @@
+"""The planned cells: table.json, where each cell's files lie, and the lock that keeps two workers apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transfer.errors import UserError, unknown_name
+from transfer.experiments.locks import check_same_plan
+from transfer.experiments.table.entries import CELLS, RESULT, TABLE
+
+# What makes a result what it is; a table has one of each for all its cells.
+MEANING = ("pretrained", "set", "grid", "budget_steps", "data_note")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One result to come.
+
+    Attributes:
+        id: name of its folder.
+        image_size: side of the input in pixels.
+        num_images: of the dataset's train and val splits.
+        num_parameters: of the backbone, without the classifier, as the paper counts.
+        max_batch_per_device: images that fit on a device.
+    """
+
+    id: str
+    dataset: str
+    backbone: str
+    protocol: str
+    seed: int
+    image_size: int
+    num_images: int
+    num_parameters: int
+    max_batch_per_device: int
+
+
+def cell_id(dataset: str, backbone: str, protocol: str, seed: int) -> str:
+    """`cifar10_b0_kornblith_0`."""
+    return f"{dataset}_{backbone}_{protocol}_{seed}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """What table.json holds: the cells, and what holds for all of them."""
+
+    cells: tuple[Cell, ...]
+    pretrained: bool | str | None = None
+    data_root: str | None = None
+    data_note: str | None = None
+    set: Mapping[str, Any] = field(default_factory=dict)
+    not_comparable: Mapping[str, Any] = field(default_factory=dict)
+    grid: Mapping[str, list[Any]] = field(default_factory=dict)
+    budget_steps: int | None = None
+
+    def cell(self, name: str) -> Cell:
+        """The cell of this id.
+
+        Raises:
+            UserError: there is none; the text names the nearest.
+        """
+        for cell in self.cells:
+            if cell.id == name:
+                return cell
+        raise unknown_name("cell", name, [cell.id for cell in self.cells])
+
+
+def read_table(folder: Path) -> Table:
+    """The table that was planned there.
+
+    Raises:
+        UserError: none was.
+    """
+    path = folder / TABLE
+    if not path.is_file():
+        raise UserError(f"{folder} is no table (it has no {TABLE}): efficientnet-transfer table plan {folder} ...")
+    content = json.loads(path.read_text())
+    return Table(**{**content, "cells": tuple(Cell(**cell) for cell in content["cells"])})
+
+
+def table_content(table: Table) -> dict[str, Any]:
+    """What `read_table` reads."""
+    return {**asdict(table), "cells": [asdict(cell) for cell in table.cells]}
+
+
+def extend(existing: Table, planned: Table, folder: Path) -> Table:
+    """The existing table with the planned cells that it lacks; those it has stay as they were planned.
+
+    Raises:
+        UserError: the planned cells would be computed in another way.
+    """
+    check_same_plan(folder, vars(existing), vars(planned), MEANING)
+    known = {cell.id for cell in existing.cells}
+    cells = (*existing.cells, *(cell for cell in planned.cells if cell.id not in known))
+    return Table(**{**vars(planned), "cells": cells})
+
+
+def cell_dir(folder: Path, cell: Cell) -> Path:
+    """Where a cell's runs and its result lie."""
+    return folder / CELLS / cell.id
+
+
+def read_result(folder: Path, cell: Cell) -> dict[str, Any] | None:
+    """A cell's result, done or failed; None if it has none yet."""
+    path = cell_dir(folder, cell) / RESULT
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def unfinished(folder: Path, table: Table, retry_failed: bool) -> Iterable[Cell]:
+    """The cells that are still to be run, in the order of the plan."""
+    for cell in table.cells:
+        result = read_result(folder, cell)
+        if result is None or (retry_failed and result["status"] == "failed"):
+            yield cell

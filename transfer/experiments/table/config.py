@@ -1,0 +1,159 @@
+"""What a table is made of: a YAML file and flags, both a `TableConfig`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import yaml
+
+from transfer.config.command_line import RESUMABLE, explain, flatten, parse_config, split_pairs
+from transfer.errors import UserError
+
+# Fields of a run that a cell decides, and the flag of the table that does.
+DECIDED = {
+    "dataset": "--datasets",
+    "backbone": "--backbones",
+    "seed": "--seeds",
+    "protocol": "--protocols",
+    "recipe": "--protocols",
+    "pretrained": "--pretrained",
+    "data_root": "--data_root",
+    "out_dir": "OUT",
+    "trainer.devices": "table.py run --devices_per_cell",
+    "trainer.limit_test_batches": "the test split is read once, by the final fit",
+    "data.train_on": "the protocol",
+}
+
+
+@dataclass(kw_only=True)
+class Pair:
+    """A row of the table: what is fine-tuned on what."""
+
+    dataset: str
+    backbone: str
+
+
+@dataclass(kw_only=True)
+class TableConfig:
+    """Which cells a table has, and how far its runs differ from their protocols."""
+
+    cells: list[Pair] = field(default_factory=list)
+    """pairs of dataset and backbone; empty: every one of `datasets` with every one of `backbones`"""
+    datasets: list[str] = field(default_factory=list)
+    """with `cells`: only these of them"""
+    backbones: list[str] = field(default_factory=list)
+    """with `cells`: only these of them"""
+    protocols: list[str] = field(default_factory=lambda: ["kornblith"])
+    """names of transfer.config.protocols"""
+    seeds: list[int] = field(default_factory=lambda: [0])
+    """one cell each"""
+    pretrained: bool | str | None = None
+    """weights, as of finetune, for the protocols that do not say; unset: finetune's default"""
+    data_root: str | None = None
+    """as of finetune, for every dataset"""
+    data_note: str | None = None
+    """what a reader must know of the data, as `JPEG copy`; stands beside each result"""
+    set: dict[str, Any] = field(default_factory=dict)
+    """fields of every run that differ from the protocol: results are then not comparable"""
+    grid: dict[str, list[Any]] = field(default_factory=dict)
+    """values to choose from in place of the protocol's, in every combination"""
+    budget_steps: int | None = None
+    """most optimizer steps of a cell's trials: successive halving"""
+    max_batch_per_device: int | None = None
+    """images that fit on a device, the rest of a step's batch is accumulated; unset: estimated when planned"""
+
+    def pairs(self) -> list[Pair]:
+        """Dataset and backbone of each row.
+
+        Raises:
+            UserError: there is none.
+        """
+        if self.cells:
+            chosen = [
+                pair
+                for pair in self.cells
+                if (not self.datasets or pair.dataset in self.datasets)
+                and (not self.backbones or pair.backbone in self.backbones)
+            ]
+        else:
+            chosen = [Pair(dataset=d, backbone=b) for d, b in product(self.datasets, self.backbones)]
+        if not chosen:
+            source = "no cell of the file is of these datasets and backbones" if self.cells else "no cells"
+            raise UserError(f"{source}: give --config FILE (configs/tables/), or --datasets and --backbones")
+        return chosen
+
+    def not_comparable(self) -> dict[str, Any]:
+        """Those of `set` that change what is computed, not only where or how fast; results tell decay themselves."""
+        told = {name for name in self.set if RESUMABLE.fullmatch(name) or name == "allow_decayed"}
+        return {name: value for name, value in self.set.items() if name not in told}
+
+
+def parse_table(path: Path | None, flags: Mapping[str, Any]) -> TableConfig:
+    """The table of a YAML file, with what was typed going over it.
+
+    Args:
+        flags: fields of `TableConfig`; of `set` and `grid`, texts such as `optim.lr=0.1` and `optim.lr=0.01,0.1`.
+
+    Raises:
+        UserError: no such file; an unknown key, with the nearest name; a value of the wrong type or out of range.
+    """
+    content: Any = {}
+    if path is not None:
+        if not path.is_file():
+            raise UserError(f"--config {path}: no such file")
+        content = yaml.safe_load(path.read_text()) or {}
+        if not isinstance(content, dict):
+            raise UserError(f"--config {path}: not a table; see configs/tables/paper.yaml")
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(TableConfig)
+    try:
+        values = dict(vars(parser.instantiate(parser.parse_object({**content, **_split(flags)}))))
+    except jsonargparse.ArgumentError as error:
+        names = [name.name for name in dataclasses.fields(TableConfig)]
+        raise UserError(f"{path or 'table'}: {explain(str(error), names)}") from None
+    config = TableConfig(**values)
+    config.set = typed(config.set)
+    config.grid = {name: [typed({name: value})[name] for value in choices] for name, choices in config.grid.items()}
+    for flag, value, least in (
+        ("--budget_steps", config.budget_steps, 1),
+        ("--max_batch_per_device", config.max_batch_per_device, 2),
+    ):
+        if value is not None and value < least:
+            raise UserError(f"{flag} {value} (allowed: at least {least})")
+    for flag, given in (("--protocols", config.protocols), ("--seeds", config.seeds)):
+        if not given:
+            raise UserError(f"{flag}: give at least one")
+    return config
+
+
+def typed(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted fields of a run with their values as `FinetuneConfig` has them.
+
+    Raises:
+        UserError: an unknown field, with the nearest name; a wrong value; a field that the cell decides.
+    """
+    for name in overrides:
+        if name in DECIDED:
+            raise UserError(f"--set {name}: the table decides it ({DECIDED[name]})")
+    words = [f"--{name}={'null' if value is None else value}" for name, value in overrides.items()]
+    values = flatten(parse_config(words)[0].to_dict())
+    return {name: values[name] for name in overrides}
+
+
+def _split(flags: Mapping[str, Any]) -> dict[str, Any]:
+    given = dict(flags)
+    for name in ("set", "grid"):
+        if name in given:
+            pairs = split_pairs(f"--{name}", given[name], "optim.lr=0.1")
+            given[name] = {key: _values(value) if name == "grid" else value for key, value in pairs}
+    return given
+
+
+def _values(text: str) -> Sequence[str]:
+    return [value for value in text.split(",") if value]

@@ -1,0 +1,249 @@
+"""The report's pictures, drawn by matplotlib without a display."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+import warnings
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.transforms import ScaledTranslation
+
+from transfer.errors import printable
+from transfer.experiments.table.results import TOLERANCE, Result, Status, Table5Line
+from transfer.paper import (
+    DATASET_TITLES,
+    EFFICIENTNET_DIGITISED,
+    GPIPE,
+    KORNBLITH_DIGITISED,
+    PARAMETERS_WITHOUT_CLASSIFIER,
+    SIMCLR_RESNET50,
+    paper_results,
+)
+from transfer.statistics import Mean
+
+_DPI = 150
+# Okabe & Ito's palette, which colour-blind readers tell apart: the paper's, and one for each of our protocols.
+_PAPER, _OURS = "#D55E00", ("#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+_MARKERS = "osDv^"
+_PEERS, _INK, _FAINT = "#9a9a9a", "#222222", "#d9d9d9"
+_STATUS_COLOURS = {"reproduced": "#009E73", "better": "#0072B2", "short": "#D55E00", "failed": "#B00020"}
+_ROW_HEIGHT = 0.3  # inches
+# Of the columns of Table 5, as a share of their width.
+_PLACES = {
+    **{"dataset": 0.02, "set against": 0.17, "paper": 0.36, "ours": 0.46, "parameters": 0.59, "protocol": 0.73},
+    "status": 0.85,
+}
+_WIDEST_DIFFERENCE = 3.0  # points; what lies further out is drawn at the edge
+
+
+def draw_figure6(results: Sequence[Result], path: Path) -> Path:
+    """Parameters without the classifier against accuracy, a panel a dataset: the paper's Figure 6 with ours in it.
+
+    Peers in grey, the paper's EfficientNets (filled: Table 5; hollow: digitised) and ours in colour, just right of
+    their place; what was not run is absent. Four panels a row, 540 x 480 pixels each, and 90 for the legend.
+    """
+    shown = [result for result in results if result.done or result.dataset in DATASET_TITLES]
+    groups = [(name, list(group)) for name, group in groupby(shown, lambda result: result.dataset)]
+    protocols = list(dict.fromkeys(result.protocol for result in results if result.done))
+    styles = {name: (_OURS[i % len(_OURS)], _MARKERS[i % len(_MARKERS)], i) for i, name in enumerate(protocols)}
+    columns = min(4, len(groups))
+    rows = -(-len(groups) // columns)
+    figure = Figure(figsize=(3.6 * columns, 3.2 * rows + 0.6), dpi=_DPI, layout="constrained")
+    for position, (dataset, group) in enumerate(groups):
+        axes = figure.add_subplot(rows, columns, position + 1, xscale="log")
+        _draw_published(axes, dataset)
+        for result in group:
+            if result.num_parameters and (mean := result.quoted):
+                _draw_own(axes, result, mean, *styles[result.protocol])
+        metrics = {result.quoted_metric for result in group if result.done}
+        unit = "mean per class (%)" if metrics == {"mean_per_class"} else "accuracy (%)"
+        _finish_panel(axes, dataset, unit)
+    figure.supxlabel("parameters without the classifier, millions", fontsize=9, color=_INK)
+    handles = [Line2D([], [], color=c, marker=m, ls="", label=_shown(f"ours, {n}")) for n, (c, m, _) in styles.items()]
+    if any(dataset in DATASET_TITLES for dataset, _ in groups):
+        handles += [
+            Line2D([], [], color=_PAPER, marker="o", lw=1, label="EfficientNet, paper (hollow: digitised)"),
+            Line2D([], [], color=_PEERS, marker="o", ms=4, lw=0.8, label="other networks, published"),
+        ]
+    legend = figure.legend(handles=handles, loc="outside upper center", ncols=2 * columns, frameon=False, fontsize=9)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    return _save(figure, path)
+
+
+def _draw_published(axes: Any, dataset: str) -> None:
+    peers = [row for row in (*KORNBLITH_DIGITISED, *GPIPE) if dataset in row.accuracy]
+    if dataset == "birdsnap":  # in none of the tables above but GPipe's
+        peers.append(SIMCLR_RESNET50["fine-tuned"])
+    points = [(_family(row.network), row.millions or 0, row.accuracy[dataset]) for row in peers]
+    known = {(family, millions) for family, millions, _ in points}
+    for cell in paper_results(dataset):
+        family = _family(cell.peer)
+        if cell.peer_millions is not None and cell.column == "public" and (family, cell.peer_millions) not in known:
+            points.append((family, cell.peer_millions, cell.peer_accuracy))
+    for family, group in groupby(sorted(points), lambda point: point[0]):
+        _, millions, accuracies = zip(*group, strict=True)
+        axes.plot(millions, accuracies, color=_PEERS, marker="o", ms=3, lw=0.8, zorder=1)
+        end = 0 if family in ("Inception", "ResNet") else -1  # their largest networks lie on top of each other
+        _label(axes, family, millions[end], accuracies[end], _PEERS, below=True)
+    printed = {cell.backbone: cell.accuracy for cell in paper_results(dataset)}
+    digitised = {row.network: row.accuracy[dataset] for row in EFFICIENTNET_DIGITISED if dataset in row.accuracy}
+    series = sorted((PARAMETERS_WITHOUT_CLASSIFIER[name] / 1e6, name) for name in {**digitised, **printed})
+    accuracy = {**digitised, **printed}
+    axes.plot([x for x, _ in series], [accuracy[name] for _, name in series], color=_PAPER, lw=1, zorder=2)
+    for x, name in series:
+        face = _PAPER if name in printed else "white"
+        axes.plot(x, accuracy[name], color=_PAPER, marker="o", ms=5, mfc=face, zorder=3)
+        if name in printed:
+            _label(axes, name.upper(), x, accuracy[name], _PAPER)
+
+
+def _draw_own(axes: Any, result: Result, mean: Mean, colour: str, marker: str, place: int) -> None:
+    x = (result.num_parameters or 0) / 1e6
+    # Beside the paper's point and the other protocols', by a fixed number of points on paper: all have one x.
+    right = 5 * (place + 1)
+    shift = ScaledTranslation(right / 72, 0, axes.figure.dpi_scale_trans)
+    face = "white" if result.decay else colour
+    axes.errorbar(
+        *(x, mean.value, mean.half_width),
+        **{"color": colour, "marker": marker, "ms": 5, "mfc": face, "capsize": 2, "lw": 1.2, "zorder": 4},
+        transform=axes.transData + shift,
+    )
+    reach = min(mean.half_width or 0, 1)  # an interval of two seeds may run out of the panel
+    axes.update_datalim([(x, mean.value - reach), (x, mean.value + reach)])  # shifted points are left out of the limits
+    named = {cell.backbone for cell in paper_results(result.dataset)}
+    text = "decayed" if result.decay else "" if result.backbone in named else result.backbone
+    _label(axes, text, x, mean.value - reach, colour, below=True, right=right)
+
+
+def _finish_panel(axes: Any, dataset: str, unit: str) -> None:
+    axes.margins(y=0.12)
+    axes.autoscale_view()
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    if dataset in DATASET_TITLES:
+        axes.set_xlim(1.7, 1000)
+    else:
+        low, high = axes.get_xlim()
+        axes.set_xlim(low / 1.5, high * 1.5)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.set_title(_shown(DATASET_TITLES.get(dataset, dataset)), fontsize=10, color=_INK, loc="left", parse_math=False)
+    axes.set_ylabel(unit, fontsize=8, color=_INK)
+    axes.tick_params(labelsize=8, colors=_INK)
+    axes.grid(color=_FAINT, lw=0.5)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw_table5(lines: Sequence[Table5Line], path: Path) -> Path:
+    """Table 5 as a picture: a row a cell with the paper's accuracy, ours and the status, and their difference drawn.
+
+    1800 pixels wide, 45 a row high. In the drawn part zero is the paper's EfficientNet, the band what counts as
+    reproduced, the bar our 95% interval, the diamond the network that the paper set against it.
+    """
+    height = _ROW_HEIGHT * (len(lines) + 4)
+    figure = Figure(figsize=(12, height), dpi=_DPI)
+    table = figure.add_axes((0.0, 0.0, 0.7, 1.0), frameon=False, xticks=[], yticks=[])
+    top, bottom = 1 - 2 * _ROW_HEIGHT / height, 2 * _ROW_HEIGHT / height
+    chart = figure.add_axes((0.71, bottom, 0.28, top - bottom))
+    table.set(xlim=(0, 1), ylim=(height / _ROW_HEIGHT - 2.5, -2.5))
+    chart.set(xlim=(-_WIDEST_DIFFERENCE * 1.05, _WIDEST_DIFFERENCE * 1.05), ylim=(len(lines) - 0.5, -0.5), yticks=[])
+    for head, x in _PLACES.items():
+        table.text(x, -1, head, fontsize=9, weight="bold", color=_INK, va="center")
+    chart.axvspan(-TOLERANCE, TOLERANCE, color="#009E73", alpha=0.15, lw=0)
+    chart.axvline(0, color=_PAPER, lw=1)
+    previous = None
+    for row, line in enumerate(lines):
+        _write_row(table, row, line, is_new=line.paper != previous)
+        _draw_difference(chart, row, line)
+        if previous is not None and line.paper.dataset != previous.dataset:
+            for axes in (table, chart):
+                axes.axhline(row - 0.5, color=_FAINT, lw=0.6, zorder=0)
+        previous = line.paper
+    chart.set_xlabel("ours less the paper's, points", fontsize=8, color=_INK)
+    chart.tick_params(labelsize=8, colors=_INK)
+    chart.spines[["top", "right", "left"]].set_visible(False)
+    handles = [
+        Line2D([], [], color=_OURS[0], marker="o", ls="-", label="ours, 95% interval"),
+        Line2D([], [], color=_PEERS, marker="D", ms=4, ls="", label="set against"),
+    ]
+    chart.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False, fontsize=8)
+    return _save(figure, path)
+
+
+def _write_row(axes: Any, row: int, line: Table5Line, *, is_new: bool) -> None:
+    paper, result, status = line.paper, line.result, line.status
+    texts = {"protocol": _shown(result.protocol, 14) if result else "", "status": _status_text(status)}
+    if is_new:
+        texts["dataset"] = DATASET_TITLES[paper.dataset]
+        texts["set against"] = f"{paper.peer} {paper.peer_accuracy:.1f}"
+        texts["paper"] = f"{paper.backbone.upper()} {paper.accuracy:.1f}"
+    if result and (mean := result.quoted):
+        spread = "" if mean.half_width is None else f" ±{mean.half_width:.2f}"
+        texts["ours"] = f"{mean.value:.2f}{spread}"
+    if result and result.num_parameters:
+        ratio = "" if line.ratio is None else f", {line.ratio:.0f}x" if line.ratio >= 10 else f", {line.ratio:.1f}x"
+        texts["parameters"] = f"{result.num_parameters / 1e6:.1f}M{ratio}"
+    for head, text in texts.items():
+        colour = _STATUS_COLOURS.get(status.name, _PEERS) if head == "status" else _INK
+        axes.text(_PLACES[head], row, text, fontsize=9, color=colour, va="center", parse_math=False)
+
+
+def _status_text(status: Status) -> str:
+    return status.name if status.name == "data decayed" else str(status)
+
+
+def _draw_difference(axes: Any, row: int, line: Table5Line) -> None:
+    peer = line.paper.peer_accuracy - line.paper.accuracy
+    axes.plot(peer, row, color=_PEERS, marker="D", ms=4, zorder=2)
+    mean = line.result.quoted if line.result and not line.result.decay else None
+    if mean is None:
+        return
+    difference = mean.value - line.paper.accuracy
+    if abs(difference) <= _WIDEST_DIFFERENCE:
+        axes.errorbar(difference, row, xerr=mean.half_width, color=_OURS[0], marker="o", ms=5, capsize=3, zorder=3)
+        return
+    marker, side, sign = (">", "right", 1) if difference > 0 else ("<", "left", -1)
+    edge = sign * _WIDEST_DIFFERENCE
+    axes.plot(edge, row, color=_OURS[0], marker=marker, ms=6, zorder=3)
+    style = {"ha": side, "va": "center", "fontsize": 8, "color": _OURS[0]}
+    axes.annotate(f"{difference:+.1f}", (edge, row), xytext=(-6 * sign, 0), textcoords="offset points", **style)
+
+
+def _family(network: str) -> str:
+    return re.split(r"[ -]", network)[0]
+
+
+def _shown(text: str, width: int = 32) -> str:
+    return textwrap.shorten(printable(text), width, placeholder="...") or printable(text)[:width]
+
+
+def _label(axes: Any, text: str, x: float, y: float, colour: str, *, below: bool = False, right: float = 0) -> None:
+    axes.annotate(
+        _shown(text, 20),
+        (x, y),
+        xytext=(right, -5 if below else 5),
+        textcoords="offset points",
+        ha="center",
+        va="top" if below else "bottom",
+        fontsize=7,
+        color=colour,
+        parse_math=False,
+        zorder=5,
+    )
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    temporary = path.with_suffix(".tmp")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a box in place of a letter that no font has
+        figure.savefig(temporary, format="png")
+    return temporary.replace(path)

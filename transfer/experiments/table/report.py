@@ -1,0 +1,46 @@
+"""A table's results beside the published ones: report.md, report.csv, table5.png and figure6.png."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transfer.errors import UserError
+from transfer.experiments.table.entries import Entry as Entry
+from transfer.experiments.table.entries import read_entries as read_entries
+from transfer.experiments.table.results import Result as Result
+from transfer.experiments.table.results import table5_lines, table_results
+
+
+def write_report(table_dir: str | Path) -> list[Path]:
+    """Writes the report of a table into its folder, whether it is finished or not, and gives the files' paths.
+
+    `report.md` and `report.csv`; `figure6.png` once a cell is done; `table5.png` if the table has a cell of the paper's
+    Table 5.
+
+    Raises:
+        UserError: not a table, or matplotlib is missing.
+    """
+    from transfer.experiments.table.markdown import csv_report, markdown_report
+
+    try:
+        from transfer.experiments.table.figures import draw_figure6, draw_table5
+    except ImportError:
+        raise UserError("the report draws with matplotlib; run: pip install 'efficientnet-transfer[table]'") from None
+
+    table_dir = Path(table_dir)
+    results = table_results(read_entries(table_dir))
+    lines = table5_lines(results)
+    texts = {
+        "report.md": markdown_report(table_dir.resolve().name, results, lines),
+        "report.csv": csv_report(results, lines),
+    }
+    written = []
+    for name, text in texts.items():
+        temporary = table_dir / f"{name}.tmp"
+        temporary.write_text(text, encoding="utf-8", newline="")
+        written.append(temporary.replace(table_dir / name))
+    if lines:
+        written.append(draw_table5(lines, table_dir / "table5.png"))
+    if any(result.done for result in results):
+        written.append(draw_figure6(results, table_dir / "figure6.png"))
+    return written

@@ -1,0 +1,1 @@
+"""Networks: layers, scaling, families of rows, heads, and the classifier made of them."""

@@ -1,0 +1,82 @@
+"""All backbones by name. A family is a file with a table of rows and a class; this merges the tables.
+
+A name is a row's; or a row's that is scaled or has other blocks (`scaling`, `notation`); or
+the import path of a function of the user's own (`transfer.networks.function`), scaled or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from transfer.errors import unknown_name
+from transfer.networks import mobilenet, resnet
+from transfer.networks.backbone import Backbone
+from transfer.networks.efficientnet import VARIANTS, EfficientNet
+from transfer.networks.function import FunctionVariant, function_variant
+from transfer.networks.notation import BLOCKS, with_blocks
+from transfer.networks.rows import Variant
+from transfer.networks.scaling import scale_spec
+from transfer.networks.user_code import import_callable
+
+# Each family's rows and the class that builds them.
+FAMILIES: tuple[tuple[Mapping[str, Variant], type[Backbone]], ...] = (
+    (VARIANTS, EfficientNet),
+    (mobilenet.VARIANTS, mobilenet.MobileNet),
+    (resnet.VARIANTS, resnet.ResNet),
+)
+ALL_VARIANTS = {name: variant for table, _ in FAMILIES for name, variant in table.items()}
+
+
+def list_backbones() -> list[str]:
+    """Short names of all variants, in the tables' order. Each of them can be scaled (`b0@phi=1.5`)."""
+    return list(ALL_VARIANTS)
+
+
+def get_backbone(name: str) -> Variant | FunctionVariant:
+    """The variant of that name; a function of the user's own is imported.
+
+    Args:
+        name: of a row, see `get_variant`; or the import path of a function, see `transfer.networks.function`, scaled
+            in the same ways: `my_net.build@phi=1`.
+
+    Raises:
+        UserError: no such backbone, or it cannot be scaled so.
+    """
+    path, at, spec = name.strip().partition("@")
+    if "." not in path:
+        return get_variant(name)
+    variant = function_variant(import_callable(path, "backbone", list_backbones()), path)
+    return scale_spec(variant, spec.lower()) if at else variant
+
+
+def get_variant(name: str) -> Variant:
+    """The row of that name, or what the name makes of it after an `@`; nothing is imported.
+
+    Args:
+        name: a short name; long ones (`efficientnet_b0`, `efficientnet-b0`, `tf_efficientnetv2_s`) are accepted. With
+            `@phi=1.5`, scaled by the paper's rule; with `@phi=1.5,alpha=1.3,beta=1.1,gamma=1.1`, by another; with
+            `@d=1.2,w=1.1,r=1.15`, by these coefficients of depth, width and resolution (1 where left out). With
+            `@blocks=...`, alone or beside a scale, of other blocks: see `transfer.networks.notation`.
+
+    Raises:
+        UserError: no such backbone, or it cannot be scaled or built so.
+    """
+    baseline, at, spec = name.lower().partition("@")
+    short = baseline.strip().replace("_", "-").removeprefix("tf-").removeprefix("efficientnet").removeprefix("-")
+    if short not in ALL_VARIANTS:
+        raise unknown_name("backbone", short, list_backbones())
+    variant = ALL_VARIANTS[short]
+    if not at:
+        return variant
+    parts = [part.strip() for part in spec.split(",")]
+    if blocks := next((part for part in parts if part.startswith(BLOCKS)), None):
+        variant = with_blocks(variant, blocks.removeprefix(BLOCKS))
+        parts.remove(blocks)
+    return scale_spec(variant, ",".join(parts)) if parts else variant
+
+
+def is_without_weights(name: str) -> bool:
+    """Whether no public checkpoint exists of this network of the tables: a scaled one, one of other blocks, or one of
+    some families.
+    """
+    return name.partition("@")[0] in ALL_VARIANTS and ("@" in name or name not in VARIANTS)

@@ -1,0 +1,1 @@
+"""The linear probe: features in a file, penalties, the optimum."""

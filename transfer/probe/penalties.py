@@ -1,0 +1,73 @@
+"""Linear probe: the best of 45 L2 penalties on val, fitted again to train and val (Kornblith et al. 2019)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from transfer.probe.features import Features
+from transfer.probe.logistic import LinearFit, LogisticRegression
+from transfer.training.metrics import build_metrics
+
+# Kornblith, Shlens & Le 2019 (arXiv 1805.08974), as restated in SimCLR (arXiv 2002.05709) appendix B.8: 45 values from
+# 1e-6 to 1e5, evenly spaced on a logarithmic scale. What they multiply is our reading, see `logistic`: half
+# the squared norm of the weights beside the summed loss. From strong to weak, the order in which they are fitted.
+PENALTIES: tuple[float, ...] = tuple(10 ** (5 - exponent / 4) for exponent in range(45))
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a linear probe found.
+
+    Attributes:
+        fit: of train and val, with the chosen penalty.
+        penalty: with the best metric on val; of equals the largest.
+        val_metrics: with each penalty fitted to train, see `linear_metrics`.
+        passes: how often features were read, for all penalties and the last fit.
+    """
+
+    fit: LinearFit
+    penalty: float
+    val_metrics: dict[float, dict[str, float]]
+    passes: int
+
+
+def fit_probe(
+    train: Features, val: Features, num_classes: int, metric: str = "top1", device: torch.device | str = "cpu"
+) -> Probe:
+    """Fits all penalties to train, chooses on val, fits the chosen one to both.
+
+    Args:
+        metric: of val, `top1` or `mean_per_class`.
+        device: that computes.
+    """
+    features, labels = train.features.to(device), train.labels.to(device)
+    val_features, val_labels = val.features.to(device), val.labels.to(device)
+    metrics, best, passes = {}, None, 0
+    for fit in LogisticRegression(features, labels, num_classes).path(PENALTIES):
+        metrics[fit.penalty] = linear_metrics(fit, Features(val_features, val_labels))
+        passes += fit.passes
+        if best is None or metrics[fit.penalty][metric] > metrics[best.penalty][metric]:
+            best = fit
+    assert best is not None
+    both = LogisticRegression(torch.cat([features, val_features]), torch.cat([labels, val_labels]), num_classes)
+    final = next(both.path([best.penalty], start=best))
+    return Probe(final, best.penalty, metrics, passes + final.passes)
+
+
+def predict(fit: LinearFit, features: Features) -> Tensor:
+    """Label and predicted class of each image, int64 on the CPU. Shape: (N, 2)"""
+    logits = fit.logits(features.features.to(fit.weight.device)).cpu()
+    return torch.stack([features.labels.cpu(), logits.argmax(1)], 1)
+
+
+def linear_metrics(fit: LinearFit, features: Features) -> dict[str, float]:
+    """`loss` in nats and the metrics of `transfer.training.metrics.build_metrics`, in [0, 1]."""
+    logits = fit.logits(features.features.to(fit.weight.device))
+    labels = features.labels.to(logits.device)
+    metrics = build_metrics(len(fit.bias), multilabel=False).to(logits.device)
+    values = {"loss": F.cross_entropy(logits, labels), **metrics(logits.softmax(1), labels)}
+    return {name: float(value) for name, value in values.items()}

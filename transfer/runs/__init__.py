@@ -1,0 +1,1 @@
+"""A run's folder, its results, and the trained classifier it holds."""

@@ -1,0 +1,1 @@
+"""Training: the LightningModule, losses, metrics, optimizers, callbacks and the Trainer."""

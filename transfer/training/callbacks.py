@@ -1,0 +1,227 @@
+"""What a run does besides its steps: freezing, weight averaging, a last validation, the log of epochs."""
+
+from __future__ import annotations
+
+import csv
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import WeightAveraging
+from torch import Tensor
+
+from transfer.errors import UserError
+from transfer.training.module import TransferModule
+
+
+class FreezeBackbone(pl.Callback):
+    """Trains the head alone for a while: no gradient for the backbone, its BatchNorm in eval mode.
+
+    Whether it is frozen follows from the epoch, so a resumed run goes on as the uninterrupted one. The optimizer holds
+    all parameters from the start.
+
+    Args:
+        num_epochs: after which the backbone is set free; None is never.
+    """
+
+    def __init__(self, num_epochs: int | None) -> None:
+        self.num_epochs = num_epochs
+        self.frozen = False
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        # A backbone that never learns is frozen before DDP looks for parameters to synchronise; one that will learn
+        # later must be seen by it.
+        if stage == "fit" and self.num_epochs is None:
+            self._backbone(pl_module).requires_grad_(False)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.on_train_epoch_start(trainer, pl_module)  # which Lightning leaves out when it resumes in mid-epoch
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        backbone = self._backbone(pl_module)
+        freeze = self.num_epochs is None or trainer.current_epoch < self.num_epochs
+        if freeze:
+            backbone.requires_grad_(False)
+            backbone.eval()
+        elif self.frozen or not any(p.requires_grad for p in backbone.parameters()):
+            backbone.requires_grad_(True)
+            backbone.train()
+        self.frozen = freeze
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"frozen": self.frozen, "num_epochs": self.num_epochs}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.frozen = state_dict["frozen"]
+        if state_dict["num_epochs"] != self.num_epochs:
+            raise UserError(
+                f"freeze: the checkpoint's run froze {state_dict['num_epochs']} epochs, this one {self.num_epochs}"
+            )
+
+    @staticmethod
+    def _backbone(pl_module: pl.LightningModule) -> torch.nn.Module:
+        assert isinstance(pl_module, TransferModule)
+        return pl_module.classifier.backbone
+
+
+class EMA(WeightAveraging):
+    """Validates, tests and saves an exponential moving average of weights and BatchNorm statistics.
+
+    The decay follows from the length of the run; a fixed 0.9999 is still the initial network when a short run ends. It
+    ramps up as TensorFlow's does, min(decay, (1 + n) / (10 + n)) at update n.
+
+    Args:
+        half_life: of a weight's share in the average, as a fraction of the run, in (0, 1).
+
+    Raises:
+        UserError: half_life out of range.
+    """
+
+    def __init__(self, half_life: float) -> None:
+        if not 0.0 < half_life < 1.0:
+            raise UserError(f"ema_half_life={half_life}: allowed is 0 < ema_half_life < 1, a fraction of the run")
+        super().__init__(use_buffers=True, avg_fn=self._average)
+        self.half_life = half_life
+        self.decay = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.decay = 0.5 ** (1.0 / (self.half_life * int(trainer.estimated_stepping_batches)))
+
+    def _average(self, average: Tensor, current: Tensor, num_averaged: Tensor | int) -> Tensor:
+        if not average.is_floating_point():
+            return current
+        n = int(num_averaged)
+        return average.lerp(current.to(average.dtype), 1.0 - min(self.decay, (1 + n) / (10 + n)))
+
+
+def is_end_of_run(trainer: pl.Trainer) -> bool:
+    """Whether the epoch that ends is the last one, for whatever reason."""
+    return (
+        trainer.should_stop
+        or trainer.global_step == trainer.max_steps
+        or trainer.current_epoch + 1 == trainer.max_epochs
+    )
+
+
+class FinalValidation(pl.Callback):
+    """Validates once more when `max_steps` or `max_time` ends a run between validations, so that its end counts too."""
+
+    def __init__(self) -> None:
+        self.validated_step = -1
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.validated_step = trainer.global_step
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if is_end_of_run(trainer) and self.validated_step != trainer.global_step:
+            trainer.validating = True  # as Lightning's own loop does around it
+            trainer.fit_loop.epoch_loop.val_loop.run()
+            trainer.training = True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"validated_step": self.validated_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.validated_step = state_dict["validated_step"]
+
+
+class EpochLog(pl.Callback):
+    """One row of `metrics.csv` and one line on the terminal for each validation, or epoch where nothing is validated;
+    measures the training speed.
+
+    Attributes:
+        images_per_second: training images of all processes, over the run so far, validation not counted; None before.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.num_images = 0
+        self.seconds = 0.0
+        self._started: float | None = None
+        self._rows: list[dict[str, Any]] = []
+
+    @property
+    def images_per_second(self) -> float | None:
+        return self.num_images / self.seconds if self.seconds else None
+
+    def state_dict(self) -> dict[str, Any]:
+        running = 0.0 if self._started is None else time.perf_counter() - self._started
+        return {"num_images": self.num_images, "seconds": self.seconds + running}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.num_images, self.seconds = state_dict["num_images"], state_dict["seconds"]
+
+    def best_metrics(self, name: str) -> dict[str, float]:
+        """The val metrics of the row that `best.ckpt` was written at: the highest `name`, the last of equals."""
+        rows = self._rows or self._read_rows()  # no step was left to a run that was stopped at its end
+        best = max(reversed(rows), key=lambda row: float(row[f"val/{name}"]))
+        return {k.removeprefix("val/"): float(v) for k, v in best.items() if k.startswith("val/")}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.path.exists():  # a resumed run: rows of steps that are about to be taken again go
+            self._rows = [row for row in self._read_rows() if int(row["step"]) <= trainer.global_step]
+        self._started = time.perf_counter()
+
+    def _read_rows(self) -> list[dict[str, Any]]:
+        with open(self.path, newline="") as file:
+            return list(csv.DictReader(file))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._pause()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.num_images += len(batch[0]) * trainer.world_size
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._pause()
+
+    def _pause(self) -> None:
+        if self._started is not None:
+            self.seconds += time.perf_counter() - self._started
+            self._started = None
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, TransferModule)
+        if trainer.sanity_checking:
+            return
+        self._started = time.perf_counter()
+        self._log(trainer, pl_module.train_loss.compute().item())  # on every rank: they exchange their sums
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, TransferModule)
+        # A run that goes on from the end of this epoch has logged it before.
+        if not trainer.enable_validation and pl_module.train_loss.update_count > 0:
+            self._pause()
+            self._started = time.perf_counter()
+            self._log(trainer, pl_module.train_loss.compute().item())
+
+    def _log(self, trainer: pl.Trainer, train_loss: float) -> None:
+        values = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        row = {
+            "epoch": trainer.current_epoch + 1,
+            "step": trainer.global_step,
+            "lr": trainer.optimizers[0].param_groups[-1]["lr"],
+            "train/loss": train_loss,
+            **values,
+            "images_per_second": round(self.images_per_second or 0.0, 1),
+        }
+        self._rows.append(row)
+        if not trainer.is_global_zero:
+            return
+        temporary = self.path.with_suffix(".tmp")
+        with open(temporary, "w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(row), extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(self._rows)
+        temporary.replace(self.path)
+        figures = "".join(f"  {name.removeprefix('val/')} {value:.4f}" for name, value in values.items())
+        total = f"/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
+        print(
+            f"epoch {row['epoch']}{total}  train loss {row['train/loss']:.4f}{'  val:' if values else ''}{figures}"
+            f"  ({self.images_per_second or 0:.0f} images/s)",
+            flush=True,
+        )

@@ -1,0 +1,137 @@
+"""What a run saves while it trains: best.ckpt, last.ckpt, and its state when it is stopped."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
+from torch import Tensor
+
+from transfer.errors import RunInterrupted
+from transfer.training.callbacks import is_end_of_run
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its target and renames it, so that a full disk or a kill leaves the old one whole.
+
+    Lightning's own goes through the system's temporary folder; moved from there to another disk, a half copy remains.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        target = Path(path)
+        temporary = target.with_suffix(".tmp")
+        try:
+            with open(temporary, "wb") as file:
+                torch.save(checkpoint, file)
+            temporary.replace(target)
+        except RuntimeError as error:  # torch's, around what the disk said
+            if isinstance(cause := error.__context__, OSError):
+                raise OSError(cause.errno, cause.strerror, str(target)) from None
+            raise
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps `best.ckpt`: the highest `monitor` on val; a tie goes to the later epoch, when the rate is lower."""
+
+    def __init__(self, folder: Path, monitor: str) -> None:
+        super().__init__(
+            dirpath=folder,
+            filename="best",
+            monitor=monitor,
+            mode="max",
+            auto_insert_metric_name=False,
+            enable_version_counter=False,
+            save_on_train_epoch_end=False,
+        )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Also of a run whose folder was moved, where Lightning would forget the best score."""
+        if state_dict["best_model_score"] is None:
+            return  # it stopped before its first validation
+        assert self.dirpath is not None
+        best = str(Path(self.dirpath) / "best.ckpt")
+        moved = {"dirpath": self.dirpath, "best_model_path": best, "kth_best_model_path": best, "last_model_path": ""}
+        super().load_state_dict({**state_dict, **moved, "best_k_models": {best: state_dict["best_model_score"]}})
+
+    def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
+        is_tie = current is not None and self.best_model_score is not None and bool(current == self.best_model_score)
+        return is_tie or super().check_monitor_top_k(trainer, current)
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Keeps `last.ckpt`: the state after the last validation, whether it was the best or not."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(dirpath=folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=False)
+
+
+class UnvalidatedCheckpoints(Checkpoint):
+    """For a run without validation: `last.ckpt` every so many epochs, and at the end the same as `best.ckpt`.
+
+    As a Checkpoint, it comes after the module has closed its epoch.
+    """
+
+    def __init__(self, folder: Path, every_n_epochs: int) -> None:
+        self.folder = folder
+        self.every_n_epochs = every_n_epochs
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        is_end = is_end_of_run(trainer)
+        if is_end:  # the first of the two: whoever is stopped between them goes on from the epoch before
+            trainer.save_checkpoint(self.folder / "best.ckpt")
+        if is_end or (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+            trainer.save_checkpoint(self.folder / "last.ckpt")
+
+
+class GracefulStop(pl.Callback):
+    """On Ctrl-C or SIGTERM: finishes the optimizer step, writes the checkpoint, raises `RunInterrupted`.
+
+    Where a validation follows the step, the stop comes after it: a resumed run would leave it out. A second Ctrl-C
+    stops at once; a SIGTERM does not, for Ctrl-C reaches the run and also the process that started it, which passes a
+    SIGTERM on.
+    """
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.checkpoint = checkpoint
+        self.received: int | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if threading.current_thread() is threading.main_thread():
+            # After Lightning has noted the handlers that it puts back when fit() ends, in whatever way.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return
+        self.received = number
+        print("\nstopping after this step and writing last.ckpt; Ctrl-C again stops at once", flush=True)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        interval = trainer.val_check_batch
+        if trainer.is_last_batch or (interval is not None and (batch_idx + 1) % interval == 0):
+            return
+        # Ranks must agree, which costs a synchronisation: not at every step.
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and (trainer.world_size == 1 or batch_idx % 20 == 19):
+            self._stop(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._stop(trainer)
+
+    def _stop(self, trainer: pl.Trainer) -> None:
+        if trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
+            trainer.save_checkpoint(self.checkpoint)
+            raise RunInterrupted(self.received or signal.SIGTERM, self.checkpoint)

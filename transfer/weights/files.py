@@ -1,0 +1,239 @@
+"""Checkpoint files: tell which one it is, read it without executing anything, load it strictly."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from transfer.errors import UserError, printable
+from transfer.weights.rows import FAMILIES, WEIGHTS, WeightsRow, contradictions, named_row
+
+if TYPE_CHECKING:
+    from transfer.networks.rows import Variant
+
+# Header entry of the safetensors files that `convert` writes: the row or family that they were trained like.
+TRAINED_LIKE = "trained_like"
+CANNOT_BE_READ_OFF = "Padding, BatchNorm epsilon and normalisation cannot be read off it"
+
+
+@dataclass(frozen=True)
+class KnownAs:
+    """What a file is known to be: `row`'s own file, or one of the user's that was trained like `row` (`own_file`)."""
+
+    row: WeightsRow
+    own_file: bool
+
+    def __str__(self) -> str:
+        return f"a file of your own, trained like {self.row.name}" if self.own_file else f"the file of {self.row.name}"
+
+
+def recognise(path: Path, variant: Variant) -> KnownAs | None:
+    """What the file says of itself: by its sha256, or by the header that `convert` wrote; None if nothing.
+
+    Args:
+        variant: whose tensors the file holds.
+
+    Raises:
+        UserError: no such file, or its header names what there is not.
+    """
+    row = known_row(file_sha256(path))
+    if row is not None:
+        return KnownAs(row, own_file=False)
+    name = read_metadata(path).get(TRAINED_LIKE)
+    if name is None:
+        return None
+    try:
+        return KnownAs(named_row(name, variant), own_file=True)
+    except UserError as error:
+        raise UserError(f"{path}: its header says {TRAINED_LIKE}={name!r}, but: {error}") from None
+
+
+def identify_file(path: Path, row: WeightsRow, variant: Variant, row_was_named: bool) -> Path:
+    """`path`, once it is clear that `row` describes it.
+
+    A file that is known must not contradict the row. Any other file can only be one of a family that the user names:
+    padding, BatchNorm epsilon and normalisation cannot be read off it.
+
+    Raises:
+        UserError: the file is another row's, or nobody named the family.
+    """
+    known = recognise(path, variant)
+    if known is not None:
+        if wrong := contradictions(row, known.row):
+            raise UserError(
+                f"{path} is {known}; {row.name} would mean {', '.join(wrong)}: give pretrained={known.row.name!r}"
+            )
+        return path
+    if row.name in WEIGHTS:
+        named = f" It is not the file of {row.name}, which has another sha256." if row_was_named and row.sha256 else ""
+        raise UserError(
+            f"{path}: an unknown file.{named} {CANNOT_BE_READ_OFF}: say what it was trained like with pretrained=FAMILY"
+            f" ({', '.join(FAMILIES)}), or once and for all with: efficientnet-transfer convert {path} NEW.safetensors"
+            " --to own --family NAME"
+        )
+    return path
+
+
+def known_row(sha256: str) -> WeightsRow | None:
+    """The row whose file has this hash."""
+    rows = (row for row in WEIGHTS.values() if row.sha256 is not None and sha256.startswith(row.sha256))
+    return next(rows, None)
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"weights file {path}: {os.strerror(error.errno or 0)}") from None
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Content of a safetensors, PyTorch or NumPy (`.npz`) file; nothing in it is executed.
+
+    Raises:
+        UserError: not such a file, or it holds more than tensors and plain types.
+    """
+    start = _read_start(path)
+    try:
+        if _is_safetensors(start):
+            content: Any = load_file(path)
+        elif path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                content = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+        else:
+            # Training scripts put their options beside the tensors; a Namespace is a bag of values.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                content = torch.load(path, "cpu", weights_only=True)
+    except Exception as error:  # foreign bytes: the readers raise whatever they stumble over
+        raise UserError(f"{path}: not a safetensors, npz or PyTorch checkpoint ({_reason(start, error)})") from None
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path}: expected a dictionary, found {type(content).__name__}")
+    return dict(content)
+
+
+def _read_start(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(64)
+    except OSError as error:
+        raise UserError(f"weights file {path}: {os.strerror(error.errno or 0)}") from None
+
+
+def _is_safetensors(start: bytes) -> bool:
+    """Eight bytes with the length of the header, then the header, which is JSON."""
+    return start[8:9] == b"{"
+
+
+def _reason(start: bytes, error: Exception) -> str:
+    if not start:
+        return "it is empty"
+    if start.lstrip().startswith(b"<"):
+        return "it is a web page"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer: run git lfs pull where it came from"
+    text = str(error)
+    # torch's and NumPy's refusals to execute anything; both go on with the advice to allow it.
+    if any(
+        sign in text for sign in ("Unsupported global", "Unsupported class", "unsafe class", "Object arrays cannot")
+    ):
+        return (
+            "it holds Python objects, which could execute code; where it was made, save the tensors alone:"
+            " torch.save(model.state_dict(), FILE)"
+        )
+    advises = isinstance(error, UnpicklingError) or "allow_pickle" in text or "weights_only" in text
+    detail = "" if advises else printable(text.strip().partition("\n")[0])
+    return "it is damaged or of another kind" + (f": {detail}" if detail else "")
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The notes in a safetensors file's header; empty for any other file."""
+    if not _is_safetensors(_read_start(path)):
+        return {}
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    except SafetensorError:
+        return {}
+
+
+# Where training scripts keep the tensors: timm, torchvision's references, Lightning and the habits of many. Averaged
+# ones come first, as in timm's own loader.
+CONTAINERS = ("state_dict_ema", "model_ema", "ema_state_dict", "state_dict", "model_state_dict", "model")
+# What wrappers put before every name: DataParallel, torch.compile, AveragedModel, a module's attribute.
+WRAPPERS = ("module.", "_orig_mod.", "model.")
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Tensors of a checkpoint file by name; training checkpoints are unwrapped, prefixes of wrappers dropped.
+
+    Of a checkpoint that holds averaged weights too, these are taken, with a warning.
+
+    Raises:
+        UserError: see `read_checkpoint`, or there are no tensors by name.
+    """
+    content = read_checkpoint(path)
+    found = [name for name in CONTAINERS if content.get(name) and isinstance(content[name], Mapping)]
+    if len(found) > 1:
+        warnings.warn(f"{path} holds {', '.join(found)}: {found[0]} is taken", stacklevel=2)
+    tensors = dict(content[found[0]]) if found else content
+    tensors.pop("n_averaged", None)  # AveragedModel's counter
+    if not tensors or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in tensors.items()):
+        shown = printable(", ".join(map(str, list(content)[:5]))) or "nothing"
+        raise UserError(
+            f"{path}: expected tensors by name, or a training checkpoint with one of {', '.join(CONTAINERS)};"
+            f" found {shown}"
+        )
+    while wrapper := next((w for w in WRAPPERS if all(key.startswith(w) for key in tensors)), None):
+        tensors = {key.removeprefix(wrapper): tensor for key, tensor in tensors.items()}
+    return tensors
+
+
+def strict_load(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Copies `state` into `module`; every name and shape must agree.
+
+    Raises:
+        UserError: see `check_fit`.
+    """
+    check_fit(module, state, source)
+    module.load_state_dict(dict(state))
+
+
+def check_fit(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Passes if every name and shape of `state` and of `module` agree.
+
+    Raises:
+        UserError: they do not; the names that only one side has are listed, `-` for missing from the source.
+    """
+    own = module.state_dict()
+    differences = [f"  - {key} {tuple(own[key].shape)}" for key in own if key not in state]
+    differences += [f"  + {key} {tuple(state[key].shape)}" for key in state if key not in own]
+    differences += [
+        f"  ! {key} {tuple(state[key].shape)} in the source, {tuple(own[key].shape)} in the network"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    if differences:
+        shown = differences[:20] + ([f"  ... and {len(differences) - 20} more"] if len(differences) > 20 else [])
+        raise UserError(
+            f"{source} does not fit the network (- missing from the source, + unknown to the network, ! shape):\n"
+            + "\n".join(shown)
+        )
