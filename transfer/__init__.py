@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from transfer.networks.heads import list_heads as list_heads
     from transfer.networks.registry import get_backbone as get_backbone
     from transfer.networks.registry import list_backbones as list_backbones
-    from transfer.runs.folder import load_run as load_run
+    from transfer.runs.predictor import load_run as load_run
     from transfer.training.module import TransferModule as TransferModule
     from transfer.weights.build import build_backbone as build_backbone
     from transfer.weights.build import build_classifier as build_classifier
@@ -30,7 +30,7 @@ _HOME = {
     "UserError": "transfer.errors",
     "list_heads": "transfer.networks.heads",
     "TransferModule": "transfer.training.module",
-    "load_run": "transfer.runs.folder",
+    "load_run": "transfer.runs.predictor",
     "get_weights": "transfer.weights.rows",
     "list_weights": "transfer.weights.rows",
 }

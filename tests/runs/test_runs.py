@@ -12,26 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.commands.test_finetune import CHEAP, call, read_results
 
 from datamodules import build_datamodule
+from tests.commands.test_finetune import CHEAP, call, read_results
 from transfer.commands import finetune
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import UserError
-from transfer.networks import classifier
-from transfer.runs.folder import (
-    RUN_DIR_VARIABLE,
-    check_disk_space,
-    choose_run_dir,
-    count_test_read,
-    is_main_process,
-    load_run,
-    num_test_reads,
-    read_classifier_state,
-    read_predictions,
-    save_predictions,
-)
-from transfer.weights import downloads
+from transfer.runs.folder import RUN_DIR_VARIABLE, check_disk_space, choose_run_dir, is_main_process
+from transfer.runs.predictor import load_run, read_classifier_state
+from transfer.runs.test_record import count_test_read, num_test_reads, read_predictions, save_predictions
+from transfer.weights import build, downloads
 
 FOREIGN = (RUN_DIR_VARIABLE, "SLURM_JOB_ID", "SLURM_PROCID", "TORCHELASTIC_RUN_ID", "WORLD_SIZE", "RANK", "LOCAL_RANK")
 
@@ -171,7 +161,7 @@ def test_a_run_comes_back_without_network_and_weights_package(run_dir: Path, mon
     results = read_results(run_dir)
     for name in ("fetch_weights", "find_weights", "file_sha256"):
         monkeypatch.setattr(downloads, name, forbid)
-    monkeypatch.setattr(classifier, "read_weights", forbid)
+    monkeypatch.setattr(build, "read_weights", forbid)
     monkeypatch.setattr(socket.socket, "connect", forbid)
     run = load_run(run_dir)
     assert run.config.to_dict() == results["config"]

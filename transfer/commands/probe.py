@@ -43,27 +43,21 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> None:
     import torch
 
     from datamodules import build_datamodule, get_dataset
+    from transfer.commands.results_table import print_results
     from transfer.environment import environment
     from transfer.files import write_json
     from transfer.networks.function import FunctionVariant
     from transfer.networks.registry import get_backbone
     from transfer.probe.penalties import fit_probe, linear_metrics, predict
-    from transfer.runs.folder import (
-        BEST,
-        CONFIG,
-        RESULTS,
-        choose_run_dir,
-        count_test_read,
-        last_results,
-        num_test_reads,
-        resolve_precision,
-        save_classifier,
-        save_predictions,
-    )
-    from transfer.runs.results import print_results
+    from transfer.runs.folder import CONFIG, choose_run_dir
+    from transfer.runs.predictor import save_classifier
+    from transfer.runs.results import RESULTS, last_results
+    from transfer.runs.test_record import count_test_read, num_test_reads, save_predictions
+    from transfer.training.checkpointing import BEST
     from transfer.training.metrics import build_per_class_accuracy
-    from transfer.weights.build import build_classifier, preprocessing_for, select_start
-    from transfer.weights.downloads import starting_point
+    from transfer.training.trainer import resolve_precision
+    from transfer.weights.build import build_classifier
+    from transfer.weights.start import resolve_start
 
     started = time.perf_counter()
     variant = get_backbone(config.backbone)
@@ -74,7 +68,13 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> None:
         )
     config = replace(config, backbone=variant.name)
     sheet = get_dataset(config.dataset)
-    row = select_start(variant, config.pretrained)
+    start = resolve_start(
+        config.backbone,
+        config.pretrained,
+        weights=config.weights,
+        dataset_size=sheet.default_image_size,
+        image_size=config.image_size,
+    )
     run_dir = choose_run_dir(config, kind="_probe")
     beside = Path(own.beside, RESULTS) if own.beside else last_results(Path("runs", f"{config.dataset}_{variant.name}"))
     fine_tuned = None if beside is None else read_results(beside)
@@ -82,18 +82,16 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> None:
     precision = resolve_precision(config.trainer)
     fabric = build_fabric(config, precision)
     torch.manual_seed(config.seed)
-    preprocessing = preprocessing_for(variant, row, sheet.default_image_size)
-    image_size = config.image_size or preprocessing.image_size
-    preprocessing = replace(preprocessing, image_size=image_size)
+    image_size = start.preprocessing.image_size
     options = {**config.data_options(), "augment": "none"}
-    data = build_datamodule(config.dataset, **options, **asdict(preprocessing))
+    data = build_datamodule(config.dataset, **options, **asdict(start.preprocessing))
     data.setup()
     classifier = build_classifier(config.backbone, data.num_classes, **config.network_options())
     classifier = classifier.to(fabric.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]  # missing in its types
-    weights = starting_point(row, config.weights, variant) if row else None
     if fabric.global_rank == 0:
-        start = f"{weights['name']}, trained on {weights['trained_on']}" if weights else "random weights"
-        print(f"{variant.name} from {start}; {image_size} px, {data.num_classes} classes, images {data.split_sizes}")
+        print(
+            f"{variant.name} from {start.describe()}; {image_size} px, {data.num_classes} classes, images {data.split_sizes}"
+        )
         run_dir.mkdir(parents=True, exist_ok=True)
         save_config(config, run_dir / CONFIG)
         if "test" in data.split_sizes:
@@ -137,7 +135,7 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> None:
             "val_metrics": [{"penalty": penalty, **values} for penalty, values in found.val_metrics.items()],
             "test_reads": num_test_reads(run_dir),
             "seed": config.seed,
-            "weights": weights,
+            "weights": start.provenance(),
             "num_parameters": sum(p.numel() for p in classifier.parameters()),
             "image_size": image_size,
             "splits": {
