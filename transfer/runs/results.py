@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -15,31 +14,16 @@ RESULTS = "results.json"
 SCHEMA_VERSION = 1  # of results.json; files without one are older and hold the same fields
 
 
-class Metrics(Mapping[str, float]):
+class Metrics(dict[str, float]):
     """The metrics of one split, by name or as attributes: `metrics["top1"]` is `metrics.top1`.
 
     Accuracies are shares in [0, 1], `loss` is in nats.
     """
 
-    def __init__(self, values: Mapping[str, float]) -> None:
-        self._values = dict(values)
-
-    def __getitem__(self, name: str) -> float:
-        return self._values[name]
-
     def __getattr__(self, name: str) -> float:
-        if name.startswith("_") or name not in self._values:
-            raise AttributeError(f"no metric {name!r} (there are: {', '.join(self._values)})")
-        return self._values[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __repr__(self) -> str:
-        return f"Metrics({', '.join(f'{name}={value:.4g}' for name, value in self._values.items())})"
+        if name not in self:
+            raise AttributeError(f"no metric {name!r} (there are: {', '.join(self)})")
+        return self[name]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,8 +141,7 @@ class Results:
         """Write `results.json` into the run's folder, whole or not at all."""
         content = asdict(self)
         del content["run_dir"]
-        content["metrics"] = {split: dict(values) for split, values in self.metrics.items()}
-        content |= content.pop("probe") or {}
+            content |= content.pop("probe") or {}
         content |= content.pop("environment")
         write_json(self.run_dir / RESULTS, {"schema_version": SCHEMA_VERSION, **content})
 
