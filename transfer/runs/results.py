@@ -141,7 +141,7 @@ class Results:
         """Write `results.json` into the run's folder, whole or not at all."""
         content = asdict(self)
         del content["run_dir"]
-            content |= content.pop("probe") or {}
+        content |= content.pop("probe") or {}
         content |= content.pop("environment")
         write_json(self.run_dir / RESULTS, {"schema_version": SCHEMA_VERSION, **content})
 
