@@ -23,11 +23,11 @@ from transfer.runs.results import RESULTS, Metrics, Results, SplitFacts
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
+    from torch import Tensor
+
     from datamodules.datamodule import DataModule
     from datamodules.dataset import Dataset
     from datamodules.sheet import Sheet
-    from torch import Tensor
-
     from transfer.networks.classifier import Classifier
     from transfer.runs.folder import RunFolder
     from transfer.training.callbacks import EpochLog
@@ -73,9 +73,8 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
         given: dotted fields that the user set; `protocol` and `recipe` leave them alone.
     """
     # Imported here so that --help and a mistyped flag need not wait for them.
-    from datamodules.datamodule import DataModule
-
     from datamodules import load_dataset
+    from datamodules.datamodule import DataModule
     from transfer.runs.folder import check_run_dir, is_main_process, open_run
     from transfer.training.callbacks import EpochLog
     from transfer.training.module import TransferModule

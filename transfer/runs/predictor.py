@@ -84,7 +84,8 @@ class Run:
         for name, value in (("top_k", top_k), ("batch_size", batch_size)):
             if value < 1:
                 raise UserError(f"`{name}`={value} (allowed: at least 1)")
-        transform = build_eval_transform(self.preprocessing)
+        p = self.preprocessing
+        transform = build_eval_transform(p.image_size, p.crop_ratio, p.interpolation, p.resize)
         predictions: list[Prediction] = []
         for start in range(0, len(images), batch_size):
             pixels = [transform(image=_pixels(image))["image"] for image in images[start : start + batch_size]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -207,6 +207,7 @@ def build_classifier(
     backbone: str,
     num_classes: int | None = None,
     *,
+    class_names: Sequence[str] | None = None,
     pretrained: bool | str = False,
     init_from: str | None = None,
     weights: str | Path | None = None,
@@ -223,6 +224,7 @@ def build_classifier(
         backbone: name, see `build_backbone`; so are pretrained, init_from, weights, load_weights,
             in_channels, stochastic_depth_prob and grad_checkpointing.
         num_classes: of the new head. None keeps the outputs that came with the weights (ImageNet's 1000, mostly).
+        class_names: names of the outputs, in their order.
         head: `linear`, `mlp`, `cosine` or the import path of your own.
         dropout: before the last layer; None takes the variant's published rate.
 
@@ -233,6 +235,7 @@ def build_classifier(
     return classifier_from(
         start,
         num_classes,
+        class_names=class_names,
         load_weights=load_weights,
         head=head,
         dropout=dropout,
@@ -246,6 +249,7 @@ def classifier_from(
     start: Start,
     num_classes: int | None,
     *,
+    class_names: Sequence[str] | None = None,
     load_weights: bool = True,
     head: str = "linear",
     dropout: float | None = None,
@@ -277,7 +281,13 @@ def classifier_from(
         given = row.num_classes if row else 1000
         num_classes = len(state["head.fc.bias"]) if "head.fc.bias" in state else given
     rate = start.variant.dropout_rate if dropout is None else dropout
-    classifier = Classifier(backbone, build_head(head, backbone.num_features, num_classes, rate), num_classes)
+    classifier = Classifier(
+        backbone,
+        build_head(head, backbone.num_features, num_classes, rate),
+        num_classes,
+        preprocessing=start.preprocessing,
+        class_names=class_names,
+    )
     if state:
         strict_load(classifier, state, source=str(start.weights or (row and row.name)))
     return classifier
