@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from transfer.config.choices import choose_by_protocol, choose_by_rule
 from transfer.config.command_line import build_config, given_fields, parse_config
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import UserError
-from transfer.runs.results import RESULTS, Metrics, Results, SplitFacts
+from transfer.runs.results import Metrics, Results
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -75,6 +75,7 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
     # Imported here so that --help and a mistyped flag need not wait for them.
     from datamodules import load_dataset
     from datamodules.datamodule import DataModule
+    from transfer.commands.finetune_report import collect_results, print_end, print_start
     from transfer.runs.folder import check_run_dir, is_main_process, open_run
     from transfer.training.callbacks import EpochLog
     from transfer.training.module import TransferModule
@@ -89,20 +90,13 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
     dataset = load_dataset(config.dataset, **config.read_options())
     if resume is None:
         config = choose(config, given, dataset, num_processes)
-    start = resolve_start(
-        config.backbone,
-        config.pretrained,
-        config.init_from,
-        config.weights,
-        dataset_size=sheet.default_image_size,
-        image_size=config.image_size,
-    )
+    start = resolve_start(**config.start_options(), dataset_size=sheet.default_image_size, image_size=config.image_size)
     config = replace(config, backbone=start.variant.name)
     data = DataModule(dataset, start.preprocessing, **config.loader_options())
-    run = open_run(config, resume)
-    classifier = build_network(config, start, dataset, run)
+    classifier = build_network(config, start, dataset, resume)
     module = TransferModule(classifier, class_weights=class_weights(config, dataset), **config.module_options())
 
+    run = open_run(config, resume)
     run.check_space(sum(p.numel() for p in classifier.parameters()))
     if resume is None and is_main_process():
         run.begin(config, {name: {"of": s.name, "images": s.sources()} for name, s in dataset.held_out.items()})
@@ -134,7 +128,7 @@ def check_names(config: FinetuneConfig) -> Sheet:
 
     problems = []
     for look_up in (
-        lambda: resolve_start(config.backbone, config.pretrained, config.init_from, config.weights),
+        lambda: resolve_start(**config.start_options()),
         lambda: get_sheet(config.dataset),
         lambda: get_head(config.head),
         lambda: config.protocol and get_protocol(config.protocol),
@@ -161,7 +155,7 @@ def choose(config: FinetuneConfig, given: frozenset[str], dataset: Dataset, num_
         num_images = sum(size for name, size in dataset.split_sizes.items() if name != "test")
         config, lines = choose_by_protocol(config, given, num_images=num_images, num_processes=num_processes)
     elif config.recipe == "auto":
-        start = resolve_start(config.backbone, config.pretrained, config.init_from, config.weights)
+        start = resolve_start(**config.start_options())
         config, lines = choose_by_rule(
             config,
             given,
@@ -179,7 +173,7 @@ def choose(config: FinetuneConfig, given: frozenset[str], dataset: Dataset, num_
     return config
 
 
-def build_network(config: FinetuneConfig, start: Start, dataset: Dataset, run: RunFolder) -> Classifier:
+def build_network(config: FinetuneConfig, start: Start, dataset: Dataset, resume: Path | None) -> Classifier:
     """Return the classifier that is trained; a run with a checkpoint loads no other weights.
 
     Raises:
@@ -187,13 +181,16 @@ def build_network(config: FinetuneConfig, start: Start, dataset: Dataset, run: R
     """
     import torch
 
+    from transfer.runs.folder import RunFolder
     from transfer.runs.predictor import load_head
     from transfer.weights.build import classifier_from
     from transfer.weights.files import read_checkpoint
 
-    continues = run.last.exists()
-    if continues:
-        read_checkpoint(run.last)  # a damaged one is refused before Lightning meets it
+    last = None if resume is None else RunFolder(resume).last
+    continues = False
+    if last is not None and last.exists():
+        continues = True
+        read_checkpoint(last)  # a damaged one is refused before Lightning meets it
     classifier = classifier_from(
         start,
         dataset.num_classes,
@@ -273,86 +270,3 @@ def measure(
         if tester.is_global_zero and predictions is not None and len(predictions) == sizes["test"]:
             save_predictions(run.path, predictions.numpy()[data.test_order(tester.world_size).argsort()])
     return metrics
-
-
-def collect_results(
-    config: FinetuneConfig,
-    run: RunFolder,
-    start: Start,
-    trainer: pl.Trainer,
-    module: TransferModule,
-    dataset: Dataset,
-    log: EpochLog,
-    metrics: dict[str, Metrics],
-    wall_seconds: float,
-) -> Results:
-    """Return what the run knows of itself."""
-    from transfer.environment import environment, peak_memory_bytes
-    from transfer.runs.test_record import num_test_reads
-    from transfer.weights.build import measure_warm_start
-
-    warm_start = measure_warm_start(start)
-    tested = dataset.class_counts.get("test", [])
-    return Results(
-        run_dir=run.path,
-        command=sys.argv,
-        dataset=config.dataset,
-        backbone=start.variant.name,
-        metrics=metrics,
-        quoted_metric=dataset.sheet.metric,
-        per_class_accuracy={
-            name: accuracy if count else None
-            for name, accuracy, count in zip(dataset.class_names, module.per_class_accuracy, tested, strict=False)
-        },
-        test_reads=num_test_reads(run.path),
-        seed=config.seed,
-        lr=trainer.optimizers[0].param_groups[-1]["initial_lr"],
-        weights=start.provenance(),
-        warm_start=asdict(warm_start) if warm_start else None,
-        num_parameters=sum(p.numel() for p in module.classifier.parameters()),
-        image_size=start.preprocessing.image_size,
-        splits={
-            name: SplitFacts(size=size, fingerprint=dataset.fingerprint[name], class_counts=dataset.class_counts[name])
-            for name, size in dataset.split_sizes.items()
-        },
-        skipped_images=[asdict(image) for image in dataset.skipped],
-        tested_images=None if module.predictions is None else len(module.predictions),
-        decay=dict(dataset.decay),
-        copy=dataset.known_copy,
-        train_seconds=round(log.seconds, 2),
-        wall_seconds=round(wall_seconds, 2),
-        images_per_second=log.images_per_second and round(log.images_per_second, 1),
-        precision=trainer.precision,
-        world_size=trainer.world_size,
-        peak_memory_bytes=peak_memory_bytes(),
-        resumed=run.resumes,
-        config=config.to_dict(),
-        environment=environment(),
-    )
-
-
-def print_start(config: FinetuneConfig, start: Start, dataset: Dataset) -> None:
-    """Print what will be trained on what."""
-    from transfer.weights.build import measure_warm_start
-
-    print(
-        f"{start.variant.name} from {start.describe()}; {start.preprocessing.image_size} px, {dataset.num_classes}"
-        f" classes, images {dataset.split_sizes}"
-    )
-    if warm_start := measure_warm_start(start):
-        print(f"--init_from {config.init_from}: {warm_start}")
-    if not dataset.split_sizes.keys() - {"train"}:
-        print("nothing will be measured: there is no test split, and a final fit leaves no val split")
-
-
-def print_end(results: Results) -> None:
-    """Print the metrics, what limits them, and where they lie."""
-    from transfer.commands.results_table import print_results
-
-    print_results(results.dataset, results.backbone, results.metrics, results.quoted_metric)
-    for missing in results.decay.values():
-        print(f"on {missing}: not comparable with published results")
-    if results.copy:
-        print(f"data: {results.copy}")
-    speed = f"{results.images_per_second or 0:.0f} images/s"
-    print(f"training {results.train_seconds:.0f} s, {speed}; results in {results.run_dir / RESULTS}")

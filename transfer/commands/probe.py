@@ -57,7 +57,7 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> None:
     from transfer.training.checkpointing import BEST
     from transfer.training.metrics import build_per_class_accuracy
     from transfer.training.trainer import resolve_precision
-    from transfer.weights.build import build_classifier
+    from transfer.weights.build import classifier_from
     from transfer.weights.start import resolve_start
 
     started = time.perf_counter()
@@ -86,7 +86,9 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> None:
     image_size = start.preprocessing.image_size
     dataset = load_dataset(config.dataset, **config.read_options())
     data = DataModule(dataset, start.preprocessing, **{**config.loader_options(), "augment": "none"})
-    classifier = build_classifier(config.backbone, dataset.num_classes, **config.network_options())
+    classifier = classifier_from(
+        start, dataset.num_classes, class_names=dataset.class_names, **config.network_options()
+    )
     classifier = classifier.to(fabric.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]  # missing in its types
     if fabric.global_rank == 0:
         print(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from transfer.networks.classifier import Classifier
 from transfer.preprocessing import Preprocessing
 from transfer.runs.folder import CONFIG
 from transfer.training.checkpointing import BEST, AtomicCheckpointIO
-from transfer.weights.build import build_classifier
+from transfer.weights.build import classifier_from
 from transfer.weights.files import read_checkpoint, read_state_dict, strict_load
+from transfer.weights.start import resolve_start
 
 
 @dataclass(frozen=True)
@@ -142,16 +143,18 @@ def load_run(run_dir: str | Path, checkpoint: str = BEST) -> Run:
     if not path.is_file():
         raise UserError(f"{run_dir} has no {checkpoint}: the run stopped before its first validation; --resume it")
     data = datamodule_state(read_checkpoint(path), path)
-    classifier = build_classifier(
-        config.backbone,
+    values = {field.name: data[field.name] for field in fields(Preprocessing)}
+    preprocessing = Preprocessing(**{**values, "mean": tuple(data["mean"]), "std": tuple(data["std"])})
+    start = replace(resolve_start(**config.start_options()), preprocessing=preprocessing)
+    classifier = classifier_from(
+        start,
         len(data["class_names"]),
+        class_names=data["class_names"],
         load_weights=False,
         **config.network_options(),
     )
     strict_load(classifier, read_classifier_state(path), source=str(path))
     classifier = classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its types
-    values = {field.name: data[field.name] for field in fields(Preprocessing)}
-    preprocessing = Preprocessing(**{**values, "mean": tuple(data["mean"]), "std": tuple(data["std"])})
     return Run(run_dir, config, classifier.eval(), tuple(data["class_names"]), preprocessing, data)
 
 
