@@ -125,6 +125,10 @@ class DataModule(pl.LightningDataModule):
             sheet.augment_policy,
         )
 
+    def prepare_data(self) -> None:
+        """Read the dataset in one process of each machine first, so that the others find it in the hub's cache."""
+        self.setup()
+
     def setup(self, stage: str | None = None) -> None:
         """Read the dataset unless it has been read already.
 
