@@ -108,7 +108,9 @@ def read_labels(
 
 def load_class_names(dataset: str) -> tuple[str, ...]:
     """The official class names of a benchmark, in the authors' order, from `class_names.json`."""
-    return tuple(json.loads(files("datamodules.sheets").joinpath("class_names.json").read_text(encoding="utf-8"))[dataset])
+    return tuple(
+        json.loads(files("datamodules.sheets").joinpath("class_names.json").read_text(encoding="utf-8"))[dataset]
+    )
 
 
 def name_key(name: str) -> str:
