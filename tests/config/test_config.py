@@ -153,6 +153,7 @@ def test_all_problems_are_told_at_once() -> None:
 
 def test_options_for_data_and_network_are_arguments_of_their_builders() -> None:
     from datamodules.base import TransferDataModule
+
     from transfer.weights.build import build_classifier
 
     assert set(FinetuneConfig().network_options()) <= set(inspect.signature(build_classifier).parameters)

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from datamodules.base import TransferDataModule
 from PIL import Image
 
 from datamodules import build_datamodule
-from datamodules.base import TransferDataModule
 from datamodules.images import cache
 from datamodules.images.cache import ImageCache, build_cache
 from datamodules.images.decode import decode_image

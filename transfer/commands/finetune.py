@@ -54,7 +54,8 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
     import torch
     from pytorch_lightning.callbacks import LearningRateMonitor
 
-    from datamodules import build_datamodule, get_dataset
+    from datamodules import get_sheet, load_dataset
+    from datamodules.datamodule import DataModule
     from transfer.environment import environment, peak_memory_bytes
     from transfer.files import write_json
     from transfer.networks.registry import get_backbone, get_variant
@@ -90,7 +91,7 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
     check_names(config)
     variant = get_backbone(config.backbone)
     config = replace(config, backbone=variant.name)
-    sheet = get_dataset(config.dataset)
+    sheet = get_sheet(config.dataset)
     run_dir = resume or choose_run_dir(config)
 
     quiet_lightning()
@@ -98,44 +99,39 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
     num_processes = build_trainer(config, loggers=[], callbacks=[]).world_size
     torch.set_float32_matmul_precision("high")
     pl.seed_everything(config.seed, verbose=False)
-    loaded = None
+    dataset = load_dataset(config.dataset, **config.read_options())
     if resume is None and (config.protocol is not None or config.recipe == "auto"):
-        loaded = build_datamodule(config.dataset, **config.data_options())
-        loaded.setup()
         choose = choose_by_rule if config.protocol is None else choose_by_protocol
-        config, choices = choose(config, given, loaded, num_processes)
+        config, choices = choose(config, given, dataset, num_processes)
         if is_main_process():
             print("\n".join(choices))
     row = select_start(variant, config.pretrained, config.init_from)
     preprocessing = preprocessing_for(variant, row, sheet.default_image_size)
     image_size = config.image_size or preprocessing.image_size
     preprocessing = replace(preprocessing, image_size=image_size)
-    data = build_datamodule(config.dataset, **config.data_options(), **asdict(preprocessing))
-    if loaded is not None:
-        data.adopt(loaded)
-    data.setup()
+    data = DataModule(dataset, preprocessing, **config.loader_options())
 
     last = run_dir / LAST
     if last.exists():
         read_checkpoint(last)  # a damaged one is refused before Lightning meets it
     classifier = build_classifier(
-        config.backbone, data.num_classes, load_weights=not last.exists(), **config.network_options()
+        config.backbone, dataset.num_classes, load_weights=not last.exists(), **config.network_options()
     )
     if config.init_head is not None and not last.exists():
-        load_head(classifier, config, data.class_names)
+        load_head(classifier, config, dataset.class_names)
     classifier = classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its types
     balanced = config.loss.class_weights == "balanced"
-    class_weights = balanced_class_weights(data.class_counts["train"]) if balanced else None
+    class_weights = balanced_class_weights(dataset.class_counts["train"]) if balanced else None
     module = TransferModule(classifier, class_weights=class_weights, **config.module_options())
 
     run_dir.mkdir(parents=True, exist_ok=True)
     check_disk_space(run_dir, sum(p.numel() for p in classifier.parameters()))
     if resume is None and is_main_process():
         save_config(config, run_dir / CONFIG)
-        held_out = {name: {"of": split.name, "images": split.sources()} for name, split in data.held_out.items()}
+        held_out = {name: {"of": split.name, "images": split.sources()} for name, split in dataset.held_out.items()}
         if held_out:
             (run_dir / HELD_OUT).write_text(json.dumps(held_out) + "\n")
-    loggers = build_loggers(config, run_dir, data.fingerprint)
+    loggers = build_loggers(config, run_dir, dataset.fingerprint)
     log = EpochLog(run_dir / METRICS)
     callbacks = build_callbacks(config, run_dir, log)
     if loggers:
@@ -151,10 +147,12 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
     started_from = warm_start(get_variant(variant.name), row) if row and config.init_from else None
     if is_main_process():
         start = f"{weights['name']}, trained on {weights['trained_on']}" if weights else "random weights"
-        print(f"{variant.name} from {start}; {image_size} px, {data.num_classes} classes, images {data.split_sizes}")
+        print(
+            f"{variant.name} from {start}; {image_size} px, {dataset.num_classes} classes, images {dataset.split_sizes}"
+        )
         if started_from:
             print(f"--init_from {config.init_from}: {started_from}")
-        if not data.split_sizes.keys() - {"train"}:
+        if not dataset.split_sizes.keys() - {"train"}:
             print("nothing will be measured: there is no test split, and a final fit leaves no val split")
     if config.find_lr and resume is None:
         find_lr(config, module, data)
@@ -170,9 +168,9 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
         trainer.save_checkpoint(run_dir / BEST)  # it was stopped in its last step, and nothing was left to do
     strict_load(classifier, read_classifier_state(run_dir / BEST), source=str(run_dir / BEST))
     metrics = {}
-    if "val" in data.split_sizes:
+    if "val" in dataset.split_sizes:
         metrics["val"] = log.best_metrics(main_metric(config.data.multilabel))
-    if "test" in data.split_sizes and config.trainer.limit_test_batches != 0:
+    if "test" in dataset.split_sizes and config.trainer.limit_test_batches != 0:
         tester = build_trainer(config, loggers, callbacks=[])
         if tester.is_global_zero:
             count_test_read(run_dir)
@@ -180,12 +178,12 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
         metrics["test"] = {name.removeprefix("test/"): value for name, value in logged.items()}
     if not trainer.is_global_zero:
         return
-    if module.predictions is not None and len(module.predictions) == data.split_sizes["test"]:
+    if module.predictions is not None and len(module.predictions) == dataset.split_sizes["test"]:
         save_predictions(run_dir, module.predictions[np.argsort(data.test_order(trainer.world_size))])
     per_class = {
         name: accuracy if count else None
         for name, accuracy, count in zip(
-            data.class_names, module.per_class_accuracy, data.class_counts.get("test", []), strict=False
+            dataset.class_names, module.per_class_accuracy, dataset.class_counts.get("test", []), strict=False
         )
     }
     write_json(
@@ -207,15 +205,15 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
             "splits": {
                 name: {
                     "size": size,
-                    "fingerprint": data.fingerprint[name],
-                    "class_counts": data.class_counts[name],
+                    "fingerprint": dataset.fingerprint[name],
+                    "class_counts": dataset.class_counts[name],
                 }
-                for name, size in data.split_sizes.items()
+                for name, size in dataset.split_sizes.items()
             },
-            "skipped_images": [asdict(image) for image in data.skipped],
+            "skipped_images": [asdict(image) for image in dataset.skipped],
             "tested_images": None if module.predictions is None else len(module.predictions),
-            "decay": data.decay,
-            "copy": data.known_copy,
+            "decay": dataset.decay,
+            "copy": dataset.known_copy,
             "train_seconds": round(log.seconds, 2),
             "wall_seconds": round(time.perf_counter() - started, 2),
             "images_per_second": log.images_per_second and round(log.images_per_second, 1),
@@ -228,10 +226,10 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
         },
     )
     print_results(config.dataset, variant.name, metrics, sheet.metric)
-    for missing in data.decay.values():
+    for missing in dataset.decay.values():
         print(f"on {missing}: not comparable with published results")
-    if data.known_copy:
-        print(f"data: {data.known_copy}")
+    if dataset.known_copy:
+        print(f"data: {dataset.known_copy}")
     print(f"training {log.seconds:.0f} s, {log.images_per_second or 0:.0f} images/s; results in {run_dir / RESULTS}")
 
 
@@ -241,7 +239,7 @@ def check_names(config: FinetuneConfig) -> None:
     Raises:
         UserError: all unknown names at once.
     """
-    from datamodules import get_dataset
+    from datamodules import get_sheet
     from transfer.config.protocols import get_protocol
     from transfer.networks.heads import get_head
     from transfer.networks.registry import get_backbone
@@ -250,7 +248,7 @@ def check_names(config: FinetuneConfig) -> None:
     problems = []
     for look_up in (
         lambda: select_start(get_backbone(config.backbone), config.pretrained, config.init_from),
-        lambda: get_dataset(config.dataset),
+        lambda: get_sheet(config.dataset),
         lambda: get_head(config.head),
         lambda: config.protocol and get_protocol(config.protocol),
     ):

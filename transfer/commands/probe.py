@@ -23,7 +23,7 @@ from transfer.errors import UserError
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-    from datamodules.base import TransferDataModule
+    from datamodules.datamodule import DataModule
     from transfer.networks.classifier import Classifier
     from transfer.probe.features import Features
 
@@ -42,7 +42,8 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> None:
     # Imported here so that --help and a mistyped flag need not wait for them.
     import torch
 
-    from datamodules import build_datamodule, get_dataset
+    from datamodules import get_sheet, load_dataset
+    from datamodules.datamodule import DataModule
     from transfer.environment import environment
     from transfer.files import write_json
     from transfer.networks.function import FunctionVariant
@@ -73,7 +74,7 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> None:
             " function of your own (allowed: a backbone of the tables)"
         )
     config = replace(config, backbone=variant.name)
-    sheet = get_dataset(config.dataset)
+    sheet = get_sheet(config.dataset)
     row = select_start(variant, config.pretrained)
     run_dir = choose_run_dir(config, kind="_probe")
     beside = Path(own.beside, RESULTS) if own.beside else last_results(Path("runs", f"{config.dataset}_{variant.name}"))
@@ -85,18 +86,19 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> None:
     preprocessing = preprocessing_for(variant, row, sheet.default_image_size)
     image_size = config.image_size or preprocessing.image_size
     preprocessing = replace(preprocessing, image_size=image_size)
-    options = {**config.data_options(), "augment": "none"}
-    data = build_datamodule(config.dataset, **options, **asdict(preprocessing))
-    data.setup()
-    classifier = build_classifier(config.backbone, data.num_classes, **config.network_options())
+    dataset = load_dataset(config.dataset, **config.read_options())
+    data = DataModule(dataset, preprocessing, **{**config.loader_options(), "augment": "none"})
+    classifier = build_classifier(config.backbone, dataset.num_classes, **config.network_options())
     classifier = classifier.to(fabric.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]  # missing in its types
     weights = starting_point(row, config.weights, variant) if row else None
     if fabric.global_rank == 0:
         start = f"{weights['name']}, trained on {weights['trained_on']}" if weights else "random weights"
-        print(f"{variant.name} from {start}; {image_size} px, {data.num_classes} classes, images {data.split_sizes}")
+        print(
+            f"{variant.name} from {start}; {image_size} px, {dataset.num_classes} classes, images {dataset.split_sizes}"
+        )
         run_dir.mkdir(parents=True, exist_ok=True)
         save_config(config, run_dir / CONFIG)
-        if "test" in data.split_sizes:
+        if "test" in dataset.split_sizes:
             count_test_read(run_dir)
 
     features, files = extract(config, own, data, classifier, fabric, precision)
@@ -105,7 +107,7 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> None:
     extracted = time.perf_counter()
     # MPS has no float64.
     device = fabric.device if fabric.device.type == "cuda" else torch.device("cpu")
-    found = fit_probe(features["train"], features["val"], data.num_classes, sheet.metric, device)
+    found = fit_probe(features["train"], features["val"], dataset.num_classes, sheet.metric, device)
     fit_seconds = time.perf_counter() - extracted
     metrics = {"val": found.val_metrics[found.penalty]}
     per_class = {}
@@ -113,11 +115,13 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> None:
         metrics["test"] = linear_metrics(found.fit, features["test"])
         predictions = predict(found.fit, features["test"])
         save_predictions(run_dir, predictions)
-        accuracies = build_per_class_accuracy(data.num_classes, multilabel=False)(predictions[:, 1], predictions[:, 0])
+        accuracies = build_per_class_accuracy(dataset.num_classes, multilabel=False)(
+            predictions[:, 1], predictions[:, 0]
+        )
         per_class = {
             name: accuracy if count else None
             for name, accuracy, count in zip(
-                data.class_names, accuracies.tolist(), data.class_counts["test"], strict=True
+                dataset.class_names, accuracies.tolist(), dataset.class_counts["test"], strict=True
             )
         }
     classifier = classifier.cpu()
@@ -143,15 +147,15 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> None:
             "splits": {
                 name: {
                     "size": size,
-                    "fingerprint": data.fingerprint[name],
-                    "class_counts": data.class_counts[name],
+                    "fingerprint": dataset.fingerprint[name],
+                    "class_counts": dataset.class_counts[name],
                     "features": str(files[name]),
                 }
-                for name, size in data.split_sizes.items()
+                for name, size in dataset.split_sizes.items()
             },
-            "skipped_images": [asdict(image) for image in data.skipped],
-            "decay": data.decay,
-            "copy": data.known_copy,
+            "skipped_images": [asdict(image) for image in dataset.skipped],
+            "decay": dataset.decay,
+            "copy": dataset.known_copy,
             "extract_seconds": round(extracted - started, 2),
             "fit_seconds": round(fit_seconds, 2),
             "passes": found.passes,
@@ -164,8 +168,8 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> None:
     )
     print_results(config.dataset, f"linear probe of {variant.name}", metrics, sheet.metric)
     if fine_tuned is not None and "test" in metrics:
-        print(compare(fine_tuned, metrics["test"], sheet.metric, data.fingerprint["test"], str(beside)))
-    for missing in data.decay.values():
+        print(compare(fine_tuned, metrics["test"], sheet.metric, dataset.fingerprint["test"], str(beside)))
+    for missing in dataset.decay.values():
         print(f"on {missing}: not comparable with published results")
     print(
         f"penalty {found.penalty:.3g} of {len(found.val_metrics)}; features {extracted - started:.0f} s, fits"
@@ -203,7 +207,7 @@ def build_fabric(config: FinetuneConfig, precision: Any) -> Fabric:
 def extract(
     config: FinetuneConfig,
     own: ProbeConfig,
-    data: TransferDataModule,
+    data: DataModule,
     classifier: Classifier,
     fabric: Fabric,
     precision: Any,
@@ -213,16 +217,14 @@ def extract(
     from transfer.probe.features import backbone_digest, cached_features, feature_file
 
     folder = Path(config.data.cache_dir).expanduser() if config.data.cache_dir else default_cache_dir()
-    settings = {
-        name: getattr(data, name) for name in ("image_size", "crop_ratio", "interpolation", "mean", "std", "resize")
-    }
+    settings = asdict(data.preprocessing)
     digest = backbone_digest(classifier)
     features, files = {}, {}
-    for name, split in data.splits.items():
+    for name, split in data.dataset.splits.items():
         data.test_split = name
         files[name] = feature_file(
             folder,
-            f"{config.dataset}-{name}-{config.backbone}-{data.image_size}",
+            f"{config.dataset}-{name}-{config.backbone}-{data.preprocessing.image_size}",
             own.feature_dtype,
             digest,
             split.ordered_fingerprint(),

@@ -9,11 +9,11 @@ from transfer.config.schema import FinetuneConfig
 from transfer.errors import UserError
 
 if TYPE_CHECKING:
-    from datamodules.base import TransferDataModule
+    from datamodules.dataset import Dataset
 
 
 def choose_by_rule(
-    config: FinetuneConfig, given: frozenset[str], data: TransferDataModule, num_processes: int
+    config: FinetuneConfig, given: frozenset[str], data: Dataset, num_processes: int
 ) -> tuple[FinetuneConfig, list[str]]:
     """The configuration with what the rules of `--recipe auto` choose, and a line for each choice.
 
@@ -42,7 +42,7 @@ def choose_by_rule(
 
 
 def choose_by_protocol(
-    config: FinetuneConfig, given: frozenset[str], data: TransferDataModule, num_processes: int
+    config: FinetuneConfig, given: frozenset[str], data: Dataset, num_processes: int
 ) -> tuple[FinetuneConfig, list[str]]:
     """The configuration with the settings of its protocol, and a line for each that is not the default.
 

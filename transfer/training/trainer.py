@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
     from pytorch_lightning.loggers import Logger
 
-    from datamodules.base import TransferDataModule
+    from datamodules.datamodule import DataModule
     from transfer.training.callbacks import EpochLog
     from transfer.training.module import TransferModule
 
@@ -129,7 +129,7 @@ def build_loggers(config: FinetuneConfig, run_dir: Path, fingerprint: dict[str, 
     return []
 
 
-def find_lr(config: FinetuneConfig, module: TransferModule, data: TransferDataModule) -> None:
+def find_lr(config: FinetuneConfig, module: TransferModule, data: DataModule) -> None:
     """Sets `module.lr` to what Lightning's finder suggests (Smith 2017): where the loss falls fastest."""
     from pytorch_lightning.tuner.tuning import Tuner
 
