@@ -117,6 +117,10 @@ class DataModule(pl.LightningDataModule):
         if asked not in (None, self.num_workers):
             warnings.warn(f"`num_workers`={asked}: a stream uses {self.num_workers}", stacklevel=3)
 
+    def prepare_data(self) -> None:
+        """Read the dataset in one process of each machine first, so that the others find it in the hub's cache."""
+        self.setup()
+
     def setup(self, stage: str | None = None) -> None:
         """Read the dataset unless it has been read already.
 

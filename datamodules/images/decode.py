@@ -47,7 +47,7 @@ class WorkerError(UserError):
     """
 
     def __init__(self, text: str) -> None:
-        super().__init__(text.rpartition(f"{type(self).__name__}: ")[2])
+        super().__init__(text.rpartition(f"{type(self).__name__}: ")[2].strip())
 
 
 class BadImageError(UserError):
