@@ -20,7 +20,7 @@ from torch import Tensor
 
 from datamodules.images.autoaugment import AutoAugment
 from datamodules.images.decode import Box, DecodedPicture, Picture, Pixels
-from datamodules.images.ops import RandomOps
+from datamodules.images.ops import RandomOps, to_channels
 from datamodules.images.user_transform import UserTransform
 from transfer.errors import UserError, unknown_name
 from transfer.preprocessing import Preprocessing
@@ -173,7 +173,8 @@ def build_eval_transform(preprocessing: Preprocessing) -> A.Compose:
     _check_sizes(size, crop_ratio)
     if resize not in RESIZES:
         raise unknown_name("resize", resize, RESIZES)
-    return A.Compose([ResizeCenterCrop(math.floor(size / crop_ratio), size, resample, resize == "squash")])
+    crop = ResizeCenterCrop(math.floor(size / crop_ratio), size, resample, resize == "squash")
+    return A.Compose([crop, *to_channels(len(preprocessing.mean))])
 
 
 def kept_part(transform: A.Compose, height: int, width: int) -> Part:
@@ -221,7 +222,8 @@ def build_train_transform(
         steps.append(RandomOps(1, _TRIVIALAUGMENT_STRENGTHS))
     elif augment == "autoaugment":
         steps.append(AutoAugment(policy))
-    elif augment == "cutout":
+    steps += to_channels(len(preprocessing.mean))
+    if augment == "cutout":
         # EfficientNetV2's transfer setting: side = half the image (google/automl efficientnetv2/datasets.py).
         side = (image_size // 2, image_size // 2)
         fill = tuple(255 * channel for channel in preprocessing.mean)

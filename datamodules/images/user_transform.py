@@ -58,6 +58,7 @@ class UserTransform:
         self.function = function
         self.argument = argument
         self.image_size = preprocessing.image_size
+        self.channels = len(preprocessing.mean)
         self._seed = 0
         self.normalizes = self._check(preprocessing)
 
@@ -86,7 +87,8 @@ class UserTransform:
 
     def _as_tensor(self, result: Any) -> Tensor:
         if isinstance(result, Image.Image):
-            result = np.asarray(result.convert("RGB"))
+            pixels = np.asarray(result.convert("RGB" if self.channels == 3 else "L"))
+            result = pixels.reshape(*pixels.shape[:2], self.channels)
         if isinstance(result, np.ndarray):
             channels_last, image = True, torch.from_numpy(np.require(result, requirements=("C", "W")))
         elif isinstance(result, Tensor):
@@ -95,21 +97,22 @@ class UserTransform:
             raise TransformError(f"`{self.argument}` returned {type(result).__name__} ({self._allowed()})")
         if image.dtype != torch.uint8 and not image.is_floating_point():
             raise TransformError(f"`{self.argument}` returned {image.dtype} values ({self._allowed()})")
-        size = self.image_size
-        if image.shape not in ((size, size, 3), (3, size, size)):
+        size, channels = self.image_size, self.channels
+        if image.shape not in ((size, size, channels), (channels, size, size)):
             raise TransformError(
                 f"`{self.argument}` returned an image of shape {tuple(image.shape)}, and `image_size` is {size}: let it"
                 f" end by a resize or crop to {size} x {size}, or set `image_size` ({self._allowed()})"
             )
-        if size != 3:
-            channels_last = image.shape[2] == 3
+        if size != channels:
+            channels_last = image.shape[2] == channels
         if image.dtype == torch.uint8:
             return image if channels_last else image.permute(1, 2, 0).contiguous()
         return (image.permute(2, 0, 1) if channels_last else image).float().contiguous()
 
     def _allowed(self) -> str:
-        size = self.image_size
-        return f"allowed: a uint8 or floating-point array ({size}, {size}, 3) or tensor (3, {size}, {size})"
+        channels_last = f"({self.image_size}, {self.image_size}, {self.channels})"
+        channels_first = f"({self.channels}, {self.image_size}, {self.image_size})"
+        return f"allowed: a uint8 or floating-point array {channels_last} or tensor {channels_first}"
 
     def _check(self, preprocessing: Preprocessing) -> bool:
         """Return whether floats come out, judged by a black and a white image."""
