@@ -31,7 +31,7 @@ from transfer.networks.classifier import Classifier
 from transfer.networks.layers import LayerSettings
 from transfer.networks.registry import get_backbone
 from transfer.preprocessing import IMAGENET, Preprocessing
-from transfer.runs.folder import load_run
+from transfer.runs.predictor import load_run
 from transfer.weights.build import build_classifier
 from transfer.weights.downloads import find_weights
 from transfer.weights.files import TRAINED_LIKE

@@ -154,9 +154,11 @@ def test_all_problems_are_told_at_once() -> None:
 def test_options_for_data_and_network_are_arguments_of_their_builders() -> None:
     from datamodules.datamodule import DataModule
     from datamodules.sheet import read_options
-    from transfer.weights.build import build_classifier
+    from transfer.weights.build import classifier_from
+    from transfer.weights.start import resolve_start
 
-    assert set(FinetuneConfig().network_options()) <= set(inspect.signature(build_classifier).parameters)
+    assert set(FinetuneConfig().network_options()) <= set(inspect.signature(classifier_from).parameters)
+    assert set(FinetuneConfig().start_options()) <= set(inspect.signature(resolve_start).parameters)
     assert set(FinetuneConfig().loader_options()) <= set(inspect.signature(DataModule).parameters)
     assert read_options(**FinetuneConfig().read_options()) == read_options()
 

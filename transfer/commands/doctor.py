@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from datamodules.images.decode import BadImage
     from datamodules.sheet import Source
     from datamodules.split import Split
-    from transfer.runs.folder import Run
+    from transfer.runs.predictor import Run
 
 _PACKAGES = ("imagehash", "matplotlib")
 _SUSPECTS_KEPT, _SUSPECTS_PRINTED = 50, 10
@@ -105,7 +105,7 @@ def doctor(
     from transfer.environment import environment
     from transfer.files import write_json
     from transfer.networks.registry import get_backbone
-    from transfer.runs.folder import load_run
+    from transfer.runs.predictor import load_run
 
     start = time.perf_counter()
     loaded_run = load_run(run) if run is not None else None

@@ -53,11 +53,12 @@ def evaluate(
 
     from datamodules import load_dataset
     from datamodules.datamodule import DataModule
+    from transfer.commands.results_table import print_results
     from transfer.files import write_json
-    from transfer.runs.folder import count_test_read, load_run, resolve_precision
-    from transfer.runs.results import print_results
+    from transfer.runs.predictor import load_run
+    from transfer.runs.test_record import count_test_read
     from transfer.training.module import TransferModule
-    from transfer.training.trainer import quiet_lightning
+    from transfer.training.trainer import quiet_lightning, resolve_precision
 
     if json is not None and not json.parent.is_dir():
         raise UserError(f"--json {json}: no such folder")

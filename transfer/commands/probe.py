@@ -44,27 +44,21 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> None:
 
     from datamodules import get_sheet, load_dataset
     from datamodules.datamodule import DataModule
+    from transfer.commands.results_table import print_results
     from transfer.environment import environment
     from transfer.files import write_json
     from transfer.networks.function import FunctionVariant
     from transfer.networks.registry import get_backbone
     from transfer.probe.penalties import fit_probe, linear_metrics, predict
-    from transfer.runs.folder import (
-        BEST,
-        CONFIG,
-        RESULTS,
-        choose_run_dir,
-        count_test_read,
-        last_results,
-        num_test_reads,
-        resolve_precision,
-        save_classifier,
-        save_predictions,
-    )
-    from transfer.runs.results import print_results
+    from transfer.runs.folder import CONFIG, open_run
+    from transfer.runs.predictor import save_classifier
+    from transfer.runs.results import RESULTS, last_results
+    from transfer.runs.test_record import count_test_read, num_test_reads, save_predictions
+    from transfer.training.checkpointing import BEST
     from transfer.training.metrics import build_per_class_accuracy
-    from transfer.weights.build import build_classifier, preprocessing_for, select_start
-    from transfer.weights.downloads import starting_point
+    from transfer.training.trainer import resolve_precision
+    from transfer.weights.build import classifier_from
+    from transfer.weights.start import resolve_start
 
     started = time.perf_counter()
     variant = get_backbone(config.backbone)
@@ -75,26 +69,31 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> None:
         )
     config = replace(config, backbone=variant.name)
     sheet = get_sheet(config.dataset)
-    row = select_start(variant, config.pretrained)
-    run_dir = choose_run_dir(config, kind="_probe")
+    start = resolve_start(
+        config.backbone,
+        config.pretrained,
+        weights=config.weights,
+        dataset_size=sheet.default_image_size,
+        image_size=config.image_size,
+    )
+    run_dir = open_run(config, None, kind="_probe").path
     beside = Path(own.beside, RESULTS) if own.beside else last_results(Path("runs", f"{config.dataset}_{variant.name}"))
     fine_tuned = None if beside is None else read_results(beside)
 
     precision = resolve_precision(config.trainer)
     fabric = build_fabric(config, precision)
     torch.manual_seed(config.seed)
-    preprocessing = preprocessing_for(variant, row, sheet.default_image_size)
-    image_size = config.image_size or preprocessing.image_size
-    preprocessing = replace(preprocessing, image_size=image_size)
+    image_size = start.preprocessing.image_size
     dataset = load_dataset(config.dataset, **config.read_options())
-    data = DataModule(dataset, preprocessing, **{**config.loader_options(), "augment": "none"})
-    classifier = build_classifier(config.backbone, dataset.num_classes, **config.network_options())
+    data = DataModule(dataset, start.preprocessing, **{**config.loader_options(), "augment": "none"})
+    classifier = classifier_from(
+        start, dataset.num_classes, class_names=dataset.class_names, **config.network_options()
+    )
     classifier = classifier.to(fabric.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]  # missing in its types
-    weights = starting_point(row, config.weights, variant) if row else None
     if fabric.global_rank == 0:
-        start = f"{weights['name']}, trained on {weights['trained_on']}" if weights else "random weights"
         print(
-            f"{variant.name} from {start}; {image_size} px, {dataset.num_classes} classes, images {dataset.split_sizes}"
+            f"{variant.name} from {start.describe()}; {image_size} px, {dataset.num_classes} classes, images"
+            f" {dataset.split_sizes}"
         )
         run_dir.mkdir(parents=True, exist_ok=True)
         save_config(config, run_dir / CONFIG)
@@ -114,7 +113,7 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> None:
     if "test" in features:
         metrics["test"] = linear_metrics(found.fit, features["test"])
         predictions = predict(found.fit, features["test"])
-        save_predictions(run_dir, predictions)
+        save_predictions(run_dir, predictions.numpy())
         accuracies = build_per_class_accuracy(dataset.num_classes, multilabel=False)(
             predictions[:, 1], predictions[:, 0]
         )
@@ -141,7 +140,7 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> None:
             "val_metrics": [{"penalty": penalty, **values} for penalty, values in found.val_metrics.items()],
             "test_reads": num_test_reads(run_dir),
             "seed": config.seed,
-            "weights": weights,
+            "weights": start.provenance(),
             "num_parameters": sum(p.numel() for p in classifier.parameters()),
             "image_size": image_size,
             "splits": {

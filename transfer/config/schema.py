@@ -239,12 +239,18 @@ class FinetuneConfig:
         data = {name: getattr(self.data, name) for name in _LOADER_FIELDS}
         return {"augment": self.augment, "seed": self.seed, **data}
 
-    def network_options(self) -> dict[str, Any]:
-        """Arguments of `transfer.build_classifier` besides backbone and classes."""
+    def start_options(self) -> dict[str, Any]:
+        """Return the arguments of `transfer.weights.start.resolve_start` besides the sizes."""
         return {
+            "backbone": self.backbone,
             "pretrained": self.pretrained,
             "init_from": self.init_from,
             "weights": self.weights,
+        }
+
+    def network_options(self) -> dict[str, Any]:
+        """Return the arguments of `transfer.weights.build.classifier_from` besides the start and the classes."""
+        return {
             "head": self.head,
             "dropout": self.dropout,
             "stochastic_depth_prob": self.stochastic_depth_prob,

@@ -112,15 +112,16 @@ def image_size(dataset: str, backbone: str, settings: dict[str, Any]) -> int:
     """Side of a run's input in pixels, as finetune decides it."""
     from datamodules import get_sheet
     from transfer.config.schema import FinetuneConfig
-    from transfer.networks.registry import get_backbone
-    from transfer.weights.build import preprocessing_for, select_start
+    from transfer.weights.start import resolve_start
 
-    variant = get_backbone(backbone)
-    pretrained = settings.get("pretrained", FinetuneConfig().pretrained)
-    row = select_start(variant, pretrained, settings.get("init_from"))
-    return (
-        settings.get("image_size") or preprocessing_for(variant, row, get_sheet(dataset).default_image_size).image_size
+    start = resolve_start(
+        backbone,
+        settings.get("pretrained", FinetuneConfig.pretrained),
+        settings.get("init_from"),
+        dataset_size=get_sheet(dataset).default_image_size,
+        image_size=settings.get("image_size"),
     )
+    return start.preprocessing.image_size
 
 
 def check_configurations(table: Table) -> None:
