@@ -41,6 +41,13 @@ def fabric() -> Fabric:
     return fabric
 
 
+class Loader(DataLoader[Any]):
+    """A loader that knows the positions of its images."""
+
+    def positions(self) -> list[int]:
+        return list(self.sampler)
+
+
 class Images:
     """Ten images of three classes, and how often a loader of them was asked for."""
 
@@ -50,9 +57,9 @@ class Images:
         self.labels = torch.arange(10) % 3
         self.loaders = 0
 
-    def loader(self) -> DataLoader[Any]:
+    def loader(self) -> Loader:
         self.loaders += 1
-        return DataLoader(TensorDataset(self.images, self.labels), batch_size=4)
+        return Loader(TensorDataset(self.images, self.labels), batch_size=4)
 
 
 def double(images: Tensor) -> Tensor:

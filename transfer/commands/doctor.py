@@ -267,10 +267,7 @@ def find_suspects(run: Run, splits: Mapping[str, Split], inspection: Inspection)
     import numpy as np
 
     from datamodules.doctor.suspects import predict_split, rank_suspects
-    from datamodules.images.transforms import build_eval_transform
 
-    seen = run.preprocessing
-    transform = build_eval_transform(seen.image_size, seen.crop_ratio, seen.interpolation, seen.resize)
     suspects = {}
     for name in sorted(splits, key=("val", "test", "train").index):
         number = inspection.split_names.index(name)
@@ -278,7 +275,7 @@ def find_suspects(run: Run, splits: Mapping[str, Split], inspection: Inspection)
         if not len(readable):
             continue
         multilabel = readable.labels.ndim == 2
-        probabilities = predict_split(run.classifier, readable, transform, seen.mean, seen.std, multilabel)
+        probabilities = predict_split(run.classifier, readable, run.preprocessing, multilabel)
         labels = readable.labels.numpy()
         is_label = labels > 0 if multilabel else np.eye(len(run.class_names), dtype=bool)[labels]
         suspects[name] = [

@@ -85,8 +85,7 @@ class Run:
         for name, value in (("top_k", top_k), ("batch_size", batch_size)):
             if value < 1:
                 raise UserError(f"`{name}`={value} (allowed: at least 1)")
-        p = self.preprocessing
-        transform = build_eval_transform(p.image_size, p.crop_ratio, p.interpolation, p.resize)
+        transform = build_eval_transform(self.preprocessing)
         predictions: list[Prediction] = []
         for start in range(0, len(images), batch_size):
             pixels = [transform(image=_pixels(image))["image"] for image in images[start : start + batch_size]]
@@ -104,7 +103,7 @@ class Run:
 
         device = next(self.classifier.parameters()).device
         with torch.inference_mode():
-            logits = self.classifier(normalize(images.to(device), self.preprocessing.mean, self.preprocessing.std))
+            logits = self.classifier(normalize(images.to(device), self.preprocessing))
         return (logits.sigmoid() if self.config.data.multilabel else logits.softmax(1)).float()
 
     def _prediction(self, probabilities: NDArray[np.float32], top_k: int) -> Prediction:
