@@ -50,14 +50,14 @@ def evaluate(
     Raises:
         UserError: not a run, or the data is not there or is not what the run was trained on.
     """
-    import pytorch_lightning as pl
 
     from datamodules import build_datamodule
     from transfer.files import write_json
-    from transfer.runs.folder import count_test_read, load_run, resolve_precision
+    from transfer.lightning import pl
+    from transfer.runs.folder import count_test_read, load_run
     from transfer.runs.results import print_results
     from transfer.training.module import TransferModule
-    from transfer.training.trainer import quiet_lightning
+    from transfer.training.trainer import quiet_lightning, resolve_precision
 
     if json is not None and not json.parent.is_dir():
         raise UserError(f"--json {json}: no such folder")

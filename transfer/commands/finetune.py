@@ -20,7 +20,6 @@ from transfer.config.choices import choose_by_protocol, choose_by_rule
 from transfer.config.command_line import given_fields, parse_config, save_config
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import UserError
-from transfer.training.trainer import build_callbacks, build_loggers, build_trainer, find_lr
 
 if TYPE_CHECKING:
     pass
@@ -50,13 +49,12 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
     """
     # Imported here so that --help and a mistyped flag need not wait for them.
     import numpy as np
-    import pytorch_lightning as pl
     import torch
-    from pytorch_lightning.callbacks import LearningRateMonitor
 
     from datamodules import build_datamodule, get_dataset
     from transfer.environment import environment, peak_memory_bytes
     from transfer.files import write_json
+    from transfer.lightning import pl
     from transfer.networks.registry import get_backbone, get_variant
     from transfer.runs.folder import (
         BEST,
@@ -79,7 +77,7 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
     from transfer.training.losses import balanced_class_weights
     from transfer.training.metrics import main_metric
     from transfer.training.module import TransferModule
-    from transfer.training.trainer import quiet_lightning
+    from transfer.training.trainer import build_callbacks, build_loggers, build_trainer, find_lr, quiet_lightning
     from transfer.weights.build import build_classifier, preprocessing_for, select_start, warm_start
     from transfer.weights.downloads import starting_point
     from transfer.weights.files import read_checkpoint, strict_load
@@ -139,7 +137,7 @@ def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] 
     log = EpochLog(run_dir / METRICS)
     callbacks = build_callbacks(config, run_dir, log)
     if loggers:
-        callbacks.append(LearningRateMonitor("step"))
+        callbacks.append(pl.callbacks.LearningRateMonitor("step"))
     trainer = build_trainer(config, loggers, callbacks)
     if trainer.world_size > 1 and config.freeze.startswith("until") and config.trainer.strategy in ("auto", "ddp"):
         # While it is frozen, the backbone's parameters take no part in the backward pass.

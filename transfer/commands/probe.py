@@ -56,12 +56,12 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> None:
         count_test_read,
         last_results,
         num_test_reads,
-        resolve_precision,
         save_classifier,
         save_predictions,
     )
     from transfer.runs.results import print_results
     from transfer.training.metrics import build_per_class_accuracy
+    from transfer.training.trainer import resolve_precision
     from transfer.weights.build import build_classifier, preprocessing_for, select_start
     from transfer.weights.downloads import starting_point
 

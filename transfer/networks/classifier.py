@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from torch import Tensor, nn
 
 from transfer.networks.backbone import Backbone
 from transfer.networks.function import FunctionBackbone
 from transfer.networks.heads import build_head
+from transfer.preprocessing import Preprocessing
 
 
 class Classifier(nn.Module):
@@ -15,13 +19,26 @@ class Classifier(nn.Module):
     Attributes:
         backbone, head: the two parts; `num_features` joins them.
         num_classes: outputs of the head.
+        build_arguments: arguments of `build_classifier` that build a network of this form again, as plain types; None
+            if it was not built by name.
     """
 
-    def __init__(self, backbone: Backbone | FunctionBackbone, head: nn.Module, num_classes: int) -> None:
+    def __init__(
+        self,
+        backbone: Backbone | FunctionBackbone,
+        head: nn.Module,
+        num_classes: int,
+        *,
+        preprocessing: Preprocessing | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.num_classes = num_classes
+        self.preprocessing = preprocessing
+        self.class_names = None if class_names is None else tuple(class_names)
+        self.build_arguments: dict[str, Any] | None = None
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.forward_features(images))
@@ -43,6 +60,8 @@ class Classifier(nn.Module):
         parameter = next(self.backbone.parameters())
         self.head = new.to(parameter.device, parameter.dtype)
         self.num_classes = num_classes
+        if self.build_arguments is not None:
+            self.build_arguments = {**self.build_arguments, "head": head, "dropout": dropout}
 
     def freeze(self) -> None:
         """Only the head learns: the backbone's parameters get no gradient and its BatchNorm statistics stay.

@@ -14,20 +14,22 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from transfer.config.command_line import load_config
-from transfer.config.schema import FinetuneConfig, TrainerConfig
+from transfer.config.schema import FinetuneConfig
 from transfer.errors import UserError
 from transfer.files import write_json
+from transfer.lightning import pl
 from transfer.networks.classifier import Classifier
 from transfer.preprocessing import Preprocessing
+from transfer.training.checkpointing import BEST as BEST
+from transfer.training.checkpointing import LAST as LAST
 from transfer.training.checkpointing import AtomicCheckpointIO
 from transfer.weights.build import build_classifier
 from transfer.weights.files import read_checkpoint, read_state_dict, strict_load
 
-CONFIG, BEST, LAST, METRICS, RESULTS = "config.yaml", "best.ckpt", "last.ckpt", "metrics.csv", "results.json"
+CONFIG, METRICS, RESULTS = "config.yaml", "metrics.csv", "results.json"
 HELD_OUT, TEST_READS, PREDICTIONS = "held_out.json", "test_reads.json", "test_predictions.npz"
 RUN_DIR_VARIABLE = "TRANSFER_RUN_DIR"
 
@@ -66,14 +68,6 @@ def choose_run_dir(config: FinetuneConfig, kind: str = "") -> Path:
             run_dir = parent / str(max(taken, default=0) + 1)
     os.environ[RUN_DIR_VARIABLE] = str(run_dir.resolve())
     return run_dir
-
-
-def resolve_precision(trainer: TrainerConfig) -> Any:
-    """Lightning's name of the precision: `auto` is bf16-mixed where the GPU computes it, else 32-true."""
-    if trainer.precision != "auto":
-        return trainer.precision
-    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16-mixed" if bf16 and trainer.accelerator in ("auto", "gpu", "cuda") else "32-true"
 
 
 def is_main_process() -> bool:
@@ -160,7 +154,7 @@ def load_head(classifier: Classifier, config: FinetuneConfig, class_names: Seque
         raise UserError("\n  ".join([f"--init_head {config.init_head}: its head fits another network:", *differences]))
     strict_load(classifier.head, run.classifier.head.state_dict(), source=config.init_head)
     if config.bn != "frozen":
-        rank_zero_warn(
+        pl.utilities.rank_zero_warn(
             f"--init_head with --bn {config.bn}: a probe's head is fitted to features with the checkpoint's BatchNorm"
             " statistics, and training computes them with its batches'. On images unlike the checkpoint's it starts"
             " wrong and has to learn anew. --bn frozen starts where the probe ended; it needs a lower --optim.lr."

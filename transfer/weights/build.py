@@ -302,6 +302,16 @@ def build_classifier(
         num_classes = len(state["head.fc.bias"]) if "head.fc.bias" in state else given
     rate = variant.dropout_rate if dropout is None else dropout
     classifier = Classifier(network, build_head(head, network.num_features, num_classes, rate), num_classes)
+    classifier.build_arguments = {
+        "backbone": variant.name,
+        "pretrained": False if row is None or init_from is not None else row.name,
+        "init_from": None if row is None or init_from is None else row.name,
+        "head": head,
+        "dropout": dropout,
+        "in_channels": in_channels,
+        "stochastic_depth_prob": stochastic_depth_prob,
+        "grad_checkpointing": grad_checkpointing,
+    }
     if state:
         strict_load(classifier, state, source=str(weights or pretrained))
     return classifier
