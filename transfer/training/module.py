@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +21,9 @@ from transfer.training.losses import build_loss
 from transfer.training.metrics import Predictions, build_metrics, build_per_class_accuracy
 from transfer.training.mixing import mix_batch
 from transfer.training.optim import build_optimizer, build_schedule, check_optimizer, check_schedule, parameter_groups
+from transfer.training.random_state import get_random_state, set_random_state
 from transfer.training.run_length import steps_per_epoch, total_steps
 from transfer.training.sam import SAM
-
-if TYPE_CHECKING:
-    from pytorch_lightning.utilities.types import OptimizerLRScheduler
 
 Batch = tuple[Tensor, Tensor]
 
@@ -48,7 +46,10 @@ class TransferModule(pl.LightningModule):
             those of `build_classifier` and are not used otherwise.
         backbone: name of the backbone.
         num_classes: outputs of the head; None keeps the classifier that came with the weights.
-        pretrained, init_from, weights, load_weights: which weights to start from.
+        pretrained: which weights to start from: True, False, or a name.
+        init_from: backbone or weights to take over what overlaps from.
+        weights: file to read instead of the weights' own source.
+        load_weights: whether to fill the network with these weights, not only to build what they fit.
         head: name of the head.
         dropout: probability of dropping a feature before the last layer, in [0, 1); None takes the published rate.
         in_channels: channels of the images.
@@ -58,7 +59,8 @@ class TransferModule(pl.LightningModule):
         loss: `cross_entropy` or `bce`.
         label_smoothing: share of the target spread over all classes, in [0, 1).
         class_weights: weight of each class in the loss, (C,).
-        mixup_alpha, cutmix_alpha: the mixing share is drawn from Beta(alpha, alpha); 0 turns the method off.
+        mixup_alpha: mixup's share is drawn from Beta(alpha, alpha); 0 turns it off.
+        cutmix_alpha: likewise for cutmix.
         optimizer: `sgd` (Nesterov), `adamw` or `rmsprop` (TensorFlow's).
         lr: peak learning rate of the head for the whole batch of all processes and accumulation steps.
         momentum: momentum of sgd and rmsprop, in [0, 1).
@@ -241,7 +243,7 @@ class TransferModule(pl.LightningModule):
             self.predictions = self.test_predictions.compute()
             self.test_predictions.reset()
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
+    def configure_optimizers(self) -> pl.utilities.types.OptimizerLRScheduler:
         try:
             self.trainer.fit_loop.setup_data()  # or num_training_batches may not be known yet
         except ValueError as error:
@@ -269,11 +271,11 @@ class TransferModule(pl.LightningModule):
         It repeats the dropout, stochastic depth and mixing of the step that follows this call, and leaves BatchNorm
         statistics and metrics as that step leaves them.
         """
-        rng = self._get_rng()
+        rng = get_random_state(self.device)
 
         @contextmanager
         def replay() -> Iterator[None]:
-            self._set_rng(rng)
+            set_random_state(rng, self.device)
             self._is_replay = True
             try:
                 with untracked_batch_norm(self.classifier):
@@ -283,20 +285,9 @@ class TransferModule(pl.LightningModule):
 
         return replay()
 
-    def _get_rng(self) -> dict[str, Tensor]:
-        rng = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            rng["cuda"] = torch.cuda.get_rng_state(self.device)
-        return rng
-
-    def _set_rng(self, rng: dict[str, Tensor]) -> None:
-        torch.set_rng_state(rng["cpu"].cpu())
-        if "cuda" in rng and self.device.type == "cuda":
-            torch.cuda.set_rng_state(rng["cuda"].cpu(), self.device)
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the random state, so that dropout and mixing resume where they stopped, and what rebuilds the module."""
-        checkpoint["rng"] = self._get_rng()
+        checkpoint["rng"] = get_random_state(self.device)
         checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = rebuild.hyperparameters(self.hparams, self.classifier, self.lr)
         checkpoint.update(rebuild.knowledge(self.classifier))
 
@@ -307,5 +298,5 @@ class TransferModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         if self._rng_to_restore is not None:
-            self._set_rng(self._rng_to_restore)
+            set_random_state(self._rng_to_restore, self.device)
             self._rng_to_restore = None
