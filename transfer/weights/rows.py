@@ -444,7 +444,7 @@ def get_weights(name: str) -> WeightsRow:
     """
     if name not in WEIGHTS:
         raise BadValue(
-            f"unknown weights {name!r}{nearest(name, (*FAMILIES, *WEIGHTS))} (allowed: a row of python"
+            f"unknown weights {name!r}{nearest(name, (*FAMILIES, *WEIGHTS))} (allowed: a row of"
             f" efficientnet-transfer weights list, or for a file of your own a family: {', '.join(FAMILIES)})"
         )
     return WEIGHTS[name]
