@@ -64,7 +64,7 @@ def benchmark_probe(
         results = json.loads((run_dir / "results.json").read_text())
         files = {name: Path(split["features"]) for name, split in results["splits"].items()}
     except (OSError, ValueError, KeyError):
-        raise UserError(f"{run_dir}: not a finished run of scripts/probe.py") from None
+        raise UserError(f"{run_dir}: not a finished run of `efficientnet-transfer probe`") from None
     train, val, test = (read_features(files[name]) for name in ("train", "val", "test"))
     num_classes = len(results["splits"]["train"]["class_counts"])
     if num_classes < 3:

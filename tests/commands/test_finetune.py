@@ -33,7 +33,7 @@ from datamodules import build_datamodule
 from transfer.commands import evaluate, finetune
 from transfer.config.command_line import parse_config, save_config
 from transfer.config.schema import FinetuneConfig
-from transfer.runs.folder import num_test_reads, read_predictions
+from transfer.runs.test_record import num_test_reads, read_predictions
 from transfer.training.checkpointing import UnvalidatedCheckpoints
 
 ROOT = Path(__file__).parents[2]

@@ -157,9 +157,10 @@ def test_all_problems_are_told_at_once() -> None:
 
 def test_options_for_data_and_network_are_arguments_of_their_builders() -> None:
     from datamodules.base import TransferDataModule
-    from transfer.weights.build import build_classifier
 
-    assert set(FinetuneConfig().network_options()) <= set(inspect.signature(build_classifier).parameters)
+    from transfer.weights.build import classifier_from
+
+    assert set(FinetuneConfig().network_options()) <= set(inspect.signature(classifier_from).parameters)
     assert set(FinetuneConfig().data_options()) <= set(inspect.signature(TransferDataModule).parameters)
 
 

@@ -16,10 +16,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import scipy.io
+from datamodules.base import TransferDataModule
 from PIL import Image
 
 from datamodules import build_datamodule
-from datamodules.base import TransferDataModule
 from datamodules.images.decode import decode_image
 from datamodules.reading.archives import check_md5, read_columns, read_json, read_lines, read_mat
 from datamodules.reading.pickles import read_pickle

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from datamodules.base import TransferDataModule
 from PIL import Image
 
 from datamodules import build_datamodule
-from datamodules.base import TransferDataModule
 from datamodules.images import cache
 from datamodules.images.cache import ImageCache, build_cache
 from datamodules.images.decode import decode_image
@@ -205,7 +205,7 @@ def test_the_default_folder_is_in_the_users_cache(monkeypatch: pytest.MonkeyPatc
 BUILD = """
 import json, pickle, sys, time
 from pathlib import Path
-from datamodules import cache
+from datamodules.images import cache
 
 split, resize = pickle.loads(Path(sys.argv[1]).read_bytes())
 decode_image, decoded = cache.decode_image, []
@@ -227,7 +227,7 @@ def start_build(data: TransferDataModule, folder: Path, seconds: float) -> subpr
     job = folder.parent / "job.pickle"
     job.write_bytes(pickle.dumps((data.splits["train"], SHORT)))
     command = [sys.executable, "-c", BUILD, str(job), str(folder), str(seconds)]
-    return subprocess.Popen(command, cwd=Path(cache.__file__).parents[1], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=Path(cache.__file__).parents[2], stdout=subprocess.PIPE, text=True)
 
 
 def test_a_builder_that_is_killed_leaves_nothing_that_counts(photos: Path) -> None:

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from datamodules.base import TransferDataModule
 from PIL import Image
 from torch.utils.data import DistributedSampler
 
 from datamodules import build_datamodule
-from datamodules.base import TransferDataModule
 from datamodules.images.transforms import build_eval_transform
 from datamodules.loaders import EpochSampler, UnpaddedDistributedSampler, default_num_workers
 from datamodules.predict import build_predict_loader

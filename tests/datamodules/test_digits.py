@@ -7,10 +7,10 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from datamodules.base import TransferDataModule
 from sklearn.datasets import load_digits
 
 from datamodules import build_datamodule
-from datamodules.base import TransferDataModule
 from datamodules.images.decode import decode_image
 from transfer.errors import UserError
 

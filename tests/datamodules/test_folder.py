@@ -10,10 +10,10 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from datamodules.base import TransferDataModule
 from PIL import Image
 
 from datamodules import build_datamodule
-from datamodules.base import TransferDataModule
 from datamodules.images.decode import decode_image
 from transfer.errors import UserError
 

@@ -30,10 +30,11 @@ from transfer.networks.function import FunctionBackbone
 from transfer.networks.registry import get_backbone
 from transfer.networks.scaling import Scale, scale_phi
 from transfer.runs.class_maps import explain_class
-from transfer.runs.folder import load_run
+from transfer.runs.predictor import load_run
 from transfer.training.module import TransferModule
 from transfer.training.optim import parameter_groups
-from transfer.weights.build import build_backbone, build_classifier, preprocessing_for, select_start
+from transfer.weights.build import build_backbone, build_classifier
+from transfer.weights.start import preprocessing_for, select_start
 
 ROOT = Path(__file__).parents[2]
 CODE = """

@@ -110,7 +110,9 @@ def read_run(path: Path) -> FinishedRun:
         MissingData: it is not a finished run, or has no predictions.
         DamagedFile: its results cannot be read.
     """
-    from transfer.runs.folder import CONFIG, RESULTS, read_predictions
+    from transfer.runs.folder import CONFIG
+    from transfer.runs.results import RESULTS
+    from transfer.runs.test_record import read_predictions
 
     if not (path / RESULTS).is_file():
         if (path / CONFIG).is_file():

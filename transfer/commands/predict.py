@@ -74,7 +74,7 @@ def predict(
         BadValue: an argument is out of range.
     """
     from datamodules.images.decode import list_images
-    from transfer.runs.folder import load_run
+    from transfer.runs.predictor import load_run
 
     if batch_size < 1:
         raise BadValue(f"`batch_size`={batch_size} (allowed: at least 1)")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from transfer.networks.backbone import Backbone
 from transfer.networks.function import FunctionBackbone
 from transfer.networks.heads import build_head
+from transfer.preprocessing import Preprocessing
 
 
 class Classifier(nn.Module):
@@ -17,11 +20,21 @@ class Classifier(nn.Module):
         num_classes: outputs of the head.
     """
 
-    def __init__(self, backbone: Backbone | FunctionBackbone, head: nn.Module, num_classes: int) -> None:
+    def __init__(
+        self,
+        backbone: Backbone | FunctionBackbone,
+        head: nn.Module,
+        num_classes: int,
+        *,
+        preprocessing: Preprocessing | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.num_classes = num_classes
+        self.preprocessing = preprocessing
+        self.class_names = None if class_names is None else tuple(class_names)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.forward_features(images))

@@ -17,6 +17,8 @@ from torch import Tensor
 from transfer.errors import RunInterrupted
 from transfer.training.callbacks import is_end_of_run
 
+BEST, LAST = "best.ckpt", "last.ckpt"
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its target and renames it, so that a full disk or a kill leaves the old one whole.

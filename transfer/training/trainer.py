@@ -2,25 +2,69 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from dataclasses import asdict
+import warnings
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from transfer.config.schema import FinetuneConfig
-from transfer.errors import UserError
+from transfer.config.schema import FinetuneConfig, TrainerConfig
+from transfer.errors import BadValue, UserError
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
     from pytorch_lightning.loggers import Logger
 
-    from datamodules.base import TransferDataModule
+    from datamodules.datamodule import DataModule
     from transfer.training.callbacks import EpochLog
     from transfer.training.module import TransferModule
 
-import logging
-import warnings
+
+def prepare_process(config: FinetuneConfig) -> int:
+    """Seed this process, and return how many processes will train together.
+
+    Raises:
+        UserError: Lightning refuses a field of the Trainer.
+    """
+    import pytorch_lightning as pl
+    import torch
+
+    quiet_lightning()
+    num_processes = build_trainer(config, loggers=[], callbacks=[]).world_size
+    torch.set_float32_matmul_precision("high")
+    pl.seed_everything(config.seed, verbose=False)
+    return num_processes
+
+
+def build_fit_trainer(config: FinetuneConfig, run_dir: Path, log: EpochLog, loggers: list[Logger]) -> pl.Trainer:
+    """Return the Trainer that trains a run, with everything that happens besides its steps.
+
+    Raises:
+        UserError: Lightning refuses a field.
+    """
+    from pytorch_lightning.callbacks import LearningRateMonitor
+
+    callbacks = build_callbacks(config, run_dir, log)
+    if loggers:
+        callbacks.append(LearningRateMonitor("step"))
+    trainer = build_trainer(config, loggers, callbacks)
+    if trainer.world_size > 1 and config.freeze.startswith("until") and config.trainer.strategy in ("auto", "ddp"):
+        # While it is frozen, the backbone's parameters take no part in the backward pass.
+        strategy = replace(config.trainer, strategy="ddp_find_unused_parameters_true")
+        trainer = build_trainer(replace(config, trainer=strategy), loggers, callbacks)
+    return trainer
+
+
+def resolve_precision(trainer: TrainerConfig) -> Any:
+    """Return Lightning's name of the precision: `auto` is bf16-mixed where the GPU computes it, else 32-true."""
+    import torch
+
+    if trainer.precision != "auto":
+        return trainer.precision
+    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16-mixed" if bf16 and trainer.accelerator in ("auto", "gpu", "cuda") else "32-true"
 
 
 def quiet_lightning() -> None:
@@ -42,10 +86,15 @@ def build_callbacks(config: FinetuneConfig, run_dir: Path, log: EpochLog) -> lis
     """What a run does besides its steps, in the order in which it happens."""
     from pytorch_lightning.callbacks import EarlyStopping, RichProgressBar
 
-    from transfer.runs.folder import LAST
     from transfer.training.batch_norm import BatchNormCheck, BatchNormPolicy
     from transfer.training.callbacks import EMA, FinalValidation, FreezeBackbone
-    from transfer.training.checkpointing import BestCheckpoint, GracefulStop, LastCheckpoint, UnvalidatedCheckpoints
+    from transfer.training.checkpointing import (
+        LAST,
+        BestCheckpoint,
+        GracefulStop,
+        LastCheckpoint,
+        UnvalidatedCheckpoints,
+    )
     from transfer.training.metrics import main_metric
 
     monitor = f"val/{main_metric(config.data.multilabel)}"
@@ -78,7 +127,6 @@ def build_trainer(config: FinetuneConfig, loggers: list[Logger], callbacks: list
     import pytorch_lightning as pl
     from lightning_fabric.utilities.exceptions import MisconfigurationException
 
-    from transfer.runs.folder import resolve_precision
     from transfer.training.checkpointing import AtomicCheckpointIO
 
     options = asdict(config.trainer)
@@ -96,7 +144,7 @@ def build_trainer(config: FinetuneConfig, loggers: list[Logger], callbacks: list
             use_distributed_sampler=False,
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
-        raise UserError(f"`trainer`: {error}") from None
+        raise BadValue(f"`trainer`: {error}") from None
 
 
 def shows_progress(config: FinetuneConfig) -> bool:
@@ -129,7 +177,7 @@ def build_loggers(config: FinetuneConfig, run_dir: Path, fingerprint: dict[str, 
     return []
 
 
-def find_lr(config: FinetuneConfig, module: TransferModule, data: TransferDataModule) -> None:
+def find_lr(config: FinetuneConfig, module: TransferModule, data: DataModule) -> None:
     """Sets `module.lr` to what Lightning's finder suggests (Smith 2017): where the loss falls fastest."""
     from pytorch_lightning.tuner.tuning import Tuner
 

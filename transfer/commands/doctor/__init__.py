@@ -16,11 +16,10 @@ from transfer.commands.console import check_folder, exit_status
 from transfer.errors import BadValue, UserError
 
 if TYPE_CHECKING:
-    from datamodules.base import TransferDataModule
-    from datamodules.split import Split
+    from datamodules.doctor.subject import Subject
     from transfer.networks.function import FunctionVariant
     from transfer.networks.rows import Variant
-    from transfer.runs.folder import Run
+    from transfer.runs.predictor import Run
 
 _PACKAGES = ("imagehash", "matplotlib")
 
@@ -121,18 +120,17 @@ def doctor(
     if num_workers is not None and num_workers < 0:
         raise BadValue(f"`num_workers`={num_workers} (allowed: at least 0)")
 
-    from datamodules.doctor.subject import open_subject, read_splits
+    from datamodules.doctor.subject import open_subject, read_subject
     from transfer.commands.doctor.report import draw_class_balance, print_report
     from transfer.config.schema import FinetuneConfig
     from transfer.files import write_json
     from transfer.networks.registry import get_backbone
-    from transfer.runs.folder import load_run
+    from transfer.runs.predictor import load_run
 
     started = time.perf_counter()
     loaded_run = load_run(run) if run is not None else None
     variant = get_backbone(backbone or (loaded_run.config.backbone if loaded_run else FinetuneConfig().backbone))
-    data = open_subject(subject, data_root, columns)
-    splits, complaint = read_splits(data)
+    data = read_subject(open_subject(subject, data_root, columns))
     if loaded_run is not None and data.class_names and loaded_run.class_names != data.class_names:
         raise BadValue(f"`run`={run}: its classes ({_few(loaded_run.class_names)}) are not {_few(data.class_names)}")
     if out_dir is not None:
@@ -141,14 +139,14 @@ def doctor(
         "subject": subject,
         "data_root": data_root,
         "run": None if run is None else str(run),
-        **examine(data, splits, complaint, loaded_run, variant, near_distance, num_workers),
+        **examine(data, loaded_run, variant, near_distance, num_workers),
         "seconds": round(time.perf_counter() - started, 1),
     }
     print_report(report)
     if out_dir is not None:
         write_json(out_dir / "doctor.json", report)
         written = str(out_dir / "doctor.json")
-        if splits:
+        if data.splits:
             draw_class_balance(report, out_dir / "class_balance.png")
             written += f", {out_dir / 'class_balance.png'}"
         print(f"written: {written}")
@@ -171,9 +169,7 @@ def require_packages() -> None:
 
 
 def examine(
-    data: TransferDataModule,
-    splits: dict[str, Split],
-    complaint: str | None,
+    data: Subject,
     run: Run | None,
     variant: Variant | FunctionVariant,
     near_distance: int,
@@ -182,9 +178,7 @@ def examine(
     """Return what is found in a dataset, as it goes into the report.
 
     Args:
-        data: the dataset's datamodule.
-        splits: the images; see `read_splits`.
-        complaint: why training refuses the data; None: it does not.
+        data: what was read of the dataset.
         run: a run whose network looks for suspect labels.
         variant: the network to recommend sizes for.
         near_distance: bits by which the hashes of near duplicates may differ.
@@ -196,28 +190,28 @@ def examine(
     from transfer.costs.recommendation import recommend_sizes
     from transfer.environment import environment
 
-    inspection = inspect_splits(splits, num_workers)
-    diagnosis = diagnose(data.class_names, splits, inspection, near_distance, data.skipped if data.splits else ())
-    if complaint is not None:
-        diagnosis.findings = sort_findings([Finding("error", "setup", complaint), *diagnosis.findings])
+    inspection = inspect_splits(data.splits, num_workers)
+    diagnosis = diagnose(data.class_names, data.splits, inspection, near_distance, data.skipped)
+    if data.complaint is not None:
+        diagnosis.findings = sort_findings([Finding("error", "setup", data.complaint), *diagnosis.findings])
     recommended, suspects = {}, {}
     if len(inspection):
         recommended = recommend_sizes(
             variant,
             short_sides=inspection.short_side.tolist(),
             num_classes=len(data.class_names),
-            num_train_images=len(splits.get("train", ())),
+            num_train_images=len(data.splits.get("train", ())),
             own_size=data.default_image_size,
         )
     if run is not None:
-        suspects = find_suspects(run.classifier, run.preprocessing, run.class_names, splits, inspection)
+        suspects = find_suspects(run.classifier, run.preprocessing, run.class_names, data.splits, inspection)
     return {
         "falsifies_a_result": diagnosis.falsifies,
         "findings": [vars(finding) | {"count": len(finding.images)} for finding in diagnosis.findings],
         "classes": list(data.class_names),
         "splits": {
             name: {"size": len(split), "class_counts": split.class_counts(len(data.class_names))}
-            for name, split in splits.items()
+            for name, split in data.splits.items()
         },
         "images": inspection.summary(),
         "exact_duplicates": diagnosis.exact.report(diagnosis.gallery),
