@@ -13,7 +13,7 @@ from datamodules.images.decode import BadImage
 from datamodules.reading.tables import name_key
 from datamodules.sheet import Sheet, WrongCopy
 from datamodules.split import Split
-from transfer.errors import UserError
+from transfer.errors import MissingData, UserError
 
 _MAX_NAMED = 10
 
@@ -39,12 +39,12 @@ def check_official(splits: Mapping[str, Split], sheet: Sheet, num_classes: int, 
             continue
         if sheet.decays and len(split) < expected:
             sizes = ", ".join(describe_decay(splits, num_examples).values())
-            raise UserError(
+            raise MissingData(
                 f"{split.name}: {expected} images expected, {len(split)} found ({sizes})."
                 f"{likely_cause(found, num_examples, wrong_copies)} Fetch the others, or train on these with "
                 "`allow_decayed`: results then say how many there were"
             )
-        raise UserError(
+        raise MissingData(
             f"{split.name}: {expected} images expected, {len(split)} found; not the official split."
             f"{likely_cause(found, num_examples, wrong_copies)} "
             "Download it again, or use dataset 'folder' for data of your own"
