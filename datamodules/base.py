@@ -70,7 +70,7 @@ from datamodules.reading.streaming import (
 )
 from datamodules.reading.tables import read_splits
 from datamodules.split import Split, hold_out, join
-from transfer.errors import UserError
+from transfer.errors import BadValue, UserError
 
 Loader = TypeVar("Loader", bound=ImageLoader)
 _FALLBACK_IMAGE_SIZE = 224  # the resolution of B0
@@ -196,12 +196,12 @@ class TransferDataModule(pl.LightningDataModule):
         self.stream = stream
         if stream:
             if not hasattr(self, "hub_id"):
-                raise UserError(f"{self.name} is read where it lies: leave --data.stream out")
+                raise BadValue(f"{self.name} is read where it lies: leave `stream` out")
             if cache != "none":
-                raise UserError(f"--data.stream true with --data.cache {cache}: a cache needs all images (choose one)")
+                raise BadValue(f"`stream`=True with `cache`={cache}: a cache needs all images (choose one)")
             self.num_workers = streaming_workers(self.num_workers)
             if num_workers not in (None, self.num_workers):
-                warnings.warn(f"--data.num_workers {num_workers}: {self.num_workers} stream alike", stacklevel=2)
+                warnings.warn(f"`num_workers`={num_workers}: {self.num_workers} can stream equal shares", stacklevel=2)
         self.seed = seed
         self.on_bad_image = on_bad_image
         self.train_on = train_on
@@ -217,7 +217,7 @@ class TransferDataModule(pl.LightningDataModule):
         self._caches: dict[str, ImageCache] = {}
         self.eval_transform = build_eval_transform(self.image_size, crop_ratio, interpolation, resize)
         if min_crop_area is not None and not 0 < min_crop_area <= 1:
-            raise UserError(f"min_crop_area={min_crop_area} must lie above 0 and not above 1")
+            raise BadValue(f"`min_crop_area`={min_crop_area} must lie above 0 and not above 1")
         crop_scale = (min_crop_area or self.default_min_crop_area, 1.0)
         self.train_transform = build_train_transform(
             self.image_size,
@@ -279,9 +279,9 @@ class TransferDataModule(pl.LightningDataModule):
             copy = local
             files = find_local_files(self.data_root / local.id, local.config, local.split_names)
         else:
-            raise UserError(
-                f"--data.stream true reads parquet files, and {self.data_root} has no {self.hub_id}/; the authors'"
-                " archive is read where it lies anyway: leave --data.stream out"
+            raise BadValue(
+                f"`stream`=True reads parquet files, and {self.data_root} has no {self.hub_id}/; the authors'"
+                " archive is read where it lies anyway: leave `stream` out"
             )
         return stream_splits(
             files,
@@ -333,9 +333,9 @@ class TransferDataModule(pl.LightningDataModule):
         if self.splits:
             return
         if self.split_column is not None and self.num_examples:
-            raise UserError(f"{self.name} has fixed splits; --split_column is for dataset 'folder'")
+            raise BadValue(f"{self.name} has fixed splits; `split_column` is for dataset 'folder'")
         if self.allow_decayed and not self.decays:
-            raise UserError(f"{self.name} can be had complete; --allow_decayed is for birdsnap")
+            raise BadValue(f"{self.name} can be had complete; `allow_decayed` is for birdsnap")
         names, splits = self.load_splits()
         check_official(
             splits,

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from datamodules.images.decode import BadImage
 from datamodules.reading.tables import name_key
 from datamodules.split import Split
-from transfer.errors import UserError, unknown_name
+from transfer.errors import BadValue, MissingData, UserError, unknown_name
 
 ON_BAD_IMAGE = ("error", "skip")
 TRAIN_ON = ("train", "trainval")
@@ -31,9 +31,9 @@ def check_options(on_bad_image: str, train_on: str, batch_size: int, val_fractio
     if train_on not in TRAIN_ON:
         raise unknown_name("train_on", train_on, TRAIN_ON)
     if batch_size < 1:
-        raise UserError(f"batch_size={batch_size} must be at least 1")
+        raise BadValue(f"`batch_size`={batch_size} (allowed: at least 1)")
     if not 0 < val_fraction < 0.5:
-        raise UserError(f"val_fraction={val_fraction} must lie between 0 and 0.5")
+        raise BadValue(f"`val_fraction`={val_fraction} (allowed: above 0, below 0.5)")
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,12 @@ def check_official(
             continue
         if decays and len(split) < expected:
             sizes = ", ".join(describe_decay(splits, num_examples).values())
-            raise UserError(
+            raise MissingData(
                 f"{split.name}: {expected} images expected, {len(split)} found ({sizes})."
                 f"{likely_cause(found, num_examples, wrong_copies)} Fetch the others, or train on these with "
-                "--allow_decayed true: results then say how many there were"
+                "`allow_decayed`=True: results then say how many there were"
             )
-        raise UserError(
+        raise MissingData(
             f"{split.name}: {expected} images expected, {len(split)} found; not the official split."
             f"{likely_cause(found, num_examples, wrong_copies)} "
             "Download it again, or use dataset 'folder' for data of your own"
@@ -216,7 +216,7 @@ def drop_bad_images(splits: Mapping[str, Split], on_bad_image: str) -> tuple[dic
         return readable, []
     if on_bad_image == "error":
         raise UserError(
-            f"{_describe(all_bad)}\nRepair or remove them, or pass --on_bad_image skip to train without them."
+            f"{_describe(all_bad)}\nRepair or remove them, or pass `on_bad_image`=skip to train without them."
         )
     warnings.warn(f"training without {_describe(all_bad)}", stacklevel=3)
     return readable, all_bad

@@ -22,7 +22,7 @@ from datamodules.images.cache import ImageCache
 from datamodules.images.decode import BadImage, BadImageError, LostImageError, Pixels, open_picture
 from datamodules.images.transforms import apply_transform, seed_transform
 from datamodules.split import Split
-from transfer.errors import UserError
+from transfer.errors import DamagedFile, MissingData
 
 _MAX_DEFAULT_WORKERS = 8
 
@@ -143,13 +143,13 @@ class ImageLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:  # type: ignore[override]  # its own is private
         for batch, bad in super().__iter__():
             if bad and bad[0].is_lost:
-                raise UserError(
-                    f"{bad[0]}\nStart again once it is back; a fine-tuning goes on from its last.ckpt with --resume."
+                raise MissingData(
+                    f"{bad[0]}\nStart again once it is back; a fine-tuning goes on from its last.ckpt with `resume`."
                 )
             if bad and self.skipped is None:
-                raise UserError(f"{bad[0]}\nRepair the image, or pass --on_bad_image skip to leave bad images out.")
+                raise DamagedFile(f"{bad[0]}\nRepair the image, or pass `on_bad_image`=skip to leave bad images out.")
             if batch is None:
-                raise UserError(f"{bad[0]}\nNo image of the batch can be read, nor the {len(bad) - 1} others in it.")
+                raise DamagedFile(f"{bad[0]}\nNo image of the batch can be read, nor the {len(bad) - 1} others in it.")
             if self.skipped is not None:
                 self._skip(bad, self.skipped)
             yield batch

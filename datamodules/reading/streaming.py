@@ -29,7 +29,7 @@ from datamodules.loaders import EpochSampler, UnpaddedDistributedSampler
 from datamodules.reading.sources import first_line
 from datamodules.reading.tables import read_labels, require_column, require_image_column
 from datamodules.split import Split
-from transfer.errors import UserError
+from transfer.errors import DamagedFile, UserError
 
 LANES = 8
 # For the windows of all lanes of a training process. With photos of 50 kB in row groups of 100, each lane shuffles two
@@ -197,7 +197,7 @@ def _read_part(label_column: str, image_column: str, where: str, file: str) -> t
     except UserError:
         raise
     except Exception as error:  # as above
-        raise UserError(f"{where}: {file} could not be read ({first_line(error)})") from error
+        raise DamagedFile(f"{where}: {file} could not be read ({first_line(error)})") from error
     groups = []
     for index in range(footer.num_row_groups):
         content = footer.row_group(index).to_dict()

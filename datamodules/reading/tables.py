@@ -17,7 +17,7 @@ from torch import Tensor
 
 from datamodules.images.decode import natural_key
 from datamodules.split import Split
-from transfer.errors import UserError, nearest
+from transfer.errors import BadValue, DamagedFile, nearest
 
 
 def read_splits(
@@ -92,7 +92,7 @@ def read_labels(
         feature = table.features[label_column]
         inner = getattr(feature, "feature", feature)
         if inner is not feature and not multilabel:
-            raise UserError(f"{where}: column {label_column!r} holds lists of labels; pass --multilabel true")
+            raise BadValue(f"{where}: column {label_column!r} holds lists of labels; pass `multilabel`=True")
         declared = inner.names if isinstance(inner, datasets.ClassLabel) else declared
         column = table.with_format(None)[label_column]
         values[where] = [_as_labels(value, multilabel, label_separator) for value in column]
@@ -108,7 +108,8 @@ def read_labels(
 
 def load_class_names(dataset: str) -> tuple[str, ...]:
     """The official class names of a benchmark, in the authors' order, from `class_names.json`."""
-    return tuple(json.loads(files("datamodules.sheets").joinpath("class_names.json").read_text(encoding="utf-8"))[dataset])
+    text = files("datamodules.sheets").joinpath("class_names.json").read_text(encoding="utf-8")
+    return tuple(json.loads(text)[dataset])
 
 
 def name_key(name: str) -> str:
@@ -129,9 +130,9 @@ def require_column(columns: Sequence[str], name: str, option: str, where: str) -
         UserError: `name` is not among `columns`; the text lists them and the option that chooses another.
     """
     if name not in columns:
-        raise UserError(
+        raise DamagedFile(
             f"{where}: no column {name!r}{nearest(name, columns)} (columns: {', '.join(columns)}); "
-            f"choose one with --{option}"
+            f"choose one with `{option}`"
         )
 
 
@@ -143,7 +144,7 @@ def require_image_column(kind: pa.DataType, name: str, where: str) -> None:
     """
     has_bytes = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
     if not (has_bytes or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
-        raise UserError(f"{where}: column {name!r} is {kind}, not images or encoded bytes")
+        raise DamagedFile(f"{where}: column {name!r} is {kind}, not images or encoded bytes")
 
 
 def _as_labels(value: Any, multilabel: bool, separator: str) -> list[Any]:
@@ -169,7 +170,7 @@ def _match_official(rows: list[list[Any]], names: Sequence[str], where: str) -> 
     for row, labels in enumerate(rows):
         for label in labels:
             if not isinstance(label, int) and name_key(_text(label)) not in official:
-                raise UserError(
+                raise DamagedFile(
                     f"{where} row {row}: label {label!r} is no official class name"
                     f"{nearest(_text(label), names)} (they run from {names[0]!r} to {names[-1]!r})"
                 )
@@ -186,7 +187,7 @@ def _encode(rows: list[list[Any]], names: list[str], are_indices: bool, multilab
             index = lookup.get(label if are_indices else _text(label))
             if index is None:
                 allowed = f"0..{len(names) - 1} or a class name" if are_indices else "any non-empty text"
-                raise UserError(f"{where} row {row}: label {label!r} is not allowed (allowed: {allowed})")
+                raise DamagedFile(f"{where} row {row}: label {label!r} is not allowed (allowed: {allowed})")
             if multilabel:
                 encoded[row, index] = 1
             else:
@@ -205,4 +206,4 @@ def _image_table(table: datasets.Dataset, column: str, folder: Path | None, wher
         return encoded_images([(None, str((folder or Path()) / path) if path else "") for path in values])
     if dtype in ("binary", "large_binary"):
         return encoded_images([(content, None) for content in values])
-    raise UserError(f"{where}: column {column!r} is {feature}, not images, encoded bytes or file paths")
+    raise DamagedFile(f"{where}: column {column!r} is {feature}, not images, encoded bytes or file paths")

@@ -25,13 +25,13 @@ from datamodules.reading.archives import Layout, image_split, read_lines
 from datamodules.reading.sources import HubCopy
 from datamodules.reading.tables import load_class_names
 from datamodules.split import Split
-from transfer.errors import UserError
+from transfer.errors import DamagedFile
 
 
 class AircraftDataModule(TransferDataModule):
     """FGVC-Aircraft variants, as `Donghyun99/FGVC-Aircraft`.
 
-    The name of its label column has not been checked against the hub; `--label_column` overrides it.
+    The name of its label column has not been checked against the hub; `label_column` overrides it.
     """
 
     name = "aircraft"
@@ -68,7 +68,7 @@ class AircraftDataModule(TransferDataModule):
             path = folder / f"images_variant_{split}.txt"
             rows = [line.partition(" ") for line in read_lines(path)]  # names have spaces, ids have leading zeros
             if strange := [variant for _, _, variant in rows if variant.strip() not in index_of]:
-                raise UserError(f"{path}: variant {strange[0]!r} is not in variants.txt")
+                raise DamagedFile(f"{path}: variant {strange[0]!r} is not in variants.txt")
             files = [f"images/{image}.jpg" for image, _, _ in rows]
             labels = [index_of[variant.strip()] for _, _, variant in rows]
             splits[split] = image_split(f"{self.name} {split}", folder, files, labels)

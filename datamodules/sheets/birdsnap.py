@@ -4,7 +4,7 @@ Contents: 49,829 listed photographs, of which the archive holds only addresses; 
 Splits: officially train 47,386 and test 2,443; val is cut from train, stratified, the same in every run, in the
     proportion of BYOL (Grill et al. 2020): 4,981 of 47,386. No copy on the hub has them all: `sasha/birdsnap` ends at
     39,860 without a test split, `isaacchung/birdsnap` at 16,000 and 1,851 (490 species). So a run on less than all
-    needs `--allow_decayed true`, keeps the head for all 500 species where the source names them, and its results say
+    needs `allow_decayed`=True, keeps the head for all 500 species where the source names them, and its results say
     `1,851 of 2,443 test images`: it is not comparable with published ones.
 Classes: 500 species in the archive's taxonomic order, by their common names. (Class folders: natural-sorted.)
 Archive: birdsnap.tgz of version 1.1 (MD5 1788158175f6ae794aebf27bcd7a3f5d): species.txt, images.txt, test_images.txt;
@@ -29,7 +29,7 @@ from datamodules.reading.sources import HubCopy, find_local_copy
 from datamodules.reading.tables import read_splits
 from datamodules.sheets.folder import scan_class_folders
 from datamodules.split import Split, hold_out
-from transfer.errors import UserError
+from transfer.errors import DamagedFile, MissingData
 
 _IMAGE_FOLDERS = ("images", "download/images")
 
@@ -66,11 +66,11 @@ class BirdsnapDataModule(TransferDataModule):
         if self.data_root is None:
             if self.allow_decayed:
                 return super().load_splits()
-            raise UserError(
-                "birdsnap has no complete copy on the hub. Either bring images: --data_root DIR with the archive's "
+            raise MissingData(
+                "birdsnap has no complete copy on the hub. Either bring images: `data_root`=DIR with the archive's "
                 "species.txt, images.txt, test_images.txt and images/ in DIR/birdsnap, or with "
                 "DIR/birdsnap/{train,test}/<species>/*.jpg; or train on the 16,000 of 47,386 training and 1,851 of "
-                f"2,443 test images that {self.hub_id} has: --allow_decayed true"
+                f"2,443 test images that {self.hub_id} has: `allow_decayed`=True"
             )
         folders = self.data_root / self.name
         has_class_folders = (folders / "train").is_dir() and (folders / "test").is_dir()
@@ -89,13 +89,13 @@ class BirdsnapDataModule(TransferDataModule):
         """See `TransferDataModule.read_archive`; listed images without a file, or with another one, are left out."""
         species = read_columns(folder / "species.txt", "id", "common")
         if [number for number, _ in species] != [str(index + 1) for index in range(len(species))]:
-            raise UserError(f"{folder / 'species.txt'}: ids are not 1 to {len(species)} in order")
+            raise DamagedFile(f"{folder / 'species.txt'}: ids are not 1 to {len(species)} in order")
         listed = read_columns(folder / "images.txt", "path", "species_id", "md5")
         labels = from_one([int(number) for _, number, _ in listed], len(species), str(folder / "images.txt"))
         label_of = {path: label for (path, *_), label in zip(listed, labels, strict=True)}
         in_test = {path.lower() for (path,) in read_columns(folder / "test_images.txt", "path")}
         if strange := in_test - {path.lower() for path in label_of}:
-            raise UserError(f"{folder / 'test_images.txt'}: {min(strange)} is not in images.txt")
+            raise DamagedFile(f"{folder / 'test_images.txt'}: {min(strange)} is not in images.txt")
         root = next((folder / name for name in _IMAGE_FOLDERS if (folder / name).is_dir()), folder)
         found = find_ignoring_case(root, list(label_of))
         if changed := changed_files(root, found, {path: md5 for path, _, md5 in listed}):

@@ -25,7 +25,7 @@ from datamodules.reading.archives import Layout, check_md5, from_one, image_spli
 from datamodules.reading.sources import HubCopy
 from datamodules.reading.tables import load_class_names
 from datamodules.split import Split
-from transfer.errors import UserError
+from transfer.errors import DamagedFile
 
 _TEST_ANNOTATIONS = "cars_test_annos_withlabels.mat"
 _ALL_ANNOTATIONS = "cars_annos.mat"
@@ -58,7 +58,7 @@ class CarsDataModule(TransferDataModule):
             return self._read_single_folder(folder)
         labelled = next((place for place in (folder, folder / "devkit") if (place / _TEST_ANNOTATIONS).is_file()), None)
         if labelled is None:
-            raise UserError(
+            raise DamagedFile(
                 f"{folder}: no {_TEST_ANNOTATIONS} there or in devkit/; the devkit's cars_test_annos.mat names no "
                 "classes, so the test images cannot be scored without it"
             )

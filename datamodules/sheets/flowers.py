@@ -24,7 +24,7 @@ from datamodules.reading.archives import Layout, from_one, image_split, read_mat
 from datamodules.reading.sources import HubCopy
 from datamodules.reading.tables import load_class_names
 from datamodules.split import Split
-from transfer.errors import UserError
+from transfer.errors import DamagedFile
 
 
 class FlowersDataModule(TransferDataModule):
@@ -68,7 +68,7 @@ class FlowersDataModule(TransferDataModule):
         splits = {}
         for split, images in ids.items():
             if images.min() < 1 or images.max() > len(labels):
-                raise UserError(
+                raise DamagedFile(
                     f"{folder / 'setid.mat'}: {split} has image ids {images.min()} to {images.max()}, "
                     f"where 1 to {len(labels)} have a label"
                 )

@@ -22,7 +22,7 @@ from datamodules.reading.archives import Layout, image_split, read_json, read_li
 from datamodules.reading.sources import HubCopy
 from datamodules.reading.tables import load_class_names
 from datamodules.split import Split
-from transfer.errors import UserError
+from transfer.errors import DamagedFile
 
 
 class Food101DataModule(TransferDataModule):
@@ -53,7 +53,7 @@ class Food101DataModule(TransferDataModule):
             path = folder / "meta" / f"{split}.json"
             images = read_json(path)
             if not isinstance(images, dict) or images.keys() != set(names):
-                raise UserError(f"{path}: its classes are not those of classes.txt")
+                raise DamagedFile(f"{path}: its classes are not those of classes.txt")
             rows = [(f"images/{image}.jpg", label) for label, name in enumerate(names) for image in images[name]]
             splits[split] = image_split(
                 f"{self.name} {split}", folder, [file for file, _ in rows], [label for _, label in rows]

@@ -220,7 +220,7 @@ def test_every_place_and_the_needed_files_are_listed(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         build_datamodule("food101", data_root=tmp_path).setup()
     text = str(caught.value)
-    assert text.startswith(f"no folder {tmp_path}/ethz/food101: --data_root DIR must hold DIR/<hub id>/**/<split>-*")
+    assert text.startswith(f"no folder {tmp_path}/ethz/food101: `data_root`=DIR must hold DIR/<hub id>/**/<split>-*")
     assert "a folder with meta/classes.txt, meta/train.json, meta/test.json, images." in text
     places = ("", "/food-101", "/food101", "/food101/food-101")
     assert "Looked for it in " + ", ".join(f"{tmp_path}{place}" for place in places) + "." in text
@@ -624,7 +624,7 @@ def test_decayed_birdsnap_stops_unless_it_is_allowed(tmp_path: Path) -> None:
     paths = save_birdsnap(tmp_path)
     for path in [*paths[:13], paths[14]]:  # all of the first species, a test image of the second
         path.unlink()
-    with pytest.raises(UserError, match=r"expected, 30 found \(30 of 40 train .*, 8 of 12 test .*--allow_decayed true"):
+    with pytest.raises(UserError, match=r"expected, 30 found \(30 of 40 train .*, 8 of 12 test .*`allow_decayed`=True"):
         TinyBirdsnap(data_root=tmp_path).setup()
     data = TinyBirdsnap(data_root=tmp_path, allow_decayed=True)
     data.setup()

@@ -287,7 +287,7 @@ def test_multilabel_from_lists_and_from_text() -> None:
         if isinstance(table.features["label"], datasets.Value):
             names, split = read(table, multilabel=True)
         else:
-            with pytest.raises(UserError, match="'label' holds lists of labels; pass --multilabel true"):
+            with pytest.raises(UserError, match="'label' holds lists of labels; pass `multilabel`=True"):
                 read(table)
             names, split = read(table, multilabel=True)
         assert names == ("x", "y", "z") and split.labels.dtype == torch.float32
@@ -310,9 +310,9 @@ def test_columns_that_hold_no_images_are_refused() -> None:
     [
         ({"augment": "basics"}, "unknown augment 'basics'; did you mean 'basic'"),
         ({"on_bad_image": "skp"}, "unknown on_bad_image 'skp'; did you mean 'skip'"),
-        ({"image_size": 16}, "image_size=16 is too small"),
-        ({"batch_size": 0}, "batch_size=0 must be at least 1"),
-        ({"val_fraction": 0.7}, "val_fraction=0.7 must lie between 0 and 0.5"),
+        ({"image_size": 16}, "`image_size`=16 is too small"),
+        ({"batch_size": 0}, "`batch_size`=0 .allowed: at least 1"),
+        ({"val_fraction": 0.7}, "`val_fraction`=0.7 .allowed: above 0, below 0.5"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict, message: str) -> None:
@@ -328,7 +328,7 @@ def test_image_size_is_the_given_one_then_the_sheets_then_224() -> None:
 
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.5])
 def test_a_crop_keeps_more_than_nothing_and_no_more_than_all(share: float) -> None:
-    with pytest.raises(UserError, match=rf"min_crop_area={share} must lie above 0 and not above 1"):
+    with pytest.raises(UserError, match=rf"`min_crop_area`={share} must lie above 0 and not above 1"):
         build_datamodule("digits", min_crop_area=share)
 
 

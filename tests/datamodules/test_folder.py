@@ -130,7 +130,7 @@ def test_layouts_that_leave_open_what_is_meant(tmp_path: Path) -> None:
         load(tmp_path / "loose")
     with pytest.raises(UserError, match="nowhere: no such file or folder"):
         load(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="'folder' needs --data_root"):
+    with pytest.raises(UserError, match="'folder' needs `data_root`"):
         build_datamodule("folder").setup()
 
 
@@ -156,7 +156,7 @@ def test_bad_images_are_all_named(ugly: Path) -> None:
         load(ugly)
     text = str(caught.value)
     assert "empty.jpg: empty (0 bytes)" in text and "text.jpg: not an image" in text
-    assert "cut.jpg: " in text and "--on_bad_image skip" in text
+    assert "cut.jpg: " in text and "`on_bad_image`=skip" in text
 
 
 def test_bad_images_can_be_skipped(ugly: Path) -> None:
@@ -194,9 +194,9 @@ def test_csv_with_other_column_names_and_a_byte_order_mark(tmp_path: Path) -> No
         save_image(tmp_path / f"{index}.png", seed=index)
     body = "\n".join(["picture,kind", *(f"{index}.png,{'ab'[index % 2]}" for index in range(20))])
     (tmp_path / "t.csv").write_text("\ufeff" + body, encoding="utf-8")
-    with pytest.raises(UserError, match=r"none of the columns picture, kind .* --image_column"):
+    with pytest.raises(UserError, match=r"none of the columns picture, kind .* `image_column`"):
         load(tmp_path / "t.csv")
-    with pytest.raises(UserError, match=r"no column 'pictures'; did you mean 'picture'.*--image_column"):
+    with pytest.raises(UserError, match=r"no column 'pictures'; did you mean 'picture'.*`image_column`"):
         load(tmp_path / "t.csv", image_column="pictures", label_column="kind")
     assert load(tmp_path / "t.csv", image_column="picture", label_column="kind").class_names == ("a", "b")
 

@@ -179,7 +179,7 @@ def test_missing_folder_split_and_columns_are_named(tiny_cifar: Path) -> None:
         build_datamodule("cifar100", data_root=tiny_cifar).setup()
     with pytest.raises(UserError, match=r"no column 'image'; did you mean .* \(columns: img, label\)"):
         TinyCIFAR10(data_root=tiny_cifar, image_column="image").setup()
-    with pytest.raises(UserError, match=r"cifar10 train: no column 'fine' .*--label_column"):
+    with pytest.raises(UserError, match=r"cifar10 train: no column 'fine' .*`label_column`"):
         TinyCIFAR10(data_root=tiny_cifar, label_column="fine").setup()
     next(tiny_cifar.rglob("test-*.parquet")).unlink()
     with pytest.raises(UserError, match=r"no test-\*\.parquet there or below it"):
@@ -215,12 +215,12 @@ def test_no_network_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", refuse)
-    with pytest.raises(UserError, match=r"cannot get uoft-cs/cifar10 .*--data_root DIR .*HF_HUB_OFFLINE=1"):
+    with pytest.raises(UserError, match=r"cannot get uoft-cs/cifar10 .*`data_root`=DIR .*HF_HUB_OFFLINE=1"):
         build_datamodule("cifar10").setup()
 
 
 def test_birdsnap_says_that_it_must_be_supplied(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"birdsnap has no complete copy on the hub.*--allow_decayed true"):
+    with pytest.raises(UserError, match=r"birdsnap has no complete copy on the hub.*`allow_decayed`=True"):
         build_datamodule("birdsnap").setup()
     with pytest.raises(UserError, match=r"Looked for it in .*birdsnap"):
         build_datamodule("birdsnap", data_root=tmp_path).setup()
@@ -246,7 +246,7 @@ def test_class_folders_of_birdsnap_are_taken_if_decay_is_allowed(tmp_path: Path)
 
 
 def test_decay_is_allowed_only_where_images_are_gone(tiny_cifar: Path) -> None:
-    with pytest.raises(UserError, match="cifar10 can be had complete; --allow_decayed is for birdsnap"):
+    with pytest.raises(UserError, match="cifar10 can be had complete; `allow_decayed` is for birdsnap"):
         TinyCIFAR10(data_root=tiny_cifar, allow_decayed=True).setup()
 
 

@@ -282,9 +282,9 @@ def test_two_streamed_tables_are_joined(tmp_path: Path, root: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("digits", {}, "digits is read where it lies: leave --data.stream out"),
+        ("digits", {}, "digits is read where it lies: leave `stream` out"),
         ("folder", {"data_root": "photos"}, "folder is read where it lies"),
-        ("cifar10", {"cache": "disk"}, "--data.stream true with --data.cache disk: a cache needs all images"),
+        ("cifar10", {"cache": "disk"}, "`stream`=True with `cache`=disk: a cache needs all images"),
     ],
 )
 def test_what_cannot_stream_says_so(name: str, options: dict[str, str], message: str) -> None:
@@ -298,7 +298,7 @@ def test_a_column_without_images_is_refused(root: Path) -> None:
 
 
 def test_the_number_of_workers_is_lowered_with_a_word(root: Path) -> None:
-    with pytest.warns(UserWarning, match=r"--data\.num_workers 3: 2 stream alike"):
+    with pytest.warns(UserWarning, match=r"`num_workers`=3: 2 can stream equal shares"):
         assert build(root, num_workers=3).num_workers == 2
 
 

@@ -90,7 +90,7 @@ def test_a_stream_of_two_workers_survives_a_broken_connection_and_keeps_nothing(
     assert all(asked.startswith("bytes=") for asked in hub.downloads())
     hub.asked.clear()
     (message,) = load(hub, tmp_path, True, HF_HUB_OFFLINE="1")
-    assert "without --data.stream, which keeps nothing" in message and hub.asked == []
+    assert "without `stream`, which keeps nothing" in message and hub.asked == []
 
 
 def test_a_snapshot_is_enough_offline(hub: HubServer, repositories: Path, tmp_path: Path) -> None:

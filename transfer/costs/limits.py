@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from transfer.config.schema import SMALLEST_IMAGE
 from transfer.costs.units import format_bytes, parse_bytes
-from transfer.errors import UserError
+from transfer.errors import BadValue
 from transfer.networks.scaling import ALPHA, BETA, GAMMA, LARGEST, Network, Scale, compound_scale, scale, scale_phi
 
 _THOUSANDS = {"G": 10**9, "M": 10**6, "k": 10**3}
@@ -53,20 +53,20 @@ def parse_limits(given: Mapping[str, str | None]) -> dict[str, float]:
     limits = {name: _parse(name, text) for name in QUANTITIES if (text := given[name]) is not None}
     if not limits:
         examples = ", ".join(f"`{quantity.argument}`={quantity.example}" for quantity in QUANTITIES.values())
-        raise UserError(f"nothing is limited: give at least one of {examples}")
+        raise BadValue(f"nothing is limited: give at least one of {examples}")
     return limits
 
 
 def _parse(name: str, text: str) -> float:
     argument, example = QUANTITIES[name].argument, QUANTITIES[name].example
     if name == "memory":
-        return parse_bytes(text, f"`{argument}`")
+        return parse_bytes(text, argument)
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value > 0):
-        raise UserError(f"`{argument}`={text!r} (allowed: a number above 0, such as {example})")
+        raise BadValue(f"`{argument}`={text!r} (allowed: a number above 0, as {example})")
     return value
 
 
