@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from transfer.errors import UserError
+from transfer.errors import BadValue
 
 if TYPE_CHECKING:
     from transfer.config.schema import FinetuneConfig
@@ -45,7 +45,7 @@ def check_counts(**counts: int | None) -> None:
     """
     for name, value in counts.items():
         if value is not None and value < 1:
-            raise UserError(f"`{name}`={value} (allowed: at least 1)")
+            raise BadValue(f"`{name}`={value} (allowed: at least 1)")
 
 
 def usable_gpus(on_cpu: bool = False, workers: int = 1) -> list[str]:

@@ -22,7 +22,7 @@ from transfer.commands.experiments import (
     retry_words,
     usable_gpus,
 )
-from transfer.errors import UserError
+from transfer.errors import BadValue
 
 if TYPE_CHECKING:
     from transfer.experiments.table.config import TableConfig
@@ -158,7 +158,7 @@ def dataset_facts(dataset: str, wanted: TableConfig) -> DatasetFacts:
     if not sizes:
         sizes = read_data_facts(parse({**wanted.set, "dataset": dataset, "data_root": wanted.data_root})).split_sizes
         if "test" not in sizes:
-            raise UserError(f"{dataset}: a table needs a test split; {wanted.data_root} has {', '.join(sizes)}")
+            raise BadValue(f"{dataset}: a table needs a test split; {wanted.data_root} has {', '.join(sizes)}")
     return DatasetFacts(sum(size for split, size in sizes.items() if split != "test"), sheet.default_image_size)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from transfer.errors import UserError
+from transfer.errors import BadValue
 
 
 def visible_gpus() -> list[str]:
@@ -33,7 +33,7 @@ def device_slots(workers: int | None, devices: int, gpus: Sequence[str]) -> list
         return [{}] * (workers or 1)
     most = len(gpus) // devices
     if (workers or 1) > most:
-        raise UserError(
+        raise BadValue(
             f"`workers`={workers or 1} with {devices} GPUs each: {len(gpus)} are visible (allowed: at most {most})"
         )
     shares = [gpus[k * devices : (k + 1) * devices] for k in range(workers or most)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from transfer.errors import UserError
+from transfer.errors import BadValue
 
 ETA = 3
 
@@ -58,7 +58,7 @@ def plan_rounds(num_trials: int, steps: int, budget_steps: int | None) -> tuple[
         sizes.append(sizes[-1] // ETA)
     lengths = [min(steps, budget_steps // len(sizes) // size) for size in sizes]
     if lengths[0] < 1:
-        raise UserError(
+        raise BadValue(
             f"`budget_steps`={budget_steps}: too few for {num_trials} trials in {len(sizes)} rounds"
             f" (allowed: at least {num_trials * len(sizes)}; {num_trials * steps} is the full grid)"
         )

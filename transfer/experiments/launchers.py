@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from transfer.config.command_line import split_pairs
-from transfer.errors import Interrupted, UserError
+from transfer.errors import BadValue, Interrupted
 from transfer.experiments.devices import device_slots
 from transfer.experiments.jobs import FAILED, TAKEN
 from transfer.experiments.processes import Children, import_path, run_pool
@@ -131,7 +131,7 @@ def slurm_parameters(words: Sequence[str], launcher: str) -> dict[str, str]:
     Raises:
         UserError: not such words, or another launcher is used.
     """
-    parameters = dict(split_pairs("--slurm", words, "partition=gpu"))
+    parameters = dict(split_pairs("`slurm`", words, "partition=gpu"))
     if words and launcher != "slurm":
-        raise UserError("`slurm` needs `launcher`=slurm")
+        raise BadValue("`slurm` needs `launcher`=slurm")
     return parameters

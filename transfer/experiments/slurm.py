@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transfer.errors import UserError
+from transfer.errors import BadValue, UserError
 from transfer.experiments.processes import import_path
 
 # Parameters that submitit names alike on every cluster; all others are SLURM's own.
@@ -43,7 +43,9 @@ def submit_array(
     try:
         import submitit
     except ImportError:
-        raise UserError("`launcher`=slurm: package missing; run: pip install 'efficientnet-transfer[table]'") from None
+        raise UserError(
+            "`launcher`=slurm: package missing; run: pip install 'efficientnet-transfer[table]'"
+        ) from None
 
     own = dict(given)
     cluster = own.pop("cluster", "slurm")
@@ -58,7 +60,7 @@ def submit_array(
         executor.update_parameters(**parameters)
         jobs = executor.map_array(Command(), commands)
     except (ValueError, NameError, RuntimeError, OSError, subprocess.CalledProcessError) as error:
-        raise UserError(f"`launcher`=slurm: {error}") from None
+        raise BadValue(f"`launcher`=slurm: {error}") from None
     return log, [job.job_id for job in jobs]
 
 

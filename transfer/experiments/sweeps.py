@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from transfer.errors import Interrupted, UserError, unknown_name
+from transfer.errors import BadValue, DamagedFile, Interrupted, MissingData, unknown_name
 from transfer.experiments.child_run import RESULTS, run_command
 from transfer.experiments.devices import device_slots
 from transfer.experiments.halving import describe_trial
@@ -61,10 +61,10 @@ def load_sweep(path: Path) -> Sweep:
         UserError: no such file, or it needs what only W&B's own agents can do.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such file")
+        raise MissingData(f"{path}: no such file")
     content = yaml.safe_load(path.read_text())
     if not isinstance(content, dict) or not content.keys() >= {"program", "method", "parameters"}:
-        raise UserError(f"{path}: not a sweep file (it needs program, method and parameters)")
+        raise DamagedFile(f"{path}: not a sweep file (it needs program, method and parameters)")
     if content["method"] not in METHODS:
         raise unknown_name(f"method of {path}", str(content["method"]), METHODS)
     if "early_terminate" in content:
@@ -79,7 +79,7 @@ def load_sweep(path: Path) -> Sweep:
     )
     for needed in ("${program}", "${args}"):
         if needed not in sweep.command:
-            raise UserError(f"{path}: its command has no {needed}")
+            raise BadValue(f"{path}: its command has no {needed}")
     return sweep
 
 
@@ -113,7 +113,7 @@ def draw(sweep: Sweep, count: int | None, seed: int = 0) -> list[dict[str, Any]]
         runs = [dict(zip(sweep.parameters, values, strict=True)) for values in product(*choices)]
         return runs[:count]
     if count is None:
-        raise UserError(f"method {sweep.method}: the file has no run_cap; say how many runs: `count`=N")
+        raise BadValue(f"method {sweep.method}: the file has no run_cap; say how many runs: `count`=N")
     generator = random.Random(seed)
     return [
         {name: _sample(name, parameter, generator) for name, parameter in sweep.parameters.items()}
@@ -126,7 +126,7 @@ def _choices(name: str, parameter: Mapping[str, Any]) -> Sequence[Any]:
         return [parameter["value"]]
     if "values" in parameter:
         return parameter["values"]
-    raise UserError(f"parameter {name}: a grid needs value or values")
+    raise BadValue(f"parameter {name}: a grid needs value or values")
 
 
 def _sample(name: str, parameter: Mapping[str, Any], generator: random.Random) -> Any:
@@ -134,7 +134,7 @@ def _sample(name: str, parameter: Mapping[str, Any], generator: random.Random) -
         return generator.choice(_choices(name, parameter))
     low, high = parameter.get("min"), parameter.get("max")
     if low is None or high is None:
-        raise UserError(f"parameter {name}: give value, values, or min and max")
+        raise BadValue(f"parameter {name}: give value, values, or min and max")
     integers = isinstance(low, int) and isinstance(high, int)
     kind = parameter.get("distribution", "int_uniform" if integers else "uniform")
     if kind == "int_uniform":
@@ -166,7 +166,7 @@ def run_sweep(
     """
     sweep = load_sweep(path)
     if Path(sweep.program).name != "finetune.py":
-        raise UserError(
+        raise BadValue(
             f"{path}: runs {sweep.program}; only sweeps of finetune.py run here"
             " (cells of a table: efficientnet-transfer table run)"
         )
@@ -175,7 +175,7 @@ def run_sweep(
         print(f"without W&B, bayes is a random search over the same ranges: {len(draws)} draws, seed {seed}")
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / DRAWS).exists() and json.loads((folder / DRAWS).read_text())["runs"] != draws:
-        raise UserError(f"{folder} holds another sweep, or other draws of this one: give a new `out_dir`")
+        raise BadValue(f"{folder} holds another sweep, or other draws of this one: give a new `out_dir`")
     os.environ.setdefault("WANDB_MODE", "offline")
     try:
         with locked(folder / "lock") as lock, Children(fork=not gpus) as children:
@@ -194,7 +194,7 @@ def run_sweep(
                 go_on = f"efficientnet-transfer table sweep {path} --out_dir {folder}, with the same options"
                 raise Interrupted(children.stopped, go_on)
     except JobIsTaken:
-        raise UserError(f"{folder}: another process runs this sweep") from None
+        raise BadValue(f"{folder}: another process runs this sweep") from None
     return _print_best(folder, draws, sweep.metric)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import exit_status
 from transfer.costs.limits import QUANTITIES, Excess, format_cost, list_axes, parse_limits
-from transfer.errors import UserError
+from transfer.errors import BadValue, MissingData
 from transfer.networks.scaling import ALPHA, BETA, GAMMA
 
 if TYPE_CHECKING:
@@ -105,9 +105,9 @@ def fit(
     limits = parse_limits(given)
     for name, value in (("batch_size", batch_size), ("num_classes", num_classes), ("image_size", image_size)):
         if value is not None and value < 1:
-            raise UserError(f"`{name}`={value} (allowed: at least 1)")
+            raise BadValue(f"`{name}`={value} (allowed: at least 1)")
     if json is not None and not json.parent.is_dir():
-        raise UserError(f"`json`={json}: no such folder")
+        raise MissingData(f"`json`={json}: no such folder")
 
     from transfer.costs.network_costs import Costs, Use
     from transfer.environment import write_figures
@@ -120,7 +120,7 @@ def fit(
     axes = list_axes(costs.baseline_size, alpha, beta, gamma)
     own, answers = find_all(axes, costs, limits)
     if all(answer.fit.value is None for answer in answers):
-        raise UserError("\n".join([f"no network that {own.name} scales to keeps the limits:", *failures(answers)]))
+        raise BadValue("\n".join([f"no network that {own.name} scales to keeps the limits:", *failures(answers)]))
     if measure:
         answers = [answer if answer.fit.value is None else measured(answer, costs) for answer in answers]
     print_answers(own, answers, limits, costs)

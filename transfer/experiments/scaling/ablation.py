@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from transfer.config.schema import SMALLEST_IMAGE
 from transfer.costs.network_costs import Costs
-from transfer.errors import UserError
+from transfer.errors import BadValue
 from transfer.experiments.scaling.outcomes import Outcome
 from transfer.experiments.scaling.plan import Study, Trial
 from transfer.experiments.scaling.rounds import round_runs, search_rounds
@@ -37,11 +37,11 @@ def default_options(given: Mapping[str, Any]) -> dict[str, Any]:
     figure = given.get("figure", 3)
     if figure != 8:
         for name in sorted({"phis", "constants"} & given.keys()):
-            raise UserError(f"`{name}` belongs to Figure 8 (given: `figure`={figure})")
+            raise BadValue(f"`{name}` belongs to Figure 8 (given: `figure`={figure})")
         return {"figure": figure, **default_values(figure, (), ())}
     phis, constants = given.get("phis", [*PHIS]), given.get("constants", [ALPHA, BETA, GAMMA])
     if len(constants) != 3:
-        raise UserError(f"`constants` has {len(constants)} numbers (needed: alpha, beta, gamma)")
+        raise BadValue(f"`constants` has {len(constants)} numbers (needed: alpha, beta, gamma)")
     return {"figure": 8, "phis": phis, "constants": constants, **default_values(8, phis, constants)}
 
 
@@ -125,7 +125,7 @@ def plan_networks(costs: Costs, points: Sequence[Point]) -> tuple[list[Trial], l
         factors = Scale(point.depth, point.width, point.resolution)
         size = factors.pixels(costs.baseline_size)
         if size < SMALLEST_IMAGE:
-            raise UserError(
+            raise BadValue(
                 f"resolution {point.resolution:g} of {costs.baseline_size} px is {size}"
                 f" (allowed: at least {SMALLEST_IMAGE})"
             )

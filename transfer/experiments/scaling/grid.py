@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import product
 
 from transfer.costs.network_costs import Costs
-from transfer.errors import UserError
+from transfer.errors import BadValue
 from transfer.experiments.scaling.plan import Study, Trial
 from transfer.experiments.scaling.rounds import search_rounds
 from transfer.networks.scaling import ALPHA, BETA, GAMMA, PRODUCT_TOLERANCE, Scale, is_constrained, scale_phi
@@ -29,12 +29,12 @@ def grid_points(spacing: Sequence[float]) -> list[Constants]:
     """
     shown = " ".join(f"{step:g}" for step in spacing)
     if not all(SMALLEST_SPACING <= step <= 1 for step in spacing):
-        raise UserError(f"`spacing`={shown} (allowed: {SMALLEST_SPACING:g} to 1 each)")
+        raise BadValue(f"`spacing`={shown} (allowed: {SMALLEST_SPACING:g} to 1 each)")
     most = 2 + PRODUCT_TOLERANCE
     axes = [_axis(step, limit) for step, limit in zip(spacing, (most, math.sqrt(most), math.sqrt(most)), strict=True)]
     points = [(a, b, g) for a, b, g in product(*axes) if is_constrained(Scale(a, b, g).flops_factor)]
     if not points:
-        raise UserError(
+        raise BadValue(
             f"`spacing`={shown}: no point of the grid has alpha * beta^2 * gamma^2 within {PRODUCT_TOLERANCE:g} of 2"
             " (give smaller steps)"
         )

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from transfer.errors import UserError, unknown_name
+from transfer.errors import MissingData, unknown_name
 from transfer.experiments.jobs import check_same_plan
 from transfer.files import write_json
 
@@ -119,7 +119,7 @@ def read_study(folder: Path) -> Study:
         UserError: none was.
     """
     if not is_study(folder):
-        raise UserError(
+        raise MissingData(
             f"{folder} is no study (it has no {STUDY}): efficientnet-transfer scale search, sweep or evolve plans one"
         )
     content = json.loads((folder / STUDY).read_text())

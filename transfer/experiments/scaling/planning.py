@@ -10,7 +10,7 @@ from typing import Any
 
 from transfer.config.command_line import parse_config
 from transfer.config.schema import SMALLEST_IMAGE, FinetuneConfig
-from transfer.errors import UserError
+from transfer.errors import BadValue
 from transfer.experiments.scaling.defaults import STUDY_DEFAULTS
 from transfer.experiments.scaling.plan import (
     FREE_OPTIONS,
@@ -42,13 +42,13 @@ def wanted_study(kind: str, given: Mapping[str, Any], own_defaults: Mapping[str,
         options.setdefault(name, settings.pop(field, None))
         settings.pop(field, None)
         if options[name] is None:
-            raise UserError(f"`{name}`: the recipe has none; give it")
+            raise BadValue(f"`{name}`: the recipe has none; give it")
     for name, least in (("steps", 1), ("threads", 1), ("image_size", SMALLEST_IMAGE)):
         if options[name] < least:
-            raise UserError(f"`{name}`={options[name]} (allowed: at least {least})")
+            raise BadValue(f"`{name}`={options[name]} (allowed: at least {least})")
     seeds = options["seeds"]
     if len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise UserError(f"`seeds`={' '.join(map(str, seeds))} (allowed: different numbers of at least 0)")
+        raise BadValue(f"`seeds`={' '.join(map(str, seeds))} (allowed: different numbers of at least 0)")
     options["baseline"] = get_backbone(options["baseline"]).name
     return Study(kind, options, settings)
 
@@ -69,7 +69,7 @@ def reopen_study(
         UserError: the study is of another kind, or its runs would compute something else.
     """
     if study.kind != kind:
-        raise UserError(f"{folder} holds a study of another kind: {continue_command(study, folder)}")
+        raise BadValue(f"{folder} holds a study of another kind: {continue_command(study, folder)}")
     given = _with_absolute_root(given)
     if given.keys() - set(FREE_OPTIONS):
         check_unchanged(study, wanted_study(kind, given, own_defaults), folder)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from transfer.config.command_line import flatten, given_fields, parse_config, split_pairs
-from transfer.errors import UserError
+from transfer.errors import BadValue, MissingData
 
 # Fields of a run that the study decides, and by what.
 DECIDED = {
@@ -37,11 +37,11 @@ def proxy_settings(recipe: Path, overrides: Sequence[str] = ()) -> dict[str, Any
         UserError: no such file; an unknown or wrong value; a field that the study decides.
     """
     if not recipe.is_file():
-        raise UserError(f"`config`={recipe}: no such file")
-    pairs = split_pairs("--set", overrides, "optim.lr=0.1")
+        raise MissingData(f"`config`={recipe}: no such file")
+    pairs = split_pairs("`set`", overrides, "optim.lr=0.1")
     words = [f"--config={recipe}", *(f"--{key}={value}" for key, value in pairs)]
     values = flatten(parse_config(words)[0].to_dict())
     given = given_fields(words)
     for name in sorted(given & DECIDED.keys()):
-        raise UserError(f"`config` or `set` {name}: the study decides it ({DECIDED[name]})")
+        raise BadValue(f"`config` or `set` {name}: the study decides it ({DECIDED[name]})")
     return {name: values[name] for name in sorted(given)}

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transfer.errors import UserError, unknown_name
+from transfer.errors import MissingData, unknown_name
 from transfer.experiments.jobs import check_same_plan
 from transfer.experiments.table.entries import CELLS, TABLE
 
@@ -82,7 +82,7 @@ def read_table(folder: Path) -> Table:
     """
     path = folder / TABLE
     if not path.is_file():
-        raise UserError(f"{folder} is no table (it has no {TABLE}): efficientnet-transfer table plan {folder} ...")
+        raise MissingData(f"{folder} is no table (it has no {TABLE}): efficientnet-transfer table plan {folder} ...")
     content = json.loads(path.read_text())
     return Table(**{**content, "cells": tuple(Cell(**cell) for cell in content["cells"])})
 

@@ -13,7 +13,7 @@ import jsonargparse
 import yaml
 
 from transfer.config.command_line import RESUMABLE, explain, flatten, parse_config, split_pairs
-from transfer.errors import UserError
+from transfer.errors import BadValue, DamagedFile, MissingData
 
 # Fields of a run that the table decides, and by what.
 DECIDED = {
@@ -85,7 +85,7 @@ class TableConfig:
             chosen = [Pair(dataset=d, backbone=b) for d, b in product(self.datasets, self.backbones)]
         if not chosen:
             source = "no cell of the file is of these datasets and backbones" if self.cells else "no cells"
-            raise UserError(f"{source}: give `config`=FILE (configs/tables/), or `datasets` and `backbones`")
+            raise BadValue(f"{source}: give `config`=FILE (configs/tables/), or `datasets` and `backbones`")
         return chosen
 
     def not_comparable(self) -> dict[str, Any]:
@@ -111,17 +111,17 @@ def parse_table(path: Path | None, flags: Mapping[str, Any]) -> TableConfig:
     content: Any = {}
     if path is not None:
         if not path.is_file():
-            raise UserError(f"`config`={path}: no such file")
+            raise MissingData(f"`config`={path}: no such file")
         content = yaml.safe_load(path.read_text()) or {}
         if not isinstance(content, dict):
-            raise UserError(f"`config`={path}: not a table; see configs/tables/paper.yaml")
+            raise DamagedFile(f"`config`={path}: not a table; see configs/tables/paper.yaml")
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(TableConfig)
     try:
         values = dict(vars(parser.instantiate(parser.parse_object({**content, **_split(flags)}))))
     except jsonargparse.ArgumentError as error:
         names = [name.name for name in dataclasses.fields(TableConfig)]
-        raise UserError(f"{path or 'table'}: {explain(str(error), names)}") from None
+        raise BadValue(f"{path or 'table'}: {explain(str(error), names)}") from None
     config = TableConfig(**values)
     config.set = typed(config.set)
     config.grid = {name: [typed({name: value})[name] for value in choices] for name, choices in config.grid.items()}
@@ -133,10 +133,10 @@ def _check_ranges(config: TableConfig) -> None:
     for name, least in (("budget_steps", 1), ("max_batch_per_device", 2)):
         value = getattr(config, name)
         if value is not None and value < least:
-            raise UserError(f"`{name}`={value} (allowed: at least {least})")
+            raise BadValue(f"`{name}`={value} (allowed: at least {least})")
     for name in ("protocols", "seeds"):
         if not getattr(config, name):
-            raise UserError(f"`{name}`: give at least one")
+            raise BadValue(f"`{name}`: give at least one")
 
 
 def typed(overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def typed(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """
     for name in overrides:
         if name in DECIDED:
-            raise UserError(f"`set` {name}: the table decides it ({DECIDED[name]})")
+            raise BadValue(f"`set` {name}: the table decides it ({DECIDED[name]})")
     words = [f"--{name}={'null' if value is None else value}" for name, value in overrides.items()]
     values = flatten(parse_config(words)[0].to_dict())
     return {name: values[name] for name in overrides}
@@ -157,7 +157,7 @@ def _split(flags: Mapping[str, Any]) -> dict[str, Any]:
     given = dict(flags)
     for name in ("set", "grid"):
         if name in given:
-            pairs = split_pairs(f"--{name}", given[name], "optim.lr=0.1")
+            pairs = split_pairs(f"`{name}`", given[name], "optim.lr=0.1")
             given[name] = {key: _values(value) if name == "grid" else value for key, value in pairs}
     return given
 

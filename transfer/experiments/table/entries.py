@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from transfer.errors import UserError
+from transfer.errors import DamagedFile, MissingData
 
 TABLE, CELLS, RESULT = "table.json", "cells", "result.json"
 
@@ -50,9 +50,9 @@ def read_entries(table_dir: str | Path) -> list[Entry]:
         cells = json.loads((table_dir / TABLE).read_text())["cells"]
         return [_read_entry(table_dir, **{name: cell[name] for name in _IDENTITY}) for cell in cells]
     except FileNotFoundError:
-        raise UserError(f"{table_dir} is not a table: it has no {TABLE}") from None
+        raise MissingData(f"{table_dir} is not a table: it has no {TABLE}") from None
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{table_dir / TABLE}: damaged ({error!r}); plan the table anew") from None
+        raise DamagedFile(f"{table_dir / TABLE}: damaged ({error!r}); plan the table anew") from None
 
 
 _IDENTITY = ("id", "dataset", "backbone", "protocol", "seed")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from transfer.config.command_line import parse_config
 from transfer.config.protocols import get_protocol
 from transfer.config.schema import FinetuneConfig
-from transfer.errors import UserError
+from transfer.errors import BadValue
 from transfer.experiments.halving import list_trials, plan_rounds
 from transfer.experiments.table.cell_run import Trial, run_configuration
 from transfer.experiments.table.cells import Cell, Table, cell_id
@@ -144,7 +144,7 @@ def check_configurations(table: Table) -> None:
     for cell in by_seed.values():
         trials = cell_trials(table, cell)
         if chosen := sorted(table.set.keys() & trials[0].keys()):
-            raise UserError(f"`set` {chosen[0]}: the trials of {cell.protocol} choose it; give `grid` {chosen[0]}=...")
+            raise BadValue(f"`set` {chosen[0]}: the trials of {cell.protocol} choose it; give `grid` {chosen[0]}=...")
         for final in (False, True):
             configuration = parse(run_configuration(cell, table, trials[0], 1, final))
         plan_rounds(len(trials), configuration.trainer.max_steps, table.budget_steps)

@@ -15,7 +15,7 @@ from functools import cached_property
 from random import Random
 
 from transfer.costs.counts import count, count_macs
-from transfer.errors import UserError
+from transfer.errors import BadValue
 from transfer.experiments.halving import best
 from transfer.experiments.scaling.evolution import PAPER_SIZE
 from transfer.experiments.scaling.outcomes import Outcome
@@ -156,16 +156,16 @@ def plan_space(study: Study) -> tuple[Study, list[str]]:
     options = study.options
     for name, least in (("population", 2), ("sample", 1), ("children", 1), ("networks", options["population"])):
         if options[name] < least:
-            raise UserError(f"`{name}`={options[name]} (allowed: at least {least})")
+            raise BadValue(f"`{name}`={options[name]} (allowed: at least {least})")
     if options["baseline"] not in list_backbones():
-        raise UserError(
+        raise BadValue(
             f"`baseline`={options['baseline']}: only the blocks of a published network can be searched"
             " (allowed: b0, lite0, v2-b0, mobilenet-v2)"
         )
     space = study_space(study)
     get_variant(f"{options['baseline']}@blocks={format_blocks(space.baseline)}")
     if options["networks"] > space.size:
-        raise UserError(f"`networks`={options['networks']} (there are {space.size})")
+        raise BadValue(f"`networks`={options['networks']} (there are {space.size})")
     macs = count_macs(get_variant(options["baseline"]), options["image_size"], study.facts["num_classes"])
     own = OBJECTIVE_TARGET if options["image_size"] >= PAPER_SIZE else macs
     target = own if options["target_macs"] is None else options["target_macs"]
