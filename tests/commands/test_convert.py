@@ -18,9 +18,9 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tests.commands.test_finetune import CHEAP, ROOT, call, environment
 from torch import Tensor, nn
 
-from tests.commands.test_finetune import CHEAP, ROOT, call, environment
 from transfer.commands import convert, finetune
 from transfer.commands.convert import code_bases
 from transfer.commands.convert import network as conversion

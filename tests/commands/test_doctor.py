@@ -14,13 +14,13 @@ import imagehash
 import numpy as np
 import pytest
 from PIL import Image
+from tests.commands.test_finetune import CHEAP, ROOT, call, environment, save_csv
 
 from datamodules import build_datamodule
 from datamodules.doctor.duplicates import MIN_CORRELATION, NEAR_DISTANCE, correlate, find_close, find_near, group_equal
 from datamodules.doctor.inspection import inspect_image
 from datamodules.doctor.suspects import rank_suspects
 from datamodules.images.decode import BadImageError, decode_image
-from tests.commands.test_finetune import CHEAP, ROOT, call, environment, save_csv
 from transfer.commands import doctor, finetune
 
 Report = dict[str, Any]

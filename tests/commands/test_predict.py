@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from tests.commands.test_finetune import CHEAP, ROOT, call, environment, read_results, save_csv, save_photo
 
 from datamodules import build_datamodule
 from datamodules.images.decode import decode_image
-from tests.commands.test_finetune import CHEAP, ROOT, call, environment, read_results, save_csv, save_photo
 from transfer.commands import finetune, predict
 
 pytestmark = pytest.mark.slow

@@ -14,11 +14,11 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 from sklearn.linear_model import LogisticRegression as Sklearn
+from tests.commands.test_finetune import CHEAP, ROOT, call, environment, read_results, save_classes
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks import networks as benchmark
-from tests.commands.test_finetune import CHEAP, ROOT, call, environment, read_results, save_classes
 from transfer.commands import evaluate, finetune, predict, probe
 from transfer.config.command_line import parse_probe_config
 from transfer.config.schema import PROBE_FIELDS, PROBE_TRAINER_FIELDS, FinetuneConfig, TrainerConfig

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.commands.test_finetune import CHEAP, call, read_results
 
 from datamodules import build_datamodule
-from tests.commands.test_finetune import CHEAP, call, read_results
 from transfer.commands import finetune
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import UserError

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.datamodules.test_hub_datasets import save_split
 
 from datamodules.sheets.cifar import CIFAR10DataModule
-from tests.datamodules.test_hub_datasets import save_split
 from tests.support.hub_server import HubServer, serve
 
 # Sixty images take less than a piece of a download: only smaller pieces show where it went on.
