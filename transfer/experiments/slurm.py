@@ -43,9 +43,7 @@ def submit_array(
     try:
         import submitit
     except ImportError:
-        raise UserError(
-            "`launcher`=slurm: package missing; run: pip install 'efficientnet-transfer[table]'"
-        ) from None
+        raise UserError("`launcher`=slurm: package missing; run: pip install 'efficientnet-transfer[table]'") from None
 
     own = dict(given)
     cluster = own.pop("cluster", "slurm")

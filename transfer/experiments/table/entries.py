@@ -19,6 +19,8 @@ class Entry:
 
     Attributes:
         id: name of its folder below `cells`.
+        dataset, backbone, protocol, seed: see `transfer.experiments.table.cells.Cell`.
+        status: whether it was run, and ended well.
         result: content of its result.json; empty before it was run.
     """
 
