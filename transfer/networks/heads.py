@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from transfer.errors import unknown_name
+from transfer.errors import BadValue, unknown_name
 from transfer.networks.user_code import import_callable
 
 
