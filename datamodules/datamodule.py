@@ -30,7 +30,7 @@ from datamodules.reading.streaming import StreamedTable, for_evaluation, for_tra
 from datamodules.samplers import EpochSampler, EvalSampler, RankSampler, StreamEvalSampler, StreamSampler
 from datamodules.sheet import Source
 from datamodules.workers import default_num_workers, start_worker
-from transfer.errors import UserError
+from transfer.errors import BadValue
 from transfer.preprocessing import Preprocessing
 
 Loader = TypeVar("Loader", bound=ImageLoader)
@@ -79,9 +79,9 @@ class DataModule(pl.LightningDataModule):
         super().__init__()
         check_cache(cache)
         if batch_size < 1:
-            raise UserError(f"`batch_size`={batch_size} (allowed: at least 1)")
+            raise BadValue(f"`batch_size`={batch_size} (allowed: at least 1)")
         if min_crop_area is not None and not 0 < min_crop_area <= 1:
-            raise UserError(f"`min_crop_area`={min_crop_area} (allowed: above 0, at most 1)")
+            raise BadValue(f"`min_crop_area`={min_crop_area} (allowed: above 0, at most 1)")
         self._dataset = dataset if isinstance(dataset, Dataset) else None
         self.source = dataset.source if isinstance(dataset, Dataset) else dataset
         self.preprocessing = preprocessing if image_size is None else replace(preprocessing, image_size=image_size)
@@ -112,7 +112,7 @@ class DataModule(pl.LightningDataModule):
 
     def _check_stream(self, asked: int | None) -> None:
         if self.cache != "none":
-            raise UserError(f"`stream` with `cache`={self.cache}: a cache needs all images (choose one)")
+            raise BadValue(f"`stream`=True with `cache`={self.cache}: a cache needs all images (choose one)")
         self.num_workers = streaming_workers(self.num_workers)
         if asked not in (None, self.num_workers):
             warnings.warn(f"`num_workers`={asked}: a stream uses {self.num_workers}", stacklevel=3)

@@ -39,7 +39,7 @@ from datamodules.images.decode import (
 )
 from datamodules.images.transforms import Resize
 from datamodules.split import Split
-from transfer.errors import UserError, unknown_name
+from transfer.errors import DamagedFile, UserError, unknown_name
 
 CACHES = ("none", "ram", "disk")
 # Changes with the layout of the file and with what is done to an image before it is stored.
@@ -176,7 +176,7 @@ def _build_file(path: Path, split: Split, resize: Resize, shapes: NDArray[np.int
     if free < len(header) + total:
         raise UserError(
             f"{path.parent}: the image cache of {split.name} takes {_gigabytes(total)}, {_gigabytes(free)} are free;"
-            " make room, or pass --data.cache_dir DIR on another disk, --data.cache ram or --data.cache none"
+            " make room, or pass `cache_dir`=DIR on another disk, `cache`=ram or `cache`=none"
         )
     partial = path.with_suffix(".partial")  # also what a killed process left behind: it starts anew
     try:
@@ -202,8 +202,8 @@ def _build_in_memory(split: Split, resize: Resize, shapes: NDArray[np.int64], to
     free = _free_memory()
     if free is not None and free < total:
         raise UserError(
-            f"--data.cache ram: the images of {split.name} take {_gigabytes(total)}, {_gigabytes(free)} of memory are"
-            f" free (shared memory, {_SHARED_MEMORY}, counts too); pass --data.cache disk or --data.cache none"
+            f"`cache`=ram: the images of {split.name} take {_gigabytes(total)}, {_gigabytes(free)} of memory are"
+            f" free (shared memory, {_SHARED_MEMORY}, counts too); pass `cache`=disk or `cache`=none"
         )
     storage = torch.empty(total, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]  # torch's types
     target = storage.numpy()
@@ -238,7 +238,7 @@ def _explain(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(
             f"{folder}: the image cache cannot be written: {(error.strerror or str(error)).lower()};"
-            " pass --data.cache_dir DIR, or --data.cache none"
+            " pass `cache_dir`=DIR, or `cache`=none"
         ) from error
 
 
@@ -265,9 +265,9 @@ def _map_images(split: Split, function: Callable[[int], T], what: str) -> list[T
         try:
             return function(index)
         except BadImageError as error:
-            raise UserError(
+            raise DamagedFile(
                 f"{BadImage(split.image_name(index), str(error))}\n"
-                "Repair the image, or pass --on_bad_image skip to leave bad images out."
+                "Repair the image, or pass `on_bad_image`=skip to leave bad images out."
             ) from None
 
     with ThreadPoolExecutor() as pool:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from datamodules.images.jpeg import JpegHeader, read_jpeg_header
-from transfer.errors import UserError
+from transfer.errors import MissingData, UserError
 
 Pixels = NDArray[np.uint8]
 Box = tuple[int, int, int, int]  # left, top, right, bottom
@@ -276,8 +276,8 @@ def list_images(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise UserError(f"no such file or folder: {path}")
+        raise MissingData(f"no such file or folder: {path}")
     images = [file for file in walk_files(path) if is_image(file)]
     if not images:
-        raise UserError(f"no image in {path} or below it; image files end in {', '.join(sorted(IMAGE_EXTENSIONS))}")
+        raise MissingData(f"no image in {path} or below it; image files end in {', '.join(sorted(IMAGE_EXTENSIONS))}")
     return images

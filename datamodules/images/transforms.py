@@ -22,7 +22,7 @@ from datamodules.images.autoaugment import AutoAugment
 from datamodules.images.decode import Box, DecodedPicture, Picture, Pixels
 from datamodules.images.ops import RandomOps, to_channels
 from datamodules.images.user_transform import UserTransform
-from transfer.errors import UserError, unknown_name
+from transfer.errors import BadValue, unknown_name
 from transfer.preprocessing import Preprocessing
 
 Transform: TypeAlias = A.Compose | UserTransform
@@ -292,6 +292,6 @@ def _resample(interpolation: str) -> Image.Resampling:
 
 def _check_sizes(image_size: int, crop_ratio: float) -> None:
     if image_size < MIN_IMAGE_SIZE:
-        raise UserError(f"image_size={image_size} is too small: the networks need at least {MIN_IMAGE_SIZE} pixels")
+        raise BadValue(f"`image_size`={image_size} is too small: the networks need at least {MIN_IMAGE_SIZE} pixels")
     if not 0 < crop_ratio <= 1:
-        raise UserError(f"crop_ratio={crop_ratio} is out of range: it is the kept part of the short side, in (0, 1]")
+        raise BadValue(f"`crop_ratio`={crop_ratio} is out of range: it is the kept part of the short side, in (0, 1]")

@@ -29,7 +29,7 @@ from datamodules.reading.tables import read_labels, require_column, require_imag
 from datamodules.samplers import LANES
 from datamodules.sheet import ReadOptions
 from datamodules.split import Split
-from transfer.errors import UserError
+from transfer.errors import DamagedFile, UserError
 
 # For the windows of all lanes of a training process. With photos of 50 kB in row groups of 100, each lane shuffles two
 # dozen of them, so that a batch of data that is sorted by class mixes several; larger groups mix fewer.
@@ -188,7 +188,7 @@ def _read_part(label_column: str, image_column: str, where: str, file: str) -> t
     except UserError:
         raise
     except Exception as error:  # as above
-        raise UserError(f"{where}: {file} could not be read ({first_line(error)})") from error
+        raise DamagedFile(f"{where}: {file} could not be read ({first_line(error)})") from error
     groups = []
     for index in range(footer.num_row_groups):
         content = footer.row_group(index).to_dict()

@@ -445,7 +445,7 @@ def test_a_search_is_written_as_a_sweep_a_round_at_a_time(
         (("--config", "nowhere.yaml"), "--config nowhere.yaml: no such file"),
         (("--set", "optim.lr"), "--set optim.lr: give KEY=VALUE, for example --set optim.lr=0.1"),
         (("--set", "optim.lrr=1"), "unknown option 'optim.lrr'; did you mean 'optim.lr'?"),
-        (("--set", "optim.lr=-1"), "--optim.lr -1.0 (allowed: above 0)"),
+        (("--set", "optim.lr=-1"), "optim.lr=-1.0 (allowed: above 0)"),
         (("--set", "pretrained=true"), "--set pretrained: the study decides it (networks start at random)"),
         (("--set", "seed=1"), "--set seed: the study decides it (--seeds)"),
         (("--budget_steps", "3"), "--budget_steps 3: too few for 19 trials"),

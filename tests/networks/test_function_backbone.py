@@ -285,7 +285,7 @@ def test_nothing_starts_from_a_function_and_its_name_imports_nothing_there() -> 
 
 def test_a_layer_decay_needs_stages() -> None:
     classifier = build_classifier("my_net.Build", 5)
-    with pytest.raises(UserError, match=r"--optim\.layer_decay 0\.9: nothing is known of the backbone's stages"):
+    with pytest.raises(UserError, match=r"`layer_decay`=0\.9: nothing is known of the backbone's stages"):
         TransferModule(classifier, layer_decay=0.9)
     names = {group["name"] for group in parameter_groups(classifier, 0.1, 1e-5)}
     assert names == {"backbone", "backbone/no-decay", "head", "head/no-decay"}

@@ -99,7 +99,7 @@ def test_a_dropout_out_of_range_is_refused(dropout: float) -> None:
 
 
 def test_no_classes_are_refused() -> None:
-    with pytest.raises(UserError, match="num_classes=0: at least 1"):
+    with pytest.raises(UserError, match="`num_classes`=0: at least 1"):
         build_head("linear", 8, 0, 0.0)
 
 

@@ -76,12 +76,12 @@ def test_a_diverged_run_stops_and_says_what_to_lower(
     tiny_classifier: Classifier, random_images: RandomImages, build_trainer: Build
 ) -> None:
     random_images.images[0] = torch.nan
-    with pytest.raises(UserError, match=r"training loss is nan in epoch 1.*lower --optim.lr \(now 0.01\)"):
+    with pytest.raises(UserError, match=r"training loss is nan in epoch 1.*lower `lr` \(now 0.01\)"):
         build_trainer(max_epochs=1, limit_val_batches=0).fit(TransferModule(tiny_classifier), random_images)
 
 
 def test_several_labels_need_their_loss(tiny_classifier: Classifier) -> None:
-    with pytest.raises(UserError, match="several labels per image need loss='bce'"):
+    with pytest.raises(UserError, match="several labels per image need `loss`='bce'"):
         TransferModule(tiny_classifier, multilabel=True)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from transfer.config.schema import SMALLEST_IMAGE
 from transfer.costs.units import format_bytes, parse_bytes
-from transfer.errors import UserError
+from transfer.errors import BadValue
 from transfer.networks.scaling import ALPHA, BETA, GAMMA, LARGEST, Network, Scale, compound_scale, scale, scale_phi
 
 _THOUSANDS = {"G": 10**9, "M": 10**6, "k": 10**3}
@@ -22,19 +22,19 @@ STEP = 0.01  # of phi, and of each coefficient alone
 
 @dataclass(frozen=True)
 class Quantity:
-    """What a network costs: its name in a table, the flag that limits it, and a limit as one writes it."""
+    """What a network costs: its name in a table, the argument that limits it, and a limit as one writes it."""
 
     label: str
-    flag: str
+    argument: str
     example: str
 
 
 # In the order of what it takes to find them out.
 QUANTITIES = {
-    "num_params": Quantity("parameters", "--max_params", "20e6"),
-    "macs": Quantity("multiply-adds", "--max_macs", "1.8e9"),
-    "memory": Quantity("memory", "--max_memory", "16GiB"),
-    "latency_ms": Quantity("latency", "--max_latency_ms", "30"),
+    "num_params": Quantity("parameters", "max_params", "20e6"),
+    "macs": Quantity("multiply-adds", "max_macs", "1.8e9"),
+    "memory": Quantity("memory", "max_memory", "16GiB"),
+    "latency_ms": Quantity("latency", "max_latency_ms", "30"),
 }
 
 
@@ -46,21 +46,21 @@ def parse_limits(given: Mapping[str, str | None]) -> dict[str, float]:
     """
     limits = {name: _parse(name, text) for name in QUANTITIES if (text := given[name]) is not None}
     if not limits:
-        examples = ", ".join(f"{quantity.flag} {quantity.example}" for quantity in QUANTITIES.values())
-        raise UserError(f"nothing is limited: give at least one of {examples}")
+        examples = ", ".join(f"`{quantity.argument}`={quantity.example}" for quantity in QUANTITIES.values())
+        raise BadValue(f"nothing is limited: give at least one of {examples}")
     return limits
 
 
 def _parse(name: str, text: str) -> float:
-    flag, example = QUANTITIES[name].flag, QUANTITIES[name].example
+    argument, example = QUANTITIES[name].argument, QUANTITIES[name].example
     if name == "memory":
-        return parse_bytes(text, flag)
+        return parse_bytes(text, argument)
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value > 0):
-        raise UserError(f"{flag} {text!r} (allowed: a number above 0, as {example})")
+        raise BadValue(f"`{argument}`={text!r} (allowed: a number above 0, as {example})")
     return value
 
 

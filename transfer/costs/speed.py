@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer.environment import environment
-from transfer.errors import UserError
+from transfer.errors import DamagedFile, MissingData
 from transfer.files import write_json
 
 if TYPE_CHECKING:
@@ -45,10 +45,10 @@ def read_benchmarks(paths: Sequence[Path]) -> list[Speed]:
     speeds = []
     for path in paths:
         if not path.is_file():
-            raise UserError(f"--benchmarks {path}: no such file")
+            raise MissingData(f"`benchmarks`={path}: no such file")
         content = json.loads(path.read_text())
         if not content.keys() >= {"backbone", "image_size", "hardware", *_CASES}:
-            raise UserError(f"--benchmarks {path}: not a file of benchmark.py train --json")
+            raise DamagedFile(f"`benchmarks`={path}: not a file of benchmark.py train --json")
         gpus = content["hardware"]["gpus"]
         speed = content[_CASES[0] if gpus else _CASES[1]]["images_per_second"]
         speeds.append(Speed(content["backbone"], content["image_size"], speed, describe_device(content["hardware"])))

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from transfer.errors import UserError, unknown_name
+from transfer.errors import BadValue, unknown_name
 from transfer.networks.user_code import import_callable
 
 
@@ -95,7 +95,7 @@ def build_head(name: str, num_features: int, num_classes: int, dropout: float) -
         UserError: unknown head, or a number out of range.
     """
     if num_classes < 1:
-        raise UserError(f"num_classes={num_classes}: at least 1 is needed")
+        raise BadValue(f"`num_classes`={num_classes}: at least 1 is needed")
     if not 0.0 <= dropout < 1.0:
-        raise UserError(f"dropout={dropout}: allowed is 0 <= dropout < 1")
+        raise BadValue(f"`dropout`={dropout}: allowed is 0 <= dropout < 1")
     return get_head(name)(num_features, num_classes, dropout)

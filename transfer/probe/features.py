@@ -24,7 +24,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from tqdm import tqdm
 
-from transfer.errors import UserError
+from transfer.errors import DamagedFile, MissingData, UserError
 from transfer.networks.classifier import Classifier
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -139,11 +139,11 @@ def read_features(path: Path) -> Features:
         with path.open("rb") as file:
             words = file.read(_HEADER_BYTES).decode(errors="replace").split()
     except OSError as error:
-        raise UserError(
+        raise MissingData(
             f"{path}: {(error.strerror or str(error)).lower()}; efficientnet-transfer probe computes it"
         ) from None
     if words[:3] != ["EfficientNet", "features", str(_VERSION)]:
-        raise UserError(f"{path}: not a file of features")
+        raise DamagedFile(f"{path}: not a file of features")
     return _map(path, int(words[4]), int(words[5]), words[3], "c")
 
 
@@ -175,8 +175,7 @@ def _explain(folder: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise UserError(
-            f"{folder}: the features cannot be written: {(error.strerror or str(error)).lower()};"
-            " pass --data.cache_dir DIR"
+            f"{folder}: the features cannot be written: {(error.strerror or str(error)).lower()}; pass `cache_dir`=DIR"
         ) from error
 
 
@@ -185,7 +184,7 @@ def _make_room(partial: Path, header: bytes, size: int) -> None:
     if free < size:
         raise UserError(
             f"{partial.parent}: the features take {size / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; make room, pass"
-            " --data.cache_dir DIR on another disk, or --feature_dtype bfloat16"
+            " `cache_dir`=DIR on another disk, or `feature_dtype`=bfloat16"
         )
     partial.unlink(missing_ok=True)  # a process of a killed run may still hold it
     with partial.open("wb") as file:

@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
 
-from transfer.errors import UserError
+from transfer.errors import BadValue, UserError
 from transfer.training.module import TransferModule
 
 
@@ -81,7 +81,7 @@ class EMA(WeightAveraging):
 
     def __init__(self, half_life: float) -> None:
         if not 0.0 < half_life < 1.0:
-            raise UserError(f"ema_half_life={half_life}: allowed is 0 < ema_half_life < 1, a fraction of the run")
+            raise BadValue(f"`ema_half_life`={half_life}: allowed is 0 < ema_half_life < 1, a fraction of the run")
         super().__init__(use_buffers=True, avg_fn=self._average)
         self.half_life = half_life
         self.decay = 0.0

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from transfer.errors import UserError, unknown_name
+from transfer.errors import BadValue, UserError, unknown_name
 
 LOSSES = ("cross_entropy", "bce")
 
@@ -21,7 +21,7 @@ def balanced_class_weights(class_counts: Sequence[int]) -> Tensor:
     """
     empty = [index for index, count in enumerate(class_counts) if count < 1]
     if empty:
-        raise UserError(f"class_weights=balanced: classes {empty} have no training image")
+        raise UserError(f"`class_weights`=balanced: classes {empty} have no training image")
     counts = torch.tensor(class_counts, dtype=torch.float64)
     return (counts.sum() / (len(class_counts) * counts)).float()
 
@@ -68,7 +68,7 @@ def build_loss(name: str, label_smoothing: float = 0.0, class_weights: Tensor | 
         UserError: unknown name, or smoothing out of range.
     """
     if not 0.0 <= label_smoothing < 1.0:
-        raise UserError(f"label_smoothing={label_smoothing}: allowed is 0 <= label_smoothing < 1")
+        raise BadValue(f"`label_smoothing`={label_smoothing}: allowed is 0 <= label_smoothing < 1")
     if name == "cross_entropy":
         return CrossEntropy(label_smoothing, class_weights)
     if name == "bce":

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 
-from transfer.errors import UserError
+from transfer.errors import BadValue, Diverged
 from transfer.networks.classifier import Classifier
 from transfer.networks.layers import untracked_batch_norm
 from transfer.training.losses import build_loss
@@ -77,7 +77,7 @@ class TransferModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         if multilabel and loss != "bce":
-            raise UserError(f"loss={loss!r}: several labels per image need loss='bce'")
+            raise BadValue(f"`loss`={loss!r}: several labels per image need `loss`='bce'")
         if layer_decay != 1.0:
             parameter_groups(classifier, lr, weight_decay, layer_decay=layer_decay)  # refuses it before a run begins
         self.classifier = classifier
@@ -131,10 +131,10 @@ class TransferModule(pl.LightningModule):
 
     def _refuse_divergence(self, what: str, loss: Tensor) -> None:
         if not torch.isfinite(loss):
-            raise UserError(
+            raise Diverged(
                 f"{what} loss is {loss.item()} in epoch {self.current_epoch + 1}: the run has diverged;"
-                f" lower --optim.lr (now {self.lr}), lengthen --optim.warmup_epochs or set"
-                " --trainer.gradient_clip_val 1.0"
+                f" lower `lr` (now {self.lr}), lengthen `warmup_epochs` or set"
+                " `gradient_clip_val`=1.0"
             )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -178,7 +178,7 @@ class TransferModule(pl.LightningModule):
         try:
             self.trainer.fit_loop.setup_data()  # or num_training_batches may not be known yet
         except ValueError as error:
-            raise UserError(f"--trainer:{error}") from None
+            raise BadValue(f"`trainer`:{error}") from None
         total_steps = int(self.trainer.estimated_stepping_batches)
         steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
         warmup_steps = round(self.warmup_epochs * steps_per_epoch)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from transfer.errors import UserError, unknown_name
+from transfer.errors import BadValue, unknown_name
 
 
 def parameter_groups(
@@ -38,7 +38,7 @@ def parameter_groups(
     names = [name for name, _ in classifier.named_parameters()]
     stages = {int(name.split(".")[2]) for name in names if name.startswith("backbone.stages.")}
     if layer_decay != 1.0 and not stages:
-        raise UserError(f"--optim.layer_decay {layer_decay}: nothing is known of the backbone's stages (allowed: 1)")
+        raise BadValue(f"`layer_decay`={layer_decay}: nothing is known of the backbone's stages (allowed: 1)")
     num_stages = len(stages)
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
     for name, parameter in classifier.named_parameters():
@@ -179,5 +179,5 @@ def batch_norm_momentum(steps_per_epoch: int, total_steps: int) -> float:
         UserError: fewer than one step.
     """
     if steps_per_epoch < 1 or total_steps < 1:
-        raise UserError(f"a run needs at least one step (per epoch {steps_per_epoch}, in all {total_steps})")
+        raise BadValue(f"a run needs at least one step (per epoch {steps_per_epoch}, in all {total_steps})")
     return max(min(10 / steps_per_epoch, 0.1), min(40 / total_steps, 0.3))

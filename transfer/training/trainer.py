@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer.config.schema import FinetuneConfig, TrainerConfig
-from transfer.errors import UserError
+from transfer.errors import BadValue, UserError
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -144,7 +144,7 @@ def build_trainer(config: FinetuneConfig, loggers: list[Logger], callbacks: list
             use_distributed_sampler=False,
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
-        raise UserError(f"--trainer: {error}") from None
+        raise BadValue(f"`trainer`: {error}") from None
 
 
 def shows_progress(config: FinetuneConfig) -> bool:
@@ -172,7 +172,7 @@ def build_loggers(config: FinetuneConfig, run_dir: Path, fingerprint: dict[str, 
             return [WandbLogger(save_dir=run_dir, project=project, config=settings)]
     except ImportError:
         raise UserError(
-            f"--logger {config.logger}: package missing; run: pip install 'efficientnet-transfer[{config.logger}]'"
+            f"`logger`={config.logger}: package missing; run: pip install 'efficientnet-transfer[{config.logger}]'"
         ) from None
     return []
 
@@ -191,8 +191,6 @@ def find_lr(config: FinetuneConfig, module: TransferModule, data: DataModule) ->
     suggestion = finder.suggestion() if finder else None
     if suggestion is None:
         steps = len(finder.results["loss"]) if finder else 0
-        raise UserError(
-            f"--find_lr: no learning rate found in {steps} steps (20 are too few); choose --optim.lr yourself"
-        )
+        raise UserError(f"`find_lr`: no learning rate found in {steps} steps (20 are too few); choose `lr` yourself")
     module.lr = suggestion
-    print(f"learning-rate finder: {suggestion:.3g} (--optim.lr {config.optim.lr:g} is not used)")
+    print(f"learning-rate finder: {suggestion:.3g} (`optim.lr`={config.optim.lr:g} is not used)")

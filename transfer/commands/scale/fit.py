@@ -42,7 +42,7 @@ though a dimension alone does, and 2 where nothing does."""
 def main(argv: Sequence[str]) -> int:
     """Runs the command line and gives the exit status: 1 if the compound rule has no answer."""
     arguments = vars(build_parser().parse_args(argv))
-    given = {name: arguments.pop(quantity.flag.removeprefix("--")) for name, quantity in QUANTITIES.items()}
+    given = {name: arguments.pop(quantity.argument) for name, quantity in QUANTITIES.items()}
     return exit_status(lambda: fit(given, **arguments))
 
 
@@ -66,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     }
     limits = parser.add_argument_group("limits, at least one of them")
     for name, quantity in QUANTITIES.items():
-        limits.add_argument(quantity.flag, metavar=quantity.example, help=helps[name])
+        limits.add_argument(f"--{quantity.argument}", metavar=quantity.example, help=helps[name])
     use = parser.add_argument_group("what the network is for")
     use.add_argument("--batch_size", type=int, default=32, metavar="N", help="images in memory; default: 32")
     use.add_argument("--inference", action="store_true", help="memory of inference, not of training")
