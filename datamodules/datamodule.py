@@ -112,7 +112,7 @@ class DataModule(pl.LightningDataModule):
 
     def _check_stream(self, asked: int | None) -> None:
         if self.cache != "none":
-            raise BadValue(f"`stream` with `cache`={self.cache}: a cache needs all images (choose one)")
+            raise BadValue(f"`stream`=True with `cache`={self.cache}: a cache needs all images (choose one)")
         self.num_workers = streaming_workers(self.num_workers)
         if asked not in (None, self.num_workers):
             warnings.warn(f"`num_workers`={asked}: a stream uses {self.num_workers}", stacklevel=3)

@@ -97,7 +97,7 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
         except BadImageError as error:
             raise UnreadableImageError(
                 f"{self.split.image_name(index)}: {error}\n"
-                "Repair the image, or set `on_bad_image`='skip' to leave bad images out."
+                "Repair the image, or set `on_bad_image`=skip to leave bad images out."
             ) from error
         if isinstance(image, np.ndarray):
             image = torch.from_numpy(np.require(image, requirements=("C", "W")))

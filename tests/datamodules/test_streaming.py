@@ -246,7 +246,7 @@ def test_two_streamed_tables_are_joined(tmp_path: Path, root: Path) -> None:
     [
         ("digits", {}, "digits is read where it lies: leave `stream` out"),
         ("folder", {"data_root": "photos"}, "folder is read where it lies"),
-        ("cifar10", {"cache": "disk"}, "`stream` with `cache`=disk: a cache needs all images"),
+        ("cifar10", {"cache": "disk"}, "`stream`=True with `cache`=disk: a cache needs all images"),
     ],
 )
 def test_what_cannot_stream_says_so(name: str, options: dict[str, str], message: str) -> None:

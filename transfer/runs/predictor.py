@@ -84,7 +84,7 @@ class Run:
             raise BadValue(f"`images`={images!r}: give a list of images")
         for name, value in (("top_k", top_k), ("batch_size", batch_size)):
             if value < 1:
-                raise UserError(f"`{name}`={value} (allowed: at least 1)")
+                raise BadValue(f"`{name}`={value} (allowed: at least 1)")
         transform = build_eval_transform(self.preprocessing)
         predictions: list[Prediction] = []
         for start in range(0, len(images), batch_size):
