@@ -1,4 +1,4 @@
-"""Training on cores that others use too: python scripts/benchmark.py cores
+"""Training on cores that others use too: python -m benchmarks cores
 
 Images per second of finetune.py on digits, alone and beside busy processes, as it is and with GNU OpenMP's own spinning
 (see transfer/commands/threads.py). The two alternate.

@@ -1,4 +1,4 @@
-"""Accuracy of --recipe auto against the defaults: python scripts/benchmark.py recipe
+"""Accuracy of --recipe auto against the defaults: python -m benchmarks recipe
 
 lite0 on digits, and with --data_root on 2,000 images of CIFAR-10 at 32 px.
 """

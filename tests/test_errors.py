@@ -81,7 +81,7 @@ def test_an_interruption_is_128_plus_the_signal_and_says_how_to_go_on(
 def test_a_reader_that_leaves_ends_the_script_without_a_traceback(lines: int) -> None:
     code = f"""if True:
         import sys, time
-        from transfer.errors import exit_status
+        from transfer.commands.console import exit_status
         time.sleep(0.3)
         sys.exit(exit_status(lambda: [print("line") for _ in range({lines})]))"""
     script = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

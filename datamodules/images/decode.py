@@ -80,7 +80,16 @@ def decode_image(source: bytes | Path) -> NDArray[np.uint8]:
         BadImageError: missing, empty, truncated, not an image, too large to be one, or of unknown value range.
     """
     with _open(_read(source)) as image:
-        return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+        return upright_pixels(image)
+
+
+def upright_pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """Return a PIL image as a person sees it: upright and over white where it is transparent. uint8 RGB (H, W, 3).
+
+    Raises:
+        BadImageError: pixels of an unknown value range.
+    """
+    return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,32 +14,11 @@ import pyarrow.parquet as pq
 from datasets.exceptions import DataFilesNotFoundError, DatasetGenerationError
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
+from datamodules.sheet import HubCopy
 from transfer.errors import UserError
 
 T = TypeVar("T")
 _PROBE_SECONDS = 5
-
-
-@dataclass(frozen=True)
-class HubCopy:
-    """One copy of a dataset on the hub, and how its names translate into ours.
-
-    Args:
-        id: `owner/name`.
-        config: the dataset's configuration, if it has several.
-        revision: commit or branch.
-        split_names: our split names and the hub's.
-        files: for each hub split its file pattern, where the repository holds splits that are not wanted.
-        image_column, label_column: their names.
-    """
-
-    id: str
-    config: str | None = None
-    revision: str | None = None
-    split_names: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "test": "test"})
-    files: Mapping[str, str] | None = None
-    image_column: str = "image"
-    label_column: str = "label"
 
 
 class NotFoundError(UserError):
@@ -101,7 +79,7 @@ def find_local_files(folder: Path, config: str | None, splits: Mapping[str, str]
         UserError: no such folder, or no file for a split.
     """
     if not folder.is_dir():
-        raise UserError(f"no folder {folder}: --data_root DIR must hold DIR/<hub id>/**/<split>-*.parquet")
+        raise UserError(f"no folder {folder}: `data_root`=DIR must hold DIR/<hub id>/**/<split>-*.parquet")
     searched = folder / config if config and (folder / config).is_dir() else folder
     files = {ours: sorted(map(str, searched.rglob(f"{theirs}-*.parquet"))) for ours, theirs in splits.items()}
     for ours, found in files.items():
@@ -256,8 +234,8 @@ def _list_rows(rows: Mapping[str, int]) -> str:
 
 def _unreachable(hub_id: str, error: Exception) -> str:
     return (
-        f"cannot get {hub_id} from the hub ({first_line(error)}). Either pass --data_root DIR with its parquet files in"
-        f" DIR/{hub_id}/, or run once where there is a network (without --data.stream, which keeps nothing) and then"
+        f"cannot get {hub_id} from the hub ({first_line(error)}). Either pass `data_root`=DIR with its parquet files in"
+        f" DIR/{hub_id}/, or run once where there is a network (without `stream`, which keeps nothing) and then"
         " set HF_HUB_OFFLINE=1 to use the cache."
     )
 

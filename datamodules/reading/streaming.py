@@ -28,6 +28,7 @@ from datamodules.images.decode import LostImageError
 from datamodules.loaders import EpochSampler, UnpaddedDistributedSampler
 from datamodules.reading.sources import first_line
 from datamodules.reading.tables import read_labels, require_column, require_image_column
+from datamodules.sheet import ReadOptions
 from datamodules.split import Split
 from transfer.errors import UserError
 
@@ -143,9 +144,8 @@ def stream_splits(
     source: str,
     image_column: str,
     label_column: str,
+    options: ReadOptions,
     *,
-    multilabel: bool,
-    label_separator: str,
     official_names: Sequence[str] = (),
 ) -> tuple[tuple[str, ...], dict[str, Split]]:
     """Class names and splits of parquet files of which only footers and labels are fetched.
@@ -163,14 +163,7 @@ def stream_splits(
             parts = list(pool.map(partial(_read_part, label_column, image_column, where), paths))
         labels[split] = datasets.concatenate_datasets([part for part, _ in parts])
         tables[split] = StreamedTable([group for _, groups in parts for group in groups], image_column)
-    names, encoded = read_labels(
-        labels,
-        source,
-        label_column,
-        multilabel=multilabel,
-        label_separator=label_separator,
-        official_names=official_names,
-    )
+    names, encoded = read_labels(labels, source, label_column, options, official_names=official_names)
     return names, {
         split: Split(f"{source} {split}", table, np.arange(len(table)), encoded[split])
         for split, table in tables.items()

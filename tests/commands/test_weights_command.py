@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.weights.test_downloads import CONTENT, RELEASE, SHA256, Server, row_at, server  # noqa: F401
-from test_verification import lite0, packaged
 
+from tests.weights.test_downloads import CONTENT, RELEASE, SHA256, Server, row_at, server  # noqa: F401
+from tests.weights.test_verification import lite0, packaged
 from transfer.commands import weights
 from transfer.errors import UserError
 from transfer.networks.registry import get_backbone

@@ -99,7 +99,7 @@ def test_a_dropout_out_of_range_is_refused(dropout: float) -> None:
 
 
 def test_no_classes_are_refused() -> None:
-    with pytest.raises(UserError, match="num_classes=0: at least 1"):
+    with pytest.raises(UserError, match="`num_classes`=0: at least 1"):
         build_head("linear", 8, 0, 0.0)
 
 
@@ -152,7 +152,7 @@ def test_features_are_the_mean_over_the_map(tiny_classifier: Classifier) -> None
     tiny_classifier.eval()
     maps = tiny_classifier.backbone(x)
     assert maps.shape[-2:] == (2, 3)
-    torch.testing.assert_close(tiny_classifier.forward_features(x), maps.flatten(2).mean(2))
+    torch.testing.assert_close(tiny_classifier.forward_head(maps, pre_logits=True), maps.flatten(2).mean(2))
 
 
 @pytest.mark.parametrize(

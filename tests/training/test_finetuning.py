@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ class Watch(pl.Callback):
 
 def still(tensors: list[Tensor]) -> list[bool]:
     """Whether each tensor is the one before it, to the bit."""
-    return [torch.equal(a, b) for a, b in zip(tensors, tensors[1:], strict=False)]
+    return [torch.equal(a, b) for a, b in pairwise(tensors)]
 
 
 @pytest.mark.parametrize("build_module", [OwnModule, TransferModule])
@@ -151,5 +152,5 @@ def test_a_module_without_a_backbone_is_told_what_is_missing(build_trainer: Buil
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.SGD(self.parameters(), lr=0.1)
 
-    with pytest.raises(UserError, match="NoBackbone has no `backbone`: set it to the nn.Module to freeze"):
+    with pytest.raises(UserError, match=r"NoBackbone has no `backbone`: set it to the nn.Module to freeze"):
         build_trainer(FreezeBackbone(1), max_epochs=1).fit(NoBackbone(), random_images.train_batches)

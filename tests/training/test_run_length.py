@@ -112,7 +112,7 @@ def test_a_schedule_that_needs_a_length_is_refused_without_one(
 
 def test_an_average_over_a_share_of_the_run_needs_its_length(tiny_classifier: Classifier, build_trainer: Build) -> None:
     options = {"schedule": "constant", "warmup_epochs": 0.0}
-    with pytest.raises(UserError, match="`ema_half_life` is a fraction of the run.*give `max_steps`"):
+    with pytest.raises(UserError, match=r"`ema_half_life` is a fraction of the run.*give `max_steps`"):
         fit(build_trainer, tiny_classifier, options, EMA(0.1), max_epochs=1)
 
 

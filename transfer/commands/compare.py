@@ -98,7 +98,9 @@ def read_run(path: Path) -> FinishedRun:
     Raises:
         UserError: not a finished run, or without predictions.
     """
-    from transfer.runs.folder import CONFIG, RESULTS, read_predictions
+    from transfer.runs.folder import CONFIG
+    from transfer.runs.results import RESULTS
+    from transfer.runs.test_record import read_predictions
 
     if not (path / RESULTS).is_file():
         if (path / CONFIG).is_file():

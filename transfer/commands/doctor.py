@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +19,11 @@ from transfer.errors import UserError, printable, unknown_name
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from datamodules.base import TransferDataModule
     from datamodules.doctor.inspection import Inspection
+    from datamodules.images.decode import BadImage
+    from datamodules.sheet import Source
     from datamodules.split import Split
-    from transfer.runs.folder import Run
+    from transfer.runs.predictor import Run
 
 _PACKAGES = ("imagehash", "matplotlib")
 _SUSPECTS_KEPT, _SUSPECTS_PRINTED = 50, 10
@@ -104,21 +105,21 @@ def doctor(
     from transfer.environment import environment
     from transfer.files import write_json
     from transfer.networks.registry import get_backbone
-    from transfer.runs.folder import load_run
+    from transfer.runs.predictor import load_run
 
     start = time.perf_counter()
     loaded_run = load_run(run) if run is not None else None
     default = loaded_run.config.backbone if loaded_run else FinetuneConfig().backbone
     variant = get_backbone(backbone or default)
-    data = open_subject(subject, data_root, columns)
-    splits, complaint = load_splits(data)
-    if loaded_run is not None and data.class_names and loaded_run.class_names != data.class_names:
-        raise UserError(f"--run {run}: its classes ({_few(loaded_run.class_names)}) are not {_few(data.class_names)}")
+    source = open_subject(subject, data_root, columns)
+    class_names, splits, skipped, complaint = load_splits(source)
+    if loaded_run is not None and class_names and loaded_run.class_names != class_names:
+        raise UserError(f"--run {run}: its classes ({_few(loaded_run.class_names)}) are not {_few(class_names)}")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
 
     inspection = inspect_splits(splits, num_workers)
-    diagnosis = diagnose(data.class_names, splits, inspection, near_distance, data.skipped if data.splits else ())
+    diagnosis = diagnose(class_names, splits, inspection, near_distance, skipped)
     if complaint is not None:
         diagnosis.findings = sort_findings([Finding("error", "setup", complaint), *diagnosis.findings])
     suspects = find_suspects(loaded_run, splits, inspection) if loaded_run else {}
@@ -127,15 +128,17 @@ def doctor(
         "data_root": data_root,
         "falsifies_a_result": diagnosis.falsifies,
         "findings": [vars(finding) | {"count": len(finding.images)} for finding in diagnosis.findings],
-        "classes": list(data.class_names),
+        "classes": list(class_names),
         "splits": {
-            name: {"size": len(split), "class_counts": split.class_counts(len(data.class_names))}
+            name: {"size": len(split), "class_counts": split.class_counts(len(class_names))}
             for name, split in splits.items()
         },
         "images": inspection.summary(),
         "exact_duplicates": diagnosis.exact.report(diagnosis.gallery),
         "near_duplicates": {"near_distance": near_distance, **diagnosis.near.report(diagnosis.gallery)},
-        "recommended": recommend(variant, inspection, len(splits.get("train", ())), data),
+        "recommended": recommend(
+            variant, inspection, len(splits.get("train", ())), len(class_names), source.sheet.default_image_size
+        ),
         "run": None if run is None else str(run),
         "suspects": suspects,
         "seconds": round(time.perf_counter() - start, 1),
@@ -165,13 +168,14 @@ def require_packages() -> None:
         )
 
 
-def open_subject(subject: str, data_root: str | None, columns: dict[str, Any]) -> TransferDataModule:
-    """The datamodule of a dataset's name, or of the user's own folder or table; nothing is read yet.
+def open_subject(subject: str, data_root: str | None, columns: dict[str, Any]) -> Source:
+    """Return the source of a dataset's name, or of the user's own folder or table; nothing is read yet.
 
     Raises:
         UserError: neither a dataset nor a path.
     """
-    from datamodules import build_datamodule, get_dataset, list_datasets
+    from datamodules import get_sheet, list_datasets
+    from datamodules.sheet import ReadOptions, Source
 
     if subject not in list_datasets():
         if not Path(subject).expanduser().exists():
@@ -183,32 +187,44 @@ def open_subject(subject: str, data_root: str | None, columns: dict[str, Any]) -
         subject, data_root = "folder", subject
     elif subject == "folder" and data_root is None:
         raise UserError("dataset 'folder' needs --data_root, or give the path itself: doctor photos/")
-    # All bad images are wanted. Where setup() does not look for them, the inspection does, and once is enough.
-    on_bad_image = "skip" if get_dataset(subject).checks_all_images else "error"
-    return build_datamodule(subject, data_root=data_root, on_bad_image=on_bad_image, **columns)
+    sheet = get_sheet(subject)
+    # All bad images are wanted. Where loading does not look for them, the inspection does, and once is enough.
+    on_bad_image = "skip" if sheet.checks_all_images else "error"
+    return Source(sheet, ReadOptions(data_root=data_root, on_bad_image=on_bad_image, **columns))
 
 
-def load_splits(data: TransferDataModule) -> tuple[dict[str, Split], str | None]:
-    """The splits as training gets them; or if that refuses them, as they are in the source, and its complaint.
+def load_splits(
+    source: Source,
+) -> tuple[tuple[str, ...], Mapping[str, Split], Sequence[BadImage], str | None]:
+    """Return class names, splits and unreadable images as training gets them.
+
+    If training refuses them, return them as they are in the source, and the complaint.
 
     Raises:
-        UserError: a named dataset could not be loaded at all.
+        UserError: A named dataset could not be loaded at all.
     """
+    from datamodules.dataset import read_dataset, read_source
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the unreadable images are findings
         try:
-            data.setup()
+            dataset = read_dataset(source)
         except UserError as error:
-            if data.class_names:
-                splits = data.load_splits()[1]
-                return {name: splits[name] for name in ("train", "val", "test") if name in splits}, str(error)
-            if data.name != "folder":
+            complaint = str(error)
+        else:
+            return dataset.class_names, dataset.splits, dataset.skipped, None
+        try:
+            class_names, splits = read_source(source)
+        except UserError:
+            if source.sheet.name != "folder":
                 raise
-            return {}, str(error)
-    return data.splits, None
+            return (), {}, (), complaint
+    return class_names, {name: splits[name] for name in ("train", "val", "test") if name in splits}, (), complaint
 
 
-def recommend(variant: Any, inspection: Inspection, train_size: int, data: TransferDataModule) -> dict[str, Any]:
+def recommend(
+    variant: Any, inspection: Inspection, train_size: int, num_classes: int, default_image_size: int | None
+) -> dict[str, Any]:
     """An image size from the images and the network, and a batch size from an estimate of the memory.
 
     The size is the median short side in steps of 32, but at least 224 and at most the network's own resolution; a data
@@ -225,10 +241,10 @@ def recommend(variant: Any, inspection: Inspection, train_size: int, data: Trans
     if not len(inspection):
         return {}
     short = float(np.median(inspection.short_side))
-    size = data.default_image_size or min(variant.resolution, max(_MIN_IMAGE_SIZE, int(short) // 32 * 32))
+    size = default_image_size or min(variant.resolution, max(_MIN_IMAGE_SIZE, int(short) // 32 * 32))
     memory, of = usable_memory()
     with torch.device("meta"):
-        classifier = build_classifier(variant.name, max(len(data.class_names), 1))
+        classifier = build_classifier(variant.name, max(num_classes, 1))
     needed = training_memory(classifier, size, precision="bf16-mixed" if of == "gpu" else "32-true")
     fits = largest_batch(memory, needed)
     default = DataConfig().batch_size
@@ -246,7 +262,7 @@ def recommend(variant: Any, inspection: Inspection, train_size: int, data: Trans
     }
 
 
-def find_suspects(run: Run, splits: dict[str, Split], inspection: Inspection) -> dict[str, list[dict[str, Any]]]:
+def find_suspects(run: Run, splits: Mapping[str, Split], inspection: Inspection) -> dict[str, list[dict[str, Any]]]:
     """Up to 50 images of each split whose label the run's network doubts, worst first; val and test come first."""
     import numpy as np
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from transfer.commands.console import exit_status
@@ -50,12 +49,13 @@ def evaluate(
     Raises:
         UserError: not a run, or the data is not there or is not what the run was trained on.
     """
-
-    from datamodules import build_datamodule
+    from datamodules import load_dataset
+    from datamodules.datamodule import DataModule
+    from transfer.commands.results_table import print_results
     from transfer.files import write_json
     from transfer.lightning import pl
-    from transfer.runs.folder import count_test_read, load_run
-    from transfer.runs.results import print_results
+    from transfer.runs.predictor import load_run
+    from transfer.runs.test_record import count_test_read
     from transfer.training.module import TransferModule
     from transfer.training.trainer import quiet_lightning, resolve_precision
 
@@ -65,18 +65,20 @@ def evaluate(
         raise UserError(f"--num_workers {num_workers} (allowed: at least 0)")
     quiet_lightning()
     run = load_run(run_dir, f"{checkpoint}.ckpt")
-    options = run.config.data_options()
-    given = {"data_root": data_root, "batch_size": batch_size, "num_workers": num_workers}
-    options |= {name: value for name, value in given.items() if value is not None}
+    reading, loading = run.config.read_options(), run.config.loader_options()
+    if data_root is not None:
+        reading["data_root"] = data_root
     if stream is not None:
-        options["stream"] = stream == "true"
-    data = build_datamodule(run.config.dataset, **options, **asdict(run.preprocessing))
-    data.setup()
-    data.check_same_data(run.data)
-    if split not in data.split_sizes:
-        raise UserError(f"--split {split}: the data has only {', '.join(data.split_sizes)}")
+        reading["stream"] = stream == "true"
+    given = {"batch_size": batch_size, "num_workers": num_workers}
+    loading |= {name: value for name, value in given.items() if value is not None}
+    dataset = load_dataset(run.config.dataset, **reading)
+    dataset.check_same_data(run.data)
+    if split not in dataset.splits:
+        raise UserError(f"--split {split}: the data has only {', '.join(dataset.splits)}")
+    data = DataModule(dataset, run.preprocessing, **loading)
 
-    module = TransferModule(run.classifier, multilabel=data.multilabel, loss=run.config.loss.name)
+    module = TransferModule(run.classifier, multilabel=run.config.data.multilabel, loss=run.config.loss.name)
     trainer = pl.Trainer(
         devices=1,
         precision=resolve_precision(run.config.trainer),
@@ -93,7 +95,7 @@ def evaluate(
             print(f"warning: nobody will know of this reading of the test split: {error}", file=sys.stderr)
     logged = trainer.test(module, datamodule=data, verbose=False)[0]
     metrics = {name.removeprefix("test/"): value for name, value in logged.items()}
-    print_results(run.config.dataset, run.config.backbone, {split: metrics}, data.metric)
+    print_results(run.config.dataset, run.config.backbone, {split: metrics}, dataset.sheet.metric)
     if json is not None:
         per_class = dict(zip(run.class_names, module.per_class_accuracy, strict=True))
         write_json(

@@ -87,8 +87,8 @@ def explain(
     import torch
 
     from datamodules.images.transforms import build_eval_transform
-    from transfer.runs.folder import load_run
     from transfer.runs.overlay import draw_picture
+    from transfer.runs.predictor import load_run
 
     if batch_size < 1:
         raise UserError(f"--batch_size {batch_size} (allowed: at least 1)")

@@ -50,7 +50,7 @@ def predict(
         UserError: not a run, or no image.
     """
     from datamodules.images.decode import list_images
-    from transfer.runs.folder import load_run
+    from transfer.runs.predictor import load_run
 
     if batch_size < 1 or (num_workers is not None and num_workers < 0):
         raise UserError(f"--batch_size {batch_size} --num_workers {num_workers} (allowed: at least 1, at least 0)")

@@ -247,9 +247,9 @@ LAUNCHERS: dict[str, Callable[[Launch], None]] = {
 
 # What finetune spends most of a short run's time on importing.
 _MODULES_OF_A_RUN = (
-    *("pytorch_lightning", "rich.table", "datamodules.base", "datamodules.sheets.cifar", "datamodules.sheets.digits"),
+    *("pytorch_lightning", "rich.table", "datamodules.datamodule", "datamodules.reading.benchmarks"),
     *(
-        "datamodules.sheets.folder",
+        "datamodules.reading.folders",
         "transfer.training.batch_norm",
         "transfer.training.callbacks",
         "transfer.networks.classifier",

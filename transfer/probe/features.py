@@ -207,7 +207,8 @@ def _write(
         loader, desc="features", delay=3, leave=False, disable=True if fabric.global_rank > 0 else None
     ):
         with fabric.autocast():
-            features = classifier.forward_features(normalize(images.to(fabric.device, non_blocking=True)))
+            maps = classifier.forward_features(normalize(images.to(fabric.device, non_blocking=True)))
+            features = classifier.forward_head(maps, pre_logits=True)
         mine = positions[seen : seen + len(labels)]
         target.features[mine] = features.to("cpu", target.features.dtype)
         target.labels[mine] = labels

@@ -283,7 +283,7 @@ def print_training(answer: Answer, costs: Costs) -> None:
     """How the compound rule's network is trained, by finetune."""
     from transfer.networks.registry import get_backbone
     from transfer.networks.rows import Variant
-    from transfer.weights.build import nearest_published
+    from transfer.weights.start import nearest_published
 
     if answer.fit.value is None:
         return

@@ -183,11 +183,10 @@ def with_data(study: Study) -> Study:
     """
     from dataclasses import replace
 
-    from datamodules import build_datamodule
+    from datamodules import load_dataset
 
     config = configuration(study)
-    data = build_datamodule(config.dataset, **config.data_options())
-    data.setup()
+    data = load_dataset(config.dataset, **config.read_options())
     sizes, limit = data.split_sizes, config.trainer.limit_val_batches
     if isinstance(limit, float):
         limit = int(limit * -(-sizes["val"] // config.data.batch_size))

@@ -94,16 +94,15 @@ def count_images(dataset: str, wanted: TableConfig) -> int:
     Raises:
         UserError: an unknown dataset, or its sheet does not say and the data cannot be read or has no test split.
     """
-    from datamodules import build_datamodule, get_dataset
+    from datamodules import get_sheet, load_dataset
     from transfer.config.command_line import parse_config
 
-    sheet = get_dataset(dataset)
+    sheet = get_sheet(dataset)
     if sheet.num_examples:
         return sum(number for split, number in sheet.num_examples.items() if split != "test")
     root = [] if wanted.data_root is None else [f"--data_root={wanted.data_root}"]
     words = [f"--{name}={value}" for name, value in wanted.set.items() if value is not None]
-    data = build_datamodule(dataset, **parse_config([f"--dataset={dataset}", *root, *words])[0].data_options())
-    data.setup()
+    data = load_dataset(dataset, **parse_config([f"--dataset={dataset}", *root, *words])[0].read_options())
     if "test" not in data.split_sizes:
         raise UserError(f"{dataset}: a table needs a test split; {wanted.data_root} has {', '.join(data.split_sizes)}")
     return sum(size for split, size in data.split_sizes.items() if split != "test")
@@ -111,18 +110,18 @@ def count_images(dataset: str, wanted: TableConfig) -> int:
 
 def image_size(dataset: str, backbone: str, settings: dict[str, Any]) -> int:
     """Side of a run's input in pixels, as finetune decides it."""
-    from datamodules import get_dataset
+    from datamodules import get_sheet
     from transfer.config.schema import FinetuneConfig
-    from transfer.networks.registry import get_backbone
-    from transfer.weights.build import preprocessing_for, select_start
+    from transfer.weights.start import resolve_start
 
-    variant = get_backbone(backbone)
-    pretrained = settings.get("pretrained", FinetuneConfig().pretrained)
-    row = select_start(variant, pretrained, settings.get("init_from"))
-    return (
-        settings.get("image_size")
-        or preprocessing_for(variant, row, get_dataset(dataset).default_image_size).image_size
+    start = resolve_start(
+        backbone,
+        settings.get("pretrained", FinetuneConfig.pretrained),
+        settings.get("init_from"),
+        dataset_size=get_sheet(dataset).default_image_size,
+        image_size=settings.get("image_size"),
     )
+    return start.preprocessing.image_size
 
 
 def check_configurations(table: Table) -> None:
