@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -31,6 +30,7 @@ from datamodules.samplers import EpochSampler, EvalSampler, RankSampler, StreamE
 from datamodules.sheet import Source
 from datamodules.workers import default_num_workers, start_worker
 from transfer.errors import BadValue
+from transfer.lightning import pl, refuse_mix
 from transfer.preprocessing import Preprocessing
 
 Loader = TypeVar("Loader", bound=ImageLoader)
@@ -77,6 +77,7 @@ class DataModule(pl.LightningDataModule):
         cache_dir: str | Path | None = None,
     ) -> None:
         super().__init__()
+        refuse_mix()
         check_cache(cache)
         if batch_size < 1:
             raise BadValue(f"`batch_size`={batch_size} (allowed: at least 1)")

@@ -1,4 +1,4 @@
-"""TransferModule's defaults are the configuration's: written once, so that a notebook trains as the command does."""
+"""TransferModule's defaults are the configuration's, so that a notebook trains as the command does."""
 
 from __future__ import annotations
 

@@ -106,7 +106,8 @@ class Classifier(nn.Module):
         self.num_classes = num_classes
         self.class_names = names
         if self.build_arguments is not None:
-            self.build_arguments = {**self.build_arguments, "head": head, "dropout": dropout}
+            known = isinstance(head, str)
+            self.build_arguments = {**self.build_arguments, "head": head, "dropout": dropout} if known else None
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade time for memory while training; see `Backbone.set_grad_checkpointing`.

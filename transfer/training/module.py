@@ -154,13 +154,11 @@ class TransferModule(pl.LightningModule):
         return self.classifier.backbone
 
     def setup(self, stage: str) -> None:
-        """Follow a head that was replaced, and compare the data's preprocessing with the classifier's."""
+        """Follow a head that was replaced, and compare the data with what the classifier knows."""
         if self.classifier.num_classes != self._num_measured_classes:
             self._build_metrics()
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by fit(), not declared by Lightning
-        rebuild.warn_of_other_preprocessing(
-            getattr(self.classifier, "preprocessing", None), getattr(datamodule, "preprocessing", None)
-        )
+        rebuild.meet_data(self.classifier, datamodule)
 
     def configure_callbacks(self) -> list[pl.Callback]:
         """Return the BatchNorm policy, unless the Trainer has one."""

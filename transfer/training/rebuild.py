@@ -92,13 +92,19 @@ def restore_knowledge(classifier: Classifier, checkpoint: Mapping[str, Any]) -> 
         classifier.class_names = tuple(checkpoint["class_names"])
 
 
-def warn_of_other_preprocessing(expected: Preprocessing | None, given: Preprocessing | None) -> None:
-    """Warn if images are prepared otherwise than the classifier's weights expect; their size may differ.
+def meet_data(classifier: Classifier, datamodule: object) -> None:
+    """Warn if images are prepared otherwise than the classifier's weights expect; learn class names nobody told.
+
+    The image size may differ. A datamodule that is not ours may know neither preprocessing nor names.
 
     Args:
-        expected: the classifier's; None if nothing is known of it.
-        given: the datamodule's; None if nothing is known of it.
+        classifier: the classifier, which may know its `preprocessing` and `class_names`.
+        datamodule: the datamodule; None if the Trainer was given loaders.
     """
+    names = getattr(datamodule, "class_names", None)
+    if names is not None and len(names) == classifier.num_classes and getattr(classifier, "class_names", 0) is None:
+        classifier.class_names = tuple(names)
+    expected, given = getattr(classifier, "preprocessing", None), getattr(datamodule, "preprocessing", None)
     if expected is None or given is None:
         return
     differences = [

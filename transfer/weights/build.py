@@ -290,8 +290,8 @@ def classifier_from(
     )
     classifier.build_arguments = {
         "backbone": start.variant.name,
-        "pretrained": False if row is None or start.is_warm else row.name,
-        "init_from": row.name if row is not None and start.is_warm else None,
+        "pretrained": row.name if row and not start.is_warm else False,
+        "init_from": row.name if row and start.is_warm else None,
         "head": head,
         "dropout": dropout,
         "in_channels": in_channels,
