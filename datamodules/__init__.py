@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import fields
 from importlib import import_module
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
-from datamodules.sheet import ReadOptions, Sheet, Source, read_options
+from datamodules.sheet import Sheet, Source, read_options
 from transfer.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
@@ -88,9 +88,8 @@ def build_datamodule(
             "`preprocessing` is missing: pass that of the network's weights, `classifier.preprocessing` or"
             " `get_weights(ROW).preprocessing`; for random weights one of your own, transfer.Preprocessing(...)"
         )
-    reading = {option.name for option in fields(ReadOptions)} & options.keys()
-    source = _source(data, {name: options.pop(name) for name in reading})
-    return DataModule(source, preprocessing, image_size=image_size, **options)
+    loading = {name: options.pop(name) for name in signature(DataModule).parameters if name in options}
+    return DataModule(_source(data, options), preprocessing, image_size=image_size, **loading)
 
 
 def _source(data: str | Sheet, options: dict[str, Any]) -> Source:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+import subprocess
+import sys
 import warnings
 from contextlib import suppress
 from dataclasses import replace
@@ -18,7 +20,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DistributedSampler
 
-from datamodules import build_datamodule
+from datamodules import build_datamodule, get_sheet, load_dataset
 from datamodules.datamodule import DataModule
 from datamodules.reading.tables import read_splits
 from datamodules.sheet import ReadOptions
@@ -175,6 +177,40 @@ def test_loader_state_outside_lightning() -> None:
     assert resumed.state_dict() == {"epoch": 1, "batches": 5}
     resumed.load_state_dict(resumed.state_dict())
     assert resumed.state_dict() == {"epoch": 2, "batches": 0}
+
+
+# --- a dataset is read once
+
+
+def test_a_loaded_dataset_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = load_dataset("digits")
+    monkeypatch.setattr(type(dataset.sheet), "load_splits", None)
+    first, second = (DataModule(dataset, PREPROCESSING, image_size=size, num_workers=0) for size in (32, 48))
+    first.prepare_data()
+    second.setup()
+    assert first.dataset is second.dataset is dataset
+    assert [next(iter(data.val_dataloader()))[0].shape[1] for data in (first, second)] == [32, 48]
+
+
+def test_nothing_is_read_before_setup(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(get_sheet("digits")), "load_splits", None)
+    data = digits()
+    assert data.num_classes == 10
+    with pytest.raises(TypeError):
+        data.setup()
+
+
+def test_a_sheet_is_imported_without_torch() -> None:
+    code = "import sys, datamodules as d\nfor name in d.list_datasets(): d.get_sheet(name)\nprint(*sys.modules)"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in process.stdout.split()}
+    assert "datamodules" in loaded
+    assert not loaded & {"torch", "numpy", "datasets", "pyarrow", "pytorch_lightning", "albumentations", "cv2", "PIL"}
+
+
+def test_an_unknown_option_names_the_nearest() -> None:
+    with pytest.raises(UserError, match="unknown option `multilable`; did you mean 'multilabel'"):
+        load_dataset("digits", multilable=True)
 
 
 # --- checkpoint state

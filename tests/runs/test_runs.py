@@ -188,10 +188,7 @@ def test_a_run_comes_back_without_network_and_weights_package(run_dir: Path, mon
 @pytest.mark.slow
 def test_the_rebuilt_network_has_the_runs_accuracy(run_dir: Path) -> None:
     run = load_run(str(run_dir))
-    data = build_datamodule(
-        "digits", image_size=32, mean=run.preprocessing.mean, std=run.preprocessing.std, num_workers=0
-    )
-    data.setup()
+    data = build_datamodule("digits", preprocessing=run.preprocessing, num_workers=0)
     right = 0
     with torch.inference_mode():
         for images, labels in data.test_dataloader():
