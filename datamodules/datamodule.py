@@ -121,10 +121,6 @@ class DataModule(pl.LightningDataModule):
         """Read the dataset in one process of each machine first, so that the others find it in the hub's cache."""
         self.setup()
 
-    def prepare_data(self) -> None:
-        """Read the dataset in one process of each machine first, so that the others find it in the hub's cache."""
-        self.setup()
-
     def setup(self, stage: str | None = None) -> None:
         """Read the dataset unless it has been read already.
 
