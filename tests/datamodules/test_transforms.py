@@ -201,9 +201,9 @@ def test_unknown_names_and_sizes_are_refused() -> None:
         train_transform("randaug")
     with pytest.raises(UserError, match="unknown interpolation 'cubic'; did you mean 'bicubic'"):
         build_eval_transform(prepared(64, 0.875, "cubic"))
-    with pytest.raises(UserError, match=r"image_size=31 is too small: .* at least 32"):
+    with pytest.raises(UserError, match=r"`image_size`=31 is too small: .* at least 32"):
         build_eval_transform(prepared(31, 0.875, "bicubic"))
-    with pytest.raises(UserError, match=r"crop_ratio=1.5 is out of range"):
+    with pytest.raises(UserError, match=r"`crop_ratio`=1.5 is out of range"):
         build_eval_transform(prepared(64, 1.5, "bicubic"))
     with pytest.raises(UserError, match="unknown resize 'squish'; did you mean 'squash'"):
         build_eval_transform(prepared(64, 1.0, "bicubic", "squish"))
