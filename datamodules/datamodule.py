@@ -275,4 +275,4 @@ class DataModule(pl.LightningDataModule):
         self.dataset.check_same_data(state_dict)
         self._train_progress = state_dict["train_progress"]
         if self.stream:  # else they were found again
-            self.dataset.skipped[:] = [BadImage(**image) for image in state_dict["skipped"]]
+            self.dataset.skipped[:] = [BadImage(image["name"], image["reason"]) for image in state_dict["skipped"]]

@@ -1,4 +1,4 @@
-"""The header of a JPEG: what has to be known to decode a part of it."""
+"""The header of a JPEG: what must be known to decode a part of it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ _EXIF_ORIENTATION = 0x0112
 
 @dataclass(frozen=True)
 class JpegHeader:
-    """What has to be known of a JPEG to decode a part of it.
+    """What must be known of a JPEG to decode a part of it.
 
     Args:
-        height, width: in pixels.
+        height: in pixels.
+        width: in pixels.
         height_at: position of the height's two bytes in the file.
         one_scan: whether the pixels come once, from top to bottom, and without restart markers.
     """
@@ -28,7 +29,7 @@ class JpegHeader:
 
 
 def read_jpeg_header(encoded: bytes) -> JpegHeader | None:
-    """The header of a complete 8-bit RGB or grey JPEG that lies upright; None for any other file."""
+    """Return the header of a complete, upright 8-bit RGB or grey JPEG; None for any other file."""
     # A cut-off file has to reach Pillow, which says so: OpenCV may fill up with grey.
     if encoded[:2] != b"\xff\xd8" or encoded[-2:] != b"\xff\xd9":
         return None

@@ -1,7 +1,7 @@
 """From a decoded image to the network's input: the only place that resizes or normalises.
 
 Evaluation resizes by Pillow, because the published accuracies were measured with its antialiased filters. Training
-crops are resized by OpenCV, several times as fast.
+crops are resized by OpenCV, which is several times as fast.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from transfer.errors import BadValue, unknown_name
 from transfer.preprocessing import Preprocessing
 
 Transform: TypeAlias = A.Compose | UserTransform
-# left, top, right, bottom, in shares of the image's width and height
+# Left, top, right, bottom, as shares of the image's width and height.
 Part = tuple[float, float, float, float]
 
 INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -45,12 +45,12 @@ _TRIVIALAUGMENT_STRENGTHS = tuple(level / 30 for level in range(31))
 
 @dataclass(frozen=True)
 class Resize:
-    """How evaluation resizes, before it crops.
+    """How evaluation resizes an image before the crop.
 
     Args:
-        size: of the short side, or of both with `squash`, in pixels.
+        size: the short side afterwards, or with `squash` both sides, in pixels.
         resample: Pillow's filter.
-        squash: whether the image becomes a square.
+        squash: whether the image becomes a square whatever its shape.
     """
 
     size: int
@@ -58,14 +58,14 @@ class Resize:
     squash: bool
 
     def shape(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) afterwards; the rounding is torchvision's."""
+        """Return (height, width) after the resizing; the rounding is torchvision's."""
         if self.squash:
             return self.size, self.size
         short = min(height, width)
         return self.size * height // short, self.size * width // short
 
     def shrunk_shape(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) afterwards, or before if a side would grow."""
+        """Return (height, width) after the resizing, or those before it if a side would grow."""
         shape = self.shape(height, width)
         return shape if shape[0] <= height and shape[1] <= width else (height, width)
 
@@ -82,13 +82,13 @@ class ResizeCenterCrop(A.ImageOnlyTransform):
         self.image_size = image_size
 
     def apply(self, img: Pixels, **params: Any) -> Pixels:
-        """Shape: (H, W, 3) -> (image_size, image_size, 3)."""
+        """Return the crop. Shape: (H, W, 3) -> (image_size, image_size, 3)"""
         height, width = self.resize.shape(*img.shape[:2])
         resized = Image.fromarray(img).resize((width, height), self.resize.resample)
         return np.asarray(resized.crop(self._box(height, width)))
 
     def part(self, height: int, width: int) -> Part:
-        """Which part of an image of this size it keeps."""
+        """Return which part of an image of this size is kept."""
         height, width = self.resize.shape(height, width)
         left, top, right, bottom = self._box(height, width)
         return left / width, top / height, right / width, bottom / height
@@ -99,7 +99,7 @@ class ResizeCenterCrop(A.ImageOnlyTransform):
 
 
 class _OwnRandom(A.BasicTransform):
-    """Draws from `py_random` alone: making Albumentations' other generator takes longer than a flip."""
+    """Draws from `py_random` alone: creating Albumentations' other generator takes longer than a flip."""
 
     def set_random_seed(self, seed: int | None) -> None:
         self.py_random = random.Random(seed)
@@ -110,10 +110,11 @@ class HorizontalFlip(_OwnRandom, A.HorizontalFlip):
 
 
 class RandomResizedCrop(_OwnRandom, A.RandomResizedCrop):
-    """Albumentations' random crop, of an image that may not be decoded yet, resized by OpenCV.
+    """Albumentations' random crop of an image that may not be decoded yet, resized by OpenCV.
 
-    Bicubic or bilinear without antialiasing, like the paper's TPU code, down to half the size, and by area below that.
-    Images smaller than the result are enlarged in evaluation too: these get the same kernel as there, Pillow's.
+    Crops are resized by a bicubic or bilinear kernel without antialiasing, like in the paper's TPU code, down to half
+    their size, and by area below that. Images smaller than the result, which evaluation enlarges too, are resized by
+    Pillow as there.
     """
 
     def __init__(self, image_size: int, scale: tuple[float, float], resample: Image.Resampling) -> None:
@@ -121,13 +122,13 @@ class RandomResizedCrop(_OwnRandom, A.RandomResizedCrop):
         self.resample = resample
 
     def cut(self, picture: Picture) -> Pixels:
-        """The next random crop. Shape: (image_size, image_size, 3)."""
+        """Return the next random crop. Shape: (image_size, image_size, 3)"""
         shape = (picture.height, picture.width)
         box: Box = self.get_params_dependent_on_data({"shape": shape}, {})["crop_coords"]
         return self._cut(picture, box)
 
     def apply(self, img: Pixels, crop_coords: Box, **params: Any) -> Pixels:
-        """Shape: (H, W, 3) -> (image_size, image_size, 3)."""
+        """Return the resized crop. Shape: (H, W, 3) -> (image_size, image_size, 3)"""
         return self._cut(DecodedPicture(img), crop_coords)
 
     def _cut(self, picture: Picture, box: Box) -> Pixels:
@@ -178,7 +179,7 @@ def build_eval_transform(preprocessing: Preprocessing) -> A.Compose:
 
 
 def kept_part(transform: A.Compose, height: int, width: int) -> Part:
-    """Which part of an image of this size an eval transform gives the network."""
+    """Return which part of an image of this size, in pixels, an eval transform keeps for the network."""
     crop: ResizeCenterCrop = transform.transforms[0]
     return crop.part(height, width)
 
