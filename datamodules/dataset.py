@@ -11,7 +11,7 @@ from datamodules.checks import check_class_order, check_official, check_trainabl
 from datamodules.images.decode import BadImage
 from datamodules.sheet import Sheet, Source
 from datamodules.split import Split, join
-from transfer.errors import UserError
+from transfer.errors import BadValue, UserError
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,9 +129,9 @@ def read_source(source: Source) -> tuple[tuple[str, ...], dict[str, Split]]:
     """
     sheet, options = source.sheet, source.options
     if options.split_column is not None and sheet.num_examples:
-        raise UserError(f"{sheet.name} has fixed splits; `split_column` is for dataset 'folder'")
+        raise BadValue(f"{sheet.name} has fixed splits; `split_column` is for dataset 'folder'")
     if options.allow_decayed and not sheet.decays:
-        raise UserError(f"{sheet.name} can be had complete; `allow_decayed` is for birdsnap")
+        raise BadValue(f"{sheet.name} can be had complete; `allow_decayed` is for birdsnap")
     names, splits = sheet.load_splits(options)
     check_official(splits, sheet, len(names), allow_decayed=options.allow_decayed)
     return check_class_order(names, sheet.official_names, sheet.name_aliases, splits["train"].name), splits

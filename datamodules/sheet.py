@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from transfer.errors import UserError, nearest, unknown_name
+from transfer.errors import BadValue, nearest, unknown_name
 
 if TYPE_CHECKING:
     from datamodules.split import Split
@@ -127,7 +127,7 @@ class ReadOptions:
         if self.train_on not in TRAIN_ON:
             raise unknown_name("train_on", self.train_on, TRAIN_ON)
         if not 0 < self.val_fraction < 0.5:
-            raise UserError(f"`val_fraction`={self.val_fraction} (allowed: above 0, below 0.5)")
+            raise BadValue(f"`val_fraction`={self.val_fraction} (allowed: above 0, below 0.5)")
 
     @property
     def root(self) -> Path | None:
@@ -136,7 +136,7 @@ class ReadOptions:
 
 
 class Sheet:
-    """The facts of one dataset, as class attributes, and how its source is read; a sheet has no state."""
+    """The facts of one dataset, as class attributes, and how its source is read."""
 
     name: str
     # On the hub, in the order in which they are asked for: a later one replaces an earlier one that is gone.
@@ -221,7 +221,7 @@ class Source:
     def __post_init__(self) -> None:
         sheet, options = self.sheet, self.options
         if options.stream and not sheet.copies:
-            raise UserError(f"{sheet.name} is read where it lies: leave `stream` out")
+            raise BadValue(f"{sheet.name} is read where it lies: leave `stream` out")
 
 
 def read_options(**given: Any) -> ReadOptions:
@@ -233,7 +233,7 @@ def read_options(**given: Any) -> ReadOptions:
     names = [option.name for option in fields(ReadOptions)]
     for name in given:
         if name not in names:
-            raise UserError(f"unknown option `{name}`{nearest(name, names)} (allowed: {', '.join(names)})")
+            raise BadValue(f"unknown option `{name}`{nearest(name, names)} (allowed: {', '.join(names)})")
     return ReadOptions(**given)
 
 

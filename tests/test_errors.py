@@ -1,19 +1,33 @@
-"""Mistakes become a message and an exit status; everything else keeps its traceback."""
+"""Mistakes become a message that names flags, and an exit status; everything else keeps its traceback."""
 
 from __future__ import annotations
 
+import argparse
 import errno
 import os
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from transfer.commands.console import exit_status
-from transfer.errors import RunInterrupted, UserError, nearest, unknown_name
+from transfer.commands.console import exit_status, find_flags, name_flags
+from transfer.config.command_line import build_parser, build_probe_parser
+from transfer.config.schema import FinetuneConfig
+from transfer.errors import (
+    BadValue,
+    DamagedFile,
+    Diverged,
+    Interrupted,
+    MissingData,
+    RunInterrupted,
+    UserError,
+    nearest,
+    unknown_name,
+)
 
 
 def raising(error: BaseException) -> Callable[[], None]:
@@ -46,6 +60,94 @@ def test_unknown_name_says_kind_given_nearest_and_all_allowed() -> None:
     error = unknown_name("head", "liner", (name for name in ("linear", "mlp")))
     assert str(error) == "unknown head 'liner'; did you mean 'linear'? (allowed: linear, mlp)"
     assert isinstance(error, UserError) and isinstance(error, ValueError)
+
+
+def test_the_tree_of_errors_is_as_drawn() -> None:
+    assert UserError.__bases__ == (ValueError,) and Interrupted.__bases__ == (Exception,)
+    assert set(UserError.__subclasses__()) >= {BadValue, MissingData, DamagedFile, Diverged}
+    assert Interrupted.__subclasses__() == [RunInterrupted]
+    assert isinstance(unknown_name("head", "x", ["linear"]), BadValue)
+
+
+def small_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("run_dir", metavar="RUN_DIR")
+    parser.add_argument("--data.batch_size", "--batch_size", dest="batch_size", type=int)
+    parser.add_argument("--class", dest="class_name")
+    parser.add_argument("--multilabel", action="store_true")
+    parser.add_argument("--first.name")
+    parser.add_argument("--second.name")
+    return parser
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("`batch_size`=0 (allowed: at least 1)", "--data.batch_size 0 (allowed: at least 1)"),
+        ("`data.batch_size`=0", "--data.batch_size 0"),
+        ("lower `batch_size`: the memory is small", "lower --data.batch_size: the memory is small"),
+        ("`class_name`='cat'", "--class 'cat'"),
+        ("`run_dir`=runs/1: no such folder", "RUN_DIR runs/1: no such folder"),
+        ("pass `multilabel`=True", "pass --multilabel"),
+        ("`lr`=-1 and `warmup_epochs`", "lr=-1 and warmup_epochs"),
+        ("`name`=x, in two groups", "name=x, in two groups"),
+        ("`first.name`=x", "--first.name x"),
+        ("no arguments, `pip install x`, `Head(1)`", "no arguments, `pip install x`, `Head(1)`"),
+    ],
+)
+def test_a_message_names_the_flags_of_the_command(text: str, shown: str) -> None:
+    assert name_flags(text, find_flags(small_parser)) == shown
+
+
+def test_flags_of_subcommands_count_and_without_a_parser_there_are_none() -> None:
+    def with_subcommands() -> argparse.ArgumentParser:
+        parser = argparse.ArgumentParser()
+        parser.add_subparsers().add_parser("fetch").add_argument("--cache_dir", "--cache-dir")
+        return parser
+
+    assert find_flags(with_subcommands)["cache_dir"] == "--cache_dir"
+    assert name_flags("`cache_dir`=x", find_flags(None)) == "cache_dir=x"
+
+
+@pytest.mark.parametrize("parser", [build_parser, build_probe_parser])
+def test_every_field_of_a_run_is_found_by_its_dotted_name_and_by_its_last_word(
+    parser: Callable[[], argparse.ArgumentParser],
+) -> None:
+    flags = find_flags(parser)
+    assert flags["backbone"] == "--backbone" and flags["batch_size"] == "--data.batch_size"
+    assert flags["data.cache_dir"] == flags["cache_dir"] == "--data.cache_dir"
+    assert flags["trainer"] == "--trainer" and flags["devices"] == "--trainer.devices"
+    assert ("optimizer" in flags) == (parser is build_parser)
+
+
+def test_finetune_shows_a_library_message_as_its_user_would_type_it() -> None:
+    flags = find_flags(build_parser)
+    assert flags["optimizer"] == "--optim.name" and flags["loss"] == "--loss.name" and flags["resume"] == "--resume"
+    shown = "`pretrained`=None, `multilabel`=True with `loss`='ce', lower `lr`, `num_classes`=0"
+    assert name_flags(shown, flags) == (
+        "--pretrained null, --data.multilabel true with --loss.name 'ce', lower --optim.lr, num_classes=0"
+    )
+    problems = FinetuneConfig(dataset="folder", dropout=1.0, freeze="x").problems()
+    assert [name_flags(problem, flags).split()[0] for problem in problems] == ["--dropout", "--dataset", "--freeze"]
+    assert not any("`" in name_flags(problem, flags) for problem in problems)
+
+
+def test_a_users_mistake_and_a_warning_are_shown_with_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> None:
+        shown = warnings.formatwarning("`batch_size`=1 is small", UserWarning, "loaders.py", 7)  # pytest collects
+        print(shown, file=sys.stderr)
+        raise BadValue("`batch_size`=0")
+
+    before = warnings.formatwarning
+    assert exit_status(command, small_parser) == 2
+    err = capsys.readouterr().err
+    assert "UserWarning: --data.batch_size 1 is small\n" in err and err.endswith("error: --data.batch_size 0\n")
+    assert warnings.formatwarning is before
+
+
+def test_a_program_that_collects_warnings_gets_the_arguments() -> None:
+    with pytest.warns(UserWarning, match="^`batch_size`=1 is small$"):
+        exit_status(lambda: warnings.warn("`batch_size`=1 is small", stacklevel=1), small_parser)
 
 
 def test_success_is_0_and_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:

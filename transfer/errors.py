@@ -1,4 +1,18 @@
-"""What a user did wrong, in words, and how a command ends: the only module that `transfer` and `datamodules` share."""
+"""What can go wrong and is nobody's bug, in words: the only exceptions of this project's own.
+
+ValueError
+  x UserError            a mistake in what the user gave
+    + BadValue           an argument's value, or values that do not go together
+    + MissingData        a file, a folder or a server that is not there
+    + DamagedFile        a file that cannot be read, or is not what it should be
+    + Diverged           the training loss is no longer finite
+Exception
+  x Interrupted          the user or a scheduler stopped the work
+    + RunInterrupted     the same for a run, whose checkpoint is kept
+
+The text of a UserError names arguments in backticks: `batch_size`=0 (allowed: at least 1). A command shows them as the
+flags that the user typed; see `transfer.commands.console`. Every other exception is a bug and keeps its traceback.
+"""
 
 from __future__ import annotations
 
@@ -9,31 +23,44 @@ from pathlib import Path
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave: its text says where, what was given, what is allowed and what to do.
+    """A mistake in what the user gave. Its text says where, what was given, what is allowed and what to do."""
 
-    Scripts print the text without a traceback; every other exception is a programmer's and keeps its traceback.
-    """
+
+class BadValue(UserError):
+    """An argument's value is not allowed, or two arguments do not go together."""
+
+
+class MissingData(UserError):
+    """A file, a folder or a server that is needed is not there or cannot be reached."""
+
+
+class DamagedFile(UserError):
+    """A file cannot be read, or does not hold what it should."""
+
+
+class Diverged(UserError):
+    """The training loss is no longer a finite number."""
 
 
 def nearest(given: str, allowed: Iterable[str]) -> str:
-    """The hint `; did you mean 'x'?` for the allowed name closest to `given`, or an empty string."""
+    """Return the hint `; did you mean 'x'?` for the allowed name closest to `given`, or an empty string."""
     matches = get_close_matches(given.lower(), list(allowed), n=1, cutoff=0.5)
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
-def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> UserError:
-    """The error for a name that no table row has: the nearest name, then all the names there are."""
+def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> BadValue:
+    """Return the error for a name that is in no table; it says the nearest name, then all that are allowed."""
     names = list(allowed)
-    return UserError(f"unknown {kind} {given!r}{nearest(given, names)} (allowed: {', '.join(names)})")
+    return BadValue(f"unknown {kind} {given!r}{nearest(given, names)} (allowed: {', '.join(names)})")
 
 
 def printable(text: str) -> str:
-    """Text that may come from a file, with what would steer a terminal shown as its escape."""
+    """Return text that may come from a file with each control character replaced by its escape."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 class Interrupted(Exception):
-    """The user or a scheduler stopped the work; the command `go_on` takes it up where it ended."""
+    """The user or a scheduler stopped the work; the command `go_on` continues it from where it stopped."""
 
     def __init__(self, signal_number: int, go_on: str) -> None:
         super().__init__(f"stopped by {signal.Signals(signal_number).name}; go on with: {go_on}")
@@ -41,7 +68,7 @@ class Interrupted(Exception):
 
 
 class RunInterrupted(Interrupted):
-    """A run was stopped; its state is in `checkpoint`."""
+    """A run was stopped; `checkpoint` holds its state."""
 
     def __init__(self, signal_number: int, checkpoint: Path) -> None:
         super().__init__(signal_number, f"efficientnet-transfer finetune --resume {checkpoint.parent}")

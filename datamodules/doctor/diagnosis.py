@@ -91,7 +91,7 @@ def check_readable(inspection: Inspection, skipped: Sequence[BadImage] = ()) -> 
     """Images that cannot be decoded."""
     found = [image for images in inspection.unreadable.values() for image in images]
     bad = [str(image) for image in (*skipped, *found)]
-    message = f"{_count(len(bad), 'image')} that cannot be read: repair or remove, or train with --on_bad_image skip"
+    message = f"{_count(len(bad), 'image')} that cannot be read: repair or remove, or train with `on_bad_image`=skip"
     return [Finding("error", "unreadable", message, bad)] if bad else []
 
 
@@ -119,7 +119,7 @@ def check_classes(class_names: Sequence[str], counts: Mapping[str, list[int]]) -
     if (ratio := imbalance(train)) and ratio > MAX_IMBALANCE:
         message = (
             f"the largest class has {ratio:.0f} times the training images of the smallest: read mean_per_class beside "
-            "top1, and try --loss.class_weights balanced"
+            "top1, and try `class_weights`=balanced"
         )
         findings.append(Finding("warning", "imbalance", message))
     return findings

@@ -20,7 +20,7 @@ from datamodules.images.decode import is_image
 from datamodules.reading.tables import encoded_images
 from datamodules.sheet import Layout
 from datamodules.split import Split
-from transfer.errors import UserError
+from transfer.errors import DamagedFile, MissingData
 
 _MAX_NAMED = 5
 
@@ -39,7 +39,7 @@ def find_archive(data_root: Path, name: str, layout: Layout | None, hub_id: str)
     """
     text = f"no folder {data_root / hub_id}: `data_root`=DIR must hold DIR/<hub id>/**/<split>-*.parquet"
     if layout is None:
-        raise UserError(text)
+        raise MissingData(text)
     places = layout.places(data_root, name)
     for place in places:
         if not layout.missing(place):
@@ -55,7 +55,7 @@ def find_archive(data_root: Path, name: str, layout: Layout | None, hub_id: str)
             if (base / archive).is_file():
                 command = f"unzip {base / archive} -d {base}" if archive.endswith(".zip") else None
                 text += f" Extract what is there with: {command or f'tar -xf {base / archive} -C {base}'}."
-    raise UserError(text)
+    raise MissingData(text)
 
 
 def check_md5(folder: Path, expected: Mapping[str, str]) -> None:
@@ -67,7 +67,7 @@ def check_md5(folder: Path, expected: Mapping[str, str]) -> None:
     for name, md5 in expected.items():
         found = hashlib.md5((folder / name).read_bytes(), usedforsecurity=False).hexdigest()
         if found != md5:
-            raise UserError(
+            raise DamagedFile(
                 f"{folder / name}: MD5 {md5} expected, {found} found; not the authors' file. Download it again"
             )
 
@@ -85,7 +85,7 @@ def image_split(name: str, folder: Path, files: Sequence[str], labels: Sequence[
         UserError: files that are not there.
     """
     if missing := missing_files(folder, files):
-        raise UserError(
+        raise DamagedFile(
             f"{name}: {len(missing)} of {len(files)} listed images are not in {folder}, such as "
             f"{', '.join(missing[:_MAX_NAMED])}; extract the archive again"
         )
@@ -149,7 +149,7 @@ def from_one(labels: Sequence[int] | NDArray[Any], num_classes: int, where: str)
     outside = np.flatnonzero((values < 1) | (values > num_classes))
     if len(outside):
         hint = " (the file counts from 0, the authors' from 1)" if values.min() == 0 else ""
-        raise UserError(f"{where} row {outside[0]}: label {values[outside[0]]} is not in 1..{num_classes}{hint}")
+        raise DamagedFile(f"{where} row {outside[0]}: label {values[outside[0]]} is not in 1..{num_classes}{hint}")
     return (values - 1).tolist()
 
 
@@ -162,7 +162,7 @@ def read_lines(path: Path) -> list[str]:
     try:
         return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a text file ({error.reason})") from None
+        raise DamagedFile(f"{path}: not a text file ({error.reason})") from None
 
 
 def read_columns(path: Path, *names: str) -> list[tuple[str, ...]]:
@@ -174,13 +174,13 @@ def read_columns(path: Path, *names: str) -> list[tuple[str, ...]]:
     header, *lines = read_lines(path) or [""]
     columns = [column.strip() for column in header.split("\t")]
     if absent := [name for name in names if name not in columns]:
-        raise UserError(f"{path}: no column {absent[0]!r} in its first line (columns: {', '.join(columns)})")
+        raise DamagedFile(f"{path}: no column {absent[0]!r} in its first line (columns: {', '.join(columns)})")
     positions = [columns.index(name) for name in names]
     rows = []
     for number, line in enumerate(lines, 2):
         values = line.split("\t")
         if len(values) <= max(positions):
-            raise UserError(f"{path} line {number}: {len(values)} values, {len(columns)} expected")
+            raise DamagedFile(f"{path} line {number}: {len(values)} values, {len(columns)} expected")
         rows.append(tuple(values[position].strip() for position in positions))
     return rows
 
@@ -194,7 +194,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path}: not a JSON file ({error})") from None
+        raise DamagedFile(f"{path}: not a JSON file ({error})") from None
 
 
 def read_mat(path: Path, *names: str) -> tuple[NDArray[Any], ...]:
@@ -206,10 +206,10 @@ def read_mat(path: Path, *names: str) -> tuple[NDArray[Any], ...]:
     try:
         content = scipy.io.loadmat(str(path), squeeze_me=True)
     except Exception as error:  # scipy's readers raise ValueError, TypeError, NotImplementedError, zlib.error, ...
-        raise UserError(f"{path}: not a Matlab file that can be read ({error})") from error
+        raise DamagedFile(f"{path}: not a Matlab file that can be read ({error})") from error
     if absent := [name for name in names if name not in content]:
         found = ", ".join(name for name in content if not name.startswith("__"))
-        raise UserError(f"{path}: no variable {absent[0]!r} in it (it has: {found})")
+        raise DamagedFile(f"{path}: no variable {absent[0]!r} in it (it has: {found})")
     return tuple(np.atleast_1d(content[name]) for name in names)
 
 
@@ -221,5 +221,5 @@ def read_field(annotations: NDArray[Any], name: str, path: Path) -> list[Any]:
     """
     fields = annotations.dtype.names or ()
     if name not in fields:
-        raise UserError(f"{path}: its annotations have no field {name!r} (fields: {', '.join(fields)})")
+        raise DamagedFile(f"{path}: its annotations have no field {name!r} (fields: {', '.join(fields)})")
     return [value.item() if isinstance(value, np.ndarray) else value for value in annotations[name]]

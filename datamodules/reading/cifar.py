@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from datamodules.reading.archives import build_split
 from datamodules.reading.pickles import as_text, read_pickle
 from datamodules.split import Split
-from transfer.errors import UserError
+from transfer.errors import DamagedFile
 
 
 def read_names(path: Path, key: str) -> tuple[str, ...]:
@@ -43,9 +43,9 @@ def read_split(name: str, files: Sequence[Path], label_key: str, num_classes: in
         data, batch_labels = _entry(batch, "data", path), list(_entry(batch, label_key, path))
         kind = f"{data.dtype} {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
         if kind != (expected := f"uint8 ({len(batch_labels)}, 3072)"):
-            raise UserError(f"{path}: data is {kind}, where {expected} is expected")
+            raise DamagedFile(f"{path}: data is {kind}, where {expected} is expected")
         if outside := [label for label in batch_labels if label not in range(num_classes)]:
-            raise UserError(f"{path}: label {outside[0]!r} is not in 0..{num_classes - 1}")
+            raise DamagedFile(f"{path}: label {outside[0]!r} is not in 0..{num_classes - 1}")
         names = [as_text(file) for file in batch.get("filenames", [])] or [""] * len(batch_labels)
         images += zip(_encode_pixels(data.reshape(-1, 3, 32, 32)), names, strict=True)
         labels += batch_labels
@@ -54,7 +54,7 @@ def read_split(name: str, files: Sequence[Path], label_key: str, num_classes: in
 
 def _entry(content: dict[str, Any], key: str, path: Path) -> Any:
     if key not in content:
-        raise UserError(f"{path}: no {key!r} in it (it has: {', '.join(content)})")
+        raise DamagedFile(f"{path}: no {key!r} in it (it has: {', '.join(content)})")
     return content[key]
 
 

@@ -13,7 +13,7 @@ from datamodules.images.decode import is_image, natural_key, walk_files
 from datamodules.reading.tables import read_splits, require_column
 from datamodules.sheet import ReadOptions
 from datamodules.split import Split
-from transfer.errors import UserError
+from transfer.errors import BadValue, DamagedFile, MissingData
 
 # What people call the three splits, as folders or as values of a split column, in lower case.
 SPLIT_ALIASES = {
@@ -43,11 +43,11 @@ def read_folder(options: ReadOptions) -> tuple[tuple[str, ...], dict[str, Split]
     """
     root = options.root
     if root is None:
-        raise UserError("dataset 'folder' needs `data_root`: a folder of class folders, or a CSV or parquet file")
+        raise BadValue("dataset 'folder' needs `data_root`: a folder of class folders, or a CSV or parquet file")
     if root.is_file():
         return read_tables(_open_table(root), str(root), options, root.parent)
     if not root.is_dir():
-        raise UserError(f"`data_root`={root}: no such file or folder")
+        raise MissingData(f"`data_root`={root}: no such file or folder")
     if (root / "dataset_dict.json").is_file() or (root / "state.json").is_file():
         return read_tables(datasets.load_from_disk(str(root)), str(root), options, root)
     return read_splits(scan_class_folders(root), str(root), "image", "label", options)
@@ -88,7 +88,7 @@ def _split_table(table: datasets.Dataset, where: str, options: ReadOptions) -> T
     values = [str(value).strip().lower() for value in table.with_format(None)[column]]
     for row, value in enumerate(values):
         if value not in SPLIT_ALIASES:
-            raise UserError(f"{where} row {row}: split {value!r} is none of {', '.join(SPLIT_ALIASES)}")
+            raise DamagedFile(f"{where} row {row}: split {value!r} is none of {', '.join(SPLIT_ALIASES)}")
     ours = np.array([SPLIT_ALIASES[value] for value in values])
     return _with_train({name: table.select(np.flatnonzero(ours == name)) for name in dict.fromkeys(ours)}, where)
 
@@ -104,12 +104,12 @@ def scan_class_folders(root: Path) -> Tables:
     if not splits:
         return {"train": _scan_classes(root)}
     if others := [path.name for path in folders if path not in splits]:
-        raise UserError(
+        raise DamagedFile(
             f"{root}: {', '.join(others)} beside the splits {', '.join(path.name for path in splits)}; "
             "keep only the split folders there, or only class folders"
         )
     if len(set(splits.values())) < len(splits):
-        raise UserError(f"{root}: two folders for one split: {', '.join(path.name for path in splits)}")
+        raise DamagedFile(f"{root}: two folders for one split: {', '.join(path.name for path in splits)}")
     return _with_train({name: _scan_classes(path) for path, name in splits.items()}, str(root))
 
 
@@ -125,12 +125,14 @@ def _scan_classes(folder: Path) -> datasets.Dataset:
         if not is_image(file):
             others += 1
         elif file.parent == folder:
-            raise UserError(f"{file}: this image lies outside any class folder; move it to {folder}/<class>/")
+            raise DamagedFile(f"{file}: this image lies outside any class folder; move it to {folder}/<class>/")
         else:
             paths.append(str(file))
             labels.append(file.relative_to(folder).parts[0])
     if not paths:
-        raise UserError(f"{folder}: no images in class folders ({others} other files); expected {folder}/<class>/*.jpg")
+        raise MissingData(
+            f"{folder}: no images in class folders ({others} other files); expected {folder}/<class>/*.jpg"
+        )
     return datasets.Dataset.from_dict({"image": paths, "label": labels})
 
 
@@ -140,12 +142,12 @@ def _open_table(file: Path) -> datasets.Dataset:
         assert isinstance(table, datasets.Dataset)
         return table
     if file.suffix.lower() != ".csv":
-        raise UserError(f"{file}: a table must be a .csv or .parquet file")
+        raise BadValue(f"{file}: a table must be a .csv or .parquet file")
     with file.open(encoding="utf-8-sig", newline="") as stream:  # Excel starts its CSV with a byte-order mark
         header, *rows = list(csv.reader(stream)) or [[]]
     for row, values in enumerate(rows):
         if len(values) != len(header):
-            raise UserError(f"{file} row {row}: {len(values)} values for {len(header)} columns")
+            raise DamagedFile(f"{file} row {row}: {len(values)} values for {len(header)} columns")
     columns = zip(*rows, strict=True) if rows else ([] for _ in header)
     types = datasets.Features(dict.fromkeys(header, datasets.Value("string")))
     return datasets.Dataset.from_dict({name: list(column) for name, column in zip(header, columns, strict=True)}, types)
@@ -154,13 +156,13 @@ def _open_table(file: Path) -> datasets.Dataset:
 def _translate(found: datasets.DatasetDict, where: str) -> Tables:
     for name in found:
         if str(name).lower() not in SPLIT_ALIASES:
-            raise UserError(f"{where}: split {name!r} is none of {', '.join(SPLIT_ALIASES)}")
+            raise DamagedFile(f"{where}: split {name!r} is none of {', '.join(SPLIT_ALIASES)}")
     return _with_train({SPLIT_ALIASES[str(name).lower()]: table for name, table in found.items()}, where)
 
 
 def _with_train(tables: Tables, where: str) -> Tables:
     if "train" not in tables:
-        raise UserError(f"{where}: no train split (found: {', '.join(tables)})")
+        raise MissingData(f"{where}: no train split (found: {', '.join(tables)})")
     return tables
 
 
@@ -168,7 +170,7 @@ def _recognise(option: str, candidates: Sequence[str], columns: Sequence[str], w
     for name in candidates:
         if name in columns:
             return name
-    raise UserError(
+    raise DamagedFile(
         f"{where}: none of the columns {', '.join(columns)} is one of {', '.join(candidates)}; "
         f"choose one with `{option}`"
     )

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from transfer.errors import UserError
+from transfer.errors import DamagedFile
 
 _reconstruct = np.empty(0).__reduce__()[0]  # its module has another name in each numpy
 
@@ -50,12 +50,12 @@ def read_pickle(path: Path) -> dict[str, Any]:
     except OSError:
         raise
     except Exception as error:  # a broken pickle raises nearly anything
-        raise UserError(
+        raise DamagedFile(
             f"{path}: refused ({error}); only containers, text, numbers and arrays are read from a pickle. "
             "Download the authors' file again"
         ) from error
     if not isinstance(content, dict):
-        raise UserError(f"{path}: a {type(content).__name__}, where the authors' file has a dictionary")
+        raise DamagedFile(f"{path}: a {type(content).__name__}, where the authors' file has a dictionary")
     return {as_text(key): value for key, value in content.items()}
 
 

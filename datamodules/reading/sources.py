@@ -15,7 +15,7 @@ from datasets.exceptions import DataFilesNotFoundError, DatasetGenerationError
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
 from datamodules.sheet import HubCopy
-from transfer.errors import UserError
+from transfer.errors import DamagedFile, MissingData, UserError
 
 T = TypeVar("T")
 _PROBE_SECONDS = 5
@@ -79,7 +79,7 @@ def find_local_files(folder: Path, config: str | None, splits: Mapping[str, str]
         UserError: no such folder, or no file for a split.
     """
     if not folder.is_dir():
-        raise UserError(f"no folder {folder}: `data_root`=DIR must hold DIR/<hub id>/**/<split>-*.parquet")
+        raise MissingData(f"no folder {folder}: `data_root`=DIR must hold DIR/<hub id>/**/<split>-*.parquet")
     searched = folder / config if config and (folder / config).is_dir() else folder
     files = {ours: sorted(map(str, searched.rglob(f"{theirs}-*.parquet"))) for ours, theirs in splits.items()}
     for ours, found in files.items():
@@ -156,7 +156,7 @@ def _explain(copy: HubCopy) -> Iterator[None]:
     except OSError as error:
         if error.errno is not None and not isinstance(error, ConnectionError):  # a full disk, say
             raise
-        raise UserError(f"{_unreachable(copy.id, error)} What was fetched whole is kept: try again.") from error
+        raise MissingData(f"{_unreachable(copy.id, error)} What was fetched whole is kept: try again.") from error
     except (
         ValueError,
         RuntimeError,
@@ -164,7 +164,7 @@ def _explain(copy: HubCopy) -> Iterator[None]:
     ) as error:  # no data files, a script, another configuration
         raise NotFoundError(f"{copy.id} is not on the hub as it was expected ({first_line(error)})") from error
     except Exception as error:  # the client's errors share no base class
-        raise UserError(f"{_unreachable(copy.id, error)} What was fetched whole is kept: try again.") from error
+        raise MissingData(f"{_unreachable(copy.id, error)} What was fetched whole is kept: try again.") from error
 
 
 def _ask_hub(copy: HubCopy) -> None:
@@ -174,7 +174,7 @@ def _ask_hub(copy: HubCopy) -> None:
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise NotFoundError(_unreachable(copy.id, error)) from error
     except Exception as error:  # the client's errors share no base class: sockets, HTTP codes, timeouts
-        raise UserError(_unreachable(copy.id, error)) from error
+        raise MissingData(_unreachable(copy.id, error)) from error
 
 
 def _snapshot_files(copy: HubCopy) -> dict[str, list[str]]:
@@ -211,7 +211,7 @@ def _load(
         cause = error.__cause__
         if isinstance(cause, OSError) and cause.errno is not None:  # a full disk, a folder that cannot be written
             raise cause from None
-        raise UserError(f"{source}: cannot read its parquet files ({cause or error})") from error
+        raise DamagedFile(f"{source}: cannot read its parquet files ({cause or error})") from error
     named = {ours: theirs or ours for ours, theirs in splits.items()}
     for theirs in named.values():
         if theirs not in tables:

@@ -16,7 +16,7 @@ from torch import Tensor
 from datamodules.images.decode import natural_key
 from datamodules.sheet import ReadOptions
 from datamodules.split import Split
-from transfer.errors import UserError, nearest
+from transfer.errors import BadValue, DamagedFile, nearest
 
 
 def read_splits(
@@ -81,7 +81,7 @@ def read_labels(
         feature = table.features[label_column]
         inner = getattr(feature, "feature", feature)
         if inner is not feature and not options.multilabel:
-            raise UserError(f"{where}: column {label_column!r} holds lists of labels; set `multilabel`")
+            raise BadValue(f"{where}: column {label_column!r} holds lists of labels; set `multilabel`=True")
         declared = inner.names if isinstance(inner, datasets.ClassLabel) else declared
         column = table.with_format(None)[label_column]
         values[where] = [_as_labels(value, options) for value in column]
@@ -113,7 +113,7 @@ def require_column(columns: Sequence[str], name: str, option: str, where: str) -
         UserError: `name` is not among `columns`; the text lists them and the option that chooses another.
     """
     if name not in columns:
-        raise UserError(
+        raise DamagedFile(
             f"{where}: no column {name!r}{nearest(name, columns)} (columns: {', '.join(columns)}); "
             f"choose one with `{option}`"
         )
@@ -127,7 +127,7 @@ def require_image_column(kind: pa.DataType, name: str, where: str) -> None:
     """
     has_bytes = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
     if not (has_bytes or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
-        raise UserError(f"{where}: column {name!r} is {kind}, not images or encoded bytes")
+        raise DamagedFile(f"{where}: column {name!r} is {kind}, not images or encoded bytes")
 
 
 def _as_labels(value: Any, options: ReadOptions) -> list[Any]:
@@ -153,7 +153,7 @@ def _match_official(rows: list[list[Any]], names: Sequence[str], where: str) -> 
     for row, labels in enumerate(rows):
         for label in labels:
             if not isinstance(label, int) and name_key(_text(label)) not in official:
-                raise UserError(
+                raise DamagedFile(
                     f"{where} row {row}: label {label!r} is no official class name"
                     f"{nearest(_text(label), names)} (they run from {names[0]!r} to {names[-1]!r})"
                 )
@@ -170,7 +170,7 @@ def _encode(rows: list[list[Any]], names: list[str], are_indices: bool, multilab
             index = lookup.get(label if are_indices else _text(label))
             if index is None:
                 allowed = f"0..{len(names) - 1} or a class name" if are_indices else "any non-empty text"
-                raise UserError(f"{where} row {row}: label {label!r} is not allowed (allowed: {allowed})")
+                raise DamagedFile(f"{where} row {row}: label {label!r} is not allowed (allowed: {allowed})")
             if multilabel:
                 encoded[row, index] = 1
             else:
@@ -189,4 +189,4 @@ def _image_table(table: datasets.Dataset, column: str, folder: Path | None, wher
         return encoded_images([(None, str((folder or Path()) / path) if path else "") for path in values])
     if dtype in ("binary", "large_binary"):
         return encoded_images([(content, None) for content in values])
-    raise UserError(f"{where}: column {column!r} is {feature}, not images, encoded bytes or file paths")
+    raise DamagedFile(f"{where}: column {column!r} is {feature}, not images, encoded bytes or file paths")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from datamodules.sheet import HubCopy, Layout, Sheet, WrongCopy, load_class_names
-from transfer.errors import UserError
+from transfer.errors import DamagedFile
 
 if TYPE_CHECKING:
     from datamodules.split import Split
@@ -72,7 +72,7 @@ class Aircraft(Sheet):
             path = folder / f"images_variant_{split}.txt"
             rows = [line.partition(" ") for line in read_lines(path)]  # names have spaces, ids have leading zeros
             if strange := [variant for _, _, variant in rows if variant.strip() not in index_of]:
-                raise UserError(f"{path}: variant {strange[0]!r} is not in variants.txt")
+                raise DamagedFile(f"{path}: variant {strange[0]!r} is not in variants.txt")
             files = [f"images/{image}.jpg" for image, _, _ in rows]
             labels = [index_of[variant.strip()] for _, _, variant in rows]
             splits[split] = image_split(f"{self.name} {split}", folder, files, labels)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from datamodules.sheet import HubCopy, Layout, ReadOptions, Sheet, WrongCopy
-from transfer.errors import UserError
+from transfer.errors import DamagedFile, MissingData
 
 if TYPE_CHECKING:
     from datamodules.split import Split
@@ -68,11 +68,11 @@ class Birdsnap(Sheet):
         if root is None:
             if options.allow_decayed:
                 return super().load_splits(options)
-            raise UserError(
+            raise MissingData(
                 "birdsnap has no complete copy on the hub. Either bring images: `data_root`=DIR with the archive's "
                 "species.txt, images.txt, test_images.txt and images/ in DIR/birdsnap, or with "
                 "DIR/birdsnap/{train,test}/<species>/*.jpg; or train on the 16,000 of 47,386 training and 1,851 of "
-                f"2,443 test images that {self.copies[0].id} has: set `allow_decayed`"
+                f"2,443 test images that {self.copies[0].id} has: set `allow_decayed`=True"
             )
         folders = root / self.name
         has_class_folders = (folders / "train").is_dir() and (folders / "test").is_dir()
@@ -92,13 +92,13 @@ class Birdsnap(Sheet):
 
         species = read_columns(folder / "species.txt", "id", "common")
         if [number for number, _ in species] != [str(index + 1) for index in range(len(species))]:
-            raise UserError(f"{folder / 'species.txt'}: ids are not 1 to {len(species)} in order")
+            raise DamagedFile(f"{folder / 'species.txt'}: ids are not 1 to {len(species)} in order")
         listed = read_columns(folder / "images.txt", "path", "species_id", "md5")
         labels = from_one([int(number) for _, number, _ in listed], len(species), str(folder / "images.txt"))
         label_of = {path: label for (path, *_), label in zip(listed, labels, strict=True)}
         in_test = {path.lower() for (path,) in read_columns(folder / "test_images.txt", "path")}
         if strange := in_test - {path.lower() for path in label_of}:
-            raise UserError(f"{folder / 'test_images.txt'}: {min(strange)} is not in images.txt")
+            raise DamagedFile(f"{folder / 'test_images.txt'}: {min(strange)} is not in images.txt")
         root = next((folder / name for name in _IMAGE_FOLDERS if (folder / name).is_dir()), folder)
         found = find_ignoring_case(root, list(label_of))
         if changed := changed_files(root, found, {path: md5 for path, _, md5 in listed}):

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from datamodules.sheet import HubCopy, Layout, Sheet, load_class_names
-from transfer.errors import UserError
+from transfer.errors import DamagedFile
 
 if TYPE_CHECKING:
     from datamodules.split import Split
@@ -60,7 +60,7 @@ class Cars(Sheet):
             return self._read_single_folder(folder)
         labelled = next((place for place in (folder, folder / "devkit") if (place / _TEST_ANNOTATIONS).is_file()), None)
         if labelled is None:
-            raise UserError(
+            raise DamagedFile(
                 f"{folder}: no {_TEST_ANNOTATIONS} there or in devkit/; the devkit's cars_test_annos.mat names no "
                 "classes, so the test images cannot be scored without it"
             )

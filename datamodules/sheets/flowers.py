@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from datamodules.sheet import HubCopy, Layout, Sheet, WrongCopy, load_class_names
-from transfer.errors import UserError
+from transfer.errors import DamagedFile
 
 if TYPE_CHECKING:
     from datamodules.split import Split
@@ -70,7 +70,7 @@ class Flowers(Sheet):
         splits = {}
         for split, images in ids.items():
             if images.min() < 1 or images.max() > len(labels):
-                raise UserError(
+                raise DamagedFile(
                     f"{folder / 'setid.mat'}: {split} has image ids {images.min()} to {images.max()}, "
                     f"where 1 to {len(labels)} have a label"
                 )

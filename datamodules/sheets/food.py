@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from datamodules.sheet import HubCopy, Layout, Sheet, load_class_names
-from transfer.errors import UserError
+from transfer.errors import DamagedFile
 
 if TYPE_CHECKING:
     from datamodules.split import Split
@@ -58,7 +58,7 @@ class Food101(Sheet):
             path = folder / "meta" / f"{split}.json"
             images = read_json(path)
             if not isinstance(images, dict) or images.keys() != set(names):
-                raise UserError(f"{path}: its classes are not those of classes.txt")
+                raise DamagedFile(f"{path}: its classes are not those of classes.txt")
             rows = [(f"images/{image}.jpg", label) for label, name in enumerate(names) for image in images[name]]
             splits[split] = image_split(
                 f"{self.name} {split}", folder, [file for file, _ in rows], [label for _, label in rows]

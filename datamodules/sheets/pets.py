@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from datamodules.sheet import HubCopy, Layout, Sheet, WrongCopy, load_class_names
-from transfer.errors import UserError
+from transfer.errors import DamagedFile
 
 if TYPE_CHECKING:
     from datamodules.split import Split
@@ -61,12 +61,12 @@ class Pets(Sheet):
             path = folder / "annotations" / f"{file}.txt"
             rows = [line.split() for line in read_lines(path) if not line.startswith("#")]
             if strange := [row for row in rows if len(row) != 4 or not row[1].isdecimal()]:
-                raise UserError(f"{path}: {' '.join(strange[0])!r} is not '<image> <class> <species> <breed>'")
+                raise DamagedFile(f"{path}: {' '.join(strange[0])!r} is not '<image> <class> <species> <breed>'")
             labels = from_one([int(row[1]) for row in rows], self.num_classes, str(path))
             for (image, *_), label in zip(rows, labels, strict=True):
                 name = image.rpartition("_")[0].lower()
                 if names.setdefault(label, name) != name:
-                    raise UserError(f"{path}: class {label + 1} is {names[label]!r} and, for {image}, {name!r}")
+                    raise DamagedFile(f"{path}: class {label + 1} is {names[label]!r} and, for {image}, {name!r}")
             files = [f"images/{row[0]}.jpg" for row in rows]
             splits[split] = image_split(f"{self.name} {split}", folder, files, labels)
         return tuple(names[label] for label in sorted(names)), splits

@@ -110,7 +110,7 @@ def test_the_largest_resident_set_follows_an_allocation_and_stays() -> None:
     )
     result = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=Path(benchmark.__file__).parents[1],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,

@@ -222,7 +222,7 @@ def test_imbalance_recommends_class_weights(tmp_path: Path) -> None:
             save(photo(count * 100 + index, (40, 40)), tmp_path / "data" / name / f"{index}.png")
     report = examine(1, tmp_path / "data")  # 5 images are too few for val and test
     (message,) = [f["message"] for f in report["findings"] if f["check"] == "imbalance"]
-    assert "--loss.class_weights balanced" in message
+    assert "`class_weights`=balanced" in message
 
 
 def test_a_single_class_is_a_finding_and_not_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -361,7 +361,7 @@ def test_digits_have_no_error() -> None:
         (["no/such/folder"], "no such file or folder: no/such/folder"),
         (["folder"], "dataset 'folder' needs --data_root, or give the path itself"),
         (["digits", "--near_distance", "17"], "--near_distance 17 (allowed: 0 to 16"),
-        (["digits", "--num_workers", "-1"], "--num_workers -1 (allowed: at least 0)"),
+        (["digits", "--num_workers", "-1"], "--data.num_workers -1 (allowed: at least 0)"),
         (["digits", "--json", "no/such/folder/x.json"], "--json no/such/folder/x.json: no such folder"),
         (["digits", "--backbone", "b9"], "unknown backbone 'b9'"),
         (["digits", "--run", "no/run"], "no/run"),

@@ -41,6 +41,13 @@ def fabric() -> Fabric:
     return fabric
 
 
+class Loader(DataLoader[Any]):
+    """A loader that knows the positions of its images."""
+
+    def positions(self) -> list[int]:
+        return list(self.sampler)
+
+
 class Images:
     """Ten images of three classes, and how often a loader of them was asked for."""
 
@@ -50,9 +57,9 @@ class Images:
         self.labels = torch.arange(10) % 3
         self.loaders = 0
 
-    def loader(self) -> DataLoader[Any]:
+    def loader(self) -> Loader:
         self.loaders += 1
-        return DataLoader(TensorDataset(self.images, self.labels), batch_size=4)
+        return Loader(TensorDataset(self.images, self.labels), batch_size=4)
 
 
 def double(images: Tensor) -> Tensor:
@@ -159,11 +166,11 @@ def test_a_folder_that_cannot_be_written_is_named(
     tiny_classifier: Classifier, tmp_path: Path, fabric: Fabric, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"file/cache: the features cannot be written: .*pass --data.cache_dir DIR"):
+    with pytest.raises(UserError, match=r"file/cache: the features cannot be written: .*pass `cache_dir`=DIR"):
         compute(tmp_path / "file" / "cache" / "x.features", tiny_classifier, Images(), fabric)
     usage = type("Usage", (), {"free": 100})
     monkeypatch.setattr("transfer.probe.features.shutil.disk_usage", lambda _: usage)
-    with pytest.raises(UserError, match=r"the features take 0.00 GB, 0.00 GB are free; .*--feature_dtype bfloat16"):
+    with pytest.raises(UserError, match=r"the features take 0.00 GB, 0.00 GB are free; .*`feature_dtype`=bfloat16"):
         compute(tmp_path / "x.features", tiny_classifier, Images(), fabric)
 
 

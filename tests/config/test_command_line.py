@@ -84,10 +84,10 @@ def test_the_saved_file_is_plain_yaml_with_the_defaults(tmp_path: Path) -> None:
     [
         (["--optim.lrr", "0.1"], r"unknown option 'optim\.lrr'; did you mean 'optim\.lr'\? \(see --help\)"),
         (["--bakcbone", "b0"], r"unknown option 'bakcbone'; did you mean 'backbone'"),
-        (["--augment", "randaug"], r"--augment 'randaug'; did you mean 'randaugment'\? \(allowed: none, basic, "),
-        (["--optim.name", "adam"], r"--optim\.name 'adam'; did you mean 'adamw'\? \(allowed: sgd, adamw, rmsprop\)"),
-        (["--optim.lr", "fast"], r"--optim\.lr '?fast'? \(allowed: float\)"),
-        (["--trainer.max_epochs", "2.5"], r"--trainer\.max_epochs '?2\.5'? \(allowed: int\)"),
+        (["--augment", "randaug"], r"`augment`='randaug'; did you mean 'randaugment'\? \(allowed: none, basic, "),
+        (["--optim.name", "adam"], r"`optim\.name`='adam'; did you mean 'adamw'\? \(allowed: sgd, adamw, rmsprop\)"),
+        (["--optim.lr", "fast"], r"`optim\.lr`='?fast'? \(allowed: float\)"),
+        (["--trainer.max_epochs", "2.5"], r"`trainer\.max_epochs`='?2\.5'? \(allowed: int\)"),
     ],
 )  # fmt: skip
 def test_a_mistake_on_the_command_line_is_answered_with_what_is_allowed(argv: list[str], message: str) -> None:
@@ -101,7 +101,7 @@ def test_a_mistake_on_the_command_line_is_answered_with_what_is_allowed(argv: li
         ("backbnoe: b0\n", r"unknown option 'backbnoe'; did you mean 'backbone'"),
         ("optim: {learning_rate: 0.1}\n", r"unknown option 'optim\.learning_rate'"),
         ("trainer: {max_epoch: 3}\n", r"unknown option 'trainer\.max_epoch'; did you mean 'trainer\.max_epochs'"),
-        ("bn: freeze\n", r"--bn 'freeze'; did you mean 'frozen'"),
+        ("bn: freeze\n", r"`bn`='freeze'; did you mean 'frozen'"),
     ],
 )
 def test_a_mistake_in_a_recipe_is_answered_with_the_nearest_name(tmp_path: Path, text: str, message: str) -> None:
@@ -124,9 +124,9 @@ def test_all_problems_are_told_at_once() -> None:
         parse_config(["--image_size", "16", "--optim.lr", "-1", "--dataset", "folder"])
     assert str(caught.value).splitlines() == [
         "the configuration has problems:",
-        "  --image_size 16 (allowed: at least 32)",
-        "  --optim.lr -1.0 (allowed: above 0)",
-        "  --dataset folder needs --data_root: class folders, a CSV or parquet file, or a save_to_disk folder",
+        "  `image_size`=16 (allowed: at least 32)",
+        "  `optim.lr`=-1.0 (allowed: above 0)",
+        "  `dataset`=folder needs `data_root`: class folders, a CSV or parquet file, or a save_to_disk folder",
     ]
 
 
@@ -168,9 +168,9 @@ def test_resume_refuses_every_change_of_what_is_computed(run_dir: Path) -> None:
     with pytest.raises(UserError) as caught:
         parse_config(["--resume", str(run_dir), "--optim.lr", "0.1", "--seed", "8", "--trainer.precision", "32-true"])
     assert str(caught.value).splitlines() == [
-        f"--resume {run_dir} cannot change what the run computes:",
-        "  --seed 7 -> 8",
-        "  --optim.lr 0.5 -> 0.1",
+        f"`resume`={run_dir} cannot change what the run computes:",
+        "  `seed`=7 -> 8",
+        "  `optim.lr`=0.5 -> 0.1",
     ]
 
 

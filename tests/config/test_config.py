@@ -92,15 +92,15 @@ CASES += [(g, field, value) for g, group in IN_GROUPS.items() for field, values 
 
 
 @pytest.mark.parametrize(("group", "field", "value"), CASES)
-def test_a_value_out_of_range_is_the_only_problem_and_named_by_its_flag(group: str, field: str, value: Any) -> None:
+def test_a_value_out_of_range_is_the_only_problem_and_named(group: str, field: str, value: Any) -> None:
     config = FinetuneConfig()
     if group:
         config = replace(config, **{group: replace(getattr(config, group), **{field: value})})
-        flag = f"--{group}.{field}"
+        name = f"{group}.{field}"
     else:
-        config, flag = replace(config, **{field: value}), f"--{field}"
+        config, name = replace(config, **{field: value}), field
     (problem,) = config.problems()
-    assert problem.startswith(flag + " ")
+    assert problem.startswith(f"`{name}`=")
 
 
 def test_values_on_the_edge_of_the_range_are_allowed() -> None:
@@ -116,19 +116,19 @@ def test_values_on_the_edge_of_the_range_are_allowed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("trainer", "flag"),
+    ("trainer", "named"),
     [
-        ({"accumulate_grad_batches": 2}, "--trainer.accumulate_grad_batches 2: both passes need the whole batch"),
-        ({"precision": "16-mixed"}, "--trainer.precision 16-mixed: its scaled gradients"),
+        ({"accumulate_grad_batches": 2}, "`trainer.accumulate_grad_batches`=2: both passes need the whole batch"),
+        ({"precision": "16-mixed"}, "`trainer.precision`=16-mixed: its scaled gradients"),
         (
             {"gradient_clip_val": 1.0, "gradient_clip_algorithm": "value"},
-            "--trainer.gradient_clip_algorithm value: clipped values point elsewhere",
+            "`trainer.gradient_clip_algorithm`=value: clipped values point elsewhere",
         ),
     ],
 )
-def test_what_sam_cannot_go_with_is_refused_with_the_reason(trainer: dict[str, Any], flag: str) -> None:
+def test_what_sam_cannot_go_with_is_refused_with_the_reason(trainer: dict[str, Any], named: str) -> None:
     (problem,) = FinetuneConfig(optim=OptimConfig(sam_rho=0.05), trainer=TrainerConfig(**trainer)).problems()
-    assert problem.startswith(f"--optim.sam_rho with {flag}")
+    assert problem.startswith(f"`optim.sam_rho` with {named}")
 
 
 def test_sam_goes_with_bf16_and_with_a_limit_on_the_gradients_norm() -> None:
@@ -138,17 +138,21 @@ def test_sam_goes_with_bf16_and_with_a_limit_on_the_gradients_norm() -> None:
 
 def test_a_backbone_frozen_to_the_end_is_told_to_say_so() -> None:
     (problem,) = FinetuneConfig(freeze="until-epoch 10").problems()
-    assert problem.endswith("the backbone would never learn; say --freeze backbone")
+    assert problem.endswith("the backbone would never learn; say `freeze`=backbone")
 
 
 def test_a_file_for_random_weights_is_refused() -> None:
     (problem,) = FinetuneConfig(pretrained=False, weights="my.pth").problems()
-    assert problem == "--weights my.pth with --pretrained false: name what the file was trained like"
+    assert problem == "`weights`=my.pth with `pretrained`=False: name what the file was trained like"
 
 
 def test_all_problems_are_told_at_once() -> None:
     config = FinetuneConfig(image_size=8, optim=OptimConfig(lr=-1.0), data=DataConfig(multilabel=True))
-    assert [problem.split()[0] for problem in config.problems()] == ["--image_size", "--optim.lr", "--data.multilabel"]
+    assert [problem.split("=")[0] for problem in config.problems()] == [
+        "`image_size`",
+        "`optim.lr`",
+        "`data.multilabel`",
+    ]
 
 
 def test_options_for_data_and_network_are_arguments_of_their_builders() -> None:
@@ -173,4 +177,4 @@ def test_freeze_is_a_number_of_epochs(text: str, epochs: int | None) -> None:
 
 @pytest.mark.parametrize("text", ["", "head", "until-epoch", "until-epoch x", "backbone 3"])
 def test_another_freeze_is_a_problem(text: str) -> None:
-    assert FinetuneConfig(freeze=text).problems() == [f"--freeze {text!r} (allowed: none, backbone, 'until-epoch N')"]
+    assert FinetuneConfig(freeze=text).problems() == [f"`freeze`={text!r} (allowed: none, backbone, 'until-epoch N')"]

@@ -41,19 +41,19 @@ def test_a_limit_is_read_as_it_is_written(name: str, text: str, value: float) ->
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("num_params", "0", r"--max_params '0' \(allowed: a number above 0, as 20e6\)"),
-        ("num_params", "20M", r"--max_params '20M' \(allowed: a number above 0, as 20e6\)"),
-        ("macs", "-1", r"--max_macs '-1' \(allowed"),
-        ("macs", "nan", r"--max_macs 'nan' \(allowed"),
-        ("macs", "inf", r"--max_macs 'inf' \(allowed"),
-        ("macs", "", r"--max_macs '' \(allowed"),
-        ("memory", "16", r"--max_memory '16': give a number and a unit \(allowed: B, kB, .*TiB\), as 16GiB"),
-        ("memory", "16 Gb/s", r"--max_memory '16 Gb/s': give a number and a unit"),
-        ("memory", "16XB", r"--max_memory '16XB': give a number and a unit"),
-        ("memory", "GiB", r"--max_memory 'GiB': give a number and a unit"),
-        ("memory", "-2GiB", r"--max_memory '-2GiB': give a number and a unit"),
-        ("memory", "nanGiB", r"--max_memory 'nanGiB'"),
-        ("latency_ms", "30ms", r"--max_latency_ms '30ms' \(allowed: a number above 0, as 30\)"),
+        ("num_params", "0", r"`max_params`=\'0' \(allowed: a number above 0, as 20e6\)"),
+        ("num_params", "20M", r"`max_params`=\'20M' \(allowed: a number above 0, as 20e6\)"),
+        ("macs", "-1", r"`max_macs`=\'-1' \(allowed"),
+        ("macs", "nan", r"`max_macs`=\'nan' \(allowed"),
+        ("macs", "inf", r"`max_macs`=\'inf' \(allowed"),
+        ("macs", "", r"`max_macs`=\'' \(allowed"),
+        ("memory", "16", r"`max_memory`=\'16': give a number and a unit \(allowed: B, kB, .*TiB\), as 16GiB"),
+        ("memory", "16 Gb/s", r"`max_memory`=\'16 Gb/s': give a number and a unit"),
+        ("memory", "16XB", r"`max_memory`=\'16XB': give a number and a unit"),
+        ("memory", "GiB", r"`max_memory`=\'GiB': give a number and a unit"),
+        ("memory", "-2GiB", r"`max_memory`=\'-2GiB': give a number and a unit"),
+        ("memory", "nanGiB", r"`max_memory`=\'nanGiB'"),
+        ("latency_ms", "30ms", r"`max_latency_ms`=\'30ms' \(allowed: a number above 0, as 30\)"),
     ],
 )
 def test_what_is_no_limit_is_refused(name: str, text: str, message: str) -> None:
@@ -63,7 +63,7 @@ def test_what_is_no_limit_is_refused(name: str, text: str, message: str) -> None
 
 def test_without_a_limit_there_is_nothing_to_fit() -> None:
     with pytest.raises(
-        UserError, match=r"nothing is limited: give at least one of --max_params 20e6, --max_macs 1\.8e9"
+        UserError, match=r"nothing is limited: give at least one of `max_params`=20e6, `max_macs`=1\.8e9"
     ):
         parse_limits(NOTHING)
 

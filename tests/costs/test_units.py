@@ -13,15 +13,15 @@ from transfer.errors import UserError
     [("16GiB", 16 * 2**30), (" 500 MB ", 500_000_000), ("1.5gib", 3 * 2**29), ("1e3kb", 10**6), ("7B", 7)],
 )
 def test_a_size_is_read(text: str, size: int) -> None:
-    assert parse_bytes(text, "--memory") == size
+    assert parse_bytes(text, "memory") == size
 
 
 @pytest.mark.parametrize(
     "text", ["", "16", "GiB", "16G", "-1GiB", "0GiB", "nanGiB", "1..5GiB", "16 GiB free", "1e999TB"]
 )
 def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match=r"--memory .*: give a number and a unit \(allowed: B, kB, MB, .*\), as 16GiB"):
-        parse_bytes(text, "--memory")
+    with pytest.raises(UserError, match=r"`memory`=.*: give a number and a unit \(allowed: B, kB, MB, .*\), as 16GiB"):
+        parse_bytes(text, "memory")
 
 
 @pytest.mark.parametrize(

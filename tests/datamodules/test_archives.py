@@ -616,7 +616,7 @@ def test_decayed_birdsnap_stops_unless_it_is_allowed(tmp_path: Path) -> None:
     paths = save_birdsnap(tmp_path)
     for path in [*paths[:13], paths[14]]:  # all of the first species, a test image of the second
         path.unlink()
-    with pytest.raises(UserError, match=r"expected, 30 found \(30 of 40 train .*, 8 of 12 test .*`allow_decayed`"):
+    with pytest.raises(UserError, match=r"expected, 30 found \(30 of 40 train .*, 8 of 12 test .*`allow_decayed`=True"):
         load_dataset(TinyBirdsnap(), data_root=tmp_path)
     data = load_dataset(TinyBirdsnap(), data_root=tmp_path, allow_decayed=True)
     assert data.num_classes == 4 and data.class_names == tuple(SPECIES)

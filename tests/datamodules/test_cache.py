@@ -277,7 +277,7 @@ def test_a_bad_image_is_named_and_leaves_no_file(photos: Path, kind: str) -> Non
     content = bad.read_bytes()
     for broken in (content[: len(content) // 2], b"text", b""):
         bad.write_bytes(broken)
-        with pytest.raises(UserError, match=rf"{bad.name}: .*\nRepair the image, or pass --on_bad_image skip"):
+        with pytest.raises(UserError, match=rf"{bad.name}: .*\nRepair the image, or set `on_bad_image`='skip'"):
             data.train_dataloader()
         assert not cache_files(photos) and not list((photos.parent / "cache").glob("*.partial"))
     with pytest.warns(UserWarning, match="training without 1 image"):
@@ -287,7 +287,9 @@ def test_a_bad_image_is_named_and_leaves_no_file(photos: Path, kind: str) -> Non
 
 def test_a_folder_that_cannot_be_written_is_refused(photos: Path) -> None:
     data = folder_data(photos, cache="disk", cache_dir=photos / "a" / "0.jpg" / "cache")
-    with pytest.raises(UserError, match=r"0\.jpg/cache: the image cache cannot be written: .*--data\.cache_dir DIR"):
+    with pytest.raises(
+        UserError, match=r"0\.jpg/cache: the image cache cannot be written: .*set `cache_dir` to another folder"
+    ):
         data.train_dataloader()
 
 
@@ -296,7 +298,7 @@ def test_too_little_space_is_refused_before_building(photos: Path, monkeypatch: 
     data = folder_data(photos, cache="disk")
     with pytest.raises(UserError, match=r"cache of .* takes 0\.00 GB, 0\.00 GB are free; make room, or pass"):
         data.train_dataloader()
-    with pytest.raises(UserError, match=r"--data\.cache ram: the images of .* of memory are free"):
+    with pytest.raises(UserError, match=r"`cache`=ram: the images of .* of memory are free"):
         folder_data(photos, cache="ram").train_dataloader()
 
 

@@ -22,12 +22,10 @@ from torch.utils.data import DistributedSampler
 
 from datamodules import build_datamodule, get_sheet, load_dataset
 from datamodules.datamodule import DataModule
-from datamodules.images.transforms import build_eval_transform
-from datamodules.loaders import EpochSampler, UnpaddedDistributedSampler, default_num_workers
-from datamodules.predict import build_predict_loader
 from datamodules.reading.tables import read_splits
 from datamodules.sheet import ReadOptions
 from datamodules.split import Split, hold_out
+from datamodules.workers import default_num_workers
 from tests.support.data import PREPROCESSING
 from transfer.errors import UserError
 
@@ -49,46 +47,13 @@ def read(table: datasets.Dataset, multilabel: bool = False) -> tuple[tuple[str, 
     return names, splits["train"]
 
 
-# --- samplers
-
-
-@pytest.mark.parametrize(("num_images", "world_size"), [(10, 1), (10, 2), (11, 2), (13, 4), (3, 4)])
-def test_eval_ranks_cover_every_image_exactly_once(num_images: int, world_size: int) -> None:
-    samplers = [UnpaddedDistributedSampler(num_images, rank, world_size) for rank in range(world_size)]
-    assert sorted(index for sampler in samplers for index in sampler) == list(range(num_images))
-    assert [len(sampler) for sampler in samplers] == [len(list(sampler)) for sampler in samplers]
-
-
-def test_train_ranks_are_disjoint_and_equally_long() -> None:
-    samplers = [EpochSampler(11, seed=0, rank=rank, world_size=2) for rank in range(2)]
-    shares = [[index for index, _ in sampler] for sampler in samplers]
-    assert [len(share) for share in shares] == [5, 5] == [len(sampler) for sampler in samplers]
-    assert len({*shares[0], *shares[1]}) == 10
-
-
-def test_order_and_seeds_depend_on_seed_and_epoch() -> None:
-    sampler = EpochSampler(50, seed=1)
-    first = list(sampler)
-    assert list(sampler) == first and sorted(index for index, _ in first) == list(range(50))
-    sampler.set_epoch(1)
-    second = list(sampler)
-    assert second != first and list(EpochSampler(50, seed=2)) != first
-    assert dict(first).keys() == dict(second).keys() and not set(dict(first).values()) & set(dict(second).values())
-
-
-def test_item_seeds_do_not_depend_on_the_number_of_ranks() -> None:
-    alone = dict(EpochSampler(12, seed=3))
-    ranks = [EpochSampler(12, seed=3, rank=rank, world_size=3) for rank in range(3)]
-    assert {index: seed for sampler in ranks for index, seed in sampler} == alone
+# --- loaders
 
 
 def test_lightning_leaves_our_samplers_in_place() -> None:
     data = digits()
     for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
         assert isinstance(loader.sampler, DistributedSampler)
-
-
-# --- loaders
 
 
 def test_train_drops_the_last_partial_batch_unless_it_is_the_only_one() -> None:
@@ -113,18 +78,6 @@ def test_batches_are_normalised_after_the_transfer() -> None:
     normalised, same_labels = data.on_after_batch_transfer((images, labels), 0)
     torch.testing.assert_close(normalised, data.normalize(images))
     assert torch.equal(labels, same_labels)
-
-
-def test_predict_loader_reports_bad_files(tmp_path: Path) -> None:
-    Image.new("RGB", (9, 9), "red").save(tmp_path / "good.png")
-    (tmp_path / "bad.png").write_text("text")
-    paths = [tmp_path / "good.png", tmp_path / "bad.png", tmp_path / "gone.png"]
-    transform = build_eval_transform(32, 1.0, "bicubic")
-    batches = list(build_predict_loader(paths, transform, batch_size=2, num_workers=0))
-    images, names, bad = batches[0]
-    assert images.shape == (1, 32, 32, 3) and images[0, 0, 0].tolist() == [255, 0, 0]
-    assert names == [str(paths[0])] and bad[0].name == str(paths[1]) and "not an image" in bad[0].reason
-    assert batches[1][0].shape[0] == 0 and "no such file" in batches[1][2][0].reason
 
 
 # --- resume
@@ -329,7 +282,7 @@ def test_multilabel_from_lists_and_from_text() -> None:
         if isinstance(table.features["label"], datasets.Value):
             names, split = read(table, multilabel=True)
         else:
-            with pytest.raises(UserError, match="'label' holds lists of labels; set `multilabel`"):
+            with pytest.raises(UserError, match="'label' holds lists of labels; set `multilabel`=True"):
                 read(table)
             names, split = read(table, multilabel=True)
         assert names == ("x", "y", "z") and split.labels.dtype == torch.float32
@@ -352,7 +305,7 @@ def test_columns_that_hold_no_images_are_refused() -> None:
     [
         ({"augment": "basics"}, "unknown augment 'basics'; did you mean 'basic'"),
         ({"on_bad_image": "skp"}, "unknown on_bad_image 'skp'; did you mean 'skip'"),
-        ({"image_size": 16}, "image_size=16 is too small"),
+        ({"image_size": 16}, "`image_size`=16 is too small"),
         ({"batch_size": 0}, "`batch_size`=0 (allowed: at least 1)"),
         ({"val_fraction": 0.7}, "`val_fraction`=0.7 (allowed: above 0, below 0.5)"),
     ],

@@ -160,7 +160,7 @@ def test_bad_images_are_all_named(ugly: Path) -> None:
         load(ugly)
     text = str(caught.value)
     assert "empty.jpg: empty (0 bytes)" in text and "text.jpg: not an image" in text
-    assert "cut.jpg: " in text and "`on_bad_image`" in text
+    assert "cut.jpg: " in text and "`on_bad_image`=skip" in text
 
 
 def test_bad_images_can_be_skipped(ugly: Path) -> None:

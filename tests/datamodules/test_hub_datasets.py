@@ -215,7 +215,7 @@ def test_no_network_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_birdsnap_says_that_it_must_be_supplied(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"birdsnap has no complete copy on the hub.*`allow_decayed`"):
+    with pytest.raises(UserError, match=r"birdsnap has no complete copy on the hub.*`allow_decayed`=True"):
         load_dataset("birdsnap")
     with pytest.raises(UserError, match=r"Looked for it in .*birdsnap"):
         load_dataset("birdsnap", data_root=tmp_path)

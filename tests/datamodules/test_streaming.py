@@ -20,15 +20,8 @@ from PIL import Image
 from datamodules import build_datamodule, load_dataset
 from datamodules.datamodule import DataModule
 from datamodules.reading import streaming
-from datamodules.reading.streaming import (
-    LANES,
-    StreamedTable,
-    StreamEvalSampler,
-    StreamSampler,
-    _RowGroup,
-    for_training,
-    streaming_workers,
-)
+from datamodules.reading.streaming import StreamedTable, _RowGroup, for_training, streaming_workers
+from datamodules.samplers import LANES, StreamSampler
 from datamodules.sheets import flowers
 from datamodules.sheets.cifar import CIFAR10
 from datamodules.split import Split
@@ -139,7 +132,7 @@ def test_groups_are_fetched_about_once_when_windows_are_small_and_rows_are_held_
     assert table.window() == 10
     kept = np.flatnonzero(np.random.default_rng(0).permutation(len(table)) % 10)
     split = Split("big", table, kept, torch.zeros(len(kept)))
-    order = np.array([i for i, _ in StreamSampler(table.group_of(kept), table.window(), batch, 0, 0, 1)])
+    order = np.array([i for i, _ in StreamSampler(table.group_of(kept), table.window(), batch, 0)])
     batches = kept[order[: len(order) // batch * batch]].reshape(-1, batch)
     fetched = []
 
@@ -167,15 +160,6 @@ def test_val_images_are_fetched_in_the_first_validation_only(root: Path, monkeyp
     assert greys(loader) == first and reads == {}
 
 
-def test_one_group_is_dealt_out_anew_each_epoch() -> None:
-    sampler = StreamSampler(np.zeros(203, dtype=np.int64), 2, 8, seed=0, rank=1, world_size=2)
-    seen = []
-    for epoch in range(12):
-        sampler.set_epoch(epoch)
-        seen.append({index for index, _ in sampler})
-    assert len(set().union(*seen)) == 203 and seen[0] != seen[5]
-
-
 def test_another_epoch_has_another_order_and_a_resumed_one_goes_on(root: Path) -> None:
     loader = build(root).train_dataloader()
     first = greys(loader)
@@ -186,35 +170,11 @@ def test_another_epoch_has_another_order_and_a_resumed_one_goes_on(root: Path) -
     assert greys(resumed) == first[5 * 8 :]
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3, 7])
-def test_every_rank_has_equally_many_batches_and_no_image_twice(world_size: int) -> None:
-    groups = np.repeat(np.arange(50), 21)
-    samplers = [StreamSampler(groups, 3, 8, seed=3, rank=rank, world_size=world_size) for rank in range(world_size)]
-    orders = [[index for index, _ in sampler] for sampler in samplers]
-    assert {len(order) for order in orders} == {1050 // world_size} == {len(sampler) for sampler in samplers}
-    assert len({index for order in orders for index in order}) == sum(map(len, orders))
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 3])
-@pytest.mark.parametrize("num_images", [0, 1, 7, 100])
-def test_evaluation_sees_every_image_once(num_images: int, world_size: int) -> None:
-    samplers = [StreamEvalSampler(num_images, 8, rank, world_size) for rank in range(world_size)]
-    assert sorted(index for sampler in samplers for index in sampler) == list(range(num_images))
-    assert max(map(len, samplers)) - min(map(len, samplers)) <= 1
-
-
 @pytest.mark.parametrize("stream", [True, False])
 def test_the_order_of_a_test_is_known(root: Path, stream: bool) -> None:
     data = build(root, stream=stream)
     assert [grey for grey, _ in greys(data.test_dataloader())] == data.test_order(1).tolist()
     assert sorted(data.test_order(3)) == list(range(NUM_TEST))
-
-
-def test_a_batch_of_sorted_data_mixes_row_groups() -> None:
-    groups = np.repeat(np.arange(400), 100)  # each group another class, as Food-101 comes
-    order = [index for index, _ in StreamSampler(groups, 25, 64, seed=0, rank=0, world_size=1)]
-    mixed = [len(set(groups[order[start : start + 64]])) for start in range(0, len(order) - 64, 64)]
-    assert min(mixed) >= 5 and np.mean(mixed) > 15
 
 
 def test_fingerprints_follow_the_files(root: Path) -> None:
@@ -286,7 +246,7 @@ def test_two_streamed_tables_are_joined(tmp_path: Path, root: Path) -> None:
     [
         ("digits", {}, "digits is read where it lies: leave `stream` out"),
         ("folder", {"data_root": "photos"}, "folder is read where it lies"),
-        ("cifar10", {"cache": "disk"}, "`stream` with `cache`=disk: a cache needs all images"),
+        ("cifar10", {"cache": "disk"}, "`stream`=True with `cache`=disk: a cache needs all images"),
     ],
 )
 def test_what_cannot_stream_says_so(name: str, options: dict[str, str], message: str) -> None:

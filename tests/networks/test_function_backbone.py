@@ -25,7 +25,7 @@ from transfer.costs.memory import training_memory
 from transfer.costs.network_costs import Costs
 from transfer.errors import UserError
 from transfer.experiments.table.config import TableConfig
-from transfer.experiments.table.planning import plan_cells
+from transfer.experiments.table.planning import DatasetFacts, plan_cells
 from transfer.networks.function import FunctionBackbone
 from transfer.networks.registry import get_backbone
 from transfer.networks.scaling import Scale, scale_phi
@@ -285,7 +285,7 @@ def test_nothing_starts_from_a_function_and_its_name_imports_nothing_there() -> 
 
 def test_a_layer_decay_needs_stages() -> None:
     classifier = build_classifier("my_net.Build", 5)
-    with pytest.raises(UserError, match=r"--optim\.layer_decay 0\.9: nothing is known of the backbone's stages"):
+    with pytest.raises(UserError, match=r"`layer_decay`=0\.9: nothing is known of the backbone's stages"):
         TransferModule(classifier, layer_decay=0.9)
     names = {group["name"] for group in parameter_groups(classifier, 0.1, 1e-5)}
     assert names == {"backbone", "backbone/no-decay", "head", "head/no-decay"}
@@ -316,7 +316,7 @@ def test_a_probe_of_it_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_table_plans_cells_of_it() -> None:
     wanted = TableConfig(datasets=["digits"], backbones=["my_net.Build@PHI=1"], protocols=["scratch"], seeds=[0])
-    (cell,) = plan_cells(wanted)
+    (cell,) = plan_cells(wanted, lambda _: DatasetFacts(num_images=1437, image_size=64))
     assert (cell.id, cell.backbone) == ("digits_my_net.Build@phi=1_scratch_0", "my_net.Build@phi=1")
     assert cell.image_size == 74
     assert cell.num_parameters == sum(p.numel() for p in build_backbone("my_net.Build@phi=1").parameters())

@@ -89,7 +89,7 @@ def test_another_rows_file_is_recognised_even_if_a_row_was_named() -> None:
     with pytest.raises(
         UserError,
         match=rf"{path} is the file of efficientnet_lite1\.pypi; {LITE0} would mean other weights:"
-        r" give pretrained='efficientnet_lite1\.pypi'$",
+        r" give `pretrained`='efficientnet_lite1\.pypi'$",
     ):
         identify_file(path, get_weights(LITE0), get_backbone("lite0"), row_was_named=True)
 
@@ -121,7 +121,7 @@ def test_a_known_file_is_refused_for_a_family_that_it_contradicts(family: str, w
     with pytest.raises(UserError) as caught:
         build_backbone("lite0", pretrained=family, weights=packaged(LITE0))
     assert str(caught.value) == (
-        f"{packaged(LITE0)} is the file of {LITE0}; {family} would mean {wrong}: give pretrained='{LITE0}'"
+        f"{packaged(LITE0)} is the file of {LITE0}; {family} would mean {wrong}: give `pretrained`='{LITE0}'"
     )
 
 
@@ -139,8 +139,9 @@ def test_an_unknown_file_is_refused_for_a_public_row(tmp_path: Path, name: str, 
     other = f" It is not the file of {LITE3}, which has another sha256." if named and name == LITE3 else ""
     assert str(caught.value) == (
         f"{path}: an unknown file.{other} Padding, BatchNorm epsilon and normalisation cannot be read off it: say what"
-        " it was trained like with pretrained=FAMILY (tensorflow, lukemelas, timm-tf, timm, torchvision, transformers),"
-        f" or once and for all with: efficientnet-transfer convert {path} NEW.safetensors --to own --family NAME"
+        " it was trained like with `pretrained`=FAMILY (tensorflow, lukemelas, timm-tf, timm, torchvision,"
+        f" transformers), or once and for all with: efficientnet-transfer convert {path}"
+        " NEW.safetensors --to own --family NAME"
     )
 
 
@@ -165,7 +166,7 @@ def test_a_converted_file_says_what_it_was_trained_like(tmp_path: Path) -> None:
         with pytest.raises(UserError) as caught:
             identify_file(path, row, variant, row_was_named=True)
         start = f"{path} is a file of your own, trained like {LITE0}; {row.name} would mean {wrong}"
-        assert str(caught.value).startswith(start) and str(caught.value).endswith(f": give pretrained='{LITE0}'")
+        assert str(caught.value).startswith(start) and str(caught.value).endswith(f": give `pretrained`='{LITE0}'")
 
 
 @pytest.mark.parametrize(

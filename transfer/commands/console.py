@@ -1,29 +1,50 @@
-"""How a command ends: its exit status, and messages in place of tracebacks."""
+"""How a command ends: its exit status, and messages that name the user's flags in place of tracebacks."""
 
 from __future__ import annotations
 
+import argparse
 import errno
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 
-from transfer.errors import Interrupted, UserError, printable
+from transfer.errors import Interrupted, MissingData, UserError, printable
+
+# Arguments of the library whose flag has another name.
+_RENAMED = {"optimizer": "optim.name", "loss": "loss.name"}
 
 
-def exit_status(command: Callable[[], int | None]) -> int:
-    """Runs a script's command and gives its exit status: what it gives, or 0; 2 and a message for a user's mistake or a
-    full disk; 128 + n after signal n, and for a pipe that nobody reads any more. Any other exception is a programmer's
-    and passes.
+def exit_status(
+    command: Callable[[], int | None], build_parser: Callable[[], argparse.ArgumentParser] | None = None
+) -> int:
+    """Run a command and return its exit status.
+
+    Args:
+        command: returns the status of a success; None stands for 0.
+        build_parser: builds the command's parser, whose flags replace the arguments that messages name in backticks.
+            None leaves the arguments' names.
+
+    Returns:
+        What the command returns; 2 after a user's mistake or on a full disk, with a message on stderr; 128 + n after
+        signal n, and after SIGPIPE for a pipe that nobody reads any more.
+
+    Raises:
+        Exception: any other error is a bug; it passes with its traceback.
     """
     try:
-        status = command()
+        with _warnings_with_flags(build_parser):
+            status = command()
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at exit
         return 128 + signal.SIGPIPE
     except UserError as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
+        print(f"error: {printable(name_flags(str(error), find_flags(build_parser)))}", file=sys.stderr)
         return 2
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -40,3 +61,93 @@ def exit_status(command: Callable[[], int | None]) -> int:
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     return status or 0
+
+
+def check_folder(argument: str, file: Path | None) -> None:
+    """Refuse, before any work is done, a file to write whose folder does not exist.
+
+    Args:
+        argument: name of the argument, for the message.
+        file: the path to write; None is never refused.
+
+    Raises:
+        MissingData: there is no such folder.
+    """
+    if file is not None and not file.parent.is_dir():
+        raise MissingData(f"`{argument}`={file}: no such folder")
+
+
+@contextmanager
+def _warnings_with_flags(build_parser: Callable[[], argparse.ArgumentParser] | None) -> Iterator[None]:
+    """Show warnings with flags, too; those that a program collects stay as they are."""
+    original = warnings.formatwarning
+
+    def with_flags(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        return original(name_flags(str(message), find_flags(build_parser)), category, filename, lineno, line)
+
+    warnings.formatwarning = with_flags
+    try:
+        yield
+    finally:
+        warnings.formatwarning = original
+
+
+def find_flags(build_parser: Callable[[], argparse.ArgumentParser] | None) -> dict[str, str]:
+    """Return the flag of each argument that a parser knows, or the metavar of a positional one.
+
+    A dotted option such as `--data.batch_size` is also found by its last word, unless two options end in it. A flag
+    that takes no value ends in a space, to tell it from one that does.
+    """
+    if build_parser is None:
+        return {}
+    flags: dict[str, str] = {}
+    last_words: dict[str, list[str]] = {}
+    for action in _actions(build_parser()):
+        options = [option for option in action.option_strings if option.startswith("--")]
+        name = options[0].removeprefix("--") if options else action.dest
+        flag = options[0] if options else str(action.metavar or action.dest)
+        flag += " " if options and action.nargs == 0 else ""
+        flags.setdefault(name, flag)
+        flags.setdefault(action.dest, flag)
+        last_words.setdefault(name.rpartition(".")[2], []).append(flag)
+    unique = {word: found[0] for word, found in last_words.items() if len(set(found)) == 1}
+    renamed = {name: flags[field] for name, field in _RENAMED.items() if field in flags}
+    return unique | flags | renamed
+
+
+def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for subparser in action.choices.values():
+                yield from _actions(subparser)
+        else:
+            yield action
+
+
+def name_flags(text: str, flags: Mapping[str, str]) -> str:
+    """Return a message with its arguments in backticks replaced by the flags of a command.
+
+    `batch_size`=0 becomes --data.batch_size 0, and `multilabel`=True becomes --data.multilabel true, or --multilabel
+    alone where that takes no value. An argument without a flag loses its backticks.
+
+    Args:
+        text: a message of the library.
+        flags: see `find_flags`.
+    """
+
+    def name_flag(match: re.Match[str]) -> str:
+        name, value = match[1], match[2]
+        flag = flags.get(name)
+        if flag is None:
+            return f"{name}{value or ''}"
+        if value is None or (flag.endswith(" ") and value == "=True"):
+            return flag.rstrip()
+        return f"{flag.rstrip()} {_WORDS.get(value[1:], value[1:])}"
+
+    return _ARGUMENT.sub(name_flag, text)
+
+
+_WORDS = {"True": "true", "False": "false", "None": "null"}  # as a command line spells them
+_ARGUMENT = re.compile(r"`([a-z_][\w.]*)`(=(?:(?:True|False|None)\b)?)?")

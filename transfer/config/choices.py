@@ -6,7 +6,7 @@ from transfer.config.auto import choose_recipe
 from transfer.config.command_line import apply_choices, flatten
 from transfer.config.protocols import get_protocol, protocol_settings
 from transfer.config.schema import FinetuneConfig
-from transfer.errors import UserError
+from transfer.errors import BadValue
 
 
 def choose_by_rule(
@@ -65,8 +65,8 @@ def choose_by_protocol(
     protocol = get_protocol(config.protocol)
     chosen_by_user = protocol.middle.keys() & given
     if chosen_by_user and chosen_by_user != protocol.middle.keys():
-        raise UserError(
-            f"--protocol {protocol.name} chooses {' and '.join(protocol.middle)} together from its grid: set both,"
+        raise BadValue(
+            f"`protocol`={protocol.name} chooses {' and '.join(protocol.middle)} together from its grid: set both,"
             " or neither"
         )
     settings = protocol_settings(
@@ -83,9 +83,9 @@ def choose_by_protocol(
     at_once, accumulated = settings["data.batch_size"], settings["trainer.accumulate_grad_batches"]
     found, wanted = config.data.batch_size * config.trainer.accumulate_grad_batches, at_once * accumulated
     if found != wanted and not given >= {"data.batch_size", "trainer.accumulate_grad_batches"}:
-        raise UserError(
-            f"--protocol {protocol.name}: a step would see {found * num_processes} images, not its"
-            f" {wanted * num_processes}: use --data.batch_size {at_once}, or set --trainer.accumulate_grad_batches too"
+        raise BadValue(
+            f"`protocol`={protocol.name}: a step would see {found * num_processes} images, not its"
+            f" {wanted * num_processes}: use `data.batch_size`={at_once}, or set `trainer.accumulate_grad_batches` too"
         )
     lines = [f"protocol {protocol.name}: {protocol.source}"]
     lines += [f"{name} {value}" for name, value in applied.items() if value != before[name]]

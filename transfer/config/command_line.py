@@ -17,7 +17,7 @@ import jsonargparse
 import yaml
 
 from transfer.config.schema import PROBE_FIELDS, PROBE_TRAINER_FIELDS, FinetuneConfig, ProbeConfig, TrainerConfig
-from transfer.errors import UserError, nearest
+from transfer.errors import BadValue, MissingData, nearest
 
 
 def build_parser() -> jsonargparse.ArgumentParser:
@@ -33,6 +33,7 @@ def build_parser() -> jsonargparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--config", action="config", help="YAML recipe, with only what differs from the defaults")
+    parser.add_argument("--resume", metavar="RUN_DIR", default=argparse.SUPPRESS, help="folder of the run to continue")
     parser.add_class_arguments(FinetuneConfig)
     return parser
 
@@ -58,7 +59,7 @@ def parse_config(argv: Sequence[str]) -> tuple[FinetuneConfig, Path | None]:
     try:
         namespace, rest = resume_parser.parse_known_args(list(argv))
     except argparse.ArgumentError as error:
-        raise UserError(str(error)) from None
+        raise BadValue(str(error)) from None
     run_dir: Path | None = namespace.resume
     if run_dir is None:
         return _parse(rest), None
@@ -70,10 +71,10 @@ def parse_config(argv: Sequence[str]) -> tuple[FinetuneConfig, Path | None]:
 
 def _refuse_changes(run_dir: Path, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
     changed = [
-        f"`{k}` {before[k]} -> {after[k]}" for k in before if before[k] != after[k] and not RESUMABLE.fullmatch(k)
+        f"`{k}`={before[k]} -> {after[k]}" for k in before if before[k] != after[k] and not RESUMABLE.fullmatch(k)
     ]
     if changed:
-        raise UserError("\n  ".join([f"`resume`={run_dir} cannot change what the run computes:", *changed]))
+        raise BadValue("\n  ".join([f"`resume`={run_dir} cannot change what the run computes:", *changed]))
 
 
 def build_config(
@@ -93,7 +94,7 @@ def build_config(
     before, base = flatten(defaults.to_dict()), flatten((config or defaults).to_dict())
     given = flatten(dict(changes))
     if unknown := given.keys() - base.keys():
-        raise UserError("\n".join(f"unknown field {name!r}{nearest(name, base)}" for name in sorted(unknown)))
+        raise BadValue("\n".join(f"unknown field {name!r}{nearest(name, base)}" for name in sorted(unknown)))
     values = _values_of(lambda parser: parser.parse_object(unflatten({**base, **given})), build_parser())
     changed = FinetuneConfig(**values)
     _refuse(changed.problems())
@@ -194,14 +195,16 @@ def _values_of(
     try:
         values = dict(vars(parser.instantiate(parse(parser))))
     except (jsonargparse.ArgumentError, argparse.ArgumentError) as error:
-        raise UserError(explain(str(error), [action.dest for action in parser._actions])) from None
+        raise BadValue(explain(str(error), [action.dest for action in parser._actions])) from None
     values.pop("config")
+    if "resume" in values:
+        raise BadValue("a recipe does not say what to resume: give `resume` on the command line")
     return values
 
 
 def _refuse(problems: Sequence[str]) -> None:
     if problems:
-        raise UserError("\n  ".join(["the configuration has problems:", *problems]))
+        raise BadValue("\n  ".join(["the configuration has problems:", *problems]))
 
 
 def split_pairs(option: str, words: Sequence[str], example: str) -> list[tuple[str, str]]:
@@ -215,7 +218,7 @@ def split_pairs(option: str, words: Sequence[str], example: str) -> list[tuple[s
     """
     pairs = [word.partition("=") for word in words]
     if bad := ["".join(pair) for pair in pairs if not all(pair)]:
-        raise UserError(f"{option} {bad[0]}: give KEY=VALUE, for example {option} {example}")
+        raise BadValue(f"{option} {bad[0]}: give KEY=VALUE, for example {option} {example}")
     return [(key, value) for key, _, value in pairs]
 
 
@@ -246,7 +249,7 @@ def load_config(path: Path) -> FinetuneConfig:
         UserError: no such file, or it is not a configuration.
     """
     if not path.is_file():
-        raise UserError(f"{path.parent} is not a run: it has no {path.name}")
+        raise MissingData(f"{path.parent} is not a run: it has no {path.name}")
     return _parse(["--config", str(path)])
 
 
@@ -270,7 +273,7 @@ def explain(message: str, flags: Sequence[str]) -> str:
         return "\n".join(f"unknown option {name!r}{nearest(name, flags)} (see --help)" for name in unknown)
     if match := re.search(r"key \"(\S+)\":\s+Expected a typing.Literal\[(.*)\]. Got value: (.*)", message):
         allowed = re.findall(r"'([^']*)'", match[2])
-        return f"--{match[1]} {match[3]!r}{nearest(match[3], allowed)} (allowed: {', '.join(allowed)})"
+        return f"`{match[1]}`={match[3]!r}{nearest(match[3], allowed)} (allowed: {', '.join(allowed)})"
     if match := re.search(r"key \"(\S+)\":\s+Expected a (?:<class '(\w+)'>|(.*))\. Got value: (.*)", message):
-        return f"--{match[1]} {match[4]!r} (allowed: {match[2] or match[3]})"
+        return f"`{match[1]}`={match[4]!r} (allowed: {match[2] or match[3]})"
     return message

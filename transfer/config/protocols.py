@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from transfer.errors import UserError, unknown_name
+from transfer.errors import BadValue, unknown_name
 
 Settings = Mapping[str, Any]
 
@@ -265,10 +265,10 @@ def protocol_settings(
             batch_size = deviation.batch_size or batch_size
     per_device, accumulated = _divide_batch(protocol.name, batch_size, devices, max_batch_per_device)
     if settings["optim.sam_rho"] is not None and accumulated > 1:
-        raise UserError(
+        raise BadValue(
             f"protocol {protocol.name}: SAM needs the batch of {batch_size} images at once, {batch_size // devices} on"
-            f" each of {devices} devices, and {max_batch_per_device} are allowed: raise --data.batch_size or"
-            " --trainer.devices"
+            f" each of {devices} devices, and {max_batch_per_device} are allowed: raise `data.batch_size` or"
+            " `trainer.devices`"
         )
     steps = protocol_steps(protocol, num_images)
     return {
@@ -286,7 +286,7 @@ def _divide_batch(name: str, batch_size: int, devices: int, most: int) -> tuple[
     """Images per device at once, and how often; their product with `devices` is `batch_size`."""
     if batch_size % devices:
         allowed = [str(n) for n in range(1, batch_size + 1) if batch_size % n == 0]
-        raise UserError(
+        raise BadValue(
             f"protocol {name}: a batch of {batch_size} images cannot be divided equally among {devices} devices"
             f" (allowed: {', '.join(allowed)})"
         )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from transfer.costs.live_bytes import Precision
-from transfer.errors import UserError
+from transfer.errors import BadValue
 
 Batch = tuple[Tensor, Tensor]
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
@@ -78,7 +78,7 @@ def choose_device(name: str | None) -> torch.device:
         UserError: there is no GPU.
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: PyTorch finds no GPU here (allowed: cpu)")
+        raise BadValue("`device`=cuda: PyTorch finds no GPU here (allowed: cpu)")
     return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from transfer.errors import UserError
+from transfer.errors import BadValue
 from transfer.networks.backbone import Backbone
 from transfer.networks.classifier import Classifier
 from transfer.networks.function import FunctionBackbone, FunctionVariant, NetworkFunction, function_variant
@@ -79,5 +79,5 @@ def get_scalable(
     else:
         variant = function_variant(baseline, getattr(baseline, "__qualname__", repr(baseline)))
     if variant.scale is not None:
-        raise UserError(f"baseline {variant.name} is scaled already (allowed: {', '.join(list_backbones())}, ...)")
+        raise BadValue(f"baseline {variant.name} is scaled already (allowed: {', '.join(list_backbones())}, ...)")
     return ScalableNetwork(variant, image_size or variant.resolution, num_classes)

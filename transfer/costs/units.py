@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 import re
 
-from transfer.errors import UserError
+from transfer.errors import BadValue
 
 UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 UNITS |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 
-def parse_bytes(text: str, flag: str) -> int:
-    """Bytes of a text such as `16GiB` or `500 MB`; the unit's case is of no account.
+def parse_bytes(text: str, argument: str) -> int:
+    """Return the bytes that a text names, such as `16GiB` or `500 MB`; the unit's case is of no account.
 
     Args:
-        flag: that the user gave, for the message.
+        argument: name of the argument that the text was given for, for the message.
 
     Raises:
         UserError: no number above 0, or no unit that is known here.
@@ -27,7 +27,7 @@ def parse_bytes(text: str, flag: str) -> int:
     except (ValueError, KeyError):
         size = math.nan
     if not (math.isfinite(size) and size >= 1):
-        raise UserError(f"{flag} {text!r}: give a number and a unit (allowed: {', '.join(UNITS)}), as 16GiB")
+        raise BadValue(f"`{argument}`={text!r}: give a number and a unit (allowed: {', '.join(UNITS)}), as 16GiB")
     return int(size)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -23,6 +24,8 @@ class Classifier(nn.Module):
         num_classes: outputs of the head.
         preprocessing: how images must be prepared for the backbone; None where nobody said.
         class_names: names of the outputs, in their order; None where nobody said.
+        build_arguments: arguments of `build_classifier` that build a network of this form again, as plain types; None
+            if it was not built by name.
 
     Raises:
         UserError: as many names as there are no classes.
@@ -43,6 +46,7 @@ class Classifier(nn.Module):
         self.num_classes = num_classes
         self.preprocessing = preprocessing
         self.class_names = _checked_names(class_names, num_classes)
+        self.build_arguments: dict[str, Any] | None = None
 
     @property
     def num_features(self) -> int:
@@ -101,6 +105,9 @@ class Classifier(nn.Module):
         self.head = new.to(parameter.device, parameter.dtype)
         self.num_classes = num_classes
         self.class_names = names
+        if self.build_arguments is not None:
+            known = isinstance(head, str)
+            self.build_arguments = {**self.build_arguments, "head": head, "dropout": dropout} if known else None
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade time for memory while training; see `Backbone.set_grad_checkpointing`.

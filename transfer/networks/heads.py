@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from transfer.errors import UserError, unknown_name
+from transfer.errors import BadValue, unknown_name
 from transfer.networks.user_code import import_callable
 
 
@@ -99,12 +99,12 @@ def build_head(head: str | HeadFactory | nn.Module, num_features: int, num_class
             features (N, num_features) into logits (N, num_classes).
     """
     if num_classes < 1:
-        raise UserError(
+        raise BadValue(
             f"`num_classes`={num_classes}: at least 1 is needed (features without a head: `forward_head(...,"
             " pre_logits=True)`)"
         )
     if not 0.0 <= dropout < 1.0:
-        raise UserError(f"`dropout`={dropout}: allowed is 0 <= dropout < 1")
+        raise BadValue(f"`dropout`={dropout}: allowed is 0 <= dropout < 1")
     if isinstance(head, nn.Module):
         _check_outputs(head, num_features, num_classes)
         return head
@@ -120,17 +120,17 @@ def _check_outputs(head: nn.Module, num_features: int, num_classes: int) -> None
     """Refuse a head of the user's own that is no head; lazy modules get their shapes here."""
     needed = f"needed: features (N, {num_features}) -> logits (N, {num_classes})"
     if not isinstance(head, nn.Module):
-        raise UserError(f"`head`: got {type(head).__name__}, not an nn.Module ({needed})")
+        raise BadValue(f"`head`: got {type(head).__name__}, not an nn.Module ({needed})")
     parameter = next(head.parameters(), torch.empty(0))
     features = torch.zeros(2, num_features, device=parameter.device, dtype=parameter.dtype)
     modes = {module: module.training for module in head.modules()}
     try:
         logits = head.eval()(features)
     except Exception as error:  # the user's code raises what it likes
-        raise UserError(f"`head`: {type(head).__name__} refuses features {tuple(features.shape)}: {error}") from error
+        raise BadValue(f"`head`: {type(head).__name__} refuses features {tuple(features.shape)}: {error}") from error
     finally:
         for module, training in modes.items():
             module.training = training
     if not isinstance(logits, Tensor) or logits.shape != (2, num_classes):
         shape = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise UserError(f"`head`: {type(head).__name__} returns {shape} for features (2, {num_features}) ({needed})")
+        raise BadValue(f"`head`: {type(head).__name__} returns {shape} for features (2, {num_features}) ({needed})")

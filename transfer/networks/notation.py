@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from transfer.errors import UserError
+from transfer.errors import BadValue
 from transfer.networks.rows import StageRow, Variant
 
 BLOCKS = "blocks="
@@ -44,12 +44,12 @@ def with_blocks(baseline: Variant, text: str) -> Variant:
     given = f"backbone {baseline.name}@{BLOCKS}..."
     stages = baseline.baseline.stages
     if {row.operator for row in stages} - {"mbconv", "fused"}:
-        raise UserError(f"{given}: {baseline.name} is not made of MBConv blocks (allowed: b0, lite0, v2-b0, ...)")
+        raise BadValue(f"{given}: {baseline.name} is not made of MBConv blocks (allowed: b0, lite0, v2-b0, ...)")
     if baseline.origin is not None or (baseline.width_coefficient, baseline.depth_coefficient) != (1.0, 1.0):
-        raise UserError(f"{given}: {baseline.name} is no baseline (write b0@{BLOCKS}...,phi=1 for a scaled network)")
+        raise BadValue(f"{given}: {baseline.name} is no baseline (write b0@{BLOCKS}...,phi=1 for a scaled network)")
     parts = text.split("-")
     if len(parts) != len(stages):
-        raise UserError(
+        raise BadValue(
             f"{given}: {len(parts)} stages (needed: {len(stages)}, joined by '-', as {baseline.name}'s own:"
             f" {format_blocks(stages)})"
         )
@@ -75,10 +75,10 @@ def _parse_stage(part: str, row: StageRow, where: str) -> StageRow:
         match = _OPTION.fullmatch(option)
         key, number = (match[1] or match[3], match[2] or match[4]) if match else (option, "0")
         if match is None or key in values:
-            raise UserError(f"{where}, {part!r}: {option!r} is unknown or given twice (allowed: {_ALLOWED})")
+            raise BadValue(f"{where}, {part!r}: {option!r} is unknown or given twice (allowed: {_ALLOWED})")
         values[key] = float(number)
     if missing := [key for key in ("r", "k", "e") if key not in values]:
-        raise UserError(f"{where}, {part!r}: {' and '.join(missing)} missing (allowed: {_ALLOWED})")
+        raise BadValue(f"{where}, {part!r}: {' and '.join(missing)} missing (allowed: {_ALLOWED})")
     for key, ok in (
         ("r", values["r"] >= 1),
         ("k", values["k"] in _KERNELS),
@@ -86,9 +86,9 @@ def _parse_stage(part: str, row: StageRow, where: str) -> StageRow:
         ("se", values.setdefault("se", 0.0) <= 1),
     ):
         if not ok:
-            raise UserError(f"{where}, {part!r}: {key}{values[key]:g} (allowed: {_ALLOWED})")
+            raise BadValue(f"{where}, {part!r}: {key}{values[key]:g} (allowed: {_ALLOWED})")
     if values["se"] and row.fused:
-        raise UserError(f"{where}, {part!r}: a fused block has no squeeze-excitation; leave se{values['se']:g} out")
+        raise BadValue(f"{where}, {part!r}: a fused block has no squeeze-excitation; leave se{values['se']:g} out")
     return replace(
         row,
         repeats=int(values["r"]),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from transfer.errors import UserError
+from transfer.errors import BadValue
 
 
 def import_callable(path: str, kind: str, allowed: Iterable[str]) -> Callable[..., Any]:
@@ -25,15 +25,15 @@ def import_callable(path: str, kind: str, allowed: Iterable[str]) -> Callable[..
     choices = f"(allowed: {', '.join(allowed)} or an import path)"
     module, _, attribute = path.rpartition(".")
     if not module or not all(part.isidentifier() for part in path.split(".")):
-        raise UserError(f"{kind} {path!r}: not of the form package.module.name {choices}")
+        raise BadValue(f"{kind} {path!r}: not of the form package.module.name {choices}")
     if (folder := str(Path.cwd())) not in sys.path:
         sys.path.append(folder)  # a script's own folder is there in its place
     try:
         found = getattr(importlib.import_module(module), attribute)
     except ImportError as error:
-        raise UserError(f"{kind} {path!r}: {error}, neither in {folder} nor as a package {choices}") from None
+        raise BadValue(f"{kind} {path!r}: {error}, neither in {folder} nor as a package {choices}") from None
     except AttributeError as error:
-        raise UserError(f"{kind} {path!r}: {error} {choices}") from None
+        raise BadValue(f"{kind} {path!r}: {error} {choices}") from None
     if not callable(found):
-        raise UserError(f"{kind} {path!r} is {type(found).__name__}, nothing that can be called {choices}")
+        raise BadValue(f"{kind} {path!r} is {type(found).__name__}, nothing that can be called {choices}")
     return found

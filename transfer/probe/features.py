@@ -15,17 +15,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from filelock import FileLock
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from transfer.errors import UserError
+from transfer.errors import DamagedFile, MissingData, UserError
 from transfer.networks.classifier import Classifier
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -45,6 +44,17 @@ class Features:
 
     features: Tensor
     labels: Tensor
+
+
+class ImageLoader(Protocol):
+    """Batches of (images, labels), in the same order in every iteration."""
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
+
+    def __len__(self) -> int: ...
+
+    def positions(self) -> list[int]:
+        """Return the position in the split of each image, in order."""
 
 
 def backbone_digest(classifier: Classifier) -> str:
@@ -76,7 +86,7 @@ def cached_features(
     num_images: int,
     dtype: str,
     classifier: Classifier,
-    build_loader: Callable[[], DataLoader[Any]],
+    build_loader: Callable[[], ImageLoader],
     normalize: Callable[[Tensor], Tensor],
     fabric: Fabric,
 ) -> Features:
@@ -89,8 +99,7 @@ def cached_features(
         num_images: of all processes together.
         dtype: of the file, see `DTYPES`.
         classifier: in eval mode, on the device of `fabric`.
-        build_loader: gives this process's loader of (images, labels), whose sampler has the positions of the images,
-            the same in every iteration.
+        build_loader: returns this process's loader.
         normalize: makes the loader's images the network's, on the device.
         fabric: launched.
 
@@ -130,11 +139,11 @@ def read_features(path: Path) -> Features:
         with path.open("rb") as file:
             words = file.read(_HEADER_BYTES).decode(errors="replace").split()
     except OSError as error:
-        raise UserError(
+        raise MissingData(
             f"{path}: {(error.strerror or str(error)).lower()}; efficientnet-transfer probe computes it"
         ) from None
     if words[:3] != ["EfficientNet", "features", str(_VERSION)]:
-        raise UserError(f"{path}: not a file of features")
+        raise DamagedFile(f"{path}: not a file of features")
     return _map(path, int(words[4]), int(words[5]), words[3], "c")
 
 
@@ -166,8 +175,7 @@ def _explain(folder: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise UserError(
-            f"{folder}: the features cannot be written: {(error.strerror or str(error)).lower()};"
-            " pass --data.cache_dir DIR"
+            f"{folder}: the features cannot be written: {(error.strerror or str(error)).lower()}; pass `cache_dir`=DIR"
         ) from error
 
 
@@ -176,7 +184,7 @@ def _make_room(partial: Path, header: bytes, size: int) -> None:
     if free < size:
         raise UserError(
             f"{partial.parent}: the features take {size / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; make room, pass"
-            " --data.cache_dir DIR on another disk, or --feature_dtype bfloat16"
+            " `cache_dir`=DIR on another disk, or `feature_dtype`=bfloat16"
         )
     partial.unlink(missing_ok=True)  # a process of a killed run may still hold it
     with partial.open("wb") as file:
@@ -196,12 +204,12 @@ def _map(path: Path, num_images: int, num_features: int, dtype: str, mode: Any) 
 def _write(
     target: Features,
     classifier: Classifier,
-    loader: DataLoader[Any],
+    loader: ImageLoader,
     normalize: Callable[[Tensor], Tensor],
     fabric: Fabric,
 ) -> int:
     """Fills in this process's images, and says how many."""
-    positions = torch.tensor(list(loader.sampler), dtype=torch.int64)
+    positions = torch.tensor(loader.positions(), dtype=torch.int64)
     seen = 0
     for images, labels in tqdm(
         loader, desc="features", delay=3, leave=False, disable=True if fabric.global_rank > 0 else None

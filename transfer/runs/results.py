@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from transfer.errors import UserError
+from transfer.errors import DamagedFile, MissingData, UserError
 from transfer.files import write_json
 
 RESULTS = "results.json"
@@ -160,7 +160,7 @@ def read_results(run_dir: str | Path) -> Results:
     """
     path = Path(run_dir) / RESULTS
     if not path.is_file():
-        raise UserError(f"{run_dir} is no finished run: it has no {RESULTS}")
+        raise MissingData(f"{run_dir} is no finished run: it has no {RESULTS}")
     try:
         content = json.loads(path.read_text())
         version = content.get("schema_version", 0)
@@ -173,7 +173,7 @@ def read_results(run_dir: str | Path) -> Results:
     except UserError:
         raise
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{path}: damaged, or not the results of a run ({error!r:.100})") from None
+        raise DamagedFile(f"{path}: damaged, or not the results of a run ({error!r:.100})") from None
 
 
 def _parse(run_dir: Path, content: dict[str, Any]) -> Results:

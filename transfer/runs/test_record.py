@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from transfer.errors import UserError
+from transfer.errors import DamagedFile, UserError
 from transfer.files import write_json, written_whole
 
 TEST_READS, PREDICTIONS = "test_reads.json", "test_predictions.npz"
@@ -37,7 +37,7 @@ def num_test_reads(run_dir: Path) -> int:
     try:
         return int(json.loads(path.read_text())["reads"])
     except (ValueError, TypeError, KeyError):
-        raise UserError(f'{path}: damaged (expected: {{"reads": n}}); nobody knows how often test was read') from None
+        raise DamagedFile(f'{path}: damaged (expected: {{"reads": n}}); nobody knows how often test was read') from None
 
 
 def save_predictions(run_dir: Path, predictions: NDArray[np.int64]) -> None:
@@ -68,7 +68,7 @@ def read_predictions(run_dir: Path) -> tuple[NDArray[np.int64], NDArray[np.int64
         with np.load(path, allow_pickle=False) as arrays:
             label, prediction = arrays["label"], arrays["prediction"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        raise UserError(f"{path}: damaged (expected: arrays 'label' and 'prediction')") from None
+        raise DamagedFile(f"{path}: damaged (expected: arrays 'label' and 'prediction')") from None
     if label.ndim != 1 or label.shape != prediction.shape or not label.size:
-        raise UserError(f"{path}: damaged (arrays of shapes {label.shape} and {prediction.shape})")
+        raise DamagedFile(f"{path}: damaged (arrays of shapes {label.shape} and {prediction.shape})")
     return label.astype(np.int64), prediction.astype(np.int64)

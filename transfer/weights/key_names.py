@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from transfer.errors import UserError, unknown_name
+from transfer.errors import BadValue, DamagedFile, unknown_name
 
 if TYPE_CHECKING:
     from transfer.networks.rows import StageRow, Variant
@@ -137,7 +137,7 @@ def module_names(scheme_name: str, variant: Variant) -> dict[str, str]:
     for stage, row in enumerate(variant.stages):
         slots = _block_slots(scheme, row)
         if slots is None:
-            raise UserError(f"{scheme_name} has no fused blocks, of which {variant.name} is built")
+            raise BadValue(f"{scheme_name} has no fused blocks, of which {variant.name} is built")
         for index in range(row.repeats):
             block = scheme.block.format(flat=flat, stage=stage, stage1=stage + 1, index=index)
             for theirs, ours in slots.items():
@@ -205,7 +205,7 @@ def to_own_keys(state: Mapping[str, Tensor], variant: Variant) -> dict[str, Tens
     """
     scheme = find_scheme(state)
     if scheme is None:
-        raise UserError(
+        raise DamagedFile(
             f"unknown key scheme: {', '.join(list(state)[:3])}, ..."
             f" (known: {', '.join(SCHEMES)}, and this project's own)"
         )
@@ -245,15 +245,15 @@ def from_own_keys(state: Mapping[str, Tensor], variant: Variant, scheme: str) ->
     if scheme == "own":
         return dict(state)
     if scheme == "tensorflow":
-        raise UserError("tensorflow's checkpoints are only read; convert to another code base")
+        raise BadValue("tensorflow's checkpoints are only read; convert to another code base")
     theirs = {own: name for name, own in module_names(scheme, variant).items()}
     renamed = {}
     for key, tensor in state.items():
         module, _, leaf = key.rpartition(".")
         if module not in theirs:
-            raise UserError(
+            raise BadValue(
                 f"{scheme} has no place for {key}: only a backbone with a linear head can be converted;"
-                " --to own keeps every tensor"
+                " 'own' keeps every tensor"
             )
         renamed[f"{theirs[module]}.{leaf}"] = tensor
     return renamed

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from transfer.errors import UserError, nearest
+from transfer.errors import BadValue, nearest
 from transfer.networks.layers import LayerSettings
 from transfer.preprocessing import HALF, IMAGENET, LITE, V2, Preprocessing, Rgb, released_crop_ratio
 
@@ -443,8 +443,8 @@ def get_weights(name: str) -> WeightsRow:
         UserError: no such row.
     """
     if name not in WEIGHTS:
-        raise UserError(
-            f"unknown weights {name!r}{nearest(name, (*FAMILIES, *WEIGHTS))} (allowed: a row of python"
+        raise BadValue(
+            f"unknown weights {name!r}{nearest(name, (*FAMILIES, *WEIGHTS))} (allowed: a row of"
             f" efficientnet-transfer weights list, or for a file of your own a family: {', '.join(FAMILIES)})"
         )
     return WEIGHTS[name]
@@ -458,11 +458,11 @@ def named_row(name: str, variant: Variant) -> WeightsRow:
     """
     if name in FAMILIES:
         if name != "tensorflow" and not list_weights(variant.row.name):
-            raise UserError(f"{variant.name}: only files of this project's own can be read (give 'tensorflow')")
+            raise BadValue(f"{variant.name}: only files of this project's own can be read (give 'tensorflow')")
         return family_row(name, variant)
     row = get_weights(name)
     if row.backbone != variant.name:
-        raise UserError(
+        raise BadValue(
             f"{name} is a {row.backbone}, not a {variant.name}"
             f" (allowed: {', '.join([*list_weights(variant.name), *FAMILIES])})"
         )
@@ -482,7 +482,7 @@ def contradictions(taken: WeightsRow, known: WeightsRow) -> list[str]:
     return [f"{what} {given} instead of {right}" for what, (given, right) in pairs.items() if given != right]
 
 
-def format_rgb(values: Rgb) -> str:
+def format_rgb(values: tuple[float, ...]) -> str:
     """Three numbers in four digits; one if they are equal."""
     shown = [f"{value:.4g}" for value in values]
     return shown[0] if len(set(shown)) == 1 else " ".join(shown)
@@ -503,22 +503,22 @@ def select_weights(variant: Variant, pretrained: bool | str) -> WeightsRow | Non
         return None
     rows = [row for row in WEIGHTS.values() if row.backbone == variant.name]
     if not rows and pretrained in (True, "paper"):
-        raise UserError(
-            f"pretrained={pretrained!r}: no public weights of {variant.name} are known here; give pretrained=False for"
-            " random ones, or pretrained='tensorflow' with weights=FILE for what this project trained"
+        raise BadValue(
+            f"`pretrained`={pretrained!r}: no public weights of {variant.name} are known here; give `pretrained`=False"
+            " for random ones, or `pretrained`='tensorflow' with `weights`=FILE for what this project trained"
         )
     names = ", ".join(row.name for row in rows)
     if pretrained is True:
         candidates = [row for row in rows if row.extra_data is None]
         if not candidates:
-            raise UserError(
-                f"pretrained=True: no weights of {variant.name} were trained on ImageNet-1k alone;"
-                f" name one with pretrained=NAME ({names}) or give pretrained=False"
+            raise BadValue(
+                f"`pretrained`=True: no weights of {variant.name} were trained on ImageNet-1k alone;"
+                f" name one with `pretrained`=NAME ({names}) or give `pretrained`=False"
             )
         return max(candidates, key=lambda row: (row.package is not None, row.top1 or 0.0))
     if pretrained == "paper":
         for row in rows:
             if row.paper:
                 return row
-        raise UserError(f"pretrained='paper': the paper's transfer table has no {variant.name} (allowed: b0 to b7)")
+        raise BadValue(f"`pretrained`='paper': the paper's transfer table has no {variant.name} (allowed: b0 to b7)")
     return named_row(pretrained, variant)

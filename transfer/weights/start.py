@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from transfer.errors import UserError
+from transfer.errors import BadValue
 from transfer.networks.function import FunctionVariant
 from transfer.networks.registry import ALL_VARIANTS, get_backbone, get_variant
 from transfer.networks.rows import Variant
@@ -71,7 +71,7 @@ def resolve_start(
     variant = get_backbone(backbone) if phi is None else scale_phi(get_backbone(backbone), phi)
     row = _select_row(variant, pretrained, init_from)
     if row is None and weights is not None:
-        raise UserError(f"`weights`={str(weights)!r} with `pretrained`=False: name what the file was trained like")
+        raise BadValue(f"`weights`={str(weights)!r} with `pretrained`=False: name what the file was trained like")
     preprocessing = _preprocessing(variant, row, dataset_size)
     return Start(
         variant,
@@ -90,7 +90,7 @@ def _select_row(
     if isinstance(variant, FunctionVariant):
         if init_from is not None or pretrained is not False:
             given = f"pretrained={pretrained!r}" if init_from is None else f"init_from={init_from!r}"
-            raise UserError(
+            raise BadValue(
                 f"{given}: {variant.name} is a function of your own, of which no weights are known here: give"
                 " pretrained=False, and no init_from, for random ones"
             )
@@ -98,24 +98,24 @@ def _select_row(
     if init_from is None:
         if variant.origin is not None and pretrained is not False and pretrained not in WEIGHTS_FAMILIES:
             nearest = nearest_published(variant)
-            raise UserError(
+            raise BadValue(
                 f"pretrained={pretrained!r}: {variant.name} has channels and blocks of its own, and no checkpoint fits:"
                 " give pretrained=False for random weights"
                 + (f", or init_from={nearest!r} to take over what overlaps" if nearest else "")
             )
         return select_weights(variant, pretrained)
     if isinstance(pretrained, str):
-        raise UserError(f"pretrained={pretrained!r} with init_from={init_from!r}: name the row in init_from alone")
+        raise BadValue(f"pretrained={pretrained!r} with init_from={init_from!r}: name the row in init_from alone")
     row = WEIGHTS.get(init_from)
     source = get_variant(row.backbone if row else init_from)
     if not same_blocks(variant, source):
         fitting = [name for name, other in ALL_VARIANTS.items() if same_blocks(variant, other)]
         allowed = f"{', '.join(fitting)}, or a row of their weights" if fitting else "nothing; leave it out"
-        raise UserError(
+        raise BadValue(
             f"init_from={init_from!r}: {source.name} is built of other blocks than {variant.name} (allowed: {allowed})"
         )
     if not list_weights(source.name):
-        raise UserError(f"init_from={init_from!r}: no public weights of {source.name} are known here")
+        raise BadValue(f"init_from={init_from!r}: no public weights of {source.name} are known here")
     return row or select_weights(source, True)
 
 

@@ -92,7 +92,7 @@ def plan_memory(
     from transfer.costs.units import format_bytes, parse_bytes
 
     if memory is not None:
-        available, source = parse_bytes(memory, "--memory"), "given"
+        available, source = parse_bytes(memory, "memory"), "given"
     else:
         usable, of = usable_memory()
         if usable is None:
