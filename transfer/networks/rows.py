@@ -44,7 +44,7 @@ class StageRow:
 
     @property
     def channels_unit(self) -> int:
-        """The factor by which `out_channels` exceeds the channels that are rounded: bottlenecks round their inner ones."""
+        """Ratio of `out_channels` to the channels that rounding applies to: bottlenecks round their inner ones."""
         return self.expand_ratio if self.operator == "bottleneck" else 1
 
 
