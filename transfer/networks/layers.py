@@ -228,8 +228,8 @@ def untracked_batch_norm(module: nn.Module) -> Iterator[None]:
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
     buffers = [dict(norm._buffers) for norm in norms]
     for norm in norms:
-        # Copies take the update. Without `track_running_stats` the backward pass would save other tensors, which gradient
-        # checkpointing refuses, and SyncBatchNorm needs `num_batches_tracked`.
+        # Copies take the update. Without `track_running_stats` the backward pass would save other tensors, which
+        # gradient checkpointing refuses, and SyncBatchNorm needs `num_batches_tracked`.
         norm._buffers.update({name: b if b is None else b.clone() for name, b in norm._buffers.items()})
     try:
         yield
