@@ -9,8 +9,8 @@ from typing import Any, get_args, get_type_hints
 import pytest
 import pytorch_lightning as pl
 
+from datamodules.dataset.sheet import ON_BAD_IMAGE
 from datamodules.images.transforms import AUGMENTS
-from datamodules.sheet import ON_BAD_IMAGE
 from transfer.config.schema import DataConfig, FinetuneConfig, LossConfig, OptimConfig, TrainerConfig
 from transfer.training import batch_norm, losses, optim
 
@@ -157,7 +157,7 @@ def test_all_problems_are_told_at_once() -> None:
 
 def test_options_for_data_and_network_are_arguments_of_their_builders() -> None:
     from datamodules.datamodule import DataModule
-    from datamodules.sheet import read_options
+    from datamodules.dataset.sheet import read_options
     from transfer.weights.build import classifier_from
     from transfer.weights.start import resolve_start
 

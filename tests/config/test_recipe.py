@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from datamodules import load_dataset
+from datamodules.dataset.split import Split
 from datamodules.reading.tables import encoded_images
-from datamodules.split import Split
 from transfer.config.auto import Choice, choose_recipe
 from transfer.config.command_line import apply_choices, given_fields, parse_config
 from transfer.config.schema import FinetuneConfig
