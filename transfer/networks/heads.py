@@ -84,9 +84,7 @@ def get_head(name: str) -> HeadFactory:
     return import_callable(name, "head", list_heads())
 
 
-def build_head(
-    head: str | HeadFactory | nn.Module, num_features: int, num_classes: int, dropout: float
-) -> nn.Module:
+def build_head(head: str | HeadFactory | nn.Module, num_features: int, num_classes: int, dropout: float) -> nn.Module:
     """Return a fresh head, or the module that is given.
 
     Args:
