@@ -1,4 +1,4 @@
-"""Training-ready images per second on one core: python scripts/benchmark.py data
+"""Training-ready images per second on one core: python -m benchmarks data
 
 Without and with a cache, against a pipeline as torchvision's reference has it, on the same JPEGs.
 """
@@ -85,13 +85,22 @@ def data_contenders(
     """One pass of each contender, which gives the images it prepared; and what there is to say of them."""
     import torch
 
-    from datamodules import DataOptions, build_datamodule
-    from datamodules.base import TransferDataModule
+    from datamodules import build_datamodule
+    from datamodules.datamodule import DataModule
+    from transfer.preprocessing import IMAGENET, Preprocessing
 
-    def ours(cache: str) -> TransferDataModule:
-        options: DataOptions = {"image_size": image_size, "batch_size": batch_size, "num_workers": 0}
-        options |= {"data_root": root, "cache": cache, "cache_dir": cache_dir}
-        data = build_datamodule("folder", **options)
+    preprocessing = Preprocessing(image_size, 0.875, "bicubic", *IMAGENET)
+
+    def ours(cache: str) -> DataModule:
+        data = build_datamodule(
+            "folder",
+            preprocessing=preprocessing,
+            data_root=root,
+            batch_size=batch_size,
+            num_workers=0,
+            cache=cache,
+            cache_dir=cache_dir,
+        )
         data.setup()
         return data
 
@@ -100,7 +109,7 @@ def data_contenders(
     loaders = {name: data.train_dataloader() for name, data in modules.items()}
     seconds = time.perf_counter() - started
     data = modules["ours"]
-    train = data.splits["train"]
+    train = data.dataset.splits["train"]
     files = [Path(str(train.encoded(index))) for index in range(len(train))]
     dataset: Any = TorchvisionStyle(files, image_size)
     theirs: Iterable[Any] = torch.utils.data.DataLoader(
@@ -120,7 +129,7 @@ def data_contenders(
         passes[name] = partial(consume, loader, data.normalize)
     details = {
         "num_images": len(files),
-        "resampling": f"torchvision style: bilinear; ours: {data.interpolation}, OpenCV",
+        "resampling": f"torchvision style: bilinear; ours: {preprocessing.interpolation}, OpenCV",
         "cache_build_seconds": round(seconds, 2),
         "cache_megabytes": round(sum(path.stat().st_size for path in cache_dir.glob("*.images")) / 1e6, 1),
     }

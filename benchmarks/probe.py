@@ -1,4 +1,4 @@
-"""A linear probe's fits against scikit-learn's lbfgs: python scripts/benchmark.py probe PROBE_RUN_DIR
+"""A linear probe's fits against scikit-learn's lbfgs: python -m benchmarks probe PROBE_RUN_DIR
 
 Both fit the same penalties to the same cached features, strong to weak, each started from the one before. The losses
 are computed anew from the weights, in float64 for both. Where scikit-learn takes all iterations that it may, it has not
@@ -64,7 +64,7 @@ def benchmark_probe(
         results = json.loads((run_dir / "results.json").read_text())
         files = {name: Path(split["features"]) for name, split in results["splits"].items()}
     except (OSError, ValueError, KeyError):
-        raise UserError(f"{run_dir}: not a finished run of scripts/probe.py") from None
+        raise UserError(f"{run_dir}: not a finished run of `efficientnet-transfer probe`") from None
     train, val, test = (read_features(files[name]) for name in ("train", "val", "test"))
     num_classes = len(results["splits"]["train"]["class_counts"])
     if num_classes < 3:

@@ -5,83 +5,39 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import permutations
 
 from tqdm import tqdm
 
 from datamodules.images.decode import BadImage
 from datamodules.reading.tables import name_key
+from datamodules.sheet import Sheet, WrongCopy
 from datamodules.split import Split
-from transfer.errors import BadValue, MissingData, UserError, unknown_name
+from transfer.errors import MissingData, UserError
 
-ON_BAD_IMAGE = ("error", "skip")
-TRAIN_ON = ("train", "trainval")
 _MAX_NAMED = 10
 
 
-def check_options(on_bad_image: str, train_on: str, batch_size: int, val_fraction: float) -> None:
-    """Refuses option values that no run could use.
-
-    Raises:
-        UserError: an unknown name, or a number outside its range.
-    """
-    if on_bad_image not in ON_BAD_IMAGE:
-        raise unknown_name("on_bad_image", on_bad_image, ON_BAD_IMAGE)
-    if train_on not in TRAIN_ON:
-        raise unknown_name("train_on", train_on, TRAIN_ON)
-    if batch_size < 1:
-        raise BadValue(f"`batch_size`={batch_size} (allowed: at least 1)")
-    if not 0 < val_fraction < 0.5:
-        raise BadValue(f"`val_fraction`={val_fraction} (allowed: above 0, below 0.5)")
-
-
-@dataclass(frozen=True)
-class WrongCopy:
-    """A copy in circulation that is not the official dataset.
+def check_official(splits: Mapping[str, Split], sheet: Sheet, num_classes: int, *, allow_decayed: bool = False) -> None:
+    """Compare what was loaded with what the sheet declares.
 
     Args:
-        sizes: its images per split, by our names, as far as they tell it from others.
-        cause: what it is.
-    """
-
-    sizes: Mapping[str, int]
-    cause: str
-
-
-def check_official(
-    splits: Mapping[str, Split],
-    num_examples: Mapping[str, int],
-    images_per_class: Mapping[str, tuple[int, int]],
-    num_classes: int,
-    declared_classes: int,
-    wrong_copies: Sequence[WrongCopy] = (),
-    *,
-    decays: bool = False,
-    allow_decayed: bool = False,
-) -> None:
-    """Compares what was loaded with what the data sheet declares.
-
-    Args:
-        splits: what was loaded.
-        num_examples: declared images per split.
-        images_per_class: declared fewest and most images of a class, per split.
-        num_classes: classes found.
-        declared_classes: 0 if the data sheet declares none.
-        wrong_copies: to name the likely cause.
-        decays: whether it is known that images are gone for good.
-        allow_decayed: whether images may be missing.
+        splits: What was loaded.
+        sheet: Declares the images per split, the images per class and the number of classes.
+        num_classes: Number of classes found.
+        allow_decayed: Whether images may be missing.
 
     Raises:
-        UserError: other numbers of images or classes; the text says what was expected, what was found, and why.
+        UserError: Other numbers of images or classes; the text says what was expected, what was found, and why.
     """
+    num_examples, wrong_copies = sheet.num_examples, sheet.wrong_copies
     found = {name: len(split) for name, split in splits.items()}
     decayed = {name for name, expected in num_examples.items() if allow_decayed and found[name] < expected}
     for name, expected in num_examples.items():
         split = splits[name]
         if len(split) == expected or name in decayed:
             continue
-        if decays and len(split) < expected:
+        if sheet.decays and len(split) < expected:
             sizes = ", ".join(describe_decay(splits, num_examples).values())
             raise MissingData(
                 f"{split.name}: {expected} images expected, {len(split)} found ({sizes})."
@@ -93,9 +49,10 @@ def check_official(
             f"{likely_cause(found, num_examples, wrong_copies)} "
             "Download it again, or use dataset 'folder' for data of your own"
         )
-    if declared_classes and num_classes != declared_classes and not (decayed and num_classes < declared_classes):
-        raise UserError(f"{splits['train'].name}: {declared_classes} classes expected, {num_classes} found")
-    for name, (fewest, most) in images_per_class.items():
+    declared = sheet.num_classes
+    if declared and num_classes != declared and not (decayed and num_classes < declared):
+        raise UserError(f"{splits['train'].name}: {declared} classes expected, {num_classes} found")
+    for name, (fewest, most) in sheet.images_per_class.items():
         for index, count in enumerate(splits[name].class_counts(num_classes)):
             if count > most or (count < fewest and name not in decayed):
                 allowed = str(most) if fewest == most else f"{fewest} to {most}"
@@ -216,7 +173,7 @@ def drop_bad_images(splits: Mapping[str, Split], on_bad_image: str) -> tuple[dic
         return readable, []
     if on_bad_image == "error":
         raise UserError(
-            f"{_describe(all_bad)}\nRepair or remove them, or pass `on_bad_image`=skip to train without them."
+            f"{_describe(all_bad)}\nRepair or remove them, or set `on_bad_image`=skip to train without them."
         )
     warnings.warn(f"training without {_describe(all_bad)}", stacklevel=3)
     return readable, all_bad

@@ -9,12 +9,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from transfer.commands.finetune import finetune as finetune
     from transfer.errors import UserError as UserError
     from transfer.networks.classifier import Classifier as Classifier
     from transfer.networks.heads import list_heads as list_heads
     from transfer.networks.registry import get_backbone as get_backbone
     from transfer.networks.registry import list_backbones as list_backbones
-    from transfer.runs.folder import load_run as load_run
+    from transfer.preprocessing import Preprocessing as Preprocessing
+    from transfer.runs.predictor import Run as Run
+    from transfer.runs.predictor import load_run as load_run
+    from transfer.runs.results import Results as Results
     from transfer.training.module import TransferModule as TransferModule
     from transfer.weights.build import build_backbone as build_backbone
     from transfer.weights.build import build_classifier as build_classifier
@@ -22,15 +26,19 @@ if TYPE_CHECKING:
     from transfer.weights.rows import list_weights as list_weights
 
 _HOME = {
+    "finetune": "transfer.commands.finetune",
     "build_backbone": "transfer.weights.build",
     "get_backbone": "transfer.networks.registry",
     "list_backbones": "transfer.networks.registry",
     "Classifier": "transfer.networks.classifier",
     "build_classifier": "transfer.weights.build",
     "UserError": "transfer.errors",
+    "Preprocessing": "transfer.preprocessing",
+    "Results": "transfer.runs.results",
+    "Run": "transfer.runs.predictor",
     "list_heads": "transfer.networks.heads",
     "TransferModule": "transfer.training.module",
-    "load_run": "transfer.runs.folder",
+    "load_run": "transfer.runs.predictor",
     "get_weights": "transfer.weights.rows",
     "list_weights": "transfer.weights.rows",
 }

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from datamodules.images.jpeg import JpegHeader, read_jpeg_header
 from transfer.errors import MissingData, UserError
 
 Pixels = NDArray[np.uint8]
@@ -29,8 +30,6 @@ IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", "
 _IGNORED_FOLDERS = frozenset({"__MACOSX"})
 _EXIF_ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
-# Baseline, extended sequential and progressive, Huffman-coded.
-_START_OF_FRAME = (0xC0, 0xC1, 0xC2)
 _REDUCTIONS = {
     8: cv2.IMREAD_REDUCED_COLOR_8,
     4: cv2.IMREAD_REDUCED_COLOR_4,
@@ -39,6 +38,16 @@ _REDUCTIONS = {
 }
 # Rows of the largest usual block that is coded together.
 _BLOCK_ROWS = 16
+
+
+class WorkerError(UserError):
+    """A UserError whose text stays readable when a loader's worker process raises it.
+
+    In the main process torch raises it again with the worker's whole traceback as its text; the last part is kept.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text.rpartition(f"{type(self).__name__}: ")[2].strip())
 
 
 class BadImageError(UserError):
@@ -80,7 +89,16 @@ def decode_image(source: bytes | Path) -> NDArray[np.uint8]:
         BadImageError: missing, empty, truncated, not an image, too large to be one, or of unknown value range.
     """
     with _open(_read(source)) as image:
-        return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+        return upright_pixels(image)
+
+
+def upright_pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """Return a PIL image as a person sees it: upright and over white where it is transparent. uint8 RGB (H, W, 3).
+
+    Raises:
+        BadImageError: pixels of an unknown value range.
+    """
+    return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
 
 
 @contextmanager
@@ -192,66 +210,6 @@ def image_shape(source: bytes | Path) -> tuple[int, int]:
     with _open(encoded) as image:
         width, height = image.size
         return (width, height) if image.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS else (height, width)
-
-
-@dataclass(frozen=True)
-class JpegHeader:
-    """What has to be known of a JPEG to decode a part of it.
-
-    Args:
-        height, width: in pixels.
-        height_at: position of the height's two bytes in the file.
-        one_scan: whether the pixels come once, from top to bottom, and without restart markers.
-    """
-
-    height: int
-    width: int
-    height_at: int
-    one_scan: bool
-
-
-def read_jpeg_header(encoded: bytes) -> JpegHeader | None:
-    """The header of a complete 8-bit RGB or grey JPEG that lies upright; None for any other file."""
-    # A cut-off file has to reach Pillow, which says so: OpenCV may fill up with grey.
-    if encoded[:2] != b"\xff\xd8" or encoded[-2:] != b"\xff\xd9":
-        return None
-    position, frame, restarts = 2, None, False
-    while position + 4 <= len(encoded) and encoded[position] == 0xFF:
-        marker, length = encoded[position + 1], int.from_bytes(encoded[position + 2 : position + 4], "big")
-        if marker == 0xFF:  # any number of these may stand before a marker
-            position += 1
-            continue
-        segment = encoded[position + 4 : position + 2 + length]
-        if marker == 0xE1 and not _is_upright(segment):
-            return None
-        restarts |= marker == 0xDD
-        if marker in _START_OF_FRAME and len(segment) >= 6:
-            height, width = (int.from_bytes(segment[at : at + 2], "big") for at in (1, 3))
-            if segment[0] != 8 or segment[5] not in (1, 3) or not _has_allowed_size(height, width):
-                return None
-            frame = (marker, height, width, position + 5, segment[5])
-        if marker == 0xDA:
-            if frame is None or not segment:
-                return None
-            kind, height, width, height_at, channels = frame
-            return JpegHeader(height, width, height_at, kind != 0xC2 and segment[0] == channels and not restarts)
-        position += 2 + length
-    return None
-
-
-def _is_upright(segment: bytes) -> bool:
-    if segment[:6] == b"Exif\0\0":
-        exif = Image.Exif()
-        try:
-            exif.load(segment)
-        except Exception:  # as in decode_image: Pillow's own reader decides what to make of it
-            return False
-        return exif.get(_EXIF_ORIENTATION, 1) == 1
-    return b"Orientation" not in segment  # XMP may say it too
-
-
-def _has_allowed_size(height: int, width: int) -> bool:
-    return height > 0 < width and height * width <= (Image.MAX_IMAGE_PIXELS or height * width)
 
 
 def _read(source: bytes | Path) -> bytes:

@@ -11,6 +11,9 @@ import albumentations as A
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+
+from transfer.errors import UserError
 
 _GREY = (128.0, 128.0, 128.0)
 
@@ -116,3 +119,25 @@ class RandomOps(A.ImageOnlyTransform):
         for name, strength in ops:
             img = build_op(name, strength)(image=img)["image"]
         return img
+
+
+class Grey(A.ImageOnlyTransform):
+    """Pillow's conversion to `L`: the luma of ITU-R 601, which leaves grey values as they are."""
+
+    def __init__(self) -> None:
+        super().__init__(p=1)
+
+    def apply(self, img: NDArray[np.uint8], **params: Any) -> NDArray[np.uint8]:
+        """Shape: (H, W, 3) -> (H, W, 1)."""
+        return np.asarray(Image.fromarray(img).convert("L"))[..., None]
+
+
+def to_channels(number: int) -> list[A.BasicTransform]:
+    """Return the steps from a colour image to one of 3 channels (none) or of 1 (grey).
+
+    Raises:
+        UserError: Another number of channels.
+    """
+    if number not in (1, 3):
+        raise UserError(f"`preprocessing`: mean and std of {number} channels (allowed: 3, or 1 for grey images)")
+    return [] if number == 3 else [Grey()]

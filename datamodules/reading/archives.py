@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,40 +18,11 @@ from tqdm import tqdm
 
 from datamodules.images.decode import is_image
 from datamodules.reading.tables import encoded_images
+from datamodules.sheet import Layout
 from datamodules.split import Split
 from transfer.errors import DamagedFile, MissingData
 
 _MAX_NAMED = 5
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What an extracted archive looks like.
-
-    Args:
-        needs: files and folders that must be there, relative to the folder that is looked for.
-        folders: names of that folder below `data_root` or `data_root`/<dataset>, besides these two themselves.
-        archives: file names of the archives, to say which to extract.
-        alternative: another set of files and folders that is as good as `needs`, if the authors published two.
-        md5: of files whose content the authors' checksums pin, relative to the folder.
-    """
-
-    needs: tuple[str, ...]
-    folders: tuple[str, ...]
-    archives: tuple[str, ...]
-    alternative: tuple[str, ...] = ()
-    md5: Mapping[str, str] = field(default_factory=dict)
-
-    def places(self, data_root: Path, name: str) -> list[Path]:
-        """Where the folder is looked for, in this order."""
-        bases = (data_root, data_root / name)
-        return list(dict.fromkeys(base / folder for base in bases for folder in ("", *self.folders)))
-
-    def missing(self, folder: Path) -> list[str]:
-        """What the folder lacks."""
-        if self.alternative and all((folder / need).exists() for need in self.alternative):
-            return []
-        return [need for need in self.needs if not (folder / need).exists()]
 
 
 def find_archive(data_root: Path, name: str, layout: Layout | None, hub_id: str) -> Path:

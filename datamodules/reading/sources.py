@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,32 +14,11 @@ import pyarrow.parquet as pq
 from datasets.exceptions import DataFilesNotFoundError, DatasetGenerationError
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
+from datamodules.sheet import HubCopy
 from transfer.errors import DamagedFile, MissingData, UserError
 
 T = TypeVar("T")
 _PROBE_SECONDS = 5
-
-
-@dataclass(frozen=True)
-class HubCopy:
-    """One copy of a dataset on the hub, and how its names translate into ours.
-
-    Args:
-        id: `owner/name`.
-        config: the dataset's configuration, if it has several.
-        revision: commit or branch.
-        split_names: our split names and the hub's.
-        files: for each hub split its file pattern, where the repository holds splits that are not wanted.
-        image_column, label_column: their names.
-    """
-
-    id: str
-    config: str | None = None
-    revision: str | None = None
-    split_names: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "test": "test"})
-    files: Mapping[str, str] | None = None
-    image_column: str = "image"
-    label_column: str = "label"
 
 
 class NotFoundError(UserError):

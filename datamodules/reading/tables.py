@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import torch
 from torch import Tensor
 
 from datamodules.images.decode import natural_key
+from datamodules.sheet import ReadOptions
 from datamodules.split import Split
 from transfer.errors import BadValue, DamagedFile, nearest
 
@@ -25,9 +24,8 @@ def read_splits(
     source: str,
     image_column: str,
     label_column: str,
+    options: ReadOptions,
     *,
-    multilabel: bool,
-    label_separator: str,
     folder: Path | None = None,
     official_names: Sequence[str] = (),
 ) -> tuple[tuple[str, ...], dict[str, Split]]:
@@ -41,8 +39,7 @@ def read_splits(
         source: how errors call the dataset.
         image_column: Image feature, encoded bytes, or file paths.
         label_column: ClassLabel, number or text; with `multilabel` a list of these or separated text.
-        multilabel: whether an image may have any number of labels.
-        label_separator: between labels in a text column, if `multilabel`.
+        options: whether an image may have several labels, and what separates them in a text column.
         folder: that relative paths start from.
         official_names: class names in the authors' order, for tables that do not declare them.
 
@@ -52,14 +49,7 @@ def read_splits(
     for split, table in tables.items():
         require_column(table.column_names, label_column, "label_column", f"{source} {split}")
         require_column(table.column_names, image_column, "image_column", f"{source} {split}")
-    names, labels = read_labels(
-        tables,
-        source,
-        label_column,
-        multilabel=multilabel,
-        label_separator=label_separator,
-        official_names=official_names,
-    )
+    names, labels = read_labels(tables, source, label_column, options, official_names=official_names)
     splits = {}
     for split, table in tables.items():
         where = f"{source} {split}"
@@ -72,9 +62,8 @@ def read_labels(
     tables: Mapping[str, datasets.Dataset],
     source: str,
     label_column: str,
+    options: ReadOptions,
     *,
-    multilabel: bool,
-    label_separator: str,
     official_names: Sequence[str] = (),
 ) -> tuple[tuple[str, ...], dict[str, Tensor]]:
     """Class names in index order, and the labels of each table: int64 (N,), or multi-hot float32 (N, C).
@@ -91,25 +80,19 @@ def read_labels(
         where = f"{source} {split}"
         feature = table.features[label_column]
         inner = getattr(feature, "feature", feature)
-        if inner is not feature and not multilabel:
-            raise BadValue(f"{where}: column {label_column!r} holds lists of labels; pass `multilabel`=True")
+        if inner is not feature and not options.multilabel:
+            raise BadValue(f"{where}: column {label_column!r} holds lists of labels; set `multilabel`=True")
         declared = inner.names if isinstance(inner, datasets.ClassLabel) else declared
         column = table.with_format(None)[label_column]
-        values[where] = [_as_labels(value, multilabel, label_separator) for value in column]
+        values[where] = [_as_labels(value, options) for value in column]
     if declared is None and official_names:
         declared = list(official_names)
         values = {where: _match_official(rows, official_names, where) for where, rows in values.items()}
     names = declared if declared is not None else _text_names(values)
     return tuple(names), {
-        split: _encode(rows, names, declared is not None, multilabel, where)
+        split: _encode(rows, names, declared is not None, options.multilabel, where)
         for split, (where, rows) in zip(tables, values.items(), strict=True)
     }
-
-
-def load_class_names(dataset: str) -> tuple[str, ...]:
-    """The official class names of a benchmark, in the authors' order, from `class_names.json`."""
-    text = files("datamodules.sheets").joinpath("class_names.json").read_text(encoding="utf-8")
-    return tuple(json.loads(text)[dataset])
 
 
 def name_key(name: str) -> str:
@@ -147,11 +130,11 @@ def require_image_column(kind: pa.DataType, name: str, where: str) -> None:
         raise DamagedFile(f"{where}: column {name!r} is {kind}, not images or encoded bytes")
 
 
-def _as_labels(value: Any, multilabel: bool, separator: str) -> list[Any]:
-    if not multilabel:
+def _as_labels(value: Any, options: ReadOptions) -> list[Any]:
+    if not options.multilabel:
         return [value]
     if isinstance(value, str):
-        return [part for part in value.split(separator) if part.strip()]
+        return [part for part in value.split(options.label_separator) if part.strip()]
     return [value] if value is None or isinstance(value, int) else list(value)
 
 

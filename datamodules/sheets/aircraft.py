@@ -17,33 +17,35 @@ Metric: mean per class in the literature that the paper follows; whether the pap
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from datamodules.base import TransferDataModule
-from datamodules.checks import WrongCopy
-from datamodules.reading.archives import Layout, image_split, read_lines
-from datamodules.reading.sources import HubCopy
-from datamodules.reading.tables import load_class_names
-from datamodules.split import Split
+from datamodules.sheet import HubCopy, Layout, Sheet, WrongCopy, load_class_names
 from transfer.errors import DamagedFile
 
+if TYPE_CHECKING:
+    from datamodules.split import Split
 
-class AircraftDataModule(TransferDataModule):
+
+class Aircraft(Sheet):
     """FGVC-Aircraft variants, as `Donghyun99/FGVC-Aircraft`.
 
     The name of its label column has not been checked against the hub; `label_column` overrides it.
     """
 
     name = "aircraft"
-    hub_id = "Donghyun99/FGVC-Aircraft"
-    hub_revision = "3237e2c15db36fa9016794561b7aae6b49eef9a2"
-    split_names: ClassVar = {"train": "train", "val": "val", "test": "test"}
-    # A pull request's revision: main had only a loading script. It has not been loaded here.
-    hub_fallback = HubCopy(
-        "HuggingFaceM4/FGVC-Aircraft",
-        revision="e18a7c97147c90dc7f4a60d74a7f4258e9264e97",
-        split_names={"train": "train", "val": "validation", "test": "test"},
-        label_column="variant",
+    copies = (
+        HubCopy(
+            "Donghyun99/FGVC-Aircraft",
+            revision="3237e2c15db36fa9016794561b7aae6b49eef9a2",
+            split_names={"train": "train", "val": "val", "test": "test"},
+        ),
+        # A pull request's revision: main had only a loading script. It has not been loaded here.
+        HubCopy(
+            "HuggingFaceM4/FGVC-Aircraft",
+            revision="e18a7c97147c90dc7f4a60d74a7f4258e9264e97",
+            split_names={"train": "train", "val": "validation", "test": "test"},
+            label_column="variant",
+        ),
     )
     layout = Layout(
         needs=("variants.txt", *(f"images_variant_{split}.txt" for split in ("train", "val", "test")), "images"),
@@ -60,7 +62,9 @@ class AircraftDataModule(TransferDataModule):
     metric = "mean_per_class"
 
     def read_archive(self, folder: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
-        """See `TransferDataModule.read_archive`."""
+        """Return the names and splits; see `Sheet.read_archive`."""
+        from datamodules.reading.archives import image_split, read_lines
+
         names = read_lines(folder / "variants.txt")
         index_of = {name.strip(): index for index, name in enumerate(names)}
         splits = {}

@@ -4,7 +4,7 @@ Contents: 49,829 listed photographs, of which the archive holds only addresses; 
 Splits: officially train 47,386 and test 2,443; val is cut from train, stratified, the same in every run, in the
     proportion of BYOL (Grill et al. 2020): 4,981 of 47,386. No copy on the hub has them all: `sasha/birdsnap` ends at
     39,860 without a test split, `isaacchung/birdsnap` at 16,000 and 1,851 (490 species). So a run on less than all
-    needs `allow_decayed`=True, keeps the head for all 500 species where the source names them, and its results say
+    needs `allow_decayed`, keeps the head for all 500 species where the source names them, and its results say
     `1,851 of 2,443 test images`: it is not comparable with published ones.
 Classes: 500 species in the archive's taxonomic order, by their common names. (Class folders: natural-sorted.)
 Archive: birdsnap.tgz of version 1.1 (MD5 1788158175f6ae794aebf27bcd7a3f5d): species.txt, images.txt, test_images.txt;
@@ -20,29 +20,26 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from datamodules.base import TransferDataModule
-from datamodules.checks import WrongCopy
-from datamodules.reading.archives import Layout, build_split, changed_files, find_ignoring_case, from_one, read_columns
-from datamodules.reading.sources import HubCopy, find_local_copy
-from datamodules.reading.tables import read_splits
-from datamodules.sheets.folder import scan_class_folders
-from datamodules.split import Split, hold_out
+from datamodules.sheet import HubCopy, Layout, ReadOptions, Sheet, WrongCopy
 from transfer.errors import DamagedFile, MissingData
+
+if TYPE_CHECKING:
+    from datamodules.split import Split
 
 _IMAGE_FOLDERS = ("images", "download/images")
 
 
-class BirdsnapDataModule(TransferDataModule):
+class Birdsnap(Sheet):
     """Birdsnap from the archive's lists and the user's own images, or what `isaacchung/birdsnap` has left."""
 
     name = "birdsnap"
-    hub_id = "isaacchung/birdsnap"
-    hub_revision = "fd23015508be94f0b5b59d61630e4ea2536509e4"
-    # Its revision has not been checked against the hub.
-    hub_fallback = HubCopy("mteb/birdsnap", label_column="common")
-    default_label_column = "common"
+    copies = (
+        HubCopy("isaacchung/birdsnap", revision="fd23015508be94f0b5b59d61630e4ea2536509e4", label_column="common"),
+        # Its revision has not been checked against the hub.
+        HubCopy("mteb/birdsnap", label_column="common"),
+    )
     layout = Layout(
         needs=("species.txt", "images.txt", "test_images.txt"), folders=("birdsnap",), archives=("birdsnap.tgz",)
     )
@@ -57,36 +54,42 @@ class BirdsnapDataModule(TransferDataModule):
     val_share: ClassVar[float] = 4_981 / 47_386
     checks_all_images = True
 
-    def load_splits(self) -> tuple[tuple[str, ...], dict[str, Split]]:
+    def load_splits(self, options: ReadOptions) -> tuple[tuple[str, ...], dict[str, Split]]:
         """The species and the official splits as far as they are there.
 
         Raises:
             UserError: nothing there, or less than all without `allow_decayed`.
         """
-        if self.data_root is None:
-            if self.allow_decayed:
-                return super().load_splits()
+        from datamodules.reading.folders import scan_class_folders
+        from datamodules.reading.sources import find_local_copy
+        from datamodules.reading.tables import read_splits
+
+        root = options.root
+        if root is None:
+            if options.allow_decayed:
+                return super().load_splits(options)
             raise MissingData(
                 "birdsnap has no complete copy on the hub. Either bring images: `data_root`=DIR with the archive's "
                 "species.txt, images.txt, test_images.txt and images/ in DIR/birdsnap, or with "
                 "DIR/birdsnap/{train,test}/<species>/*.jpg; or train on the 16,000 of 47,386 training and 1,851 of "
-                f"2,443 test images that {self.hub_id} has: `allow_decayed`=True"
+                f"2,443 test images that {self.copies[0].id} has: set `allow_decayed`=True"
             )
-        folders = self.data_root / self.name
+        folders = root / self.name
         has_class_folders = (folders / "train").is_dir() and (folders / "test").is_dir()
-        if has_class_folders and find_local_copy(self.data_root, self.hub_copies()) is None:
-            return read_splits(
-                scan_class_folders(folders),
-                self.name,
-                "image",
-                "label",
-                multilabel=self.multilabel,
-                label_separator=self.label_separator,
-            )
-        return super().load_splits()
+        if has_class_folders and find_local_copy(root, self.copies) is None:
+            return read_splits(scan_class_folders(folders), self.name, "image", "label", options)
+        return super().load_splits(options)
 
     def read_archive(self, folder: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
-        """See `TransferDataModule.read_archive`; listed images without a file, or with another one, are left out."""
+        """See `Sheet.read_archive`; listed images without a file, or with another one, are left out."""
+        from datamodules.reading.archives import (
+            build_split,
+            changed_files,
+            find_ignoring_case,
+            from_one,
+            read_columns,
+        )
+
         species = read_columns(folder / "species.txt", "id", "common")
         if [number for number, _ in species] != [str(index + 1) for index in range(len(species))]:
             raise DamagedFile(f"{folder / 'species.txt'}: ids are not 1 to {len(species)} in order")
@@ -119,7 +122,9 @@ class BirdsnapDataModule(TransferDataModule):
             for split, paths in members.items()
         }
 
-    def complete_splits(self, splits: dict[str, Split]) -> dict[str, Split]:
+    def complete_splits(self, splits: dict[str, Split], options: ReadOptions) -> dict[str, Split]:
         """With val cut from train, as large a share of it as BYOL's."""
+        from datamodules.split import hold_out
+
         train, val = hold_out(splits["train"], max(1, round(len(splits["train"]) * self.val_share)))
         return {**splits, "train": train, "val": val}

@@ -18,27 +18,27 @@ Published accuracy (EfficientNet paper, Table 5): 93.6 % (B3), 94.7 % (B7).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from datamodules.base import TransferDataModule
-from datamodules.reading.archives import Layout, check_md5, from_one, image_split, read_field, read_mat
-from datamodules.reading.sources import HubCopy
-from datamodules.reading.tables import load_class_names
-from datamodules.split import Split
+from datamodules.sheet import HubCopy, Layout, Sheet, load_class_names
 from transfer.errors import DamagedFile
+
+if TYPE_CHECKING:
+    from datamodules.split import Split
 
 _TEST_ANNOTATIONS = "cars_test_annos_withlabels.mat"
 _ALL_ANNOTATIONS = "cars_annos.mat"
 
 
-class CarsDataModule(TransferDataModule):
+class Cars(Sheet):
     """Stanford Cars, as `tanganke/stanford_cars`: the original JPEGs (1 GB per split)."""
 
     name = "cars"
-    hub_id = "tanganke/stanford_cars"
-    # The repository also holds seven corrupted copies of the test split. Not checked against the hub.
-    hub_files: ClassVar = {"train": "data/train-*", "test": "data/test-*"}
-    hub_fallback = HubCopy("isaacchung/StanfordCars", revision="09ffe9bc7864d3f1e851529e5c4b7e05601a04fb")
+    copies = (
+        # The repository also holds seven corrupted copies of the test split. Not checked against the hub.
+        HubCopy("tanganke/stanford_cars", files={"train": "data/train-*", "test": "data/test-*"}),
+        HubCopy("isaacchung/StanfordCars", revision="09ffe9bc7864d3f1e851529e5c4b7e05601a04fb"),
+    )
     layout = Layout(
         needs=("cars_train", "cars_test", "devkit/cars_train_annos.mat", "devkit/cars_meta.mat"),
         alternative=("car_ims", _ALL_ANNOTATIONS),
@@ -53,7 +53,9 @@ class CarsDataModule(TransferDataModule):
     test_annotations_md5: ClassVar[str | None] = "b0a2b23655a3edd16d84508592a98d10"
 
     def read_archive(self, folder: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
-        """See `TransferDataModule.read_archive`."""
+        """Return the names and splits; see `Sheet.read_archive`."""
+        from datamodules.reading.archives import check_md5, from_one, image_split, read_field, read_mat
+
         if not all((folder / need).exists() for need in self.layout.needs):
             return self._read_single_folder(folder)
         labelled = next((place for place in (folder, folder / "devkit") if (place / _TEST_ANNOTATIONS).is_file()), None)
@@ -78,6 +80,8 @@ class CarsDataModule(TransferDataModule):
         return tuple(str(name) for name in names), splits
 
     def _read_single_folder(self, folder: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
+        from datamodules.reading.archives import from_one, image_split, read_field, read_mat
+
         path = folder / _ALL_ANNOTATIONS
         rows, names = read_mat(path, "annotations", "class_names")
         labels = from_one(read_field(rows, "class", path), len(names), str(path))

@@ -15,19 +15,15 @@ Published accuracy of EfficientNet: none.
 from __future__ import annotations
 
 from importlib.resources import files
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-from datasets import Dataset
-from datasets.table import InMemoryTable
+from datamodules.sheet import ReadOptions, Sheet
 
-from datamodules.base import TransferDataModule
-from datamodules.reading.tables import read_splits
-from datamodules.split import Split
+if TYPE_CHECKING:
+    from datamodules.split import Split
 
 
-class DigitsDataModule(TransferDataModule):
+class Digits(Sheet):
     """8x8 digits, upscaled to 64 pixels; never mirrored, never cropped below half their area."""
 
     name = "digits"
@@ -37,14 +33,19 @@ class DigitsDataModule(TransferDataModule):
     horizontal_flip = False
     default_min_crop_area = 0.5
 
-    def load_splits(self) -> tuple[tuple[str, ...], dict[str, Split]]:
-        """The ten digits and the stored splits."""
+    def load_splits(self, options: ReadOptions) -> tuple[tuple[str, ...], dict[str, Split]]:
+        """Return the ten digits and the stored splits."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+        from datasets import Dataset
+        from datasets.table import InMemoryTable
+
+        from datamodules.reading.tables import read_splits
+
         content = files("datamodules.sheets").joinpath("digits.parquet").read_bytes()
         # In memory: the library's own reader would first write a copy to its cache.
         table = Dataset(InMemoryTable(pq.read_table(pa.BufferReader(content))))
         column = table["split"][:]  # at once: row by row takes most of a second
         splits = [(name, [row for row, split in enumerate(column) if split == name]) for name in self.num_examples]
         tables = {name: table.select(rows) for name, rows in splits}
-        return read_splits(
-            tables, self.name, "image", "label", multilabel=self.multilabel, label_separator=self.label_separator
-        )
+        return read_splits(tables, self.name, "image", "label", options)

@@ -16,27 +16,27 @@ Metric: mean per class in the literature that the paper follows; whether the pap
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from datamodules.base import TransferDataModule
-from datamodules.checks import WrongCopy
-from datamodules.reading.archives import Layout, from_one, image_split, read_mat
-from datamodules.reading.sources import HubCopy
-from datamodules.reading.tables import load_class_names
-from datamodules.split import Split
+from datamodules.sheet import HubCopy, Layout, Sheet, WrongCopy, load_class_names
 from transfer.errors import DamagedFile
 
+if TYPE_CHECKING:
+    from datamodules.split import Split
 
-class FlowersDataModule(TransferDataModule):
+
+class Flowers(Sheet):
     """Flowers-102, as `dpdl-benchmark/oxford_flowers102`: official splits and order, in 3.4 GB."""
 
     name = "flowers"
-    hub_id = "dpdl-benchmark/oxford_flowers102"
-    hub_revision = "544b55c9af69a05742ead7571cd7ae23cfcd758b"
-    split_names: ClassVar = {"train": "train", "val": "validation", "test": "test"}
-    # Its revision, label column and names have not been checked against the hub.
-    hub_fallback = HubCopy(
-        "Donghyun99/Oxford-Flower-102", split_names={"train": "train", "val": "validation", "test": "test"}
+    copies = (
+        HubCopy(
+            "dpdl-benchmark/oxford_flowers102",
+            revision="544b55c9af69a05742ead7571cd7ae23cfcd758b",
+            split_names={"train": "train", "val": "validation", "test": "test"},
+        ),
+        # Its revision, label column and names have not been checked against the hub.
+        HubCopy("Donghyun99/Oxford-Flower-102", split_names={"train": "train", "val": "validation", "test": "test"}),
     )
     layout = Layout(
         needs=("jpg", "setid.mat", "imagelabels.mat"),
@@ -59,7 +59,9 @@ class FlowersDataModule(TransferDataModule):
     metric = "mean_per_class"
 
     def read_archive(self, folder: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
-        """See `TransferDataModule.read_archive`."""
+        """Return the names and splits; see `Sheet.read_archive`."""
+        from datamodules.reading.archives import from_one, image_split, read_mat
+
         (classes,) = read_mat(folder / "imagelabels.mat", "labels")
         ids = dict(
             zip(("train", "val", "test"), read_mat(folder / "setid.mat", "trnid", "valid", "tstid"), strict=True)

@@ -15,25 +15,28 @@ Published accuracy (EfficientNet paper, Table 5): 91.5 % (B4), 93.0 % (B7).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from datamodules.base import TransferDataModule
-from datamodules.reading.archives import Layout, image_split, read_json, read_lines
-from datamodules.reading.sources import HubCopy
-from datamodules.reading.tables import load_class_names
-from datamodules.split import Split
+from datamodules.sheet import HubCopy, Layout, Sheet, load_class_names
 from transfer.errors import DamagedFile
 
+if TYPE_CHECKING:
+    from datamodules.split import Split
 
-class Food101DataModule(TransferDataModule):
+
+class Food101(Sheet):
     """Food-101, as `ethz/food101` (5 GB)."""
 
     name = "food101"
-    hub_id = "ethz/food101"
-    hub_revision = "e06acf2a88084f04bce4d4a525165d68e0a36c38"
-    split_names: ClassVar = {"train": "train", "test": "validation"}
-    # Its revision and split names have not been checked against the hub.
-    hub_fallback = HubCopy("mteb/food101", split_names={"train": "train", "test": "validation"})
+    copies = (
+        HubCopy(
+            "ethz/food101",
+            revision="e06acf2a88084f04bce4d4a525165d68e0a36c38",
+            split_names={"train": "train", "test": "validation"},
+        ),
+        # Its revision and split names have not been checked against the hub.
+        HubCopy("mteb/food101", split_names={"train": "train", "test": "validation"}),
+    )
     layout = Layout(
         needs=("meta/classes.txt", "meta/train.json", "meta/test.json", "images"),
         folders=("food-101",),
@@ -46,7 +49,9 @@ class Food101DataModule(TransferDataModule):
     val_size = 7_575
 
     def read_archive(self, folder: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
-        """See `TransferDataModule.read_archive`."""
+        """Return the names and splits; see `Sheet.read_archive`."""
+        from datamodules.reading.archives import image_split, read_json, read_lines
+
         names = [line.strip() for line in read_lines(folder / "meta" / "classes.txt")]
         splits = {}
         for split in self.num_examples:

@@ -18,24 +18,23 @@ Metric: mean per class in the literature that the paper follows; whether the pap
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from datamodules.base import TransferDataModule
-from datamodules.checks import WrongCopy
-from datamodules.reading.archives import Layout, from_one, image_split, read_lines
-from datamodules.reading.sources import HubCopy
-from datamodules.reading.tables import load_class_names
-from datamodules.split import Split
+from datamodules.sheet import HubCopy, Layout, Sheet, WrongCopy, load_class_names
 from transfer.errors import DamagedFile
 
+if TYPE_CHECKING:
+    from datamodules.split import Split
 
-class PetsDataModule(TransferDataModule):
+
+class Pets(Sheet):
     """Oxford-IIIT Pets, as `timm/oxford-iiit-pet` (790 MB)."""
 
     name = "pets"
-    hub_id = "timm/oxford-iiit-pet"
-    hub_revision = "10b688881011725fa2fa3d856a47536c9a7e6968"
-    hub_fallback = HubCopy("isaacchung/OxfordPets", revision="557b480fae8d69247be74d9503b378a09425096f")
+    copies = (
+        HubCopy("timm/oxford-iiit-pet", revision="10b688881011725fa2fa3d856a47536c9a7e6968"),
+        HubCopy("isaacchung/OxfordPets", revision="557b480fae8d69247be74d9503b378a09425096f"),
+    )
     layout = Layout(
         needs=("annotations/trainval.txt", "annotations/test.txt", "images"),
         folders=("oxford-iiit-pet",),
@@ -53,7 +52,9 @@ class PetsDataModule(TransferDataModule):
     metric = "mean_per_class"
 
     def read_archive(self, folder: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
-        """See `TransferDataModule.read_archive`."""
+        """Return the names and splits; see `Sheet.read_archive`."""
+        from datamodules.reading.archives import from_one, image_split, read_lines
+
         names: dict[int, str] = {}
         splits = {}
         for split, file in {"train": "trainval", "test": "test"}.items():

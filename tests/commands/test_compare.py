@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
-from tests.commands.test_finetune import call
-from test_report import table_rows
 
+from tests.commands.test_finetune import call
+from tests.test_environment import table_rows
 from transfer.commands import compare
 from transfer.statistics import paired_bootstrap
 
@@ -107,12 +107,10 @@ def test_runs_that_were_tested_otherwise_are_not_compared(
 def test_what_is_not_finished_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a, b = save_run(tmp_path / "a"), save_run(tmp_path / "b")
     (b / "results.json").unlink()
-    assert (
-        refused(capsys, a, b) == f"{b} is not finished: it has no results.json; go on with it: finetune.py --resume {b}"
-    )
+    assert refused(capsys, a, b) == f"{b} is not finished: it has no results.json; go on with it: finetune --resume {b}"
     (b / "config.yaml").unlink()
     assert refused(capsys, b, a) == f"{b} is not a run: it has no results.json"
     for text in ("{", "[]", "{}", "null"):
         (b / "results.json").write_text(text)
-        assert refused(capsys, a, b).startswith(f"{b / 'results.json'}: damaged, or not written by finetune.py")
+        assert refused(capsys, a, b).startswith(f"{b / 'results.json'}: damaged, or not written by finetune")
     assert refused(capsys, a, a, "--json", tmp_path / "no" / "x.json").endswith("no such folder")

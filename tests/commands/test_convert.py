@@ -18,9 +18,9 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tests.commands.test_finetune import CHEAP, ROOT, call, environment
 from torch import Tensor, nn
 
+from tests.commands.test_finetune import CHEAP, ROOT, call, environment
 from transfer.commands import convert, finetune
 from transfer.commands.convert import code_bases
 from transfer.commands.convert import network as conversion
@@ -31,7 +31,7 @@ from transfer.networks.classifier import Classifier
 from transfer.networks.layers import LayerSettings
 from transfer.networks.registry import get_backbone
 from transfer.preprocessing import IMAGENET, Preprocessing
-from transfer.runs.folder import load_run
+from transfer.runs.predictor import load_run
 from transfer.weights.build import build_classifier
 from transfer.weights.downloads import find_weights
 from transfer.weights.files import TRAINED_LIKE
@@ -405,7 +405,7 @@ def test_the_familys_padding_and_epsilon_are_the_networks(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("family", "message"),
     [
-        ("tim", r"^--family tim: unknown weights 'tim'; did you mean 'timm'\? \(allowed: a row of python"),
+        ("tim", r"^--family tim: unknown weights 'tim'; did you mean 'timm'\? \(allowed: a row of"),
         (
             "efficientnet_b1.ft_in1k",
             r"^--family \S+: efficientnet_b1\.ft_in1k is a b1, not a b0 \(allowed: tf_efficientnet_b0",

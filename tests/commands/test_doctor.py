@@ -14,13 +14,13 @@ import imagehash
 import numpy as np
 import pytest
 from PIL import Image
-from tests.commands.test_finetune import CHEAP, ROOT, call, environment, save_csv
 
-from datamodules import build_datamodule
+from datamodules import load_dataset
 from datamodules.doctor.duplicates import MIN_CORRELATION, NEAR_DISTANCE, correlate, find_close, find_near, group_equal
 from datamodules.doctor.inspection import inspect_image
 from datamodules.doctor.suspects import rank_suspects
 from datamodules.images.decode import BadImageError, decode_image
+from tests.commands.test_finetune import CHEAP, ROOT, call, environment, save_csv
 from transfer.commands import doctor, finetune
 
 Report = dict[str, Any]
@@ -222,7 +222,7 @@ def test_imbalance_recommends_class_weights(tmp_path: Path) -> None:
             save(photo(count * 100 + index, (40, 40)), tmp_path / "data" / name / f"{index}.png")
     report = examine(1, tmp_path / "data")  # 5 images are too few for val and test
     (message,) = [f["message"] for f in report["findings"] if f["check"] == "imbalance"]
-    assert "--loss.class_weights balanced" in message
+    assert "`class_weights`=balanced" in message
 
 
 def test_a_single_class_is_a_finding_and_not_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -361,7 +361,7 @@ def test_digits_have_no_error() -> None:
         (["no/such/folder"], "no such file or folder: no/such/folder"),
         (["folder"], "dataset 'folder' needs --data_root, or give the path itself"),
         (["digits", "--near_distance", "17"], "--near_distance 17 (allowed: 0 to 16"),
-        (["digits", "--num_workers", "-1"], "--num_workers -1 (allowed: at least 0)"),
+        (["digits", "--num_workers", "-1"], "--data.num_workers -1 (allowed: at least 0)"),
         (["digits", "--json", "no/such/folder/x.json"], "--json no/such/folder/x.json: no such folder"),
         (["digits", "--backbone", "b9"], "unknown backbone 'b9'"),
         (["digits", "--run", "no/run"], "no/run"),
@@ -493,8 +493,7 @@ def test_a_run_finds_labels_that_were_swapped(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     training = ("--trainer.max_epochs", "3", "--optim.lr", "0.05", "--trainer.limit_train_batches", "1.0")
     assert call(finetune.main, *CHEAP, *training, "--out_dir", run_dir) == 0
-    data = build_datamodule("digits", num_workers=0)
-    data.setup()
+    data = load_dataset("digits")
     swapped = set()
     for split in ("train", "test"):
         for index in range(150):

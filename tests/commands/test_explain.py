@@ -11,10 +11,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageFont
-from tests.commands.test_finetune import CHEAP, call, save_classes, save_csv, save_photo
 from torch import Tensor, nn
 
 from datamodules.images.decode import decode_image
+from tests.commands.test_finetune import CHEAP, call, save_classes, save_csv, save_photo
 from transfer.commands import explain, finetune, predict
 from transfer.errors import UserError
 from transfer.networks.classifier import Classifier
@@ -210,9 +210,9 @@ def test_pictures_lie_as_the_photos_did_and_never_on_each_other(tmp_path: Path) 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     photo = tmp_path / "cat.png"
     save_photo(photo, 0)
-    with pytest.raises(UserError, match=rf"^{photo} exists, and nothing is overwritten: choose another --out$"):
+    with pytest.raises(UserError, match=rf"^{photo} exists, and nothing is overwritten: choose another `out_dir`$"):
         explain.plan_pictures([photo], tmp_path)
-    with pytest.raises(UserError, match=rf"^--out {photo}: not a folder$"):
+    with pytest.raises(UserError, match=rf"^`out_dir`={photo}: not a folder$"):
         explain.plan_pictures([photo], photo)
 
 
@@ -320,7 +320,7 @@ def test_what_cannot_be_explained_is_refused_before_anything_is_written(
     )
     message = refused(capsys, cosine, image, "--compare", linear, "--class", "sea", *end)
     assert message == f"unknown --class for {linear}: 'sea' (allowed: cat, dog)"
-    assert refused(capsys, linear, image, "--batch_size", "0", *end) == "--batch_size 0 (allowed: at least 1)"
+    assert refused(capsys, linear, image, "--batch_size", "0", *end) == "--data.batch_size 0 (allowed: at least 1)"
     assert refused(capsys, linear, tmp_path / "no", *end) == f"no such file or folder: {tmp_path / 'no'}"
     assert refused(capsys, table.parent, image, *end) == f"{table.parent} is not a run: it has no config.yaml"
     out.mkdir()

@@ -14,11 +14,11 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 from sklearn.linear_model import LogisticRegression as Sklearn
-from tests.commands.test_finetune import CHEAP, ROOT, call, environment, read_results, save_classes
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks import networks as benchmark
+from tests.commands.test_finetune import CHEAP, ROOT, call, environment, read_results, save_classes
 from transfer.commands import evaluate, finetune, predict, probe
 from transfer.config.command_line import parse_probe_config
 from transfer.config.schema import PROBE_FIELDS, PROBE_TRAINER_FIELDS, FinetuneConfig, TrainerConfig
@@ -27,7 +27,8 @@ from transfer.networks.classifier import Classifier
 from transfer.networks.layers import LayerSettings
 from transfer.probe.features import Features, backbone_digest, cached_features, feature_file, read_features
 from transfer.probe.penalties import PENALTIES, fit_probe, linear_metrics
-from transfer.runs.folder import load_run, read_predictions
+from transfer.runs.predictor import load_run
+from transfer.runs.test_record import read_predictions
 from transfer.weights.build import build_classifier
 
 # Features
@@ -40,6 +41,13 @@ def fabric() -> Fabric:
     return fabric
 
 
+class Loader(DataLoader[Any]):
+    """A loader that knows the positions of its images."""
+
+    def positions(self) -> list[int]:
+        return list(self.sampler)
+
+
 class Images:
     """Ten images of three classes, and how often a loader of them was asked for."""
 
@@ -49,9 +57,9 @@ class Images:
         self.labels = torch.arange(10) % 3
         self.loaders = 0
 
-    def loader(self) -> DataLoader[Any]:
+    def loader(self) -> Loader:
         self.loaders += 1
-        return DataLoader(TensorDataset(self.images, self.labels), batch_size=4)
+        return Loader(TensorDataset(self.images, self.labels), batch_size=4)
 
 
 def double(images: Tensor) -> Tensor:
@@ -70,7 +78,7 @@ def test_features_are_the_backbones_and_computed_once(
     first = compute(path, tiny_classifier, images, fabric, dtype)
     second = compute(path, tiny_classifier, images, fabric, dtype)
     with torch.inference_mode():
-        expected = tiny_classifier.eval().forward_features(2 * images.images)
+        expected = tiny_classifier.eval().backbone(2 * images.images).mean((2, 3))
     assert images.loaders == 1
     for found in (first, second, read_features(path)):
         assert found.features.dtype == getattr(torch, dtype) and torch.equal(found.labels, images.labels)
@@ -414,7 +422,7 @@ def test_init_head_starts_a_run_from_the_fitted_head(
 
 def test_a_head_of_other_classes_order_is_refused(tmp_path: Path) -> None:
     from transfer.config.command_line import save_config
-    from transfer.runs.folder import load_head, save_classifier
+    from transfer.runs.predictor import load_head, save_classifier
 
     classifier = build_classifier("lite0", 2)
     data: dict[str, Any] = {
@@ -456,4 +464,4 @@ def test_the_benchmark_compares_equal_optima(probed: Path, tmp_path: Path, capsy
     assert (theirs - 0.005) / (ours + 0.005) - 0.005 <= figures["times_faster"]
     assert figures["times_faster"] <= (theirs + 0.005) / max(ours - 0.005, 1e-9) + 0.005
     assert benchmark.main(["probe", str(tmp_path)]) == 2
-    assert "not a finished run of efficientnet-transfer probe" in capsys.readouterr().err
+    assert "not a finished run of `efficientnet-transfer probe`" in capsys.readouterr().err

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.weights.test_downloads import CONTENT, RELEASE, SHA256, Server, row_at, server  # noqa: F401
-from test_verification import lite0, packaged
 
+from tests.weights.test_downloads import CONTENT, RELEASE, SHA256, Server, row_at, server  # noqa: F401
+from tests.weights.test_verification import lite0, packaged
 from transfer.commands import weights
 from transfer.errors import UserError
 from transfer.networks.registry import get_backbone
@@ -164,7 +164,7 @@ def test_info_tells_what_else_a_row_was_trained_on_and_how_it_is_checked(command
     assert command("info", "tf_efficientnetv2_b3.in21k") == 0
     found = command.pairs()
     assert found["training data"] == "ImageNet-21k" and found["classes"] == "21843"
-    assert found["sha256"] == "none published; checked against the one that the hub gives"
+    assert found["sha256"] == "none published; checked against the one that the hub states"
     assert found["top-1"] == "not published"
     assert command("info", "tf_efficientnetv2_m.in1k") == 0
     assert command.pairs()["crop"] == "1 (both sides resized to 480 px)"
@@ -184,7 +184,7 @@ def test_info_of_a_mirrored_row_says_what_it_is_checked_against(
     assert command("info", RELEASE) == 0
     assert command.pairs()["source"].endswith(f"/timm/{RELEASE}")
     assert command.pairs()["sha256"] == (
-        "from this mirror checked against the one that it gives; of the release file: 827b6e33..."
+        "from this mirror checked against the one that it states; of the release file: 827b6e33..."
     )
     # On no hub, so that no mirror can have it.
     assert command("info", "EfficientNet_B1_Weights.IMAGENET1K_V2") == 0
@@ -229,7 +229,7 @@ def test_fetch_downloads_to_a_folder_of_ones_own(
     tmp_path: Path,
 ) -> None:
     monkeypatch.setitem(WEIGHTS, RELEASE, row_at(server.address))
-    assert command("fetch", RELEASE, "--cache-dir", tmp_path / "mine") == 0
+    assert command("fetch", RELEASE, "--cache_dir", tmp_path / "mine") == 0
     path = tmp_path / "mine" / get_weights(RELEASE).file_name
     assert path.read_bytes() == CONTENT
     assert command.pairs() == {

@@ -14,7 +14,7 @@ from transfer.commands.convert.network import read_network
 from transfer.commands.finetune import main
 from transfer.networks.backbone import Backbone
 from transfer.networks.registry import get_backbone
-from transfer.runs.folder import load_run
+from transfer.runs.predictor import load_run
 from transfer.training.optim import parameter_groups
 from transfer.weights.build import build_classifier
 

@@ -18,11 +18,12 @@ from transfer.errors import UserError
 from transfer.networks.notation import format_blocks, with_blocks
 from transfer.networks.registry import get_backbone, get_variant, list_backbones
 from transfer.networks.warm_start import take_over
-from transfer.runs.folder import load_run
-from transfer.weights.build import build_backbone, build_classifier, preprocessing_for, warm_start
+from transfer.runs.predictor import load_run
+from transfer.weights.build import build_backbone, build_classifier, warm_start
 from transfer.weights.files import strict_load
 from transfer.weights.key_names import to_own_keys
 from transfer.weights.rows import get_weights
+from transfer.weights.start import preprocessing_for
 
 # tensorflow/tpu efficientnet_builder.py, without strides and channels.
 B0 = "r1_k3_e1_se0.25-r2_k3_e6_se0.25-r2_k5_e6_se0.25-r3_k3_e6_se0.25-r3_k5_e6_se0.25-r4_k5_e6_se0.25-r1_k3_e6_se0.25"

@@ -30,10 +30,11 @@ from transfer.networks.function import FunctionBackbone
 from transfer.networks.registry import get_backbone
 from transfer.networks.scaling import Scale, scale_phi
 from transfer.runs.class_maps import explain_class
-from transfer.runs.folder import load_run
+from transfer.runs.predictor import load_run
 from transfer.training.module import TransferModule
 from transfer.training.optim import parameter_groups
-from transfer.weights.build import build_backbone, build_classifier, preprocessing_for, select_start
+from transfer.weights.build import build_backbone, build_classifier
+from transfer.weights.start import preprocessing_for, select_start
 
 ROOT = Path(__file__).parents[2]
 CODE = """
@@ -155,7 +156,7 @@ def test_it_gives_maps_and_the_head_is_ours() -> None:
     images = torch.randn(2, 3, 40, 48)
     maps = classifier.backbone(images)
     assert maps.shape == (2, 16, 10, 12)
-    torch.testing.assert_close(classifier.forward_features(images), maps.flatten(2).mean(2))
+    torch.testing.assert_close(classifier.forward_head(maps, pre_logits=True), maps.flatten(2).mean(2))
     assert classifier(images).shape == (2, 5) and classifier.head.dropout.p == 0.1
     compiled = torch.compile(classifier.eval(), backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(images), classifier(images))
@@ -164,7 +165,7 @@ def test_it_gives_maps_and_the_head_is_ours() -> None:
 def test_pooled_features_are_maps_of_one_cell() -> None:
     classifier = build_classifier("my_net.pooled", 5)
     assert classifier.backbone(torch.randn(2, 3, 32, 32)).shape == (2, 8, 1, 1)
-    assert classifier.forward_features(torch.randn(2, 3, 32, 32)).shape == (2, 8)
+    assert classifier.forward_features(torch.randn(2, 3, 32, 32)).shape == (2, 8, 1, 1)
     with pytest.raises(UserError, match=r"my_net\.pooled gives features of the whole image"):
         explain_class(classifier.eval(), torch.randn(2, 3, 32, 32))
 

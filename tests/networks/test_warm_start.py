@@ -11,16 +11,9 @@ from torch import Tensor, nn
 from transfer.errors import UserError
 from transfer.networks.registry import get_backbone
 from transfer.networks.warm_start import take_over
-from transfer.weights.build import (
-    build_backbone,
-    build_classifier,
-    build_network,
-    nearest_published,
-    preprocessing_for,
-    select_start,
-    warm_start,
-)
+from transfer.weights.build import build_backbone, build_classifier, build_network, warm_start
 from transfer.weights.rows import get_weights
+from transfer.weights.start import nearest_published, preprocessing_for, select_start
 
 LITE0 = "efficientnet_lite0.pypi"
 

@@ -138,8 +138,9 @@ def test_an_unknown_file_is_refused_for_a_public_row(tmp_path: Path, name: str, 
     other = f" It is not the file of {LITE3}, which has another sha256." if named and name == LITE3 else ""
     assert str(caught.value) == (
         f"{path}: an unknown file.{other} Padding, BatchNorm epsilon and normalisation cannot be read off it: say what"
-        " it was trained like with `pretrained`=FAMILY (tensorflow, lukemelas, timm-tf, timm, torchvision, transformers),"
-        f" or once and for all with: efficientnet-transfer convert {path} NEW.safetensors --to own --family NAME"
+        " it was trained like with `pretrained`=FAMILY (tensorflow, lukemelas, timm-tf, timm, torchvision,"
+        f" transformers), or once and for all with: efficientnet-transfer convert {path}"
+        " NEW.safetensors --to own --family NAME"
     )
 
 

@@ -332,9 +332,9 @@ def test_without_a_network_the_path_to_put_the_file_at_is_named(
     assert time.perf_counter() - started < 15.0  # the library alone tries for half a minute
     assert f"could not download {row.url} ([Errno 111] Connection refused)" in str(caught.value)
     assert (
-        f"(efficientnet-transfer weights fetch {RELEASE} --cache-dir DIR), then put it at"
-        f" {tmp_path / 'hub' / 'checkpoints' / row.file_name}, or pass the file's path as weights with"
-        f" pretrained='{RELEASE}'"
+        f"(efficientnet-transfer weights fetch {RELEASE} --cache_dir DIR), then put it at"
+        f" {tmp_path / 'hub' / 'checkpoints' / row.file_name}, or pass the file's path as `weights` with"
+        f" `pretrained`='{RELEASE}'"
     ) in str(caught.value)
 
 
@@ -483,7 +483,7 @@ for row in (get_weights("{HUB_ONLY}"), replace(torchvisions, url="{address}/x"))
             hub, release = result.stdout.splitlines()
             reason = "timed out" if address == addresses[0] else "[Errno 111] Connection refused"
             assert hub.startswith(f"weights {HUB_ONLY}: could not download {address}/timm/{HUB_ONLY} ({reason}).")
-            assert f"copy what is in DIR to {tmp_path / 'home' / 'hub'}, or pass the file's path as weights" in hub
+            assert f"copy what is in DIR to {tmp_path / 'home' / 'hub'}, or pass the file's path as `weights`" in hub
             assert f"could not download {address}/x ({reason})" in release
             assert result.stderr == ""
 

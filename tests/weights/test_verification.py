@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.weights.test_checkpoints import Trap
 from torch import Tensor
 
 from tests.support import make_golden
+from tests.weights.test_checkpoints import Trap
 from transfer.errors import UserError
 from transfer.networks.registry import get_backbone
 from transfer.weights.build import build_classifier

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transfer.commands.console import exit_status
-from transfer.errors import UserError, printable
+from transfer.commands.console import check_folder, exit_status
+from transfer.errors import BadValue, DamagedFile, MissingData, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,8 +29,8 @@ networks. It does not know how far other seeds of the same two settings would di
 p is twice the share of resamples in which the other run is better or as good."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line and gives the exit status."""
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of `efficientnet-transfer compare`."""
     parser = argparse.ArgumentParser(
         prog="efficientnet-transfer compare",
         description="Compare two finished runs of finetune on the same test images.",
@@ -40,13 +40,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run_a", metavar="RUN_A", type=Path)
     parser.add_argument("run_b", metavar="RUN_B", type=Path)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there too")
-    arguments = parser.parse_args(argv)
-    return exit_status(lambda: compare(**vars(arguments)))
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    arguments = build_parser().parse_args(argv)
+    return exit_status(lambda: compare(**vars(arguments)), build_parser)
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What a comparison needs of a run: results.json, and labels and predicted classes of its test images (N,)."""
+    """A finished run's results.json, and the labels and predicted classes of its N test images, (N,) each."""
 
     path: Path
     results: dict[str, Any]
@@ -59,16 +64,22 @@ class FinishedRun:
 
 
 def compare(run_a: Path, run_b: Path, json: Path | None = None) -> None:
-    """Prints how two runs differ on their test images.
+    """Print how two runs differ on their test images.
+
+    Args:
+        run_a: folder of a finished run.
+        run_b: folder of the run to compare it with.
+        json: file that receives the numbers, too.
 
     Raises:
-        UserError: a run is not finished, or they were not tested on the same images.
+        MissingData: a run is not finished.
+        BadValue: the runs were not tested on the same images.
+        DamagedFile: a run's results cannot be read.
     """
     from transfer.files import write_json
     from transfer.statistics import mean_per_class, paired_bootstrap, top1
 
-    if json is not None and not json.parent.is_dir():
-        raise UserError(f"--json {json}: no such folder")
+    check_folder("json", json)
     a, b = read_run(run_a), read_run(run_b)
     check_same_test(a, b)
     accuracies = {
@@ -93,49 +104,52 @@ def compare(run_a: Path, run_b: Path, json: Path | None = None) -> None:
 
 
 def read_run(path: Path) -> FinishedRun:
-    """A finished run's results and predictions.
+    """Return a finished run's results and predictions.
 
     Raises:
-        UserError: not a finished run, or without predictions.
+        MissingData: it is not a finished run, or has no predictions.
+        DamagedFile: its results cannot be read.
     """
-    from transfer.runs.folder import CONFIG, RESULTS, read_predictions
+    from transfer.runs.folder import CONFIG
+    from transfer.runs.results import RESULTS
+    from transfer.runs.test_record import read_predictions
 
     if not (path / RESULTS).is_file():
         if (path / CONFIG).is_file():
-            raise UserError(f"{path} is not finished: it has no {RESULTS}; go on with it: finetune --resume {path}")
-        raise UserError(f"{path} is not a run: it has no {RESULTS}")
+            raise MissingData(f"{path} is not finished: it has no {RESULTS}; go on with it: finetune --resume {path}")
+        raise MissingData(f"{path} is not a run: it has no {RESULTS}")
     try:
         results = json.loads((path / RESULTS).read_text())
         results["splits"], results["backbone"], results["dataset"], results["seed"]
     except (ValueError, TypeError, KeyError):
-        raise UserError(f"{path / RESULTS}: damaged, or not written by finetune") from None
+        raise DamagedFile(f"{path / RESULTS}: damaged, or not written by finetune") from None
     return FinishedRun(path, results, *read_predictions(path))
 
 
 def check_same_test(a: FinishedRun, b: FinishedRun) -> None:
-    """Compares what two runs were tested on.
+    """Check that two runs were tested on the same images.
 
     Raises:
-        UserError: another dataset, other images, other classes or another order; the text says which.
+        BadValue: another dataset, other images, other classes or another order; the text says which.
     """
     datasets = [run.results["dataset"] for run in (a, b)]
     if datasets[0] != datasets[1]:
-        raise UserError(f"{a.path} was tested on {datasets[0]}, {b.path} on {datasets[1]}: nothing to compare")
+        raise BadValue(f"{a.path} was tested on {datasets[0]}, {b.path} on {datasets[1]}: nothing to compare")
     tests = [run.results["splits"].get("test", {}) for run in (a, b)]
     if tests[0].get("fingerprint") != tests[1].get("fingerprint"):
         sizes = " and ".join(str(test.get("size")) for test in tests)
-        raise UserError(
+        raise BadValue(
             f"{a.path} and {b.path} were tested on different images of {datasets[0]} ({sizes} images; the fingerprints "
             "differ): evaluate both on the same data"
         )
     if list(a.results.get("per_class_accuracy", {})) != list(b.results.get("per_class_accuracy", {})):
-        raise UserError(f"{a.path} and {b.path} have other classes or another order of them")
+        raise BadValue(f"{a.path} and {b.path} have other classes or another order of them")
     if a.labels.tolist() != b.labels.tolist():
-        raise UserError(f"{a.path} and {b.path} have the test images in another order, so that they cannot be paired")
+        raise BadValue(f"{a.path} and {b.path} have the test images in another order, so that they cannot be paired")
 
 
 def print_comparison(num_images: int, accuracies: dict[str, list[float]], differences: dict[str, Difference]) -> None:
-    """A column a metric: A, B, A less B in points with its interval, and in how many resamples A is better."""
+    """Print a column for each metric: A, B, A less B in points with its interval, and how often A is better."""
     from rich.console import Console
     from rich.table import Table
 

@@ -11,8 +11,9 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
-from transfer.errors import Interrupted, UserError, printable
+from transfer.errors import Interrupted, MissingData, UserError, printable
 
 # Arguments of the library whose flag has another name.
 _RENAMED = {"optimizer": "optim.name", "loss": "loss.name"}
@@ -60,6 +61,20 @@ def exit_status(
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     return status or 0
+
+
+def check_folder(argument: str, file: Path | None) -> None:
+    """Refuse, before any work is done, a file to write whose folder does not exist.
+
+    Args:
+        argument: name of the argument, for the message.
+        file: the path to write; None is never refused.
+
+    Raises:
+        MissingData: there is no such folder.
+    """
+    if file is not None and not file.parent.is_dir():
+        raise MissingData(f"`{argument}`={file}: no such folder")
 
 
 @contextmanager

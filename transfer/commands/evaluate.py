@@ -1,7 +1,7 @@
 """Evaluate a finished run again: efficientnet-transfer evaluate RUN_DIR
 
-Rebuilds the network from the run's own files, loads the same data, refuses other data, prints the metrics. A reading of
-the test split is counted in the run's test_reads.json.
+Rebuilds the network from the run's own files, loads the data, refuses data the run was not trained on, and prints the
+metrics. Each reading of the test split is counted in the run's test_reads.json.
 """
 
 from __future__ import annotations
@@ -9,15 +9,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
-from transfer.commands.console import exit_status
-from transfer.errors import UserError
+from transfer.commands.console import check_folder, exit_status
+from transfer.errors import BadValue, MissingData
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line and gives the exit status."""
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of `efficientnet-transfer evaluate`."""
     parser = argparse.ArgumentParser(
         prog="efficientnet-transfer evaluate", description="Evaluate a run of finetune again."
     )
@@ -25,14 +24,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="default: test")
     parser.add_argument("--data_root", help="where the data lies now, if not where the run found it")
-    parser.add_argument("--batch_size", type=int, help="images per step; default: the run's")
-    parser.add_argument("--num_workers", type=int, help="loader processes; default: the run's")
     parser.add_argument(
-        "--stream", choices=("true", "false"), help="fetch images while they are needed; default: as the run did"
+        "--data.batch_size", "--batch_size", dest="batch_size", type=int, help="images per step; default: the run's"
+    )
+    parser.add_argument(
+        "--data.num_workers", "--num_workers", dest="num_workers", type=int, help="loader processes; default: the run's"
+    )
+    parser.add_argument(
+        "--data.stream",
+        "--stream",
+        dest="stream",
+        choices=("true", "false"),
+        help="fetch images while they are needed; default: as the run did",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the metrics there too")
-    arguments = parser.parse_args(argv)
-    return exit_status(lambda: evaluate(**vars(arguments)))
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    arguments = build_parser().parse_args(argv)
+    return exit_status(lambda: evaluate(**vars(arguments)), build_parser)
 
 
 def evaluate(
@@ -45,38 +57,51 @@ def evaluate(
     stream: str | None = None,
     json: Path | None = None,
 ) -> None:
-    """Prints the metrics of a run's checkpoint on one split, on one device, every image once.
+    """Print the metrics of a run's checkpoint on one split, computed on one device with every image seen once.
+
+    Args:
+        run_dir: folder of a finished run.
+        checkpoint: `best` or `last`.
+        split: `train`, `val` or `test`.
+        data_root: where the data lies now; None: where the run found it.
+        batch_size: images per step; None: the run's.
+        num_workers: loader processes, 0 or more; None: the run's.
+        stream: `true` or `false`, whether to fetch images while they are needed; None: as the run did.
+        json: file that receives the metrics, too.
 
     Raises:
-        UserError: not a run, or the data is not there or is not what the run was trained on.
+        MissingData: `run_dir` is not a run, or its data is not there.
+        BadValue: an argument is out of range, or the data is not what the run was trained on.
     """
-    import pytorch_lightning as pl
-
-    from datamodules import build_datamodule
+    from datamodules import load_dataset
+    from datamodules.datamodule import DataModule
+    from transfer.commands.results_table import print_results
     from transfer.files import write_json
-    from transfer.runs.folder import count_test_read, load_run, resolve_precision
-    from transfer.runs.results import print_results
+    from transfer.lightning import pl
+    from transfer.runs.predictor import load_run
+    from transfer.runs.test_record import count_test_read
     from transfer.training.module import TransferModule
-    from transfer.training.trainer import quiet_lightning
+    from transfer.training.trainer import quiet_lightning, resolve_precision
 
-    if json is not None and not json.parent.is_dir():
-        raise UserError(f"--json {json}: no such folder")
+    check_folder("json", json)
     if num_workers is not None and num_workers < 0:
-        raise UserError(f"--num_workers {num_workers} (allowed: at least 0)")
+        raise BadValue(f"`num_workers`={num_workers} (allowed: at least 0)")
     quiet_lightning()
     run = load_run(run_dir, f"{checkpoint}.ckpt")
-    options = run.config.data_options()
-    given = {"data_root": data_root, "batch_size": batch_size, "num_workers": num_workers}
-    options |= {name: value for name, value in given.items() if value is not None}
+    reading, loading = run.config.read_options(), run.config.loader_options()
+    if data_root is not None:
+        reading["data_root"] = data_root
     if stream is not None:
-        options["stream"] = stream == "true"
-    data = build_datamodule(run.config.dataset, **options, **asdict(run.preprocessing))
-    data.setup()
-    data.check_same_data(run.data)
-    if split not in data.split_sizes:
-        raise UserError(f"--split {split}: the data has only {', '.join(data.split_sizes)}")
+        reading["stream"] = stream == "true"
+    given = {"batch_size": batch_size, "num_workers": num_workers}
+    loading |= {name: value for name, value in given.items() if value is not None}
+    dataset = load_dataset(run.config.dataset, **reading)
+    dataset.check_same_data(run.data)
+    if split not in dataset.splits:
+        raise MissingData(f"`split`={split}: the data has only {', '.join(dataset.splits)}")
+    data = DataModule(dataset, run.preprocessing, **loading)
 
-    module = TransferModule(run.classifier, multilabel=data.multilabel, loss=run.config.loss.name)
+    module = TransferModule(run.classifier, multilabel=run.config.data.multilabel, loss=run.config.loss.name)
     trainer = pl.Trainer(
         devices=1,
         precision=resolve_precision(run.config.trainer),
@@ -90,10 +115,10 @@ def evaluate(
         try:
             count_test_read(run_dir)
         except OSError as error:
-            print(f"warning: nobody will know of this reading of the test split: {error}", file=sys.stderr)
+            print(f"warning: this reading of the test split could not be counted: {error}", file=sys.stderr)
     logged = trainer.test(module, datamodule=data, verbose=False)[0]
     metrics = {name.removeprefix("test/"): value for name, value in logged.items()}
-    print_results(run.config.dataset, run.config.backbone, {split: metrics}, data.metric)
+    print_results(run.config.dataset, run.config.backbone, {split: metrics}, dataset.sheet.metric)
     if json is not None:
         per_class = dict(zip(run.class_names, module.per_class_accuracy, strict=True))
         write_json(

@@ -70,10 +70,9 @@ def import_what_runs_need() -> None:
     """Import what finetune imports, on which a short run would spend most of its time."""
     import rich.table  # noqa: F401
 
-    import datamodules.base
-    import datamodules.sheets.cifar
-    import datamodules.sheets.digits
-    import datamodules.sheets.folder  # noqa: F401
+    import datamodules.datamodule
+    import datamodules.reading.benchmarks
+    import datamodules.reading.folders  # noqa: F401
     import transfer.runs.folder
     import transfer.training.batch_norm
     import transfer.training.callbacks
@@ -102,10 +101,9 @@ def read_data_facts(config: FinetuneConfig) -> DataFacts:
     Raises:
         UserError: an unknown dataset, or data that cannot be had.
     """
-    from datamodules import build_datamodule
+    from datamodules import load_dataset
 
-    data = build_datamodule(config.dataset, **config.data_options())
-    data.setup()
+    data = load_dataset(config.dataset, **config.read_options())
     return DataFacts(data.num_classes, data.split_sizes)
 
 

@@ -1,7 +1,7 @@
 """Show what a run's predictions rest on: efficientnet-transfer explain RUN_DIR photos/ --compare OTHER_RUN_DIR
 
-Each photo becomes a PNG: the photo, and for each run the photo with the class activation map over it, as in Figure 7 of
-the paper. All panels show the whole photo; a frame marks what that run's network saw of it, and the rest is dimmed.
+Draws a PNG for each photo: the photo, and for each run the photo with its class activation map on top, as in Figure 7
+of the paper. All panels show the whole photo; a frame marks what that run's network saw of it, and the rest is dimmed.
 Colour is positive evidence for the class named below, each map relative to its own maximum. A linear head gets CAM
 (Zhou et al. 2016), which is exact; any other head Grad-CAM (Selvaraju et al. 2017).
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import exit_status
-from transfer.errors import UserError, printable, unknown_name
+from transfer.errors import BadValue, printable, unknown_name
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from transfer.runs.overlay import Evidence
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line and gives the exit status: 1 if some files could not be read, all others drawn."""
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of `efficientnet-transfer explain`."""
     parser = argparse.ArgumentParser(
         prog="efficientnet-transfer explain",
         description="Draw class activation maps of runs of finetune over photos: CAM for the linear head, else"
@@ -41,23 +41,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--class", dest="class_name", metavar="NAME", help="default: each run's most probable class")
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", default=Path("explain"), help="for the PNG files; default: explain"
+        "--out_dir",
+        "--out",
+        type=Path,
+        metavar="DIR",
+        default=Path("explain"),
+        help="folder that receives the PNG files; default: explain",
     )
-    parser.add_argument("--batch_size", type=int, default=16, help="images per step")
+    parser.add_argument(
+        "--data.batch_size", "--batch_size", dest="batch_size", type=int, default=16, help="images per step"
+    )
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
-    arguments = vars(parser.parse_args(argv))
-    return exit_status(lambda: int(bool(explain(**arguments))))
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status: 1 if some files could not be read and all others were drawn."""
+    arguments = vars(build_parser().parse_args(argv))
+    return exit_status(lambda: int(bool(explain(**arguments))), build_parser)
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo as it will be drawn, and as each of the runs gets it: small enough to keep a batch of them.
+    """A photo as it is drawn and as each run's network sees it, small enough to keep a batch in memory.
 
     Attributes:
-        caption: its name and its size.
+        path: the file.
+        caption: the file's name, and the photo's size in words.
         drawn: see `fit_photo`.
-        inputs: one uint8 (S, S, 3) a run.
-        parts: what each of them shows of the photo.
+        inputs: a uint8 array (S, S, 3) for each run.
+        parts: the part of the photo that each input shows.
     """
 
     path: Path
@@ -72,35 +85,44 @@ def explain(
     images: list[Path],
     compare: Sequence[Path] = (),
     class_name: str | None = None,
-    out: Path = Path("explain"),
+    out_dir: Path = Path("explain"),
     batch_size: int = 16,
     checkpoint: str = "best",
 ) -> list[str]:
-    """Writes a picture for each image below `out`, where it lay in the folder that was given, and prints its name.
+    """Write a picture of each image, at the same relative path below `out_dir`, and print its name.
+
+    Args:
+        run_dir: folder of a finished run.
+        images: files, or folders to search for images.
+        compare: more runs, drawn beside the first.
+        class_name: the class to explain; None: each run's most probable one.
+        out_dir: folder of the pictures; nothing in it is overwritten.
+        batch_size: images per step, at least 1.
+        checkpoint: `best` or `last`.
 
     Returns:
         The files that could not be read.
 
     Raises:
-        UserError: not a run, no image, no such class, or a picture of that name is there already.
+        MissingData: a run is not a run, or there is no image.
+        BadValue: no such class, or a picture of that name exists already.
     """
     import torch
 
     from datamodules.images.transforms import build_eval_transform
-    from transfer.runs.folder import load_run
     from transfer.runs.overlay import draw_picture
+    from transfer.runs.predictor import load_run
 
     if batch_size < 1:
-        raise UserError(f"--batch_size {batch_size} (allowed: at least 1)")
-    targets = plan_pictures(images, out)
+        raise BadValue(f"`batch_size`={batch_size} (allowed: at least 1)")
+    targets = plan_pictures(images, out_dir)
     runs = {str(path): load_run(path, f"{checkpoint}.ckpt") for path in (run_dir, *compare)}
     class_indices = [find_class(run.class_names, class_name, name) for name, run in runs.items()]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     transforms = []
     for run in runs.values():
         run.classifier.to(device)
-        p = run.preprocessing
-        transforms.append(build_eval_transform(p.image_size, p.crop_ratio, p.interpolation, p.resize))
+        transforms.append(build_eval_transform(run.preprocessing))
 
     unreadable: list[str] = []
     photos = read_photos(list(targets), transforms, unreadable)
@@ -118,16 +140,19 @@ def explain(
     return unreadable
 
 
-def plan_pictures(images: list[Path], out: Path) -> dict[Path, Path]:
-    """The picture of each image: `out`, the path below the folder that was given, .png; a number where two would clash.
+def plan_pictures(images: list[Path], out_dir: Path) -> dict[Path, Path]:
+    """Return the picture's path for each image: its path below the folder that was given, below `out_dir`, as .png.
+
+    Names that would clash get a number.
 
     Raises:
-        UserError: no image, or a file lies there already.
+        MissingData: there is no image.
+        BadValue: `out_dir` is a file, or a picture exists already.
     """
     from datamodules.images.decode import list_images
 
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out}: not a folder")
+    if out_dir.exists() and not out_dir.is_dir():
+        raise BadValue(f"`out_dir`={out_dir}: not a folder")
     targets: dict[Path, Path] = {}
     taken: set[str] = set()
     for given in images:
@@ -135,30 +160,30 @@ def plan_pictures(images: list[Path], out: Path) -> dict[Path, Path]:
             if path in targets:
                 continue
             below = path.relative_to(given) if path != given else Path(path.name)
-            target, number = out / below.with_suffix(".png"), 1
+            target, number = out_dir / below.with_suffix(".png"), 1
             while str(target).lower() in taken:  # some file systems do not tell upper and lower case apart
                 number += 1
-                target = out / below.with_name(f"{below.stem}_{number}.png")
+                target = out_dir / below.with_name(f"{below.stem}_{number}.png")
             if target.exists():
-                raise UserError(f"{target} exists, and nothing is overwritten: choose another --out")
+                raise BadValue(f"{target} exists, and nothing is overwritten: choose another `out_dir`")
             targets[path] = target
             taken.add(str(target).lower())
     return targets
 
 
 def find_class(class_names: Sequence[str], class_name: str | None, run: str) -> int | None:
-    """The position of a class of a run; None without a name.
+    """Return the index of a run's class; None for no name.
 
     Raises:
-        UserError: the run has no such class.
+        BadValue: the run has no such class.
     """
     if class_name is None or class_name in class_names:
         return None if class_name is None else class_names.index(class_name)
-    raise unknown_name(f"--class for {run}:", class_name, class_names)
+    raise unknown_name(f"`class_name` for {run}:", class_name, class_names)
 
 
 def read_photos(paths: list[Path], transforms: list[Any], unreadable: list[str]) -> Iterator[Photo]:
-    """The photos that can be read; the others are named on stderr and in `unreadable`."""
+    """Yield the photos that can be read; name the others on stderr and in `unreadable`."""
     from datamodules.images.decode import BadImage, BadImageError, decode_image
     from datamodules.images.transforms import kept_part
     from transfer.runs.overlay import fit_photo
@@ -183,7 +208,7 @@ def read_photos(paths: list[Path], transforms: list[Any], unreadable: list[str])
 def find_evidence(
     name: str, run: Any, inputs: list[NDArray[Any]], parts: list[Part], class_index: int | None
 ) -> list[Evidence]:
-    """One run's maps of a batch, and what it says in words."""
+    """Return one run's class activation map for each image of a batch, and its answer in words."""
     import numpy as np
     import torch
 
@@ -192,7 +217,7 @@ def find_evidence(
     from transfer.runs.overlay import Evidence
 
     device = next(run.classifier.parameters()).device
-    images = normalize(torch.from_numpy(np.stack(inputs)).to(device), run.preprocessing.mean, run.preprocessing.std)
+    images = normalize(torch.from_numpy(np.stack(inputs)).to(device), run.preprocessing)
     explained = explain_class(run.classifier, images, class_index)
     probabilities = explained.logits.sigmoid() if run.config.data.multilabel else explained.logits.softmax(1)
     evidence = []

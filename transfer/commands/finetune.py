@@ -1,256 +1,135 @@
 """Fine-tune an EfficientNet: efficientnet-transfer finetune --backbone b7 --dataset flowers
 
-Writes config.yaml, best.ckpt, last.ckpt, metrics.csv and results.json to runs/<dataset>_<backbone>/<n>/; with a test
-split test_reads.json and test_predictions.npz; and held_out.json, which images were cut from train where the
-dataset has no val (your own: or no test) split.
+A run's folder, runs/<dataset>_<backbone>/<n>/, gets config.yaml, best.ckpt, last.ckpt, metrics.csv and results.json;
+with a test split test_reads.json and test_predictions.npz; and held_out.json, which images were cut from train where
+the dataset has no val (your own: or no test) split.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import exit_status
 from transfer.config.choices import choose_by_protocol, choose_by_rule
-from transfer.config.command_line import given_fields, parse_config, save_config
+from transfer.config.command_line import build_config, given_fields, parse_config
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import UserError
-from transfer.training.trainer import build_callbacks, build_loggers, build_trainer, find_lr
+from transfer.runs.results import Metrics, Results
 
 if TYPE_CHECKING:
-    pass
+    import pytorch_lightning as pl
+    from torch import Tensor
+
+    from datamodules.datamodule import DataModule
+    from datamodules.dataset import Dataset
+    from datamodules.sheet import Sheet
+    from transfer.networks.classifier import Classifier
+    from transfer.runs.folder import RunFolder
+    from transfer.training.callbacks import EpochLog
+    from transfer.training.module import TransferModule
+    from transfer.weights.start import Start
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line and gives the exit status."""
+    """Run the command line and return the exit status."""
     words = sys.argv[1:] if argv is None else argv
 
     def command() -> None:
         config, resume = parse_config(words)
-        finetune(config, resume, given_fields(words) if resume is None else frozenset())
+        _run(config, resume, given_fields(words) if resume is None else frozenset())
 
     return exit_status(command)
 
 
-def finetune(config: FinetuneConfig, resume: Path | None, given: frozenset[str] = frozenset()) -> None:
-    """One run from its configuration to results.json.
+def finetune(config: FinetuneConfig | None = None, *, resume: str | Path | None = None, **fields: Any) -> Results:
+    """Fine-tune a network and return the results; `load_run(results.run_dir)` gives the trained network back.
 
     Args:
-        resume: folder of the run to go on with; None starts a new one.
-        given: dotted fields that the user set, and that `--protocol` and `--recipe auto` leave alone.
+        config: the whole configuration; None starts from the defaults. It is not changed.
+        resume: folder of an interrupted run to go on with.
+        fields: fields of `transfer.config.schema.FinetuneConfig` that go over `config`; groups as dictionaries:
+            `finetune(dataset="folder", data_root="photos", trainer={"max_epochs": 3})`.
 
     Raises:
-        UserError: what the user gave cannot work.
-        RunInterrupted: stopped by a signal, after last.ckpt was written.
+        UserError: what was given cannot work; the text says why.
+        RunInterrupted: the run was stopped by a signal, after last.ckpt was written.
+    """
+    run_dir = None if resume is None else Path(resume)
+    config, given = build_config(config, run_dir, fields)
+    return _run(config, run_dir, given)
+
+
+def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> Results:
+    """Do one run, from its configuration to results.json.
+
+    Args:
+        config: the configuration.
+        resume: folder of the run to go on with.
+        given: dotted fields that the user set; `protocol` and `recipe` leave them alone.
     """
     # Imported here so that --help and a mistyped flag need not wait for them.
-    import numpy as np
-    import pytorch_lightning as pl
-    import torch
-    from pytorch_lightning.callbacks import LearningRateMonitor
-
-    from datamodules import build_datamodule, get_dataset
-    from transfer.environment import environment, peak_memory_bytes
-    from transfer.files import write_json
-    from transfer.networks.registry import get_backbone, get_variant
-    from transfer.runs.folder import (
-        BEST,
-        CONFIG,
-        HELD_OUT,
-        LAST,
-        METRICS,
-        RESULTS,
-        check_disk_space,
-        choose_run_dir,
-        count_test_read,
-        is_main_process,
-        load_head,
-        num_test_reads,
-        read_classifier_state,
-        save_predictions,
-    )
-    from transfer.runs.results import print_results
+    from datamodules import load_dataset
+    from datamodules.datamodule import DataModule
+    from transfer.commands.finetune_report import collect_results, print_end, print_start
+    from transfer.runs.folder import check_run_dir, is_main_process, open_run
     from transfer.training.callbacks import EpochLog
-    from transfer.training.losses import balanced_class_weights
-    from transfer.training.metrics import main_metric
     from transfer.training.module import TransferModule
-    from transfer.training.trainer import quiet_lightning
-    from transfer.weights.build import build_classifier, preprocessing_for, select_start, warm_start
-    from transfer.weights.downloads import starting_point
-    from transfer.weights.files import read_checkpoint, strict_load
+    from transfer.training.trainer import build_fit_trainer, build_loggers, prepare_process
+    from transfer.weights.start import resolve_start
 
     started = time.perf_counter()
-    if resume is not None and (resume / RESULTS).exists():
-        raise UserError(f"{resume} is a finished run (it has {RESULTS}); there is nothing to resume")
-    check_names(config)
-    variant = get_backbone(config.backbone)
-    config = replace(config, backbone=variant.name)
-    sheet = get_dataset(config.dataset)
-    run_dir = resume or choose_run_dir(config)
+    sheet = check_names(config)
+    check_run_dir(config, resume)
+    num_processes = prepare_process(config)
 
-    quiet_lightning()
-    # Refuses wrong fields before anything is loaded or written.
-    num_processes = build_trainer(config, loggers=[], callbacks=[]).world_size
-    torch.set_float32_matmul_precision("high")
-    pl.seed_everything(config.seed, verbose=False)
-    loaded = None
-    if resume is None and (config.protocol is not None or config.recipe == "auto"):
-        loaded = build_datamodule(config.dataset, **config.data_options())
-        loaded.setup()
-        choose = choose_by_rule if config.protocol is None else choose_by_protocol
-        config, choices = choose(config, given, loaded, num_processes)
-        if is_main_process():
-            print("\n".join(choices))
-    row = select_start(variant, config.pretrained, config.init_from)
-    preprocessing = preprocessing_for(variant, row, sheet.default_image_size)
-    image_size = config.image_size or preprocessing.image_size
-    preprocessing = replace(preprocessing, image_size=image_size)
-    data = build_datamodule(config.dataset, **config.data_options(), **asdict(preprocessing))
-    if loaded is not None:
-        data.adopt(loaded)
-    data.setup()
+    dataset = load_dataset(config.dataset, **config.read_options())
+    if resume is None:
+        config = choose(config, given, dataset, num_processes)
+    start = resolve_start(**config.start_options(), dataset_size=sheet.default_image_size, image_size=config.image_size)
+    config = replace(config, backbone=start.variant.name)
+    data = DataModule(dataset, start.preprocessing, **config.loader_options())
+    classifier = build_network(config, start, dataset, resume)
+    module = TransferModule(classifier, class_weights=class_weights(config, dataset), **config.module_options())
 
-    last = run_dir / LAST
-    if last.exists():
-        read_checkpoint(last)  # a damaged one is refused before Lightning meets it
-    classifier = build_classifier(
-        config.backbone, data.num_classes, load_weights=not last.exists(), **config.network_options()
-    )
-    if config.init_head is not None and not last.exists():
-        load_head(classifier, config, data.class_names)
-    classifier = classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its types
-    balanced = config.loss.class_weights == "balanced"
-    class_weights = balanced_class_weights(data.class_counts["train"]) if balanced else None
-    module = TransferModule(classifier, class_weights=class_weights, **config.module_options())
-
-    run_dir.mkdir(parents=True, exist_ok=True)
-    check_disk_space(run_dir, sum(p.numel() for p in classifier.parameters()))
+    run = open_run(config, resume)
+    run.check_space(sum(p.numel() for p in classifier.parameters()))
     if resume is None and is_main_process():
-        save_config(config, run_dir / CONFIG)
-        held_out = {name: {"of": split.name, "images": split.sources()} for name, split in data.held_out.items()}
-        if held_out:
-            (run_dir / HELD_OUT).write_text(json.dumps(held_out) + "\n")
-    loggers = build_loggers(config, run_dir, data.fingerprint)
-    log = EpochLog(run_dir / METRICS)
-    callbacks = build_callbacks(config, run_dir, log)
-    if loggers:
-        callbacks.append(LearningRateMonitor("step"))
-    trainer = build_trainer(config, loggers, callbacks)
-    if trainer.world_size > 1 and config.freeze.startswith("until") and config.trainer.strategy in ("auto", "ddp"):
-        # While it is frozen, the backbone's parameters take no part in the backward pass.
-        config.trainer.strategy = "ddp_find_unused_parameters_true"
-        trainer = build_trainer(config, loggers, callbacks)
-    if config.compile:
-        classifier.compile()
-    weights = starting_point(row, config.weights, get_variant(row.backbone)) if row else None
-    started_from = warm_start(get_variant(variant.name), row) if row and config.init_from else None
+        run.begin(config, {name: {"of": s.name, "images": s.sources()} for name, s in dataset.held_out.items()})
+    log = EpochLog(run.metrics)
+    trainer = build_fit_trainer(config, run.path, log, build_loggers(config, run.path, dataset.fingerprint))
     if is_main_process():
-        start = f"{weights['name']}, trained on {weights['trained_on']}" if weights else "random weights"
-        print(f"{variant.name} from {start}; {image_size} px, {data.num_classes} classes, images {data.split_sizes}")
-        if started_from:
-            print(f"--init_from {config.init_from}: {started_from}")
-        if not data.split_sizes.keys() - {"train"}:
-            print("nothing will be measured: there is no test split, and a final fit leaves no val split")
-    if config.find_lr and resume is None:
-        find_lr(config, module, data)
-    try:
-        trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
-    except torch.OutOfMemoryError:
-        raise UserError(
-            f"the GPU's memory is too small for --data.batch_size {config.data.batch_size} at {image_size} px: lower it"
-            " and raise --trainer.accumulate_grad_batches by as much, or set --grad_checkpointing true"
-        ) from None
+        print_start(config, start, dataset)
+    fit(config, run, trainer, module, data)
 
-    if config.data.train_on == "trainval" and not (run_dir / BEST).exists():
-        trainer.save_checkpoint(run_dir / BEST)  # it was stopped in its last step, and nothing was left to do
-    strict_load(classifier, read_classifier_state(run_dir / BEST), source=str(run_dir / BEST))
-    metrics = {}
-    if "val" in data.split_sizes:
-        metrics["val"] = log.best_metrics(main_metric(config.data.multilabel))
-    if "test" in data.split_sizes and config.trainer.limit_test_batches != 0:
-        tester = build_trainer(config, loggers, callbacks=[])
-        if tester.is_global_zero:
-            count_test_read(run_dir)
-        logged = tester.test(module, data, verbose=False)[0]
-        metrics["test"] = {name.removeprefix("test/"): value for name, value in logged.items()}
-    if not trainer.is_global_zero:
-        return
-    if module.predictions is not None and len(module.predictions) == data.split_sizes["test"]:
-        save_predictions(run_dir, module.predictions[np.argsort(data.test_order(trainer.world_size))])
-    per_class = {
-        name: accuracy if count else None
-        for name, accuracy, count in zip(
-            data.class_names, module.per_class_accuracy, data.class_counts.get("test", []), strict=False
-        )
-    }
-    write_json(
-        run_dir / RESULTS,
-        {
-            "command": sys.argv,
-            "dataset": config.dataset,
-            "backbone": variant.name,
-            "metrics": metrics,
-            "quoted_metric": sheet.metric,
-            "per_class_accuracy": per_class,
-            "test_reads": num_test_reads(run_dir),
-            "seed": config.seed,
-            "lr": trainer.optimizers[0].param_groups[-1]["initial_lr"],
-            "weights": weights,
-            "warm_start": asdict(started_from) if started_from else None,
-            "num_parameters": sum(p.numel() for p in classifier.parameters()),
-            "image_size": image_size,
-            "splits": {
-                name: {
-                    "size": size,
-                    "fingerprint": data.fingerprint[name],
-                    "class_counts": data.class_counts[name],
-                }
-                for name, size in data.split_sizes.items()
-            },
-            "skipped_images": [asdict(image) for image in data.skipped],
-            "tested_images": None if module.predictions is None else len(module.predictions),
-            "decay": data.decay,
-            "copy": data.known_copy,
-            "train_seconds": round(log.seconds, 2),
-            "wall_seconds": round(time.perf_counter() - started, 2),
-            "images_per_second": log.images_per_second and round(log.images_per_second, 1),
-            "precision": trainer.precision,
-            "world_size": trainer.world_size,
-            "peak_memory_bytes": peak_memory_bytes(),
-            "resumed": resume is not None,
-            "config": config.to_dict(),
-            **environment(),
-        },
-    )
-    print_results(config.dataset, variant.name, metrics, sheet.metric)
-    for missing in data.decay.values():
-        print(f"on {missing}: not comparable with published results")
-    if data.known_copy:
-        print(f"data: {data.known_copy}")
-    print(f"training {log.seconds:.0f} s, {log.images_per_second or 0:.0f} images/s; results in {run_dir / RESULTS}")
+    metrics = measure(config, run, trainer, module, data, log)
+    seconds = time.perf_counter() - started
+    results = collect_results(config, run, start, trainer, module, dataset, log, metrics, seconds)
+    if trainer.is_global_zero:
+        results.save()
+        print_end(results)
+    return results
 
 
-def check_names(config: FinetuneConfig) -> None:
-    """Looks all names up before anything is loaded.
+def check_names(config: FinetuneConfig) -> Sheet:
+    """Look all names up before anything is loaded, and return the dataset's sheet.
 
     Raises:
         UserError: all unknown names at once.
     """
-    from datamodules import get_dataset
+    from datamodules import get_sheet
     from transfer.config.protocols import get_protocol
     from transfer.networks.heads import get_head
-    from transfer.networks.registry import get_backbone
-    from transfer.weights.build import select_start
+    from transfer.weights.start import resolve_start
 
     problems = []
     for look_up in (
-        lambda: select_start(get_backbone(config.backbone), config.pretrained, config.init_from),
-        lambda: get_dataset(config.dataset),
+        lambda: resolve_start(**config.start_options()),
+        lambda: get_sheet(config.dataset),
         lambda: get_head(config.head),
         lambda: config.protocol and get_protocol(config.protocol),
     ):
@@ -260,3 +139,134 @@ def check_names(config: FinetuneConfig) -> None:
             problems.append(str(error))
     if problems:
         raise UserError("\n".join(problems))
+    return get_sheet(config.dataset)
+
+
+def choose(config: FinetuneConfig, given: frozenset[str], dataset: Dataset, num_processes: int) -> FinetuneConfig:
+    """Return the configuration with what its protocol or recipe chooses, and print the choices.
+
+    Raises:
+        UserError: the choices do not go with what the user set.
+    """
+    from transfer.runs.folder import is_main_process
+    from transfer.weights.start import resolve_start
+
+    if config.protocol is not None:
+        num_images = sum(size for name, size in dataset.split_sizes.items() if name != "test")
+        config, lines = choose_by_protocol(config, given, num_images=num_images, num_processes=num_processes)
+    elif config.recipe == "auto":
+        start = resolve_start(**config.start_options())
+        config, lines = choose_by_rule(
+            config,
+            given,
+            num_images=dataset.split_sizes["train"],
+            num_classes=dataset.num_classes,
+            short_side=dataset.median_short_side(),
+            resolution=start.preprocessing.image_size,
+            dropout_rate=start.variant.dropout_rate,
+            num_processes=num_processes,
+        )
+    else:
+        return config
+    if is_main_process():
+        print("\n".join(lines))
+    return config
+
+
+def build_network(config: FinetuneConfig, start: Start, dataset: Dataset, resume: Path | None) -> Classifier:
+    """Return the classifier that is trained; a run with a checkpoint loads no other weights.
+
+    Raises:
+        UserError: the weights cannot be had, the checkpoint is damaged, or the head of `init_head` does not fit.
+    """
+    import torch
+
+    from transfer.runs.folder import RunFolder
+    from transfer.runs.predictor import load_head
+    from transfer.weights.build import classifier_from
+    from transfer.weights.files import read_checkpoint
+
+    last = None if resume is None else RunFolder(resume).last
+    continues = False
+    if last is not None and last.exists():
+        continues = True
+        read_checkpoint(last)  # a damaged one is refused before Lightning meets it
+    classifier = classifier_from(
+        start,
+        dataset.num_classes,
+        class_names=dataset.class_names,
+        load_weights=not continues,
+        **config.network_options(),
+    )
+    if config.init_head is not None and not continues:
+        load_head(classifier, config, dataset.class_names)
+    classifier = classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its types
+    if config.compile:
+        classifier.compile()
+    return classifier
+
+
+def class_weights(config: FinetuneConfig, dataset: Dataset) -> Tensor | None:
+    """Return the weight of each class in the loss, (C,); None where all weigh the same."""
+    from transfer.training.losses import balanced_class_weights
+
+    if config.loss.class_weights == "none":
+        return None
+    return balanced_class_weights(dataset.class_counts["train"])
+
+
+def fit(config: FinetuneConfig, run: RunFolder, trainer: pl.Trainer, module: TransferModule, data: DataModule) -> None:
+    """Train, and leave the best checkpoint's tensors in the module.
+
+    Raises:
+        UserError: the GPU's memory is too small, or no learning rate was found.
+        RunInterrupted: stopped by a signal, after last.ckpt was written.
+    """
+    import torch
+
+    from transfer.runs.predictor import read_classifier_state
+    from transfer.training.trainer import find_lr
+    from transfer.weights.files import strict_load
+
+    if config.find_lr and not run.resumes:
+        find_lr(config, module, data)
+    try:
+        trainer.fit(module, data, ckpt_path=run.last if run.last.exists() else None, weights_only=True)
+    except torch.OutOfMemoryError:
+        raise UserError(
+            f"the GPU's memory is too small for `data.batch_size`={config.data.batch_size} at"
+            f" {data.preprocessing.image_size} px: lower it and raise `trainer.accumulate_grad_batches` by as much, or"
+            " set `grad_checkpointing`=true"
+        ) from None
+    if config.data.train_on == "trainval" and not run.best.exists():
+        trainer.save_checkpoint(run.best)  # it was stopped in its last step, and nothing was left to do
+    strict_load(module.classifier, read_classifier_state(run.best), source=str(run.best))
+
+
+def measure(
+    config: FinetuneConfig,
+    run: RunFolder,
+    trainer: pl.Trainer,
+    module: TransferModule,
+    data: DataModule,
+    log: EpochLog,
+) -> dict[str, Metrics]:
+    """Return the metrics of the best checkpoint on val, and on test, whose reading is counted."""
+    from transfer.runs.test_record import count_test_read, save_predictions
+    from transfer.training.metrics import main_metric
+    from transfer.training.trainer import build_trainer
+
+    metrics = {}
+    sizes = data.dataset.split_sizes
+    if "val" in sizes:
+        metrics["val"] = Metrics(log.best_metrics(main_metric(config.data.multilabel)))
+    if "test" in sizes and config.trainer.limit_test_batches != 0:
+        tester = build_trainer(config, trainer.loggers, callbacks=[])
+        if tester.is_global_zero:
+            count_test_read(run.path)
+        logged = tester.test(module, data, verbose=False)[0]
+        metrics["test"] = Metrics({name.removeprefix("test/"): value for name, value in logged.items()})
+        predictions = module.predictions
+        if tester.is_global_zero and predictions is not None and len(predictions) == sizes["test"]:
+            save_predictions(run.path, predictions.numpy()[data.test_order(tester.world_size).argsort()])
+    return metrics

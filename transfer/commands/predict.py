@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from transfer.commands.console import exit_status
-from transfer.errors import UserError
+from transfer.commands.console import check_folder, exit_status
+from transfer.errors import BadValue, MissingData
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line and gives the exit status: 1 if some files could not be read, all others classified."""
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of `efficientnet-transfer predict`."""
     parser = argparse.ArgumentParser(
         prog="efficientnet-transfer predict", description="Classify images with a run of finetune."
     )
@@ -24,11 +24,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--format", choices=("csv", "json"), default="csv", help="json is one object a line")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: the terminal")
     parser.add_argument("--top_k", type=int, default=1, help="classes per image, most probable first")
-    parser.add_argument("--batch_size", type=int, default=64, help="images per step")
-    parser.add_argument("--num_workers", type=int, help="loader processes; default: usable cores - 1, at most 8")
+    parser.add_argument(
+        "--data.batch_size", "--batch_size", dest="batch_size", type=int, default=64, help="images per step"
+    )
+    parser.add_argument(
+        "--data.num_workers",
+        "--num_workers",
+        dest="num_workers",
+        type=int,
+        help="loader processes; default: usable cores - 1, at most 8",
+    )
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
-    arguments = vars(parser.parse_args(argv))
-    return exit_status(lambda: int(bool(predict(**arguments))))
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status: 1 if some files could not be read and all others could."""
+    arguments = vars(build_parser().parse_args(argv))
+    return exit_status(lambda: int(bool(predict(**arguments))), build_parser)
 
 
 def predict(
@@ -41,28 +54,40 @@ def predict(
     num_workers: int | None = None,
     checkpoint: str = "best",
 ) -> list[str]:
-    """Writes a row for each image, in the order given, and names unreadable files on stderr.
+    """Write a row for each image, in the order given, and name unreadable files on stderr.
+
+    Args:
+        run_dir: folder of a finished run.
+        images: files, or folders to search for images.
+        format: `csv`, or `json` for one object a line.
+        out: file that receives the rows; None prints them.
+        top_k: classes per image, 1 to the number of classes, most probable first.
+        batch_size: images per step, at least 1.
+        num_workers: loader processes, at least 0; None: one less than the usable cores, at most 8.
+        checkpoint: `best` or `last`.
 
     Returns:
         The files that could not be read.
 
     Raises:
-        UserError: not a run, or no image.
+        MissingData: `run_dir` is not a run, there is no image, or the folder of `out` does not exist.
+        BadValue: an argument is out of range.
     """
     from datamodules.images.decode import list_images
-    from transfer.runs.folder import load_run
+    from transfer.runs.predictor import load_run
 
-    if batch_size < 1 or (num_workers is not None and num_workers < 0):
-        raise UserError(f"--batch_size {batch_size} --num_workers {num_workers} (allowed: at least 1, at least 0)")
+    if batch_size < 1:
+        raise BadValue(f"`batch_size`={batch_size} (allowed: at least 1)")
+    if num_workers is not None and num_workers < 0:
+        raise BadValue(f"`num_workers`={num_workers} (allowed: at least 0)")
+    check_folder("out", out)
     run = load_run(run_dir, f"{checkpoint}.ckpt")
     paths = [path for given in images for path in list_images(given)]
     if not paths:
-        raise UserError(f"no image in {', '.join(map(str, images))}")
+        raise MissingData(f"no image in {', '.join(map(str, images))}")
     if not 1 <= top_k <= len(run.class_names):
-        raise UserError(f"--top_k {top_k} (allowed: 1 to {len(run.class_names)}, the number of classes)")
+        raise BadValue(f"`top_k`={top_k} (allowed: 1 to {len(run.class_names)}, the number of classes)")
     unreadable: list[str] = []
-    if out is not None and not out.parent.is_dir():
-        raise UserError(f"--out {out}: no such folder")
     rows = predict_rows(run, paths, top_k, batch_size, num_workers, unreadable)
     if out is None:
         write_rows(rows, format, sys.stdout)
@@ -75,18 +100,15 @@ def predict(
 def predict_rows(
     run: Any, paths: list[Path], top_k: int, batch_size: int, num_workers: int | None, unreadable: list[str]
 ) -> Iterator[dict[str, Any]]:
-    """A row for each readable image: image, class, probability, and class_2, probability_2, ... up to `top_k`."""
+    """Yield a row for each readable image: image, class, probability, and class_2, probability_2, ... up to `top_k`."""
     import torch
 
     from datamodules.images.transforms import build_eval_transform, normalize
-    from datamodules.predict import build_predict_loader
+    from datamodules.loaders import build_predict_loader
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     classifier = run.classifier.to(device)
-    preprocessing = run.preprocessing
-    transform = build_eval_transform(
-        preprocessing.image_size, preprocessing.crop_ratio, preprocessing.interpolation, preprocessing.resize
-    )
+    transform = build_eval_transform(run.preprocessing)
     for images, names, bad in build_predict_loader(paths, transform, batch_size, num_workers):
         for image in bad:
             unreadable.append(image.name)
@@ -94,7 +116,7 @@ def predict_rows(
         if not names:
             continue
         with torch.inference_mode():
-            logits = classifier(normalize(images.to(device), preprocessing.mean, preprocessing.std))
+            logits = classifier(normalize(images.to(device), run.preprocessing))
         probabilities = logits.sigmoid() if run.config.data.multilabel else logits.softmax(1)
         top = probabilities.float().cpu().topk(top_k)
         for name, values, indices in zip(names, top.values.tolist(), top.indices.tolist(), strict=True):
@@ -106,7 +128,7 @@ def predict_rows(
 
 
 def write_rows(rows: Iterator[dict[str, Any]], format: str, file: TextIO) -> None:
-    """Writes rows as they come."""
+    """Write rows as they come."""
     writer = None
     for row in rows:
         if format == "json":

@@ -23,7 +23,7 @@ from transfer.errors import UserError
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-    from datamodules.base import TransferDataModule
+    from datamodules.datamodule import DataModule
     from transfer.networks.classifier import Classifier
     from transfer.probe.features import Features
 
@@ -42,28 +42,23 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> None:
     # Imported here so that --help and a mistyped flag need not wait for them.
     import torch
 
-    from datamodules import build_datamodule, get_dataset
+    from datamodules import get_sheet, load_dataset
+    from datamodules.datamodule import DataModule
+    from transfer.commands.results_table import print_results
     from transfer.environment import environment
     from transfer.files import write_json
     from transfer.networks.function import FunctionVariant
     from transfer.networks.registry import get_backbone
     from transfer.probe.penalties import fit_probe, linear_metrics, predict
-    from transfer.runs.folder import (
-        BEST,
-        CONFIG,
-        RESULTS,
-        choose_run_dir,
-        count_test_read,
-        last_results,
-        num_test_reads,
-        resolve_precision,
-        save_classifier,
-        save_predictions,
-    )
-    from transfer.runs.results import print_results
+    from transfer.runs.folder import CONFIG, open_run
+    from transfer.runs.predictor import save_classifier
+    from transfer.runs.results import RESULTS, last_results
+    from transfer.runs.test_record import count_test_read, num_test_reads, save_predictions
+    from transfer.training.checkpointing import BEST
     from transfer.training.metrics import build_per_class_accuracy
-    from transfer.weights.build import build_classifier, preprocessing_for, select_start
-    from transfer.weights.downloads import starting_point
+    from transfer.training.trainer import resolve_precision
+    from transfer.weights.build import classifier_from
+    from transfer.weights.start import resolve_start
 
     started = time.perf_counter()
     variant = get_backbone(config.backbone)
@@ -73,30 +68,36 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> None:
             " function of your own (allowed: a backbone of the tables)"
         )
     config = replace(config, backbone=variant.name)
-    sheet = get_dataset(config.dataset)
-    row = select_start(variant, config.pretrained)
-    run_dir = choose_run_dir(config, kind="_probe")
+    sheet = get_sheet(config.dataset)
+    start = resolve_start(
+        config.backbone,
+        config.pretrained,
+        weights=config.weights,
+        dataset_size=sheet.default_image_size,
+        image_size=config.image_size,
+    )
+    run_dir = open_run(config, None, kind="_probe").path
     beside = Path(own.beside, RESULTS) if own.beside else last_results(Path("runs", f"{config.dataset}_{variant.name}"))
     fine_tuned = None if beside is None else read_results(beside)
 
     precision = resolve_precision(config.trainer)
     fabric = build_fabric(config, precision)
     torch.manual_seed(config.seed)
-    preprocessing = preprocessing_for(variant, row, sheet.default_image_size)
-    image_size = config.image_size or preprocessing.image_size
-    preprocessing = replace(preprocessing, image_size=image_size)
-    options = {**config.data_options(), "augment": "none"}
-    data = build_datamodule(config.dataset, **options, **asdict(preprocessing))
-    data.setup()
-    classifier = build_classifier(config.backbone, data.num_classes, **config.network_options())
+    image_size = start.preprocessing.image_size
+    dataset = load_dataset(config.dataset, **config.read_options())
+    data = DataModule(dataset, start.preprocessing, **{**config.loader_options(), "augment": "none"})
+    classifier = classifier_from(
+        start, dataset.num_classes, class_names=dataset.class_names, **config.network_options()
+    )
     classifier = classifier.to(fabric.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]  # missing in its types
-    weights = starting_point(row, config.weights, variant) if row else None
     if fabric.global_rank == 0:
-        start = f"{weights['name']}, trained on {weights['trained_on']}" if weights else "random weights"
-        print(f"{variant.name} from {start}; {image_size} px, {data.num_classes} classes, images {data.split_sizes}")
+        print(
+            f"{variant.name} from {start.describe()}; {image_size} px, {dataset.num_classes} classes, images"
+            f" {dataset.split_sizes}"
+        )
         run_dir.mkdir(parents=True, exist_ok=True)
         save_config(config, run_dir / CONFIG)
-        if "test" in data.split_sizes:
+        if "test" in dataset.split_sizes:
             count_test_read(run_dir)
 
     features, files = extract(config, own, data, classifier, fabric, precision)
@@ -105,19 +106,21 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> None:
     extracted = time.perf_counter()
     # MPS has no float64.
     device = fabric.device if fabric.device.type == "cuda" else torch.device("cpu")
-    found = fit_probe(features["train"], features["val"], data.num_classes, sheet.metric, device)
+    found = fit_probe(features["train"], features["val"], dataset.num_classes, sheet.metric, device)
     fit_seconds = time.perf_counter() - extracted
     metrics = {"val": found.val_metrics[found.penalty]}
     per_class = {}
     if "test" in features:
         metrics["test"] = linear_metrics(found.fit, features["test"])
         predictions = predict(found.fit, features["test"])
-        save_predictions(run_dir, predictions)
-        accuracies = build_per_class_accuracy(data.num_classes, multilabel=False)(predictions[:, 1], predictions[:, 0])
+        save_predictions(run_dir, predictions.numpy())
+        accuracies = build_per_class_accuracy(dataset.num_classes, multilabel=False)(
+            predictions[:, 1], predictions[:, 0]
+        )
         per_class = {
             name: accuracy if count else None
             for name, accuracy, count in zip(
-                data.class_names, accuracies.tolist(), data.class_counts["test"], strict=True
+                dataset.class_names, accuracies.tolist(), dataset.class_counts["test"], strict=True
             )
         }
     classifier = classifier.cpu()
@@ -137,21 +140,21 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> None:
             "val_metrics": [{"penalty": penalty, **values} for penalty, values in found.val_metrics.items()],
             "test_reads": num_test_reads(run_dir),
             "seed": config.seed,
-            "weights": weights,
+            "weights": start.provenance(),
             "num_parameters": sum(p.numel() for p in classifier.parameters()),
             "image_size": image_size,
             "splits": {
                 name: {
                     "size": size,
-                    "fingerprint": data.fingerprint[name],
-                    "class_counts": data.class_counts[name],
+                    "fingerprint": dataset.fingerprint[name],
+                    "class_counts": dataset.class_counts[name],
                     "features": str(files[name]),
                 }
-                for name, size in data.split_sizes.items()
+                for name, size in dataset.split_sizes.items()
             },
-            "skipped_images": [asdict(image) for image in data.skipped],
-            "decay": data.decay,
-            "copy": data.known_copy,
+            "skipped_images": [asdict(image) for image in dataset.skipped],
+            "decay": dataset.decay,
+            "copy": dataset.known_copy,
             "extract_seconds": round(extracted - started, 2),
             "fit_seconds": round(fit_seconds, 2),
             "passes": found.passes,
@@ -164,8 +167,8 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> None:
     )
     print_results(config.dataset, f"linear probe of {variant.name}", metrics, sheet.metric)
     if fine_tuned is not None and "test" in metrics:
-        print(compare(fine_tuned, metrics["test"], sheet.metric, data.fingerprint["test"], str(beside)))
-    for missing in data.decay.values():
+        print(compare(fine_tuned, metrics["test"], sheet.metric, dataset.fingerprint["test"], str(beside)))
+    for missing in dataset.decay.values():
         print(f"on {missing}: not comparable with published results")
     print(
         f"penalty {found.penalty:.3g} of {len(found.val_metrics)}; features {extracted - started:.0f} s, fits"
@@ -203,7 +206,7 @@ def build_fabric(config: FinetuneConfig, precision: Any) -> Fabric:
 def extract(
     config: FinetuneConfig,
     own: ProbeConfig,
-    data: TransferDataModule,
+    data: DataModule,
     classifier: Classifier,
     fabric: Fabric,
     precision: Any,
@@ -213,16 +216,14 @@ def extract(
     from transfer.probe.features import backbone_digest, cached_features, feature_file
 
     folder = Path(config.data.cache_dir).expanduser() if config.data.cache_dir else default_cache_dir()
-    settings = {
-        name: getattr(data, name) for name in ("image_size", "crop_ratio", "interpolation", "mean", "std", "resize")
-    }
+    settings = asdict(data.preprocessing)
     digest = backbone_digest(classifier)
     features, files = {}, {}
-    for name, split in data.splits.items():
+    for name, split in data.dataset.splits.items():
         data.test_split = name
         files[name] = feature_file(
             folder,
-            f"{config.dataset}-{name}-{config.backbone}-{data.image_size}",
+            f"{config.dataset}-{name}-{config.backbone}-{data.preprocessing.image_size}",
             own.feature_dtype,
             digest,
             split.ordered_fingerprint(),

@@ -150,10 +150,10 @@ def dataset_facts(dataset: str, wanted: TableConfig) -> DatasetFacts:
     Raises:
         UserError: an unknown dataset, or its sheet does not say and the data cannot be read or has no test split.
     """
-    from datamodules import get_dataset
+    from datamodules import get_sheet
     from transfer.experiments.table.planning import DatasetFacts, parse
 
-    sheet = get_dataset(dataset)
+    sheet = get_sheet(dataset)
     sizes = sheet.num_examples
     if not sizes:
         sizes = read_data_facts(parse({**wanted.set, "dataset": dataset, "data_root": wanted.data_root})).split_sizes

@@ -1,6 +1,6 @@
-"""Public checkpoints: which there are, what they need, fetch one, check a file: efficientnet-transfer weights list
+"""List, describe, fetch and verify public checkpoints: efficientnet-transfer weights list
 
-`list` and `info` ask no network.
+`list` and `info` work offline.
 """
 
 from __future__ import annotations
@@ -15,17 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import exit_status
-from transfer.errors import UserError, printable, unknown_name
+from transfer.errors import BadValue, printable, unknown_name
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from transfer.networks.rows import Variant
-    from transfer.weights.rows import WeightsRow
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line and gives the exit status: 1 if a check of `verify` failed."""
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of `efficientnet-transfer weights`."""
     parser = argparse.ArgumentParser(
         prog="efficientnet-transfer weights", description="Public checkpoints of EfficientNets."
     )
@@ -43,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     command = commands.add_parser("fetch", help="download a row's file, or go on with a download")
     command.add_argument("name", metavar="NAME")
-    command.add_argument("--cache-dir", type=Path, metavar="DIR", help="default: torch.hub's or the Hugging Face cache")
+    cache = "default: torch.hub's or the Hugging Face cache"
+    command.add_argument("--cache_dir", "--cache-dir", type=Path, metavar="DIR", help=cache)
     command.set_defaults(run=fetch)
 
     command = commands.add_parser("verify", help="check a file; exit status 1 if something is wrong with it")
@@ -52,18 +50,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_argument("--json", action="store_true", help="an object in place of the table")
     command.set_defaults(run=verify_file)
 
-    arguments = vars(parser.parse_args(argv))
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status: 1 if a check of `verify` failed."""
+    arguments = vars(build_parser().parse_args(argv))
     run: Callable[..., bool | None] = arguments.pop("run")
-    return exit_status(lambda: int(run(**arguments) is False))
+    return exit_status(lambda: int(run(**arguments) is False), build_parser)
 
 
 def print_list(backbone: str | None, family: str | None, json: bool) -> None:
-    """Prints a line for each row.
+    """Print a line for each row.
+
+    Args:
+        backbone: only this one's rows.
+        family: only this one's rows.
+        json: print a list of objects in place of the table.
 
     Raises:
-        UserError: no such backbone or family.
+        BadValue: no such backbone or family.
     """
     from transfer.networks.registry import get_variant
+    from transfer.weights.description import describe
     from transfer.weights.rows import FAMILIES, WEIGHTS
 
     if family is not None and family not in FAMILIES:
@@ -72,53 +81,13 @@ def print_list(backbone: str | None, family: str | None, json: bool) -> None:
     rows = [row for row in WEIGHTS.values() if name in (None, row.backbone) and family in (None, row.family)]
     described = [describe(row) for row in rows]
     if json:
-        write_json(described)
+        print_json(described)
         return
     print_rows(described)
 
 
-def describe(row: WeightsRow) -> dict[str, Any]:
-    """What `list` shows of a row."""
-    from transfer.networks.registry import get_variant
-    from transfer.weights.downloads import find_weights
-
-    variant = get_variant(row.backbone)
-    return {
-        "name": row.name,
-        "backbone": row.backbone,
-        "image_size": row.preprocessing.image_size,
-        "top1": row.top1,
-        "family": row.family,
-        "extra_data": row.extra_data,
-        "megabytes": round(megabytes(row, variant), 1),
-        "license": row.license,
-        "on_this_machine": find_weights(row) is not None,
-        "picked_by": picked_by(row, variant),
-    }
-
-
-def megabytes(row: WeightsRow, variant: Variant) -> float:
-    """Size of the parameters, four bytes each, which is about that of the file."""
-    classifier = (variant.num_features + 1) * (row.num_classes - 1000)
-    return (variant.num_params + classifier) * 4 / 1e6
-
-
-def picked_by(row: WeightsRow, variant: Variant) -> list[str]:
-    """Which of `--pretrained true` and `--pretrained paper` mean this row."""
-    from transfer.weights.rows import select_weights
-
-    picked = []
-    for shown, pretrained in (("true", True), ("paper", "paper")):
-        try:
-            if select_weights(variant, pretrained) == row:
-                picked.append(shown)
-        except UserError:
-            continue  # nothing is picked for this backbone
-    return picked
-
-
 def print_rows(described: list[dict[str, Any]]) -> None:
-    """A table; the last column says which `--pretrained` means the row."""
+    """Print a table whose last column says which `--pretrained` means the row."""
     from rich.table import Table
 
     from transfer.weights.rows import FAMILIES
@@ -149,122 +118,57 @@ def print_rows(described: list[dict[str, Any]]) -> None:
 
 
 def print_info(name: str) -> None:
-    """Prints what is known of a row or a family.
+    """Print what is known of a row or a family.
 
     Raises:
-        UserError: no such row and no such family.
+        BadValue: no such row and no such family.
     """
+    from transfer.networks.registry import get_variant
+    from transfer.weights.description import picked_by, row_details
     from transfer.weights.rows import FAMILIES, get_weights
 
     if name in FAMILIES:
-        print_family(name)
-    else:
-        print_pairs(row_details(get_weights(name)))
-
-
-def row_details(row: WeightsRow) -> dict[str, str]:
-    """Everything about a row, in words."""
-    from transfer.networks.registry import get_variant
-    from transfer.weights.downloads import find_weights, source
-    from transfer.weights.rows import FAMILIES
-
-    variant = get_variant(row.backbone)
-    path = find_weights(row)
-    picked = picked_by(row, variant)
-    return {
-        "name": row.name,
-        "backbone": row.backbone,
-        "family": f"{row.family} ({FAMILIES[row.family]})",
-        "source": source(row),
-        "sha256": hash_details(row),
-        "on this machine": "no" if path is None else str(path),
-        "size": f"about {megabytes(row, variant):.0f} MB",
-        "licence": row.license,
-        "training data": row.trained_on,
-        "classes": str(row.num_classes),
-        "top-1": top1_details(row),
-        **image_details(row),
-        **layer_details(row),
+        return print_family(name)
+    row = get_weights(name)
+    picked = picked_by(row, get_variant(row.backbone))
+    use = {
         "use": f"--backbone {row.backbone} --pretrained {row.name}",
         "picked by": ", ".join(f"--pretrained {value}" for value in picked) or "its name only",
     }
-
-
-def hash_details(row: WeightsRow) -> str:
-    """The published hash, or how the file is checked without one."""
-    from transfer.weights.downloads import source
-
-    if row.sha256 is None:
-        return "none published; checked against the one that the hub gives"
-    if row.hub_id is not None and row.hub_id in source(row):
-        return f"from this mirror checked against the one that it gives; of the release file: {row.sha256}..."
-    return row.sha256 if len(row.sha256) == 64 else f"{row.sha256}... (the published start)"
-
-
-def top1_details(row: WeightsRow) -> str:
-    """The published accuracy, and on which images."""
-    if row.top1 is None:
-        return "not published"
-    whose = " (of TensorFlow's original)" if row.package else ""
-    return f"{row.top1}% at {row.preprocessing.image_size} px, crop ratio {row.preprocessing.crop_ratio:.4g}{whose}"
-
-
-def image_details(row: WeightsRow) -> dict[str, str]:
-    """How images are prepared for a row."""
-    from transfer.weights.rows import format_rgb
-
-    images = row.preprocessing
-    sides = "both sides" if images.resize == "squash" else "the short side"
-    return {
-        "image size": f"{images.image_size} px",
-        "crop": f"{images.crop_ratio:.4g} ({sides} resized to {images.image_size / images.crop_ratio:.0f} px)",
-        "interpolation": images.interpolation,
-        "mean": format_rgb(images.mean),
-        "std": format_rgb(images.std),
-    }
-
-
-def layer_details(row: WeightsRow) -> dict[str, str]:
-    """The settings of a row's layers."""
-    settings = row.settings
-    return {
-        "padding": settings.padding,
-        "BatchNorm": f"epsilon {settings.bn_eps:g}, momentum {settings.bn_momentum:g} (torch's convention)",
-        "activation": settings.activation,
-    }
+    print_pairs({**row_details(row), **use})
 
 
 def print_family(family: str) -> None:
-    """A family's settings, which differ between backbones, and how a file of the user's own is used."""
-    from transfer.networks.efficientnet import VARIANTS
-    from transfer.weights.rows import FAMILIES, WEIGHTS, family_row
+    """Print a family's settings, which differ between backbones, and how to use a file of one's own."""
+    from transfer.weights.description import family_details
+    from transfer.weights.rows import FAMILIES, WEIGHTS
 
     num_rows = sum(row.family == family for row in WEIGHTS.values())
     use = f"--backbone NAME --weights FILE --pretrained {family}"
     listed = f"efficientnet-transfer weights list --family {family}" if num_rows else "none"
     print_pairs({"family": f"{family} ({FAMILIES[family]})", "rows": f"{num_rows} ({listed})", "use": use})
-    groups: dict[str, list[str]] = {}
-    for variant in VARIANTS.values():
-        row = family_row(family, variant)
-        images = {name: text for name, text in image_details(row).items() if name in ("mean", "std")}
-        details = ", ".join(f"{name} {text}" for name, text in {**layer_details(row), **images}.items())
-        groups.setdefault(details, []).append(variant.name)
     build_console().print()
-    print_pairs({" ".join(names): details for details, names in groups.items()})
+    print_pairs(family_details(family))
 
 
 def fetch(name: str, cache_dir: Path | None) -> None:
-    """Downloads a row's file with a progress bar, and prints where it is and how to use it.
+    """Download a row's file with a progress bar, and print where it is and how to use it.
+
+    Args:
+        name: a row's name.
+        cache_dir: folder of the downloads; None: torch.hub's or the Hugging Face cache.
 
     Raises:
-        UserError: no such row, no network, or another file was sent.
+        BadValue: no such row.
+        MissingData: the file cannot be downloaded.
+        DamagedFile: the server sent another file.
     """
     from transfer.weights.downloads import fetch_weights
     from transfer.weights.files import file_sha256
     from transfer.weights.rows import FAMILIES, get_weights
 
     if name in FAMILIES:
-        raise UserError(
+        raise BadValue(
             f"{name} is a family of checkpoints, not a file: name a row (efficientnet-transfer weights list)"
         )
     row = get_weights(name)
@@ -276,10 +180,16 @@ def fetch(name: str, cache_dir: Path | None) -> None:
 
 
 def verify_file(path: Path, family: str | None, json: bool) -> bool:
-    """Prints the checks of a file; gives whether none failed.
+    """Print the checks of a file, and return whether none failed.
+
+    Args:
+        path: a checkpoint.
+        family: a family or a row that the file is taken for; None: what it is known as.
+        json: print an object in place of the table.
 
     Raises:
-        UserError: no such file, family or row.
+        MissingData: no such file.
+        BadValue: no such family or row.
     """
     from rich.table import Table
 
@@ -287,7 +197,7 @@ def verify_file(path: Path, family: str | None, json: bool) -> bool:
 
     found = verify(path, family)
     if json:
-        write_json({**asdict(found), "failed": found.failed})
+        print_json({**asdict(found), "failed": found.failed})
         return not found.failed
     print_pairs(
         {
@@ -312,7 +222,7 @@ def verify_file(path: Path, family: str | None, json: bool) -> bool:
 
 
 def print_pairs(pairs: dict[str, str]) -> None:
-    """Two columns: names and values."""
+    """Print two columns: names and values."""
     from rich.table import Table
 
     table = Table.grid(padding=(0, 2))
@@ -324,10 +234,10 @@ def print_pairs(pairs: dict[str, str]) -> None:
 
 
 def build_console(at_least: int = 0) -> Console:
-    """Prints text as it is, markup in a file's names included; where nobody looks, lines are not broken.
+    """Return a console that prints text as it is, markup included, and breaks no lines unless on a terminal.
 
     Args:
-        at_least: columns below which the terminal, not the table, breaks the lines, so that names stay in one piece.
+        at_least: width, in columns, up to which the terminal breaks the lines, not the table: names stay in one piece.
     """
     from rich.console import Console
 
@@ -335,6 +245,6 @@ def build_console(at_least: int = 0) -> Console:
     return Console(markup=False, emoji=False, highlight=False, width=width)
 
 
-def write_json(content: Any) -> None:
-    """Prints an object."""
+def print_json(content: Any) -> None:
+    """Print an object as JSON."""
     print(json.dumps(content, indent=1))

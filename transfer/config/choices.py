@@ -2,39 +2,45 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from transfer.config.auto import choose_recipe
 from transfer.config.command_line import apply_choices, flatten
+from transfer.config.protocols import get_protocol, protocol_settings
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue
 
-if TYPE_CHECKING:
-    from datamodules.base import TransferDataModule
-
 
 def choose_by_rule(
-    config: FinetuneConfig, given: frozenset[str], data: TransferDataModule, num_processes: int
+    config: FinetuneConfig,
+    given: frozenset[str],
+    *,
+    num_images: int,
+    num_classes: int,
+    short_side: int,
+    resolution: int,
+    dropout_rate: float,
+    num_processes: int,
 ) -> tuple[FinetuneConfig, list[str]]:
-    """The configuration with what the rules of `--recipe auto` choose, and a line for each choice.
+    """Return the configuration with what the rules of `--recipe auto` choose, and a line for each choice.
 
     Args:
-        given: dotted fields that the user set.
+        config: as the user set it.
+        given: dotted fields that the user set; they are left alone.
+        num_images: in the train split.
+        num_classes: of the dataset.
+        short_side: median of the training images' short sides, in pixels.
+        resolution: the network's own, in pixels.
+        dropout_rate: the network's published rate.
+        num_processes: that train together.
 
     Raises:
         UserError: the choices do not go with what the user set.
     """
-    from transfer.config.auto import choose_recipe
-    from transfer.networks.registry import get_backbone
-    from transfer.weights.build import preprocessing_for, select_start
-
-    variant = get_backbone(config.backbone)
-    row = select_start(variant, config.pretrained, config.init_from)
     choices = choose_recipe(
-        num_images=data.split_sizes["train"],
-        num_classes=data.num_classes,
-        short_side=data.median_short_side(),
-        resolution=preprocessing_for(variant, row).image_size,
-        dropout_rate=variant.dropout_rate,
+        num_images=num_images,
+        num_classes=num_classes,
+        short_side=short_side,
+        resolution=resolution,
+        dropout_rate=dropout_rate,
         batch_size=config.data.batch_size * config.trainer.accumulate_grad_batches * num_processes,
     )
     config, applied = apply_choices(config, {choice.field: choice.value for choice in choices}, given)
@@ -42,18 +48,19 @@ def choose_by_rule(
 
 
 def choose_by_protocol(
-    config: FinetuneConfig, given: frozenset[str], data: TransferDataModule, num_processes: int
+    config: FinetuneConfig, given: frozenset[str], *, num_images: int, num_processes: int
 ) -> tuple[FinetuneConfig, list[str]]:
-    """The configuration with the settings of its protocol, and a line for each that is not the default.
+    """Return the configuration with the settings of its protocol, and a line for each that is not the default.
 
     Args:
-        given: dotted fields that the user set.
+        config: as the user set it, with a protocol.
+        given: dotted fields that the user set; they are left alone.
+        num_images: of train and val together.
+        num_processes: that train together.
 
     Raises:
         UserError: the user set a part of what belongs together, or what does not go with the protocol.
     """
-    from transfer.config.protocols import get_protocol, protocol_settings
-
     assert config.protocol is not None
     protocol = get_protocol(config.protocol)
     chosen_by_user = protocol.middle.keys() & given
@@ -67,7 +74,7 @@ def choose_by_protocol(
         protocol.middle,
         dataset=config.dataset,
         backbone=config.backbone,
-        num_images=sum(size for name, size in data.split_sizes.items() if name != "test"),
+        num_images=num_images,
         devices=num_processes,
         max_batch_per_device=config.data.batch_size,
     )

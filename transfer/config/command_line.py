@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -65,13 +65,43 @@ def parse_config(argv: Sequence[str]) -> tuple[FinetuneConfig, Path | None]:
         return _parse(rest), None
     saved = load_config(run_dir / "config.yaml")
     config = _parse(["--config", str(run_dir / "config.yaml"), *rest])
-    before, after = flatten(saved.to_dict()), flatten(config.to_dict())
+    _refuse_changes(run_dir, flatten(saved.to_dict()), flatten(config.to_dict()))
+    return config, run_dir
+
+
+def _refuse_changes(run_dir: Path, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
     changed = [
         f"`{k}`={before[k]} -> {after[k]}" for k in before if before[k] != after[k] and not RESUMABLE.fullmatch(k)
     ]
     if changed:
         raise BadValue("\n  ".join([f"`resume`={run_dir} cannot change what the run computes:", *changed]))
-    return config, run_dir
+
+
+def build_config(
+    config: FinetuneConfig | None, resume: Path | None, changes: Mapping[str, Any]
+) -> tuple[FinetuneConfig, frozenset[str]]:
+    """Return the configuration of a call from Python, and the dotted fields that the caller set.
+
+    Args:
+        config: what `changes` go over; None takes the defaults, or those of the run to resume.
+        resume: folder of the run to go on with.
+        changes: fields of `FinetuneConfig`; groups are dictionaries of their own fields.
+
+    Raises:
+        UserError: an unknown or wrong field, all problems at once; or a resumption that would change what is computed.
+    """
+    defaults = FinetuneConfig() if resume is None else load_config(resume / "config.yaml")
+    before, base = flatten(defaults.to_dict()), flatten((config or defaults).to_dict())
+    given = flatten(dict(changes))
+    if unknown := given.keys() - base.keys():
+        raise BadValue("\n".join(f"unknown field {name!r}{nearest(name, base)}" for name in sorted(unknown)))
+    values = _values_of(lambda parser: parser.parse_object(unflatten({**base, **given})), build_parser())
+    changed = FinetuneConfig(**values)
+    _refuse(changed.problems())
+    if resume is not None:
+        _refuse_changes(resume, before, flatten(changed.to_dict()))
+        return changed, frozenset()
+    return changed, frozenset(given) | {name for name, value in base.items() if value != before[name]}
 
 
 def build_probe_parser() -> jsonargparse.ArgumentParser:
@@ -156,8 +186,14 @@ def _parse(argv: Sequence[str]) -> FinetuneConfig:
 
 
 def _parse_values(parser: jsonargparse.ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
+    return _values_of(lambda parser: parser.parse_args(_recipes_first(argv)), parser)
+
+
+def _values_of(
+    parse: Callable[[jsonargparse.ArgumentParser], jsonargparse.Namespace], parser: jsonargparse.ArgumentParser
+) -> dict[str, Any]:
     try:
-        values = dict(vars(parser.instantiate(parser.parse_args(_recipes_first(argv)))))
+        values = dict(vars(parser.instantiate(parse(parser))))
     except (jsonargparse.ArgumentError, argparse.ArgumentError) as error:
         raise BadValue(explain(str(error), [action.dest for action in parser._actions])) from None
     values.pop("config")

@@ -11,6 +11,9 @@ from typing import Any, Literal
 SMALLEST_IMAGE = 32  # side in pixels, of which the networks leave one cell
 FREEZE = re.compile(r"none|backbone|until-epoch[ =-]?(\d+)")
 
+# The fields of DataConfig that concern batches; the others say how the data are read.
+_LOADER_FIELDS = ("batch_size", "num_workers", "min_crop_area", "cache", "cache_dir")
+
 Augment = Literal["none", "basic", "randaugment", "trivialaugment", "autoaugment", "cutout"]
 
 
@@ -221,23 +224,33 @@ class FinetuneConfig:
         """Nested dictionary of plain types, the content of `config.yaml`."""
         return dataclasses.asdict(self)
 
-    def data_options(self) -> dict[str, Any]:
-        """Arguments of `datamodules.build_datamodule`, without the preprocessing, which the weights decide."""
+    def read_options(self) -> dict[str, Any]:
+        """Arguments of `datamodules.load_dataset`: everything that decides which images and labels there are."""
+        data = {name: value for name, value in dataclasses.asdict(self.data).items() if name not in _LOADER_FIELDS}
         return {
             "data_root": self.data_root,
-            "augment": self.augment,
             "on_bad_image": self.on_bad_image,
             "allow_decayed": self.allow_decayed,
-            "seed": self.seed,
-            **dataclasses.asdict(self.data),
+            **data,
         }
 
-    def network_options(self) -> dict[str, Any]:
-        """Arguments of `transfer.build_classifier` besides backbone and classes."""
+    def loader_options(self) -> dict[str, Any]:
+        """Arguments of `datamodules.datamodule.DataModule` besides the dataset and the preprocessing."""
+        data = {name: getattr(self.data, name) for name in _LOADER_FIELDS}
+        return {"augment": self.augment, "seed": self.seed, **data}
+
+    def start_options(self) -> dict[str, Any]:
+        """Return the arguments of `transfer.weights.start.resolve_start` besides the sizes."""
         return {
+            "backbone": self.backbone,
             "pretrained": self.pretrained,
             "init_from": self.init_from,
             "weights": self.weights,
+        }
+
+    def network_options(self) -> dict[str, Any]:
+        """Return the arguments of `transfer.weights.build.classifier_from` besides the start and the classes."""
+        return {
             "head": self.head,
             "dropout": self.dropout,
             "stochastic_depth_prob": self.stochastic_depth_prob,
@@ -252,6 +265,7 @@ class FinetuneConfig:
             "label_smoothing": self.loss.label_smoothing,
             "mixup_alpha": self.loss.mixup_alpha,
             "cutmix_alpha": self.loss.cutmix_alpha,
+            "bn": self.bn,
             "optimizer": self.optim.name,
             **{name: value for name, value in dataclasses.asdict(self.optim).items() if name != "name"},
         }

@@ -1,41 +1,201 @@
-"""What a run leaves behind: results.json and the closing table."""
+"""What a finished run knows of itself: `results.json` as a dataclass."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from transfer.errors import DamagedFile, MissingData, UserError
+from transfer.files import write_json
 
-from transfer.paper import paper_results
+RESULTS = "results.json"
+SCHEMA_VERSION = 1  # of results.json; files without one are older and hold the same fields
 
 
-def print_results(
-    dataset: str, backbone: str, metrics: Mapping[str, Mapping[str, float]], quoted_metric: str = "top1"
-) -> None:
-    """The closing table: each metric on val and test, with the paper's accuracies on that dataset below.
+class Metrics(dict[str, float]):
+    """The metrics of one split, by name or as attributes: `metrics["top1"]` is `metrics.top1`.
+
+    Accuracies are shares in [0, 1], `loss` is in nats.
+    """
+
+    def __getattr__(self, name: str) -> float:
+        if name not in self:
+            raise AttributeError(f"no metric {name!r} (there are: {', '.join(self)})")
+        return self[name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitFacts:
+    """What a run saw of one split.
+
+    Attributes:
+        size: images.
+        fingerprint: SHA-256 of its images and labels.
+        class_counts: images of each class, in class order.
+        features: file of a probe's features.
+    """
+
+    size: int
+    fingerprint: str
+    class_counts: list[int]
+    features: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeFit:
+    """What only a linear probe has.
+
+    Attributes:
+        penalty: the L2 penalty that val chose.
+        val_metrics: the metrics on val of every penalty.
+        extract_seconds, fit_seconds: wall-clock time of the features and of all fits.
+        passes: over the features, of all fits.
+    """
+
+    penalty: float
+    val_metrics: list[dict[str, float]]
+    extract_seconds: float
+    fit_seconds: float
+    passes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """The results of a finished run.
+
+    Attributes:
+        run_dir: the run's folder; it is not part of the file.
+        metrics: the metrics of each split that was measured; `val` and `test` are shortcuts.
+        quoted_metric: the metric that the literature quotes for the dataset.
+        per_class_accuracy: on test, by class name; None for a class without test images.
+        test_reads: how often the test split has been read.
+        lr: peak learning rate that was used.
+        weights: the weights the run started from; None for random ones.
+        warm_start: how much `init_from` took over.
+        image_size: side of the network's input, in pixels.
+        decay: by split, how many of its official images were left.
+        copy: what is known of a copy of the dataset that is not the original.
+        images_per_second: of training, augmentation included.
+        peak_memory_bytes: of the main process; on a GPU, of its tensors.
+        config: every field of the configuration.
+        probe: of a linear probe.
+    """
+
+    run_dir: Path = field(compare=False)
+    command: list[str]
+    dataset: str
+    backbone: str
+    metrics: dict[str, Metrics]
+    quoted_metric: str = "top1"
+    protocol: str | None = None
+    per_class_accuracy: dict[str, float | None] = field(default_factory=dict)
+    test_reads: int = 0
+    seed: int = 0
+    lr: float | None = None
+    weights: dict[str, Any] | None = None
+    warm_start: dict[str, Any] | None = None
+    num_parameters: int = 0
+    image_size: int = 0
+    splits: dict[str, SplitFacts] = field(default_factory=dict)
+    skipped_images: list[dict[str, Any]] = field(default_factory=list)
+    tested_images: int | None = None
+    decay: dict[str, str] = field(default_factory=dict)
+    copy: str | None = None
+    train_seconds: float | None = None
+    wall_seconds: float = 0.0
+    images_per_second: float | None = None
+    precision: str = "32-true"
+    world_size: int = 1
+    peak_memory_bytes: int | None = None
+    resumed: bool = False
+    config: dict[str, Any] = field(default_factory=dict)
+    probe: ProbeFit | None = None
+    environment: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def val(self) -> Metrics:
+        """The metrics on val.
+
+        Raises:
+            UserError: val was not measured.
+        """
+        return self._split("val")
+
+    @property
+    def test(self) -> Metrics:
+        """The metrics on test.
+
+        Raises:
+            UserError: test was not measured.
+        """
+        return self._split("test")
+
+    def _split(self, name: str) -> Metrics:
+        if name not in self.metrics:
+            raise UserError(f"{self.run_dir}: no metrics on {name} (measured: {', '.join(self.metrics) or 'nothing'})")
+        return self.metrics[name]
+
+    def save(self) -> None:
+        """Write `results.json` into the run's folder, whole or not at all."""
+        content = asdict(self)
+        del content["run_dir"]
+        content |= content.pop("probe") or {}
+        content |= content.pop("environment")
+        write_json(self.run_dir / RESULTS, {"schema_version": SCHEMA_VERSION, **content})
+
+
+_ENVIRONMENT = ("python", "versions", "git_commit", "hardware")
+
+
+def read_results(run_dir: str | Path) -> Results:
+    """Return the results of a finished run, written by this version or an earlier one.
 
     Args:
-        metrics: split -> metric -> value in [0, 1] (loss: nats).
-        quoted_metric: which of them the literature quotes for the dataset; marked in the table.
+        run_dir: the run's folder.
+
+    Raises:
+        UserError: the run is not finished, or its `results.json` is damaged or of a newer version.
     """
-    published = paper_results(dataset)
-    splits = [split for split in ("train", "val", "test") if metrics.get(split)]
-    table = Table(title=f"{backbone} on {dataset}", title_justify="left")
-    table.add_column("metric")
-    for split in splits:
-        table.add_column(split, justify="right")
-    for name in metrics[splits[-1]] if splits else ():
-        values = [metrics[split].get(name) for split in splits]
-        label = f"{name} (quoted in the literature)" if published and name == quoted_metric else name
-        table.add_row(label, *("" if v is None else _format(name, v) for v in values))
-    if published:
-        table.add_section()
-        for result in published:
-            accuracy = f"{result.accuracy:.1f}%"
-            table.add_row(f"paper, {result.backbone} (Table 5)", *[""] * (len(splits) - 1), accuracy)
-    Console().print(table)
+    path = Path(run_dir) / RESULTS
+    if not path.is_file():
+        raise MissingData(f"{run_dir} is no finished run: it has no {RESULTS}")
+    try:
+        content = json.loads(path.read_text())
+        version = content.get("schema_version", 0)
+        if version > SCHEMA_VERSION:
+            raise UserError(
+                f"{path}: schema version {version} (readable here: at most {SCHEMA_VERSION});"
+                " update efficientnet-transfer"
+            )
+        return _parse(Path(run_dir), content)
+    except UserError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DamagedFile(f"{path}: damaged, or not the results of a run ({error!r:.100})") from None
 
 
-def _format(name: str, value: float) -> str:
-    return f"{value:.4f}" if name in ("loss", "ece") else f"{100 * value:.2f}%"
+def _parse(run_dir: Path, content: dict[str, Any]) -> Results:
+    probe = None
+    if "penalty" in content:
+        probe = ProbeFit(**{name.name: content[name.name] for name in fields(ProbeFit)})
+    own = {f.name for f in fields(Results)} - {"run_dir", "metrics", "splits", "probe", "environment"}
+    facts = {f.name for f in fields(SplitFacts)}
+    return Results(
+        run_dir=run_dir,
+        metrics={split: Metrics(values) for split, values in content["metrics"].items()},
+        splits={
+            name: SplitFacts(**{key: value for key, value in split.items() if key in facts})
+            for name, split in content.get("splits", {}).items()
+        },
+        probe=probe,
+        environment={name: content[name] for name in _ENVIRONMENT if name in content},
+        **{name: value for name, value in content.items() if name in own},
+    )
+
+
+def last_results(parent: Path) -> Path | None:
+    """Return the finished run with the highest number in a folder of numbered runs, or None."""
+    found = [path.parent for path in parent.glob(f"*/{RESULTS}") if path.parent.name.isdigit()]
+    return max(found, key=lambda path: int(path.name), default=None)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -17,18 +16,16 @@ from transfer.networks.function import FunctionBackbone, FunctionVariant
 from transfer.networks.heads import build_head
 from transfer.networks.layers import LayerSettings
 from transfer.networks.registry import ALL_VARIANTS as ALL_VARIANTS
-from transfer.networks.registry import FAMILIES, get_backbone, get_variant
+from transfer.networks.registry import FAMILIES, get_variant
 from transfer.networks.registry import is_without_weights as is_without_weights
 from transfer.networks.registry import list_backbones as list_backbones
 from transfer.networks.rows import Variant
-from transfer.networks.scaling import scale_phi
-from transfer.networks.warm_start import WarmStart, is_within, measure, same_blocks, take_over
-from transfer.preprocessing import IMAGENET, Preprocessing, released_crop_ratio
+from transfer.networks.warm_start import WarmStart, measure, take_over
 from transfer.weights.downloads import fetch_weights
 from transfer.weights.files import check_fit, identify_file, read_state_dict, strict_load
 from transfer.weights.key_names import find_scheme, own_modules, to_own_keys
-from transfer.weights.rows import FAMILIES as WEIGHTS_FAMILIES
-from transfer.weights.rows import WEIGHTS, WeightsRow, family_row, list_weights, select_weights
+from transfer.weights.rows import WeightsRow
+from transfer.weights.start import Start, resolve_start
 
 
 def build_network(
@@ -84,28 +81,48 @@ def build_backbone(
     Raises:
         UserError: unknown names, no network, or a file that does not fit.
     """
-    variant = get_backbone(name) if phi is None else scale_phi(get_backbone(name), phi)
-    row = select_start(variant, pretrained, init_from)
-    if row is None and weights is not None:
-        raise UserError(f"weights={str(weights)!r} with pretrained=False: name what the file was trained like")
+    start = resolve_start(name, pretrained, init_from, weights, phi=phi)
+    return backbone_from(
+        start,
+        load_weights=load_weights,
+        in_channels=in_channels,
+        stochastic_depth_prob=stochastic_depth_prob,
+        grad_checkpointing=grad_checkpointing,
+    )
+
+
+def backbone_from(
+    start: Start,
+    *,
+    load_weights: bool = True,
+    in_channels: int = 3,
+    stochastic_depth_prob: float = 0.2,
+    grad_checkpointing: bool = False,
+) -> Backbone | FunctionBackbone:
+    """Return the backbone of a start; the other arguments are those of `build_backbone`.
+
+    Raises:
+        UserError: no network, or a file that does not fit.
+    """
+    variant, row = start.variant, start.row
     if isinstance(variant, FunctionVariant):
         for option, given, allowed in (
             ("in_channels", in_channels, 3),
             ("grad_checkpointing", grad_checkpointing, False),
         ):
             if given != allowed:
-                raise UserError(f"{option}={given} with a function of your own, {variant.name} (allowed: {allowed})")
+                raise UserError(f"`{option}`={given} with a function of your own, {variant.name} (allowed: {allowed})")
         return FunctionBackbone(variant)
     backbone = build_network(
         variant, row.settings if row else variant.settings, in_channels, stochastic_depth_prob, grad_checkpointing
     )
     if row is not None and load_weights:
-        state = read_weights(row, weights, row_was_named=pretrained is not True and init_from != row.backbone)
+        state = read_weights(row, start.weights, start.row_was_named)
         prefix = "backbone."
         tensors = {key.removeprefix(prefix): t for key, t in state.items() if not key.startswith("head.")}
         tensors["stem.conv.weight"] = adapt_stem(tensors["stem.conv.weight"], in_channels)
-        source = str(weights or row.name)
-        if init_from is None:
+        source = str(start.weights or row.name)
+        if not start.is_warm:
             strict_load(backbone, tensors, source)
         else:
             origin = get_variant(row.backbone)
@@ -115,81 +132,15 @@ def build_backbone(
     return backbone
 
 
-def select_start(
-    variant: Variant | FunctionVariant, pretrained: bool | str, init_from: str | None = None
-) -> WeightsRow | None:
-    """The weights from which a variant starts; None for random ones. Arguments as in `build_backbone`.
-
-    Raises:
-        UserError: there are none such, or `init_from` is built of other blocks.
-    """
-    if isinstance(variant, FunctionVariant):
-        if init_from is not None or pretrained is not False:
-            given = f"pretrained={pretrained!r}" if init_from is None else f"init_from={init_from!r}"
-            raise UserError(
-                f"{given}: {variant.name} is a function of your own, of which no weights are known here: give"
-                " pretrained=False, and no init_from, for random ones"
-            )
+def measure_warm_start(start: Start) -> WarmStart | None:
+    """Return how much of the backbone `init_from` takes over; None without one."""
+    if not start.is_warm:
         return None
-    if init_from is None:
-        if variant.origin is not None and pretrained is not False and pretrained not in WEIGHTS_FAMILIES:
-            nearest = nearest_published(variant)
-            raise UserError(
-                f"pretrained={pretrained!r}: {variant.name} has channels and blocks of its own, and no checkpoint fits:"
-                " give pretrained=False for random weights"
-                + (f", or init_from={nearest!r} to take over what overlaps" if nearest else "")
-            )
-        return select_weights(variant, pretrained)
-    if isinstance(pretrained, str):
-        raise UserError(f"pretrained={pretrained!r} with init_from={init_from!r}: name the row in init_from alone")
-    row = WEIGHTS.get(init_from)
-    source = get_variant(row.backbone if row else init_from)
-    if not same_blocks(variant, source):
-        fitting = [name for name, other in ALL_VARIANTS.items() if same_blocks(variant, other)]
-        allowed = f"{', '.join(fitting)}, or a row of their weights" if fitting else "nothing; leave it out"
-        raise UserError(
-            f"init_from={init_from!r}: {source.name} is built of other blocks than {variant.name} (allowed: {allowed})"
-        )
-    if not list_weights(source.name):
-        raise UserError(f"init_from={init_from!r}: no public weights of {source.name} are known here")
-    return row or select_weights(source, True)
-
-
-def nearest_published(variant: Variant) -> str | None:
-    """The best backbone with public weights to `init_from`: the largest that is nowhere larger than the variant, else
-    the smallest of the same blocks; None if there is none.
-    """
-    fitting = [v for name, v in ALL_VARIANTS.items() if same_blocks(variant, v) and list_weights(name)]
-    fitting.sort(key=lambda v: v.num_macs)
-    smaller = [v for v in fitting if is_within(v, variant)]
-    best = smaller[-1:] or fitting[:1]
-    return best[0].name if best else None
-
-
-def preprocessing_for(
-    variant: Variant | FunctionVariant, row: WeightsRow | None, dataset_size: int | None = None
-) -> Preprocessing:
-    """How images are prepared: as for the row, at the variant's own resolution where the row is another's.
-
-    Args:
-        row: of `select_start`; None is random weights. Those of a function get b0's normalisation and crop.
-        dataset_size: side in pixels that the dataset asks for, in place of the network's; a scaled network scales it.
-    """
-    size = variant.resolution
-    if isinstance(variant, FunctionVariant):
-        preprocessing = Preprocessing(size, released_crop_ratio(size), "bicubic", *IMAGENET)
-    else:
-        preprocessing = (row or family_row("tensorflow", variant)).preprocessing
-        size = preprocessing.image_size if row is None or row.backbone == variant.name else size
-    if dataset_size is not None:
-        size = dataset_size if variant.scale is None else variant.scale.pixels(dataset_size)
-    return replace(preprocessing, image_size=size)
-
-
-def warm_start(variant: Variant, row: WeightsRow) -> WarmStart:
-    """How much of the variant's backbone `init_from` takes from the row's."""
+    assert isinstance(start.variant, Variant) and start.row is not None
+    settings = start.row.settings
     with torch.device("meta"):
-        return measure(build_network(variant, row.settings), build_network(get_variant(row.backbone), row.settings))
+        origin = build_network(get_variant(start.row.backbone), settings)
+        return measure(build_network(start.variant, settings), origin)
 
 
 def read_weights(row: WeightsRow, weights: str | Path | None, row_was_named: bool) -> dict[str, Tensor]:
@@ -256,6 +207,7 @@ def build_classifier(
     backbone: str,
     num_classes: int | None = None,
     *,
+    class_names: Sequence[str] | None = None,
     pretrained: bool | str = False,
     init_from: str | None = None,
     weights: str | Path | None = None,
@@ -272,36 +224,80 @@ def build_classifier(
         backbone: name, see `build_backbone`; so are pretrained, init_from, weights, load_weights,
             in_channels, stochastic_depth_prob and grad_checkpointing.
         num_classes: of the new head. None keeps the outputs that came with the weights (ImageNet's 1000, mostly).
+        class_names: names of the outputs, in their order.
         head: `linear`, `mlp`, `cosine` or the import path of your own.
         dropout: before the last layer; None takes the variant's published rate.
 
     Raises:
         UserError: unknown names, no network, or a file that does not fit.
     """
-    variant = get_backbone(backbone)
+    start = resolve_start(backbone, pretrained, init_from, weights)
+    return classifier_from(
+        start,
+        num_classes,
+        class_names=class_names,
+        load_weights=load_weights,
+        head=head,
+        dropout=dropout,
+        in_channels=in_channels,
+        stochastic_depth_prob=stochastic_depth_prob,
+        grad_checkpointing=grad_checkpointing,
+    )
+
+
+def classifier_from(
+    start: Start,
+    num_classes: int | None,
+    *,
+    class_names: Sequence[str] | None = None,
+    load_weights: bool = True,
+    head: str = "linear",
+    dropout: float | None = None,
+    in_channels: int = 3,
+    stochastic_depth_prob: float = 0.2,
+    grad_checkpointing: bool = False,
+) -> Classifier:
+    """Return the classifier of a start; the other arguments are those of `build_classifier`.
+
+    Raises:
+        UserError: no network, or a file that does not fit.
+    """
+    row = start.row
     keep_head = num_classes is None and load_weights
-    row = select_start(variant, pretrained, init_from)
-    if keep_head and (row is None or init_from is not None or head != "linear" or in_channels != 3):
+    if keep_head and (row is None or start.is_warm or head != "linear" or in_channels != 3):
         raise UserError(
-            "num_classes=None keeps the checkpoint's own classifier: it needs pretrained weights, head='linear' and"
-            f" in_channels=3 (given: pretrained={pretrained!r}, head={head!r}, in_channels={in_channels})"
+            "`num_classes`=None keeps the checkpoint's own classifier: it needs pretrained weights, head='linear' and"
+            f" in_channels=3 (given: weights {row.name if row else None}, head={head!r}, in_channels={in_channels})"
         )
-    network = build_backbone(
-        backbone,
-        pretrained=pretrained,
-        init_from=init_from,
-        weights=weights,
+    backbone = backbone_from(
+        start,
         load_weights=load_weights and not keep_head,
         in_channels=in_channels,
         stochastic_depth_prob=stochastic_depth_prob,
         grad_checkpointing=grad_checkpointing,
     )
-    state = read_weights(row, weights, row_was_named=pretrained is not True) if keep_head and row else {}
+    state = read_weights(row, start.weights, start.row_was_named) if keep_head and row else {}
     if num_classes is None:
         given = row.num_classes if row else 1000
         num_classes = len(state["head.fc.bias"]) if "head.fc.bias" in state else given
-    rate = variant.dropout_rate if dropout is None else dropout
-    classifier = Classifier(network, build_head(head, network.num_features, num_classes, rate), num_classes)
+    rate = start.variant.dropout_rate if dropout is None else dropout
+    classifier = Classifier(
+        backbone,
+        build_head(head, backbone.num_features, num_classes, rate),
+        num_classes,
+        preprocessing=start.preprocessing,
+        class_names=class_names,
+    )
+    classifier.build_arguments = {
+        "backbone": start.variant.name,
+        "pretrained": False if row is None or start.is_warm else row.name,
+        "init_from": row.name if row is not None and start.is_warm else None,
+        "head": head,
+        "dropout": dropout,
+        "in_channels": in_channels,
+        "stochastic_depth_prob": stochastic_depth_prob,
+        "grad_checkpointing": grad_checkpointing,
+    }
     if state:
-        strict_load(classifier, state, source=str(weights or pretrained))
+        strict_load(classifier, state, source=str(start.weights or (row and row.name)))
     return classifier

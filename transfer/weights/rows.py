@@ -444,7 +444,7 @@ def get_weights(name: str) -> WeightsRow:
     """
     if name not in WEIGHTS:
         raise BadValue(
-            f"unknown weights {name!r}{nearest(name, (*FAMILIES, *WEIGHTS))} (allowed: a row of python"
+            f"unknown weights {name!r}{nearest(name, (*FAMILIES, *WEIGHTS))} (allowed: a row of"
             f" efficientnet-transfer weights list, or for a file of your own a family: {', '.join(FAMILIES)})"
         )
     return WEIGHTS[name]
@@ -482,7 +482,7 @@ def contradictions(taken: WeightsRow, known: WeightsRow) -> list[str]:
     return [f"{what} {given} instead of {right}" for what, (given, right) in pairs.items() if given != right]
 
 
-def format_rgb(values: Rgb) -> str:
+def format_rgb(values: tuple[float, ...]) -> str:
     """Three numbers in four digits; one if they are equal."""
     shown = [f"{value:.4g}" for value in values]
     return shown[0] if len(set(shown)) == 1 else " ".join(shown)

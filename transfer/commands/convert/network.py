@@ -24,8 +24,10 @@ from transfer.networks.heads import HEADS, build_head
 from transfer.networks.registry import get_variant, is_without_weights
 from transfer.networks.rows import Variant
 from transfer.preprocessing import Preprocessing
-from transfer.runs.folder import BEST, CONFIG, LAST, datamodule_state, load_run
-from transfer.weights.build import build_classifier, infer_variant, select_start
+from transfer.runs.folder import CONFIG
+from transfer.runs.predictor import datamodule_state, load_run
+from transfer.training.checkpointing import BEST, LAST
+from transfer.weights.build import build_classifier, infer_variant
 from transfer.weights.files import (
     CANNOT_BE_READ_OFF,
     TRAINED_LIKE,
@@ -37,6 +39,7 @@ from transfer.weights.files import (
 )
 from transfer.weights.key_names import to_own_keys
 from transfer.weights.rows import FAMILIES, WeightsRow, contradictions, family_row, list_weights, named_row
+from transfer.weights.start import resolve_start
 
 SUFFIX = ".safetensors"
 
@@ -116,7 +119,9 @@ def _read_run(run_dir: Path, checkpoint: str, family: str | None) -> Network:
             f"{run_dir}: {variant.name} is a function of your own: no other code base knows it, and a file of tensors"
             " does not describe it. The run's folder is what can be loaded (transfer.load_run)"
         )
-    known = select_start(variant, run.config.pretrained, run.config.init_from) or family_row("tensorflow", variant)
+    known = resolve_start(variant.name, run.config.pretrained, run.config.init_from).row or family_row(
+        "tensorflow", variant
+    )
     if known.backbone != variant.name:
         known = family_row(known.family, variant)
     return Network(

@@ -210,7 +210,7 @@ def print_training(answer: Answer, costs: Costs) -> None:
     """Print the command that trains the compound rule's network."""
     from transfer.networks.registry import get_backbone
     from transfer.networks.rows import Variant
-    from transfer.weights.build import nearest_published
+    from transfer.weights.start import nearest_published
 
     if answer.fit.value is None:
         return

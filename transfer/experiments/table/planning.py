@@ -123,15 +123,16 @@ def count_parameters(backbone: str) -> int:
 
 def _image_size(data: DatasetFacts, backbone: str, settings: Mapping[str, Any]) -> int:
     """Return the side of a run's input in pixels, as finetune decides it."""
-    from transfer.networks.registry import get_backbone
-    from transfer.weights.build import preprocessing_for, select_start
+    from transfer.weights.start import resolve_start
 
-    if size := settings.get("image_size"):
-        return int(size)
-    variant = get_backbone(backbone)
-    pretrained = settings.get("pretrained", FinetuneConfig().pretrained)
-    row = select_start(variant, pretrained, settings.get("init_from"))
-    return preprocessing_for(variant, row, data.image_size).image_size
+    start = resolve_start(
+        backbone,
+        settings.get("pretrained", FinetuneConfig.pretrained),
+        settings.get("init_from"),
+        dataset_size=data.image_size,
+        image_size=settings.get("image_size"),
+    )
+    return start.preprocessing.image_size
 
 
 def check_configurations(table: Table) -> None:

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import torch
 
+from transfer import environment as module
+from transfer.commands.results_table import print_results
 from transfer.environment import environment, git_commit, peak_memory_bytes
 from transfer.files import write_json
-from transfer.runs import results as report
-from transfer.runs.results import print_results
 
 VAL = {"loss": 0.51234, "top1": 0.9125, "ece": 0.03333}
 TEST = {"loss": 0.43219, "top1": 0.97505, "ece": 0.02}
@@ -133,7 +133,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     git(tmp_path, "add", "report.py")
     git(tmp_path, "commit", "--quiet", "--message", "one")
     git(tmp_path, "tag", "-a", "v1", "-m", "v1")
-    monkeypatch.setattr(report, "__file__", str(tmp_path / "report.py"))
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "report.py"))
     return tmp_path
 
 
@@ -146,7 +146,7 @@ def test_the_commit_is_its_full_hash_and_tells_of_changed_files(checkout: Path) 
 
 
 def test_there_is_no_commit_outside_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "__file__", str(tmp_path / "report.py"))
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "report.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert git_commit() is None
 
@@ -172,7 +172,7 @@ def test_the_environment_names_python_versions_and_hardware() -> None:
 
 
 def test_a_package_that_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "PACKAGES", ("torch", "no-such-package"))
+    monkeypatch.setattr(module, "PACKAGES", ("torch", "no-such-package"))
     versions = environment()["versions"]
     assert versions["no-such-package"] is None and versions["torch"] == importlib.metadata.version("torch")
 

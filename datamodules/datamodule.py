@@ -1,0 +1,277 @@
+"""From a dataset to batches: decoded, transformed, batched, normalised on the device, resumed where they stopped."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from datamodules.dataset import Dataset, read_dataset
+from datamodules.images.cache import ImageCache, build_cache, check_cache
+from datamodules.images.decode import BadImage
+from datamodules.images.transforms import (
+    Transform,
+    build_eval_transform,
+    build_train_transform,
+    cached_resize,
+    normalize,
+)
+from datamodules.images.user_transform import UserTransform
+from datamodules.loaders import ImageDataset, ImageLoader, ResumableLoader
+from datamodules.reading.streaming import StreamedTable, for_evaluation, for_training, streaming_workers
+from datamodules.samplers import EpochSampler, EvalSampler, RankSampler, StreamEvalSampler, StreamSampler
+from datamodules.sheet import Source
+from datamodules.workers import default_num_workers, start_worker
+from transfer.errors import BadValue
+from transfer.preprocessing import Preprocessing
+
+Loader = TypeVar("Loader", bound=ImageLoader)
+
+
+class DataModule(pl.LightningDataModule):
+    """Train, val and test loaders of one dataset.
+
+    Args:
+        dataset: A dataset that `load_dataset` has read, or a source that `setup()` will read.
+        preprocessing: How the network wants its images.
+        image_size: Side of the network's input in pixels, at least 32; None is the preprocessing's.
+        augment: `none`, `basic`, `randaugment`, `trivialaugment`, `autoaugment` or `cutout`.
+        batch_size: Images per step and process.
+        num_workers: Decoding processes per loader; 0 is the main one, None leaves one core free, up to 8. A stream
+            lowers it to 1, 2, 4 or 8.
+        seed: Decides order and augmentation.
+        min_crop_area: Smallest share of the image that a random crop keeps, in (0, 1]; None is the sheet's.
+        train_transform: A transform of your own in place of `augment` and `min_crop_area`: Albumentations, torchvision,
+            or any callable on uint8 (H, W, 3) arrays; see `datamodules.images.user_transform`. With a `cache` it gets
+            the cached image, which has been resized as evaluation does, before the crop.
+        eval_transform: Likewise, in place of the preprocessing's resize and crop, for val, test and predict.
+        cache: `none`; `ram` or `disk` decode and resize every image once, see `datamodules.images.cache`.
+        cache_dir: Folder of the `disk` cache; None is in the user's cache folder.
+
+    Raises:
+        UserError: A value outside these ranges, an unknown name, or a transform whose images the network cannot use.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset | Source,
+        preprocessing: Preprocessing,
+        *,
+        image_size: int | None = None,
+        augment: str = "basic",
+        batch_size: int = 64,
+        num_workers: int | None = None,
+        seed: int = 0,
+        min_crop_area: float | None = None,
+        train_transform: Callable[..., Any] | None = None,
+        eval_transform: Callable[..., Any] | None = None,
+        cache: str = "none",
+        cache_dir: str | Path | None = None,
+    ) -> None:
+        super().__init__()
+        check_cache(cache)
+        if batch_size < 1:
+            raise BadValue(f"`batch_size`={batch_size} (allowed: at least 1)")
+        if min_crop_area is not None and not 0 < min_crop_area <= 1:
+            raise BadValue(f"`min_crop_area`={min_crop_area} (allowed: above 0, at most 1)")
+        self._dataset = dataset if isinstance(dataset, Dataset) else None
+        self.source = dataset.source if isinstance(dataset, Dataset) else dataset
+        self.preprocessing = preprocessing if image_size is None else replace(preprocessing, image_size=image_size)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.cache = cache
+        self.cache_dir = None if cache_dir is None else Path(cache_dir).expanduser()
+        self.stream = self.source.options.stream
+        self.num_workers = default_num_workers() if num_workers is None else num_workers
+        if self.stream:
+            self._check_stream(num_workers)
+        self._caches: dict[str, ImageCache] = {}
+        sheet, p = self.source.sheet, self.preprocessing
+        crop_scale = (min_crop_area or sheet.default_min_crop_area, 1.0)
+        self._evaluation = build_eval_transform(p)
+        own_train = build_train_transform(p, augment, crop_scale, sheet.horizontal_flip, sheet.augment_policy)
+        self.train_transform: Transform = own_train
+        self.eval_transform: Transform = self._evaluation
+        if train_transform is not None:
+            self.train_transform = UserTransform(train_transform, "train_transform", p)
+        if eval_transform is not None:
+            self.eval_transform = UserTransform(eval_transform, "eval_transform", p)
+        self.test_split = "test"  # what `test_dataloader` reads; the command evaluate looks at the others too
+        # Lightning restores loaders only if nothing asked for their length before, which every schedule does; so their
+        # progress travels with the datamodule's state.
+        self._train_loader: ResumableLoader | None = None
+        self._train_progress: dict[str, int] | None = None
+
+    def _check_stream(self, asked: int | None) -> None:
+        if self.cache != "none":
+            raise BadValue(f"`stream`=True with `cache`={self.cache}: a cache needs all images (choose one)")
+        self.num_workers = streaming_workers(self.num_workers)
+        if asked not in (None, self.num_workers):
+            warnings.warn(f"`num_workers`={asked}: a stream uses {self.num_workers}", stacklevel=3)
+
+    def prepare_data(self) -> None:
+        """Read the dataset in one process of each machine first, so that the others find it in the hub's cache."""
+        self.setup()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the dataset unless it has been read already.
+
+        Raises:
+            UserError: The data cannot be read or trained on; the text names the place.
+        """
+        if self._dataset is None:
+            self._dataset = read_dataset(self.source)
+
+    @property
+    def dataset(self) -> Dataset:
+        """The dataset, which is read at the first call unless `setup()` did it."""
+        self.setup()
+        assert self._dataset is not None
+        return self._dataset
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The class names in index order; read with the dataset."""
+        return self.dataset.class_names
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes: the dataset's, which is read unless its sheet knows it."""
+        if self._dataset is None and self.source.sheet.num_classes and not self.source.options.allow_decayed:
+            return self.source.sheet.num_classes
+        return self.dataset.num_classes
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Return shuffled, augmented batches; a last partial one is left out, as a batch of one breaks BatchNorm."""
+        self._train_loader = self._build_train_loader(self.train_transform)
+        if self._train_progress is not None:
+            self._train_loader.load_state_dict(self._train_progress)
+            self._train_progress = None
+        return self._train_loader
+
+    def calibration_dataloader(self) -> ResumableLoader:
+        """Return training images in random order, prepared as in evaluation: to re-estimate BatchNorm statistics."""
+        return self._build_train_loader(self.eval_transform)
+
+    def _build_train_loader(self, transform: Transform) -> ResumableLoader:
+        split = self.dataset.split("train")
+        if isinstance(split.table, StreamedTable):
+            groups, window = split.table.group_of(split.rows), split.table.window()
+            sampler: EpochSampler = StreamSampler(groups, window, self.batch_size, self.seed)
+        else:
+            sampler = EpochSampler(len(split), self.seed)
+        drop_last = len(sampler) >= self.batch_size
+        return self._loader(ResumableLoader, "train", transform, sampler, drop_last)
+
+    def val_dataloader(self) -> ImageLoader:
+        """Return every val image once over all ranks; in order, unless they are streamed."""
+        return self._eval_loader("val")
+
+    def test_dataloader(self) -> ImageLoader:
+        """Return every test image once over all ranks; in order, unless they are streamed.
+
+        Raises:
+            UserError: The data has no test split.
+        """
+        return self._eval_loader(self.test_split)
+
+    def predict_dataloader(self) -> ImageLoader:
+        """Return the test images, or the val images of data without a test split, as in evaluation.
+
+        For files of your own see `datamodules.loaders.build_predict_loader`.
+        """
+        return self._eval_loader(self.test_split if self.test_split in self.dataset.splits else "val")
+
+    def test_order(self, world_size: int) -> NDArray[np.int64]:
+        """Return each image's position in the test split, in the order of the ranks' test loaders. Shape: (N,)"""
+        sampler = self._eval_sampler(self.test_split)
+        return np.concatenate([np.array(sampler.items(rank, world_size), np.int64) for rank in range(world_size)])
+
+    def _eval_loader(self, name: str) -> ImageLoader:
+        return self._loader(ImageLoader, name, self.eval_transform, self._eval_sampler(name), drop_last=False)
+
+    def _eval_sampler(self, name: str) -> EvalSampler:
+        size = len(self.dataset.split(name))
+        return StreamEvalSampler(size, self.batch_size) if self.stream else EvalSampler(size)
+
+    def _loader(
+        self, kind: type[Loader], name: str, transform: Transform, sampler: RankSampler[Any], drop_last: bool
+    ) -> Loader:
+        split = self.dataset.split(name)
+        if self.stream and kind is ResumableLoader:
+            split = for_training(split, self.num_workers)
+        elif self.stream:
+            split = for_evaluation(split, self.num_workers, repeated=name == "val")
+        leaves_out = self.stream and self.source.options.on_bad_image == "skip"  # else they are known from the start
+        images = ImageDataset(
+            split,
+            transform,
+            self._cache(name, transform),
+            is_training=transform is self.train_transform,
+            skipped=self.dataset.skipped if leaves_out else None,
+        )
+        return kind(
+            images,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            drop_last=drop_last,
+            num_workers=self.num_workers,
+            worker_init_fn=start_worker,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+            # Its own, or starting an iterator would draw from the generator of dropout and mixing, and a resumed run
+            # starts one more.
+            generator=torch.Generator(),
+        )
+
+    def _cache(self, name: str, transform: Transform) -> ImageCache | None:
+        """Return the split's cache, made at the first call; None if the transform wants other pixels than are kept."""
+        resize = cached_resize(self.train_transform if name == "train" else self.eval_transform, self._evaluation)
+        if self.cache == "none" or cached_resize(transform, self._evaluation) != resize:
+            return None
+        if name not in self._caches:
+            self._caches[name] = build_cache(self.dataset.split(name), resize, self.cache, self.cache_dir)
+        return self._caches[name]
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Return a loader's images as the network's float32 (N, 3, S, S); Lightning calls it by itself."""
+        return normalize(images, self.preprocessing)
+
+    def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
+        """Normalise uint8 images on the device, to move a quarter of the bytes there."""
+        images, labels = batch
+        return self.normalize(images), labels
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint must remember of its data, in plain types."""
+        p = self.preprocessing
+        return {
+            "dataset": self.dataset.name,
+            "class_names": list(self.class_names),
+            "fingerprint": dict(self.dataset.fingerprint),
+            "multilabel": self.source.options.multilabel,
+            **asdict(p),
+            "mean": list(p.mean),
+            "std": list(p.std),
+            "skipped": [asdict(image) for image in self.dataset.skipped],
+            "train_progress": None if self._train_loader is None else self._train_loader.state_dict(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on in the checkpoint's epoch, after the batches that it has seen.
+
+        Raises:
+            UserError: The data is not the checkpoint's.
+        """
+        self.dataset.check_same_data(state_dict)
+        self._train_progress = state_dict["train_progress"]
+        if self.stream:  # else they were found again
+            self.dataset.skipped[:] = [BadImage(**image) for image in state_dict["skipped"]]

@@ -1,0 +1,164 @@
+"""A dataset in memory: its splits read, checked and cut once, without any preprocessing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from datamodules.checks import check_class_order, check_official, check_trainable, describe_decay, drop_bad_images
+from datamodules.images.decode import BadImage
+from datamodules.sheet import Sheet, Source
+from datamodules.split import Split, join
+from transfer.errors import BadValue, UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Named splits with their class names; `load_dataset` makes it.
+
+    Args:
+        source: What was read, and how.
+        class_names: In index order.
+        splits: `train`, and `val` and `test` as far as there are any.
+        held_out: Those of the splits that the source does not have: they were cut from its train split.
+        skipped: Images left out because they cannot be read; with `stream` the loaders add those they meet.
+        decay: For each split that lacks images, `n of N test images`.
+    """
+
+    source: Source
+    class_names: tuple[str, ...]
+    splits: Mapping[str, Split]
+    held_out: Mapping[str, Split]
+    skipped: list[BadImage]
+    decay: Mapping[str, str]
+
+    @property
+    def sheet(self) -> Sheet:
+        """The facts of the dataset."""
+        return self.source.sheet
+
+    @property
+    def name(self) -> str:
+        """The dataset's name."""
+        return self.sheet.name
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return len(self.class_names)
+
+    @property
+    def split_sizes(self) -> dict[str, int]:
+        """Images per split."""
+        return {name: len(split) for name, split in self.splits.items()}
+
+    @property
+    def class_counts(self) -> dict[str, list[int]]:
+        """Images per split and class, in the order of `class_names`."""
+        return {name: split.class_counts(self.num_classes) for name, split in self.splits.items()}
+
+    @cached_property
+    def fingerprint(self) -> dict[str, str]:
+        """128 bits per split, in hex: they change with any image, label or member, not with the order."""
+        return {name: split.fingerprint() for name, split in self.splits.items()}
+
+    @property
+    def known_copy(self) -> str | None:
+        """What the sheet knows of a copy with this test split; None for one that it has not seen."""
+        return self.sheet.known_copies.get(self.fingerprint.get("test", ""))
+
+    def split(self, name: str) -> Split:
+        """Return one split.
+
+        Raises:
+            UserError: The dataset has no such split.
+        """
+        if name not in self.splits:
+            raise UserError(f"{self.name} has no {name} split here (it has: {', '.join(self.splits)})")
+        return self.splits[name]
+
+    def median_short_side(self) -> int:
+        """Return the lower median of the training images' short sides, in pixels, from the headers of at most 500.
+
+        They are spread over the split, except that with `stream` the first ones are read.
+
+        Raises:
+            UserError: One of the files is not an image.
+        """
+        split = self.split("train")
+        apart = 1 if self.source.options.stream else 1 + (len(split) - 1) // 500
+        sides = sorted(min(split.shape(index)) for index in range(0, len(split), apart)[:500])
+        return sides[(len(sides) - 1) // 2]
+
+    def check_same_data(self, saved: Mapping[str, Any]) -> None:
+        """Compare this dataset with what a checkpoint remembers.
+
+        Args:
+            saved: The checkpoint's `class_names` and `fingerprint`.
+
+        Raises:
+            UserError: The class names or a split's images or labels have changed; the text says which.
+        """
+        if saved["class_names"] != list(self.class_names):
+            raise UserError(
+                f"{self.name}: the classes changed since the checkpoint: it has "
+                f"{', '.join(saved['class_names'])}; the data has {', '.join(self.class_names)}"
+            )
+        before = saved["fingerprint"]
+        kinds = {value.startswith("streamed-") for value in (*before.values(), *self.fingerprint.values())}
+        if len(kinds) > 1:
+            raise UserError(
+                f"{self.name}: fingerprints of streamed data and of whole files cannot be compared: give the data as"
+                f" the run had it, {'whole' if self.source.options.stream else 'streamed'}"
+            )
+        names = sorted(before.keys() | self.fingerprint)
+        if changed := [name for name in names if before.get(name) != self.fingerprint.get(name)]:
+            raise UserError(
+                f"{self.name}: the data changed since the checkpoint (split: {', '.join(changed)}); "
+                "restore the data to resume, or start a new run"
+            )
+
+
+def read_source(source: Source) -> tuple[tuple[str, ...], dict[str, Split]]:
+    """Return the class names and the splits as they are in the source, compared with what the sheet declares.
+
+    Raises:
+        UserError: The source cannot be read, or is not the official dataset.
+    """
+    sheet, options = source.sheet, source.options
+    if options.split_column is not None and sheet.num_examples:
+        raise BadValue(f"{sheet.name} has fixed splits; `split_column` is for dataset 'folder'")
+    if options.allow_decayed and not sheet.decays:
+        raise BadValue(f"{sheet.name} can be had complete; `allow_decayed` is for birdsnap")
+    names, splits = sheet.load_splits(options)
+    check_official(splits, sheet, len(names), allow_decayed=options.allow_decayed)
+    return check_class_order(names, sheet.official_names, sheet.name_aliases, splits["train"].name), splits
+
+
+def read_dataset(source: Source) -> Dataset:
+    """Read all splits, check that a classifier can be trained on them, and cut those that are missing.
+
+    Raises:
+        UserError: The data cannot be read or trained on; the text names the place.
+    """
+    sheet, options = source.sheet, source.options
+    class_names, splits = read_source(source)
+    skipped: list[BadImage] = []
+    if not options.stream and (sheet.checks_all_images or options.on_bad_image == "skip"):
+        splits, skipped = drop_bad_images(splits, options.on_bad_image)
+    decay = describe_decay(splits, sheet.num_examples) if sheet.decays else {}
+    check_trainable(splits, class_names, allow_absent_classes=bool(decay))
+    official, splits = splits, sheet.complete_splits(splits, options)
+    if options.train_on == "trainval":
+        val = splits.pop("val")
+        splits["train"] = join(splits["train"], val, f"{sheet.name} train and val")
+    return Dataset(
+        source=source,
+        class_names=class_names,
+        splits={name: splits[name] for name in ("train", "val", "test") if name in splits},
+        held_out={name: split for name, split in splits.items() if name not in official},
+        skipped=skipped,
+        decay=decay,
+    )

@@ -1,0 +1,73 @@
+"""The splits of a published dataset: streamed, from the hub or local copies of its files, or from the archive."""
+
+from __future__ import annotations
+
+from datamodules.checks import likely_cause
+from datamodules.reading.archives import check_md5, find_archive
+from datamodules.reading.sources import (
+    MissingSplitError,
+    find_hub_files,
+    find_local_copy,
+    find_local_files,
+    from_first_copy,
+    load_hub_tables,
+    load_local_tables,
+)
+from datamodules.reading.streaming import stream_splits
+from datamodules.reading.tables import read_splits
+from datamodules.sheet import ReadOptions, Sheet
+from datamodules.split import Split
+from transfer.errors import UserError
+
+
+def load_benchmark(sheet: Sheet, options: ReadOptions) -> tuple[tuple[str, ...], dict[str, Split]]:
+    """Return the class names in index order and the splits that the source has.
+
+    Raises:
+        UserError: The source is not there, cannot be reached, or lacks the expected columns and labels.
+    """
+    root = options.root
+    try:
+        if options.stream:
+            return _stream_benchmark(sheet, options)
+        if root is None:
+            copy, tables = from_first_copy(sheet.copies, load_hub_tables)
+        elif local := find_local_copy(root, sheet.copies):
+            copy, tables = local, load_local_tables(root / local.id, local.config, local.split_names)
+        else:
+            folder = find_archive(root, sheet.name, sheet.layout, sheet.copies[0].id)
+            names, splits = sheet.read_archive(folder)
+            if {name: len(split) for name, split in splits.items()} == sheet.num_examples and sheet.layout:
+                check_md5(folder, sheet.layout.md5)  # other sizes have a cause that says more
+            return names, splits
+    except MissingSplitError as error:
+        raise UserError(f"{error}{likely_cause(error.found, sheet.num_examples, sheet.wrong_copies)}") from None
+    return read_splits(
+        tables,
+        copy.id,
+        options.image_column or copy.image_column,
+        options.label_column or copy.label_column,
+        options,
+        official_names=sheet.official_names,
+    )
+
+
+def _stream_benchmark(sheet: Sheet, options: ReadOptions) -> tuple[tuple[str, ...], dict[str, Split]]:
+    root = options.root
+    if root is None:
+        copy, files = from_first_copy(sheet.copies, find_hub_files)
+    elif local := find_local_copy(root, sheet.copies):
+        copy, files = local, find_local_files(root / local.id, local.config, local.split_names)
+    else:
+        raise UserError(
+            f"`stream`=True reads parquet files, and {root} has no {sheet.copies[0].id}/; the authors' archive is read where"
+            " it lies anyway: leave `stream` out"
+        )
+    return stream_splits(
+        files,
+        copy.id,
+        options.image_column or copy.image_column,
+        options.label_column or copy.label_column,
+        options,
+        official_names=sheet.official_names,
+    )

@@ -1,0 +1,244 @@
+"""The frozen facts of a dataset and the options for reading it; importing a sheet imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from transfer.errors import BadValue, nearest, unknown_name
+
+if TYPE_CHECKING:
+    from datamodules.split import Split
+
+ON_BAD_IMAGE = ("error", "skip")
+TRAIN_ON = ("train", "trainval")
+
+
+@dataclass(frozen=True)
+class HubCopy:
+    """One copy of a dataset on the hub, and how its names translate into ours.
+
+    Args:
+        id: `owner/name`.
+        config: Configuration of the dataset, if it has several.
+        revision: Commit or branch.
+        split_names: Our split names, each with the hub's.
+        files: File pattern of each hub split, where the repository holds splits that nobody wants.
+        image_column: Name of the image column.
+        label_column: Name of the label column.
+    """
+
+    id: str
+    config: str | None = None
+    revision: str | None = None
+    split_names: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "test": "test"})
+    files: Mapping[str, str] | None = None
+    image_column: str = "image"
+    label_column: str = "label"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What an extracted archive looks like.
+
+    Args:
+        needs: Files and folders that must exist, relative to the archive's folder.
+        folders: Names this folder may have below `data_root` or `data_root`/<dataset>, besides these two themselves.
+        archives: File names of the archives, to say which to extract.
+        alternative: Another set of files and folders that is as good as `needs`, if the authors published two.
+        md5: Authors' checksums of files, by their path relative to the folder.
+    """
+
+    needs: tuple[str, ...]
+    folders: tuple[str, ...]
+    archives: tuple[str, ...]
+    alternative: tuple[str, ...] = ()
+    md5: Mapping[str, str] = field(default_factory=dict)
+
+    def places(self, data_root: Path, name: str) -> list[Path]:
+        """Return the folders to search, in this order."""
+        bases = (data_root, data_root / name)
+        return list(dict.fromkeys(base / folder for base in bases for folder in ("", *self.folders)))
+
+    def missing(self, folder: Path) -> list[str]:
+        """Return what the folder lacks."""
+        if self.alternative and all((folder / need).exists() for need in self.alternative):
+            return []
+        return [need for need in self.needs if not (folder / need).exists()]
+
+
+@dataclass(frozen=True)
+class WrongCopy:
+    """A copy in circulation that is not the official dataset.
+
+    Args:
+        sizes: Images per split, by our names, as far as they tell this copy from others.
+        cause: What the copy is.
+    """
+
+    sizes: Mapping[str, int]
+    cause: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """How to read a dataset; which images and labels it has depends on nothing else.
+
+    Args:
+        data_root: Folder that holds the hub's files as DATA_ROOT/<hub id>/, or the authors' archive, extracted; for
+            `folder` your own data. None loads from the hub or its cache.
+        on_bad_image: `error` stops at an image that cannot be read; `skip` leaves it out (with `stream`, out of its
+            batch).
+        train_on: `train`; `trainval` adds the val images and leaves no val split, for a last fit once everything is
+            chosen.
+        allow_decayed: Whether to accept a dataset whose images can no longer all be had (birdsnap).
+        val_fraction: Share of the images held out for a split that your own data lacks, above 0 and below 0.5.
+        multilabel: Whether an image may have any number of labels.
+        image_column: Image column, where it is not the sheet's.
+        label_column: Label column, where it is not the sheet's.
+        split_column: Column that says train, val or test for each row of your own table.
+        label_separator: Text between the labels of a cell, if `multilabel`.
+        stream: Whether to fetch images while they are needed, for a hub dataset that does not fit on the disk.
+
+    Raises:
+        UserError: A value outside its range, or an unknown name.
+    """
+
+    data_root: str | Path | None = None
+    on_bad_image: str = "error"
+    train_on: str = "train"
+    allow_decayed: bool = False
+    val_fraction: float = 0.1
+    multilabel: bool = False
+    image_column: str | None = None
+    label_column: str | None = None
+    split_column: str | None = None
+    label_separator: str = "|"
+    stream: bool = False
+
+    def __post_init__(self) -> None:
+        if self.on_bad_image not in ON_BAD_IMAGE:
+            raise unknown_name("on_bad_image", self.on_bad_image, ON_BAD_IMAGE)
+        if self.train_on not in TRAIN_ON:
+            raise unknown_name("train_on", self.train_on, TRAIN_ON)
+        if not 0 < self.val_fraction < 0.5:
+            raise BadValue(f"`val_fraction`={self.val_fraction} (allowed: above 0, below 0.5)")
+
+    @property
+    def root(self) -> Path | None:
+        """`data_root` with `~` expanded."""
+        return None if self.data_root is None else Path(self.data_root).expanduser()
+
+
+class Sheet:
+    """The facts of one dataset, as class attributes, and how its source is read."""
+
+    name: str
+    # On the hub, in the order in which they are asked for: a later one replaces an earlier one that is gone.
+    copies: ClassVar[tuple[HubCopy, ...]] = ()
+    # The authors' own archive.
+    layout: ClassVar[Layout | None] = None
+    # Rows per official split; any other number of rows is another dataset.
+    num_examples: ClassVar[Mapping[str, int]] = {}
+    # Fewest and most images of a class, per split.
+    images_per_class: ClassVar[Mapping[str, tuple[int, int]]] = {}
+    # 0 where only the data tell.
+    num_classes: ClassVar[int] = 0
+    # In the authors' order; empty where only the archive has them.
+    official_names: ClassVar[Sequence[str]] = ()
+    # Misspelt class names of copies, and the official ones.
+    name_aliases: ClassVar[Mapping[str, str]] = {}
+    wrong_copies: ClassVar[Sequence[WrongCopy]] = ()
+    # What a copy is, by the fingerprint of its test split.
+    known_copies: ClassVar[Mapping[str, str]] = {}
+    # Whether some of its images are gone for good.
+    decays: ClassVar[bool] = False
+    # Images held out of train where there is no official val split.
+    val_size: ClassVar[int | None] = None
+    # What the literature quotes: plain accuracy, or the mean of the classes' accuracies.
+    metric: ClassVar[Literal["top1", "mean_per_class"]] = "top1"
+    # The side of the network's input, in pixels, that the commands take unless told otherwise.
+    default_image_size: ClassVar[int | None] = None
+    # Smallest share of the image that a random crop keeps; 0.08 is the paper's.
+    default_min_crop_area: ClassVar[float] = 0.08
+    horizontal_flip: ClassVar[bool] = True
+    # The AutoAugment policy that was found on data like these.
+    augment_policy: ClassVar[Literal["imagenet", "cifar10"]] = "imagenet"
+    # Whether every image is decoded once while loading: wanted for files that nobody has checked yet.
+    checks_all_images: ClassVar[bool] = False
+
+    def load_splits(self, options: ReadOptions) -> tuple[tuple[str, ...], dict[str, Split]]:
+        """Return the class names in index order and the splits of the source: the hub's files, or the archive's.
+
+        Raises:
+            UserError: The source is not there, cannot be reached, or lacks the expected columns and labels.
+        """
+        from datamodules.reading.benchmarks import load_benchmark
+
+        return load_benchmark(self, options)
+
+    def read_archive(self, folder: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
+        """Return the class names in the authors' order and the official splits, from their extracted archive.
+
+        Args:
+            folder: Folder with everything that `layout` needs.
+
+        Raises:
+            UserError: The files do not say what the authors' say.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has a layout, but does not read it")
+
+    def complete_splits(self, splits: dict[str, Split], options: ReadOptions) -> dict[str, Split]:
+        """Return the splits with val: the official one, or `val_size` images cut from train, never from test."""
+        from datamodules.split import hold_out
+
+        if "val" in splits or self.val_size is None:
+            return splits
+        train, val = hold_out(splits["train"], self.val_size)
+        return {**splits, "train": train, "val": val}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset that has not been read yet.
+
+    Args:
+        sheet: Its facts.
+        options: How to read it.
+
+    Raises:
+        UserError: An option does not go with this dataset.
+    """
+
+    sheet: Sheet
+    options: ReadOptions = field(default_factory=ReadOptions)
+
+    def __post_init__(self) -> None:
+        sheet, options = self.sheet, self.options
+        if options.stream and not sheet.copies:
+            raise BadValue(f"{sheet.name} is read where it lies: leave `stream` out")
+
+
+def read_options(**given: Any) -> ReadOptions:
+    """Return the options with these values.
+
+    Raises:
+        UserError: No such option, or a value outside its range.
+    """
+    names = [option.name for option in fields(ReadOptions)]
+    for name in given:
+        if name not in names:
+            raise BadValue(f"unknown option `{name}`{nearest(name, names)} (allowed: {', '.join(names)})")
+    return ReadOptions(**given)
+
+
+@cache
+def load_class_names(dataset: str) -> tuple[str, ...]:
+    """Return the official class names of a benchmark, in the authors' order, from `class_names.json`."""
+    text = files("datamodules.sheets").joinpath("class_names.json").read_text(encoding="utf-8")
+    return tuple(json.loads(text)[dataset])

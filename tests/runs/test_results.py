@@ -1,0 +1,86 @@
+"""Results: written, read again, and those of earlier versions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from transfer.errors import UserError
+from transfer.runs.results import SCHEMA_VERSION, Metrics, ProbeFit, Results, SplitFacts, last_results, read_results
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def make_results(run_dir: Path, probe: ProbeFit | None = None) -> Results:
+    return Results(
+        run_dir=run_dir,
+        command=["finetune"],
+        dataset="digits",
+        backbone="lite0",
+        metrics={"val": Metrics({"top1": 0.5, "loss": 1.25}), "test": Metrics({"top1": 0.75})},
+        splits={"test": SplitFacts(size=4, fingerprint="ab", class_counts=[1, 3])},
+        environment={"python": "3.11", "versions": {"torch": "2"}, "git_commit": None, "hardware": {"cores": 2}},
+        probe=probe,
+    )
+
+
+PROBE = ProbeFit(
+    penalty=0.1, val_metrics=[{"penalty": 0.1, "top1": 0.5}], extract_seconds=1.5, fit_seconds=0.5, passes=7
+)
+
+
+@pytest.mark.parametrize("probe", [None, PROBE])
+def test_results_round_trip(tmp_path: Path, probe: ProbeFit | None) -> None:
+    results = make_results(tmp_path, probe)
+    results.save()
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+    content = json.loads((tmp_path / "results.json").read_text())
+    assert content["schema_version"] == SCHEMA_VERSION
+    assert content["metrics"]["test"] == {"top1": 0.75} and content["hardware"] == {"cores": 2}
+    assert content.get("penalty") == (None if probe is None else 0.1) and "run_dir" not in content
+    assert read_results(tmp_path) == results
+    assert (results.test.top1, results.val["loss"]) == (0.75, 1.25)
+
+
+def test_what_was_not_measured_says_what_was(tmp_path: Path) -> None:
+    results = Results(run_dir=tmp_path, command=[], dataset="d", backbone="b", metrics={"val": Metrics({"top1": 0.5})})
+    with pytest.raises(UserError, match=r"no metrics on test \(measured: val\)"):
+        results.test.top1  # noqa: B018
+    with pytest.raises(AttributeError, match=r"no metric 'top5' \(there are: top1\)"):
+        results.val.top5  # noqa: B018
+
+
+def test_results_of_the_first_version_are_read(tmp_path: Path) -> None:
+    """A file that the project wrote before results had a schema."""
+    (tmp_path / "results.json").write_text((BENCHMARKS / "digits_lite0_cpu.json").read_text())
+    results = read_results(tmp_path)
+    assert (results.dataset, results.backbone, results.test.top1) == ("digits", "lite0", 0.9888888597488403)
+    assert results.splits["test"].size == 360 and results.environment["versions"]["torch"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "damaged"),
+        ("[]", "damaged"),
+        ("{}", "damaged"),
+        (json.dumps({"schema_version": SCHEMA_VERSION + 1}), r"schema version \d+ \(readable here: at most"),
+    ],
+)
+def test_what_is_no_results_file_is_told(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "results.json").write_text(text)
+    with pytest.raises(UserError, match=f"results.json: {message}"):
+        read_results(tmp_path)
+    with pytest.raises(UserError, match=r"is no finished run: it has no results\.json"):
+        read_results(tmp_path / "other")
+
+
+def test_the_last_results_are_those_of_the_highest_number(tmp_path: Path) -> None:
+    assert last_results(tmp_path / "none") is None
+    for name in ("2", "10", "best"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text("{}")
+    (tmp_path / "11").mkdir()
+    assert last_results(tmp_path) == tmp_path / "10"

@@ -1,0 +1,226 @@
+"""Examine a dataset before training on it: efficientnet-transfer doctor photos/ --out_dir report/
+
+Exit status 1 means that it found an error: something that would make a result on this data false.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transfer.commands.console import check_folder, exit_status
+from transfer.errors import BadValue, UserError
+
+if TYPE_CHECKING:
+    from datamodules.doctor.subject import Subject
+    from transfer.networks.function import FunctionVariant
+    from transfer.networks.rows import Variant
+    from transfer.runs.predictor import Run
+
+_PACKAGES = ("imagehash", "matplotlib")
+
+_EPILOG = """\
+errors (exit status 1): unreadable images; fewer than two classes, or not the official counts; a class without train or
+without test images; an equal picture in train and test; more than 1% of the test images with a near duplicate in train.
+Everything else is a warning or a note. Exit status 2: SUBJECT or an option is wrong.
+
+"Equal" compares the decoded pixels, so that a PNG and a BMP of one picture are equal. "Near" are pictures whose
+perceptual hashes (imagehash.phash, 64 bits) differ in at most --near_distance bits and whose 16x16 thumbnails correlate
+by at least 0.9. These hashes differ by even numbers of bits. Images under 32 pixels are only compared for equality.
+Drawings and glyphs resemble each other: look at the pairs, and lower --near_distance. Where a folder has no splits, val
+and test are cut at random from all images, so that its duplicates land on both sides.
+
+--run: the suspects are images that the network gives to another class with at least the probability that it gives that
+class's own images on average (Northcutt et al. 2021), largest difference to the label's probability first. Training
+images were fitted with their labels, so look at val and test first."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of `efficientnet-transfer doctor`."""
+    parser = argparse.ArgumentParser(
+        prog="efficientnet-transfer doctor",
+        description="Counts, class balance, sizes, bad files, duplicates, leakage and suspect labels of a dataset.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("subject", metavar="SUBJECT", help="a dataset's name, a folder, a CSV or a parquet file")
+    add("--data_root", metavar="DIR", help="folder that holds a named dataset's files")
+    add("--run", type=Path, metavar="RUN_DIR", help="a finished run: lists images with suspect labels")
+    add("--backbone", help="what to recommend sizes for; default: the run's, or lite0")
+    add("--out_dir", "--out", type=Path, metavar="DIR", help="write doctor.json and class_balance.png there")
+    add("--json", type=Path, metavar="FILE", help="write the whole report there")
+    add("--near_distance", type=int, default=8, metavar="N", help="bits, 0 to 16; default: 8")
+    workers = "processes; default: one per usable core, at most 8"
+    add("--data.num_workers", "--num_workers", dest="num_workers", type=int, metavar="N", help=workers)
+    for name in ("image_column", "label_column", "split_column"):
+        add(f"--data.{name}", f"--{name}", dest=name, metavar="NAME", help="of a table")
+    separator = "between the labels of an image; default: |"
+    add("--data.label_separator", "--label_separator", dest="label_separator", default="|", help=separator)
+    add("--multilabel", action="store_true", help="an image may have any number of labels")
+    add(
+        "--data.multilabel",
+        dest="multilabel",
+        type=_parse_bool,
+        metavar="{true,false}",
+        help="the same, as of finetune",
+    )
+    return parser
+
+
+def _parse_bool(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError
+    return text == "true"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status: 1 if something would falsify a result."""
+    arguments = vars(build_parser().parse_args(argv))
+    return exit_status(lambda: int(doctor(**arguments)["falsifies_a_result"]), build_parser)
+
+
+def doctor(
+    subject: str,
+    data_root: str | None = None,
+    run: Path | None = None,
+    backbone: str | None = None,
+    out_dir: Path | None = None,
+    json: Path | None = None,
+    near_distance: int = 8,
+    num_workers: int | None = None,
+    **columns: Any,
+) -> dict[str, Any]:
+    """Print the diagnosis of a dataset, write what was asked for, and return the report.
+
+    Args:
+        subject: a dataset's name, a folder, a CSV or a parquet file.
+        data_root: folder that holds a named dataset's files.
+        run: folder of a finished run, whose network looks for suspect labels.
+        backbone: the network to recommend sizes for; None: the run's, or that of a default run.
+        out_dir: folder that receives doctor.json and class_balance.png.
+        json: file that receives the report.
+        near_distance: bits by which the hashes of near duplicates may differ, 0 to 16.
+        num_workers: processes, at least 0; None: one per usable core, at most 8.
+        columns: names of a table's columns, `label_separator` and `multilabel`; see `build_datamodule`.
+
+    Raises:
+        MissingData: there is no such folder or run.
+        BadValue: an argument is out of range, or there is no such dataset.
+        DamagedFile: a named dataset cannot be read.
+    """
+    require_packages()
+    check_folder("json", json)
+    if not 0 <= near_distance <= 16:
+        raise BadValue(f"`near_distance`={near_distance} (allowed: 0 to 16 bits; above 8 different pictures look near)")
+    if num_workers is not None and num_workers < 0:
+        raise BadValue(f"`num_workers`={num_workers} (allowed: at least 0)")
+
+    from datamodules.doctor.subject import open_subject, read_subject
+    from transfer.commands.doctor.report import draw_class_balance, print_report
+    from transfer.config.schema import FinetuneConfig
+    from transfer.files import write_json
+    from transfer.networks.registry import get_backbone
+    from transfer.runs.predictor import load_run
+
+    started = time.perf_counter()
+    loaded_run = load_run(run) if run is not None else None
+    variant = get_backbone(backbone or (loaded_run.config.backbone if loaded_run else FinetuneConfig().backbone))
+    data = read_subject(open_subject(subject, data_root, columns))
+    if loaded_run is not None and data.class_names and loaded_run.class_names != data.class_names:
+        raise BadValue(f"`run`={run}: its classes ({_few(loaded_run.class_names)}) are not {_few(data.class_names)}")
+    if out_dir is not None:
+        out_dir.mkdir(parents=True, exist_ok=True)
+    report = {
+        "subject": subject,
+        "data_root": data_root,
+        "run": None if run is None else str(run),
+        **examine(data, loaded_run, variant, near_distance, num_workers),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    print_report(report)
+    if out_dir is not None:
+        write_json(out_dir / "doctor.json", report)
+        written = str(out_dir / "doctor.json")
+        if data.splits:
+            draw_class_balance(report, out_dir / "class_balance.png")
+            written += f", {out_dir / 'class_balance.png'}"
+        print(f"written: {written}")
+    if json is not None:
+        write_json(json, report)
+    return report
+
+
+def require_packages() -> None:
+    """Check that the packages of the extra `doctor` are installed.
+
+    Raises:
+        UserError: one of them is missing.
+    """
+    if missing := [name for name in _PACKAGES if find_spec(name) is None]:
+        raise UserError(
+            f"doctor needs the packages of the extra 'doctor' ({' and '.join(missing)} missing): "
+            "pip install 'efficientnet-transfer[doctor]'"
+        )
+
+
+def examine(
+    data: Subject,
+    run: Run | None,
+    variant: Variant | FunctionVariant,
+    near_distance: int,
+    num_workers: int | None,
+) -> dict[str, Any]:
+    """Return what is found in a dataset, as it goes into the report.
+
+    Args:
+        data: what was read of the dataset.
+        run: a run whose network looks for suspect labels.
+        variant: the network to recommend sizes for.
+        near_distance: bits by which the hashes of near duplicates may differ.
+        num_workers: processes; None: one per usable core, at most 8.
+    """
+    from datamodules.doctor.diagnosis import Finding, diagnose, sort_findings
+    from datamodules.doctor.inspection import inspect_splits
+    from datamodules.doctor.suspects import find_suspects
+    from transfer.costs.recommendation import recommend_sizes
+    from transfer.environment import environment
+
+    inspection = inspect_splits(data.splits, num_workers)
+    diagnosis = diagnose(data.class_names, data.splits, inspection, near_distance, data.skipped)
+    if data.complaint is not None:
+        diagnosis.findings = sort_findings([Finding("error", "setup", data.complaint), *diagnosis.findings])
+    recommended, suspects = {}, {}
+    if len(inspection):
+        recommended = recommend_sizes(
+            variant,
+            short_sides=inspection.short_side.tolist(),
+            num_classes=len(data.class_names),
+            num_train_images=len(data.splits.get("train", ())),
+            own_size=data.default_image_size,
+        )
+    if run is not None:
+        suspects = find_suspects(run.classifier, run.preprocessing, run.class_names, data.splits, inspection)
+    return {
+        "falsifies_a_result": diagnosis.falsifies,
+        "findings": [vars(finding) | {"count": len(finding.images)} for finding in diagnosis.findings],
+        "classes": list(data.class_names),
+        "splits": {
+            name: {"size": len(split), "class_counts": split.class_counts(len(data.class_names))}
+            for name, split in data.splits.items()
+        },
+        "images": inspection.summary(),
+        "exact_duplicates": diagnosis.exact.report(diagnosis.gallery),
+        "near_duplicates": {"near_distance": near_distance, **diagnosis.near.report(diagnosis.gallery)},
+        "recommended": recommended,
+        "suspects": suspects,
+        "environment": environment(),
+    }
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f", ... ({len(names)})" if len(names) > 5 else "")

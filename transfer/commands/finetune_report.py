@@ -1,0 +1,102 @@
+"""What a fine-tuning run says: as it starts, when it ends, and in results.json."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from transfer.config.schema import FinetuneConfig
+from transfer.runs.results import RESULTS, Metrics, Results, SplitFacts
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+    from datamodules.dataset import Dataset
+    from transfer.runs.folder import RunFolder
+    from transfer.training.callbacks import EpochLog
+    from transfer.training.module import TransferModule
+    from transfer.weights.start import Start
+
+
+def collect_results(
+    config: FinetuneConfig,
+    run: RunFolder,
+    start: Start,
+    trainer: pl.Trainer,
+    module: TransferModule,
+    dataset: Dataset,
+    log: EpochLog,
+    metrics: dict[str, Metrics],
+    wall_seconds: float,
+) -> Results:
+    """Return what the run knows of itself."""
+    from transfer.environment import environment, peak_memory_bytes
+    from transfer.runs.test_record import num_test_reads
+    from transfer.weights.build import measure_warm_start
+
+    warm_start = measure_warm_start(start)
+    tested = dataset.class_counts.get("test", [])
+    return Results(
+        run_dir=run.path,
+        command=sys.argv,
+        dataset=config.dataset,
+        backbone=start.variant.name,
+        metrics=metrics,
+        quoted_metric=dataset.sheet.metric,
+        per_class_accuracy={
+            name: accuracy if count else None
+            for name, accuracy, count in zip(dataset.class_names, module.per_class_accuracy, tested, strict=False)
+        },
+        test_reads=num_test_reads(run.path),
+        seed=config.seed,
+        lr=trainer.optimizers[0].param_groups[-1]["initial_lr"],
+        weights=start.provenance(),
+        warm_start=asdict(warm_start) if warm_start else None,
+        num_parameters=sum(p.numel() for p in module.classifier.parameters()),
+        image_size=start.preprocessing.image_size,
+        splits={
+            name: SplitFacts(size=size, fingerprint=dataset.fingerprint[name], class_counts=dataset.class_counts[name])
+            for name, size in dataset.split_sizes.items()
+        },
+        skipped_images=[asdict(image) for image in dataset.skipped],
+        tested_images=None if module.predictions is None else len(module.predictions),
+        decay=dict(dataset.decay),
+        copy=dataset.known_copy,
+        train_seconds=round(log.seconds, 2),
+        wall_seconds=round(wall_seconds, 2),
+        images_per_second=log.images_per_second and round(log.images_per_second, 1),
+        precision=trainer.precision,
+        world_size=trainer.world_size,
+        peak_memory_bytes=peak_memory_bytes(),
+        resumed=run.resumes,
+        config=config.to_dict(),
+        environment=environment(),
+    )
+
+
+def print_start(config: FinetuneConfig, start: Start, dataset: Dataset) -> None:
+    """Print what will be trained on what."""
+    from transfer.weights.build import measure_warm_start
+
+    print(
+        f"{start.variant.name} from {start.describe()}; {start.preprocessing.image_size} px, {dataset.num_classes}"
+        f" classes, images {dataset.split_sizes}"
+    )
+    if warm_start := measure_warm_start(start):
+        print(f"--init_from {config.init_from}: {warm_start}")
+    if not dataset.split_sizes.keys() - {"train"}:
+        print("nothing will be measured: there is no test split, and a final fit leaves no val split")
+
+
+def print_end(results: Results) -> None:
+    """Print the metrics, what limits them, and where they lie."""
+    from transfer.commands.results_table import print_results
+
+    print_results(results.dataset, results.backbone, results.metrics, results.quoted_metric)
+    for missing in results.decay.values():
+        print(f"on {missing}: not comparable with published results")
+    if results.copy:
+        print(f"data: {results.copy}")
+    speed = f"{results.images_per_second or 0:.0f} images/s"
+    print(f"training {results.train_seconds:.0f} s, {speed}; results in {results.run_dir / RESULTS}")

@@ -1,0 +1,43 @@
+"""The closing table of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.table import Table
+
+from transfer.paper import paper_results
+
+
+def print_results(
+    dataset: str, backbone: str, metrics: Mapping[str, Mapping[str, float]], quoted_metric: str = "top1"
+) -> None:
+    """Print each metric on val and test, with the paper's accuracies on that dataset below.
+
+    Args:
+        dataset: its name.
+        backbone: what the title says was measured.
+        metrics: split -> metric -> value in [0, 1] (loss: nats).
+        quoted_metric: which of them the literature quotes for the dataset; marked in the table.
+    """
+    published = paper_results(dataset)
+    splits = [split for split in ("train", "val", "test") if metrics.get(split)]
+    table = Table(title=f"{backbone} on {dataset}", title_justify="left")
+    table.add_column("metric")
+    for split in splits:
+        table.add_column(split, justify="right")
+    for name in metrics[splits[-1]] if splits else ():
+        values = [metrics[split].get(name) for split in splits]
+        label = f"{name} (quoted in the literature)" if published and name == quoted_metric else name
+        table.add_row(label, *("" if v is None else _format(name, v) for v in values))
+    if published:
+        table.add_section()
+        for result in published:
+            accuracy = f"{result.accuracy:.1f}%"
+            table.add_row(f"paper, {result.backbone} (Table 5)", *[""] * (len(splits) - 1), accuracy)
+    Console().print(table)
+
+
+def _format(name: str, value: float) -> str:
+    return f"{value:.4f}" if name in ("loss", "ece") else f"{100 * value:.2f}%"

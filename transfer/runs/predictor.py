@@ -1,0 +1,219 @@
+"""A finished run comes back to life: the trained classifier with what it knows, ready to predict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL.Image import Image
+from pytorch_lightning.utilities import rank_zero_warn
+from torch import Tensor
+
+from transfer.config.command_line import load_config
+from transfer.config.schema import FinetuneConfig
+from transfer.errors import BadValue, DamagedFile, MissingData, UserError
+from transfer.networks.classifier import Classifier
+from transfer.preprocessing import Preprocessing
+from transfer.runs.folder import CONFIG
+from transfer.training.checkpointing import BEST, AtomicCheckpointIO
+from transfer.weights.build import classifier_from
+from transfer.weights.files import read_checkpoint, read_state_dict, strict_load
+from transfer.weights.start import resolve_start
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a run says of one image.
+
+    Attributes:
+        class_name: the most probable class.
+        probability: of that class, in [0, 1].
+        top: the k most probable classes with their probabilities, most probable first.
+        probabilities: of all classes in class order, float32 (C,). They add up to 1, except for a multi-label run,
+            which answers each class by itself.
+    """
+
+    class_name: str
+    probability: float
+    top: tuple[tuple[str, float], ...]
+    probabilities: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained classifier with all that is needed to use it.
+
+    Attributes:
+        run_dir: the run's folder.
+        config: the run's configuration.
+        classifier: with the checkpoint's tensors, in eval mode, on CPU, channels_last.
+        class_names: in the order of the logits.
+        preprocessing: of the images, as in the run's evaluation.
+        data: what the datamodule wrote into the checkpoint (fingerprints among it).
+    """
+
+    run_dir: Path
+    config: FinetuneConfig
+    classifier: Classifier
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    data: dict[str, Any]
+
+    def predict(
+        self, images: Sequence[str | Path | Image | NDArray[np.uint8]], *, top_k: int = 5, batch_size: int = 64
+    ) -> list[Prediction]:
+        """Return a prediction for each image, in order; the network runs where its parameters are.
+
+        Args:
+            images: paths of image files, PIL images, or uint8 RGB arrays (H, W, 3) or grey ones (H, W), mixed freely.
+            top_k: classes in each prediction's `top`, at most the number of classes.
+            batch_size: images that go through the network at a time.
+
+        Raises:
+            UserError: a file that cannot be read, by its name; an array that is no image; or `batch_size` or `top_k`
+                below 1.
+        """
+        from datamodules.images.transforms import build_eval_transform
+
+        if isinstance(images, (str, Path)):
+            raise BadValue(f"`images`={images!r}: give a list of images")
+        for name, value in (("top_k", top_k), ("batch_size", batch_size)):
+            if value < 1:
+                raise BadValue(f"`{name}`={value} (allowed: at least 1)")
+        transform = build_eval_transform(self.preprocessing)
+        predictions: list[Prediction] = []
+        for start in range(0, len(images), batch_size):
+            pixels = [transform(image=_pixels(image))["image"] for image in images[start : start + batch_size]]
+            probabilities = self.probabilities(torch.from_numpy(np.stack(pixels))).cpu().numpy()
+            predictions += [self._prediction(row, top_k) for row in probabilities]
+        return predictions
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Return the probabilities of all classes, float32 (N, C), on the classifier's device.
+
+        Args:
+            images: uint8 (N, S, S, 3), prepared by the run's evaluation transform.
+        """
+        from datamodules.images.transforms import normalize
+
+        device = next(self.classifier.parameters()).device
+        with torch.inference_mode():
+            logits = self.classifier(normalize(images.to(device), self.preprocessing))
+        return (logits.sigmoid() if self.config.data.multilabel else logits.softmax(1)).float()
+
+    def _prediction(self, probabilities: NDArray[np.float32], top_k: int) -> Prediction:
+        order = np.argsort(-probabilities, kind="stable")[:top_k]
+        top = tuple((self.class_names[index], float(probabilities[index])) for index in order)
+        return Prediction(*top[0], top, probabilities)
+
+
+def _pixels(image: str | Path | Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
+    from datamodules.images.decode import decode_image, upright_pixels
+
+    if isinstance(image, (str, Path)):
+        return decode_image(Path(image))
+    if not isinstance(image, np.ndarray):
+        return upright_pixels(image)
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)) or not image.size:
+        raise UserError(
+            f"`images`: an array of {image.dtype} {image.shape} (allowed: uint8 (H, W, 3) in RGB, or grey (H, W))"
+        )
+    return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+
+
+def load_run(run_dir: str | Path, checkpoint: str = BEST) -> Run:
+    """Return a run from its folder; nothing else is read and nothing downloaded.
+
+    Args:
+        run_dir: the run's folder.
+        checkpoint: `best.ckpt` or `last.ckpt`.
+
+    Raises:
+        UserError: not a run, or its checkpoint is missing or damaged.
+    """
+    run_dir = Path(run_dir)
+    config = load_config(run_dir / CONFIG)
+    path = run_dir / checkpoint
+    if not path.is_file():
+        raise MissingData(f"{run_dir} has no {checkpoint}: the run stopped before its first validation; --resume it")
+    data = datamodule_state(read_checkpoint(path), path)
+    values = {field.name: data[field.name] for field in fields(Preprocessing)}
+    preprocessing = Preprocessing(**{**values, "mean": tuple(data["mean"]), "std": tuple(data["std"])})
+    start = replace(resolve_start(**config.start_options()), preprocessing=preprocessing)
+    classifier = classifier_from(
+        start,
+        len(data["class_names"]),
+        class_names=data["class_names"],
+        load_weights=False,
+        **config.network_options(),
+    )
+    strict_load(classifier, read_classifier_state(path), source=str(path))
+    classifier = classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its types
+    return Run(run_dir, config, classifier.eval(), tuple(data["class_names"]), preprocessing, data)
+
+
+def save_classifier(path: Path, classifier: Classifier, data: Mapping[str, Any]) -> None:
+    """Write a checkpoint that `load_run` reads, of a classifier that no Trainer has trained; whole or not at all.
+
+    Args:
+        data: the datamodule's `state_dict()`.
+    """
+    state = {f"classifier.{name}": tensor for name, tensor in classifier.state_dict().items()}
+    AtomicCheckpointIO().save_checkpoint({"state_dict": state, "data": dict(data)}, path)
+
+
+def load_head(classifier: Classifier, config: FinetuneConfig, class_names: Sequence[str]) -> None:
+    """Load the head of the run in `config.init_head` into a fresh classifier.
+
+    Raises:
+        UserError: not a run, or its head belongs to another backbone, other weights, classes or kind of head.
+    """
+    assert config.init_head is not None
+    run = load_run(config.init_head)
+    differences = [
+        f"{what} {theirs}, here {ours}"
+        for what, theirs, ours in (
+            ("`backbone`", run.classifier.backbone.variant.name, classifier.backbone.variant.name),
+            ("num_features", run.classifier.backbone.num_features, classifier.backbone.num_features),
+            ("`head`", run.config.head, config.head),
+            ("classes", ", ".join(run.class_names), ", ".join(class_names)),
+        )
+        if theirs != ours
+    ]
+    if differences:
+        raise BadValue("\n  ".join([f"`init_head`={config.init_head}: its head fits another network:", *differences]))
+    strict_load(classifier.head, run.classifier.head.state_dict(), source=config.init_head)
+    if config.bn != "frozen":
+        rank_zero_warn(
+            f"`init_head` with `bn`={config.bn}: a probe's head is fitted to features with the checkpoint's BatchNorm"
+            " statistics, and training computes them with its batches'. On images unlike the checkpoint's it starts"
+            " wrong and has to learn anew. `bn`=frozen starts where the probe ended; it needs a lower `lr`."
+        )
+
+
+def read_classifier_state(path: Path) -> dict[str, Tensor]:
+    """Return the classifier's tensors in a run's checkpoint: with EMA, the averaged ones.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    prefix = "classifier."  # of the module that was trained, beside its metrics
+    state = read_state_dict(path)
+    return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+
+
+def datamodule_state(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return what the datamodule saved in a checkpoint; Lightning files it under the name of the datamodule's class.
+
+    Raises:
+        UserError: there is none.
+    """
+    for value in content.values():
+        if isinstance(value, dict) and "class_names" in value:
+            return value
+    raise DamagedFile(f"{path}: not a checkpoint of efficientnet-transfer finetune (it names no classes)")
