@@ -1,4 +1,4 @@
-"""Training on cores that others use too: python scripts/benchmark.py cores
+"""Training on cores that others use too: python -m benchmarks cores
 
 Images per second of finetune.py on digits, alone and beside busy processes, as it is and with GNU OpenMP's own spinning
 (see transfer/commands/threads.py). The two alternate.
@@ -7,7 +7,6 @@ Images per second of finetune.py on digits, alone and beside busy processes, as 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from transfer.errors import UserError
+from transfer.runs.results import read_results
 
 # libgomp's default, where no more threads than cores are asked for.
 OPENMPS_OWN = "300000"
@@ -87,11 +87,12 @@ def train(backbone: str, steps: int, **variables: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder, "run")
         words = [*WORDS, "--backbone", backbone, "--trainer.limit_train_batches", str(steps), "--out_dir", str(run_dir)]
-        script = str(Path(__file__).with_name("finetune.py"))
         done = subprocess.run(
-            [sys.executable, script, *words], env={**own, **variables}, capture_output=True, text=True
+            [sys.executable, "-m", "transfer", "finetune", *words],
+            env={**own, **variables},
+            capture_output=True,
+            text=True,
         )
         if done.returncode:
-            raise UserError(f"finetune.py {' '.join(words)} failed: {done.stderr.strip()[-300:]}")
-        speed: float = json.loads((run_dir / "results.json").read_text())["images_per_second"]
-        return speed
+            raise UserError(f"finetune {' '.join(words)} failed: {done.stderr.strip()[-300:]}")
+        return read_results(run_dir).images_per_second or 0.0

@@ -1,4 +1,4 @@
-"""Training-ready images per second on one core: python scripts/benchmark.py data
+"""Training-ready images per second on one core: python -m benchmarks data
 
 Without and with a cache, against a pipeline as torchvision's reference has it, on the same JPEGs.
 """

@@ -1,4 +1,4 @@
-"""Predicted memory against the measured: python scripts/benchmark.py memory_prediction
+"""Predicted memory against the measured: python -m benchmarks memory_prediction
 
 Each case is measured in a process of its own: a training step and inference, of each network at each image and batch
 size. On a CPU, malloc gives back at once what is freed; a further process measures the training step with malloc as it

@@ -1,103 +1,18 @@
-"""Speed and memory as ratios within one run: python scripts/benchmark.py WHAT
-
-module  a training epoch through Lightning and TransferModule against a bare PyTorch loop with the same step
-train   training images per second, memory layout by memory layout and precision by precision
-peer    training images per second, and the GPU's memory, against timm's implementation of the same network
-memory  peak memory and seconds of a training step without and with gradient checkpointing
-scaling what the compound rule gives against the released coefficients, and counts of the paper's Tables 3 and 7
-
-Each of these has its own --help:
-
-data    training-ready images per second on one core, without and with a cache, against a torchvision-style pipeline
-cores   training on cores that others use too, with our and with OpenMP's own way of waiting
-recipe  accuracy of --recipe auto against the defaults
-probe   seconds of a linear probe's fits on cached features, against scikit-learn's lbfgs
-memory_prediction  predicted memory of training steps and of inference against the measured
-"""
+"""Training speed as ratios within one run: against a bare loop, and against timm's same network."""
 
 from __future__ import annotations
 
-import argparse
-import multiprocessing
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from transfer.commands.console import exit_status
 from transfer.errors import UserError
 
 if TYPE_CHECKING:
     import torch
-
-# Subjects with options of their own, each in scripts/benchmark_<name>.py.
-OWN_COMMAND_LINE = ("data", "cores", "recipe", "probe", "memory_prediction")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line and gives the exit status."""
-    argv = sys.argv[1:] if argv is None else argv
-    if argv and argv[0] in OWN_COMMAND_LINE:
-        return run_own(argv[0], argv[1:])
-    parser = argparse.ArgumentParser(
-        prog="benchmark.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    subjects: dict[str, Callable[..., dict[str, Any]]] = {
-        "module": benchmark_module,
-        "train": benchmark_train,
-        "peer": benchmark_peer,
-        "memory": benchmark_memory,
-        "scaling": benchmark_scaling,
-    }
-    parser.add_argument("what", choices=(*subjects, *OWN_COMMAND_LINE))
-    parser.add_argument("--backbone", help="default: lite0")
-    parser.add_argument("--image_size", type=int, help="pixels; default: 64")
-    parser.add_argument("--batch_size", type=int, help="images per step; default: 64")
-    parser.add_argument("--steps", type=int, help="timed steps per round; default: 20, for memory 1")
-    parser.add_argument("--rounds", type=int, help="alternating rounds; default: 5, for memory 2")
-    parser.add_argument("--compile", action="store_true", default=None, help="peer: both under torch.compile too")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    arguments = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
-    subject, path = arguments.pop("what"), arguments.pop("json", None)
-    if subject in OWN_COMMAND_LINE:
-        parser.error(f"{subject}: give its options after it; benchmark.py {subject} --help lists them")
-    if "compile" in arguments and subject != "peer":
-        parser.error("--compile: only peer compares compiled networks")
-    if subject == "scaling":
-        if arguments:
-            parser.error(f"--{min(arguments)}: scaling has no options, it counts")
-    else:
-        arguments = {"backbone": "lite0", "image_size": 64, "batch_size": 64, **arguments}
-    return exit_status(lambda: report(subjects[subject](**arguments), path))
-
-
-def run_own(subject: str, argv: Sequence[str]) -> int:
-    """Runs the command line of a subject that has its own, and gives the exit status."""
-    module = import_module(f"benchmarks.{subject}")
-    parser = argparse.ArgumentParser(
-        prog=f"benchmark.py {subject}",
-        description=module.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    module.add_options(parser)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    arguments = vars(parser.parse_args(argv))
-    path = arguments.pop("json")
-    return exit_status(lambda: report(getattr(module, f"benchmark_{subject}")(**arguments), path))
-
-
-def report(figures: dict[str, Any], path: Path | None) -> None:
-    """Prints the figures with the hardware, and writes them to `path` if there is one."""
-    from transfer.environment import environment, write_figures
-
-    for name, value in {**figures, "hardware": environment()["hardware"]}.items():
-        print(f"{name}: {value}")
-    write_figures(path, figures)
 
 
 def benchmark_module(
@@ -300,102 +215,6 @@ def load_timm() -> ModuleType:
         ) from None
 
 
-def benchmark_memory(
-    backbone: str, image_size: int, batch_size: int, steps: int = 1, rounds: int = 2
-) -> dict[str, Any]:
-    """Peak memory and seconds of a training step without and with gradient checkpointing, each in fresh processes.
-
-    `peak_bytes` is the smallest of the processes' and `reduction_percent` compares these; see `memory_case` for what it
-    counts. `static_bytes` is the part that checkpointing cannot change: parameters, buffers, gradients and momentum. A
-    GPU's peak contains it, the growth on a CPU does not.
-
-    Args:
-        steps: timed, after the one whose memory counts.
-        rounds: processes per case, alternating.
-    """
-    import torch
-
-    from transfer.costs.peak_memory import PROCESS_STATUS
-    from transfer.networks.registry import get_variant
-
-    variant = get_variant(backbone)
-    if not torch.cuda.is_available() and not PROCESS_STATUS.is_file():
-        raise UserError(f"memory: there is no GPU, and only Linux tells the memory of a process ({PROCESS_STATUS})")
-    cases = {"plain": False, "grad_checkpointing": True}
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in cases}
-    for _ in range(rounds):
-        for name, checkpointing in cases.items():
-            arguments = (variant.name, image_size, batch_size, checkpointing, steps)
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                runs[name].append(pool.apply(memory_case, arguments))
-    figures: dict[str, Any] = {"backbone": variant.name, "image_size": image_size, "batch_size": batch_size}
-    figures["threads"] = torch.get_num_threads()
-    figures["counted"] = "allocated on the GPU" if torch.cuda.is_available() else "growth of the resident set"
-    figures["static_bytes"] = runs["plain"][0]["static_bytes"]
-    for name, results in runs.items():
-        figures[name] = {
-            "peak_bytes": min(result["peak_bytes"] for result in results),
-            "peak_bytes_of_runs": [result["peak_bytes"] for result in results],
-            "seconds_per_step": round(min(result["seconds_per_step"] for result in results), 4),
-        }
-    plain, less = figures["plain"], figures["grad_checkpointing"]
-    figures["reduction_percent"] = round(100 * (1 - less["peak_bytes"] / plain["peak_bytes"]), 1)
-    figures["time_ratio"] = round(less["seconds_per_step"] / plain["seconds_per_step"], 3)
-    return figures
-
-
-def memory_case(
-    backbone: str, image_size: int, batch_size: int, grad_checkpointing: bool, steps: int
-) -> dict[str, float]:
-    """Measures one case of `benchmark_memory` in the process that calls it.
-
-    A step of 2 images at 32 px comes first: it loads the libraries and allocates gradients and momentum. On a GPU,
-    `peak_bytes` is the most that PyTorch had allocated during the next step, in bf16 autocast. On a CPU, it is how far
-    the largest resident set of the process exceeds the one just before that step, in float32: activations, their
-    gradients, the libraries' work space, and what malloc could not give out again. malloc returns large blocks to the
-    kernel at once, so that these count while they are in use; small ones stay in its pools and count on.
-    """
-    import torch
-
-    from transfer.costs.bare_steps import random_batch, synchronize, training_step
-    from transfer.costs.peak_memory import resident_bytes
-    from transfer.weights.build import build_classifier
-
-    torch.manual_seed(0)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = build_classifier(backbone, 10, grad_checkpointing=grad_checkpointing)
-    step = training_step(model, device)
-    step(random_batch(32, 2, device))
-    batch = random_batch(image_size, batch_size, device)
-    trained = sum(p.nbytes for p in model.parameters())
-    static = 3 * trained + sum(b.nbytes for b in model.buffers())
-
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    before = 0 if device.type == "cuda" else resident_bytes("VmRSS")
-    step(batch)
-    synchronize(device)
-    after = torch.cuda.max_memory_allocated() if device.type == "cuda" else resident_bytes("VmHWM")
-
-    started = time.perf_counter()
-    for _ in range(steps):
-        step(batch)
-    synchronize(device)
-    seconds = (time.perf_counter() - started) / steps
-    return {"peak_bytes": after - before, "static_bytes": static, "seconds_per_step": seconds}
-
-
-def benchmark_scaling() -> dict[str, Any]:
-    """Where the compound rule departs from the released coefficients, and multiply-adds against the printed ones."""
-    from transfer.costs.published import departures, table_counts
-
-    return {
-        "departures": [asdict(row) for row in departures()],
-        "table3": [asdict(row) for row in table_counts("table3")],
-        "table7": [asdict(row) for row in table_counts("table7")],
-    }
-
-
 def timed(step: Callable[[Any], None], batches: Sequence[Any], device: Any) -> float:
     """Seconds per step after three steps of warming up."""
     from transfer.costs.bare_steps import synchronize
@@ -408,7 +227,3 @@ def timed(step: Callable[[Any], None], batches: Sequence[Any], device: Any) -> f
         step(batch)
     synchronize(device)
     return (time.perf_counter() - started) / len(batches)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

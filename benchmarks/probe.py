@@ -1,4 +1,4 @@
-"""A linear probe's fits against scikit-learn's lbfgs: python scripts/benchmark.py probe PROBE_RUN_DIR
+"""A linear probe's fits against scikit-learn's lbfgs: python -m benchmarks probe PROBE_RUN_DIR
 
 Both fit the same penalties to the same cached features, strong to weak, each started from the one before. The losses
 are computed anew from the weights, in float64 for both. Where scikit-learn takes all iterations that it may, it has not

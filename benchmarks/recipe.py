@@ -1,4 +1,4 @@
-"""Accuracy of --recipe auto against the defaults: python scripts/benchmark.py recipe
+"""Accuracy of --recipe auto against the defaults: python -m benchmarks recipe
 
 lite0 on digits, and with --data_root on 2,000 images of CIFAR-10 at 32 px.
 """
@@ -41,7 +41,7 @@ def benchmark_recipe(data_root: Path | None) -> dict[str, Any]:
             auto = ["--recipe", "auto"]
             for name, choice in (("defaults", []), ("auto", auto), ("auto_10", [*auto, "--trainer.max_epochs", "10"])):
                 run_dir = Path(folder) / f"{task}_{name}"
-                command = [sys.executable, "scripts/finetune.py", *words, *choice, "--out_dir", str(run_dir)]
+                command = [sys.executable, "-m", "transfer", "finetune", *words, *choice, "--out_dir", str(run_dir)]
                 if subprocess.run(command, check=False).returncode:
                     raise UserError(f"{' '.join(command)} failed")
                 results = json.loads((run_dir / "results.json").read_text())

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from dataclasses import fields
 from importlib import import_module
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
-from datamodules.sheet import ReadOptions, Sheet, Source, read_options
+from datamodules.sheet import Sheet, Source, read_options
 from transfer.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
+    import datasets
+
     from datamodules.datamodule import DataModule
     from datamodules.dataset import Dataset
     from transfer.preprocessing import Preprocessing
@@ -51,11 +53,11 @@ def get_sheet(name: str) -> Sheet:
     return sheet
 
 
-def load_dataset(data: str | Sheet, **options: Any) -> Dataset:
+def load_dataset(data: str | Sheet | datasets.Dataset | datasets.DatasetDict, **options: Any) -> Dataset:
     """Read, check and cut a dataset, without any preprocessing.
 
     Args:
-        data: One of `list_datasets()`, or a sheet of your own.
+        data: One of `list_datasets()`, a Hugging Face `Dataset` or `DatasetDict`, or a sheet of your own.
         options: Fields of `datamodules.sheet.ReadOptions`, such as `data_root`.
 
     Raises:
@@ -67,12 +69,16 @@ def load_dataset(data: str | Sheet, **options: Any) -> Dataset:
 
 
 def build_datamodule(
-    data: str | Sheet, *, preprocessing: Preprocessing | None = None, image_size: int | None = None, **options: Any
+    data: str | Sheet | datasets.Dataset | datasets.DatasetDict,
+    *,
+    preprocessing: Preprocessing | None = None,
+    image_size: int | None = None,
+    **options: Any,
 ) -> DataModule:
     """Return the datamodule of a dataset; nothing is read before its `setup()`.
 
     Args:
-        data: One of `list_datasets()`, or a sheet of your own.
+        data: One of `list_datasets()`, a Hugging Face `Dataset` or `DatasetDict`, or a sheet of your own.
         preprocessing: How the network wants its images: its weights', as `classifier.preprocessing`.
         image_size: Side of the network's input in pixels, in place of that of the preprocessing.
         options: Fields of `datamodules.sheet.ReadOptions`, such as `data_root`, and arguments of
@@ -88,10 +94,17 @@ def build_datamodule(
             "`preprocessing` is missing: pass that of the network's weights, `classifier.preprocessing` or"
             " `get_weights(ROW).preprocessing`; for random weights one of your own, transfer.Preprocessing(...)"
         )
-    reading = {option.name for option in fields(ReadOptions)} & options.keys()
-    source = _source(data, {name: options.pop(name) for name in reading})
-    return DataModule(source, preprocessing, image_size=image_size, **options)
+    loading = {name: options.pop(name) for name in signature(DataModule).parameters if name in options}
+    return DataModule(_source(data, options), preprocessing, image_size=image_size, **loading)
 
 
-def _source(data: str | Sheet, options: dict[str, Any]) -> Source:
-    return Source(get_sheet(data) if isinstance(data, str) else data, read_options(**options))
+def _source(data: str | Sheet | datasets.Dataset | datasets.DatasetDict, options: dict[str, Any]) -> Source:
+    if isinstance(data, str):
+        sheet = get_sheet(data)
+    elif isinstance(data, Sheet):
+        sheet = data
+    else:
+        from datamodules.sheets.loaded import Loaded
+
+        sheet = Loaded(data)
+    return Source(sheet, read_options(**options))

@@ -42,7 +42,7 @@ def check_official(splits: Mapping[str, Split], sheet: Sheet, num_classes: int, 
             raise MissingData(
                 f"{split.name}: {expected} images expected, {len(split)} found ({sizes})."
                 f"{likely_cause(found, num_examples, wrong_copies)} Fetch the others, or train on these with "
-                "`allow_decayed`: results then say how many there were"
+                "`allow_decayed`=True: results then say how many there were"
             )
         raise MissingData(
             f"{split.name}: {expected} images expected, {len(split)} found; not the official split."
@@ -173,7 +173,7 @@ def drop_bad_images(splits: Mapping[str, Split], on_bad_image: str) -> tuple[dic
         return readable, []
     if on_bad_image == "error":
         raise UserError(
-            f"{_describe(all_bad)}\nRepair or remove them, or set `on_bad_image` to skip to train without them."
+            f"{_describe(all_bad)}\nRepair or remove them, or set `on_bad_image`=skip to train without them."
         )
     warnings.warn(f"training without {_describe(all_bad)}", stacklevel=3)
     return readable, all_bad

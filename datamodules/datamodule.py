@@ -3,42 +3,34 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import albumentations as A
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Sampler
 
 from datamodules.dataset import Dataset, read_dataset
 from datamodules.images.cache import ImageCache, build_cache, check_cache
 from datamodules.images.decode import BadImage
-from datamodules.images.transforms import build_eval_transform, build_train_transform, cached_resize, normalize
-from datamodules.loaders import (
-    EpochSampler,
-    ImageDataset,
-    ImageLoader,
-    ResumableLoader,
-    UnpaddedDistributedSampler,
-    collate,
-    default_num_workers,
-    start_worker,
+from datamodules.images.transforms import (
+    Transform,
+    build_eval_transform,
+    build_train_transform,
+    cached_resize,
+    normalize,
 )
-from datamodules.reading.streaming import (
-    StreamedTable,
-    StreamEvalSampler,
-    StreamSampler,
-    for_evaluation,
-    for_training,
-    streaming_workers,
-)
+from datamodules.images.user_transform import UserTransform
+from datamodules.loaders import ImageDataset, ImageLoader, ResumableLoader
+from datamodules.reading.streaming import StreamedTable, for_evaluation, for_training, streaming_workers
+from datamodules.samplers import EpochSampler, EvalSampler, RankSampler, StreamEvalSampler, StreamSampler
 from datamodules.sheet import Source
+from datamodules.workers import default_num_workers, start_worker
 from transfer.errors import BadValue
+from transfer.lightning import pl, refuse_mix
 from transfer.preprocessing import Preprocessing
 
 Loader = TypeVar("Loader", bound=ImageLoader)
@@ -57,11 +49,15 @@ class DataModule(pl.LightningDataModule):
             lowers it to 1, 2, 4 or 8.
         seed: Decides order and augmentation.
         min_crop_area: Smallest share of the image that a random crop keeps, in (0, 1]; None is the sheet's.
+        train_transform: A transform of your own in place of `augment` and `min_crop_area`: Albumentations, torchvision,
+            or any callable on uint8 (H, W, 3) arrays; see `datamodules.images.user_transform`. With a `cache` it gets
+            the cached image, which has been resized as evaluation does, before the crop.
+        eval_transform: Likewise, in place of the preprocessing's resize and crop, for val, test and predict.
         cache: `none`; `ram` or `disk` decode and resize every image once, see `datamodules.images.cache`.
         cache_dir: Folder of the `disk` cache; None is in the user's cache folder.
 
     Raises:
-        UserError: A value outside these ranges, or an unknown name.
+        UserError: A value outside these ranges, an unknown name, or a transform whose images the network cannot use.
     """
 
     def __init__(
@@ -75,10 +71,13 @@ class DataModule(pl.LightningDataModule):
         num_workers: int | None = None,
         seed: int = 0,
         min_crop_area: float | None = None,
+        train_transform: Callable[..., Any] | None = None,
+        eval_transform: Callable[..., Any] | None = None,
         cache: str = "none",
         cache_dir: str | Path | None = None,
     ) -> None:
         super().__init__()
+        refuse_mix()
         check_cache(cache)
         if batch_size < 1:
             raise BadValue(f"`batch_size`={batch_size} (allowed: at least 1)")
@@ -96,7 +95,16 @@ class DataModule(pl.LightningDataModule):
         if self.stream:
             self._check_stream(num_workers)
         self._caches: dict[str, ImageCache] = {}
-        self.eval_transform, self.train_transform = self._build_transforms(augment, min_crop_area)
+        sheet, p = self.source.sheet, self.preprocessing
+        crop_scale = (min_crop_area or sheet.default_min_crop_area, 1.0)
+        self._evaluation = build_eval_transform(p)
+        own_train = build_train_transform(p, augment, crop_scale, sheet.horizontal_flip, sheet.augment_policy)
+        self.train_transform: Transform = own_train
+        self.eval_transform: Transform = self._evaluation
+        if train_transform is not None:
+            self.train_transform = UserTransform(train_transform, "train_transform", p)
+        if eval_transform is not None:
+            self.eval_transform = UserTransform(eval_transform, "eval_transform", p)
         self.test_split = "test"  # what `test_dataloader` reads; the command evaluate looks at the others too
         # Lightning restores loaders only if nothing asked for their length before, which every schedule does; so their
         # progress travels with the datamodule's state.
@@ -105,25 +113,14 @@ class DataModule(pl.LightningDataModule):
 
     def _check_stream(self, asked: int | None) -> None:
         if self.cache != "none":
-            raise BadValue(f"`stream` with `cache`={self.cache}: a cache needs all images (choose one)")
+            raise BadValue(f"`stream`=True with `cache`={self.cache}: a cache needs all images (choose one)")
         self.num_workers = streaming_workers(self.num_workers)
         if asked not in (None, self.num_workers):
             warnings.warn(f"`num_workers`={asked}: a stream uses {self.num_workers}", stacklevel=3)
 
-    def _build_transforms(self, augment: str, min_crop_area: float | None) -> tuple[A.Compose, A.Compose]:
-        sheet, p = self.source.sheet, self.preprocessing
-        evaluation = build_eval_transform(p.image_size, p.crop_ratio, p.interpolation, p.resize)
-        return evaluation, build_train_transform(
-            p.image_size,
-            augment,
-            p.interpolation,
-            p.crop_ratio,
-            (min_crop_area or sheet.default_min_crop_area, 1.0),
-            sheet.horizontal_flip,
-            p.mean,
-            p.resize,
-            sheet.augment_policy,
-        )
+    def prepare_data(self) -> None:
+        """Read the dataset in one process of each machine first, so that the others find it in the hub's cache."""
+        self.setup()
 
     def setup(self, stage: str | None = None) -> None:
         """Read the dataset unless it has been read already.
@@ -165,7 +162,7 @@ class DataModule(pl.LightningDataModule):
         """Return training images in random order, prepared as in evaluation: to re-estimate BatchNorm statistics."""
         return self._build_train_loader(self.eval_transform)
 
-    def _build_train_loader(self, transform: A.Compose) -> ResumableLoader:
+    def _build_train_loader(self, transform: Transform) -> ResumableLoader:
         split = self.dataset.split("train")
         if isinstance(split.table, StreamedTable):
             groups, window = split.table.group_of(split.rows), split.table.window()
@@ -187,38 +184,47 @@ class DataModule(pl.LightningDataModule):
         """
         return self._eval_loader(self.test_split)
 
+    def predict_dataloader(self) -> ImageLoader:
+        """Return the test images, or the val images of data without a test split, as in evaluation.
+
+        For files of your own see `datamodules.loaders.build_predict_loader`.
+        """
+        return self._eval_loader(self.test_split if self.test_split in self.dataset.splits else "val")
+
     def test_order(self, world_size: int) -> NDArray[np.int64]:
         """Return each image's position in the test split, in the order of the ranks' test loaders. Shape: (N,)"""
-        ranks = range(world_size)
-        return np.concatenate([self._eval_sampler(self.test_split, rank, world_size).mine for rank in ranks])
+        sampler = self._eval_sampler(self.test_split)
+        return np.concatenate([np.array(sampler.items(rank, world_size), np.int64) for rank in range(world_size)])
 
     def _eval_loader(self, name: str) -> ImageLoader:
-        sampler = self._eval_sampler(name)
-        return self._loader(ImageLoader, name, self.eval_transform, sampler, drop_last=False)
+        return self._loader(ImageLoader, name, self.eval_transform, self._eval_sampler(name), drop_last=False)
 
-    def _eval_sampler(
-        self, name: str, rank: int | None = None, world_size: int | None = None
-    ) -> UnpaddedDistributedSampler:
+    def _eval_sampler(self, name: str) -> EvalSampler:
         size = len(self.dataset.split(name))
-        if self.stream:
-            return StreamEvalSampler(size, self.batch_size, rank, world_size)
-        return UnpaddedDistributedSampler(size, rank, world_size)
+        return StreamEvalSampler(size, self.batch_size) if self.stream else EvalSampler(size)
 
     def _loader(
-        self, kind: type[Loader], name: str, transform: A.Compose, sampler: Sampler[Any], drop_last: bool
+        self, kind: type[Loader], name: str, transform: Transform, sampler: RankSampler[Any], drop_last: bool
     ) -> Loader:
         split = self.dataset.split(name)
         if self.stream and kind is ResumableLoader:
             split = for_training(split, self.num_workers)
         elif self.stream:
             split = for_evaluation(split, self.num_workers, repeated=name == "val")
-        loader = kind(
-            ImageDataset(split, transform, self._cache(name, transform)),
+        leaves_out = self.stream and self.source.options.on_bad_image == "skip"  # else they are known from the start
+        images = ImageDataset(
+            split,
+            transform,
+            self._cache(name, transform),
+            is_training=transform is self.train_transform,
+            skipped=self.dataset.skipped if leaves_out else None,
+        )
+        return kind(
+            images,
             batch_size=self.batch_size,
             sampler=sampler,
             drop_last=drop_last,
             num_workers=self.num_workers,
-            collate_fn=collate,
             worker_init_fn=start_worker,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
@@ -226,25 +232,22 @@ class DataModule(pl.LightningDataModule):
             # starts one more.
             generator=torch.Generator(),
         )
-        if self.stream and self.source.options.on_bad_image == "skip":  # else they were left out from the start
-            loader.skipped = self.dataset.skipped
-        return loader
 
-    def _cache(self, name: str, transform: A.Compose) -> ImageCache | None:
+    def _cache(self, name: str, transform: Transform) -> ImageCache | None:
         """Return the split's cache, made at the first call; None if the transform wants other pixels than are kept."""
-        resize = cached_resize(self.train_transform if name == "train" else self.eval_transform, self.eval_transform)
-        if self.cache == "none" or cached_resize(transform, self.eval_transform) != resize:
+        resize = cached_resize(self.train_transform if name == "train" else self.eval_transform, self._evaluation)
+        if self.cache == "none" or cached_resize(transform, self._evaluation) != resize:
             return None
         if name not in self._caches:
             self._caches[name] = build_cache(self.dataset.split(name), resize, self.cache, self.cache_dir)
         return self._caches[name]
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Return a loader's uint8 (N, S, S, 3) as the network's float32 (N, 3, S, S); Lightning calls it by itself."""
-        return normalize(images, self.preprocessing.mean, self.preprocessing.std)
+        """Return a loader's images as the network's float32 (N, 3, S, S); Lightning calls it by itself."""
+        return normalize(images, self.preprocessing)
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        """Normalise on the device, to move a quarter of the bytes there."""
+        """Normalise uint8 images on the device, to move a quarter of the bytes there."""
         images, labels = batch
         return self.normalize(images), labels
 
@@ -272,4 +275,4 @@ class DataModule(pl.LightningDataModule):
         self.dataset.check_same_data(state_dict)
         self._train_progress = state_dict["train_progress"]
         if self.stream:  # else they were found again
-            self.dataset.skipped[:] = [BadImage(**image) for image in state_dict["skipped"]]
+            self.dataset.skipped[:] = [BadImage(image["name"], image["reason"]) for image in state_dict["skipped"]]

@@ -1,240 +1,270 @@
-"""Batches: samplers that know the rank and the epoch, and a loader that resumes in the middle of an epoch."""
+"""Batches: datasets whose items torch's own collate stacks, and loaders that shard themselves and resume mid-epoch."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
+import math
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import albumentations as A
-import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from datamodules.images.cache import ImageCache
-from datamodules.images.decode import BadImage, BadImageError, LostImageError, Pixels, open_picture
-from datamodules.images.transforms import apply_transform, seed_transform
+from datamodules.images.decode import (
+    BadImage,
+    BadImageError,
+    LostImageError,
+    Pixels,
+    WorkerError,
+    decode_image,
+    open_picture,
+)
+from datamodules.images.transforms import Transform, apply_transform, seed_transform
+from datamodules.samplers import EpochSampler, RankSampler, distributed_position
 from datamodules.split import Split
-from transfer.errors import DamagedFile, MissingData
+from datamodules.workers import default_num_workers, start_worker
 
-_MAX_DEFAULT_WORKERS = 8
+PredictBatch = tuple[Tensor, list[str], list[BadImage]]
 
 
-class ImageDataset(Dataset[tuple[Pixels | BadImage, Tensor]]):
+class UnreadableImageError(WorkerError):
+    """An image that a loader cannot read; the text names it and says what to do."""
+
+
+class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
     """Decoded and transformed images of a split, with their labels.
 
-    Item: (uint8 (S, S, 3) or the BadImage it turned out to be, label: int64 () or multi-hot float32 (C,)).
-    An index may come with a seed, (index, seed), on which alone the augmentation then depends.
+    Each item is a tuple (image, label), which torch's default collate stacks. An index may come with a seed,
+    (index, seed), on which alone the augmentation then depends; without one, a random transform draws its seed from
+    torch's generator, as torch's own do. So a Hugging Face `Trainer` takes it as `train_dataset`, with a
+    `data_collator` that makes of a list of items the dictionary that the model wants.
 
     Args:
         split: images and labels.
-        transform: see `build_train_transform` and `build_eval_transform`.
-        cache: the split's images, decoded and resized; None decodes each when it is asked for.
+        transform: see `build_train_transform`, `build_eval_transform` and `UserTransform`.
+        cache: the split's images, decoded and resized; None decodes each image when it is asked for.
+        is_training: whether an index without a seed is augmented at random. Otherwise it gives the same pixels always.
+        skipped: None refuses an image that cannot be read. A list collects such images, and they are left out of their
+            batches.
+
+    Shape:
+        image: uint8 (S, S, 3), or float32 (3, S, S) from a transform of the user's own that normalises.
+        label: int64 (), or multi-hot float32 (C,).
+
+    Raises:
+        UnreadableImageError: an image that cannot be read, or whose source is lost; the text names it.
     """
 
-    def __init__(self, split: Split, transform: A.Compose, cache: ImageCache | None = None) -> None:
+    def __init__(
+        self,
+        split: Split,
+        transform: Transform,
+        cache: ImageCache | None = None,
+        *,
+        is_training: bool = False,
+        skipped: list[BadImage] | None = None,
+    ) -> None:
         self.split = split
         self.transform = transform
         self.cache = cache
+        self.is_training = is_training
+        self.skipped = skipped
+        # Shared with the worker processes, which set what the main process reads.
+        self._left_out = torch.zeros(0 if skipped is None else len(split), dtype=torch.bool)
+        self._left_out.share_memory_()  # type: ignore[no-untyped-call]  # torch's types
+        self._num_reported = 0
 
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, item: int | tuple[int, int]) -> tuple[Pixels | BadImage, Tensor]:
-        index, seed = item if isinstance(item, tuple) else (item, None)
-        label = self.split.labels[index]
+    def __getitem__(self, item: int | tuple[int, int]) -> tuple[Tensor, Tensor]:
+        index, seed = item if isinstance(item, tuple) else (item, self._draw_seed())
         if seed is not None:
             seed_transform(self.transform, seed)
         try:
             picture = open_picture(self.split.encoded(index)) if self.cache is None else self.cache[index]
-            return apply_transform(self.transform, picture), label
+            image = apply_transform(self.transform, picture)
+        except LostImageError as error:
+            raise UnreadableImageError(
+                f"{self.split.name}: {error}\n"
+                "Start again once it is back; a fine-tuning goes on from its last.ckpt with `resume`."
+            ) from error
         except BadImageError as error:
-            is_lost = isinstance(error, LostImageError)
-            return BadImage(
-                self.split.image_name(index) if not is_lost else self.split.name, str(error), is_lost
-            ), label
+            raise UnreadableImageError(
+                f"{self.split.image_name(index)}: {error}\n"
+                "Repair the image, or set `on_bad_image`=skip to leave bad images out."
+            ) from error
+        if isinstance(image, np.ndarray):
+            image = torch.from_numpy(np.require(image, requirements=("C", "W")))
+        return image, self.split.labels[index]
 
+    def __getitems__(self, items: Sequence[int | tuple[int, int]]) -> list[tuple[Tensor, Tensor]]:
+        """Return the items of a batch, without those that `skipped` collects."""
+        if self.skipped is None:
+            return [self[item] for item in items]
+        good = []
+        for item in items:
+            try:
+                good.append(self[item])
+            except UnreadableImageError as error:
+                if isinstance(error.__cause__, LostImageError):
+                    raise
+                self._left_out[item[0] if isinstance(item, tuple) else item] = True
+                last = error
+        if not good:
+            raise UnreadableImageError(f"{last}\nNor can any other image of its batch be read.")
+        return good
 
-def _distributed_position() -> tuple[int, int]:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
+    def _draw_seed(self) -> int | None:
+        return int(torch.randint(2**62, ())) if self.is_training else None
 
-
-class EpochSampler(DistributedSampler[tuple[int, int]]):
-    """Yields (index, seed of its augmentation), shuffled anew each epoch; both depend on (seed, epoch, index) only.
-
-    Every rank gets equally many; what does not divide by their number is left out, other images each epoch.
-    It is a DistributedSampler so that Lightning leaves it in place and calls `set_epoch`.
-
-    Args:
-        num_images: to draw from.
-        seed: of order and augmentation.
-        rank, world_size: this process and their number; by default the running process group's, else 0 and 1.
-    """
-
-    def __init__(self, num_images: int, seed: int, rank: int | None = None, world_size: int | None = None) -> None:
-        default_rank, default_world = _distributed_position()
-        super().__init__(
-            cast("Dataset[tuple[int, int]]", range(num_images)),
-            num_replicas=default_world if world_size is None else world_size,
-            rank=default_rank if rank is None else rank,
-            seed=seed,
-            drop_last=True,
-        )
-        self.num_images = num_images
-        self.start = 0  # images of the coming epoch that this rank has already seen
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        rng = np.random.default_rng([self.seed, self.epoch])
-        mine = self._order(rng)
-        seeds = rng.integers(2**62, size=self.num_images)
-        return iter([(int(index), int(seeds[index])) for index in mine[self.start :]])
-
-    def _order(self, rng: np.random.Generator) -> NDArray[np.int64]:
-        """This rank's images in the order of the epoch."""
-        return rng.permutation(self.num_images)[self.rank : self.total_size : self.num_replicas]
-
-
-class UnpaddedDistributedSampler(DistributedSampler[int]):
-    """Every image exactly once over all ranks, in order; ranks may differ in length by one.
-
-    PyTorch's own pads the shorter ranks with repeats, which makes an accuracy depend on the number of GPUs.
-    """
-
-    def __init__(self, num_images: int, rank: int | None = None, world_size: int | None = None) -> None:
-        default_rank, default_world = _distributed_position()
-        super().__init__(
-            cast("Dataset[int]", range(num_images)),
-            num_replicas=default_world if world_size is None else world_size,
-            rank=default_rank if rank is None else rank,
-            shuffle=False,
-        )
-        self.mine: Sequence[int] = range(self.rank, num_images, self.num_replicas)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.mine)
-
-    def __len__(self) -> int:
-        return len(self.mine)
+    def report_skipped(self) -> None:
+        """Warn of the images that were left out since the last call, and add them to `skipped`."""
+        if self.skipped is None or int(self._left_out.sum()) == self._num_reported:
+            return
+        indices = self._left_out.nonzero().flatten().tolist()
+        self._num_reported = len(indices)
+        for index in indices:
+            image = self.split.check(index)
+            if image is not None and image not in self.skipped:
+                warnings.warn(f"left out {image}", stacklevel=3)
+                self.skipped.append(image)
 
 
 class ImageLoader(DataLoader[Any]):
-    """A DataLoader over an ImageDataset that refuses a bad image by its name, in the main process.
+    """A DataLoader over an ImageDataset whose RankSampler it divides among the ranks when an iteration starts.
 
-    Batch: (uint8 (N, S, S, 3), int64 (N,) or multi-hot float32 (N, C)).
+    So a loader made before the process group is divided too. Batches are torch's own, [images, labels].
 
-    Attributes:
-        skipped: None refuses a bad image; a list collects those that are left out of their batches.
-
-    Raises:
-        UserError: while iterating, at an image that cannot be decoded, a batch without a good one, or a lost source.
+    Shape:
+        images: uint8 (N, S, S, 3), or float32 (N, 3, S, S) from a transform of the user's own that normalises.
+        labels: int64 (N,), or multi-hot float32 (N, C).
     """
 
-    skipped: list[BadImage] | None = None
+    @property
+    def rank_sampler(self) -> RankSampler[Any] | None:
+        """The sampler that is divided; None if somebody has put another in its place."""
+        sampler = getattr(self.batch_sampler, "sampler", None)  # Lightning wraps the batch sampler to predict
+        return sampler if isinstance(sampler, RankSampler) else None
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:  # type: ignore[override]  # its own is private
-        for batch, bad in super().__iter__():
-            if bad and bad[0].is_lost:
-                raise MissingData(
-                    f"{bad[0]}\nStart again once it is back; a fine-tuning goes on from its last.ckpt with `resume`."
-                )
-            if bad and self.skipped is None:
-                raise DamagedFile(f"{bad[0]}\nRepair the image, or pass `on_bad_image`=skip to leave bad images out.")
-            if batch is None:
-                raise DamagedFile(f"{bad[0]}\nNo image of the batch can be read, nor the {len(bad) - 1} others in it.")
-            if self.skipped is not None:
-                self._skip(bad, self.skipped)
+    def positions(self) -> list[int]:
+        """Return this rank's images in the order in which the next iteration yields them."""
+        sampler = self.rank_sampler
+        items = list(self.sampler) if sampler is None else sampler.items(*distributed_position())
+        return [item[0] if isinstance(item, tuple) else item for item in items]
+
+    def __len__(self) -> int:
+        sampler, batches = self.rank_sampler, cast(BatchSampler, self.batch_sampler)
+        if sampler is None:
+            return super().__len__()
+        count, size = sampler.count(*distributed_position()), batches.batch_size
+        return count // size if self._drops_last(count, size) else math.ceil(count / size)
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # its own is private
+        return self._iterate(0)
+
+    def _iterate(self, num_seen: int) -> Iterator[Any]:
+        """Yield this rank's batches, after the first `num_seen` ones of the epoch."""
+        sampler, batches = self.rank_sampler, cast(BatchSampler, self.batch_sampler)
+        if sampler is not None:
+            rank, world_size = distributed_position()
+            batches.drop_last = self._drops_last(sampler.count(rank, world_size), batches.batch_size)
+            sampler.divide(rank, world_size, num_seen * batches.batch_size)
+        for batch in super().__iter__():
+            if isinstance(self.dataset, ImageDataset):
+                self.dataset.report_skipped()
             yield batch
 
-    @staticmethod
-    def _skip(bad: list[BadImage], skipped: list[BadImage]) -> None:
-        for image in bad:
-            if image not in skipped:
-                warnings.warn(f"left out {image}", stacklevel=3)
-                skipped.append(image)
+    def _drops_last(self, count: int, size: int) -> bool:
+        """Whether the last partial batch is left out: never if it is the only one."""
+        return self.drop_last and count >= size
 
 
 class ResumableLoader(ImageLoader):
-    """An ImageLoader over an EpochSampler that continues an interrupted epoch after the last batch it gave.
+    """An ImageLoader over an EpochSampler that continues an interrupted epoch after the last batch it yielded.
 
     Lightning saves and restores its state with the checkpoint. `len()` stays that of a whole epoch, because
     Lightning's batch counter continues too.
     """
 
-    _epoch = 0  # of the last batch given
-    _batches = 0  # given in that epoch
+    _epoch = 0  # of the last batch yielded
+    _batches = 0  # yielded in that epoch
     _resumes = False  # whether the next iteration continues that epoch
 
     def state_dict(self) -> dict[str, int]:
-        """Plain numbers: the epoch and how many of its batches were given."""
+        """Return plain numbers: the epoch and how many of its batches were yielded."""
         return {"epoch": self._epoch, "batches": self._batches}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """The next iteration gives what remains of the saved epoch, or the next epoch if nothing does."""
+        """Let the next iteration yield the rest of the saved epoch, or the next epoch if nothing is left of it."""
         self._epoch, self._batches = state["epoch"], state["batches"]
         if self._batches >= len(self):
             self._epoch, self._batches = self._epoch + 1, 0
         self._resumes = self._batches > 0
-        if isinstance(self.sampler, EpochSampler):
-            self.sampler.set_epoch(self._epoch)
+        if isinstance(self.rank_sampler, EpochSampler):
+            self.rank_sampler.set_epoch(self._epoch)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:  # type: ignore[override]  # its own is private
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # its own is private
         # A generator, so all this happens at the first batch: Lightning calls iter() before it calls set_epoch().
-        sampler = self.sampler
+        sampler = self.rank_sampler
         if isinstance(sampler, EpochSampler):  # Lightning's overfit_batches puts a sequential one in its place
             if not (self._resumes and sampler.epoch == self._epoch):
                 self._epoch, self._batches = sampler.epoch, 0
             self._resumes = False
-            sampler.start = self._batches * (self.batch_size or 1)
-        for batch in super().__iter__():
+        for batch in self._iterate(self._batches):
             self._batches += 1
             yield batch
 
 
-def collate(items: list[tuple[Pixels | BadImage, Tensor]]) -> tuple[tuple[Tensor, Tensor] | None, list[BadImage]]:
-    """The batch of the good images, if any, and the bad ones, lost ones first.
+class PredictDataset(Dataset[tuple[str, Pixels | BadImage]]):
+    """Files by their position: (path as text, pixels or what is wrong with the file)."""
 
-    Raised in a worker, their names would drown in the traceback.
+    def __init__(self, paths: list[Path], transform: A.Compose) -> None:
+        self.paths = paths
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[str, Pixels | BadImage]:
+        name = str(self.paths[index])
+        try:
+            return name, self.transform(image=decode_image(self.paths[index]))["image"]
+        except BadImageError as error:
+            return name, BadImage(name, str(error))
+
+
+def build_predict_loader(
+    paths: list[Path], transform: A.Compose, batch_size: int, num_workers: int | None = None
+) -> DataLoader[PredictBatch]:
+    """Return batches of the user's own files, in the given order; bad files are reported beside the batch.
+
+    Args:
+        paths: image files, see `list_images`.
+        transform: see `build_eval_transform`.
+        batch_size: images per batch, bad ones included.
+        num_workers: processes that decode; None leaves one core free, up to 8.
+
+    Shape:
+        Each batch: (uint8 (N, S, S, 3), N names, the bad images), with N <= batch_size and possibly 0.
     """
-    good = [(image, label) for image, label in items if not isinstance(image, BadImage)]
-    bad = sorted((image for image, _ in items if isinstance(image, BadImage)), key=lambda image: not image.is_lost)
-    if not good:
-        return None, bad
-    return (torch.from_numpy(np.stack([image for image, _ in good])), torch.stack([label for _, label in good])), bad
+    return DataLoader(
+        cast("Dataset[Any]", PredictDataset(paths, transform)),
+        batch_size=batch_size,
+        num_workers=default_num_workers() if num_workers is None else num_workers,
+        collate_fn=_collate_predict,
+        worker_init_fn=start_worker,
+        pin_memory=torch.cuda.is_available(),
+    )
 
 
-def default_num_workers() -> int:
-    """Usable cores less one for the main process, between 1 and 8."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(max(cores - 1, 1), _MAX_DEFAULT_WORKERS)
-
-
-def start_worker(worker_id: int) -> None:
-    """A `worker_init_fn`: one thread, and signals are left to the main process.
-
-    Workers already occupy the cores, OpenCV's own threads would fight over them. Ctrl-C and a scheduler's SIGTERM reach
-    every process of a job, and the main process needs its workers until it has come to a good end. They end by its own
-    SIGTERM, and soon after it is gone; one that never lets another Python thread run has to be killed.
-    """
-    cv2.setNumThreads(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Not on macOS; and a worker that was not forked has threads already, which would take the signal.
-    if hasattr(signal, "sigtimedwait") and multiprocessing.get_start_method() == "fork":
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_with_main, args=(os.getppid(),), daemon=True).start()
-
-
-def _end_with_main(main: int) -> None:
-    while os.getppid() == main:
-        told = signal.sigtimedwait({signal.SIGTERM}, 2)
-        if told is not None and told.si_pid == main:
-            break
-    os._exit(0)  # also where the main thread waits for somebody to read what it has
+def _collate_predict(items: list[tuple[str, Pixels | BadImage]]) -> PredictBatch:
+    good = [(name, image) for name, image in items if not isinstance(image, BadImage)]
+    bad = [image for _, image in items if isinstance(image, BadImage)]
+    images = np.stack([image for _, image in good]) if good else np.zeros((0, 0, 0, 3), np.uint8)
+    return torch.from_numpy(images), [name for name, _ in good], bad

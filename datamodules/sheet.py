@@ -136,7 +136,7 @@ class ReadOptions:
 
 
 class Sheet:
-    """The facts of one dataset, as class attributes, and how its source is read; a sheet has no state."""
+    """The facts of one dataset, as class attributes, and how its source is read."""
 
     name: str
     # On the hub, in the order in which they are asked for: a later one replaces an earlier one that is gone.

@@ -22,18 +22,18 @@ _HOLDOUT_SEED = 0
 
 
 class RemoteTable(Protocol):
-    """Rows that are fetched one by one; `datamodules.reading.streaming` has it."""
+    """A table whose rows are fetched one by one, as in `datamodules.reading.streaming`."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, row: int) -> dict[str, Any]:
-        """`image`: {bytes, path}."""
+        """Return {"image": {bytes, path}}."""
 
     def identity(self, row: int) -> bytes:
-        """What tells a row from others without fetching it."""
+        """Return what tells a row from others without fetching it."""
 
     def followed_by(self, other: Any) -> RemoteTable:
-        """Both tables in one."""
+        """Return both tables in one."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class Split:
     """Encoded images with their labels.
 
     Args:
-        name: how errors call it, such as `uoft-cs/cifar10 train`.
-        table: every row of the source; column `image` is an undecoded Image feature ({bytes, path}).
-        rows: which rows of the table belong to the split, in order. Shape: (N,)
-        labels: class indices, int64 (N,), or multi-hot float32 (N, C).
+        name: What errors call it, such as `uoft-cs/cifar10 train`.
+        table: Every row of the source; column `image` is an undecoded Image feature ({bytes, path}).
+        rows: Which rows of the table belong to the split, in order. Shape: (N,)
+        labels: Class indices, int64 (N,), or multi-hot float32 (N, C).
     """
 
     name: str
@@ -56,20 +56,20 @@ class Split:
         return len(self.rows)
 
     def select(self, indices: Sequence[int] | NDArray[np.int64]) -> Split:
-        """The split of these positions only, in this order; image names keep their original row."""
+        """Return the split of these positions only, in this order; image names keep their original row."""
         chosen = np.asarray(indices, dtype=np.int64)
         return replace(self, rows=self.rows[chosen], labels=self.labels[torch.from_numpy(chosen)])
 
     def encoded(self, index: int) -> bytes | Path:
-        """The image file's bytes, or where it lies."""
+        """Return the bytes of an image file, or its path."""
         image = self.table[int(self.rows[index])]["image"]
         return image["bytes"] if image["bytes"] is not None else Path(image["path"] or "")
 
     def shape(self, index: int) -> tuple[int, int]:
-        """(height, width) of the picture, from the file's header.
+        """Return the picture's (height, width) in pixels, from the file's header.
 
         Raises:
-            BadImageError: no image; the text names it.
+            BadImageError: The file is not an image; the text names it.
         """
         try:
             return image_shape(self.encoded(index))
@@ -77,7 +77,7 @@ class Split:
             raise BadImageError(f"{self.image_name(index)}: {error}") from None
 
     def image_name(self, index: int) -> str:
-        """The file's path, or `<dataset> <split> row <number> (<path>)` for an image inside a table."""
+        """Return the file's path, or `<dataset> <split> row <number> (<path>)` for an image inside a table."""
         row = int(self.rows[index])
         image = self.table[row]["image"]
         if image["bytes"] is None:
@@ -85,7 +85,7 @@ class Split:
         return f"{self.name} row {row}" + (f" ({image['path']})" if image["path"] else "")
 
     def sources(self) -> list[int] | list[str]:
-        """Where its images are in the source: rows of its table, or paths where the table has nothing but these."""
+        """Return where the images are in the source: rows of its table, or paths if the table holds only paths."""
         rows: list[int] = self.rows.tolist()
         if (
             not isinstance(self.table, datasets.Dataset)
@@ -96,7 +96,7 @@ class Split:
         return [str(self.table[row]["image"]["path"]) for row in rows]
 
     def check(self, index: int) -> BadImage | None:
-        """What is wrong with an image, or None if it decodes."""
+        """Return what is wrong with an image, or None if it decodes."""
         try:
             decode_image(self.encoded(index))
         except BadImageError as error:
@@ -104,22 +104,22 @@ class Split:
         return None
 
     def class_counts(self, num_classes: int) -> list[int]:
-        """Images per class, in class order; with several labels an image counts once for each."""
+        """Return the images per class, in class order; an image with several labels counts once for each."""
         if self.labels.ndim == 2:
             return [int(count) for count in self.labels.sum(dim=0)]
         return torch.bincount(self.labels, minlength=num_classes).tolist()
 
     def fingerprint(self) -> str:
-        """A 128-bit hex digest of the images' bytes and labels that does not depend on their order.
+        """Return a 128-bit hex digest of the images' bytes and labels that does not depend on their order.
 
-        Each (label, bytes) is hashed by BLAKE2b and the digests are summed modulo 2^128. Of images that are streamed
-        it is what their files' footers say that is hashed; it starts with `streamed-`, and equals no other's.
+        Each (label, bytes) is hashed by BLAKE2b and the digests are summed modulo 2^128. For streamed images the
+        footers of their files are hashed instead; such a digest starts with `streamed-` and equals no other.
         """
         total = sum(int.from_bytes(digest, "big") for digest in self._digests())
         return f"{'' if isinstance(self.table, datasets.Dataset) else 'streamed-'}{total % 2**128:032x}"
 
     def ordered_fingerprint(self) -> str:
-        """A digest as `fingerprint`'s that also depends on the order: of a file with a row per image."""
+        """Return a 128-bit hex digest that also depends on the order, for files with one row per image."""
         digest = hashlib.blake2b(digest_size=16)
         for part in self._digests():
             digest.update(part)
@@ -139,7 +139,7 @@ class Split:
 
 
 def join(first: Split, second: Split, name: str) -> Split:
-    """All images of both, the first's before the second's; of one table, in the table's order."""
+    """Return all images of both splits: in the order of their table if they share it, else the first's come first."""
     labels = torch.cat([first.labels, second.labels])
     if first.table is second.table:
         joined = Split(name, first.table, np.concatenate([first.rows, second.rows]), labels)
@@ -152,13 +152,13 @@ def join(first: Split, second: Split, name: str) -> Split:
 
 
 def hold_out(split: Split, size: int) -> tuple[Split, Split]:
-    """What remains, and `size` images cut from it: stratified by class, at random but the same in every run.
+    """Return what remains, and `size` images cut from it: stratified by class, random but the same in every run.
 
     Shares are proportional to the class sizes (largest remainders), and every class keeps at least one image
-    in what remains. An image with several labels belongs to its rarest.
+    in what remains. An image with several labels counts as one of its rarest class.
 
     Raises:
-        UserError: the classes are too small to give that many.
+        UserError: The classes are too small for that many.
     """
     strata = _strata(split.labels)
     classes, counts = np.unique(strata, return_counts=True)

@@ -109,6 +109,16 @@ def study_stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], 
     return lambda: calls.read_text().splitlines()
 
 
+@pytest.fixture
+def table_stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """Puts `stub_finetune.py` in finetune's place; gives the runs that were started so far."""
+    calls = tmp_path / "calls"
+    calls.touch()
+    monkeypatch.setattr(child_run, "FINETUNE", (str(Path(__file__).with_name("support") / "stub_finetune.py"),))
+    monkeypatch.setenv("STUB_CALLS", str(calls))
+    return lambda: calls.read_text().splitlines()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Quick tests first: what runs a whole script comes last."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)

@@ -74,7 +74,7 @@ def loaded_by(statement: str) -> set[str]:
         ("import transfer.experiments.table.report", {"torch", "matplotlib", "scipy"}),
         ("import transfer.config.protocols, transfer.config.auto", {"torch", "numpy"}),
         (
-            "import transfer.experiments.table.cell_run, transfer.experiments.sweep_run",
+            "import transfer.experiments.table.cell_run, transfer.experiments.sweeps",
             {"torch", "submitit"},
         ),
         (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,16 +34,22 @@ class Preprocessing:
         image_size: side of the square crop, in pixels.
         crop_ratio: image_size / crop_ratio is the size to which the image is resized before the centre is cropped.
         interpolation: `bicubic` or `bilinear`, antialiased (Pillow's).
-        mean, std: per channel, of values scaled to 0..1.
+        mean, std: per channel, of values scaled to 0..1; one value each for a network with one input channel, whose
+            images become grey.
         resize: what gets that size: the `short_side`, or both sides whatever the image's shape (`squash`).
     """
 
     image_size: int
     crop_ratio: float
     interpolation: str
-    mean: Rgb
-    std: Rgb
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     resize: str = "short_side"
+
+    def grey(self) -> Preprocessing:
+        """Return the preprocessing of a network with one input channel: mean and std are averaged over the channels."""
+        mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
+        return replace(self, mean=(mean,), std=(std,))
 
 
 def released_crop_ratio(image_size: int) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import albumentations as A
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,9 +12,10 @@ from torch import nn
 from tqdm import tqdm
 
 from datamodules.doctor.inspection import Inspection
-from datamodules.images.transforms import Rgb, build_eval_transform, normalize
-from datamodules.loaders import ImageDataset, ImageLoader, collate, default_num_workers, start_worker
+from datamodules.images.transforms import build_eval_transform, normalize
+from datamodules.loaders import ImageDataset, ImageLoader
 from datamodules.split import Split
+from datamodules.workers import default_num_workers, start_worker
 from transfer.preprocessing import Preprocessing
 
 _BATCH = 64
@@ -45,15 +45,14 @@ def rank_suspects(probabilities: NDArray[np.float32], is_label: NDArray[np.bool_
 
 
 def predict_split(
-    classifier: nn.Module, split: Split, transform: A.Compose, mean: Rgb, std: Rgb, multilabel: bool
+    classifier: nn.Module, split: Split, preprocessing: Preprocessing, multilabel: bool
 ) -> NDArray[np.float32]:
     """Probabilities of every image of a split, all readable, on the GPU if there is one.
 
     Args:
         classifier: in eval mode; gives logits.
         split: the images.
-        transform: see `build_eval_transform`.
-        mean, std: per channel, on the 0..1 scale.
+        preprocessing: what the classifier wants.
         multilabel: independent probabilities instead of ones that sum to one.
 
     Shape:
@@ -62,16 +61,15 @@ def predict_split(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     classifier = classifier.to(device)
     loader = ImageLoader(
-        ImageDataset(split, transform),
+        ImageDataset(split, build_eval_transform(preprocessing)),
         batch_size=_BATCH,
         num_workers=default_num_workers() if len(split) > _WORTH_WORKERS else 0,
-        collate_fn=collate,
         worker_init_fn=start_worker,
     )
     parts = []
     for images, _ in tqdm(loader, desc=f"predicting {split.name}", delay=1, leave=False):
         with torch.inference_mode():
-            logits = classifier(normalize(images.to(device), mean, std)).float()
+            logits = classifier(normalize(images.to(device), preprocessing)).float()
             parts.append((logits.sigmoid() if multilabel else logits.softmax(1)).cpu())
     probabilities: NDArray[np.float32] = torch.cat(parts).numpy()
     return probabilities
@@ -97,8 +95,6 @@ def find_suspects(
         The suspects by split, val and test before train; each with `image`, `label`, `label_probability`, `suggested`
         and `suggested_probability`.
     """
-    seen = preprocessing
-    transform = build_eval_transform(seen.image_size, seen.crop_ratio, seen.interpolation, seen.resize)
     suspects = {}
     for name in sorted(splits, key=("val", "test", "train").index):
         number = inspection.split_names.index(name)
@@ -106,7 +102,7 @@ def find_suspects(
         if not len(readable):
             continue
         multilabel = readable.labels.ndim == 2
-        probabilities = predict_split(classifier, readable, transform, seen.mean, seen.std, multilabel)
+        probabilities = predict_split(classifier, readable, preprocessing, multilabel)
         labels = readable.labels.numpy()
         is_label = labels > 0 if multilabel else np.eye(len(class_names), dtype=bool)[labels]
         suspects[name] = [

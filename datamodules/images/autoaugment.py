@@ -1,4 +1,4 @@
-"""AutoAugment (Cubuk et al. 2019, arXiv 1805.09501): the published policies, of which every image gets a part."""
+"""AutoAugment (Cubuk et al. 2019, arXiv:1805.09501): the published policies and the transform that applies them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from datamodules.images.ops import AUGMENT_OPS, build_op
 from transfer.errors import unknown_name
 
-# One operation of a sub-policy: name, probability, level 0..9 (which means nothing to autocontrast, equalize, invert).
+# One operation of a sub-policy: name, probability, level 0..9 (which autocontrast, equalize and invert ignore).
 Step = tuple[str, float, int]
 
 # The paper's appendix, tables of the best policies on ImageNet and on (reduced) CIFAR-10; the same rows as in
@@ -74,8 +74,8 @@ POLICIES: Mapping[str, tuple[tuple[Step, Step], ...]] = {
     ),
 }
 
-# A level is so many tenths of the paper's range, as in the authors' code: the factor of these runs from 0.1 to 1.9, so
-# that level 5 changes nothing; posterize keeps 4 to 8 bits, and solarize's threshold rises from 0 to 256.
+# A level counts tenths of the paper's range, as in the authors' code: the factors run from 0.1 to 1.9, so that level 5
+# changes nothing; posterize keeps 4 to 8 bits, and solarize's threshold rises from 0 to 256.
 _STRENGTHS: Mapping[str, Callable[[int], float]] = {
     **dict.fromkeys(("brightness", "contrast", "color", "sharpness"), lambda level: level / 5 - 1),
     **dict.fromkeys(("posterize", "solarize"), lambda level: 1 - level / 10),
@@ -83,7 +83,7 @@ _STRENGTHS: Mapping[str, Callable[[int], float]] = {
 
 
 def op_strength(name: str, level: int) -> float:
-    """What a level 0..9 of an operation is as a strength of `AUGMENT_OPS`; for shifts and turns without the sign."""
+    """Return the strength in `AUGMENT_OPS` of an operation's level 0..9; for shifts and rotations without the sign."""
     return _STRENGTHS[name](level) if name in _STRENGTHS else level / 10
 
 
@@ -98,7 +98,7 @@ class AutoAugment(A.ImageOnlyTransform):
         policy: a name in `POLICIES`.
 
     Raises:
-        UserError: no such policy.
+        UserError: there is no such policy; the text lists them.
     """
 
     def __init__(self, policy: str) -> None:
@@ -108,7 +108,7 @@ class AutoAugment(A.ImageOnlyTransform):
         self.policy = policy
 
     def get_params(self) -> dict[str, Any]:
-        """The operations for one image, as (name, strength)."""
+        """Return the operations for one image, as (name, strength)."""
         ops = []
         for name, probability, level in self.py_random.choice(POLICIES[self.policy]):
             if self.py_random.random() < probability:
@@ -118,7 +118,7 @@ class AutoAugment(A.ImageOnlyTransform):
         return {"ops": ops}
 
     def apply(self, img: NDArray[np.uint8], ops: list[tuple[str, float]], **params: Any) -> NDArray[np.uint8]:
-        """The image after the operations, in their order."""
+        """Return the image after the operations, in their order."""
         for name, strength in ops:
             img = build_op(name, strength)(image=img)["image"]
         return img

@@ -1,10 +1,12 @@
-"""Images decoded and resized once: a file that all workers, processes and runs map into memory, or shared memory.
+"""Images decoded and resized once: in shared memory, or in a file that all workers, processes and runs map into memory.
 
-An image is kept as evaluation resizes it, or as it is where that would enlarge it. So evaluation gets the same pixels
-with and without a cache, to the bit; training cuts its crops from the resized image, and small ones are less sharp.
+An image is stored as evaluation resizes it before the crop, or unchanged where that would enlarge it. So evaluation
+reads the same pixels with and without a cache, to the bit. Training, and every transform of the user's own, gets the
+resized image: small crops of it are less sharp than those of the original.
 
-A file is named by what its pixels depend on: content and order of the encoded images, the resizing, Pillow's release.
-It holds `_header`, then uint8 RGB pixels, image after image, and appears under its name only when it is complete.
+A file's name depends on everything its pixels depend on: content and order of the encoded images, the resizing, and
+Pillow's release. The file holds `_header`, then uint8 RGB pixels, image after image. It gets its name only when it is
+complete.
 """
 
 from __future__ import annotations
@@ -51,12 +53,12 @@ T = TypeVar("T")
 
 
 class ImageCache:
-    """The images of a split as `Resize` left them, by position; workers get a view, never a copy.
+    """The resized images of a split, by position; workers read views of them, never copies.
 
     Args:
-        storage: a file of `build_cache`, or uint8 pixels in shared memory. Shape: (total,)
-        start: bytes before the first pixel.
-        shapes: (height, width) per image. Shape: (N, 2)
+        storage: the file that `build_cache` wrote, or uint8 pixels in shared memory. Shape: (total,)
+        start: number of bytes before the first pixel.
+        shapes: height and width of each image, in pixels. Shape: (N, 2)
     """
 
     def __init__(self, storage: Path | Tensor, start: int, shapes: NDArray[np.int64]) -> None:
@@ -93,33 +95,35 @@ class ImageCache:
 
 
 def check_cache(cache: str) -> None:
-    """Refuses a name that is none of `CACHES`.
+    """Check that the name is one of `CACHES`.
 
     Raises:
-        UserError: with the names there are.
+        UserError: it is not; the text lists the names.
     """
     if cache not in CACHES:
         raise unknown_name("cache", cache, CACHES)
 
 
 def default_cache_dir() -> Path:
-    """`efficientnet-transfer` in the user's cache folder: `XDG_CACHE_HOME`, or else `~/.cache`."""
+    """Return `efficientnet-transfer` in the user's cache folder: `XDG_CACHE_HOME`, or else `~/.cache`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "efficientnet-transfer"
 
 
 def build_cache(split: Split, resize: Resize, cache: str, cache_dir: Path | None = None) -> ImageCache:
-    """The split's images, resized: found in `cache_dir`, or made now, by all cores; other processes wait meanwhile.
+    """Return the resized images of a split, from `cache_dir` if they are there.
 
-    Every encoded image is read in any case, to know what it is.
+    Otherwise all cores build them now, while other processes that want the same file wait. Every encoded image is read
+    in either case, to find out whether it has changed.
 
     Args:
         split: the images.
-        resize: of evaluation; images that it would enlarge stay as they are.
-        cache: `ram` for shared memory of this process and its workers, or `disk`.
-        cache_dir: for `disk`; None is `default_cache_dir()`.
+        resize: evaluation's resizing; images that it would enlarge are stored unchanged.
+        cache: `ram` for memory that this process shares with its workers, or `disk`.
+        cache_dir: folder for `disk`; None is `default_cache_dir()`.
 
     Raises:
-        UserError: a bad image, by its name; too little space or memory; a folder that cannot be written.
+        UserError: an image cannot be read (the text names it), space or memory runs short, or the folder cannot be
+            written.
     """
     digest, shapes = _survey(split, resize)
     total = int(3 * shapes.prod(axis=1).sum())
@@ -151,7 +155,7 @@ def _is_complete(path: Path, header: bytes, total: int) -> bool:
 
 
 def _survey(split: Split, resize: Resize) -> tuple[str, NDArray[np.int64]]:
-    """What the pixels depend on, as 128 bits in hex, and every image's shape in the cache."""
+    """Return a digest of everything the pixels depend on, 128 bits in hex, and every image's shape in the cache."""
 
     def look(index: int) -> tuple[bytes, tuple[int, int]]:
         encoded = split.encoded(index)
@@ -176,7 +180,7 @@ def _build_file(path: Path, split: Split, resize: Resize, shapes: NDArray[np.int
     if free < len(header) + total:
         raise UserError(
             f"{path.parent}: the image cache of {split.name} takes {_gigabytes(total)}, {_gigabytes(free)} are free;"
-            " make room, or pass `cache_dir`=DIR on another disk, `cache`=ram or `cache`=none"
+            " make room, set `cache_dir` to a folder on another disk, or set `cache` to ram or none"
         )
     partial = path.with_suffix(".partial")  # also what a killed process left behind: it starts anew
     try:
@@ -203,7 +207,7 @@ def _build_in_memory(split: Split, resize: Resize, shapes: NDArray[np.int64], to
     if free is not None and free < total:
         raise UserError(
             f"`cache`=ram: the images of {split.name} take {_gigabytes(total)}, {_gigabytes(free)} of memory are"
-            f" free (shared memory, {_SHARED_MEMORY}, counts too); pass `cache`=disk or `cache`=none"
+            f" free (shared memory, {_SHARED_MEMORY}, counts too); set `cache` to disk or none"
         )
     storage = torch.empty(total, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]  # torch's types
     target = storage.numpy()
@@ -216,7 +220,7 @@ def _build_in_memory(split: Split, resize: Resize, shapes: NDArray[np.int64], to
 
 
 def _free_memory() -> int | None:
-    """Bytes that shared memory may still take; None where the system does not tell."""
+    """Return how many bytes shared memory may still take; None where the system does not tell."""
     if not _MEMORY_STATUS.is_file():
         return None
     match = re.search(r"^MemAvailable: +(\d+) kB", _MEMORY_STATUS.read_text(), re.MULTILINE)
@@ -232,20 +236,20 @@ def _gigabytes(size: int) -> str:
 
 @contextmanager
 def _explain(folder: Path) -> Iterator[None]:
-    """What the operating system refuses, as a mistake with a way out."""
+    """Turn what the operating system refuses into a UserError that says what to do."""
     try:
         yield
     except OSError as error:
         raise UserError(
             f"{folder}: the image cache cannot be written: {(error.strerror or str(error)).lower()};"
-            " pass `cache_dir`=DIR, or `cache`=none"
+            " set `cache_dir` to another folder, or `cache` to none"
         ) from error
 
 
 def _write_images(
     split: Split, resize: Resize, shapes: NDArray[np.int64], write: Callable[[int, Pixels], None]
 ) -> None:
-    """Decodes and resizes all images; `write` gets each one's first byte's position and its pixels."""
+    """Decode and resize all images, and call `write` with the position of each one's first byte and its pixels."""
     ends = np.cumsum(3 * shapes.prod(axis=1))
 
     def store(index: int) -> None:
@@ -259,7 +263,7 @@ def _write_images(
 
 
 def _map_images(split: Split, function: Callable[[int], T], what: str) -> list[T]:
-    """Calls `function` with every position, in threads; a bad image is refused by its name."""
+    """Call `function` with every position, in threads; refuse an image that cannot be read by its name."""
 
     def named(index: int) -> T:
         try:
@@ -267,7 +271,7 @@ def _map_images(split: Split, function: Callable[[int], T], what: str) -> list[T
         except BadImageError as error:
             raise DamagedFile(
                 f"{BadImage(split.image_name(index), str(error))}\n"
-                "Repair the image, or pass `on_bad_image`=skip to leave bad images out."
+                "Repair the image, or set `on_bad_image`='skip' to leave bad images out."
             ) from None
 
     with ThreadPoolExecutor() as pool:

@@ -1,7 +1,7 @@
-"""Files and bytes into pixels: every image enters here, as uint8 RGB, or is refused with its reason.
+"""Files and bytes into pixels: every image enters here, as uint8 RGB, or is refused with the reason.
 
-`decode_image` decodes all of it, exactly. `open_picture` waits for what is asked for: where a training crop allows it,
-a plain JPEG is decoded at reduced scale, and never below the rows of the crop.
+`decode_image` decodes the whole image, exactly. `open_picture` decodes on demand: where a training crop allows it, a
+plain JPEG is decoded at reduced scale, and not below the last row of the crop.
 """
 
 from __future__ import annotations
@@ -20,17 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from datamodules.images.jpeg import JpegHeader, read_jpeg_header
 from transfer.errors import MissingData, UserError
 
 Pixels = NDArray[np.uint8]
 Box = tuple[int, int, int, int]  # left, top, right, bottom
-# What the network reads: any other file beside the images (Thumbs.db, labels.txt) is counted, never decoded.
+# Any other file beside the images (Thumbs.db, labels.txt) is counted, never decoded.
 IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 _IGNORED_FOLDERS = frozenset({"__MACOSX"})
 _EXIF_ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
-# Baseline, extended sequential and progressive, Huffman-coded.
-_START_OF_FRAME = (0xC0, 0xC1, 0xC2)
 _REDUCTIONS = {
     8: cv2.IMREAD_REDUCED_COLOR_8,
     4: cv2.IMREAD_REDUCED_COLOR_4,
@@ -41,43 +40,51 @@ _REDUCTIONS = {
 _BLOCK_ROWS = 16
 
 
+class WorkerError(UserError):
+    """A UserError whose text stays readable when it is raised in a loader's worker process.
+
+    torch raises it again in the main process, with the worker's traceback as its text: only the last part is kept.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text.rpartition(f"{type(self).__name__}: ")[2].strip())
+
+
 class BadImageError(UserError):
-    """An image that cannot be decoded faithfully; the text is the reason, in one line."""
+    """An image cannot be decoded faithfully; the text is the reason, in one line."""
 
 
 class LostImageError(BadImageError):
-    """An image whose source cannot be read at the moment: nothing is known of the image itself."""
+    """An image's source cannot be read at the moment; the image itself may be fine."""
 
 
 @dataclass(frozen=True)
 class BadImage:
-    """What a loader worker returns in place of pixels, so that the main process can name the file.
+    """An image that cannot be read, and why.
 
     Args:
         name: the file's path, or the dataset row it came from.
         reason: why it was refused, in one line.
-        is_lost: its source cannot be read at the moment.
     """
 
     name: str
     reason: str
-    is_lost: bool = False
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}"
 
 
 def decode_image(source: bytes | Path) -> NDArray[np.uint8]:
-    """The picture as a person sees it: upright, over white where it is transparent, first frame if animated.
+    """Return the image as a person sees it: upright, on white where it is transparent, the first frame if animated.
 
     Args:
         source: the encoded bytes, or the file that holds them.
 
-    Shape:
-        (H, W, 3), uint8, RGB.
+    Returns:
+        RGB pixels, uint8. Shape: (H, W, 3)
 
     Raises:
-        BadImageError: missing, empty, truncated, not an image, too large to be one, or of unknown value range.
+        BadImageError: the image is missing, empty, truncated, no image at all, too large, or of unknown value range.
     """
     with _open(_read(source)) as image:
         return upright_pixels(image)
@@ -94,7 +101,7 @@ def upright_pixels(image: Image.Image) -> NDArray[np.uint8]:
 
 @contextmanager
 def _open(encoded: bytes) -> Iterator[Image.Image]:
-    """Pillow's image; whatever goes wrong with it is a BadImageError."""
+    """Open an image by Pillow, and turn whatever goes wrong with it into a BadImageError."""
     try:
         with Image.open(io.BytesIO(encoded)) as image:
             yield image
@@ -107,20 +114,23 @@ def _open(encoded: bytes) -> Iterator[Image.Image]:
 
 
 class Picture(Protocol):
-    """An image that gives the pixels of a box, or all."""
+    """An image of which all pixels can be asked for, or those of a box."""
 
     height: int
     width: int
 
     def pixels(self) -> Pixels:
-        """All of it. Shape: (height, width, 3), RGB."""
+        """Return the whole image. Shape: (height, width, 3), RGB."""
 
     def crop(self, box: Box, min_side: int) -> Pixels:
-        """The box, perhaps at reduced scale: both sides then still have at least `min_side` pixels. Shape: (h, w, 3)"""
+        """Return the box, perhaps at a reduced scale that leaves both sides at least `min_side` pixels.
+
+        Shape: (h, w, 3), RGB.
+        """
 
 
 class DecodedPicture:
-    """A picture whose pixels are there already."""
+    """A picture that has been decoded already."""
 
     def __init__(self, pixels: Pixels) -> None:
         self.height, self.width = pixels.shape[:2]
@@ -135,10 +145,10 @@ class DecodedPicture:
 
 
 class JpegPicture:
-    """A plain JPEG, decoded when something is asked for.
+    """A plain JPEG, decoded on demand.
 
-    `pixels` is `decode_image`. `crop` decodes by OpenCV, from the first row to the crop's last, at 1/2, 1/4 or 1/8 of
-    the size where the crop has the pixels; at full scale that is what Pillow decodes, to the bit. At reduced scale the
+    `pixels` calls `decode_image`. `crop` decodes by OpenCV, from the first row to the crop's last, at 1/2, 1/4 or 1/8
+    of the size if the crop has enough pixels. At full scale the result is Pillow's, to the bit; at a reduced scale the
     crop's edges move to the next whole pixel.
     """
 
@@ -178,10 +188,10 @@ class JpegPicture:
 
 
 def open_picture(source: bytes | Path) -> Picture:
-    """The image of which perhaps only a crop is wanted; all but a plain JPEG is decoded at once.
+    """Return an image of which perhaps only a crop is wanted; anything but a plain JPEG is decoded at once.
 
     Raises:
-        BadImageError: as `decode_image`; of a JPEG, only when pixels are asked for.
+        BadImageError: as `decode_image`; for a JPEG, only when pixels are asked for.
     """
     encoded = _read(source)
     header = read_jpeg_header(encoded)
@@ -189,10 +199,10 @@ def open_picture(source: bytes | Path) -> Picture:
 
 
 def image_shape(source: bytes | Path) -> tuple[int, int]:
-    """(height, width) that `decode_image` would give, from the header alone.
+    """Return the (height, width) of what `decode_image` returns, in pixels, from the header alone.
 
     Raises:
-        BadImageError: missing, empty, no image, or too large to be one.
+        BadImageError: the image is missing, empty, no image at all, or too large.
     """
     encoded = _read(source)
     header = read_jpeg_header(encoded)
@@ -201,66 +211,6 @@ def image_shape(source: bytes | Path) -> tuple[int, int]:
     with _open(encoded) as image:
         width, height = image.size
         return (width, height) if image.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS else (height, width)
-
-
-@dataclass(frozen=True)
-class JpegHeader:
-    """What has to be known of a JPEG to decode a part of it.
-
-    Args:
-        height, width: in pixels.
-        height_at: position of the height's two bytes in the file.
-        one_scan: whether the pixels come once, from top to bottom, and without restart markers.
-    """
-
-    height: int
-    width: int
-    height_at: int
-    one_scan: bool
-
-
-def read_jpeg_header(encoded: bytes) -> JpegHeader | None:
-    """The header of a complete 8-bit RGB or grey JPEG that lies upright; None for any other file."""
-    # A cut-off file has to reach Pillow, which says so: OpenCV may fill up with grey.
-    if encoded[:2] != b"\xff\xd8" or encoded[-2:] != b"\xff\xd9":
-        return None
-    position, frame, restarts = 2, None, False
-    while position + 4 <= len(encoded) and encoded[position] == 0xFF:
-        marker, length = encoded[position + 1], int.from_bytes(encoded[position + 2 : position + 4], "big")
-        if marker == 0xFF:  # any number of these may stand before a marker
-            position += 1
-            continue
-        segment = encoded[position + 4 : position + 2 + length]
-        if marker == 0xE1 and not _is_upright(segment):
-            return None
-        restarts |= marker == 0xDD
-        if marker in _START_OF_FRAME and len(segment) >= 6:
-            height, width = (int.from_bytes(segment[at : at + 2], "big") for at in (1, 3))
-            if segment[0] != 8 or segment[5] not in (1, 3) or not _has_allowed_size(height, width):
-                return None
-            frame = (marker, height, width, position + 5, segment[5])
-        if marker == 0xDA:
-            if frame is None or not segment:
-                return None
-            kind, height, width, height_at, channels = frame
-            return JpegHeader(height, width, height_at, kind != 0xC2 and segment[0] == channels and not restarts)
-        position += 2 + length
-    return None
-
-
-def _is_upright(segment: bytes) -> bool:
-    if segment[:6] == b"Exif\0\0":
-        exif = Image.Exif()
-        try:
-            exif.load(segment)
-        except Exception:  # as in decode_image: Pillow's own reader decides what to make of it
-            return False
-        return exif.get(_EXIF_ORIENTATION, 1) == 1
-    return b"Orientation" not in segment  # XMP may say it too
-
-
-def _has_allowed_size(height: int, width: int) -> bool:
-    return height > 0 < width and height * width <= (Image.MAX_IMAGE_PIXELS or height * width)
 
 
 def _read(source: bytes | Path) -> bytes:
@@ -294,13 +244,13 @@ def _sixteen_bits_to_rgb(image: Image.Image) -> Image.Image:
 
 
 def natural_key(text: str) -> tuple[list[tuple[int, int, str]], str]:
-    """A sort key that reads digits as numbers, so that `2` comes before `10`; the text itself breaks ties."""
+    """Return a sort key that reads digits as numbers, so that `2` comes before `10`; the text itself breaks ties."""
     parts = re.split(r"([0-9]+)", text.lower())
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part], text
 
 
 def walk_files(folder: Path) -> Iterator[Path]:
-    """Every file under `folder`, natural-sorted per folder; links are followed, hidden names are left out."""
+    """Yield every file under `folder`, natural-sorted per folder, following links and leaving hidden names out."""
     seen: set[str] = set()  # a link to a folder above would lead round in circles
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
@@ -314,15 +264,15 @@ def walk_files(folder: Path) -> Iterator[Path]:
 
 
 def is_image(path: Path) -> bool:
-    """Whether the file name ends like an image's, in upper or lower case."""
+    """Return whether the file name ends like an image's, in upper or lower case."""
     return path.suffix.lower() in IMAGE_EXTENSIONS
 
 
 def list_images(path: Path) -> list[Path]:
-    """The image files at `path`: itself if it is a file, otherwise all below it, natural-sorted.
+    """Return the image files at `path`: itself if it is a file, otherwise all those below it, natural-sorted.
 
     Raises:
-        UserError: nothing there, or a folder without images.
+        UserError: there is nothing at `path`, or only a folder without images.
     """
     if path.is_file():
         return [path]

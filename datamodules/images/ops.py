@@ -11,6 +11,9 @@ import albumentations as A
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+
+from transfer.errors import UserError
 
 _GREY = (128.0, 128.0, 128.0)
 
@@ -26,10 +29,10 @@ def _affine(**geometry: Any) -> A.BasicTransform:
 
 
 class Sharpness(A.ImageOnlyTransform):
-    """Pillow's ImageEnhance.Sharpness: away from the smoothed image, or towards it; the border stays as it is.
+    """Pillow's ImageEnhance.Sharpness: moves the image away from its smoothed version, or towards it, but its border.
 
     Args:
-        factor: 0 is the smoothed image, 1 the image itself.
+        factor: 0 returns the smoothed image, 1 the image itself.
     """
 
     def __init__(self, factor: float) -> None:
@@ -37,7 +40,7 @@ class Sharpness(A.ImageOnlyTransform):
         self.factor = factor
 
     def apply(self, img: NDArray[np.uint8], **params: Any) -> NDArray[np.uint8]:
-        """Shape: (H, W, 3), unchanged."""
+        """Return the sharpened image. Shape: (H, W, 3) -> (H, W, 3)"""
         smooth: Any = cv2.filter2D(img, -1, _SMOOTH)
         result: Any = cv2.addWeighted(img, self.factor, smooth, 1 - self.factor, 0)
         result[[0, -1]], result[:, [0, -1]] = img[[0, -1]], img[:, [0, -1]]
@@ -80,20 +83,19 @@ _RANDOM_OPS = tuple(name for name in AUGMENT_OPS if name != "invert")
 
 @cache
 def build_op(name: str, strength: float) -> A.BasicTransform:
-    """The transform of one row of `AUGMENT_OPS` at one strength; it draws nothing at random."""
+    """Return the transform of one row of `AUGMENT_OPS` at one strength; it draws nothing at random."""
     return AUGMENT_OPS[name][1](strength)
 
 
 class RandomOps(A.ImageOnlyTransform):
-    """Applies some operations of `AUGMENT_OPS`, all but `invert`, each drawn uniformly, at a strength drawn uniformly,
-    sign included.
+    """Applies operations of `AUGMENT_OPS`, without `invert`: operation, strength and sign are drawn uniformly.
 
-    RandAugment is (2, one strength); TrivialAugment (Müller and Hutter 2021, arXiv:2103.10158) is (1, 31
-    strengths).
+    RandAugment draws 2 operations at one strength; TrivialAugment (Müller and Hutter 2021, arXiv:2103.10158) draws 1 at
+    one of 31 strengths.
 
     Args:
-        num_ops: operations per image, drawn with replacement.
-        strengths: to choose from, each in 0..1 of the table's range.
+        num_ops: number of operations per image, drawn with replacement.
+        strengths: the strengths to choose from, each in 0..1 of the table's range.
     """
 
     def __init__(self, num_ops: int, strengths: tuple[float, ...]) -> None:
@@ -102,7 +104,7 @@ class RandomOps(A.ImageOnlyTransform):
         self.strengths = strengths
 
     def get_params(self) -> dict[str, Any]:
-        """The operations for one image, as (name, signed strength)."""
+        """Return the operations for one image, as (name, signed strength)."""
         return {"ops": [self._draw() for _ in range(self.num_ops)]}
 
     def _draw(self) -> tuple[str, float]:
@@ -112,7 +114,29 @@ class RandomOps(A.ImageOnlyTransform):
         return name, -strength if signed and self.py_random.random() < 0.5 else strength
 
     def apply(self, img: NDArray[np.uint8], ops: list[tuple[str, float]], **params: Any) -> NDArray[np.uint8]:
-        """The image after the operations, in their order."""
+        """Return the image after the operations, in their order."""
         for name, strength in ops:
             img = build_op(name, strength)(image=img)["image"]
         return img
+
+
+class Grey(A.ImageOnlyTransform):
+    """Pillow's conversion to `L`: the luma of ITU-R 601, which leaves grey values as they are."""
+
+    def __init__(self) -> None:
+        super().__init__(p=1)
+
+    def apply(self, img: NDArray[np.uint8], **params: Any) -> NDArray[np.uint8]:
+        """Shape: (H, W, 3) -> (H, W, 1)."""
+        return np.asarray(Image.fromarray(img).convert("L"))[..., None]
+
+
+def to_channels(number: int) -> list[A.BasicTransform]:
+    """Return the steps from a colour image to one of 3 channels (none) or of 1 (grey).
+
+    Raises:
+        UserError: Another number of channels.
+    """
+    if number not in (1, 3):
+        raise UserError(f"`preprocessing`: mean and std of {number} channels (allowed: 3, or 1 for grey images)")
+    return [] if number == 3 else [Grey()]

@@ -1,7 +1,7 @@
 """From a decoded image to the network's input: the only place that resizes or normalises.
 
 Evaluation resizes by Pillow, because the published accuracies were measured with its antialiased filters. Training
-crops are resized by OpenCV, several times as fast.
+crops are resized by OpenCV, which is several times as fast.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import albumentations as A
 import cv2
@@ -20,16 +20,14 @@ from torch import Tensor
 
 from datamodules.images.autoaugment import AutoAugment
 from datamodules.images.decode import Box, DecodedPicture, Picture, Pixels
-from datamodules.images.ops import RandomOps
+from datamodules.images.ops import RandomOps, to_channels
+from datamodules.images.user_transform import UserTransform
 from transfer.errors import BadValue, unknown_name
+from transfer.preprocessing import Preprocessing
 
-Rgb = tuple[float, float, float]
-# left, top, right, bottom, in shares of the image's width and height
+Transform: TypeAlias = A.Compose | UserTransform
+# Left, top, right, bottom, as shares of the image's width and height.
 Part = tuple[float, float, float, float]
-
-# ImageNet's channel statistics on the 0..1 scale, as in every public EfficientNet checkpoint but AdvProp's and lite's.
-IMAGENET_MEAN: Rgb = (0.485, 0.456, 0.406)
-IMAGENET_STD: Rgb = (0.229, 0.224, 0.225)
 
 INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _OPENCV = {Image.Resampling.BICUBIC: cv2.INTER_CUBIC, Image.Resampling.BILINEAR: cv2.INTER_LINEAR}
@@ -47,12 +45,12 @@ _TRIVIALAUGMENT_STRENGTHS = tuple(level / 30 for level in range(31))
 
 @dataclass(frozen=True)
 class Resize:
-    """How evaluation resizes, before it crops.
+    """How evaluation resizes an image before the crop.
 
     Args:
-        size: of the short side, or of both with `squash`, in pixels.
+        size: the short side afterwards, or with `squash` both sides, in pixels.
         resample: Pillow's filter.
-        squash: whether the image becomes a square.
+        squash: whether the image becomes a square whatever its shape.
     """
 
     size: int
@@ -60,14 +58,14 @@ class Resize:
     squash: bool
 
     def shape(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) afterwards; the rounding is torchvision's."""
+        """Return (height, width) after the resizing; the rounding is torchvision's."""
         if self.squash:
             return self.size, self.size
         short = min(height, width)
         return self.size * height // short, self.size * width // short
 
     def shrunk_shape(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) afterwards, or before if a side would grow."""
+        """Return (height, width) after the resizing, or those before it if a side would grow."""
         shape = self.shape(height, width)
         return shape if shape[0] <= height and shape[1] <= width else (height, width)
 
@@ -84,13 +82,13 @@ class ResizeCenterCrop(A.ImageOnlyTransform):
         self.image_size = image_size
 
     def apply(self, img: Pixels, **params: Any) -> Pixels:
-        """Shape: (H, W, 3) -> (image_size, image_size, 3)."""
+        """Return the crop. Shape: (H, W, 3) -> (image_size, image_size, 3)"""
         height, width = self.resize.shape(*img.shape[:2])
         resized = Image.fromarray(img).resize((width, height), self.resize.resample)
         return np.asarray(resized.crop(self._box(height, width)))
 
     def part(self, height: int, width: int) -> Part:
-        """Which part of an image of this size it keeps."""
+        """Return which part of an image of this size is kept."""
         height, width = self.resize.shape(height, width)
         left, top, right, bottom = self._box(height, width)
         return left / width, top / height, right / width, bottom / height
@@ -101,7 +99,7 @@ class ResizeCenterCrop(A.ImageOnlyTransform):
 
 
 class _OwnRandom(A.BasicTransform):
-    """Draws from `py_random` alone: making Albumentations' other generator takes longer than a flip."""
+    """Draws from `py_random` alone: creating Albumentations' other generator takes longer than a flip."""
 
     def set_random_seed(self, seed: int | None) -> None:
         self.py_random = random.Random(seed)
@@ -112,10 +110,11 @@ class HorizontalFlip(_OwnRandom, A.HorizontalFlip):
 
 
 class RandomResizedCrop(_OwnRandom, A.RandomResizedCrop):
-    """Albumentations' random crop, of an image that may not be decoded yet, resized by OpenCV.
+    """Albumentations' random crop of an image that may not be decoded yet, resized by OpenCV.
 
-    Bicubic or bilinear without antialiasing, like the paper's TPU code, down to half the size, and by area below that.
-    Images smaller than the result are enlarged in evaluation too: these get the same kernel as there, Pillow's.
+    Crops are resized by a bicubic or bilinear kernel without antialiasing, like in the paper's TPU code, down to half
+    their size, and by area below that. Images smaller than the result, which evaluation enlarges too, are resized by
+    Pillow as there.
     """
 
     def __init__(self, image_size: int, scale: tuple[float, float], resample: Image.Resampling) -> None:
@@ -123,13 +122,13 @@ class RandomResizedCrop(_OwnRandom, A.RandomResizedCrop):
         self.resample = resample
 
     def cut(self, picture: Picture) -> Pixels:
-        """The next random crop. Shape: (image_size, image_size, 3)."""
+        """Return the next random crop. Shape: (image_size, image_size, 3)"""
         shape = (picture.height, picture.width)
         box: Box = self.get_params_dependent_on_data({"shape": shape}, {})["crop_coords"]
         return self._cut(picture, box)
 
     def apply(self, img: Pixels, crop_coords: Box, **params: Any) -> Pixels:
-        """Shape: (H, W, 3) -> (image_size, image_size, 3)."""
+        """Return the resized crop. Shape: (H, W, 3) -> (image_size, image_size, 3)"""
         return self._cut(DecodedPicture(img), crop_coords)
 
     def _cut(self, picture: Picture, box: Box) -> Pixels:
@@ -142,11 +141,14 @@ class RandomResizedCrop(_OwnRandom, A.RandomResizedCrop):
         return resized
 
 
-def apply_transform(transform: A.Compose, picture: Picture) -> Pixels:
-    """What `transform(image=picture.pixels())` gives, without decoding more than a random crop needs.
+def apply_transform(transform: Transform, picture: Picture) -> Pixels | Tensor:
+    """Return the transformed image, without decoding more of it than a random crop needs.
 
-    Shape: (image_size, image_size, 3), uint8.
+    Shape:
+        uint8 (image_size, image_size, 3), or what a `UserTransform` returns.
     """
+    if isinstance(transform, UserTransform):
+        return transform(picture.pixels())
     crop, *others = transform.transforms
     if not isinstance(crop, RandomResizedCrop):
         return transform(image=picture.pixels())["image"]
@@ -156,59 +158,50 @@ def apply_transform(transform: A.Compose, picture: Picture) -> Pixels:
     return image
 
 
-def build_eval_transform(
-    image_size: int, crop_ratio: float, interpolation: str, resize: str = "short_side"
-) -> A.Compose:
-    """Short side to floor(image_size / crop_ratio), then the centre: what every published accuracy was measured with.
+def build_eval_transform(preprocessing: Preprocessing) -> A.Compose:
+    """Return the transform that published accuracies were measured with: resize, then crop the centre.
+
+    The short side, or with `squash` both sides, becomes floor(image_size / crop_ratio).
 
     Args:
-        image_size: side of the result, in pixels, at least 32.
-        crop_ratio: part of the resized short side that is kept, in (0, 1] (timm: `crop_pct`).
-        interpolation: `bicubic` or `bilinear`.
-        resize: `short_side`, or `squash` for both sides whatever the image's shape (timm: `crop_mode`).
+        preprocessing: image_size of at least 32 pixels, crop_ratio in (0, 1], interpolation and resize.
 
     Raises:
         UserError: a value outside these ranges.
     """
-    resample = _resample(interpolation)
-    _check_sizes(image_size, crop_ratio)
+    resample = _resample(preprocessing.interpolation)
+    size, crop_ratio, resize = preprocessing.image_size, preprocessing.crop_ratio, preprocessing.resize
+    _check_sizes(size, crop_ratio)
     if resize not in RESIZES:
         raise unknown_name("resize", resize, RESIZES)
-    return A.Compose([ResizeCenterCrop(math.floor(image_size / crop_ratio), image_size, resample, resize == "squash")])
+    crop = ResizeCenterCrop(math.floor(size / crop_ratio), size, resample, resize == "squash")
+    return A.Compose([crop, *to_channels(len(preprocessing.mean))])
 
 
 def kept_part(transform: A.Compose, height: int, width: int) -> Part:
-    """Which part of an image of this size an eval transform gives the network."""
+    """Return which part of an image of this size, in pixels, an eval transform keeps for the network."""
     crop: ResizeCenterCrop = transform.transforms[0]
     return crop.part(height, width)
 
 
 def build_train_transform(
-    image_size: int,
+    preprocessing: Preprocessing,
     augment: str,
-    interpolation: str,
-    crop_ratio: float,
     crop_scale: tuple[float, float] = (0.08, 1.0),
     horizontal_flip: bool = True,
-    mean: Rgb = IMAGENET_MEAN,
-    resize: str = "short_side",
     policy: str = "imagenet",
 ) -> A.Compose:
-    """The augmentation by its name; seed it per image with `seed_transform`.
+    """Return the augmentation of this name; seed it per image with `seed_transform`.
 
     `none` is the eval transform; `basic` a random resized crop and a flip (the paper's); the others add to
     `basic` RandAugment (2 operations at 9/30), TrivialAugment (1 at any of 31 strengths), AutoAugment (a published
-    policy) or Cutout (one square).
+    policy) or Cutout (one square, which becomes zero after normalising).
 
     Args:
-        image_size: side of the result, in pixels, at least 32.
+        preprocessing: what the network wants; only `none` reads crop_ratio and resize, only `cutout` the mean.
         augment: one of `AUGMENTS`.
-        interpolation: `bicubic` or `bilinear`.
-        crop_ratio: as in evaluation; only `none` reads it.
-        crop_scale: smallest and largest part of the image's area that a crop keeps.
+        crop_scale: smallest and largest share of the image's area that a crop keeps, in (0, 1].
         horizontal_flip: whether a mirrored image keeps its meaning.
-        mean: per channel on the 0..1 scale; Cutout's square becomes zero after normalising.
-        resize: as in evaluation; only `none` reads it.
         policy: AutoAugment's, `imagenet` or `cifar10`.
 
     Raises:
@@ -216,10 +209,12 @@ def build_train_transform(
     """
     if augment not in AUGMENTS:
         raise unknown_name("augment", augment, AUGMENTS)
-    evaluation = build_eval_transform(image_size, crop_ratio, interpolation, resize)
+    evaluation = build_eval_transform(preprocessing)
     if augment == "none":
         return evaluation
-    steps: list[A.BasicTransform] = [RandomResizedCrop(image_size, crop_scale, _resample(interpolation))]
+    image_size = preprocessing.image_size
+    crop = RandomResizedCrop(image_size, crop_scale, _resample(preprocessing.interpolation))
+    steps: list[A.BasicTransform] = [crop]
     if horizontal_flip:
         steps.append(HorizontalFlip(p=0.5))
     if augment == "randaugment":
@@ -228,44 +223,55 @@ def build_train_transform(
         steps.append(RandomOps(1, _TRIVIALAUGMENT_STRENGTHS))
     elif augment == "autoaugment":
         steps.append(AutoAugment(policy))
-    elif augment == "cutout":
+    steps += to_channels(len(preprocessing.mean))
+    if augment == "cutout":
         # EfficientNetV2's transfer setting: side = half the image (google/automl efficientnetv2/datasets.py).
         side = (image_size // 2, image_size // 2)
-        fill = tuple(255 * channel for channel in mean)
+        fill = tuple(255 * channel for channel in preprocessing.mean)
         steps.append(
             A.CoarseDropout(num_holes_range=(1, 1), hole_height_range=side, hole_width_range=side, fill=fill, p=1)
         )
     return A.Compose(steps)
 
 
-def cached_resize(transform: A.Compose, evaluation: A.Compose) -> Resize:
-    """How images are kept from which `transform` is to be fed: as evaluation resizes them, in their shape for crops."""
+def cached_resize(transform: Transform, evaluation: A.Compose) -> Resize:
+    """Return how images are cached for `transform`: as evaluation resizes them, but never squashed for another crop.
+
+    Args:
+        transform: what the cached images are for; a `UserTransform` gets them in their own shape, as a random crop.
+        evaluation: see `build_eval_transform`.
+    """
     resize: Resize = evaluation.transforms[0].resize
-    return replace(resize, squash=False) if isinstance(transform.transforms[0], RandomResizedCrop) else resize
+    own_crop = isinstance(transform, UserTransform) or isinstance(transform.transforms[0], RandomResizedCrop)
+    return replace(resize, squash=False) if own_crop else resize
 
 
-def seed_transform(transform: A.Compose, seed: int) -> None:
-    """Makes the next call of `transform` a function of `seed` and the image alone.
+def seed_transform(transform: Transform, seed: int) -> None:
+    """Make the next call of `transform` a function of `seed` and the image alone.
 
     Compose would hand all its steps the same seed, and with it the same first draw: small crops, and only
-        those,
-    would be mirrored.
+    those, would be mirrored.
     """
+    if isinstance(transform, UserTransform):
+        transform.set_seed(seed)
+        return
     for position, step in enumerate(transform.transforms):
         step.set_random_seed(seed + position)
 
 
-def normalize(images: Tensor, mean: Rgb, std: Rgb) -> Tensor:
-    """Pixels as the network wants them: (value / 255 - mean) / std per channel.
+def normalize(images: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """Return pixels as the network wants them: (value / 255 - mean) / std per channel; floats are returned unchanged.
 
     Args:
-        images: as the loaders give them, on any device.
-        mean: per channel, on the 0..1 scale.
-        std: likewise.
+        images: a loader's images, on any device.
+        preprocessing: mean and std per channel, on the 0..1 scale.
 
     Shape:
         uint8 (N, H, W, 3) -> float32 (N, 3, H, W), channels_last in memory (the view costs nothing).
     """
+    if images.is_floating_point():  # a `UserTransform` has normalised them
+        return images
+    mean, std = preprocessing.mean, preprocessing.std
     scale = torch.tensor([1 / (255 * channel) for channel in std], device=images.device)
     shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=images.device)
     if images.device.type != "cpu":

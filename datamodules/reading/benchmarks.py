@@ -60,8 +60,8 @@ def _stream_benchmark(sheet: Sheet, options: ReadOptions) -> tuple[tuple[str, ..
         copy, files = local, find_local_files(root / local.id, local.config, local.split_names)
     else:
         raise UserError(
-            f"`stream` reads parquet files, and {root} has no {sheet.copies[0].id}/; the authors' archive is read where"
-            " it lies anyway: leave `stream` out"
+            f"`stream`=True reads parquet files, and {root} has no {sheet.copies[0].id}/; the authors' archive is read"
+            " where it lies anyway: leave `stream` out"
         )
     return stream_splits(
         files,

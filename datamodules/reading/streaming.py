@@ -9,7 +9,6 @@ number of workers.
 from __future__ import annotations
 
 import json
-import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,14 +24,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from datamodules.images.decode import LostImageError
-from datamodules.loaders import EpochSampler, UnpaddedDistributedSampler
 from datamodules.reading.sources import first_line
 from datamodules.reading.tables import read_labels, require_column, require_image_column
+from datamodules.samplers import LANES
 from datamodules.sheet import ReadOptions
 from datamodules.split import Split
 from transfer.errors import DamagedFile, UserError
 
-LANES = 8
 # For the windows of all lanes of a training process. With photos of 50 kB in row groups of 100, each lane shuffles two
 # dozen of them, so that a batch of data that is sorted by class mixes several; larger groups mix fewer.
 _WINDOW_BYTES = 2**30
@@ -228,72 +226,3 @@ def _holding(split: Split, keep: int, remember: bool = False) -> Split:
 def streaming_workers(num_workers: int) -> int:
     """The number of workers, lowered to one that divides the lanes."""
     return max(number for number in (0, 1, 2, 4, 8) if number <= num_workers)
-
-
-class StreamSampler(EpochSampler):
-    """An EpochSampler whose every rank and lane asks for neighbouring rows; see the module's docstring.
-
-    Every rank gives the same number of batches. The order depends on batch size and window too.
-
-    Args:
-        groups: number of the row group of each image. Shape: (N,)
-        window: groups within which a lane shuffles.
-        batch_size: of the loader.
-        seed, rank, world_size: see `EpochSampler`.
-    """
-
-    def __init__(
-        self,
-        groups: NDArray[np.int64],
-        window: int,
-        batch_size: int,
-        seed: int,
-        rank: int | None = None,
-        world_size: int | None = None,
-    ) -> None:
-        super().__init__(len(groups), seed, rank, world_size)
-        self.groups = groups
-        self.window = window
-        self.batch_size = batch_size
-
-    def _order(self, rng: np.random.Generator) -> NDArray[np.int64]:
-        turn = rng.permutation(int(self.groups.max(initial=0)) + 1)
-        order = np.lexsort((rng.random(self.num_images), turn[self.groups]))
-        lanes, rest = deal_out(order[self.rank * len(self) : (self.rank + 1) * len(self)], self.batch_size)
-        for lane in lanes:
-            first_of_group = np.flatnonzero(np.diff(self.groups[lane], prepend=-1))
-            for window in np.split(lane, first_of_group[:: self.window]):  # views, the first one empty
-                rng.shuffle(window)
-        return interleave(lanes, rest, self.batch_size)
-
-
-class StreamEvalSampler(UnpaddedDistributedSampler):
-    """Every image exactly once over all ranks; each rank and lane has neighbours, ranks may differ in length by one.
-
-    Args:
-        num_images: in all.
-        batch_size: of the loader.
-        rank, world_size: see `EpochSampler`.
-    """
-
-    def __init__(
-        self, num_images: int, batch_size: int, rank: int | None = None, world_size: int | None = None
-    ) -> None:
-        super().__init__(num_images, rank, world_size)
-        mine = np.array_split(np.arange(num_images), self.num_replicas)[self.rank]
-        self.mine = interleave(*deal_out(mine, batch_size), batch_size).tolist()
-
-
-def deal_out(order: NDArray[np.int64], batch_size: int) -> tuple[list[NDArray[np.int64]], NDArray[np.int64]]:
-    """Neighbouring whole batches for each lane, and what is left for no whole batch."""
-    num_batches = len(order) // batch_size
-    bounds = np.cumsum([batch_size * math.ceil((num_batches - lane) / LANES) for lane in range(LANES)])
-    *lanes, rest = np.split(order.copy(), bounds)
-    return lanes, rest
-
-
-def interleave(lanes: Sequence[NDArray[np.int64]], rest: NDArray[np.int64], batch_size: int) -> NDArray[np.int64]:
-    """The lanes' batches in turn, then the rest."""
-    batches = [lane.reshape(-1, batch_size) for lane in lanes]
-    turns = [batches[number % LANES][number // LANES] for number in range(sum(map(len, batches)))]
-    return np.concatenate([*turns, rest]).astype(np.int64)

@@ -81,7 +81,7 @@ def read_labels(
         feature = table.features[label_column]
         inner = getattr(feature, "feature", feature)
         if inner is not feature and not options.multilabel:
-            raise BadValue(f"{where}: column {label_column!r} holds lists of labels; set `multilabel`")
+            raise BadValue(f"{where}: column {label_column!r} holds lists of labels; set `multilabel`=True")
         declared = inner.names if isinstance(inner, datasets.ClassLabel) else declared
         column = table.with_format(None)[label_column]
         values[where] = [_as_labels(value, options) for value in column]

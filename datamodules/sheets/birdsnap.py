@@ -72,7 +72,7 @@ class Birdsnap(Sheet):
                 "birdsnap has no complete copy on the hub. Either bring images: `data_root`=DIR with the archive's "
                 "species.txt, images.txt, test_images.txt and images/ in DIR/birdsnap, or with "
                 "DIR/birdsnap/{train,test}/<species>/*.jpg; or train on the 16,000 of 47,386 training and 1,851 of "
-                f"2,443 test images that {self.copies[0].id} has: set `allow_decayed`"
+                f"2,443 test images that {self.copies[0].id} has: set `allow_decayed`=True"
             )
         folders = root / self.name
         has_class_folders = (folders / "train").is_dir() and (folders / "test").is_dir()

@@ -1,4 +1,4 @@
-"""scripts/benchmark.py: names, refusals and the shape of the figures; the figures themselves belong to the machine."""
+"""Benchmarks: names, refusals and the shape of the figures; the figures themselves belong to the machine."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 from torch import nn
 
+from benchmarks import __main__ as benchmark
 from benchmarks import cores as benchmark_cores
 from benchmarks import data as benchmark_data
-from benchmarks import networks as benchmark
 from benchmarks import recipe as benchmark_recipe
 from datamodules.images.transforms import IMAGENET_MEAN, IMAGENET_STD
 from transfer.costs.peak_memory import PROCESS_STATUS
@@ -110,7 +110,7 @@ def test_the_largest_resident_set_follows_an_allocation_and_stays() -> None:
     )
     result = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=Path(benchmark.__file__).parents[1],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules import build_datamodule
+from datamodules import load_dataset
 from datamodules.doctor.duplicates import MIN_CORRELATION, NEAR_DISTANCE, correlate, find_close, find_near, group_equal
 from datamodules.doctor.inspection import inspect_image
 from datamodules.doctor.suspects import rank_suspects
@@ -493,8 +493,7 @@ def test_a_run_finds_labels_that_were_swapped(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     training = ("--trainer.max_epochs", "3", "--optim.lr", "0.05", "--trainer.limit_train_batches", "1.0")
     assert call(finetune.main, *CHEAP, *training, "--out_dir", run_dir) == 0
-    data = build_datamodule("digits", num_workers=0)
-    data.setup()
+    data = load_dataset("digits")
     swapped = set()
     for split in ("train", "test"):
         for index in range(150):

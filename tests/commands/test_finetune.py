@@ -29,7 +29,7 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from torch import Tensor
 
-from datamodules import build_datamodule
+from datamodules import load_dataset
 from transfer.commands import evaluate, finetune
 from transfer.config.command_line import parse_config, save_config
 from transfer.config.schema import FinetuneConfig
@@ -222,8 +222,7 @@ def test_results_hold_metrics_that_agree_with_each_other(run_dir: Path) -> None:
 
 @pytest.mark.slow
 def test_the_predictions_are_those_of_the_metrics_in_the_order_of_the_test_split(run_dir: Path) -> None:
-    data = build_datamodule("digits")
-    data.setup()
+    data = load_dataset("digits")
     with np.load(run_dir / "test_predictions.npz", allow_pickle=False) as arrays:
         label, prediction = arrays["label"], arrays["prediction"]
         assert set(arrays) == {"label", "prediction"}

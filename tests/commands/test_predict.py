@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from datamodules import build_datamodule
+from datamodules import load_dataset
 from datamodules.images.decode import decode_image
 from tests.commands.test_finetune import CHEAP, ROOT, call, environment, read_results, save_csv, save_photo
 from transfer.commands import finetune, predict
@@ -32,8 +32,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def labels(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, str]:
     """The test images of digits as PNG files, 0.png to 359.png, with their class names."""
     folder = tmp_path_factory.mktemp("images")
-    data = build_datamodule("digits", num_workers=0)
-    data.setup()
+    data = load_dataset("digits")
     split = data.splits["test"]
     found = {}
     for index in range(len(split)):

@@ -9,8 +9,8 @@ from typing import Any, get_args, get_type_hints
 import pytest
 import pytorch_lightning as pl
 
-from datamodules.checks import ON_BAD_IMAGE
 from datamodules.images.transforms import AUGMENTS
+from datamodules.sheet import ON_BAD_IMAGE
 from transfer.config.schema import DataConfig, FinetuneConfig, LossConfig, OptimConfig, TrainerConfig
 from transfer.training import batch_norm, losses, optim
 
@@ -156,12 +156,15 @@ def test_all_problems_are_told_at_once() -> None:
 
 
 def test_options_for_data_and_network_are_arguments_of_their_builders() -> None:
-    from datamodules.base import TransferDataModule
-
+    from datamodules.datamodule import DataModule
+    from datamodules.sheet import read_options
     from transfer.weights.build import classifier_from
+    from transfer.weights.start import resolve_start
 
     assert set(FinetuneConfig().network_options()) <= set(inspect.signature(classifier_from).parameters)
-    assert set(FinetuneConfig().data_options()) <= set(inspect.signature(TransferDataModule).parameters)
+    assert set(FinetuneConfig().start_options()) <= set(inspect.signature(resolve_start).parameters)
+    assert set(FinetuneConfig().loader_options()) <= set(inspect.signature(DataModule).parameters)
+    assert read_options(**FinetuneConfig().read_options()) == read_options()
 
 
 @pytest.mark.parametrize(

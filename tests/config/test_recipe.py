@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules import build_datamodule
+from datamodules import load_dataset
 from datamodules.reading.tables import encoded_images
 from datamodules.split import Split
 from transfer.config.auto import Choice, choose_recipe
@@ -143,10 +143,8 @@ def test_the_short_side_is_the_lower_median_of_the_training_images(tmp_path: Pat
     (tmp_path / "train").mkdir()
     for label in ("a", "b"):
         (tmp_path / label).rename(tmp_path / "train" / label)
-    data = build_datamodule("folder", data_root=tmp_path)
-    data.setup()
-    assert data.median_short_side() == 50
-    assert build_datamodule("digits").median_short_side() == 8
+    assert load_dataset("folder", data_root=tmp_path).median_short_side() == 50
+    assert load_dataset("digits").median_short_side() == 8
 
 
 def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:
@@ -156,13 +154,3 @@ def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:
     missing = Split("mine train", encoded_images([(None, str(tmp_path / "gone.png"))]), np.arange(1), torch.zeros(1))
     with pytest.raises(UserError, match=r"gone.png: no such file"):
         missing.shape(0)
-
-
-def test_what_was_loaded_is_adopted_and_not_loaded_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded, other = build_datamodule("digits"), build_datamodule("digits", image_size=32, augment="autoaugment")
-    loaded.setup()
-    monkeypatch.setattr(type(other), "load_splits", None)
-    other.adopt(loaded)
-    other.setup()
-    assert other.class_counts == loaded.class_counts and other.fingerprint == loaded.fingerprint
-    assert other.num_classes == 10 and other.image_size == 32

@@ -16,21 +16,23 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import scipy.io
-from datamodules.base import TransferDataModule
 from PIL import Image
 
-from datamodules import build_datamodule
+from datamodules import load_dataset
+from datamodules.datamodule import DataModule
+from datamodules.dataset import Dataset
 from datamodules.images.decode import decode_image
 from datamodules.reading.archives import check_md5, read_columns, read_json, read_lines, read_mat
 from datamodules.reading.pickles import read_pickle
-from datamodules.reading.tables import load_class_names
-from datamodules.sheets.aircraft import AircraftDataModule
-from datamodules.sheets.birdsnap import BirdsnapDataModule
-from datamodules.sheets.cars import CarsDataModule
-from datamodules.sheets.cifar import CIFAR10DataModule, CIFAR100DataModule
-from datamodules.sheets.flowers import FlowersDataModule
-from datamodules.sheets.food import Food101DataModule
-from datamodules.sheets.pets import PetsDataModule
+from datamodules.sheet import load_class_names
+from datamodules.sheets.aircraft import Aircraft
+from datamodules.sheets.birdsnap import Birdsnap
+from datamodules.sheets.cars import Cars
+from datamodules.sheets.cifar import CIFAR10, CIFAR100
+from datamodules.sheets.flowers import Flowers
+from datamodules.sheets.food import Food101
+from datamodules.sheets.pets import Pets
+from tests.support.data import PREPROCESSING
 from transfer.errors import UserError
 
 SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -42,12 +44,12 @@ def save_image(path: Path, seed: int = 0) -> None:
     Image.fromarray(pixels).save(path, "JPEG")
 
 
-def file_names(data: TransferDataModule, split: str) -> list[str]:
+def file_names(data: Dataset, split: str) -> list[str]:
     """The names of a split's files, in order."""
     return [Path(data.splits[split].image_name(index)).name for index in range(len(data.splits[split]))]
 
 
-def all_labels(data: TransferDataModule, split: str) -> dict[str, int]:
+def all_labels(data: Dataset, split: str) -> dict[str, int]:
     """File name -> label."""
     return dict(zip(file_names(data, split), data.splits[split].labels.tolist(), strict=True))
 
@@ -93,13 +95,13 @@ def cifar_pixels(size: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (size, 3072), dtype=np.uint8)
 
 
-class TinyCIFAR10(CIFAR10DataModule):
+class TinyCIFAR10(CIFAR10):
     num_examples: ClassVar = {"train": 50, "test": 10}
     images_per_class: ClassVar = {"train": (5, 5), "test": (1, 1)}
     val_size = 10
 
 
-class TinyCIFAR100(CIFAR100DataModule):
+class TinyCIFAR100(CIFAR100):
     num_examples: ClassVar = {"train": 200, "test": 100}
     images_per_class: ClassVar = {"train": (2, 2), "test": (1, 1)}
     val_size = 100
@@ -129,8 +131,7 @@ def test_the_miniature_pickle_is_what_python_2_wrote(tmp_path: Path) -> None:
 @pytest.mark.parametrize("below", ["cifar-10-batches-py", "cifar10/cifar-10-batches-py", "cifar10", ""])
 def test_cifar10_batches_are_read_exactly_wherever_they_lie(tmp_path: Path, below: str) -> None:
     save_cifar10(tmp_path / below)
-    data = TinyCIFAR10(data_root=tmp_path, image_size=32, num_workers=0)
-    data.setup()
+    data = load_dataset(TinyCIFAR10(), data_root=tmp_path)
     assert data.split_sizes == {"train": 40, "val": 10, "test": 10}
     assert data.class_names == load_class_names("cifar10")
     planes = cifar_pixels(10, 5).reshape(10, 3, 32, 32)
@@ -138,7 +139,7 @@ def test_cifar10_batches_are_read_exactly_wherever_they_lie(tmp_path: Path, belo
         assert (decode_image(data.splits["test"].encoded(index)) == planes[index].transpose(1, 2, 0)).all()
     assert data.splits["test"].labels.tolist() == [5, 6, 7, 8, 9, 0, 1, 2, 3, 4]
     assert data.splits["test"].image_name(3) == "cifar10 test row 3 (test_batch_s_000003.png)"
-    images, _ = next(iter(data.train_dataloader()))
+    images, _ = next(iter(DataModule(data, PREPROCESSING, num_workers=0).train_dataloader()))
     assert images.shape == (40, 32, 32, 3)
 
 
@@ -154,8 +155,7 @@ def test_cifar100_takes_the_fine_labels(tmp_path: Path) -> None:
             b"data": cifar_pixels(size, seed),
         }
         save_pickle(folder / split, batch)
-    data = TinyCIFAR100(data_root=tmp_path)
-    data.setup()
+    data = load_dataset(TinyCIFAR100(), data_root=tmp_path)
     assert data.class_counts == {"train": [1] * 100, "val": [1] * 100, "test": [1] * 100}
     assert data.class_names[26] == "crab"
 
@@ -207,10 +207,10 @@ def test_a_damaged_batch_is_named(tmp_path: Path, change: dict[bytes, Any], mess
     batch = {b"labels": [0] * 10, b"data": cifar_pixels(10, 0)} | change
     save_pickle(tmp_path / "data_batch_3", batch)
     with pytest.raises(UserError, match=rf"data_batch_3: {message}"):
-        TinyCIFAR10(data_root=tmp_path).setup()
+        load_dataset(TinyCIFAR10(), data_root=tmp_path)
     save_pickle(tmp_path / "data_batch_3", {b"data": cifar_pixels(10, 0)})
     with pytest.raises(UserError, match=r"data_batch_3: no 'labels' in it \(it has: data\)"):
-        TinyCIFAR10(data_root=tmp_path).setup()
+        load_dataset(TinyCIFAR10(), data_root=tmp_path)
 
 
 # --------------------------------------------------------------------------- where archives are looked for
@@ -218,7 +218,7 @@ def test_a_damaged_batch_is_named(tmp_path: Path, change: dict[bytes, Any], mess
 
 def test_every_place_and_the_needed_files_are_listed(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
-        build_datamodule("food101", data_root=tmp_path).setup()
+        load_dataset("food101", data_root=tmp_path)
     text = str(caught.value)
     assert text.startswith(f"no folder {tmp_path}/ethz/food101: `data_root`=DIR must hold DIR/<hub id>/**/<split>-*")
     assert "a folder with meta/classes.txt, meta/train.json, meta/test.json, images." in text
@@ -230,7 +230,7 @@ def test_an_archive_that_is_not_extracted_gets_its_command(tmp_path: Path) -> No
     (tmp_path / "cifar-10-python.tar.gz").touch()
     command = f"tar -xf {tmp_path}/cifar-10-python.tar.gz -C {tmp_path}"
     with pytest.raises(UserError) as caught:
-        build_datamodule("cifar10", data_root=tmp_path).setup()
+        load_dataset("cifar10", data_root=tmp_path)
     assert f"Extract what is there with: {command}." in str(caught.value)
 
 
@@ -238,23 +238,23 @@ def test_an_incomplete_archive_says_what_it_lacks(tmp_path: Path) -> None:
     save_cifar10(tmp_path / "cifar-10-batches-py")
     (tmp_path / "cifar-10-batches-py" / "data_batch_4").unlink()
     with pytest.raises(UserError, match=r"cifar-10-batches-py lacks data_batch_4\."):
-        TinyCIFAR10(data_root=tmp_path).setup()
+        load_dataset(TinyCIFAR10(), data_root=tmp_path)
 
 
 def test_the_hub_layout_comes_first(tmp_path: Path) -> None:
     save_cifar10(tmp_path)
     (tmp_path / "uoft-cs" / "cifar10").mkdir(parents=True)
     with pytest.raises(UserError, match=r"uoft-cs/cifar10: no train-\*\.parquet"):
-        TinyCIFAR10(data_root=tmp_path).setup()
+        load_dataset(TinyCIFAR10(), data_root=tmp_path)
 
 
 # --------------------------------------------------------------------------- Flowers
 
 
-class TinyFlowers(FlowersDataModule):
+class TinyFlowers(Flowers):
     """Two images of each class in train and val, three in test."""
 
-    layout = replace(FlowersDataModule.layout, md5={})
+    layout = replace(Flowers.layout, md5={})
     num_examples: ClassVar = {"train": 204, "val": 204, "test": 306}
     images_per_class: ClassVar = {"train": (2, 2), "val": (2, 2), "test": (3, 3)}
 
@@ -277,8 +277,7 @@ def save_flowers(folder: Path, swap: bool = False) -> dict[str, np.ndarray]:
 
 def test_flowers_ids_and_classes_count_from_1(tmp_path: Path) -> None:
     saved = save_flowers(tmp_path)
-    data = TinyFlowers(data_root=tmp_path)
-    data.setup()
+    data = load_dataset(TinyFlowers(), data_root=tmp_path)
     assert data.split_sizes == {"train": 204, "val": 204, "test": 306}
     for split, name in {"train": "trnid", "val": "valid", "test": "tstid"}.items():
         expected = {f"image_{image:05d}.jpg": int(saved["labels"][image - 1]) - 1 for image in saved[name]}
@@ -289,24 +288,24 @@ def test_flowers_ids_and_classes_count_from_1(tmp_path: Path) -> None:
 def test_swapped_train_and_test_flowers_are_recognised(tmp_path: Path) -> None:
     save_flowers(tmp_path, swap=True)
     with pytest.raises(UserError, match=r"train: 204 images expected, 306 found.*train and test are swapped"):
-        TinyFlowers(data_root=tmp_path).setup()
+        load_dataset(TinyFlowers(), data_root=tmp_path)
 
 
 def test_flower_labels_from_0_are_refused(tmp_path: Path) -> None:
     saved = save_flowers(tmp_path)
     scipy.io.savemat(tmp_path / "imagelabels.mat", {"labels": saved["labels"][None] - 1})
     with pytest.raises(UserError, match=r"imagelabels\.mat row \d+: label 0 is not in 1\.\.102 \(the file counts from"):
-        TinyFlowers(data_root=tmp_path).setup()
+        load_dataset(TinyFlowers(), data_root=tmp_path)
 
 
 def test_a_label_file_with_another_checksum_is_refused(tmp_path: Path) -> None:
     save_flowers(tmp_path)
 
     class StrictFlowers(TinyFlowers):
-        layout = FlowersDataModule.layout
+        layout = Flowers.layout
 
     with pytest.raises(UserError, match=r"setid\.mat: MD5 a5357ecc9cb78c4bef273ce3793fc85c expected"):
-        StrictFlowers(data_root=tmp_path).setup()
+        load_dataset(StrictFlowers(), data_root=tmp_path)
 
 
 def test_missing_images_are_counted_and_named(tmp_path: Path) -> None:
@@ -315,19 +314,18 @@ def test_missing_images_are_counted_and_named(tmp_path: Path) -> None:
     for name in gone:
         (tmp_path / "jpg" / name).unlink()
     with pytest.raises(UserError, match=rf"flowers val: 7 of 204 listed images are not in .*jpg/{gone[0]}"):
-        TinyFlowers(data_root=tmp_path).setup()
+        load_dataset(TinyFlowers(), data_root=tmp_path)
 
 
 @pytest.mark.skipif(not (SHARED_DATA / "flowers102").is_dir(), reason="the .mat files are not at ../shared/data")
 def test_the_real_flower_lists_give_the_official_splits(tmp_path: Path) -> None:
-    check_md5(SHARED_DATA / "flowers102", FlowersDataModule.layout.md5)
+    check_md5(SHARED_DATA / "flowers102", Flowers.layout.md5)
     for name in ("setid.mat", "imagelabels.mat"):
         shutil.copy(SHARED_DATA / "flowers102" / name, tmp_path)
     (tmp_path / "jpg").mkdir()
     for image in range(1, 8_190):  # their content is not looked at
         (tmp_path / "jpg" / f"image_{image:05d}.jpg").touch()
-    data = FlowersDataModule(data_root=tmp_path)
-    data.setup()
+    data = load_dataset(Flowers(), data_root=tmp_path)
     assert data.split_sizes == {"train": 1_020, "val": 1_020, "test": 6_149}
     assert data.class_counts["train"] == data.class_counts["val"] == [10] * 102
     totals = np.sum([data.class_counts[name] for name in data.splits], axis=0)
@@ -339,7 +337,7 @@ def test_the_real_flower_lists_give_the_official_splits(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------- Cars
 
 
-class TinyCars(CarsDataModule):
+class TinyCars(Cars):
     num_examples: ClassVar = {"train": 392, "test": 196}
     images_per_class: ClassVar = {"train": (2, 2), "test": (1, 1)}
     val_size = 196
@@ -379,8 +377,7 @@ def save_cars(folder: Path, labelled_in: str = "") -> None:
 @pytest.mark.parametrize("labelled_in", ["", "devkit"])
 def test_cars_are_read_from_the_devkit(tmp_path: Path, labelled_in: str) -> None:
     save_cars(tmp_path / "stanford_cars", labelled_in)
-    data = TinyCars(data_root=tmp_path)
-    data.setup()
+    data = load_dataset(TinyCars(), data_root=tmp_path)
     assert data.class_counts == {"train": [1] * 196, "val": [1] * 196, "test": [1] * 196}
     assert data.class_names[0] == "AM General Hummer SUV 2000" and "Ram C/V Cargo Van Minivan 2012" in data.class_names
     labels = all_labels(data, "test")
@@ -402,40 +399,39 @@ def test_cars_are_read_from_the_single_folder(tmp_path: Path, as_number: type) -
     names = np.empty((1, 196), dtype=object)
     names[0] = load_class_names("cars")
     scipy.io.savemat(tmp_path / "cars_annos.mat", {"annotations": rows, "class_names": names})
-    data = TinyCars(data_root=tmp_path)
-    data.setup()
+    data = load_dataset(TinyCars(), data_root=tmp_path)
     assert data.class_counts == {"train": [1] * 196, "val": [1] * 196, "test": [1] * 196}
     labels = all_labels(data, "test")
     assert (labels["000003.jpg"], labels["000006.jpg"], labels["000588.jpg"]) == (0, 1, 195)
     (tmp_path / "car_ims").rename(tmp_path / "elsewhere")
     with pytest.raises(UserError, match=r"devkit/cars_meta\.mat or car_ims, cars_annos\.mat\. Looked for it in"):
-        TinyCars(data_root=tmp_path).setup()
+        load_dataset(TinyCars(), data_root=tmp_path)
 
 
 def test_cars_without_test_classes_say_which_file_is_missing(tmp_path: Path) -> None:
     save_cars(tmp_path)
     (tmp_path / "cars_test_annos_withlabels.mat").unlink()
     with pytest.raises(UserError, match=r"no cars_test_annos_withlabels\.mat .* cars_test_annos\.mat names no classes"):
-        TinyCars(data_root=tmp_path).setup()
+        load_dataset(TinyCars(), data_root=tmp_path)
     shutil.copy(tmp_path / "devkit" / "cars_test_annos.mat", tmp_path / "cars_test_annos_withlabels.mat")
     with pytest.raises(UserError, match=r"no field 'class' \(fields: bbox_x1, bbox_y1, bbox_x2, bbox_y2, fname\)"):
-        TinyCars(data_root=tmp_path).setup()
+        load_dataset(TinyCars(), data_root=tmp_path)
 
 
 def test_car_annotations_with_another_checksum_are_refused(tmp_path: Path) -> None:
     save_cars(tmp_path)
 
     class StrictCars(TinyCars):
-        test_annotations_md5 = CarsDataModule.test_annotations_md5
+        test_annotations_md5 = Cars.test_annotations_md5
 
     with pytest.raises(UserError, match=r"withlabels\.mat: MD5 b0a2b23655a3edd16d84508592a98d10 expected"):
-        StrictCars(data_root=tmp_path).setup()
+        load_dataset(StrictCars(), data_root=tmp_path)
 
 
 # --------------------------------------------------------------------------- Aircraft
 
 
-class TinyAircraft(AircraftDataModule):
+class TinyAircraft(Aircraft):
     num_examples: ClassVar = {"train": 100, "val": 100, "test": 200}
     images_per_class: ClassVar = {"train": (1, 1), "val": (1, 1), "test": (2, 2)}
 
@@ -456,8 +452,7 @@ def save_aircraft(folder: Path) -> None:
 
 def test_aircraft_names_keep_spaces_and_slashes_and_ids_their_zeros(tmp_path: Path) -> None:
     save_aircraft(tmp_path / "fgvc-aircraft-2013b" / "data")
-    data = TinyAircraft(data_root=tmp_path)
-    data.setup()
+    data = load_dataset(TinyAircraft(), data_root=tmp_path)
     assert data.class_names == load_class_names("aircraft")
     assert data.split_sizes == {"train": 100, "val": 100, "test": 200}
     labels = all_labels(data, "train")
@@ -472,7 +467,7 @@ def test_an_aircraft_variant_outside_the_list_is_named(tmp_path: Path) -> None:
     with (tmp_path / "images_variant_val.txt").open("a") as stream:
         stream.write("0034309 BAE\n")
     with pytest.raises(UserError, match=r"images_variant_val\.txt: variant 'BAE' is not in variants\.txt"):
-        TinyAircraft(data_root=tmp_path).setup()
+        load_dataset(TinyAircraft(), data_root=tmp_path)
 
 
 # --------------------------------------------------------------------------- Pets
@@ -481,7 +476,7 @@ CATS = {"abyssinian", "bengal", "birman", "bombay", "british_shorthair", "egypti
 CATS |= {"ragdoll", "russian_blue", "siamese", "sphynx"}
 
 
-class TinyPets(PetsDataModule):
+class TinyPets(Pets):
     num_examples: ClassVar = {"train": 74, "test": 37}
     images_per_class: ClassVar = {"train": (2, 2), "test": (1, 1)}
     val_size = 37
@@ -504,8 +499,7 @@ def save_pets(folder: Path, plain_sort: bool = False) -> None:
 
 def test_pets_keep_the_order_of_their_ids(tmp_path: Path) -> None:
     save_pets(tmp_path / "oxford-iiit-pet")
-    data = TinyPets(data_root=tmp_path)
-    data.setup()
+    data = load_dataset(TinyPets(), data_root=tmp_path)
     assert data.class_names == load_class_names("pets")
     assert data.class_counts == {"train": [1] * 37, "val": [1] * 37, "test": [1] * 37}
     labels = all_labels(data, "test")
@@ -516,7 +510,7 @@ def test_pets_keep_the_order_of_their_ids(tmp_path: Path) -> None:
 def test_pets_in_plain_order_are_refused(tmp_path: Path) -> None:
     save_pets(tmp_path, plain_sort=True)
     with pytest.raises(UserError, match=r"class 1 is 'american_bulldog', found 'bengal' \(33 of 37 differ\)"):
-        TinyPets(data_root=tmp_path).setup()
+        load_dataset(TinyPets(), data_root=tmp_path)
 
 
 def test_a_pet_whose_name_and_id_disagree_is_named(tmp_path: Path) -> None:
@@ -524,16 +518,16 @@ def test_a_pet_whose_name_and_id_disagree_is_named(tmp_path: Path) -> None:
     path = tmp_path / "annotations" / "test.txt"
     path.write_text(path.read_text().replace("Bengal_200 6 ", "Bengal_200 7 "))
     with pytest.raises(UserError, match=r"test\.txt: class 7 is 'birman' and, for Bengal_200, 'bengal'"):
-        TinyPets(data_root=tmp_path).setup()
+        load_dataset(TinyPets(), data_root=tmp_path)
     path.write_text("Bengal_200 6\n")
     with pytest.raises(UserError, match=r"'Bengal_200 6' is not '<image> <class> <species> <breed>'"):
-        TinyPets(data_root=tmp_path).setup()
+        load_dataset(TinyPets(), data_root=tmp_path)
 
 
 # --------------------------------------------------------------------------- Food
 
 
-class TinyFood(Food101DataModule):
+class TinyFood(Food101):
     num_examples: ClassVar = {"train": 303, "test": 101}
     images_per_class: ClassVar = {"train": (3, 3), "test": (1, 1)}
     val_size = 101
@@ -551,8 +545,7 @@ def save_food(folder: Path, names: list[str]) -> None:
 
 def test_food_keeps_cheesecake_before_cheese_plate(tmp_path: Path) -> None:
     save_food(tmp_path / "food-101", list(load_class_names("food101")))
-    data = TinyFood(data_root=tmp_path)
-    data.setup()
+    data = load_dataset(TinyFood(), data_root=tmp_path)
     assert data.class_names[16:18] == ("cheesecake", "cheese_plate")
     assert data.class_counts == {"train": [2] * 101, "val": [1] * 101, "test": [1] * 101}
     folders = [Path(data.splits["test"].image_name(index)).parent.name for index in range(101)]
@@ -563,14 +556,14 @@ def test_food_keeps_cheesecake_before_cheese_plate(tmp_path: Path) -> None:
 def test_food_sorted_by_name_is_refused(tmp_path: Path) -> None:
     save_food(tmp_path, sorted(load_class_names("food101")))
     with pytest.raises(UserError, match=r"class 16 is 'cheesecake', found 'cheese_plate'.*sorted its names as plain"):
-        TinyFood(data_root=tmp_path).setup()
+        load_dataset(TinyFood(), data_root=tmp_path)
 
 
 def test_food_lists_with_other_classes_are_refused(tmp_path: Path) -> None:
     save_food(tmp_path, list(load_class_names("food101")))
     (tmp_path / "meta" / "test.json").write_text('{"pho": []}')
     with pytest.raises(UserError, match=r"test\.json: its classes are not those of classes\.txt"):
-        TinyFood(data_root=tmp_path).setup()
+        load_dataset(TinyFood(), data_root=tmp_path)
 
 
 # --------------------------------------------------------------------------- Birdsnap
@@ -579,7 +572,7 @@ def test_food_lists_with_other_classes_are_refused(tmp_path: Path) -> None:
 SPECIES = ["Coopers Hawk", "Acadian Flycatcher", "Brant", "Zone tailed Hawk"]  # not alphabetical
 
 
-class TinyBirdsnap(BirdsnapDataModule):
+class TinyBirdsnap(Birdsnap):
     num_examples: ClassVar = {"train": 40, "test": 12}
     images_per_class: ClassVar = {"test": (3, 3)}
     num_classes = 4
@@ -609,8 +602,7 @@ def save_birdsnap(folder: Path) -> list[Path]:
 
 def test_birdsnap_keeps_taxonomic_order_and_ignores_letter_case(tmp_path: Path) -> None:
     save_birdsnap(tmp_path / "birdsnap")
-    data = TinyBirdsnap(data_root=tmp_path)
-    data.setup()
+    data = load_dataset(TinyBirdsnap(), data_root=tmp_path)
     assert data.class_names == tuple(SPECIES)
     assert data.split_sizes == {"train": 36, "val": 4, "test": 12}
     assert data.class_counts["test"] == [3] * 4
@@ -625,9 +617,8 @@ def test_decayed_birdsnap_stops_unless_it_is_allowed(tmp_path: Path) -> None:
     for path in [*paths[:13], paths[14]]:  # all of the first species, a test image of the second
         path.unlink()
     with pytest.raises(UserError, match=r"expected, 30 found \(30 of 40 train .*, 8 of 12 test .*`allow_decayed`=True"):
-        TinyBirdsnap(data_root=tmp_path).setup()
-    data = TinyBirdsnap(data_root=tmp_path, allow_decayed=True)
-    data.setup()
+        load_dataset(TinyBirdsnap(), data_root=tmp_path)
+    data = load_dataset(TinyBirdsnap(), data_root=tmp_path, allow_decayed=True)
     assert data.num_classes == 4 and data.class_names == tuple(SPECIES)
     assert data.decay == {"train": "30 of 40 train images", "test": "8 of 12 test images"}
     assert data.class_counts["test"] == [0, 2, 3, 3]
@@ -638,8 +629,7 @@ def test_a_file_that_is_not_the_listed_photograph_counts_as_missing(tmp_path: Pa
     paths = save_birdsnap(tmp_path)
     save_image(paths[1], 4711)  # a picture, but another one
     with pytest.warns(UserWarning, match=r"1 of 52 images are not the listed photographs \(other MD5, such as Coop"):
-        data = TinyBirdsnap(data_root=tmp_path, allow_decayed=True)
-        data.setup()
+        data = load_dataset(TinyBirdsnap(), data_root=tmp_path, allow_decayed=True)
     assert data.decay == {"test": "11 of 12 test images"}
 
 
@@ -650,8 +640,7 @@ def test_a_skipped_image_counts_as_missing(tmp_path: Path) -> None:
     lists = tmp_path / "images.txt"
     lists.write_text(lists.read_text().replace(before, hashlib.md5(b"junk").hexdigest()))
     with pytest.warns(UserWarning, match="1 image that cannot be read"):
-        data = TinyBirdsnap(data_root=tmp_path, allow_decayed=True, on_bad_image="skip")
-        data.setup()
+        data = load_dataset(TinyBirdsnap(), data_root=tmp_path, allow_decayed=True, on_bad_image="skip")
     assert data.decay == {"test": "11 of 12 test images"}
 
 
@@ -659,14 +648,14 @@ def test_birdsnap_1_0_without_test_images_is_refused(tmp_path: Path) -> None:
     save_birdsnap(tmp_path)
     (tmp_path / "test_images.txt").unlink()
     with pytest.raises(UserError, match=r"lacks test_images\.txt"):
-        TinyBirdsnap(data_root=tmp_path).setup()
+        load_dataset(TinyBirdsnap(), data_root=tmp_path)
 
 
 def test_a_test_image_that_no_list_has_is_named(tmp_path: Path) -> None:
     save_birdsnap(tmp_path)
     (tmp_path / "test_images.txt").write_text("path\nNobody/1.jpg\n")
     with pytest.raises(UserError, match=r"test_images\.txt: nobody/1\.jpg is not in images\.txt"):
-        TinyBirdsnap(data_root=tmp_path).setup()
+        load_dataset(TinyBirdsnap(), data_root=tmp_path)
 
 
 # --------------------------------------------------------------------------- readers

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from datamodules import build_datamodule, get_dataset, list_datasets
+from datamodules import build_datamodule, get_sheet, list_datasets
 from datamodules.images.autoaugment import POLICIES, AutoAugment, op_strength
 from datamodules.images.ops import AUGMENT_OPS, RandomOps, build_op
+from tests.support.data import PREPROCESSING
 from transfer.errors import UserError
 
 LEVELS = range(10)
@@ -157,10 +158,11 @@ def test_randaugment_never_inverts() -> None:
 
 
 def test_cifar_has_its_own_policy_and_the_others_imagenets() -> None:
-    policies = {name: get_dataset(name).augment_policy for name in list_datasets()}
+    policies = {name: get_sheet(name).augment_policy for name in list_datasets()}
     assert {name for name, policy in policies.items() if policy == "cifar10"} == {"cifar10", "cifar100"}
     for name, policy in policies.items():
-        *_, step = build_datamodule(name, augment="autoaugment", data_root=".").train_transform.transforms
+        data = build_datamodule(name, preprocessing=PREPROCESSING, augment="autoaugment", data_root=".")
+        *_, step = data.train_transform.transforms
         assert step.policy == policy
 
 

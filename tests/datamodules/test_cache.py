@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
+from dataclasses import replace
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from datamodules.base import TransferDataModule
 from PIL import Image
 
 from datamodules import build_datamodule
+from datamodules.datamodule import DataModule
 from datamodules.images import cache
 from datamodules.images.cache import ImageCache, build_cache
 from datamodules.images.decode import decode_image
 from datamodules.images.transforms import Resize
+from tests.support.data import PREPROCESSING
 from transfer.errors import UserError
 
 SHORT = Resize(36, Image.Resampling.BICUBIC, squash=False)
@@ -54,8 +56,14 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def folder_data(photos: Path, **options: Any) -> TransferDataModule:
-    defaults = {"image_size": 32, "batch_size": 6, "num_workers": 0, "val_fraction": 0.25}
+def folder_data(photos: Path, **options: Any) -> DataModule:
+    preparing = {name: options.pop(name) for name in ("image_size", "interpolation", "resize") if name in options}
+    defaults = {
+        "preprocessing": replace(PREPROCESSING, **preparing),
+        "batch_size": 6,
+        "num_workers": 0,
+        "val_fraction": 0.25,
+    }
     data = build_datamodule(
         "folder", **{"data_root": photos, "cache_dir": photos.parent / "cache", **defaults, **options}
     )
@@ -71,11 +79,11 @@ def cache_files(photos: Path) -> list[Path]:
     return sorted((photos.parent / "cache").glob("*.images"))
 
 
-def assert_holds(stored: ImageCache, data: TransferDataModule, split: str = "train") -> None:
+def assert_holds(stored: ImageCache, data: DataModule, split: str = "train") -> None:
     """What is stored is what evaluation makes of the images before it crops."""
-    assert len(stored) == len(data.splits[split])
+    assert len(stored) == len(data.dataset.splits[split])
     for index in range(len(stored)):
-        pixels = decode_image(data.splits[split].encoded(index))
+        pixels = decode_image(data.dataset.splits[split].encoded(index))
         height, width = pixels.shape[:2]
         if min(height, width) > 36:
             size = (36 * width // min(height, width), 36 * height // min(height, width))
@@ -137,14 +145,14 @@ def test_a_resumed_epoch_goes_on_with_the_same_batches(photos: Path) -> None:
 
 def test_tiny_images_are_stored_as_they_are(photos: Path) -> None:
     data = folder_data(photos)
-    stored = build_cache(data.splits["train"], SHORT, "disk", photos.parent / "cache")
+    stored = build_cache(data.dataset.splits["train"], SHORT, "disk", photos.parent / "cache")
     assert_holds(stored, data)
     assert {min(shape) for shape in stored.shapes.tolist()} <= {36, 16}
     assert Resize(36, Image.Resampling.BICUBIC, squash=True).shrunk_shape(30, 100) == (30, 100)
 
 
 def test_workers_get_a_name_or_shared_memory_and_no_copy(photos: Path) -> None:
-    split = folder_data(photos).splits["train"]
+    split = folder_data(photos).dataset.splits["train"]
     disk, ram = (build_cache(split, SHORT, kind, photos.parent / "cache") for kind in ("disk", "ram"))
     size = 3 * int(disk.shapes.prod(axis=1).sum())
     assert len(pickle.dumps(disk)) < size / 10 and len(bytes(ForkingPickler.dumps(ram))) < size / 10
@@ -166,7 +174,7 @@ def test_a_second_run_finds_what_the_first_one_made(photos: Path, monkeypatch: p
 
 def test_other_images_another_order_and_another_size_are_other_files(photos: Path) -> None:
     data = folder_data(photos)
-    train = data.splits["train"]
+    train = data.dataset.splits["train"]
     order = np.arange(len(train))[::-1].copy()
     folder = photos.parent / "cache"
     build_cache(train, SHORT, "disk", folder)
@@ -185,11 +193,11 @@ def test_other_images_another_order_and_another_size_are_other_files(photos: Pat
 @pytest.mark.parametrize("damage", ["cut off", "foreign", "empty"])
 def test_a_damaged_file_is_built_anew(photos: Path, damage: str) -> None:
     data = folder_data(photos)
-    build_cache(data.splits["train"], SHORT, "disk", photos.parent / "cache")
+    build_cache(data.dataset.splits["train"], SHORT, "disk", photos.parent / "cache")
     (path,) = cache_files(photos)
     content = path.read_bytes()
     path.write_bytes({"cut off": content[:-1], "foreign": b"x" * len(content), "empty": b""}[damage])
-    assert_holds(build_cache(data.splits["train"], SHORT, "disk", photos.parent / "cache"), data)
+    assert_holds(build_cache(data.dataset.splits["train"], SHORT, "disk", photos.parent / "cache"), data)
     assert path.read_bytes() == content
 
 
@@ -222,10 +230,10 @@ print(json.dumps([len(decoded), [stored[index].pixels().ravel().tolist() for ind
 """
 
 
-def start_build(data: TransferDataModule, folder: Path, seconds: float) -> subprocess.Popen[str]:
+def start_build(data: DataModule, folder: Path, seconds: float) -> subprocess.Popen[str]:
     """A process that builds the train cache, waiting so long at every image; it prints how many it decoded."""
     job = folder.parent / "job.pickle"
-    job.write_bytes(pickle.dumps((data.splits["train"], SHORT)))
+    job.write_bytes(pickle.dumps((data.dataset.splits["train"], SHORT)))
     command = [sys.executable, "-c", BUILD, str(job), str(folder), str(seconds)]
     return subprocess.Popen(command, cwd=Path(cache.__file__).parents[2], stdout=subprocess.PIPE, text=True)
 
@@ -239,7 +247,7 @@ def test_a_builder_that_is_killed_leaves_nothing_that_counts(photos: Path) -> No
         process.kill()
     assert partial and not cache_files(photos)
     partial[0].write_bytes(b"x" * 10**6)  # longer than the file will be
-    assert_holds(build_cache(data.splits["train"], SHORT, "disk", folder), data)
+    assert_holds(build_cache(data.dataset.splits["train"], SHORT, "disk", folder), data)
     assert len(cache_files(photos)) == 1 and not list(folder.glob("*.partial"))
 
 
@@ -248,9 +256,9 @@ def test_of_two_processes_one_builds_and_both_are_right(photos: Path) -> None:
     with start_build(data, folder, seconds=0.2) as first, start_build(data, folder, seconds=0.2) as second:
         outputs = [process.communicate(timeout=60)[0] for process in (first, second)]
     (decoded, pixels), (others_decoded, others_pixels) = (json.loads(output.splitlines()[1]) for output in outputs)
-    assert sorted((decoded, others_decoded)) == [0, len(data.splits["train"])]
+    assert sorted((decoded, others_decoded)) == [0, len(data.dataset.splits["train"])]
     assert pixels == others_pixels
-    assert_holds(build_cache(data.splits["train"], SHORT, "disk", folder), data)
+    assert_holds(build_cache(data.dataset.splits["train"], SHORT, "disk", folder), data)
     assert len(cache_files(photos)) == 1
 
 
@@ -259,27 +267,29 @@ def test_of_two_processes_one_builds_and_both_are_right(photos: Path) -> None:
 
 def test_an_unknown_kind_of_cache_is_refused(photos: Path) -> None:
     with pytest.raises(UserError, match="unknown cache 'dis'; did you mean 'disk'"):
-        build_datamodule("folder", data_root=photos, cache="dis")
+        build_datamodule("folder", preprocessing=PREPROCESSING, data_root=photos, cache="dis")
 
 
 @pytest.mark.parametrize("kind", ["disk", "ram"])
 def test_a_bad_image_is_named_and_leaves_no_file(photos: Path, kind: str) -> None:
     data = folder_data(photos, cache=kind)
-    bad = Path(data.splits["train"].encoded(0))  # type: ignore[arg-type]
+    bad = Path(data.dataset.splits["train"].encoded(0))  # type: ignore[arg-type]
     content = bad.read_bytes()
     for broken in (content[: len(content) // 2], b"text", b""):
         bad.write_bytes(broken)
-        with pytest.raises(UserError, match=rf"{bad.name}: .*\nRepair the image, or pass `on_bad_image`=skip"):
+        with pytest.raises(UserError, match=rf"{bad.name}: .*\nRepair the image, or set `on_bad_image`='skip'"):
             data.train_dataloader()
         assert not cache_files(photos) and not list((photos.parent / "cache").glob("*.partial"))
     with pytest.warns(UserWarning, match="training without 1 image"):
         data = folder_data(photos, cache=kind, on_bad_image="skip")
-    assert len(data.skipped) == 1 and len(batches(data.train_dataloader())) > 0
+    assert len(data.dataset.skipped) == 1 and len(batches(data.train_dataloader())) > 0
 
 
 def test_a_folder_that_cannot_be_written_is_refused(photos: Path) -> None:
     data = folder_data(photos, cache="disk", cache_dir=photos / "a" / "0.jpg" / "cache")
-    with pytest.raises(UserError, match=r"0\.jpg/cache: the image cache cannot be written: .*`cache_dir`=DIR"):
+    with pytest.raises(
+        UserError, match=r"0\.jpg/cache: the image cache cannot be written: .*set `cache_dir` to another folder"
+    ):
         data.train_dataloader()
 
 

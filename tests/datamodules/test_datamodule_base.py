@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import re
+import subprocess
+import sys
 import warnings
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +17,21 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from datamodules.base import TransferDataModule
 from PIL import Image
 from torch.utils.data import DistributedSampler
 
-from datamodules import build_datamodule
-from datamodules.images.transforms import build_eval_transform
-from datamodules.loaders import EpochSampler, UnpaddedDistributedSampler, default_num_workers
-from datamodules.predict import build_predict_loader
+from datamodules import build_datamodule, get_sheet, load_dataset
+from datamodules.datamodule import DataModule
 from datamodules.reading.tables import read_splits
+from datamodules.sheet import ReadOptions
 from datamodules.split import Split, hold_out
+from datamodules.workers import default_num_workers
+from tests.support.data import PREPROCESSING
 from transfer.errors import UserError
 
 
-def digits(**options: Any) -> TransferDataModule:
-    return build_datamodule("digits", **{"num_workers": 0, "image_size": 32, "batch_size": 250, **options})
+def digits(**options: Any) -> DataModule:
+    return build_datamodule("digits", preprocessing=PREPROCESSING, **{"num_workers": 0, "batch_size": 250, **options})
 
 
 def tiny_table(labels: list, label_feature: object) -> datasets.Dataset:
@@ -39,50 +43,17 @@ def tiny_table(labels: list, label_feature: object) -> datasets.Dataset:
 
 
 def read(table: datasets.Dataset, multilabel: bool = False) -> tuple[tuple[str, ...], Split]:
-    names, splits = read_splits({"train": table}, "tiny", "image", "label", multilabel=multilabel, label_separator="|")
+    names, splits = read_splits({"train": table}, "tiny", "image", "label", ReadOptions(multilabel=multilabel))
     return names, splits["train"]
 
 
-# --- samplers
-
-
-@pytest.mark.parametrize(("num_images", "world_size"), [(10, 1), (10, 2), (11, 2), (13, 4), (3, 4)])
-def test_eval_ranks_cover_every_image_exactly_once(num_images: int, world_size: int) -> None:
-    samplers = [UnpaddedDistributedSampler(num_images, rank, world_size) for rank in range(world_size)]
-    assert sorted(index for sampler in samplers for index in sampler) == list(range(num_images))
-    assert [len(sampler) for sampler in samplers] == [len(list(sampler)) for sampler in samplers]
-
-
-def test_train_ranks_are_disjoint_and_equally_long() -> None:
-    samplers = [EpochSampler(11, seed=0, rank=rank, world_size=2) for rank in range(2)]
-    shares = [[index for index, _ in sampler] for sampler in samplers]
-    assert [len(share) for share in shares] == [5, 5] == [len(sampler) for sampler in samplers]
-    assert len({*shares[0], *shares[1]}) == 10
-
-
-def test_order_and_seeds_depend_on_seed_and_epoch() -> None:
-    sampler = EpochSampler(50, seed=1)
-    first = list(sampler)
-    assert list(sampler) == first and sorted(index for index, _ in first) == list(range(50))
-    sampler.set_epoch(1)
-    second = list(sampler)
-    assert second != first and list(EpochSampler(50, seed=2)) != first
-    assert dict(first).keys() == dict(second).keys() and not set(dict(first).values()) & set(dict(second).values())
-
-
-def test_item_seeds_do_not_depend_on_the_number_of_ranks() -> None:
-    alone = dict(EpochSampler(12, seed=3))
-    ranks = [EpochSampler(12, seed=3, rank=rank, world_size=3) for rank in range(3)]
-    assert {index: seed for sampler in ranks for index, seed in sampler} == alone
+# --- loaders
 
 
 def test_lightning_leaves_our_samplers_in_place() -> None:
     data = digits()
     for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
         assert isinstance(loader.sampler, DistributedSampler)
-
-
-# --- loaders
 
 
 def test_train_drops_the_last_partial_batch_unless_it_is_the_only_one() -> None:
@@ -107,18 +78,6 @@ def test_batches_are_normalised_after_the_transfer() -> None:
     normalised, same_labels = data.on_after_batch_transfer((images, labels), 0)
     torch.testing.assert_close(normalised, data.normalize(images))
     assert torch.equal(labels, same_labels)
-
-
-def test_predict_loader_reports_bad_files(tmp_path: Path) -> None:
-    Image.new("RGB", (9, 9), "red").save(tmp_path / "good.png")
-    (tmp_path / "bad.png").write_text("text")
-    paths = [tmp_path / "good.png", tmp_path / "bad.png", tmp_path / "gone.png"]
-    transform = build_eval_transform(32, 1.0, "bicubic")
-    batches = list(build_predict_loader(paths, transform, batch_size=2, num_workers=0))
-    images, names, bad = batches[0]
-    assert images.shape == (1, 32, 32, 3) and images[0, 0, 0].tolist() == [255, 0, 0]
-    assert names == [str(paths[0])] and bad[0].name == str(paths[1]) and "not an image" in bad[0].reason
-    assert batches[1][0].shape[0] == 0 and "no such file" in batches[1][2][0].reason
 
 
 # --- resume
@@ -163,7 +122,7 @@ class Recorder(pl.LightningModule):
         self._stop("on_train_epoch_end")
 
 
-def fit(module: Recorder, data: TransferDataModule, resume_from: Path | None = None) -> list:
+def fit(module: Recorder, data: DataModule, resume_from: Path | None = None) -> list:
     trainer = pl.Trainer(
         max_epochs=3,
         accelerator="cpu",
@@ -220,6 +179,40 @@ def test_loader_state_outside_lightning() -> None:
     assert resumed.state_dict() == {"epoch": 2, "batches": 0}
 
 
+# --- a dataset is read once
+
+
+def test_a_loaded_dataset_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = load_dataset("digits")
+    monkeypatch.setattr(type(dataset.sheet), "load_splits", None)
+    first, second = (DataModule(dataset, PREPROCESSING, image_size=size, num_workers=0) for size in (32, 48))
+    first.prepare_data()
+    second.setup()
+    assert first.dataset is second.dataset is dataset
+    assert [next(iter(data.val_dataloader()))[0].shape[1] for data in (first, second)] == [32, 48]
+
+
+def test_nothing_is_read_before_setup(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(get_sheet("digits")), "load_splits", None)
+    data = digits()
+    assert data.num_classes == 10
+    with pytest.raises(TypeError):
+        data.setup()
+
+
+def test_a_sheet_is_imported_without_torch() -> None:
+    code = "import sys, datamodules as d\nfor name in d.list_datasets(): d.get_sheet(name)\nprint(*sys.modules)"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in process.stdout.split()}
+    assert "datamodules" in loaded
+    assert not loaded & {"torch", "numpy", "datasets", "pyarrow", "pytorch_lightning", "albumentations", "cv2", "PIL"}
+
+
+def test_an_unknown_option_names_the_nearest() -> None:
+    with pytest.raises(UserError, match="unknown option `multilable`; did you mean 'multilabel'"):
+        load_dataset("digits", multilable=True)
+
+
 # --- checkpoint state
 
 
@@ -228,7 +221,9 @@ def test_state_is_plain_and_matches_itself(tmp_path: Path) -> None:
     data.setup()
     torch.save(data.state_dict(), tmp_path / "state.pt")
     state = torch.load(tmp_path / "state.pt", weights_only=True)
-    assert state["dataset"] == "digits" and state["image_size"] == 32 and state["fingerprint"] == data.fingerprint
+    assert (
+        state["dataset"] == "digits" and state["image_size"] == 32 and state["fingerprint"] == data.dataset.fingerprint
+    )
     digits().load_state_dict(state)
 
 
@@ -245,7 +240,7 @@ def test_changed_data_is_refused_on_resume() -> None:
 def test_fingerprint_ignores_order_and_notices_labels() -> None:
     data = digits()
     data.setup()
-    split = data.splits["val"]
+    split = data.dataset.splits["val"]
     assert split.select(np.arange(180)[::-1].copy()).fingerprint() == split.fingerprint()
     assert split.select(range(179)).fingerprint() != split.fingerprint()
     relabelled = split.select(range(180))
@@ -256,7 +251,7 @@ def test_fingerprint_ignores_order_and_notices_labels() -> None:
 def test_the_ordered_fingerprint_notices_the_order_too() -> None:
     data = digits()
     data.setup()
-    split = data.splits["val"]
+    split = data.dataset.splits["val"]
     assert split.select(range(180)).ordered_fingerprint() == split.ordered_fingerprint()
     others = [split.select(np.arange(180)[::-1].copy()), split.select(range(179)), split.select(range(180))]
     others[2].labels[0] = (others[2].labels[0] + 1) % 10
@@ -287,7 +282,7 @@ def test_multilabel_from_lists_and_from_text() -> None:
         if isinstance(table.features["label"], datasets.Value):
             names, split = read(table, multilabel=True)
         else:
-            with pytest.raises(UserError, match="'label' holds lists of labels; pass `multilabel`=True"):
+            with pytest.raises(UserError, match="'label' holds lists of labels; set `multilabel`=True"):
                 read(table)
             names, split = read(table, multilabel=True)
         assert names == ("x", "y", "z") and split.labels.dtype == torch.float32
@@ -311,29 +306,33 @@ def test_columns_that_hold_no_images_are_refused() -> None:
         ({"augment": "basics"}, "unknown augment 'basics'; did you mean 'basic'"),
         ({"on_bad_image": "skp"}, "unknown on_bad_image 'skp'; did you mean 'skip'"),
         ({"image_size": 16}, "`image_size`=16 is too small"),
-        ({"batch_size": 0}, "`batch_size`=0 .allowed: at least 1"),
-        ({"val_fraction": 0.7}, "`val_fraction`=0.7 .allowed: above 0, below 0.5"),
+        ({"batch_size": 0}, "`batch_size`=0 (allowed: at least 1)"),
+        ({"val_fraction": 0.7}, "`val_fraction`=0.7 (allowed: above 0, below 0.5)"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict, message: str) -> None:
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=re.escape(message)):
         digits(**options)
 
 
-def test_image_size_is_the_given_one_then_the_sheets_then_224() -> None:
-    assert build_datamodule("digits", image_size=96).image_size == 96
-    assert build_datamodule("digits").image_size == 64
-    assert build_datamodule("cifar10").image_size == 224
+def test_image_size_is_the_given_one_then_the_preprocessings() -> None:
+    assert digits(image_size=96).preprocessing == replace(PREPROCESSING, image_size=96)
+    assert digits().preprocessing == PREPROCESSING
+
+
+def test_a_datamodule_without_a_preprocessing_says_how_to_get_one() -> None:
+    with pytest.raises(UserError, match=r"`preprocessing` is missing.*classifier\.preprocessing.*Preprocessing\("):
+        build_datamodule("digits")
 
 
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.5])
 def test_a_crop_keeps_more_than_nothing_and_no_more_than_all(share: float) -> None:
-    with pytest.raises(UserError, match=rf"`min_crop_area`={share} must lie above 0 and not above 1"):
-        build_datamodule("digits", min_crop_area=share)
+    with pytest.raises(UserError, match=rf"`min_crop_area`={share} \(allowed: above 0, at most 1\)"):
+        digits(min_crop_area=share)
 
 
-def test_min_crop_area_takes_the_place_of_the_data_sheets() -> None:
+def test_min_crop_area_takes_the_place_of_the_sheets() -> None:
     def smallest(**options: float) -> float:
-        return build_datamodule("digits", **options).train_transform.transforms[0].scale[0]  # type: ignore[arg-type]
+        return digits(**options).train_transform.transforms[0].scale[0]
 
     assert (smallest(), smallest(min_crop_area=0.9)) == (0.5, 0.9)

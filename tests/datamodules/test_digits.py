@@ -7,30 +7,30 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from datamodules.base import TransferDataModule
 from sklearn.datasets import load_digits
 
-from datamodules import build_datamodule
+from datamodules import load_dataset
+from datamodules.datamodule import DataModule
+from datamodules.dataset import Dataset
 from datamodules.images.decode import decode_image
+from tests.support.data import PREPROCESSING
 from transfer.errors import UserError
 
 
 @pytest.fixture(scope="module")
-def digits() -> TransferDataModule:
-    data = build_datamodule("digits", num_workers=0)
-    data.setup()
-    return data
+def digits() -> Dataset:
+    return load_dataset("digits")
 
 
-def test_splits_classes_and_size(digits: TransferDataModule) -> None:
+def test_splits_classes_and_size(digits: Dataset) -> None:
     assert digits.split_sizes == {"train": 1257, "val": 180, "test": 360}
     assert digits.class_names == tuple("0123456789") and digits.num_classes == 10
     assert digits.class_counts["val"] == [18] * 10
-    assert digits.image_size == digits.default_image_size == 64
-    assert not digits.horizontal_flip and digits.skipped == []
+    assert digits.sheet.default_image_size == 64
+    assert not digits.sheet.horizontal_flip and digits.skipped == []
 
 
-def test_content_equals_scikit_learn(digits: TransferDataModule) -> None:
+def test_content_equals_scikit_learn(digits: Dataset) -> None:
     source = load_digits()
     expected = Counter(
         (np.rint(image * 255 / 16).astype(np.uint8).tobytes(), int(label))
@@ -45,7 +45,7 @@ def test_content_equals_scikit_learn(digits: TransferDataModule) -> None:
     assert found == expected and found.total() == 1797
 
 
-def test_fingerprint_is_fixed(digits: TransferDataModule) -> None:
+def test_fingerprint_is_fixed(digits: Dataset) -> None:
     assert digits.fingerprint == {
         "train": "34d847e62cbfbac94e48f5134ebde06c",
         "val": "0f9971e85b69c8500a84076e8ac7383f",
@@ -53,13 +53,14 @@ def test_fingerprint_is_fixed(digits: TransferDataModule) -> None:
     }
 
 
-def test_needs_no_network_and_gives_batches(digits: TransferDataModule) -> None:
-    images, labels = next(iter(digits.train_dataloader()))
+def test_needs_no_network_and_gives_batches(digits: Dataset) -> None:
+    data = DataModule(digits, PREPROCESSING, image_size=64, num_workers=0)
+    images, labels = next(iter(data.train_dataloader()))
     assert images.shape == (64, 64, 64, 3) and images.dtype == torch.uint8
     assert labels.shape == (64,) and labels.dtype == torch.int64
-    assert digits.normalize(images).shape == (64, 3, 64, 64)
+    assert data.normalize(images).shape == (64, 3, 64, 64)
 
 
 def test_split_column_is_refused() -> None:
     with pytest.raises(UserError, match=r"digits .*split_column"):
-        build_datamodule("digits", split_column="split").setup()
+        load_dataset("digits", split_column="split")

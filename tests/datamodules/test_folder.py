@@ -10,11 +10,13 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from datamodules.base import TransferDataModule
 from PIL import Image
 
-from datamodules import build_datamodule
+from datamodules import load_dataset
+from datamodules.datamodule import DataModule
+from datamodules.dataset import Dataset
 from datamodules.images.decode import decode_image
+from tests.support.data import PREPROCESSING
 from transfer.errors import UserError
 
 
@@ -37,10 +39,12 @@ def save_classes(root: Path, counts: dict[str, int], suffix: str = ".png") -> Pa
     return root
 
 
-def load(root: Path, **options: Any) -> TransferDataModule:
-    data = build_datamodule("folder", data_root=root, num_workers=0, image_size=32, **options)
-    data.setup()
-    return data
+def load(root: Path, **options: Any) -> Dataset:
+    return load_dataset("folder", data_root=root, **options)
+
+
+def loaders(data: Dataset, **options: Any) -> DataModule:
+    return DataModule(data, PREPROCESSING, num_workers=0, **options)
 
 
 def save_csv(path: Path, header: list[str], rows: list[list[str]]) -> Path:
@@ -53,7 +57,7 @@ def test_class_folders_are_cut_into_three(tmp_path: Path) -> None:
     data = load(save_classes(tmp_path, {"cat": 30, "dog": 20}))
     assert data.class_names == ("cat", "dog") and data.num_classes == 2
     assert data.class_counts == {"train": [24, 16], "val": [3, 2], "test": [3, 2]}
-    again = load(tmp_path, seed=99)
+    again = load(tmp_path)
     assert again.fingerprint == data.fingerprint
     files = [split.image_name(i) for split in data.splits.values() for i in range(len(split))]
     assert len(files) == len(set(files)) == 50
@@ -83,7 +87,7 @@ def test_val_is_cut_but_test_is_never_made_up(tmp_path: Path) -> None:
     data = load(other)
     assert data.split_sizes == {"train": 10, "val": 2}
     with pytest.raises(UserError, match=r"folder has no test split here \(it has: train, val\)"):
-        data.test_dataloader()
+        loaders(data).test_dataloader()
 
 
 def test_every_class_keeps_a_training_image(tmp_path: Path) -> None:
@@ -131,7 +135,7 @@ def test_layouts_that_leave_open_what_is_meant(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nowhere: no such file or folder"):
         load(tmp_path / "nowhere")
     with pytest.raises(UserError, match="'folder' needs `data_root`"):
-        build_datamodule("folder").setup()
+        load_dataset("folder")
 
 
 def test_class_only_in_test_is_named(tmp_path: Path) -> None:
@@ -184,8 +188,8 @@ def test_csv_with_relative_paths_and_split_column(tmp_path: Path) -> None:
     data = load(save_csv(tmp_path / "labels.csv", ["path", "label", "split"], rows))
     assert data.class_names == ("2", "10")
     assert data.class_counts == {"train": [4, 4], "val": [1, 1], "test": [1, 1]}
-    images, _ = next(iter(data.val_dataloader()))
-    expected = data.eval_transform(image=decode_image(tmp_path / "images" / "8.png"))["image"]
+    images, _ = next(iter(loaders(data).val_dataloader()))
+    expected = loaders(data).eval_transform(image=decode_image(tmp_path / "images" / "8.png"))["image"]
     assert np.array_equal(images[0].numpy(), expected)
 
 
@@ -231,7 +235,7 @@ def test_multilabel_csv_gives_multi_hot(tmp_path: Path) -> None:
     data = load(save_csv(tmp_path / "t.csv", ["path", "label"], rows), multilabel=True)
     assert data.class_names == ("a", "b", "c")
     assert np.sum(list(data.class_counts.values()), axis=0).tolist() == [16, 16, 16]
-    _, labels = next(iter(data.val_dataloader()))
+    _, labels = next(iter(loaders(data).val_dataloader()))
     assert labels.dtype == torch.float32 and labels.shape == (4, 3)
 
 

@@ -14,17 +14,20 @@ import torch
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 from PIL import Image
 
-from datamodules import build_datamodule, get_dataset, list_datasets
+from datamodules import build_datamodule, get_sheet, list_datasets, load_dataset
 from datamodules.checks import check_class_order, check_official
-from datamodules.reading.sources import HubCopy, from_first_copy, load_hub_tables
-from datamodules.reading.tables import encoded_images, load_class_names, name_key, read_splits
-from datamodules.sheets.aircraft import AircraftDataModule
-from datamodules.sheets.birdsnap import BirdsnapDataModule
-from datamodules.sheets.cifar import CIFAR10DataModule, CIFAR100DataModule
-from datamodules.sheets.flowers import FlowersDataModule
-from datamodules.sheets.food import Food101DataModule
-from datamodules.sheets.pets import PetsDataModule
+from datamodules.datamodule import DataModule
+from datamodules.reading.sources import from_first_copy, load_hub_tables
+from datamodules.reading.tables import encoded_images, name_key, read_splits
+from datamodules.sheet import HubCopy, ReadOptions, Sheet, load_class_names
+from datamodules.sheets.aircraft import Aircraft
+from datamodules.sheets.birdsnap import Birdsnap
+from datamodules.sheets.cifar import CIFAR10, CIFAR100
+from datamodules.sheets.flowers import Flowers
+from datamodules.sheets.food import Food101
+from datamodules.sheets.pets import Pets
 from datamodules.split import Split
+from tests.support.data import PREPROCESSING
 from transfer.errors import UserError
 
 SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -66,14 +69,14 @@ def save_split(
     table.to_parquet(folder / f"{split}-00000-of-00001.parquet")
 
 
-class TinyCIFAR10(CIFAR10DataModule):
+class TinyCIFAR10(CIFAR10):
     num_examples: ClassVar = {"train": 60, "test": 20}
     images_per_class: ClassVar = {}
     official_names = ()
     val_size = 10
 
 
-class TinyFood101(Food101DataModule):
+class TinyFood101(Food101):
     num_examples: ClassVar = {"train": 12, "test": 4}
     images_per_class: ClassVar = {"train": (6, 6), "test": (2, 2)}
     official_names = ("cheesecake", "cheese_plate")
@@ -81,7 +84,7 @@ class TinyFood101(Food101DataModule):
     val_size = 2
 
 
-class TinyFlowers(FlowersDataModule):
+class TinyFlowers(Flowers):
     num_examples: ClassVar = {"train": 2, "val": 3, "test": 2}
     images_per_class: ClassVar = {}
     official_names = ("pink primrose", "globe thistle")
@@ -97,32 +100,28 @@ def tiny_cifar(tmp_path: Path) -> Path:
 
 
 def test_hub_layout_gives_a_stratified_val_and_the_official_test(tiny_cifar: Path) -> None:
-    data = TinyCIFAR10(data_root=tiny_cifar, num_workers=0, image_size=32)
-    data.setup()
+    data = load_dataset(TinyCIFAR10(), data_root=tiny_cifar)
     assert data.split_sizes == {"train": 50, "val": 10, "test": 20}
     assert data.class_counts == {"train": [5] * 10, "val": [1] * 10, "test": [2] * 10}
     assert data.class_names[3] == "class 3"
     assert data.splits["test"].image_name(4) == "uoft-cs/cifar10 test row 4 (4.png)"
-    images, labels = next(iter(data.test_dataloader()))
+    images, labels = next(iter(DataModule(data, PREPROCESSING, num_workers=0).test_dataloader()))
     assert images.shape == (20, 32, 32, 3) and labels.tolist() == [index % 10 for index in range(20)]
 
 
 def test_a_final_fit_gets_the_official_train_split_back(tiny_cifar: Path) -> None:
-    data = TinyCIFAR10(data_root=tiny_cifar, num_workers=0, train_on="trainval")
-    data.setup()
+    data = load_dataset(TinyCIFAR10(), data_root=tiny_cifar, train_on="trainval")
     assert data.split_sizes == {"train": 60, "test": 20}
     assert data.splits["train"].rows.tolist() == list(range(60))
     assert data.splits["train"].labels.tolist() == [index % 10 for index in range(60)]
 
 
 def test_a_final_fit_joins_official_train_and_val(tmp_path: Path) -> None:
-    folder = tmp_path / TinyFlowers.hub_id
+    folder = tmp_path / TinyFlowers.copies[0].id
     for split, labels in {"train": [0, 1], "validation": [1, 0, 1], "test": [0, 1]}.items():
         save_split(folder, split, labels, 2, names=("pink primrose", "globe thistle"), first_seed=len(split))
-    both = TinyFlowers(data_root=tmp_path, num_workers=0, train_on="trainval")
-    both.setup()
-    apart = TinyFlowers(data_root=tmp_path, num_workers=0)
-    apart.setup()
+    both = load_dataset(TinyFlowers(), data_root=tmp_path, train_on="trainval")
+    apart = load_dataset(TinyFlowers(), data_root=tmp_path)
     assert both.split_sizes == {"train": 5, "test": 2}
     assert both.splits["train"].labels.tolist() == [0, 1, 1, 0, 1]
     contents = [
@@ -134,8 +133,7 @@ def test_a_final_fit_joins_official_train_and_val(tmp_path: Path) -> None:
 
 
 def test_the_rows_that_were_cut_are_known(tiny_cifar: Path) -> None:
-    data = TinyCIFAR10(data_root=tiny_cifar, num_workers=0)
-    data.setup()
+    data = load_dataset(TinyCIFAR10(), data_root=tiny_cifar)
     assert list(data.held_out) == ["val"]
     held, kept = data.held_out["val"].rows, data.splits["train"].rows
     assert sorted([*held, *kept]) == list(range(60)) and len(held) == 10
@@ -143,7 +141,7 @@ def test_the_rows_that_were_cut_are_known(tiny_cifar: Path) -> None:
 
 def test_other_counts_than_official_are_refused(tiny_cifar: Path) -> None:
     with pytest.raises(UserError, match=r"uoft-cs/cifar10 train: 50000 images expected, 60 found"):
-        build_datamodule("cifar10", data_root=tiny_cifar).setup()
+        load_dataset("cifar10", data_root=tiny_cifar)
 
 
 def test_hub_validation_of_food101_is_our_test(tmp_path: Path) -> None:
@@ -151,15 +149,14 @@ def test_hub_validation_of_food101_is_our_test(tmp_path: Path) -> None:
     names = ("Cheesecake", "cheese plate")
     save_split(folder, "train", [0, 1] * 6, 2, names=names)
     save_split(folder, "validation", [0, 1] * 2, 2, names=names)
-    data = TinyFood101(data_root=tmp_path, num_workers=0)
-    data.setup()
+    data = load_dataset(TinyFood101(), data_root=tmp_path)
     assert data.split_sizes == {"train": 10, "val": 2, "test": 4}
     assert data.class_counts["test"] == [2, 2]
     assert data.class_names == ("cheesecake", "cheese_plate")
 
 
 def test_the_fallback_copy_is_read_with_its_own_names(tmp_path: Path) -> None:
-    class TinyAircraft(AircraftDataModule):
+    class TinyAircraft(Aircraft):
         num_examples: ClassVar = {"train": 200, "val": 100, "test": 100}
         images_per_class: ClassVar = {"train": (2, 2)}
 
@@ -168,22 +165,21 @@ def test_the_fallback_copy_is_read_with_its_own_names(tmp_path: Path) -> None:
     for split, size in {"train": 200, "validation": 100, "test": 100}.items():
         labels = [index % 100 for index in range(size)]
         save_split(folder, split, labels, 100, columns=("image", "variant"), names=names)
-    data = TinyAircraft(data_root=tmp_path)
-    data.setup()
+    data = load_dataset(TinyAircraft(), data_root=tmp_path)
     assert data.split_sizes == {"train": 200, "val": 100, "test": 100}
     assert data.splits["val"].name == "HuggingFaceM4/FGVC-Aircraft val"
 
 
 def test_missing_folder_split_and_columns_are_named(tiny_cifar: Path) -> None:
     with pytest.raises(UserError, match=r"no folder .*uoft-cs/cifar100"):
-        build_datamodule("cifar100", data_root=tiny_cifar).setup()
+        load_dataset("cifar100", data_root=tiny_cifar)
     with pytest.raises(UserError, match=r"no column 'image'; did you mean .* \(columns: img, label\)"):
-        TinyCIFAR10(data_root=tiny_cifar, image_column="image").setup()
+        load_dataset(TinyCIFAR10(), data_root=tiny_cifar, image_column="image")
     with pytest.raises(UserError, match=r"cifar10 train: no column 'fine' .*`label_column`"):
-        TinyCIFAR10(data_root=tiny_cifar, label_column="fine").setup()
+        load_dataset(TinyCIFAR10(), data_root=tiny_cifar, label_column="fine")
     next(tiny_cifar.rglob("test-*.parquet")).unlink()
     with pytest.raises(UserError, match=r"no test-\*\.parquet there or below it"):
-        TinyCIFAR10(data_root=tiny_cifar).setup()
+        load_dataset(TinyCIFAR10(), data_root=tiny_cifar)
 
 
 @pytest.mark.parametrize(("label", "shown"), [(-1, "-1"), (None, "None")])
@@ -192,7 +188,7 @@ def test_label_outside_the_classes_is_named(tmp_path: Path, label: int | None, s
     save_split(folder, "train", [*range(10), label] * 2, 10, columns=("img", "label"))
     save_split(folder, "test", [0], 10, columns=("img", "label"))
     with pytest.raises(UserError, match=rf"uoft-cs/cifar10 train row 10: label {shown} is not allowed .*0\.\.9"):
-        TinyCIFAR10(data_root=tmp_path).setup()
+        load_dataset(TinyCIFAR10(), data_root=tmp_path)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -200,12 +196,11 @@ def test_bad_row_is_named_while_loading_or_skipped(tmp_path: Path, num_workers: 
     folder = tmp_path / "uoft-cs" / "cifar10"
     save_split(folder, "train", [index % 10 for index in range(60)], 10, columns=("img", "label"))
     save_split(folder, "test", [index % 10 for index in range(20)], 10, columns=("img", "label"), broken=13)
-    data = TinyCIFAR10(data_root=tmp_path, num_workers=num_workers, image_size=32)
+    data = build_datamodule(TinyCIFAR10(), preprocessing=PREPROCESSING, data_root=tmp_path, num_workers=num_workers)
     with pytest.raises(UserError, match=r"^uoft-cs/cifar10 test row 13 \(13.png\): not an image"):
         list(data.test_dataloader())
-    skipping = TinyCIFAR10(data_root=tmp_path, num_workers=num_workers, on_bad_image="skip")
     with pytest.warns(UserWarning, match="1 image that cannot be read"):
-        skipping.setup()
+        skipping = load_dataset(TinyCIFAR10(), data_root=tmp_path, on_bad_image="skip")
     assert skipping.split_sizes["test"] == 19
 
 
@@ -216,14 +211,14 @@ def test_no_network_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", refuse)
     with pytest.raises(UserError, match=r"cannot get uoft-cs/cifar10 .*`data_root`=DIR .*HF_HUB_OFFLINE=1"):
-        build_datamodule("cifar10").setup()
+        load_dataset("cifar10")
 
 
 def test_birdsnap_says_that_it_must_be_supplied(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"birdsnap has no complete copy on the hub.*`allow_decayed`=True"):
-        build_datamodule("birdsnap").setup()
+        load_dataset("birdsnap")
     with pytest.raises(UserError, match=r"Looked for it in .*birdsnap"):
-        build_datamodule("birdsnap", data_root=tmp_path).setup()
+        load_dataset("birdsnap", data_root=tmp_path)
 
 
 def test_class_folders_of_birdsnap_are_taken_if_decay_is_allowed(tmp_path: Path) -> None:
@@ -233,21 +228,20 @@ def test_class_folders_of_birdsnap_are_taken_if_decay_is_allowed(tmp_path: Path)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(png(index))
     with pytest.raises(UserError, match="train: 47386 images expected, 12 found"):
-        build_datamodule("birdsnap", data_root=tmp_path).setup()
+        load_dataset("birdsnap", data_root=tmp_path)
 
-    class TinyBirdsnap(BirdsnapDataModule):
+    class TinyBirdsnap(Birdsnap):
         num_examples: ClassVar = {"train": 14, "test": 12}
         images_per_class: ClassVar = {}
 
-    data = TinyBirdsnap(data_root=tmp_path, num_workers=0, allow_decayed=True)
-    data.setup()
+    data = load_dataset(TinyBirdsnap(), data_root=tmp_path, allow_decayed=True)
     assert data.split_sizes == {"train": 11, "val": 1, "test": 12}
     assert data.decay == {"train": "12 of 14 train images"}
 
 
 def test_decay_is_allowed_only_where_images_are_gone(tiny_cifar: Path) -> None:
     with pytest.raises(UserError, match="cifar10 can be had complete; `allow_decayed` is for birdsnap"):
-        TinyCIFAR10(data_root=tiny_cifar, allow_decayed=True).setup()
+        load_dataset(TinyCIFAR10(), data_root=tiny_cifar, allow_decayed=True)
 
 
 def in_memory(name: str, size: int, labels: list[int] | None = None) -> Split:
@@ -259,42 +253,52 @@ def in_memory(name: str, size: int, labels: list[int] | None = None) -> Split:
 @pytest.mark.parametrize(
     ("sheet", "sizes", "cause"),
     [
-        (FlowersDataModule, {"train": 7_169, "val": 1_020, "test": 1_020}, "nelorth/oxford-flowers, which is cut anew"),
-        (FlowersDataModule, {"train": 6_149, "val": 1_020, "test": 1_020}, "train and test are swapped"),
-        (FlowersDataModule, {"train": 2_040, "val": 1_020, "test": 6_149}, "train holds val too"),
-        (AircraftDataModule, {"train": 7_000, "val": 1_500, "test": 1_500}, "GATE-engine/aircraft"),
-        (AircraftDataModule, {"train": 6_667, "val": 3_333, "test": 3_333}, "train holds val too"),
-        (PetsDataModule, {"train": 7_390, "test": 3_669}, "every image of the archive, not split"),
-        (PetsDataModule, {"train": 3_669, "test": 3_680}, "train and test are swapped"),
-        (Food101DataModule, {"train": 101_000, "test": 25_250}, "train holds all images, not split"),
-        (Food101DataModule, {"train": 75_750, "test": 8 * 25_250}, "test is there 8 times"),
-        (BirdsnapDataModule, {"train": 16_000, "test": 1_851}, "the hub's copy of what was left"),
-        (BirdsnapDataModule, {"train": 39_860, "test": 0}, "sasha/birdsnap, which has no test split"),
+        (Flowers, {"train": 7_169, "val": 1_020, "test": 1_020}, "nelorth/oxford-flowers, which is cut anew"),
+        (Flowers, {"train": 6_149, "val": 1_020, "test": 1_020}, "train and test are swapped"),
+        (Flowers, {"train": 2_040, "val": 1_020, "test": 6_149}, "train holds val too"),
+        (Aircraft, {"train": 7_000, "val": 1_500, "test": 1_500}, "GATE-engine/aircraft"),
+        (Aircraft, {"train": 6_667, "val": 3_333, "test": 3_333}, "train holds val too"),
+        (Pets, {"train": 7_390, "test": 3_669}, "every image of the archive, not split"),
+        (Pets, {"train": 3_669, "test": 3_680}, "train and test are swapped"),
+        (Food101, {"train": 101_000, "test": 25_250}, "train holds all images, not split"),
+        (Food101, {"train": 75_750, "test": 8 * 25_250}, "test is there 8 times"),
+        (Birdsnap, {"train": 16_000, "test": 1_851}, "the hub's copy of what was left"),
+        (Birdsnap, {"train": 39_860, "test": 0}, "sasha/birdsnap, which has no test split"),
     ],
 )
-def test_a_known_wrong_copy_is_named(sheet: type[FlowersDataModule], sizes: dict[str, int], cause: str) -> None:
+def test_a_known_wrong_copy_is_named(sheet: type[Sheet], sizes: dict[str, int], cause: str) -> None:
     splits = {name: in_memory(f"x {name}", size) for name, size in sizes.items()}
     with pytest.raises(UserError, match=rf"images expected, \d+ found.*\. Likely cause: .*{cause}"):
-        check_official(splits, sheet.num_examples, {}, 1, 0, sheet.wrong_copies, decays=sheet.decays)
+        check_official(splits, sheet(), 1)
 
 
 def test_a_copy_without_a_split_says_what_it_is(tmp_path: Path) -> None:
     save_split(tmp_path / "timm" / "oxford-iiit-pet", "train", [0, 1], 37)
 
-    class TwoPets(PetsDataModule):
+    class TwoPets(Pets):
         num_examples: ClassVar = {"train": 1, "test": 1}
 
     with pytest.raises(
         UserError, match=r"needed for the test split \(found: train 2\)\. Likely cause: train holds all"
     ):
-        TwoPets(data_root=tmp_path).setup()
+        load_dataset(TwoPets(), data_root=tmp_path)
+
+
+class TwoOfEach(Sheet):
+    num_examples: ClassVar = {"train": 4}
+    images_per_class: ClassVar = {"train": (2, 2)}
+    num_classes = 2
+
+
+class OneToThree(TwoOfEach):
+    images_per_class: ClassVar = {"train": (1, 3)}
 
 
 def test_the_right_size_with_other_class_counts_is_refused() -> None:
     splits = {"train": in_memory("x train", 4, [0, 0, 0, 1])}
     with pytest.raises(UserError, match=r"x train: 2 images of each class expected, 3 of class 0 found.*cut anew"):
-        check_official(splits, {"train": 4}, {"train": (2, 2)}, 2, 2)
-    check_official(splits, {"train": 4}, {"train": (1, 3)}, 2, 2)
+        check_official(splits, TwoOfEach(), 2)
+    check_official(splits, OneToThree(), 2)
 
 
 def test_pets_sorted_with_capitals_first_are_refused() -> None:
@@ -330,7 +334,7 @@ def test_ids_sorted_as_text_are_refused() -> None:
 def test_a_misspelt_name_is_corrected_and_a_few_others_are_only_named() -> None:
     official = load_class_names("cifar100")
     hub = [name if name != "crab" else "cra" for name in official]
-    assert check_class_order(hub, official, CIFAR100DataModule.name_aliases, "cifar100") == official
+    assert check_class_order(hub, official, CIFAR100.name_aliases, "cifar100") == official
     with pytest.warns(UserWarning, match=r"another spelling than the authors': \['cra'\]"):
         assert check_class_order(hub, official, {}, "cifar100") == official
 
@@ -339,7 +343,7 @@ def test_a_misspelt_name_is_corrected_and_a_few_others_are_only_named() -> None:
 @pytest.mark.parametrize(("name", "moved"), [("cars", 143), ("food101", 2), ("aircraft", 0), ("cifar100", 0)])
 def test_the_official_names_are_in_the_official_order(name: str, moved: int) -> None:
     names = load_class_names(name)
-    assert len({name_key(label) for label in names}) == len(names) == get_dataset(name).num_classes
+    assert len({name_key(label) for label in names}) == len(names) == get_sheet(name).num_classes
     assert sum(ours != plain for ours, plain in zip(names, sorted(names), strict=True)) == moved
 
 
@@ -351,8 +355,7 @@ def test_labels_without_declared_names_get_the_official_order(labels: list[str] 
         "hub",
         "image",
         "label",
-        multilabel=False,
-        label_separator="|",
+        ReadOptions(),
         official_names=load_class_names("aircraft"),
     )
     assert len(names) == 100 and splits["train"].labels.tolist() == [99, 0, 72]
@@ -368,8 +371,7 @@ def test_a_text_label_outside_the_official_names_is_named() -> None:
             "hub",
             "image",
             "label",
-            multilabel=False,
-            label_separator="|",
+            ReadOptions(),
             official_names=load_class_names("aircraft"),
         )
 
@@ -420,18 +422,18 @@ def test_where_no_copy_is_left_the_first_is_named(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("name", [*OFFICIAL, "birdsnap"])
 def test_every_sheet_has_a_fallback_and_an_archive(name: str) -> None:
-    sheet = get_dataset(name)
-    assert sheet.hub_fallback is not None and sheet.hub_fallback.id != sheet.hub_id
-    assert sheet.hub_fallback.split_names.keys() == sheet.split_names.keys()
+    sheet = get_sheet(name)
+    first, fallback = sheet.copies
+    assert fallback.id != first.id and fallback.split_names.keys() == first.split_names.keys()
     assert sheet.layout is not None and sheet.layout.needs and sheet.layout.archives
     assert len(sheet.official_names) in (0, sheet.num_classes)
 
 
 def test_names_and_nearest_name() -> None:
     assert list_datasets() == sorted([*OFFICIAL, "birdsnap", "digits", "folder"])
-    assert [get_dataset(name).name for name in list_datasets()] == list_datasets()
+    assert [get_sheet(name).name for name in list_datasets()] == list_datasets()
     with pytest.raises(UserError, match="unknown dataset 'cifar1'; did you mean 'cifar10"):
-        get_dataset("cifar1")
+        get_sheet("cifar1")
 
 
 # EfficientNet paper (arXiv:1905.11946v5), Table 6: classes, training and test images. It misprints Pets' 3,669.
@@ -448,10 +450,10 @@ TABLE_6 = {
 
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_declared_sizes_agree_with_the_paper(name: str) -> None:
-    sheet = get_dataset(name)
+    sheet = get_sheet(name)
     declared = sheet.num_examples
     assert (sheet.num_classes, declared["train"] + declared.get("val", 0), declared["test"]) == TABLE_6[name]
-    assert declared.keys() == sheet.split_names.keys()
+    assert declared.keys() == sheet.copies[0].split_names.keys()
     assert ("val" in declared) == (sheet.val_size is None)
     assert sheet.metric == ("mean_per_class" if name in ("flowers", "aircraft", "pets") else "top1")
 
@@ -462,17 +464,16 @@ BYOL = {"cifar10": 5_000, "cifar100": 5_067, "cars": 1_650, "pets": 740, "food10
 
 @pytest.mark.parametrize("name", BYOL)
 def test_val_is_as_large_as_in_byol(name: str) -> None:
-    assert get_dataset(name).val_size == BYOL[name]
+    assert get_sheet(name).val_size == BYOL[name]
 
 
 def test_cifar100_reads_the_fine_labels() -> None:
-    assert CIFAR100DataModule.default_label_column == "fine_label"
+    assert [copy.label_column for copy in CIFAR100.copies] == ["fine_label"] * 2
 
 
 @pytest.mark.skipif(not (SHARED_DATA / "uoft-cs").is_dir(), reason="CIFAR-10 is not at ../shared/data")
 def test_real_cifar10() -> None:
-    data = build_datamodule("cifar10", data_root=SHARED_DATA, num_workers=0)
-    data.setup()
+    data = load_dataset("cifar10", data_root=SHARED_DATA)
     assert data.split_sizes == {"train": 45_000, "val": 5_000, "test": 10_000}
     assert data.class_counts == {"train": [4_500] * 10, "val": [500] * 10, "test": [1_000] * 10}
     names = "airplane automobile bird cat deer dog frog horse ship truck"

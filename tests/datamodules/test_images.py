@@ -22,6 +22,9 @@ from datamodules.images.decode import (
 )
 from datamodules.images.transforms import apply_transform, build_train_transform, seed_transform
 from transfer.errors import UserError
+from transfer.preprocessing import IMAGENET, Preprocessing
+
+PREPROCESSING = Preprocessing(64, 0.875, "bicubic", *IMAGENET)
 
 
 def encode(image: Image.Image, file_format: str = "PNG", **options: object) -> bytes:
@@ -173,7 +176,7 @@ def test_reduced_scale_keeps_the_pixels_that_are_needed_and_looks_the_same(
 def test_a_training_crop_of_a_large_jpeg_is_that_of_its_pixels() -> None:
     # At reduced scale the crop moves by up to half a pixel of the result.
     encoded = encode(smooth(600, 800, 100), "JPEG", quality=95)
-    transform = build_train_transform(64, "basic", "bicubic", 0.875)
+    transform = build_train_transform(PREPROCESSING, "basic")
     results = []
     for picture in (open_picture(encoded), DecodedPicture(decode_image(encoded))):
         images = []
@@ -188,7 +191,7 @@ def test_a_training_crop_of_a_large_jpeg_is_that_of_its_pixels() -> None:
 @pytest.mark.parametrize("augment", ["basic", "trivialaugment", "cutout", "none"])
 def test_a_picture_is_augmented_as_its_pixels_are(file_format: str, augment: str) -> None:
     encoded = encode(Image.fromarray(noise(90, 100)), file_format)
-    transform = build_train_transform(64, augment, "bicubic", 0.875)
+    transform = build_train_transform(PREPROCESSING, augment)
     for seed in range(5):
         seed_transform(transform, seed)
         first = apply_transform(transform, open_picture(encoded))

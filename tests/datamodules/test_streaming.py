@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,26 +17,21 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules import build_datamodule
+from datamodules import build_datamodule, load_dataset
+from datamodules.datamodule import DataModule
 from datamodules.reading import streaming
-from datamodules.reading.streaming import (
-    LANES,
-    StreamedTable,
-    StreamEvalSampler,
-    StreamSampler,
-    _RowGroup,
-    for_training,
-    streaming_workers,
-)
-from datamodules.sheets.cifar import CIFAR10DataModule
-from datamodules.sheets.flowers import FlowersDataModule
+from datamodules.reading.streaming import StreamedTable, _RowGroup, for_training, streaming_workers
+from datamodules.samplers import LANES, StreamSampler
+from datamodules.sheets import flowers
+from datamodules.sheets.cifar import CIFAR10
 from datamodules.split import Split
+from tests.support.data import PREPROCESSING
 from transfer.errors import UserError
 
 NUM_TRAIN, NUM_TEST, GROUP = 203, 37, 10
 
 
-class Streamed(CIFAR10DataModule):
+class Streamed(CIFAR10):
     num_examples: ClassVar = {"train": NUM_TRAIN, "test": NUM_TEST}
     images_per_class: ClassVar = {}
     official_names = ()
@@ -52,7 +48,7 @@ def png(value: int) -> bytes:
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two train files and a test file in small row groups, sorted by class; each image has its own grey."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
-    folder = tmp_path / "data" / Streamed.hub_id / "plain_text"
+    folder = tmp_path / "data" / Streamed.copies[0].id / "plain_text"
     folder.mkdir(parents=True)
     features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(num_classes=10)})
 
@@ -70,8 +66,9 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "data"
 
 
-def build(root: Path, stream: bool = True, **options: object) -> Streamed:
-    data = Streamed(data_root=root, image_size=32, batch_size=8, stream=stream, **{"num_workers": 0, **options})
+def build(root: Path, stream: bool = True, **options: object) -> DataModule:
+    options = {"num_workers": 0, "batch_size": 8, "data_root": root, "stream": stream, **options}
+    data = build_datamodule(Streamed(), preprocessing=PREPROCESSING, **options)
     data.setup()
     return data
 
@@ -86,12 +83,13 @@ def greys(loader: object) -> list[tuple[int, int]]:
 
 
 def test_streamed_splits_hold_the_same_images_as_loaded_ones(root: Path) -> None:
-    streamed, loaded = build(root), build(root, stream=False)
+    loaders, loaded_loaders = build(root), build(root, stream=False)
+    streamed, loaded = loaders.dataset, loaded_loaders.dataset
     assert streamed.split_sizes == loaded.split_sizes == {"train": 183, "val": 20, "test": 37}
     assert streamed.class_names == loaded.class_names and streamed.class_counts == loaded.class_counts
-    assert sorted(greys(streamed.val_dataloader())) == sorted(greys(loaded.val_dataloader()))
-    assert sorted(greys(streamed.test_dataloader())) == [(n, n * 10 // NUM_TEST) for n in range(NUM_TEST)]
-    train = greys(streamed.train_dataloader())
+    assert sorted(greys(loaders.val_dataloader())) == sorted(greys(loaded_loaders.val_dataloader()))
+    assert sorted(greys(loaders.test_dataloader())) == [(n, n * 10 // NUM_TEST) for n in range(NUM_TEST)]
+    train = greys(loaders.train_dataloader())
     assert len(train) == len(set(train)) == 176  # 22 whole batches
     labels = loaded.splits["train"]
     assert set(train) <= set(zip(labels.rows.tolist(), labels.labels.tolist(), strict=True))
@@ -134,7 +132,7 @@ def test_groups_are_fetched_about_once_when_windows_are_small_and_rows_are_held_
     assert table.window() == 10
     kept = np.flatnonzero(np.random.default_rng(0).permutation(len(table)) % 10)
     split = Split("big", table, kept, torch.zeros(len(kept)))
-    order = np.array([i for i, _ in StreamSampler(table.group_of(kept), table.window(), batch, 0, 0, 1)])
+    order = np.array([i for i, _ in StreamSampler(table.group_of(kept), table.window(), batch, 0)])
     batches = kept[order[: len(order) // batch * batch]].reshape(-1, batch)
     fetched = []
 
@@ -162,15 +160,6 @@ def test_val_images_are_fetched_in_the_first_validation_only(root: Path, monkeyp
     assert greys(loader) == first and reads == {}
 
 
-def test_one_group_is_dealt_out_anew_each_epoch() -> None:
-    sampler = StreamSampler(np.zeros(203, dtype=np.int64), 2, 8, seed=0, rank=1, world_size=2)
-    seen = []
-    for epoch in range(12):
-        sampler.set_epoch(epoch)
-        seen.append({index for index, _ in sampler})
-    assert len(set().union(*seen)) == 203 and seen[0] != seen[5]
-
-
 def test_another_epoch_has_another_order_and_a_resumed_one_goes_on(root: Path) -> None:
     loader = build(root).train_dataloader()
     first = greys(loader)
@@ -181,23 +170,6 @@ def test_another_epoch_has_another_order_and_a_resumed_one_goes_on(root: Path) -
     assert greys(resumed) == first[5 * 8 :]
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3, 7])
-def test_every_rank_has_equally_many_batches_and_no_image_twice(world_size: int) -> None:
-    groups = np.repeat(np.arange(50), 21)
-    samplers = [StreamSampler(groups, 3, 8, seed=3, rank=rank, world_size=world_size) for rank in range(world_size)]
-    orders = [[index for index, _ in sampler] for sampler in samplers]
-    assert {len(order) for order in orders} == {1050 // world_size} == {len(sampler) for sampler in samplers}
-    assert len({index for order in orders for index in order}) == sum(map(len, orders))
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 3])
-@pytest.mark.parametrize("num_images", [0, 1, 7, 100])
-def test_evaluation_sees_every_image_once(num_images: int, world_size: int) -> None:
-    samplers = [StreamEvalSampler(num_images, 8, rank, world_size) for rank in range(world_size)]
-    assert sorted(index for sampler in samplers for index in sampler) == list(range(num_images))
-    assert max(map(len, samplers)) - min(map(len, samplers)) <= 1
-
-
 @pytest.mark.parametrize("stream", [True, False])
 def test_the_order_of_a_test_is_known(root: Path, stream: bool) -> None:
     data = build(root, stream=stream)
@@ -205,23 +177,16 @@ def test_the_order_of_a_test_is_known(root: Path, stream: bool) -> None:
     assert sorted(data.test_order(3)) == list(range(NUM_TEST))
 
 
-def test_a_batch_of_sorted_data_mixes_row_groups() -> None:
-    groups = np.repeat(np.arange(400), 100)  # each group another class, as Food-101 comes
-    order = [index for index, _ in StreamSampler(groups, 25, 64, seed=0, rank=0, world_size=1)]
-    mixed = [len(set(groups[order[start : start + 64]])) for start in range(0, len(order) - 64, 64)]
-    assert min(mixed) >= 5 and np.mean(mixed) > 15
-
-
 def test_fingerprints_follow_the_files(root: Path) -> None:
-    before = build(root).fingerprint
-    assert before == build(root).fingerprint and all(value.startswith("streamed-") for value in before.values())
+    before = build(root).dataset.fingerprint
+    assert before == build(root).dataset.fingerprint and all(value.startswith("streamed-") for value in before.values())
     file = next(root.rglob("test-*.parquet"))
     table = pq.read_table(file)
     pq.write_table(table.slice(1), file, row_group_size=GROUP)
     changed = Streamed.num_examples | {"test": NUM_TEST - 1}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Streamed, "num_examples", changed)
-        after = build(root).fingerprint
+        after = build(root).dataset.fingerprint
     assert {name for name in before if before[name] != after[name]} == {"test"}
 
 
@@ -240,7 +205,7 @@ def test_a_bad_image_is_named_or_left_out_of_its_batch(root: Path) -> None:
     data = build(root, on_bad_image="skip")
     with pytest.warns(UserWarning, match="left out uoft-cs/cifar10 test row 3"):
         assert len(greys(data.test_dataloader())) == NUM_TEST - 1
-    assert [image.name for image in data.skipped] == ["uoft-cs/cifar10 test row 3"]
+    assert [image.name for image in data.dataset.skipped] == ["uoft-cs/cifar10 test row 3"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         greys(data.test_dataloader())  # told once
@@ -257,22 +222,19 @@ def test_a_lost_source_is_never_skipped(root: Path, on_bad_image: str) -> None:
 
 
 def test_a_final_fit_streams_train_and_val(root: Path) -> None:
-    data = build(root, train_on="trainval")
+    data = build(root, train_on="trainval").dataset
     assert data.split_sizes == {"train": NUM_TRAIN, "test": NUM_TEST}
 
 
 def test_two_streamed_tables_are_joined(tmp_path: Path, root: Path) -> None:
-    class Flowers(FlowersDataModule):
-        hub_id = Streamed.hub_id
+    class Flowers(flowers.Flowers):
+        copies = (replace(Streamed.copies[0], split_names={"train": "train", "val": "test", "test": "test"}),)
         num_examples: ClassVar = {"train": NUM_TRAIN, "val": NUM_TEST, "test": NUM_TEST}
-        split_names: ClassVar = {"train": "train", "val": "test", "test": "test"}
         images_per_class: ClassVar = {}
         official_names = ()
         num_classes = 10
-        default_image_column = "img"
 
-    data = Flowers(data_root=root, image_size=32, num_workers=0, stream=True, train_on="trainval")
-    data.setup()
+    data = load_dataset(Flowers(), data_root=root, stream=True, train_on="trainval")
     train = data.splits["train"]
     assert len(train) == NUM_TRAIN + NUM_TEST
     assert train.encoded(NUM_TRAIN + 5) == png(5) and train.encoded(7) == png(7)
@@ -289,7 +251,7 @@ def test_two_streamed_tables_are_joined(tmp_path: Path, root: Path) -> None:
 )
 def test_what_cannot_stream_says_so(name: str, options: dict[str, str], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        build_datamodule(name, stream=True, **options)
+        build_datamodule(name, preprocessing=PREPROCESSING, stream=True, **options)
 
 
 def test_a_column_without_images_is_refused(root: Path) -> None:
@@ -298,22 +260,21 @@ def test_a_column_without_images_is_refused(root: Path) -> None:
 
 
 def test_the_number_of_workers_is_lowered_with_a_word(root: Path) -> None:
-    with pytest.warns(UserWarning, match=r"`num_workers`=3: 2 can stream equal shares"):
+    with pytest.warns(UserWarning, match="`num_workers`=3: a stream uses 2"):
         assert build(root, num_workers=3).num_workers == 2
 
 
 def test_streamed_and_whole_data_are_not_compared(root: Path) -> None:
     streamed, loaded = build(root), build(root, stream=False)
     with pytest.raises(UserError, match="cannot be compared: give the data as the run had it, streamed"):
-        loaded.check_same_data(streamed.state_dict())
+        loaded.load_state_dict(streamed.state_dict())
     with pytest.raises(UserError, match="cannot be compared: give the data as the run had it, whole"):
-        streamed.check_same_data(loaded.state_dict())
+        streamed.load_state_dict(loaded.state_dict())
 
 
 def test_an_archive_is_not_streamed(tmp_path: Path) -> None:
-    data = build_datamodule("cifar10", data_root=tmp_path, stream=True)
     with pytest.raises(UserError, match="has no uoft-cs/cifar10/; the authors' archive is read where it lies anyway"):
-        data.setup()
+        load_dataset("cifar10", data_root=tmp_path, stream=True)
 
 
 @pytest.mark.parametrize(("asked", "given"), [(0, 0), (1, 1), (2, 2), (3, 2), (4, 4), (7, 4), (8, 8), (16, 8)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import albumentations as A
 import numpy as np
@@ -13,8 +14,6 @@ from PIL import Image
 from datamodules.images.ops import AUGMENT_OPS, build_op
 from datamodules.images.transforms import (
     AUGMENTS,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     build_eval_transform,
     build_train_transform,
     kept_part,
@@ -22,10 +21,17 @@ from datamodules.images.transforms import (
     seed_transform,
 )
 from transfer.errors import UserError
+from transfer.preprocessing import IMAGENET, Preprocessing
 
 
 def noise(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def prepared(
+    size: int = 64, ratio: float = 0.875, interpolation: str = "bicubic", resize: str = "short_side"
+) -> Preprocessing:
+    return Preprocessing(size, ratio, interpolation, *IMAGENET, resize)
 
 
 def pillow_reference(pixels: np.ndarray, size: int, ratio: float, resample: int) -> np.ndarray:
@@ -47,7 +53,7 @@ def pillow_reference(pixels: np.ndarray, size: int, ratio: float, resample: int)
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 def test_eval_equals_pillow(shape: tuple[int, int], size: int, ratio: float, interpolation: str) -> None:
     pixels = noise(*shape)
-    result = build_eval_transform(size, ratio, interpolation)(image=pixels)["image"]
+    result = build_eval_transform(prepared(size, ratio, interpolation))(image=pixels)["image"]
     resample = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}[interpolation]
     assert result.shape == (size, size, 3) and result.dtype == np.uint8
     assert np.array_equal(result, pillow_reference(pixels, size, ratio, resample))
@@ -57,7 +63,7 @@ def test_eval_equals_pillow(shape: tuple[int, int], size: int, ratio: float, int
 @pytest.mark.parametrize("ratio", [0.9, 1.0])
 def test_squash_resizes_both_sides_then_crops(shape: tuple[int, int], ratio: float) -> None:
     pixels = noise(*shape)
-    result = build_eval_transform(64, ratio, "bicubic", "squash")(image=pixels)["image"]
+    result = build_eval_transform(prepared(64, ratio, "bicubic", "squash"))(image=pixels)["image"]
     side = math.floor(64 / ratio)
     edge = round((side - 64) / 2)
     resized = np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC))
@@ -70,7 +76,7 @@ def test_the_kept_part_is_where_the_networks_pixels_come_from(shape: tuple[int, 
     height, width = shape
     x, y = (np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height
     pixels = np.stack([*np.broadcast_arrays(255 * x, 255 * y[:, None]), np.zeros(shape)], -1).round().astype(np.uint8)
-    transform = build_eval_transform(64, 0.75, "bilinear", resize)
+    transform = build_eval_transform(prepared(64, 0.75, "bilinear", resize))
     left, top, right, bottom = kept_part(transform, height, width)
     seen = transform(image=pixels)["image"] / 255
     inner = (np.arange(4, 60) + 0.5) / 64
@@ -81,18 +87,18 @@ def test_the_kept_part_is_where_the_networks_pixels_come_from(shape: tuple[int, 
 
 def test_augment_none_squashes_as_evaluation_does() -> None:
     pixels = noise(80, 100)
-    expected = build_eval_transform(64, 0.9, "bicubic", "squash")(image=pixels)["image"]
-    transform = build_train_transform(64, "none", "bicubic", 0.9, resize="squash")
+    expected = build_eval_transform(prepared(64, 0.9, "bicubic", "squash"))(image=pixels)["image"]
+    transform = build_train_transform(prepared(64, 0.9, resize="squash"), "none")
     assert np.array_equal(transform(image=pixels)["image"], expected)
 
 
 def train_transform(augment: str, size: int = 64) -> A.Compose:
-    return build_train_transform(size, augment, "bicubic", 0.875)
+    return build_train_transform(prepared(size), augment)
 
 
 def test_augment_none_is_the_eval_pipeline() -> None:
     pixels = noise(80, 100)
-    expected = build_eval_transform(64, 0.875, "bicubic")(image=pixels)["image"]
+    expected = build_eval_transform(prepared(64, 0.875, "bicubic"))(image=pixels)["image"]
     assert np.array_equal(train_transform("none")(image=pixels)["image"], expected)
 
 
@@ -127,7 +133,7 @@ def test_flip_is_independent_of_the_crop() -> None:
 
 def test_no_flip_for_digits() -> None:
     ramp = np.repeat(np.linspace(0, 255, 64).astype(np.uint8)[None, :, None], 64, axis=0).repeat(3, axis=2)
-    transform = build_train_transform(32, "basic", "bicubic", 1.0, (0.5, 1.0), horizontal_flip=False)
+    transform = build_train_transform(prepared(32, 1.0), "basic", (0.5, 1.0), horizontal_flip=False)
     for seed in range(40):
         seed_transform(transform, seed)
         row = transform(image=np.ascontiguousarray(ramp))["image"][0, :, 0].astype(int)
@@ -137,7 +143,7 @@ def test_no_flip_for_digits() -> None:
 def test_crop_scale_bounds_the_kept_area() -> None:
     column = np.arange(200, dtype=np.uint8)
     grid = np.stack([*np.meshgrid(column, column), np.zeros((200, 200), np.uint8)], axis=-1)
-    transform = build_train_transform(64, "basic", "bilinear", 1.0, (0.5, 1.0), horizontal_flip=False)
+    transform = build_train_transform(prepared(64, 1.0, "bilinear"), "basic", (0.5, 1.0), horizontal_flip=False)
     for seed in range(50):
         seed_transform(transform, seed)
         crop = transform(image=grid)["image"].astype(int)
@@ -146,7 +152,7 @@ def test_crop_scale_bounds_the_kept_area() -> None:
 
 
 def test_cutout_is_one_mean_square_of_half_the_side() -> None:
-    transform = build_train_transform(64, "cutout", "bicubic", 1.0, mean=(0.2, 0.4, 0.6))
+    transform = build_train_transform(replace(prepared(64, 1.0), mean=(0.2, 0.4, 0.6)), "cutout")
     seed_transform(transform, 3)
     result = transform(image=np.full((64, 64, 3), 255, np.uint8))["image"]
     hole = (result == [51, 102, 153]).all(axis=-1)
@@ -181,9 +187,9 @@ def test_translate_and_rotate_ranges() -> None:
 
 def test_normalize_equals_the_formula_and_is_channels_last() -> None:
     images = torch.from_numpy(np.stack([noise(6, 5), noise(6, 5)]))
-    result = normalize(images, IMAGENET_MEAN, IMAGENET_STD)
-    scaled = images.permute(0, 3, 1, 2).double() / 255
-    expected = (scaled - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    result = normalize(images, prepared())
+    (mean, std), scaled = IMAGENET, images.permute(0, 3, 1, 2).double() / 255
+    expected = (scaled - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
     torch.testing.assert_close(result.double(), expected, atol=1e-6, rtol=0)
     assert result.dtype == torch.float32
     assert result.is_contiguous(memory_format=torch.channels_last)
@@ -194,10 +200,10 @@ def test_unknown_names_and_sizes_are_refused() -> None:
     with pytest.raises(UserError, match="unknown augment 'randaug'; did you mean 'randaugment'"):
         train_transform("randaug")
     with pytest.raises(UserError, match="unknown interpolation 'cubic'; did you mean 'bicubic'"):
-        build_eval_transform(64, 0.875, "cubic")
+        build_eval_transform(prepared(64, 0.875, "cubic"))
     with pytest.raises(UserError, match=r"`image_size`=31 is too small: .* at least 32"):
-        build_eval_transform(31, 0.875, "bicubic")
+        build_eval_transform(prepared(31, 0.875, "bicubic"))
     with pytest.raises(UserError, match=r"`crop_ratio`=1.5 is out of range"):
-        build_eval_transform(64, 1.5, "bicubic")
+        build_eval_transform(prepared(64, 1.5, "bicubic"))
     with pytest.raises(UserError, match="unknown resize 'squish'; did you mean 'squash'"):
-        build_eval_transform(64, 1.0, "bicubic", "squish")
+        build_eval_transform(prepared(64, 1.0, "bicubic", "squish"))

@@ -16,9 +16,9 @@ from tests.commands.test_finetune import ROOT, environment
 from transfer.commands import scale as script
 from transfer.costs.counts import count_macs
 from transfer.experiments import child_run
-from transfer.experiments.scaling.evolution import Evolution, Space, Stages, plan_next_networks, stage_choices
-from transfer.experiments.scaling.evolution_report import by_objective, differences, evolution_report
-from transfer.experiments.scaling.one_run import Outcome
+from transfer.experiments.scaling.evolution.report import by_objective, differences, evolution_report
+from transfer.experiments.scaling.evolution.search import Evolution, Space, Stages, plan_next_networks, stage_choices
+from transfer.experiments.scaling.outcomes import Outcome
 from transfer.experiments.scaling.plan import Study, read_study
 from transfer.experiments.scaling.report import markdown
 from transfer.networks.notation import format_blocks
@@ -216,8 +216,11 @@ def test_an_evolution_killed_and_continued_is_the_uninterrupted_one(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--baseline", "b0@phi=1"), "--baseline b0@phi=1: evolved are the blocks of a network of the tables"),
-        (("--baseline", "a_net.build"), "--baseline a_net.build: evolved are the blocks of a network of the tables"),
+        (("--baseline", "b0@phi=1"), "--baseline b0@phi=1: only the blocks of a published network can be searched"),
+        (
+            ("--baseline", "a_net.build"),
+            "--baseline a_net.build: only the blocks of a published network can be searched",
+        ),
         (("--baseline", "resnet50"), "resnet50 is not made of MBConv blocks"),
         (("--baseline", "b1"), "b1 is no baseline"),
         (("--population", "1"), "--population 1 (allowed: at least 2)"),

@@ -18,9 +18,10 @@ import pytest
 import yaml
 from scipy import stats
 
+from transfer.__main__ import main as entry_point
 from transfer.commands import scale as script
+from transfer.commands.experiments import read_data_facts
 from transfer.commands.scale import search as scale_search
-from transfer.commands.scale import study as scale_study
 from transfer.config.command_line import flatten, parse_config
 from transfer.costs.counts import count_macs
 from transfer.costs.network_costs import Costs
@@ -28,13 +29,15 @@ from transfer.errors import UserError
 from transfer.experiments.launchers import LAUNCHERS, Launch
 from transfer.experiments.locks import locked
 from transfer.experiments.scaling.conclusions import conclusions
+from transfer.experiments.scaling.defaults import PROXY
 from transfer.experiments.scaling.grid import PAPER, grid_points, plan_trials
 from transfer.experiments.scaling.loop import conduct
 from transfer.experiments.scaling.noise import measure_noise
-from transfer.experiments.scaling.one_run import Outcome, lock_path, read_outcome
-from transfer.experiments.scaling.plan import Run, Study, Trial, read_study, run_configuration, write_study
+from transfer.experiments.scaling.outcomes import Outcome, read_outcomes, run_job
+from transfer.experiments.scaling.plan import Study, Trial, TrialRun, read_study, run_configuration, write_study
+from transfer.experiments.scaling.planning import baseline_configuration, wanted_study, with_data
 from transfer.experiments.scaling.proxy import proxy_settings
-from transfer.experiments.scaling.ranking import ranked, study_rounds
+from transfer.experiments.scaling.ranking import rank_rounds, ranked
 from transfer.experiments.scaling.report import markdown
 from transfer.experiments.scaling.rounds import plan_next_round
 from transfer.experiments.scaling.search_report import search_report
@@ -43,9 +46,6 @@ from transfer.files import write_json
 from transfer.networks.registry import get_backbone
 from transfer.networks.scaling import compound_scale, scale_phi
 from transfer.weights.build import build_classifier
-
-PROXY = scale_study.PROXY
-
 
 # The grid
 
@@ -68,10 +68,10 @@ def test_the_grid_is_what_brute_force_finds(spacing: tuple[float, float, float])
 @pytest.mark.parametrize(
     ("spacing", "message"),
     [
-        ((0.2, 0.1, 0.005), r"--spacing 0.2, 0.1, 0.005 \(allowed: 0.01 to 1 each\)"),
+        ((0.2, 0.1, 0.005), r"`spacing`=0.2 0.1 0.005 \(allowed: 0.01 to 1 each\)"),
         ((0.2, 1.1, 0.1), r"allowed: 0.01 to 1 each"),
         ((math.nan, 0.1, 0.1), r"allowed: 0.01 to 1 each"),
-        ((0.6, 0.9, 0.9), r"no point of the grid has .* within 0.1 of 2 \(give a smaller spacing\)"),
+        ((0.6, 0.9, 0.9), r"no point of the grid has .* within 0.1 of 2 \(give smaller steps\)"),
     ],
 )
 def test_a_grid_without_points_is_refused(spacing: Sequence[float], message: str) -> None:
@@ -123,7 +123,7 @@ def outcomes_of(study: Study, scores: Sequence[Sequence[float]]) -> dict[str, Ou
 def test_without_a_budget_every_trial_has_every_seed_in_one_round() -> None:
     scores = [[0.5, 0.6], [0.7, 0.8]]
     study = make_study(scores)
-    assert [(run.id, run.steps, run.rung) for run in study.runs] == [
+    assert [(run.id, run.steps, run.round) for run in study.runs] == [
         *(("t0_s0", 100, 0), ("t1_s0", 100, 0), ("t0_s1", 100, 0), ("t1_s1", 100, 0))
     ]
     assert plan_next_round(study, outcomes_of(study, scores)) == study
@@ -136,15 +136,15 @@ def test_halving_keeps_the_highest_means_of_equals_the_first() -> None:
     assert {run.steps for run in study.runs} == {5} and len(study.runs) == 12
     second = plan_next_round(study, outcomes_of(study, scores))
     assert [run.id for run in second.runs[12:]] == ["rung1_t3_s0", "rung1_t0_s0", "rung1_t3_s1", "rung1_t0_s1"]
-    assert {run.steps for run in second.runs[12:]} == {15} and {run.rung for run in second.runs[12:]} == {1}
+    assert {run.steps for run in second.runs[12:]} == {15} and {run.round for run in second.runs[12:]} == {1}
     assert plan_next_round(second, outcomes_of(second, scores)) == second
-    order = ranked(study_rounds(second, outcomes_of(second, scores)))
+    order = ranked(rank_rounds(second, outcomes_of(second, scores)))
     assert [standing.trial.name for standing in order] == ["t3", "t0", "t1", "t4", "t5", "t2"]
-    assert [standing.rung for standing in order] == [1, 1, 0, 0, 0, 0]
+    assert [standing.round for standing in order] == [1, 1, 0, 0, 0, 0]
 
 
 def test_too_small_a_budget_is_refused() -> None:
-    with pytest.raises(UserError, match=r"--budget_steps 5: too few for 6 trials in 2 rungs \(allowed: at least 12"):
+    with pytest.raises(UserError, match=r"`budget_steps`=5: too few for 6 trials in 2 rounds \(allowed: at least 12"):
         make_study([[0.1]] * 6, budget=5)
 
 
@@ -221,13 +221,13 @@ def said(scores: Sequence[Sequence[float]], budget: int | None = None) -> list[s
     study = make_study(scores, budget)
     while (extended := plan_next_round(study, outcomes_of(study, scores))) != study:
         study = extended
-    return conclusions(study_rounds(study, outcomes_of(study, scores)), 180)
+    return conclusions(rank_rounds(study, outcomes_of(study, scores)), 180)
 
 
 def test_noise_is_said_in_words() -> None:
     alike = said([[0.60, 0.70, 0.65], [0.70, 0.60, 0.66], [0.64, 0.66, 0.62]])
     assert alike[0] == "No network can be told from the best: all 3 lie within the noise."
-    assert "That is no more than chance gives (F = " in alike[1] and ": 0% of the variance" in alike[1]
+    assert "That is no more than chance would cause (F = " in alike[1] and ": 0% of the variance" in alike[1]
     assert any(
         line.startswith("The paper's constants, 1.2, 1.1, 1.15, are number 2 of 3, 0.33 points below") for line in alike
     )
@@ -235,7 +235,7 @@ def test_noise_is_said_in_words() -> None:
 
     two = said([[0.30, 0.31, 0.32], [0.81, 0.80, 0.79], [0.80, 0.79, 0.78], [0.35, 0.33, 0.34]])
     assert two[0] == "The best 2 of 4 networks cannot be told apart."
-    assert "That is more than chance gives" in two[1] and "p = under 0.001): 100% of" in two[1]
+    assert "That is more than chance would cause" in two[1] and "p = under 0.001): 100% of" in two[1]
     assert any("are number 4 of 4, 49.00 points below the best: a significant difference." in line for line in two)
     assert any(
         line.startswith("The accuracy's rank correlations: with alpha 0.20 (p = 0.800), multiply-adds 0.20")
@@ -264,7 +264,7 @@ def test_the_report_of_a_half_done_search_with_a_failure(tmp_path: Path) -> None
     study = make_study(scores)
     outcomes = outcomes_of(study, scores)
     del outcomes["t1_s2"]
-    (current,) = study_rounds(study, outcomes)
+    (current,) = rank_rounds(study, outcomes)
     text = markdown("x", study, outcomes, search_report(study, outcomes))
     assert "- 2 of 3 networks lack a run: they are left out of the comparisons." in text
     assert [standing.trial.name for standing in current.complete] == ["t2"]
@@ -272,7 +272,7 @@ def test_the_report_of_a_half_done_search_with_a_failure(tmp_path: Path) -> None
     assert "| 2, 1 failed | 55.00 |" in text and "There is no measure of the noise" in text
     assert "- processor time: 18 s for 7 runs" in text
     outcomes["t1_s2"] = replace(outcomes["t1_s1"], score=0.75)
-    (current,) = study_rounds(study, outcomes)
+    (current,) = rank_rounds(study, outcomes)
     assert current.noise == measure_noise([[70, 72, 80], [80, 70, 75]]) and len(current.equal_to_best()) == 2
     assert "Nothing yet." in markdown("x", study, {}, search_report(study, {}))
 
@@ -343,7 +343,7 @@ def test_halving_trains_the_best_longer(tmp_path: Path, study_stub: Callable[[],
     out = tmp_path / "grid"
     words = (*SIX, "--seeds", "0", "--steps", "40", "--budget_steps", "60")
     assert search(out, *words, "--workers", "2") == 0
-    first, second = ([run for run in read_study(out).runs if run.rung == number] for number in (0, 1))
+    first, second = ([run for run in read_study(out).runs if run.round == number] for number in (0, 1))
     assert len(first) == 6 and {run.steps for run in first} == {5}
     assert [run.id for run in second] == ["rung1_a2_b1_g1_s0", "rung1_a1.4_b1.2_g1_s0"]
     assert {run.steps for run in second} == {15} and len(study_stub()) == 8
@@ -379,7 +379,7 @@ def test_a_run_that_another_process_computes_is_waited_for(tmp_path: Path, monke
     taken, held = study.runs[1], threading.Event()
 
     def other() -> None:
-        with locked(lock_path(tmp_path, taken)):
+        with locked(run_job(tmp_path, study, taken).lock_file):
             held.set()
             launched.wait(10)
             write_json(tmp_path / "runs" / f"{taken.id}.json", {"score": 0.2})  # whole, as a run is
@@ -399,8 +399,7 @@ def test_a_run_that_another_process_computes_is_waited_for(tmp_path: Path, monke
     assert conduct(tmp_path, study, plan_next_round, "local", launch) == study
     thread.join()
     assert ids == [["t0_s0", "t0_s1"]]
-    outcome = read_outcome(tmp_path, taken)
-    assert outcome is not None and outcome.score == 0.2
+    assert read_outcomes(tmp_path, study)[taken.id].score == 0.2
 
 
 def test_a_run_that_never_ends_well_is_not_started_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -418,9 +417,9 @@ def test_a_search_is_written_as_a_sweep_a_round_at_a_time(
     assert search(out, *words) == 0
     assert "6 runs written to" in capfd.readouterr().out
     sweep = load_sweep(out / "sweep.yaml")
-    assert Path(sweep.program) == Path(script.__file__)
+    assert sweep.program == "transfer"
     for values in draw(sweep, None):
-        assert script.main(sweep.arguments(values)) == 0
+        assert entry_point(sweep.arguments(values)) == 0
     assert search(out, *words) == 0
     assert [values["run"] for values in draw(load_sweep(out / "sweep.yaml"), None)] == [
         *("rung1_a2_b1_g1_s0", "rung1_a1.4_b1.2_g1_s0")
@@ -470,8 +469,9 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_written(
 
 @pytest.mark.parametrize(("limit", "images"), [("null", 180), ("3", 48), ("100", 180), ("0.5", 96), ("1.0", 180)])
 def test_the_report_counts_the_val_images_that_are_read(limit: str, images: int) -> None:
-    study = scale_study.wanted("search", {"set": [f"trainer.limit_val_batches={limit}"]}, scale_search.DEFAULTS)
-    facts = scale_study.with_data(study).facts
+    study = wanted_study("search", {"set": [f"trainer.limit_val_batches={limit}"]}, scale_search.DEFAULTS)
+    data = read_data_facts(baseline_configuration(study))
+    facts = with_data(study, data.num_classes, data.split_sizes).facts
     assert (facts["num_classes"], facts["train_images"], facts["val_images"]) == (10, 1257, images)
 
 
@@ -479,7 +479,7 @@ def test_a_recipe_without_a_length_asks_for_one(tmp_path: Path, capsys: pytest.C
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("image_size: 40\n")
     assert search(tmp_path / "out", "--config", str(recipe)) == 2
-    assert "--steps: the recipe says none; give it" in capsys.readouterr().err
+    assert "--steps: the recipe has none; give it" in capsys.readouterr().err
     recipe.write_text("dataset: digits\n")
     assert search(tmp_path / "out", "--config", str(recipe)) == 2
     assert "--config or --set dataset: the study decides it (--dataset)" in capsys.readouterr().err
@@ -506,5 +506,5 @@ def test_a_study_is_read_as_it_was_written(tmp_path: Path) -> None:
     study = make_study([[0.1, 0.2], [0.3, 0.4]])
     write_study(tmp_path, study)
     assert read_study(tmp_path) == study
-    more = study.extended([Run("x", "y", 0, 1, 1)], [Trial("y", "b1", {"depth": 2.0}, 32, 1, 1)])
+    more = study.extended([TrialRun("x", "y", 0, 1, 1)], [Trial("y", "b1", {"depth": 2.0}, 32, 1, 1)])
     assert more.trial("y").backbone == "b1" and more.run("x").trial == "y" and len(more.runs) == 5

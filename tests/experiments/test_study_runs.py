@@ -14,8 +14,7 @@ import torch
 
 from tests.commands.test_finetune import ROOT, environment
 from transfer.commands import scale as script
-from transfer.experiments.scaling.loop import read_outcomes
-from transfer.experiments.scaling.one_run import Outcome
+from transfer.experiments.scaling.outcomes import Outcome, read_outcomes
 from transfer.experiments.scaling.plan import read_study
 
 # Two networks, two seeds, four steps in two epochs each.

@@ -16,8 +16,7 @@ from transfer.commands import table as script
 from transfer.config.command_line import flatten, parse_config
 from transfer.config.protocols import get_protocol, protocol_settings
 from transfer.errors import UserError
-from transfer.experiments.launchers import Sweep
-from transfer.experiments.sweeps import draw, load_sweep
+from transfer.experiments.sweeps import Sweep, draw, load_sweep
 from transfer.experiments.table.cells import Cell, Table, cell_id, table_content
 from transfer.experiments.table.config import parse_table
 
@@ -85,8 +84,9 @@ def test_a_planned_tables_own_sweep_is_valid_and_starts_its_cells(
     assert is_valid(yaml.safe_load((tmp_path / "sweep.yaml").read_text()))
     sweep = load_sweep(tmp_path / "sweep.yaml")
     for values, cell in zip(draw(sweep, None), cells, strict=True):
-        words = vars(script.build_parser().parse_args(agent_arguments(sweep, values)))
-        assert words == {"what": "cell", "out": tmp_path, "cell": cell.id, "devices": 2, "retry_failed": True}
+        verb, *words = agent_arguments(sweep, values)
+        expected = {"what": "cell", "out": tmp_path, "cell": cell.id, "devices": 2, "retry_failed": True}
+        assert verb == "table" and vars(script.build_parser().parse_args(words)) == expected
 
 
 def test_bayes_without_wandb_is_a_random_search_in_the_same_ranges() -> None:
@@ -115,7 +115,7 @@ def test_ranges_and_choices_are_drawn_from() -> None:
         ({"method": "gird"}, r"unknown method of .*sweep.yaml 'gird'; did you mean 'grid'\?"),
         ({"command": ["${program}"]}, r"its command has no \$\{args\}"),
         ({"parameters": {"optim.lr": {"min": 0.1, "max": 1.0}}}, "parameter optim.lr: a grid needs value or values"),
-        ({"method": "random"}, r"method random: the file has no run_cap; say how many runs: --count N"),
+        ({"method": "random"}, r"method random: the file has no run_cap; say how many runs: `count`=N"),
         (
             {"method": "random", "run_cap": 1, "parameters": {"x": {"min": 1.0, "max": 2.0, "distribution": "normal"}}},
             r"unknown distribution of x 'normal'",
@@ -132,6 +132,9 @@ def test_what_only_wandb_can_do_is_said(tmp_path: Path, change: dict[str, Any], 
 
 def test_a_sweep_of_cells_is_sent_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert script.main(["sweep", str(CELLS), "--out_dir", str(tmp_path / "out")]) == 2
-    assert "only sweeps of finetune.py run here (cells: table.py run)" in capsys.readouterr().err
+    assert (
+        "only sweeps of finetune.py run here (cells of a table: efficientnet-transfer table run)"
+        in capsys.readouterr().err
+    )
     assert script.main(["sweep", str(tmp_path / "none.yaml"), "--out_dir", str(tmp_path)]) == 2
     assert "none.yaml: no such file" in capsys.readouterr().err

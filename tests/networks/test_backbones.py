@@ -251,7 +251,7 @@ def train_once(classifier: Classifier, checkpointing: bool) -> tuple[float, dict
     torch.manual_seed(1)
     randomise(classifier)
     nn.init.normal_(classifier.head.fc.weight)
-    classifier.backbone.grad_checkpointing = checkpointing
+    classifier.set_grad_checkpointing(checkpointing)
     classifier.train().zero_grad()
     loss = F.cross_entropy(classifier(torch.randn(6, 3, 64, 64)), torch.arange(6) % 3)
     loss.backward()
@@ -284,7 +284,7 @@ def test_checkpointing_keeps_little_for_the_backward_pass() -> None:
 
     def saved_bytes(checkpointing: bool) -> int:
         """Of the distinct storages, the network's own left out."""
-        classifier.backbone.grad_checkpointing = checkpointing
+        classifier.set_grad_checkpointing(checkpointing)
         saved: dict[int, Tensor] = {}  # holds the tensors, lest an address is given out twice
 
         def pack(tensor: Tensor) -> Tensor:

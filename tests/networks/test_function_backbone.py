@@ -25,7 +25,7 @@ from transfer.costs.memory import training_memory
 from transfer.costs.network_costs import Costs
 from transfer.errors import UserError
 from transfer.experiments.table.config import TableConfig
-from transfer.experiments.table.planning import plan_cells
+from transfer.experiments.table.planning import DatasetFacts, plan_cells
 from transfer.networks.function import FunctionBackbone
 from transfer.networks.registry import get_backbone
 from transfer.networks.scaling import Scale, scale_phi
@@ -156,7 +156,7 @@ def test_it_gives_maps_and_the_head_is_ours() -> None:
     images = torch.randn(2, 3, 40, 48)
     maps = classifier.backbone(images)
     assert maps.shape == (2, 16, 10, 12)
-    torch.testing.assert_close(classifier.forward_features(images), maps.flatten(2).mean(2))
+    torch.testing.assert_close(classifier.forward_head(maps, pre_logits=True), maps.flatten(2).mean(2))
     assert classifier(images).shape == (2, 5) and classifier.head.dropout.p == 0.1
     compiled = torch.compile(classifier.eval(), backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(images), classifier(images))
@@ -165,7 +165,7 @@ def test_it_gives_maps_and_the_head_is_ours() -> None:
 def test_pooled_features_are_maps_of_one_cell() -> None:
     classifier = build_classifier("my_net.pooled", 5)
     assert classifier.backbone(torch.randn(2, 3, 32, 32)).shape == (2, 8, 1, 1)
-    assert classifier.forward_features(torch.randn(2, 3, 32, 32)).shape == (2, 8)
+    assert classifier.forward_features(torch.randn(2, 3, 32, 32)).shape == (2, 8, 1, 1)
     with pytest.raises(UserError, match=r"my_net\.pooled gives features of the whole image"):
         explain_class(classifier.eval(), torch.randn(2, 3, 32, 32))
 
@@ -316,7 +316,7 @@ def test_a_probe_of_it_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_table_plans_cells_of_it() -> None:
     wanted = TableConfig(datasets=["digits"], backbones=["my_net.Build@PHI=1"], protocols=["scratch"], seeds=[0])
-    (cell,) = plan_cells(wanted)
+    (cell,) = plan_cells(wanted, lambda _: DatasetFacts(num_images=1437, image_size=64))
     assert (cell.id, cell.backbone) == ("digits_my_net.Build@phi=1_scratch_0", "my_net.Build@phi=1")
     assert cell.image_size == 74
     assert cell.num_parameters == sum(p.numel() for p in build_backbone("my_net.Build@phi=1").parameters())

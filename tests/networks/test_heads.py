@@ -152,7 +152,7 @@ def test_features_are_the_mean_over_the_map(tiny_classifier: Classifier) -> None
     tiny_classifier.eval()
     maps = tiny_classifier.backbone(x)
     assert maps.shape[-2:] == (2, 3)
-    torch.testing.assert_close(tiny_classifier.forward_features(x), maps.flatten(2).mean(2))
+    torch.testing.assert_close(tiny_classifier.forward_head(maps, pre_logits=True), maps.flatten(2).mean(2))
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_a_diverged_run_stops_and_says_what_to_lower(
     tiny_classifier: Classifier, random_images: RandomImages, build_trainer: Build
 ) -> None:
     random_images.images[0] = torch.nan
-    with pytest.raises(UserError, match=r"training loss is nan in epoch 1.*lower `lr` \(now 0.01\)"):
+    with pytest.raises(UserError, match=r"training loss is nan in epoch 1.*lower `lr` \(now 0.02\)"):
         build_trainer(max_epochs=1, limit_val_batches=0).fit(TransferModule(tiny_classifier), random_images)
 
 
@@ -113,3 +113,51 @@ def test_a_checkpoint_holds_plain_types_only(
     names = {f"classifier.{name}" for name in tiny_classifier.state_dict()}
     assert names <= content["state_dict"].keys()
     assert {name.split(".")[0] for name in content["state_dict"].keys() - names} == {"train_loss"}
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_predictions_are_probabilities_of_images_with_or_without_targets(
+    tiny_classifier: Classifier, random_images: RandomImages, build_trainer: Build, multilabel: bool
+) -> None:
+    torch.nn.init.normal_(tiny_classifier.head.fc.weight)
+    module = TransferModule(tiny_classifier, multilabel=multilabel, loss="bce" if multilabel else "cross_entropy")
+    with torch.no_grad():
+        logits = tiny_classifier.eval()(random_images.images).double()
+    expected = 1 / (1 + (-logits).exp()) if multilabel else logits.exp() / logits.exp().sum(1, keepdim=True)
+    for batches in (
+        [random_images.images[:20], random_images.images[20:]],
+        [(random_images.images, random_images.targets)],
+        [[random_images.images]],
+    ):
+        loader = torch.utils.data.DataLoader(batches, batch_size=None)
+        predicted = torch.cat(build_trainer().predict(module, loader))
+        assert predicted.dtype == torch.float32
+        torch.testing.assert_close(predicted.double(), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"multilabel": True, "loss": "bce"}, {"mixup_alpha": 0.4, "sam_rho": 0.05}])
+def test_a_network_of_bfloat16_trains_validates_and_predicts(
+    tiny_classifier: Classifier, random_images: RandomImages, build_trainer: Build, options: dict[str, object]
+) -> None:
+    if "multilabel" in options:
+        targets = nn.functional.one_hot(random_images.targets, 3).float()
+        random_images.targets, random_images.train_batches = targets, Batches(random_images.images, targets)
+    losses, module = Losses(), TransferModule(tiny_classifier, class_weights=[1.0, 2.0, 1.0], **options)
+    trainer = build_trainer(losses, max_epochs=2, precision="bf16-true")
+    trainer.fit(module, random_images)
+    assert {p.dtype for p in tiny_classifier.parameters()} == {torch.bfloat16}
+    assert all(math.isfinite(loss) for loss in losses.values)
+    assert losses.values[-1] < losses.values[0]
+    (metrics,) = trainer.test(module, random_images, verbose=False)
+    assert 0 <= metrics["test/map" if module.multilabel else "test/top1"] <= 1
+    predicted = torch.cat(trainer.predict(module, random_images.val_dataloader()))
+    assert predicted.shape == (12, 3) and predicted.dtype == torch.float32
+
+
+def test_probabilities_of_a_bfloat16_network_are_computed_in_float32(
+    tiny_classifier: Classifier, random_images: RandomImages
+) -> None:
+    module = TransferModule(tiny_classifier.bfloat16())
+    with torch.no_grad():
+        total = module.predict_step(random_images.images.bfloat16(), 0).sum(1)
+    torch.testing.assert_close(total, torch.ones(24), rtol=0, atol=1e-6)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.sheets.cifar import CIFAR10DataModule
+from datamodules.sheets.cifar import CIFAR10
 from tests.datamodules.test_hub_datasets import save_split
 from tests.support.hub_server import HubServer, serve
 
@@ -19,20 +19,25 @@ import json, sys
 sys.path.insert(0, "tests")
 from huggingface_hub import constants
 constants.DOWNLOAD_CHUNK_SIZE = 1000
+from dataclasses import replace
+from datamodules import build_datamodule
 from tests.datamodules.test_hub_datasets import TinyCIFAR10
+from tests.support.data import PREPROCESSING
 from transfer.errors import UserError
 for stream in {streams}:
     try:
-        data = TinyCIFAR10(num_workers={workers}, image_size=32, batch_size=4, stream=stream)
+        data = build_datamodule(
+            TinyCIFAR10(), preprocessing=PREPROCESSING, num_workers={workers}, batch_size=4, stream=stream
+        )
         data.setup()
         loaders = data.train_dataloader(), data.test_dataloader()
         images = sum(len(labels) for loader in loaders for _, labels in loader)
-        print(json.dumps([data.split_sizes, images, data.fingerprint["test"]]))
+        print(json.dumps([data.dataset.split_sizes, images, data.dataset.fingerprint["test"]]))
     except UserError as error:
         print(json.dumps(str(error)))
 """
 SIZES = {"train": 50, "val": 10, "test": 20}
-REPOSITORY = CIFAR10DataModule.hub_id
+REPOSITORY = CIFAR10.copies[0].id
 CARD = """---
 configs:
 - config_name: plain_text
@@ -74,13 +79,10 @@ def test_a_mirror_serves_and_its_cache_works_without_it(hub: HubServer, tmp_path
     offline, streamed = load(hub, tmp_path, False, True, HF_HUB_OFFLINE="1")
     assert offline == downloaded and streamed[:2] == downloaded[:2] and hub.asked == []
 
-    other = LOAD.replace("for stream", f"TinyCIFAR10.hub_revision = {'f' * 40!r}\nfor stream", 1).format(
-        streams=(False,), workers=0
-    )
+    changed = f"TinyCIFAR10.copies = (replace(TinyCIFAR10.copies[0], revision={'f' * 40!r}),)"
+    other = LOAD.replace("for stream", f"{changed}\nfor stream", 1).format(streams=(False,), workers=0)
     process = hub.run(other, tmp_path, HF_HUB_OFFLINE="1")
-    assert (
-        f"The cache has its revision {CIFAR10DataModule.hub_revision}, which is another one than ff" in process.stdout
-    )
+    assert f"The cache has its revision {CIFAR10.copies[0].revision}, which is another one than ff" in process.stdout
 
 
 def test_a_stream_of_two_workers_survives_a_broken_connection_and_keeps_nothing(hub: HubServer, tmp_path: Path) -> None:
@@ -95,7 +97,7 @@ def test_a_stream_of_two_workers_survives_a_broken_connection_and_keeps_nothing(
 
 def test_a_snapshot_is_enough_offline(hub: HubServer, repositories: Path, tmp_path: Path) -> None:
     cache = tmp_path / "hub" / f"datasets--{REPOSITORY.replace('/', '--')}"
-    revision = CIFAR10DataModule.hub_revision
+    revision = CIFAR10.copies[0].revision
     shutil.copytree(repositories / REPOSITORY, cache / "snapshots" / revision)
     downloaded, streamed = load(hub, tmp_path, False, True, HF_HUB_OFFLINE="1")
     assert downloaded[:2] == streamed[:2] == [SIZES, 48 + 20] and hub.asked == []

@@ -73,12 +73,11 @@ def evaluate(
         MissingData: `run_dir` is not a run, or its data is not there.
         BadValue: an argument is out of range, or the data is not what the run was trained on.
     """
-    import pytorch_lightning as pl
-
     from datamodules import load_dataset
     from datamodules.datamodule import DataModule
     from transfer.commands.results_table import print_results
     from transfer.files import write_json
+    from transfer.lightning import pl
     from transfer.runs.predictor import load_run
     from transfer.runs.test_record import count_test_read
     from transfer.training.module import TransferModule

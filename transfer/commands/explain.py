@@ -122,8 +122,7 @@ def explain(
     transforms = []
     for run in runs.values():
         run.classifier.to(device)
-        p = run.preprocessing
-        transforms.append(build_eval_transform(p.image_size, p.crop_ratio, p.interpolation, p.resize))
+        transforms.append(build_eval_transform(run.preprocessing))
 
     unreadable: list[str] = []
     photos = read_photos(list(targets), transforms, unreadable)
@@ -218,7 +217,7 @@ def find_evidence(
     from transfer.runs.overlay import Evidence
 
     device = next(run.classifier.parameters()).device
-    images = normalize(torch.from_numpy(np.stack(inputs)).to(device), run.preprocessing.mean, run.preprocessing.std)
+    images = normalize(torch.from_numpy(np.stack(inputs)).to(device), run.preprocessing)
     explained = explain_class(run.classifier, images, class_index)
     probabilities = explained.logits.sigmoid() if run.config.data.multilabel else explained.logits.softmax(1)
     evidence = []

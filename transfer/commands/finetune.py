@@ -22,12 +22,12 @@ from transfer.errors import UserError
 from transfer.runs.results import Metrics, Results
 
 if TYPE_CHECKING:
-    import pytorch_lightning as pl
     from torch import Tensor
 
     from datamodules.datamodule import DataModule
     from datamodules.dataset import Dataset
     from datamodules.sheet import Sheet
+    from transfer.lightning import pl
     from transfer.networks.classifier import Classifier
     from transfer.runs.folder import RunFolder
     from transfer.training.callbacks import EpochLog

@@ -10,9 +10,8 @@ from transfer.config.schema import FinetuneConfig
 from transfer.runs.results import RESULTS, Metrics, Results, SplitFacts
 
 if TYPE_CHECKING:
-    import pytorch_lightning as pl
-
     from datamodules.dataset import Dataset
+    from transfer.lightning import pl
     from transfer.runs.folder import RunFolder
     from transfer.training.callbacks import EpochLog
     from transfer.training.module import TransferModule

@@ -104,14 +104,11 @@ def predict_rows(
     import torch
 
     from datamodules.images.transforms import build_eval_transform, normalize
-    from datamodules.predict import build_predict_loader
+    from datamodules.loaders import build_predict_loader
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     classifier = run.classifier.to(device)
-    preprocessing = run.preprocessing
-    transform = build_eval_transform(
-        preprocessing.image_size, preprocessing.crop_ratio, preprocessing.interpolation, preprocessing.resize
-    )
+    transform = build_eval_transform(run.preprocessing)
     for images, names, bad in build_predict_loader(paths, transform, batch_size, num_workers):
         for image in bad:
             unreadable.append(image.name)
@@ -119,7 +116,7 @@ def predict_rows(
         if not names:
             continue
         with torch.inference_mode():
-            logits = classifier(normalize(images.to(device), preprocessing.mean, preprocessing.std))
+            logits = classifier(normalize(images.to(device), run.preprocessing))
         probabilities = logits.sigmoid() if run.config.data.multilabel else logits.softmax(1)
         top = probabilities.float().cpu().topk(top_k)
         for name, values, indices in zip(names, top.values.tolist(), top.indices.tolist(), strict=True):

@@ -10,22 +10,24 @@ sweep   a W&B sweep file of finetune, without W&B
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import exit_status
-from transfer.errors import UserError
-from transfer.experiments.launchers import computes_on_cpu, usable_gpus
-from transfer.experiments.table.planning import (
-    check_configurations,
-    plan_cells,
-    print_plan,
+from transfer.commands.experiments import (
+    add_launch_options,
+    check_counts,
+    read_data_facts,
+    retry_words,
+    usable_gpus,
 )
+from transfer.errors import BadValue
 
 if TYPE_CHECKING:
-    pass
-
+    from transfer.experiments.table.config import TableConfig
+    from transfer.experiments.table.estimate import Estimate
+    from transfer.experiments.table.planning import DatasetFacts
 
 _EPILOG = """\
 A cell is a dataset, a backbone, a protocol and a seed. Its trials train on train and are compared on val by the metric
@@ -40,18 +42,18 @@ result is OUT/cells/<cell>/result.json. Any number of `run` may work on the same
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line and gives the exit status: 1 if a cell failed."""
+    """Run the command line and return the exit status: 1 if a cell failed."""
     arguments = vars(build_parser().parse_args(argv))
     commands: dict[str, Callable[..., int]] = {
         **{"plan": plan, "run": run, "report": report},
         **{"cell": run_one_cell, "sweep": sweep},
     }
     command = commands[arguments.pop("what")]
-    return exit_status(lambda: command(**arguments))
+    return exit_status(lambda: command(**arguments), build_parser)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="efficientnet-transfer table",
         description=__doc__,
@@ -60,46 +62,12 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="what", required=True, metavar="plan|run|report|cell|sweep")
-
-    planning = commands.add_parser("plan", help="write OUT/table.json", argument_default=argparse.SUPPRESS)
-    planning.add_argument("out", type=Path, metavar="OUT", help="folder of the table; one that exists is extended")
-    planning.add_argument("--config", type=Path, metavar="FILE", help="a table, as configs/tables/paper.yaml")
-    planning.add_argument("--datasets", nargs="+", metavar="NAME", help="of a file's cells, only these")
-    planning.add_argument("--backbones", nargs="+", metavar="NAME", help="of a file's cells, only these")
-    planning.add_argument("--protocols", nargs="+", metavar="NAME")
-    planning.add_argument("--seeds", nargs="+", type=int, metavar="N")
-    planning.add_argument("--pretrained", metavar="NAME", help="weights, as of finetune, where a protocol says none")
-    planning.add_argument("--data_root", metavar="DIR", help="as of finetune, for every dataset")
-    planning.add_argument("--data_note", metavar="TEXT", help="what a reader must know of the data")
-    planning.add_argument(
-        "--set", action="append", metavar="KEY=VALUE", help="a field of every run; results are then not comparable"
-    )
-    planning.add_argument(
-        "--grid", action="append", metavar="KEY=V1,V2", help="values to choose from, in place of the protocol's grid"
-    )
-    planning.add_argument(
-        "--budget_steps", type=int, metavar="N", help="most steps of a cell's trials: successive halving over the grid"
-    )
-    planning.add_argument(
-        "--max_batch_per_device", type=int, metavar="N", help="more is accumulated; default: what fits in memory here"
-    )
-    planning.add_argument(
-        "--benchmarks", nargs="+", type=Path, metavar="FILE", help="of benchmark.py train --json; default: measured"
-    )
+    _add_plan_options(commands.add_parser("plan", help="write OUT/table.json", argument_default=argparse.SUPPRESS))
 
     running = commands.add_parser("run", help="run the planned cells that have no result yet")
     running.add_argument("out", type=Path, metavar="OUT")
-    running.add_argument("--workers", type=int, metavar="N", help="cells at a time; default: as many as GPUs allow")
     running.add_argument("--devices_per_cell", type=int, default=1, metavar="N", help="GPUs of each cell; default: 1")
-    running.add_argument("--retry_failed", action="store_true", help="also run the cells that failed")
-    running.add_argument("--launcher", choices=("local", "slurm", "wandb"), default="local")
-    running.add_argument(
-        "--slurm",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="submitit's parameters: partition=gpu, timeout_min=600, cpus_per_task=8, ..., cluster=local for a trial",
-    )
+    add_launch_options(running, "cells", timeout_min=600)
 
     reporting = commands.add_parser("report", help="write and print what has been reached")
     reporting.add_argument("out", type=Path, metavar="OUT")
@@ -110,48 +78,124 @@ def build_parser() -> argparse.ArgumentParser:
     single.add_argument("--devices", type=int, default=1, metavar="N")
     single.add_argument("--retry_failed", action="store_true")
 
-    sweeping = commands.add_parser("sweep", help="run a sweep file without W&B")
-    sweeping.add_argument("file", type=Path, metavar="FILE")
-    sweeping.add_argument("--out_dir", type=Path, required=True, metavar="DIR", help="of its runs")
-    sweeping.add_argument("--workers", type=int, metavar="N", help="runs at a time; default: as many as GPUs allow")
-    sweeping.add_argument("--devices", type=int, default=1, metavar="N", help="GPUs of each run; default: 1")
-    sweeping.add_argument("--count", type=int, metavar="N", help="runs; default: a whole grid, else the file's run_cap")
-    sweeping.add_argument("--seed", type=int, default=0, help="of random draws; default: 0")
+    _add_sweep_options(commands.add_parser("sweep", help="run a sweep file without W&B"))
     return parser
 
 
+def _add_plan_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder of the table; one that exists is extended")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="a table, such as configs/tables/paper.yaml")
+    parser.add_argument("--datasets", nargs="+", metavar="NAME", help="only these of a file's datasets")
+    parser.add_argument("--backbones", nargs="+", metavar="NAME", help="only these of a file's backbones")
+    parser.add_argument("--protocols", nargs="+", metavar="NAME")
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="N")
+    parser.add_argument("--pretrained", metavar="NAME", help="weights, as in finetune, where a protocol names none")
+    parser.add_argument("--data_root", metavar="DIR", help="as in finetune, for every dataset")
+    parser.add_argument("--data_note", metavar="TEXT", help="what a reader must know about the data")
+    parser.add_argument(
+        "--set", action="append", metavar="KEY=VALUE", help="a field of every run; results are then not comparable"
+    )
+    parser.add_argument(
+        "--grid", action="append", metavar="KEY=V1,V2", help="values to choose from instead of the protocol's grid"
+    )
+    parser.add_argument(
+        "--budget_steps", type=int, metavar="N", help="most steps of a cell's trials: successive halving over the grid"
+    )
+    parser.add_argument(
+        "--max_batch_per_device", type=int, metavar="N", help="more is accumulated; default: what fits in memory here"
+    )
+    parser.add_argument(
+        "--benchmarks", nargs="+", type=Path, metavar="FILE", help="of benchmark.py train --json; default: measured"
+    )
+
+
+def _add_sweep_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE")
+    parser.add_argument("--out_dir", type=Path, required=True, metavar="DIR", help="folder of its runs")
+    parser.add_argument("--workers", type=int, metavar="N", help="runs at a time; default: as many as GPUs allow")
+    parser.add_argument("--devices", type=int, default=1, metavar="N", help="GPUs of each run; default: 1")
+    parser.add_argument("--count", type=int, metavar="N", help="runs; default: a whole grid, else the file's run_cap")
+    parser.add_argument("--seed", type=int, default=0, help="seed of random draws; default: 0")
+
+
 def plan(out: Path, config: Path | None = None, benchmarks: Sequence[Path] = (), **flags: Any) -> int:
-    """Writes the table and prints what it will cost.
+    """Write the table and print what it will cost.
 
     Raises:
         UserError: an unknown name, a configuration that cannot work, or another table's folder.
     """
     from transfer.costs.speed import read_benchmarks
-    from transfer.experiments.table.cells import Table, extend, read_table, table_content
+    from transfer.experiments.table.cells import extend, read_table, table_content
     from transfer.experiments.table.config import parse_table
     from transfer.experiments.table.entries import TABLE
+    from transfer.experiments.table.estimate import estimate_costs
+    from transfer.experiments.table.planning import check_configurations, plan_table
     from transfer.files import write_json
 
     wanted = parse_table(config, flags)
     given = read_benchmarks(benchmarks)
-    cells = plan_cells(wanted)
-    table = Table(
-        cells=tuple(cells),
-        pretrained=wanted.pretrained,
-        data_root=None if wanted.data_root is None else str(Path(wanted.data_root).expanduser().resolve()),
-        data_note=wanted.data_note,
-        set=wanted.set,
-        not_comparable=wanted.not_comparable(),
-        grid=wanted.grid,
-        budget_steps=wanted.budget_steps,
-    )
+    table = plan_table(wanted, lambda dataset: dataset_facts(dataset, wanted))
     if (out / TABLE).exists():
         table = extend(read_table(out), table, out)
     check_configurations(table)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / TABLE, table_content(table))
-    print_plan(out, table, given)
+    print_estimates(out, estimate_costs(out, table, given))
     return 0
+
+
+def dataset_facts(dataset: str, wanted: TableConfig) -> DatasetFacts:
+    """Return what a plan has to know about a dataset: from its data sheet, or else from the data.
+
+    Raises:
+        UserError: an unknown dataset, or its sheet does not say and the data cannot be read or has no test split.
+    """
+    from datamodules import get_sheet
+    from transfer.experiments.table.planning import DatasetFacts, parse
+
+    sheet = get_sheet(dataset)
+    sizes = sheet.num_examples
+    if not sizes:
+        sizes = read_data_facts(parse({**wanted.set, "dataset": dataset, "data_root": wanted.data_root})).split_sizes
+        if "test" not in sizes:
+            raise BadValue(f"{dataset}: a table needs a test split; {wanted.data_root} has {', '.join(sizes)}")
+    return DatasetFacts(sum(size for split, size in sizes.items() if split != "test"), sheet.default_image_size)
+
+
+def print_estimates(out: Path, estimates: Iterable[Estimate]) -> None:
+    """Print one line for the cells that differ only by their seed, and the sums."""
+    import math
+
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table as Lines
+
+    estimates = list(estimates)
+    number = sum(len(line.cells) for line in estimates)
+    lines = Lines(title=f"{number} cells in {out}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("dataset", "backbone", "protocol"):
+        lines.add_column(column, no_wrap=True)
+    for column in ("cells", "px", "steps", "hours", "GiB", "disk"):
+        lines.add_column(column, justify="right", no_wrap=True)
+    for line in estimates:
+        cell = line.cells[0]
+        lines.add_row(
+            *(cell.dataset, cell.backbone, cell.protocol, str(len(line.cells)), str(cell.image_size)),
+            *(f"{line.steps:,}", "?" if math.isnan(line.hours) else f"{line.hours:,.2f}"),
+            *(f"{line.memory:.1f}", f"{line.disk:.1f}"),
+        )
+    Console().print(lines)
+    searches: dict[str, str] = {}
+    for line in estimates:
+        searches.setdefault(line.cells[0].protocol, line.search)
+    for protocol, search in searches.items():
+        print(f"search of {protocol}: {search}")
+    places = sorted({line.measured_on for line in estimates if line.measured_on is not None})
+    total_hours, total_disk = sum(line.hours for line in estimates), sum(line.disk for line in estimates)
+    print("hours: of one device, for all cells of the line; GiB: memory of a device; disk: GiB of checkpoints")
+    print(f"{total_hours:,.2f} device-hours, {total_disk:.1f} GiB on disk (the data is not counted)")
+    print(f"from the speed of training steps alone, on {'; '.join(places)}: loading and validation come on top")
+    print(f"start: efficientnet-transfer table run {out}")
 
 
 def run(
@@ -162,74 +206,67 @@ def run(
     launcher: str,
     slurm: Sequence[str],
 ) -> int:
-    """Runs what is left; gives 1 if a cell has failed.
+    """Run the cells that are left and return 1 if a cell has failed.
 
     Raises:
         UserError: no table there, or it cannot be run like this.
         Interrupted: Ctrl-C or SIGTERM.
     """
+    from transfer.experiments.jobs import describe_progress, pending_jobs
     from transfer.experiments.launchers import LAUNCHERS, Launch, slurm_parameters
-    from transfer.experiments.table.cells import read_result, read_table, unfinished
+    from transfer.experiments.table.cell_run import table_jobs
+    from transfer.experiments.table.cells import read_table
 
-    for flag, value in (("--workers", workers), ("--devices_per_cell", devices_per_cell)):
-        if value is not None and value < 1:
-            raise UserError(f"{flag} {value} (allowed: at least 1)")
+    check_counts(workers=workers, devices_per_cell=devices_per_cell)
     parameters = slurm_parameters(slurm, launcher)
     table = read_table(out)
-    ids = [cell.id for cell in unfinished(out, table, retry_failed)]
-    if ids:
-        on_cpu = computes_on_cpu(table)
-        retry = ["--retry_failed"] if retry_failed else []
+    jobs = table_jobs(out, table)
+    if pending := pending_jobs(jobs, retry_failed):
+        words = ["table", "cell", str(out.resolve()), "--devices", str(devices_per_cell), *retry_words(retry_failed)]
         launch = Launch(
             folder=out,
-            words=["-m", "transfer", "table", "cell", str(out.resolve()), "--devices", str(devices_per_cell), *retry],
+            words=words,
             option="cell",
-            ids=ids,
-            go_on=f"efficientnet-transfer table run {out}",
+            ids=[job.id for job in pending],
+            go_on=run_command(out),
             report=f"efficientnet-transfer table report {out}",
             workers=workers,
             devices=devices_per_cell,
             slurm=parameters,
-            gpus=usable_gpus(on_cpu, workers or 1) if launcher == "local" else [],
-            on_cpu=on_cpu,
+            gpus=usable_gpus(table.on_cpu, workers or 1) if launcher == "local" else [],
+            on_cpu=table.on_cpu,
         )
         LAUNCHERS[launcher](launch)
-    results = {cell.id: read_result(out, cell) for cell in table.cells}
-    failed = [name for name, result in results.items() if result is not None and result["status"] == "failed"]
-    done = sum(result is not None for result in results.values()) - len(failed)
-    print(f"{done} of {len(results)} cells are done" + (f", {len(failed)} failed" if failed else ""))
-    for name in failed:
-        result = results[name]
-        assert result is not None
-        print(f"  {name}: {result['error'].splitlines()[-1]}")
+    _, failed, lines = describe_progress(jobs, "cells")
+    print("\n".join(lines))
     if failed:
-        print(f"why: {out}/cells/<cell>/result.json; again: efficientnet-transfer table run {out} --retry_failed")
-    return int(bool(failed))
+        print(f"why: {out}/cells/<cell>/result.json; again: {run_command(out)} --retry_failed")
+    return int(failed > 0)
+
+
+def run_command(out: Path) -> str:
+    """Return the command that goes on with a table."""
+    return f"efficientnet-transfer table run {out}"
 
 
 def run_one_cell(out: Path, cell: str, devices: int, retry_failed: bool) -> int:
-    """Runs a cell, unless it is done; gives 1 if it failed and 75 if another process is at it.
+    """Run a cell, unless it is done; return 1 if it failed and 75 if another process computes it.
 
     Raises:
         UserError: no such table or cell.
         Interrupted: Ctrl-C or SIGTERM.
     """
-    from transfer.experiments.launchers import FAILED, TAKEN
-    from transfer.experiments.locks import CellIsTaken
-    from transfer.experiments.table.cell_run import run_cell
+    from transfer.experiments.table.cell_run import cell_job
     from transfer.experiments.table.cells import read_table
 
     table = read_table(out)
-    try:
-        gpus = usable_gpus(computes_on_cpu(table))
-        status = run_cell(out, table, table.cell(cell), devices, retry_failed, fork=not gpus)
-    except CellIsTaken:
-        return TAKEN
-    return FAILED if status == "failed" else 0
+    job = cell_job(out, table, table.cell(cell), devices)
+    gpus = usable_gpus(table.on_cpu)
+    return job.exit_status(out, run_command(out), retry_failed, fork=not gpus)
 
 
 def report(out: Path) -> int:
-    """Writes report.md, report.csv and the figures, and prints the table.
+    """Write report.md, report.csv and the figures, and print the table.
 
     Raises:
         UserError: no table there.
@@ -244,13 +281,13 @@ def report(out: Path) -> int:
 
 
 def sweep(file: Path, out_dir: Path, workers: int | None, devices: int, count: int | None, seed: int) -> int:
-    """Runs a sweep file here; gives 1 if a run failed.
+    """Run a sweep file here and return 1 if a run failed.
 
     Raises:
         UserError: it cannot be run here.
         Interrupted: Ctrl-C or SIGTERM.
     """
-    from transfer.experiments.sweep_run import run_sweep
+    from transfer.experiments.sweeps import run_sweep
 
     gpus = usable_gpus(workers=workers or 1)
     return int(run_sweep(file, out_dir, workers, devices, count, seed, gpus) > 0)

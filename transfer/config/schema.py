@@ -265,6 +265,7 @@ class FinetuneConfig:
             "label_smoothing": self.loss.label_smoothing,
             "mixup_alpha": self.loss.mixup_alpha,
             "cutmix_alpha": self.loss.cutmix_alpha,
+            "bn": self.bn,
             "optimizer": self.optim.name,
             **{name: value for name, value in dataclasses.asdict(self.optim).items() if name != "name"},
         }

@@ -1,4 +1,4 @@
-"""What rounding makes of a scaled network: asked and built, multiply-adds of both part by part; parameters."""
+"""What rounding does to a scaled network: the network asked for and the one built, part by part, and their costs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ class Rounding:
     """One part of a network: the stem, a stage, the top layer or the classifier.
 
     Attributes:
-        asked_size, size: side of the map that comes in, in pixels, exact and as rounded.
-        asked_channels, channels: that go out.
+        part: name of the part.
+        asked_size, size: side of the map that comes in, in pixels, exact and rounded.
+        asked_channels, channels: output channels.
         asked_repeats, repeats: blocks of a stage; 1 for the other parts.
-        asked_macs, macs: multiply-adds of one image; those asked for are of the exact numbers, a fraction of a block
-            counting as such.
+        asked_macs, macs: multiply-adds for one image; those asked for come from the exact numbers, with fractions of
+            blocks.
     """
 
     part: str
@@ -33,18 +34,19 @@ class Rounding:
 
     @property
     def effect(self) -> float:
-        """By how much rounding changed the multiply-adds, relative to what was asked."""
+        """Change of the multiply-adds by rounding, relative to what was asked for."""
         return self.macs / self.asked_macs - 1.0
 
 
 def roundings(variant: Variant, image_size: int | None = None, num_classes: int = 1000) -> list[Rounding]:
-    """What rounding did to each part of a variant, from the stem to the classifier.
+    """Return what rounding did to each part of a variant, from the stem to the classifier.
 
-    The `macs` are exact, and those of all parts together are what `torch.utils.flop_counter` counts (half its FLOPs).
+    The `macs` are exact; their sum is what `torch.utils.flop_counter` counts (half its FLOPs).
 
     Args:
+        variant: the variant.
         image_size: side of the image in pixels; None takes the variant's resolution.
-        num_classes: of the classifier.
+        num_classes: classes of the classifier.
     """
     asked = _parts(variant, image_size, num_classes, rounded=False)
     built = _parts(variant, image_size, num_classes, rounded=True)
@@ -66,12 +68,12 @@ def roundings(variant: Variant, image_size: int | None = None, num_classes: int 
 
 @dataclass(frozen=True)
 class Counts:
-    """What a network takes, exactly, with a linear classifier.
+    """Exact costs of a network with a linear classifier.
 
     Attributes:
-        num_params: parameters.
+        num_params: number of parameters.
         macs: multiply-adds of convolutions and classifier for one image.
-        activations: values that they put out for one image (as in Radosavovic et al. 2020).
+        activations: number of their output values for one image (as in Radosavovic et al. 2020).
     """
 
     num_params: int
@@ -80,22 +82,23 @@ class Counts:
 
 
 def count(variant: Variant, image_size: int | None = None, num_classes: int = 1000) -> Counts:
-    """Parameters, multiply-adds and activations without building the network; arguments as in `roundings`."""
+    """Count parameters, multiply-adds and activations without building the network; arguments as in `roundings`."""
     num_params, macs, activations = _count(_parts(variant, image_size, num_classes, rounded=True))
     return Counts(round(num_params), round(macs), round(activations))
 
 
 def count_macs(variant: Variant, image_size: int | None = None, num_classes: int = 1000) -> int:
-    """Multiply-adds of convolutions and classifier for one image, exactly; arguments as in `roundings`."""
+    """Count the multiply-adds of convolutions and classifier for one image; arguments as in `roundings`."""
     return count(variant, image_size, num_classes).macs
 
 
 class Conv(NamedTuple):
-    """A convolution, or the classifier; whole numbers or, of a network as it was asked for, fractions.
+    """A convolution, or the classifier; its numbers are fractions in a network as it was asked for.
 
     Attributes:
         fan_in: weights of each output channel.
-        channels: that go out, onto a map of so much `area` in pixels.
+        channels: output channels.
+        area: pixels of the output map.
         extras: further parameters of each output channel: BatchNorm's two, or a bias.
     """
 
@@ -106,7 +109,7 @@ class Conv(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """The stem, a stage, the top layer or the classifier: its first block and, `repeats` - 1 times, the others."""
+    """The stem, a stage, the top layer or the classifier: its first block, and the others `repeats` - 1 times."""
 
     name: str
     size: float
@@ -117,7 +120,7 @@ class _Part(NamedTuple):
 
 
 def _count(parts: Sequence[_Part]) -> tuple[float, float, float]:
-    """Parameters, multiply-adds and activations; whole numbers of whole ones."""
+    """Count parameters, multiply-adds and activations of parts."""
     num_params: float = 0
     macs: float = 0
     activations: float = 0
@@ -171,10 +174,13 @@ def _parts(variant: Variant, image_size: int | None, num_classes: int, rounded: 
 
 
 def block_convs(row: StageRow, channels: float, out: float, size: float, after: float, rounded: bool) -> list[Conv]:
-    """The convolutions of one block from maps of `channels` and side `size` to `out` and `after`.
+    """Return the convolutions of one block.
 
     Args:
-        rounded: squeeze-excitation's channels are whole, at least one.
+        row: the block's stage.
+        channels, out: channels of its input and output.
+        size, after: side of its input and output in pixels.
+        rounded: whether squeeze-excitation has a whole number of channels, at least one.
     """
     kernel, expand, area, area_after = row.kernel_size**2, row.expand_ratio, size**2, after**2
     if row.operator == "separable":

@@ -1,7 +1,7 @@
 """The largest network within limits (Tan & Le 2019, section 3.1: maximise accuracy subject to memory and FLOPS).
 
-What to limit, along which numbers to scale, and the search; what a network costs is given as a function. Imports no
-torch.
+What to limit, along which numbers to scale, and the search. What a network costs is a function that the caller passes.
+Imports no torch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,13 @@ STEP = 0.01  # of phi, and of each coefficient alone
 
 @dataclass(frozen=True)
 class Quantity:
-    """What a network costs: its name in a table, the argument that limits it, and a limit as one writes it."""
+    """What a network costs.
+
+    Attributes:
+        label: name in a table.
+        argument: name of the argument that limits it.
+        example: a limit as text.
+    """
 
     label: str
     argument: str
@@ -39,10 +45,13 @@ QUANTITIES = {
 
 
 def parse_limits(given: Mapping[str, str | None]) -> dict[str, float]:
-    """Limits by the names of `QUANTITIES`, from what the user wrote; None is no limit.
+    """Return limits by the names of `QUANTITIES`.
+
+    Args:
+        given: a text for each of `QUANTITIES`; None is no limit.
 
     Raises:
-        UserError: a text is no number above 0, memory has no unit that is known here, or nothing is limited.
+        UserError: a text is no number above 0, memory has no known unit, or nothing is limited.
     """
     limits = {name: _parse(name, text) for name in QUANTITIES if (text := given[name]) is not None}
     if not limits:
@@ -65,7 +74,7 @@ def _parse(name: str, text: str) -> float:
 
 
 def format_cost(name: str, value: float, digits: int = 4) -> str:
-    """A cost of `QUANTITIES` with its unit."""
+    """Return a cost with its unit; `name` is one of `QUANTITIES`."""
     if name == "memory":
         return format_bytes(value, digits)
     if name == "latency_ms":
@@ -79,10 +88,10 @@ class Axis:
     """One number that scales a baseline.
 
     Attributes:
-        name: `compound` (phi by the rule), or `depth`, `width`, `resolution` (that coefficient alone).
-        origin: its value for the baseline.
-        values: those that are looked at, ascending: multiples of 0.01 that keep the coefficients in `Scale`'s range and
-            the image's side at 32 pixels or more (at the baseline's own, where that is smaller).
+        name: `compound` (phi of the rule), or `depth`, `width`, `resolution` (that coefficient alone).
+        origin: value of the baseline.
+        values: values that are searched, ascending: multiples of 0.01 that keep the coefficients in `Scale`'s range and
+            the image's side at 32 pixels or more (or at the baseline's own, where that is smaller).
         constants: alpha, beta and gamma of the compound rule.
     """
 
@@ -92,24 +101,25 @@ class Axis:
     constants: tuple[float, float, float] = (ALPHA, BETA, GAMMA)
 
     def at(self, baseline: Network, value: float) -> Network:
-        """The baseline scaled to a value."""
+        """Return the baseline scaled to a value."""
         if self.name == "compound":
             return scale_phi(baseline, value, *self.constants)
         return scale(baseline, **{self.name: value})
 
     def factors(self, value: float) -> Scale:
-        """The coefficients at a value."""
+        """Return the coefficients at a value."""
         return compound_scale(value, *self.constants) if self.name == "compound" else Scale(**{self.name: value})
 
 
 def list_axes(image_size: int, alpha: float = ALPHA, beta: float = BETA, gamma: float = GAMMA) -> list[Axis]:
-    """The compound rule and each dimension alone.
+    """Return the axes of the compound rule and of each dimension alone.
 
     Args:
-        image_size: of the baseline, in pixels.
+        image_size: side of the baseline's images in pixels.
+        alpha, beta, gamma: constants of the compound rule.
 
     Raises:
-        UserError: alpha, beta and gamma are no compound rule.
+        UserError: alpha, beta and gamma make no compound rule.
     """
     constants = (alpha, beta, gamma)
     compound_scale(1.0, *constants)
@@ -126,7 +136,7 @@ def list_axes(image_size: int, alpha: float = ALPHA, beta: float = BETA, gamma: 
 
 @dataclass(frozen=True)
 class Excess:
-    """A limit that a network breaks: what it needs of a quantity, and how much is allowed."""
+    """A limit that a network breaks: how much of a quantity it needs, and how much is allowed."""
 
     quantity: str
     needs: float
@@ -143,8 +153,8 @@ class Fit:
     """How far a baseline can be scaled along an axis.
 
     Attributes:
-        value: the largest that keeps all limits; None if none does.
-        too_large: the next value; the smallest one where none fits; None where the axis ends.
+        value: largest value that keeps all limits; None if none does.
+        too_large: next value, or the smallest one where none fits; None where the axis ends.
         broken: limits that `too_large` breaks.
     """
 
@@ -160,16 +170,17 @@ def largest_fit(
     limits: Mapping[str, float],
     counted: Collection[str],
 ) -> Fit:
-    """The largest value of an axis that keeps all limits.
+    """Find the largest value of an axis that keeps all limits.
 
-    It keeps them itself, and the next value breaks those that are named. For counted quantities every value above is
-    looked at: none keeps the limits on those. The others take too long for that; they grow with the network but for
-    exceptions of rounding, and it is certain of the next value only that it does not fit.
+    The next value breaks the limits that are named. For counted quantities every larger value is looked at, and none
+    keeps the limits on them. The other quantities take too long for that. They grow with the network but for exceptions
+    of rounding, so it is only certain that the next value does not fit.
 
     Args:
-        cost: of the network at a value, of a quantity, at least 0; it remembers what it has given.
-        growth: about proportional to the costs that are not counted; it only guides the search.
-        limits: quantity -> most that is allowed.
+        axis: the axis.
+        cost: returns what the network at a value needs of a quantity, at least 0, and remembers it.
+        growth: returns a number about proportional to the costs that are not counted; it only guides the search.
+        limits: most that is allowed of each quantity.
         counted: quantities whose cost takes no time.
     """
     values = axis.values
@@ -207,12 +218,12 @@ def _log(ratio: float) -> float:
 
 
 def _last_that_fits(excess: Callable[[int], float], growth: Callable[[int], float], size: int, start: int) -> int:
-    """An index below `size` without excess, whose successor has some or is `size`; -1 if it comes down to index 0 and
-    that has some.
+    """Find an index below `size` without excess, whose successor has excess or is `size`; -1 if index 0 has excess.
 
     Args:
-        excess: above 0 where something does not fit.
-        growth: what excess is about linear in, with a slope near 1.
+        excess: returns a number above 0 where something does not fit.
+        growth: returns a number in which excess is about linear, with a slope near 1.
+        size: number of indices.
         start: index that is looked at first.
     """
     low, high, index = -1, size, start
@@ -232,7 +243,7 @@ def _last_that_fits(excess: Callable[[int], float], growth: Callable[[int], floa
 
 
 def _guess(seen: Mapping[int, float], growth: Callable[[int], float], low: int, high: int) -> int:
-    """The last index, from `low` on and before `high`, that fits by the line through the two points next to them."""
+    """Return the last index in [`low`, `high`) that fits by the line through the two known points nearest to them."""
     near = sorted(seen, key=lambda index: min(abs(index - low), abs(index - high)))[:2]
     slope = 1.0
     if len(near) == 2:

@@ -1,4 +1,4 @@
-"""What a table will cost: images per second of a training step, measured here or given, and what follows from it."""
+"""The speed of training steps in images per second, measured here or given, and the hours that follow from it."""
 
 from __future__ import annotations
 
@@ -27,6 +27,9 @@ class Speed:
     """Training images per second of one device.
 
     Attributes:
+        backbone: name of the backbone.
+        image_size: side of the images in pixels.
+        images_per_second: images that are trained on in a second.
         measured_on: the device, in words.
     """
 
@@ -37,7 +40,7 @@ class Speed:
 
 
 def read_benchmarks(paths: Sequence[Path]) -> list[Speed]:
-    """The speeds in files of `benchmark.py train --json`.
+    """Read the speeds in files of `benchmark.py train --json`.
 
     Raises:
         UserError: not such a file.
@@ -58,9 +61,18 @@ def read_benchmarks(paths: Sequence[Path]) -> list[Speed]:
 def find_speed(
     folder: Path, given: Sequence[Speed], backbone: str, image_size: int, max_batch: int, on_cpu: bool
 ) -> Speed | None:
-    """A speed that was given, or measured on this hardware before, or is measured now and kept in the folder.
+    """Return the speed of a backbone: given, measured on this hardware before, or measured now and kept in a folder.
 
-    None where not even two images fit.
+    Args:
+        folder: folder of the measured speeds.
+        given: speeds that need not be measured.
+        backbone: name of the backbone.
+        image_size: side of the images in pixels.
+        max_batch: images that fit on the device.
+        on_cpu: whether GPUs are left alone.
+
+    Returns:
+        The speed, or None where not even two images fit.
     """
     for speed in given:
         if (speed.backbone, speed.image_size) == (backbone, image_size):
@@ -80,17 +92,20 @@ def find_speed(
 
 
 def describe_device(hardware: dict[str, Any]) -> str:
-    """One device of the hardware: a GPU, or all the cores."""
+    """Return one device of the hardware in words: a GPU, or all CPU cores."""
     gpus = hardware["gpus"]
     return gpus[0] if gpus else f"{hardware['cores']} cores of {hardware['cpu'] or 'an unknown CPU'}"
 
 
 def measure(backbone: str, image_size: int, max_batch: int, on_cpu: bool, precision: Precision | None = None) -> float:
-    """Images per second of two training steps on noise, after one to warm up; see `training_step`.
+    """Measure the images per second of two training steps on noise, after one to warm up; see `training_step`.
 
     Args:
+        backbone: name of the backbone.
+        image_size: side of the images in pixels.
         max_batch: images that fit; up to 8 are taken, on a GPU up to 64.
-        precision: None: `bf16-mixed` on a GPU, else `32-true`.
+        on_cpu: whether GPUs are left alone.
+        precision: precision of the steps; None takes `bf16-mixed` on a GPU, `32-true` elsewhere.
     """
     import torch
 
@@ -111,5 +126,5 @@ def measure(backbone: str, image_size: int, max_batch: int, on_cpu: bool, precis
 
 
 def hours(num_images: int, speed: Speed | None) -> float:
-    """Device-hours of so many training images; not a number where the speed is unknown."""
+    """Return the device-hours that so many training images take; not a number where the speed is unknown."""
     return num_images / speed.images_per_second / 3600 if speed else math.nan

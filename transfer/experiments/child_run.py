@@ -7,6 +7,7 @@ import json
 import shutil
 import signal
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,76 +18,104 @@ from transfer.errors import Interrupted
 from transfer.experiments.processes import Children, last_lines, single_process_environment, was_stopped
 
 FINETUNE = ("-m", "transfer", "finetune")
-
-
 BEST, LAST, METRICS, RESULTS = "best.ckpt", "last.ckpt", "metrics.csv", "results.json"
 
 
 class RunFailed(Exception):
-    """A fine-tuning ended with an error; the text is the end of what it printed."""
+    """A fine-tuning run ended with an error; the text is the end of its output."""
 
 
 def run_command(run_dir: Path, arguments: Sequence[str]) -> list[str] | None:
-    """The command that brings a run to its results: a new one, or its resumption; None if it is done.
+    """Return the command that brings a run to its results: a new run or a resumed one. None if it is finished.
+
+    The folder of a run that was stopped before its first checkpoint is removed.
 
     Args:
-        arguments: of finetune for a new run, without `--out_dir`.
+        run_dir: folder of the run.
+        arguments: arguments of finetune for a new run, without `--out_dir`.
     """
     if (run_dir / RESULTS).exists():
         return None
     if (run_dir / LAST).exists():
         return [*FINETUNE, "--resume", str(run_dir)]
     if run_dir.exists():
-        shutil.rmtree(run_dir)  # it was stopped before its first checkpoint
+        shutil.rmtree(run_dir)
     run_dir.parent.mkdir(parents=True, exist_ok=True)
     return [*FINETUNE, *arguments, "--out_dir", str(run_dir)]
 
 
-def finish_run(
-    folder: Path,
-    name: str,
-    configuration: Mapping[str, Any],
-    children: Children,
-    lock: int,
-    go_on: str,
-    **environment: str,
-) -> dict[str, Any]:
-    """The results of the run FOLDER/NAME, which is started, resumed or only read, as its folder needs it.
+@dataclass(frozen=True)
+class FinishedRun:
+    """A fine-tuning run that has ended well.
 
-    Beside it lie its configuration, NAME.yaml, and its output, NAME.log.
-
-    Args:
-        lock: descriptor that the run inherits.
-        go_on: the user's command after an interruption.
-        environment: variables that the run finds besides this process's.
-
-    Raises:
-        RunFailed: it ended without results.
-        Interrupted: Ctrl-C or SIGTERM.
+    Attributes:
+        run_dir: its folder.
+        results: content of its results.json.
     """
-    run_dir = folder / name
-    recipe, log = (run_dir.with_name(run_dir.name + suffix) for suffix in (".yaml", ".log"))
-    if command := run_command(run_dir, ["--config", str(recipe)]):
-        recipe.write_text(yaml.safe_dump(unflatten(configuration), sort_keys=False))
-        children.start(command, single_process_environment(**environment), log, lock)
-        _, status = children.wait_any()
-        if not (run_dir / RESULTS).exists():
-            if children.stopped is not None or was_stopped(status):
-                raise Interrupted(children.stopped or signal.SIGTERM, go_on)
-            reason = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
-            raise RunFailed(f"{name}: {reason}\n{last_lines(log)}")
-    results: dict[str, Any] = json.loads((run_dir / RESULTS).read_text())
-    return results
+
+    run_dir: Path
+    results: dict[str, Any]
+
+    @property
+    def metric(self) -> str:
+        """The name of the metric that the literature quotes for the dataset."""
+        name: str = self.results["quoted_metric"]
+        return name
+
+    def final_metrics(self) -> dict[str, float]:
+        """Return the metrics on val at the end of the run, not those of its best validation.
+
+        The weights at the end are those that a final fit, which has no val split, is tested with.
+        """
+        with open(self.run_dir / METRICS, newline="") as file:
+            *_, row = csv.DictReader(file)
+        return {name.removeprefix("val/"): float(value) for name, value in row.items() if name.startswith("val/")}
+
+    def drop_checkpoints(self) -> None:
+        """Delete the checkpoints of a run of which only the metrics are needed."""
+        for checkpoint in (BEST, LAST):
+            (self.run_dir / checkpoint).unlink(missing_ok=True)
 
 
-def drop_checkpoints(run_dir: Path) -> None:
-    """Of a run whose metrics are all that is wanted."""
-    for checkpoint in (BEST, LAST):
-        (run_dir / checkpoint).unlink(missing_ok=True)
+@dataclass(frozen=True)
+class Worker:
+    """Runs finetune for one job, one run after the other.
 
+    Attributes:
+        folder: folder of the experiment.
+        children: starts the runs.
+        lock: file descriptor of the job's lock, which the runs inherit.
+        go_on: command that the user types after an interruption.
+    """
 
-def final_metrics(path: Path) -> dict[str, float]:
-    """The val metrics at a run's end, which is what the final fit is tested at; not those of its best validation."""
-    with open(path, newline="") as file:
-        *_, row = csv.DictReader(file)
-    return {name.removeprefix("val/"): float(value) for name, value in row.items() if name.startswith("val/")}
+    folder: Path
+    children: Children
+    lock: int
+    go_on: str
+
+    def finetune(self, name: str, configuration: Mapping[str, Any], **environment: str) -> FinishedRun:
+        """Bring a run to its results from wherever an earlier attempt ended: start it, resume it, or only read it.
+
+        Its configuration and output lie beside its folder, in NAME.yaml and NAME.log.
+
+        Args:
+            name: path of the run's folder below the experiment's.
+            configuration: dotted fields that differ from finetune's defaults.
+            environment: variables of the run in addition to this process's.
+
+        Raises:
+            RunFailed: the run ended without results.
+            Interrupted: Ctrl-C or SIGTERM.
+        """
+        run_dir = self.folder / name
+        recipe, log = (run_dir.with_name(run_dir.name + suffix) for suffix in (".yaml", ".log"))
+        if command := run_command(run_dir, ["--config", str(recipe)]):
+            recipe.write_text(yaml.safe_dump(unflatten(configuration), sort_keys=False))
+            self.children.start(command, single_process_environment(**environment), log, self.lock)
+            _, status = self.children.wait_any()
+            if not (run_dir / RESULTS).exists():
+                if self.children.stopped is not None or was_stopped(status):
+                    raise Interrupted(self.children.stopped or signal.SIGTERM, self.go_on)
+                reason = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
+                raise RunFailed(f"{name}: {reason}\n{last_lines(log)}")
+        return FinishedRun(run_dir, json.loads((run_dir / RESULTS).read_text()))

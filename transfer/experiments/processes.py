@@ -1,4 +1,4 @@
-"""Child processes that end with their parent's Ctrl-C or SIGTERM, and cleanly."""
+"""Child processes that end, cleanly, with their parent's Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import multiprocessing
 import os
 import runpy
 import signal
+import site
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -19,35 +20,37 @@ from typing import Any
 
 _POLL_SECONDS = 0.05
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 class Child:
-    """A Python script in a process of its own, Popen's way."""
+    """A Python command in a process of its own, with the interface of `Popen`."""
 
     def __init__(self, process: subprocess.Popen[bytes] | Any) -> None:
         self._process = process
 
     def poll(self) -> int | None:
-        """The exit status, negative after a signal; None while it runs."""
+        """Return the exit status, negative after a signal, or None while the process runs."""
         if isinstance(self._process, subprocess.Popen):
             return self._process.poll()
         return self._process.exitcode
 
     def terminate(self) -> None:
-        """Sends SIGTERM, unless it has ended."""
+        """Send SIGTERM, unless the process has ended."""
         if self.poll() is None:
             self._process.terminate()
 
 
 class Children:
-    """Starts Python scripts; Ctrl-C and SIGTERM are passed on to them as SIGTERM, which lets them save.
+    """Starts Python commands and passes Ctrl-C and SIGTERM on to them as SIGTERM, so that they can save their state.
 
     Args:
-        fork: whether a script runs in a copy of this process, which need not import again what this one has: of short
-            runs, importing takes most of the time. On Linux alone, and not for CUDA, which does not survive a fork.
+        fork: whether a command runs in a copy of this process, which has already imported what the command needs:
+            importing takes most of the time of a short run. Only on Linux, and not for CUDA, which does not survive a
+            fork.
 
     Attributes:
-        stopped: the signal that came, or None.
+        stopped: the signal that was received, or None.
     """
 
     def __init__(self, fork: bool) -> None:
@@ -84,12 +87,13 @@ class Children:
         log: Path | None = None,
         keep_open: int | None = None,
     ) -> Child:
-        """A new process, not waited for.
+        """Start `python COMMAND` and return its process.
 
         Args:
-            command: what follows `python`: `-m` and a module, or a script, and its arguments.
-            log: file for its output, replaced; None: this process's own output.
-            keep_open: a descriptor that it inherits.
+            command: words after `python`: `-m` and a module, or a script, and its arguments.
+            environment: all variables of the process.
+            log: file for its output, replaced if it exists; None shares this process's own output.
+            keep_open: file descriptor that the process inherits.
         """
         # A signal must not meet a child that has its parent's handlers, or that its parent does not know yet.
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
@@ -98,7 +102,7 @@ class Children:
                 sys.stdout.flush()
                 sys.stderr.flush()
                 arguments = (command, dict(environment), log)
-                process: Any = multiprocessing.get_context("fork").Process(target=_run_script, args=arguments)
+                process: Any = multiprocessing.get_context("fork").Process(target=_run_command, args=arguments)
                 process.start()
             else:
                 process = _spawn(command, environment, log, keep_open)
@@ -110,7 +114,7 @@ class Children:
         return self._running[-1]
 
     def wait_any(self) -> tuple[Child, int]:
-        """The next process to end, of those that are running, and its exit status."""
+        """Wait until one of the running processes ends; return it and its exit status."""
         while True:
             for child in self._running:
                 if (status := child.poll()) is not None:
@@ -125,7 +129,7 @@ def _spawn(
     with nullcontext() if log is None else open(log, "wb") as output:
         return subprocess.Popen(
             [sys.executable, *command],
-            env=environment,
+            env={**environment, **import_path(environment)},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT if output else None,
@@ -140,8 +144,8 @@ def _default_signals() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
 
 
-def _run_script(command: Sequence[str], environment: Mapping[str, str], log: Path | None) -> None:
-    """What a forked process does: as if `python COMMAND` had been started."""
+def _run_command(command: Sequence[str], environment: Mapping[str, str], log: Path | None) -> None:
+    """Do in a forked process what `python COMMAND` does."""
     _default_signals()
     if log is not None:
         with open(log, "wb") as file:
@@ -149,7 +153,7 @@ def _run_script(command: Sequence[str], environment: Mapping[str, str], log: Pat
             os.dup2(file.fileno(), sys.stderr.fileno())
     os.environ.clear()
     os.environ.update(environment)
-    # A fork leaves out what was registered for the exit, as W&B's last writing; and what its parent did is not its own.
+    # A forked process skips its exit handlers, W&B's last writing among them; and its parent's are not its own.
     atexit._clear()
     try:
         if command[0] == "-m":
@@ -162,20 +166,70 @@ def _run_script(command: Sequence[str], environment: Mapping[str, str], log: Pat
         atexit._run_exitfuncs()
 
 
+def run_pool(
+    tasks: Iterator[tuple[str, list[str]]],
+    slots: Sequence[Mapping[str, str]],
+    children: Children,
+    logs: Path | None = None,
+    keep_open: int | None = None,
+) -> Iterator[tuple[str, int]]:
+    """Run commands, one in each slot at a time, and yield the name and exit status of each as it ends.
+
+    After a signal no further command is started.
+
+    Args:
+        tasks: name and command of each.
+        slots: environment variables of the command that runs in a slot, in addition to this process's.
+        children: starts the commands.
+        logs: folder for the output of each, NAME.log; None shares this process's own output.
+        keep_open: file descriptor that the commands inherit.
+    """
+    free = list(slots)
+    running: dict[Child, tuple[str, Mapping[str, str]]] = {}
+    while True:
+        while free and children.stopped is None and (task := next(tasks, None)):
+            name, command = task
+            slot = free.pop(0)
+            log = logs / f"{name}.log" if logs else None
+            running[children.start(command, {**os.environ, **slot}, log, keep_open)] = name, slot
+        if not running:
+            return
+        child, status = children.wait_any()
+        name, slot = running.pop(child)
+        free.append(slot)
+        yield name, status
+
+
 def was_stopped(status: int) -> bool:
-    """Whether an exit status says that a process was stopped by Ctrl-C or SIGTERM, and did not fail."""
+    """Return whether an exit status says that a process was stopped by Ctrl-C or SIGTERM rather than failed."""
     return status in {sign for n in (signal.SIGINT, signal.SIGTERM) for sign in (-n, 128 + n)}
 
 
 def single_process_environment(**extra: str) -> dict[str, str]:
-    """This environment without what would tell a run that a scheduler or a launcher started several processes of it."""
+    """Return this environment without what would tell a run that a scheduler or launcher started several processes.
+
+    Args:
+        extra: variables to add.
+    """
     foreign = ("SLURM_", "SUBMITIT_", "TORCHELASTIC_")
     names = {"TRANSFER_RUN_DIR", "RANK", "WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"}
-    names |= {"WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH"}  # an agent's, of the whole cell
+    names |= {"WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH"}  # an agent's, of the whole job
     own = {k: v for k, v in os.environ.items() if k not in names and not k.startswith(foreign)}
     return {**own, **extra}
 
 
+def import_path(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the PYTHONPATH with which `python -m transfer` finds this package from any folder.
+
+    Empty where the package is installed, so that Python finds it anyway.
+    """
+    installed = {Path(path).resolve() for path in (*site.getsitepackages(), site.getusersitepackages())}
+    if _ROOT in installed:
+        return {}
+    paths = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path and Path(path) != _ROOT]
+    return {"PYTHONPATH": os.pathsep.join([str(_ROOT), *paths])}
+
+
 def last_lines(path: Path, count: int = 20) -> str:
-    """The end of a log."""
+    """Return the last lines of a log."""
     return "\n".join(path.read_text(errors="replace").splitlines()[-count:]).strip()

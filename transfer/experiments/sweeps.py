@@ -1,38 +1,74 @@
-"""W&B's sweep files, and how to run one without W&B."""
+"""W&B's sweep files: read, written, and those of finetune run without W&B."""
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import random
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from transfer.errors import UserError, unknown_name
-from transfer.experiments.launchers import Sweep
+from transfer.errors import BadValue, DamagedFile, Interrupted, MissingData, unknown_name
+from transfer.experiments.child_run import RESULTS, run_command
+from transfer.experiments.devices import device_slots
+from transfer.experiments.halving import describe_trial
+from transfer.experiments.locks import JobIsTaken, locked
+from transfer.experiments.processes import Children, run_pool
+from transfer.files import write_json
 
 METHODS = ("grid", "random", "bayes")
+DRAWS = "sweep.json"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The parts of a sweep file that matter here.
+
+    Attributes:
+        program: script or module that each run starts.
+        method: one of `METHODS`.
+        parameters: for each name `value`, `values`, or a distribution with its range.
+        command: W&B's template of the command line.
+        metric: `name` and `goal` of what is optimized.
+        run_cap: most runs.
+    """
+
+    program: str
+    method: str
+    parameters: Mapping[str, Mapping[str, Any]]
+    command: tuple[str, ...] = ("${env}", "${interpreter}", "${program}", "${args}")
+    metric: Mapping[str, str] = field(default_factory=dict)
+    run_cap: int | None = None
+
+    def arguments(self, values: Mapping[str, Any]) -> list[str]:
+        """Return the words after the program's name, as an agent makes them."""
+        words = self.command[self.command.index("${program}") + 1 :]
+        flags = [f"--{name}={value}" for name, value in values.items()]
+        return [part for word in words for part in (flags if word == "${args}" else [word])]
 
 
 def load_sweep(path: Path) -> Sweep:
-    """A sweep file.
+    """Read a sweep file.
 
     Raises:
-        UserError: no such file, or it says what only W&B's own agents can do.
+        UserError: no such file, or it needs what only W&B's own agents can do.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such file")
+        raise MissingData(f"{path}: no such file")
     content = yaml.safe_load(path.read_text())
     if not isinstance(content, dict) or not content.keys() >= {"program", "method", "parameters"}:
-        raise UserError(f"{path}: not a sweep file (it needs program, method and parameters)")
+        raise DamagedFile(f"{path}: not a sweep file (it needs program, method and parameters)")
     if content["method"] not in METHODS:
         raise unknown_name(f"method of {path}", str(content["method"]), METHODS)
     if "early_terminate" in content:
-        print(f"{path}: early_terminate is W&B's; every run goes to its end here", file=sys.stderr)
+        print(f"{path}: early_terminate needs W&B; here every run goes on to its end", file=sys.stderr)
     sweep = Sweep(
         program=content["program"],
         method=content["method"],
@@ -43,20 +79,33 @@ def load_sweep(path: Path) -> Sweep:
     )
     for needed in ("${program}", "${args}"):
         if needed not in sweep.command:
-            raise UserError(f"{path}: its command has no {needed}")
+            raise BadValue(f"{path}: its command has no {needed}")
     return sweep
 
 
-def draw(sweep: Sweep, count: int | None, seed: int = 0) -> list[dict[str, Any]]:
-    """The values of each run: all of a grid; of `random` and `bayes`, `count` independent draws from their ranges.
+def save_sweep(sweep: Sweep, path: Path) -> None:
+    """Write a sweep so that W&B can read it."""
+    content: dict[str, Any] = {
+        "program": sweep.program,
+        "method": sweep.method,
+        "command": list(sweep.command),
+        "parameters": dict(sweep.parameters),
+    }
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
 
-    W&B chooses the next point of `bayes` by what the last ones gave; here it is a random search.
+
+def draw(sweep: Sweep, count: int | None, seed: int = 0) -> list[dict[str, Any]]:
+    """Return the values of each run: every point of a grid, or independent draws from the ranges.
+
+    W&B chooses the next point of `bayes` by the results so far; here it is a random search.
 
     Args:
-        count: None is the file's run_cap; of a grid, all.
+        sweep: the sweep file.
+        count: most runs; None takes the file's run_cap, or all of a grid.
+        seed: seed of the draws.
 
     Raises:
-        UserError: `random` or `bayes` without a count; a distribution that is not known here.
+        UserError: `random` or `bayes` without a count, or an unknown distribution.
     """
     count = sweep.run_cap if count is None else count
     if sweep.method == "grid":
@@ -64,7 +113,7 @@ def draw(sweep: Sweep, count: int | None, seed: int = 0) -> list[dict[str, Any]]
         runs = [dict(zip(sweep.parameters, values, strict=True)) for values in product(*choices)]
         return runs[:count]
     if count is None:
-        raise UserError(f"method {sweep.method}: the file has no run_cap; say how many runs: --count N")
+        raise BadValue(f"method {sweep.method}: the file has no run_cap; say how many runs: `count`=N")
     generator = random.Random(seed)
     return [
         {name: _sample(name, parameter, generator) for name, parameter in sweep.parameters.items()}
@@ -77,7 +126,7 @@ def _choices(name: str, parameter: Mapping[str, Any]) -> Sequence[Any]:
         return [parameter["value"]]
     if "values" in parameter:
         return parameter["values"]
-    raise UserError(f"parameter {name}: a grid needs value or values")
+    raise BadValue(f"parameter {name}: a grid needs value or values")
 
 
 def _sample(name: str, parameter: Mapping[str, Any], generator: random.Random) -> Any:
@@ -85,7 +134,7 @@ def _sample(name: str, parameter: Mapping[str, Any], generator: random.Random) -
         return generator.choice(_choices(name, parameter))
     low, high = parameter.get("min"), parameter.get("max")
     if low is None or high is None:
-        raise UserError(f"parameter {name}: give value, values, or min and max")
+        raise BadValue(f"parameter {name}: give value, values, or min and max")
     integers = isinstance(low, int) and isinstance(high, int)
     kind = parameter.get("distribution", "int_uniform" if integers else "uniform")
     if kind == "int_uniform":
@@ -95,3 +144,70 @@ def _sample(name: str, parameter: Mapping[str, Any], generator: random.Random) -
     if kind == "log_uniform_values":
         return math.exp(generator.uniform(math.log(low), math.log(high)))
     raise unknown_name(f"distribution of {name}", str(kind), ("uniform", "int_uniform", "log_uniform_values"))
+
+
+def run_sweep(
+    path: Path, folder: Path, workers: int | None, devices: int, count: int | None, seed: int, gpus: Sequence[str]
+) -> int:
+    """Run the runs of a sweep file as FOLDER/00, 01, ..., print the best and return how many failed.
+
+    Args:
+        path: the sweep file.
+        folder: folder of the runs; one that exists is continued.
+        workers: runs at a time; None takes as many as there are GPUs for, or one without GPUs.
+        devices: GPUs of each run.
+        count: most runs; None takes all of a grid, or the file's run_cap.
+        seed: seed of random draws.
+        gpus: GPUs that may be used; without any, this process is forked for each run.
+
+    Raises:
+        UserError: not such a file, or the folder holds another sweep or is in use.
+        Interrupted: Ctrl-C or SIGTERM.
+    """
+    sweep = load_sweep(path)
+    if Path(sweep.program).name != "finetune.py":
+        raise BadValue(
+            f"{path}: runs {sweep.program}; only sweeps of finetune.py run here"
+            " (cells of a table: efficientnet-transfer table run)"
+        )
+    draws = draw(sweep, count, seed)
+    if sweep.method == "bayes":
+        print(f"without W&B, bayes is a random search over the same ranges: {len(draws)} draws, seed {seed}")
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / DRAWS).exists() and json.loads((folder / DRAWS).read_text())["runs"] != draws:
+        raise BadValue(f"{folder} holds another sweep, or other draws of this one: give a new `out_dir`")
+    os.environ.setdefault("WANDB_MODE", "offline")
+    try:
+        with locked(folder / "lock") as lock, Children(fork=not gpus) as children:
+            write_json(folder / DRAWS, {"sweep": str(path), "method": sweep.method, "runs": draws})
+
+            def tasks() -> Iterator[tuple[str, list[str]]]:
+                for index, values in enumerate(draws):
+                    if command := run_command(folder / f"{index:02d}", sweep.arguments(values)):
+                        yield f"{index:02d}", command
+
+            slots = device_slots(workers, devices, gpus)
+            for name, status in run_pool(tasks(), slots, children, logs=folder, keep_open=lock):
+                if status and children.stopped is None:
+                    print(f"{folder / name}: exit status {status}; see {folder / name}.log", file=sys.stderr)
+            if children.stopped is not None:
+                go_on = f"efficientnet-transfer table sweep {path} --out_dir {folder}, with the same options"
+                raise Interrupted(children.stopped, go_on)
+    except JobIsTaken:
+        raise BadValue(f"{folder}: another process runs this sweep") from None
+    return _print_best(folder, draws, sweep.metric)
+
+
+def _print_best(folder: Path, draws: Sequence[Mapping[str, Any]], metric: Mapping[str, str]) -> int:
+    split, _, name = metric.get("name", "val/top1").partition("/")
+    sign = -1 if metric.get("goal") == "minimize" else 1
+    scores = {}
+    for index in range(len(draws)):
+        results = folder / f"{index:02d}" / RESULTS
+        if results.exists():
+            scores[index] = json.loads(results.read_text())["metrics"][split][name]
+    if scores:
+        best = max(scores, key=lambda index: sign * scores[index])
+        place, values = folder / f"{best:02d}", describe_trial(draws[best])
+        print(f"best of {len(scores)}: {place} {split}/{name} {scores[best]:.4f}{values}")
+    return len(draws) - len(scores)

@@ -1,4 +1,4 @@
-"""The class that builds and runs what the rows of a family's table say."""
+"""The class that builds and runs the network that the rows of a family's table describe."""
 
 from __future__ import annotations
 
@@ -6,13 +6,44 @@ import math
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from transfer.errors import UserError
+from transfer.networks.dilation import replace_stride_with_dilation
 from transfer.networks.layers import ConvNormAct, LayerSettings, SamePadConv2d, untracked_batch_norm
 from transfer.networks.rows import StageRow, Variant
+
+OUTPUT_STRIDES = (8, 16, 32)
+
+
+class FeatureInfo(TypedDict):
+    """A stage map in timm's words: its channels, its stride and the module whose output it is."""
+
+    num_chs: int
+    reduction: int
+    module: str
+
+
+class Stage(nn.Sequential):
+    """The blocks of one stage. (N, C, H, W) -> (N, C', H/s, W/s).
+
+    Attributes:
+        grad_checkpointing: keep only the blocks' inputs while training and compute the rest again in the backward pass.
+    """
+
+    grad_checkpointing: bool = False
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not (self.grad_checkpointing and self.training and torch.is_grad_enabled()):
+            return super().forward(input)
+        for block in self:
+            contexts = partial(_checkpoint_contexts, block)
+            input = checkpoint(block, input, use_reentrant=False, context_fn=contexts)
+        return input
 
 
 class Backbone(nn.Module, ABC):
@@ -20,19 +51,24 @@ class Backbone(nn.Module, ABC):
 
     Attributes:
         num_features: channels of `forward`'s output.
-        stage_channels, stage_strides: of the maps `forward_stages` gives, finest first.
+        stage_channels: channels of each map of `forward_stages`, finest first.
+        stage_strides: strides of the same maps, 2 to 32.
+        output_stride: stride of `forward`'s output.
 
     Args:
-        variant: a row of the table, or one scaled.
-        settings: padding, BatchNorm constants, activation: what the weights were trained with.
-        in_channels: of the images.
-        stochastic_depth_prob: probability of dropping the last residual branch; earlier ones less, linearly
-            (block i of n: prob * i / n). All published EfficientNets were trained with 0.2.
-        grad_checkpointing: keep only the blocks' inputs while training and compute the rest again in the backward
-            pass: less memory, more time, the same numbers (BatchNorm statistics move once a step).
+        variant: a row of the table, or a scaled one.
+        settings: padding, BatchNorm constants and activation with which the weights were trained.
+        in_channels: channels of the images.
+        stochastic_depth_prob: probability of dropping the last residual branch, in [0, 1); earlier ones are dropped
+            less, linearly (block i of n: prob * i / n). All published EfficientNets were trained with 0.2.
+        grad_checkpointing: see `set_grad_checkpointing`.
+        output_stride: 8, 16 or 32. Below 32 the last strides become dilations: finer maps from the same weights.
 
     Shape:
-        (N, in_channels, H, W) -> (N, num_features, ceil(H / 32), ceil(W / 32)).
+        (N, in_channels, H, W) -> (N, num_features, ceil(H / output_stride), ceil(W / output_stride)).
+
+    Raises:
+        UserError: another output stride.
     """
 
     def __init__(
@@ -42,86 +78,108 @@ class Backbone(nn.Module, ABC):
         in_channels: int = 3,
         stochastic_depth_prob: float = 0.2,
         grad_checkpointing: bool = False,
+        output_stride: int = 32,
     ) -> None:
         super().__init__()
+        if output_stride not in OUTPUT_STRIDES:
+            raise UserError(f"`output_stride`={output_stride} (allowed: {', '.join(map(str, OUTPUT_STRIDES))})")
         self.variant = variant
         self.num_features = variant.num_features
-        self.grad_checkpointing = grad_checkpointing
+        self.output_stride = output_stride
         rows, baseline = variant.stages, variant.baseline
         self.stem = ConvNormAct(in_channels, variant.stem_channels, settings, baseline.stem_kernel_size, stride=2)
         self.stem_pool = nn.MaxPool2d(3, 2, padding=1) if baseline.stem_pool else nn.Identity()
-        num_blocks = sum(row.repeats for row in rows)
-        block_index = 0
-        self.stages = nn.ModuleList()
-        for row in rows:
-            blocks = []
-            for i in range(row.repeats):
-                drop_prob = stochastic_depth_prob * block_index / num_blocks
-                first = i == 0
-                block_in, stride = (row.in_channels, row.stride) if first else (row.out_channels, 1)
-                blocks.append(self.build_block(row, block_in, stride, drop_prob, settings))
-                block_index += 1
-            self.stages.append(nn.Sequential(*blocks))
+        self.stages = self._build_stages(rows, settings, stochastic_depth_prob)
         self.top = (
             nn.Identity()
             if baseline.top_channels is None
             else ConvNormAct(rows[-1].out_channels, self.num_features, settings)
         )
 
-        # A map is complete where what follows halves the resolution, and after the last stage. -1 is the stem's.
+        # A map is complete before the next stride of 2, and after the last stage. -1 is the stem's.
         strides = [2 if baseline.stem_pool else rows[0].stride, *(row.stride for row in rows[1:]), 2]
-        self._map_stages = frozenset(i for i, stride in enumerate(strides, start=-1) if stride == 2)
+        self._map_stages = tuple(i for i, stride in enumerate(strides, start=-1) if stride == 2)
         self.stage_channels = tuple(
-            variant.stem_channels if i == -1 else rows[i].out_channels for i in sorted(self._map_stages)
+            variant.stem_channels if i == -1 else rows[i].out_channels for i in self._map_stages
         )
-        self.stage_strides = tuple(2 ** (i + 1) for i in range(len(self._map_stages)))
+        self.stage_strides = tuple(min(2 ** (i + 1), output_stride) for i in range(len(self._map_stages)))
         self.apply(_init_weights)
         if settings.padding == "static":
-            size = variant.resolution
-            for module in self.modules():
-                if isinstance(module, SamePadConv2d):
-                    module.static_size = size
-                    size = -(-size // 2)
+            self._fix_padding(variant.resolution)
+        replace_stride_with_dilation(self.stages, rows, 4 if baseline.stem_pool else 2, output_stride)
+        self.set_grad_checkpointing(grad_checkpointing)
+
+    def _build_stages(
+        self, rows: tuple[StageRow, ...], settings: LayerSettings, stochastic_depth_prob: float
+    ) -> nn.ModuleList:
+        num_blocks = sum(row.repeats for row in rows)
+        block_index = 0
+        stages = nn.ModuleList()
+        for row in rows:
+            blocks = []
+            for i in range(row.repeats):
+                drop_prob = stochastic_depth_prob * block_index / num_blocks
+                block_in, stride = (row.in_channels, row.stride) if i == 0 else (row.out_channels, 1)
+                blocks.append(self.build_block(row, block_in, stride, drop_prob, settings))
+                block_index += 1
+            stages.append(Stage(*blocks))
+        return stages
+
+    def _fix_padding(self, size: int) -> None:
+        """Pad every input as one of `size` pixels."""
+        for module in self.modules():
+            if isinstance(module, SamePadConv2d):
+                module.static_size = size
+                size = -(-size // 2)
 
     @abstractmethod
     def build_block(
         self, row: StageRow, in_channels: int, stride: int, drop_prob: float, settings: LayerSettings
     ) -> nn.Module:
-        """One block of a stage."""
+        """Return one block of a stage."""
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem_pool(self.stem(x))
         for stage in self.stages:
-            x = self._run_stage(stage, x)
+            x = stage(x)
         return self.top(x)
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
-        """The maps at `stage_strides` (2, 4, 8, 16, 32) with `stage_channels` channels, for detectors and the like."""
+        """Return the maps at `stage_strides`, each with its `stage_channels`, for detectors and segmentation."""
         x = self.stem(x)
         maps = [x] if -1 in self._map_stages else []
         x = self.stem_pool(x)
         for index, stage in enumerate(self.stages):
-            x = self._run_stage(stage, x)
+            x = stage(x)
             if index in self._map_stages:
                 maps.append(x)
         return maps
 
-    def _run_stage(self, stage: nn.Module, x: Tensor) -> Tensor:
-        if not (self.grad_checkpointing and self.training and torch.is_grad_enabled()):
-            return stage(x)
-        for block in stage.children():
-            contexts = partial(_checkpoint_contexts, block)
-            x = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
-        return x
+    @property
+    def feature_info(self) -> list[FeatureInfo]:
+        """The maps of `forward_stages` as timm describes them: channels, stride, and the module for a hook."""
+        return [
+            {"num_chs": channels, "reduction": stride, "module": "stem" if index == -1 else f"stages.{index}"}
+            for index, channels, stride in zip(self._map_stages, self.stage_channels, self.stage_strides, strict=True)
+        ]
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep only the blocks' inputs while training and compute the rest again in the backward pass, or stop that.
+
+        It takes less memory, more time, and yields the same numbers: BatchNorm statistics move once a step.
+        """
+        self.grad_checkpointing = enable
+        for stage in self.stages:
+            stage.grad_checkpointing = enable
 
 
 def _checkpoint_contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """For the forward pass and for its repetition, which must not move the BatchNorm statistics a second time."""
+    """Return the contexts of the forward pass and of its repetition, which must not move the BatchNorm statistics."""
     return nullcontext(), untracked_batch_norm(block)
 
 
 def _init_weights(module: nn.Module) -> None:
-    """Released code's initialisation: N(0, sqrt(2 / fan_out)), where a depthwise kernel's fan_out is k * k.
+    """Initialise a convolution as the released code does: N(0, sqrt(2 / fan_out)); a depthwise fan_out is k * k.
 
     On the meta device there is nothing to fill, and `normal_` would import a compiler there, which takes seconds.
     """

@@ -91,6 +91,15 @@ class FunctionBackbone(nn.Module):
         self.network = network
         self.num_features = num_features
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Refuse checkpointing: the blocks of a network of the user's own are unknown here.
+
+        Raises:
+            UserError: `enable` is true.
+        """
+        if enable:
+            raise UserError(f"grad_checkpointing with a function of your own, {self.variant.name} (allowed: False)")
+
     def forward(self, x: Tensor) -> Tensor:
         features = self.network(x)
         if not isinstance(features, Tensor) or features.ndim not in (2, 4) or features.shape[1] != self.num_features:

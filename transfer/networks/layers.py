@@ -40,36 +40,34 @@ class LayerSettings:
 
 
 class SamePadConv2d(nn.Conv2d):
-    """Convolution with TensorFlow's `SAME` padding: output size is ceil(input size / stride).
+    """Convolution with TensorFlow's `SAME` padding: the output size is ceil(input size / stride).
 
-    Padding in total: max((ceil(i / s) - 1) * s + k - i, 0), the odd pixel at the bottom and right.
+    The total padding is (ceil(i / s) - 1) * s + k - i pixels, where k is the dilated kernel's size and at least s; the
+    odd pixel goes to the bottom and right. It is arithmetic on the input's size without a branch, so that a trace or an
+    export holds for every size.
 
     Attributes:
-        static_size: height and width i of the formula for every input; None takes the input's own.
+        static_size: height and width i in the formula for every input; None uses the input's own.
     """
 
     static_size: int | None = None
 
     def forward(self, input: Tensor) -> Tensor:
-        (top, bottom), (left, right) = (
-            self._pad(self.static_size or size, kernel, stride)
-            for size, kernel, stride in zip(input.shape[-2:], self.kernel_size, self.stride, strict=True)
-        )
-        if top == bottom and left == right:
-            return F.conv2d(input, self.weight, self.bias, self.stride, (top, left), self.dilation, self.groups)
+        top, bottom = self._pads(self.static_size or input.shape[-2], axis=0)
+        left, right = self._pads(self.static_size or input.shape[-1], axis=1)
         return self._conv_forward(F.pad(input, (left, right, top, bottom)), self.weight, self.bias)
 
-    @staticmethod
-    def _pad(size: int, kernel: int, stride: int) -> tuple[int, int]:
-        total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    def _pads(self, size: int, axis: int) -> tuple[int, int]:
+        stride, kernel = self.stride[axis], self.dilation[axis] * (self.kernel_size[axis] - 1) + 1
+        total = (size - 1) // stride * stride + kernel - size  # positive operands: ONNX divides towards zero
         return total // 2, total - total // 2
 
 
 def build_conv(
     in_channels: int, out_channels: int, kernel_size: int, stride: int, groups: int, padding: Padding
 ) -> nn.Conv2d:
-    """A convolution without bias. With stride 1 and an odd kernel all padding rules agree."""
-    if padding != "symmetric" and stride > 1:
+    """Return a convolution without bias. With stride 1 and an odd kernel all padding rules agree."""
+    if padding != "symmetric" and 1 < stride <= kernel_size:
         return SamePadConv2d(in_channels, out_channels, kernel_size, stride, groups=groups, bias=False)
     return nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
 

@@ -15,14 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from filelock import FileLock
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from transfer.errors import DamagedFile, MissingData, UserError
@@ -45,6 +44,17 @@ class Features:
 
     features: Tensor
     labels: Tensor
+
+
+class ImageLoader(Protocol):
+    """Batches of (images, labels), in the same order in every iteration."""
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
+
+    def __len__(self) -> int: ...
+
+    def positions(self) -> list[int]:
+        """Return the position in the split of each image, in order."""
 
 
 def backbone_digest(classifier: Classifier) -> str:
@@ -76,7 +86,7 @@ def cached_features(
     num_images: int,
     dtype: str,
     classifier: Classifier,
-    build_loader: Callable[[], DataLoader[Any]],
+    build_loader: Callable[[], ImageLoader],
     normalize: Callable[[Tensor], Tensor],
     fabric: Fabric,
 ) -> Features:
@@ -89,8 +99,7 @@ def cached_features(
         num_images: of all processes together.
         dtype: of the file, see `DTYPES`.
         classifier: in eval mode, on the device of `fabric`.
-        build_loader: gives this process's loader of (images, labels), whose sampler has the positions of the images,
-            the same in every iteration.
+        build_loader: returns this process's loader.
         normalize: makes the loader's images the network's, on the device.
         fabric: launched.
 
@@ -195,18 +204,19 @@ def _map(path: Path, num_images: int, num_features: int, dtype: str, mode: Any) 
 def _write(
     target: Features,
     classifier: Classifier,
-    loader: DataLoader[Any],
+    loader: ImageLoader,
     normalize: Callable[[Tensor], Tensor],
     fabric: Fabric,
 ) -> int:
     """Fills in this process's images, and says how many."""
-    positions = torch.tensor(list(loader.sampler), dtype=torch.int64)
+    positions = torch.tensor(loader.positions(), dtype=torch.int64)
     seen = 0
     for images, labels in tqdm(
         loader, desc="features", delay=3, leave=False, disable=True if fabric.global_rank > 0 else None
     ):
         with fabric.autocast():
-            features = classifier.forward_features(normalize(images.to(fabric.device, non_blocking=True)))
+            maps = classifier.forward_features(normalize(images.to(fabric.device, non_blocking=True)))
+            features = classifier.forward_head(maps, pre_logits=True)
         mine = positions[seen : seen + len(labels)]
         target.features[mine] = features.to("cpu", target.features.dtype)
         target.labels[mine] = labels

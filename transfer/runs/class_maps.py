@@ -48,13 +48,13 @@ def explain_class(classifier: Classifier, images: Tensor, class_index: int | Non
             gives pooled features.
     """
     with torch.no_grad():
-        features = classifier.backbone(images)
+        features = classifier.forward_features(images)
         if isinstance(classifier.backbone, FunctionBackbone) and features.shape[2:] == (1, 1):
             raise UserError(
                 f"{classifier.backbone.variant.name} gives features of the whole image: where in it the evidence lies"
                 " can be told of maps (N, F, h, w) only"
             )
-        logits = classifier.head(features.mean((2, 3)))
+        logits = classifier.forward_head(features)
     classes = logits.argmax(1) if class_index is None else torch.full_like(logits[:, 0], class_index, dtype=torch.long)
     head = classifier.head
     if type(head) is LinearHead:  # one that derives from it may compute something else

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL.Image import Image
-from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from transfer.config.command_line import load_config
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue, DamagedFile, MissingData, UserError
+from transfer.lightning import pl
 from transfer.networks.classifier import Classifier
 from transfer.preprocessing import Preprocessing
 from transfer.runs.folder import CONFIG
@@ -85,8 +85,7 @@ class Run:
         for name, value in (("top_k", top_k), ("batch_size", batch_size)):
             if value < 1:
                 raise BadValue(f"`{name}`={value} (allowed: at least 1)")
-        p = self.preprocessing
-        transform = build_eval_transform(p.image_size, p.crop_ratio, p.interpolation, p.resize)
+        transform = build_eval_transform(self.preprocessing)
         predictions: list[Prediction] = []
         for start in range(0, len(images), batch_size):
             pixels = [transform(image=_pixels(image))["image"] for image in images[start : start + batch_size]]
@@ -104,7 +103,7 @@ class Run:
 
         device = next(self.classifier.parameters()).device
         with torch.inference_mode():
-            logits = self.classifier(normalize(images.to(device), self.preprocessing.mean, self.preprocessing.std))
+            logits = self.classifier(normalize(images.to(device), self.preprocessing))
         return (logits.sigmoid() if self.config.data.multilabel else logits.softmax(1)).float()
 
     def _prediction(self, probabilities: NDArray[np.float32], top_k: int) -> Prediction:
@@ -190,7 +189,7 @@ def load_head(classifier: Classifier, config: FinetuneConfig, class_names: Seque
         raise BadValue("\n  ".join([f"`init_head`={config.init_head}: its head fits another network:", *differences]))
     strict_load(classifier.head, run.classifier.head.state_dict(), source=config.init_head)
     if config.bn != "frozen":
-        rank_zero_warn(
+        pl.utilities.rank_zero_warn(
             f"`init_head` with `bn`={config.bn}: a probe's head is fitted to features with the checkpoint's BatchNorm"
             " statistics, and training computes them with its batches'. On images unlike the checkpoint's it starts"
             " wrong and has to learn anew. `bn`=frozen starts where the probe ended; it needs a lower `lr`."

@@ -7,36 +7,50 @@ training loss is small and the accuracy poor.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from transfer.errors import unknown_name
+from transfer.config.schema import FinetuneConfig
+from transfer.errors import BadValue, unknown_name
+from transfer.lightning import pl
 from transfer.networks.layers import untracked_batch_norm
-from transfer.training.module import TransferModule
 from transfer.training.optim import batch_norm_momentum
+from transfer.training.run_length import total_steps
 
 POLICIES = ("adapt", "frozen", "recompute", "train")
 
 
 def batch_norms(module: nn.Module) -> list[_BatchNorm]:
-    """All BatchNorm layers inside."""
+    """Return all BatchNorm layers of a module."""
     return [m for m in module.modules() if isinstance(m, _BatchNorm)]
+
+
+def backbone_of(pl_module: pl.LightningModule) -> nn.Module:
+    """Return the `backbone` of a LightningModule.
+
+    Raises:
+        UserError: it has none.
+    """
+    backbone = getattr(pl_module, "backbone", None)
+    if not isinstance(backbone, nn.Module):
+        raise BadValue(f"{type(pl_module).__name__} has no `backbone`: set it to the nn.Module to freeze")
+    return backbone
 
 
 @torch.no_grad()
 def recompute_statistics(module: nn.Module, forward: Callable[[Tensor], object], batches: Iterator[Tensor]) -> None:
-    """Replaces running statistics by the average over `batches`, with dropout and stochastic depth off.
+    """Replace running statistics by their average over `batches`, with dropout and stochastic depth off.
 
     Args:
-        module: whose BatchNorm layers are re-estimated, but for frozen ones; its training mode is left as it was.
-        forward: runs a batch through them.
+        module: its BatchNorm layers are re-estimated, except frozen ones; its training mode is left as it was.
+        forward: runs a batch through these layers.
+        batches: images (N, C, H, W), normalised.
     """
     norms = [norm for norm in batch_norms(module) if norm.weight is None or norm.weight.requires_grad]
     modes = {m: m.training for m in module.modules()}
@@ -55,45 +69,45 @@ def recompute_statistics(module: nn.Module, forward: Callable[[Tensor], object],
 
 
 class BatchNormPolicy(pl.Callback):
-    """Applies one policy to the BatchNorm layers of a TransferModule.
+    """Applies one policy to the BatchNorm layers of a module. TransferModule brings its own.
 
     Args:
-        policy: `adapt`: the statistics follow at a pace set by the length of the run (`batch_norm_momentum`).
+        policy: `adapt`: the statistics follow at a pace set by the length of the run (`batch_norm_momentum`), or at
+            the weights' own pace if nobody knows that length.
             `frozen`: the checkpoint's statistics are used in training too and never move; scale and shift learn.
             `recompute`: as adapt, and re-estimated over training images before each validation.
             `train`: the checkpoint's own momentum.
         num_batches: training batches that `recompute` averages over.
 
     Raises:
-        UserError: no such policy.
+        UserError: unknown policy.
     """
 
-    def __init__(self, policy: str = "adapt", num_batches: int = 50) -> None:
+    def __init__(self, policy: str = FinetuneConfig.bn, num_batches: int = 50) -> None:
         if policy not in POLICIES:
             raise unknown_name("bn policy", policy, POLICIES)
         self.policy = policy
         self.num_batches = num_batches
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.policy in ("adapt", "recompute"):
-            # Counted in batches, each of which moves the statistics, also where several make up one optimizer step.
-            batches = int(trainer.estimated_stepping_batches) * trainer.accumulate_grad_batches
-            momentum = batch_norm_momentum(int(trainer.num_training_batches), batches)
+        # Counted in batches, each of which moves the statistics, also where several make up one optimizer step.
+        per_epoch, in_all = trainer.num_training_batches, total_steps(trainer) * trainer.accumulate_grad_batches
+        if self.policy in ("adapt", "recompute") and math.isfinite(min(per_epoch, in_all)):
             for norm in batch_norms(pl_module):
-                norm.momentum = momentum
-
-        self.on_train_epoch_start(trainer, pl_module)  # which Lightning leaves out when it resumes in mid-epoch
+                norm.momentum = batch_norm_momentum(per_epoch, in_all)
+        self.on_train_epoch_start(trainer, pl_module)  # Lightning skips it when it resumes in mid-epoch
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.policy == "frozen":
-            assert isinstance(pl_module, TransferModule)
-            for norm in batch_norms(pl_module.classifier.backbone):  # a head's own has no statistics to keep
+            for norm in batch_norms(backbone_of(pl_module)):  # a head's own has no statistics to keep
                 norm.eval()
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.policy != "recompute" or trainer.sanity_checking:
+        if self.policy != "recompute" or trainer.sanity_checking or trainer.state.fn != "fit":
             return
         datamodule = trainer.datamodule  # type: ignore[attr-defined]  # set by fit(), not declared by Lightning
+        if not hasattr(datamodule, "calibration_dataloader"):
+            raise BadValue("`bn`='recompute' needs a datamodule with `calibration_dataloader()` (use 'adapt')")
         loader = datamodule.calibration_dataloader()
 
         def batches() -> Iterator[Tensor]:
@@ -110,7 +124,7 @@ class BatchNormPolicy(pl.Callback):
 
 @contextmanager
 def batch_norm_training(module: nn.Module, training: bool) -> Iterator[None]:
-    """All of `module` in eval mode, but BatchNorm in train or eval mode as asked; statistics do not move."""
+    """Put all of `module` in eval mode, but its BatchNorm in train or eval mode as asked; statistics do not move."""
     modes = {m: m.training for m in module.modules()}
     module.eval()
     for norm in batch_norms(module):
@@ -126,10 +140,10 @@ def batch_norm_training(module: nn.Module, training: bool) -> Iterator[None]:
 class BatchNormCheck(pl.Callback):
     """Warns, once, when batch statistics and running statistics give different answers on the same training batch.
 
-    Looks at the last batch of each epoch in the second half of the run.
+    It looks at the last batch of each epoch in the second half of the run.
 
     Args:
-        tolerance: difference in accuracy, in [0, 1], from which on it warns.
+        tolerance: smallest difference in accuracy that it warns of, in [0, 1].
     """
 
     def __init__(self, tolerance: float = 0.2) -> None:
@@ -144,7 +158,7 @@ class BatchNormCheck(pl.Callback):
         batch: tuple[Tensor, Tensor],
         batch_idx: int,
     ) -> None:
-        halfway = 2 * trainer.global_step > trainer.estimated_stepping_batches
+        halfway = 2 * trainer.global_step > total_steps(trainer)
         if self.warned or not trainer.is_last_batch or not halfway or batch[1].ndim != 1:
             return
         accuracy = {}
@@ -156,7 +170,7 @@ class BatchNormCheck(pl.Callback):
         gap = torch.tensor(accuracy[True] - accuracy[False], device=batch[0].device)
         if trainer.strategy.reduce(gap, reduce_op="mean") > self.tolerance:  # the same on all ranks
             self.warned = True
-            rank_zero_warn(
+            pl.utilities.rank_zero_warn(
                 f"BatchNorm: {accuracy[True]:.0%} of the last training batch is right with the batch's own statistics"
                 f" but {accuracy[False]:.0%} with the running statistics that evaluation uses: they lag behind."
                 " Use `bn`=adapt (or recompute), train longer, or use a larger batch."

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import csv
+import math
 import time
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
-import torch
-from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
 
-from transfer.errors import BadValue, UserError
+from transfer.errors import BadValue
+from transfer.lightning import pl
+from transfer.training.batch_norm import backbone_of
 from transfer.training.module import TransferModule
+from transfer.training.run_length import total_steps
 
 
 class FreezeBackbone(pl.Callback):
-    """Trains the head alone for a while: no gradient for the backbone, its BatchNorm in eval mode.
+    """Trains all but the backbone for a while: it gets no gradient, and its BatchNorm is in eval mode.
 
-    Whether it is frozen follows from the epoch, so a resumed run goes on as the uninterrupted one. The optimizer holds
-    all parameters from the start.
+    It works on TransferModule and on any LightningModule that has a `backbone` and whose optimizer holds all parameters
+    from the start. Whether the backbone is frozen follows from the epoch, so a resumed run goes on as an uninterrupted
+    one.
 
     Args:
-        num_epochs: after which the backbone is set free; None is never.
+        num_epochs: epochs after which the backbone learns; None keeps it frozen.
+
+    Raises:
+        UserError: when training starts, if the module has no `backbone`.
     """
 
     def __init__(self, num_epochs: int | None) -> None:
@@ -34,13 +39,13 @@ class FreezeBackbone(pl.Callback):
         # A backbone that never learns is frozen before DDP looks for parameters to synchronise; one that will learn
         # later must be seen by it.
         if stage == "fit" and self.num_epochs is None:
-            self._backbone(pl_module).requires_grad_(False)
+            backbone_of(pl_module).requires_grad_(False)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.on_train_epoch_start(trainer, pl_module)  # which Lightning leaves out when it resumes in mid-epoch
+        self.on_train_epoch_start(trainer, pl_module)  # Lightning skips it when it resumes in mid-epoch
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        backbone = self._backbone(pl_module)
+        backbone = backbone_of(pl_module)
         freeze = self.num_epochs is None or trainer.current_epoch < self.num_epochs
         if freeze:
             backbone.requires_grad_(False)
@@ -56,27 +61,22 @@ class FreezeBackbone(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.frozen = state_dict["frozen"]
         if state_dict["num_epochs"] != self.num_epochs:
-            raise UserError(
-                f"freeze: the checkpoint's run froze {state_dict['num_epochs']} epochs, this one {self.num_epochs}"
+            raise BadValue(
+                f"`freeze`: the checkpoint's run froze {state_dict['num_epochs']} epochs, this one {self.num_epochs}"
             )
 
-    @staticmethod
-    def _backbone(pl_module: pl.LightningModule) -> torch.nn.Module:
-        assert isinstance(pl_module, TransferModule)
-        return pl_module.classifier.backbone
 
-
-class EMA(WeightAveraging):
+class EMA(pl.callbacks.WeightAveraging):
     """Validates, tests and saves an exponential moving average of weights and BatchNorm statistics.
 
-    The decay follows from the length of the run; a fixed 0.9999 is still the initial network when a short run ends. It
-    ramps up as TensorFlow's does, min(decay, (1 + n) / (10 + n)) at update n.
+    The decay follows from the length of the run; with a fixed 0.9999 the average is still the initial network when a
+    short run ends. It ramps up as TensorFlow's does, min(decay, (1 + n) / (10 + n)) at update n.
 
     Args:
-        half_life: of a weight's share in the average, as a fraction of the run, in (0, 1).
+        half_life: steps after which a weight's share in the average has halved, as a fraction of the run, in (0, 1).
 
     Raises:
-        UserError: half_life out of range.
+        UserError: `half_life` is out of range, or, when training starts, nobody knows the length of the run.
     """
 
     def __init__(self, half_life: float) -> None:
@@ -87,7 +87,10 @@ class EMA(WeightAveraging):
         self.decay = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.decay = 0.5 ** (1.0 / (self.half_life * int(trainer.estimated_stepping_batches)))
+        steps = total_steps(trainer)
+        if math.isinf(steps):
+            raise BadValue("`ema_half_life` is a fraction of the run, whose length nobody knows: give `max_steps`")
+        self.decay = 0.5 ** (1.0 / (self.half_life * steps))
 
     def _average(self, average: Tensor, current: Tensor, num_averaged: Tensor | int) -> Tensor:
         if not average.is_floating_point():
@@ -97,7 +100,7 @@ class EMA(WeightAveraging):
 
 
 def is_end_of_run(trainer: pl.Trainer) -> bool:
-    """Whether the epoch that ends is the last one, for whatever reason."""
+    """Return whether the epoch that ends is the last one, for whatever reason."""
     return (
         trainer.should_stop
         or trainer.global_step == trainer.max_steps
@@ -106,7 +109,7 @@ def is_end_of_run(trainer: pl.Trainer) -> bool:
 
 
 class FinalValidation(pl.Callback):
-    """Validates once more when `max_steps` or `max_time` ends a run between validations, so that its end counts too."""
+    """Validates once more if `max_steps` or `max_time` ends a run between validations, so that its end counts too."""
 
     def __init__(self) -> None:
         self.validated_step = -1
@@ -128,11 +131,16 @@ class FinalValidation(pl.Callback):
 
 
 class EpochLog(pl.Callback):
-    """One row of `metrics.csv` and one line on the terminal for each validation, or epoch where nothing is validated;
-    measures the training speed.
+    """Writes a row of `metrics.csv` and a line on the terminal for each validation, and measures the training speed.
+
+    If nothing is validated, it does so for each epoch. It needs a TransferModule.
 
     Attributes:
-        images_per_second: training images of all processes, over the run so far, validation not counted; None before.
+        num_images: training images of all processes so far.
+        seconds: training time so far, without validation.
+
+    Args:
+        path: the table; a resumed run continues it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -144,6 +152,7 @@ class EpochLog(pl.Callback):
 
     @property
     def images_per_second(self) -> float | None:
+        """Training images of all processes per second, validation not counted; None before the first ones."""
         return self.num_images / self.seconds if self.seconds else None
 
     def state_dict(self) -> dict[str, Any]:
@@ -154,13 +163,13 @@ class EpochLog(pl.Callback):
         self.num_images, self.seconds = state_dict["num_images"], state_dict["seconds"]
 
     def best_metrics(self, name: str) -> dict[str, float]:
-        """The val metrics of the row that `best.ckpt` was written at: the highest `name`, the last of equals."""
-        rows = self._rows or self._read_rows()  # no step was left to a run that was stopped at its end
+        """Return the val metrics of `best.ckpt`: of the row with the highest `name`, the last of equals."""
+        rows = self._rows or self._read_rows()  # a run that was stopped at its very end has no step left
         best = max(reversed(rows), key=lambda row: float(row[f"val/{name}"]))
         return {k.removeprefix("val/"): float(v) for k, v in best.items() if k.startswith("val/")}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.path.exists():  # a resumed run: rows of steps that are about to be taken again go
+        if self.path.exists():  # a resumed run: drop the rows of steps that it will take again
             self._rows = [row for row in self._read_rows() if int(row["step"]) <= trainer.global_step]
         self._started = time.perf_counter()
 
@@ -189,11 +198,11 @@ class EpochLog(pl.Callback):
         if trainer.sanity_checking:
             return
         self._started = time.perf_counter()
-        self._log(trainer, pl_module.train_loss.compute().item())  # on every rank: they exchange their sums
+        self._log(trainer, pl_module.train_loss.compute().item())  # on every rank, as they exchange their sums
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, TransferModule)
-        # A run that goes on from the end of this epoch has logged it before.
+        # A run that resumes at the end of this epoch has logged it before.
         if not trainer.enable_validation and pl_module.train_loss.update_count > 0:
             self._pause()
             self._started = time.perf_counter()
@@ -204,7 +213,7 @@ class EpochLog(pl.Callback):
         row = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
-            "lr": trainer.optimizers[0].param_groups[-1]["lr"],
+            "lr": _head_lr(trainer),
             "train/loss": train_loss,
             **values,
             "images_per_second": round(self.images_per_second or 0.0, 1),
@@ -225,3 +234,8 @@ class EpochLog(pl.Callback):
             f"  ({self.images_per_second or 0:.0f} images/s)",
             flush=True,
         )
+
+
+def _head_lr(trainer: pl.Trainer) -> float:
+    groups = trainer.optimizers[0].param_groups
+    return next((g["lr"] for g in groups if g.get("name", "").startswith("head")), groups[-1]["lr"])

@@ -8,13 +8,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
-from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from torch import Tensor
 
 from transfer.errors import RunInterrupted
+from transfer.lightning import TorchCheckpointIO, pl
 from transfer.training.callbacks import is_end_of_run
 
 BEST, LAST = "best.ckpt", "last.ckpt"
@@ -23,17 +21,23 @@ BEST, LAST = "best.ckpt", "last.ckpt"
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its target and renames it, so that a full disk or a kill leaves the old one whole.
 
-    Lightning's own goes through the system's temporary folder; moved from there to another disk, a half copy remains.
+    Lightning's own writes to the system's temporary folder first; a move from there to another disk that is cut short
+    leaves half a file.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint whole or not at all.
+
+        Raises:
+            OSError: the disk is full or refuses the file.
+        """
         target = Path(path)
         temporary = target.with_suffix(".tmp")
         try:
             with open(temporary, "wb") as file:
                 torch.save(checkpoint, file)
             temporary.replace(target)
-        except RuntimeError as error:  # torch's, around what the disk said
+        except RuntimeError as error:  # torch wraps what the disk said
             if isinstance(cause := error.__context__, OSError):
                 raise OSError(cause.errno, cause.strerror, str(target)) from None
             raise
@@ -41,13 +45,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             temporary.unlink(missing_ok=True)
 
 
-class BestCheckpoint(ModelCheckpoint):
-    """Keeps `best.ckpt`: the highest `monitor` on val; a tie goes to the later epoch, when the rate is lower."""
+class BestCheckpoint(pl.callbacks.ModelCheckpoint):
+    """Keeps `best.ckpt`: the highest `monitor` on val; a tie goes to the later epoch, whose learning rate is lower."""
 
     def __init__(self, folder: Path, monitor: str) -> None:
         super().__init__(
             dirpath=folder,
-            filename="best",
+            filename=BEST.removesuffix(".ckpt"),
             monitor=monitor,
             mode="max",
             auto_insert_metric_name=False,
@@ -56,11 +60,11 @@ class BestCheckpoint(ModelCheckpoint):
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Also of a run whose folder was moved, where Lightning would forget the best score."""
+        """Load a state, also of a run whose folder was moved, for which Lightning would forget the best score."""
         if state_dict["best_model_score"] is None:
             return  # it stopped before its first validation
         assert self.dirpath is not None
-        best = str(Path(self.dirpath) / "best.ckpt")
+        best = str(Path(self.dirpath) / BEST)
         moved = {"dirpath": self.dirpath, "best_model_path": best, "kth_best_model_path": best, "last_model_path": ""}
         super().load_state_dict({**state_dict, **moved, "best_k_models": {best: state_dict["best_model_score"]}})
 
@@ -69,17 +73,26 @@ class BestCheckpoint(ModelCheckpoint):
         return is_tie or super().check_monitor_top_k(trainer, current)
 
 
-class LastCheckpoint(ModelCheckpoint):
+class LastCheckpoint(pl.callbacks.ModelCheckpoint):
     """Keeps `last.ckpt`: the state after the last validation, whether it was the best or not."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(dirpath=folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=False)
+        super().__init__(
+            dirpath=folder,
+            filename=LAST.removesuffix(".ckpt"),
+            enable_version_counter=False,
+            save_on_train_epoch_end=False,
+        )
 
 
-class UnvalidatedCheckpoints(Checkpoint):
-    """For a run without validation: `last.ckpt` every so many epochs, and at the end the same as `best.ckpt`.
+class UnvalidatedCheckpoints(pl.callbacks.Checkpoint):
+    """Keeps, for a run without validation, `last.ckpt` every few epochs and the end as `best.ckpt`, too.
 
-    As a Checkpoint, it comes after the module has closed its epoch.
+    As it is a Checkpoint, Lightning calls it after the module has closed its epoch.
+
+    Args:
+        folder: where they are written.
+        every_n_epochs: epochs between two writings of `last.ckpt`.
     """
 
     def __init__(self, folder: Path, every_n_epochs: int) -> None:
@@ -88,18 +101,21 @@ class UnvalidatedCheckpoints(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         is_end = is_end_of_run(trainer)
-        if is_end:  # the first of the two: whoever is stopped between them goes on from the epoch before
-            trainer.save_checkpoint(self.folder / "best.ckpt")
+        if is_end:  # first: a run stopped between the two resumes from the epoch before
+            trainer.save_checkpoint(self.folder / BEST)
         if is_end or (trainer.current_epoch + 1) % self.every_n_epochs == 0:
-            trainer.save_checkpoint(self.folder / "last.ckpt")
+            trainer.save_checkpoint(self.folder / LAST)
 
 
 class GracefulStop(pl.Callback):
-    """On Ctrl-C or SIGTERM: finishes the optimizer step, writes the checkpoint, raises `RunInterrupted`.
+    """On Ctrl-C or SIGTERM, finishes the optimizer step, writes the checkpoint and raises `RunInterrupted`.
 
-    Where a validation follows the step, the stop comes after it: a resumed run would leave it out. A second Ctrl-C
-    stops at once; a SIGTERM does not, for Ctrl-C reaches the run and also the process that started it, which passes a
+    If a validation follows the step, the stop comes after it, as a resumed run would leave it out. A second Ctrl-C
+    stops at once. A SIGTERM does not: Ctrl-C reaches both the run and the process that started it, which passes a
     SIGTERM on.
+
+    Args:
+        checkpoint: the file to write.
     """
 
     def __init__(self, checkpoint: Path) -> None:

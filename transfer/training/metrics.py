@@ -19,7 +19,7 @@ from torchmetrics.utilities.data import dim_zero_cat
 
 
 class MeanPerClassAccuracy(MulticlassAccuracy):
-    """Accuracy of each class averaged over the classes that have an image; torchmetrics counts the others as zero."""
+    """Mean of the accuracies of the classes that have an image; torchmetrics counts the other classes as zero."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes, average="macro", validate_args=False)
@@ -31,7 +31,7 @@ class MeanPerClassAccuracy(MulticlassAccuracy):
 
 
 class Predictions(Metric):
-    """Label and most probable class of every image, int64 (N, 2) on the CPU: rank after rank, each in its order."""
+    """Collects the label and the most probable class of every image: rank after rank, each in its own order."""
 
     # Floats, exact up to 2^24 classes: from a rank without images torchmetrics gathers an empty float vector.
     labels: list[Tensor]
@@ -43,20 +43,25 @@ class Predictions(Metric):
         self.add_state("classes", default=[], dist_reduce_fx="cat")
 
     def update(self, probabilities: Tensor, labels: Tensor) -> None:
-        """Shapes: (B, C), (B,)"""
+        """Add a batch: probabilities (B, C) and labels (B,)."""
         self.labels.append(labels.float())
         self.classes.append(probabilities.argmax(1).float())
 
     def compute(self) -> Tensor:
+        """Return labels and classes, int64 (N, 2) on the CPU."""
         return torch.stack([dim_zero_cat(self.labels), dim_zero_cat(self.classes)], dim=1).long().cpu()
 
 
 def build_metrics(num_classes: int, multilabel: bool) -> MetricCollection:
-    """Metrics, each in [0, 1], of probabilities (N, C); given logits, torchmetrics may take a batch of them for these.
+    """Return the metrics of a run, each in [0, 1]. They take probabilities (N, C), not logits, and targets.
 
-    One label per image: `top1`, `top5` (from six classes on), `mean_per_class` (accuracy averaged over classes) and
-    `ece` (expected calibration error, 15 bins). Several: `map` (mean average precision), `f1` (micro, threshold one
-    half), `exact_match`.
+    For one label per image: `top1`, `top5` (from six classes on), `mean_per_class` (accuracy averaged over classes)
+    and `ece` (expected calibration error, 15 bins). For several: `map` (mean average precision), `f1` (micro, threshold
+    one half) and `exact_match`.
+
+    Args:
+        num_classes: C.
+        multilabel: whether an image may have several labels; targets are then multi-hot (N, C), else indices (N,).
     """
     metrics: dict[str, Metric | MetricCollection]
     if multilabel:
@@ -78,12 +83,12 @@ def build_metrics(num_classes: int, multilabel: bool) -> MetricCollection:
 
 
 def build_per_class_accuracy(num_classes: int, multilabel: bool) -> Metric:
-    """Accuracy of each class (C,): of its images, or of its yes-or-no answers where images have several labels."""
+    """Return the accuracy of each class, (C,): on its images, or of its yes-or-no answers if `multilabel`."""
     if multilabel:
         return MultilabelAccuracy(num_classes, average="none", validate_args=False)
     return MulticlassAccuracy(num_classes, average="none", validate_args=False)
 
 
 def main_metric(multilabel: bool) -> str:
-    """The metric by which the best checkpoint is chosen; higher is better."""
+    """Return the name of the metric that chooses the best checkpoint; higher is better."""
     return "map" if multilabel else "top1"

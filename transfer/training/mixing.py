@@ -9,24 +9,24 @@ from torch import Tensor
 
 
 def mix_batch(images: Tensor, mixup_alpha: float, cutmix_alpha: float) -> tuple[Tensor, Tensor, float]:
-    """Mixes every image with another of its batch: mixup (Zhang et al. 2018) or cutmix (Yun et al. 2019).
+    """Mix every image with another one of its batch: mixup (Zhang et al. 2018) or cutmix (Yun et al. 2019).
 
-    With both alphas above zero one of the two is drawn with equal odds.
+    If both alphas are above zero, one of the two methods is drawn with equal odds.
 
     Args:
         images: (N, C, H, W).
-        mixup_alpha, cutmix_alpha: of the Beta(alpha, alpha) from which the share is drawn; 0 turns the method off.
+        mixup_alpha, cutmix_alpha: the share is drawn from Beta(alpha, alpha); 0 turns the method off.
 
     Returns:
-        The mixed images, the index (N,) of each image's partner, and the share in [0, 1] that is the image's own: the
-        loss is share * loss(target) + (1 - share) * loss(target[partner]).
+        The mixed images (N, C, H, W), the index of each image's partner (N,), and the share of the image itself, in
+        [0, 1]: the loss is share * loss(target) + (1 - share) * loss(target[partner]).
     """
     use_cutmix = cutmix_alpha > 0 and (mixup_alpha == 0 or torch.rand(()).item() < 0.5)
     alpha = cutmix_alpha if use_cutmix else mixup_alpha
     if alpha == 0:
         return images, torch.arange(len(images), device=images.device), 1.0
     partner = torch.randperm(len(images)).to(images.device, non_blocking=True)
-    share = float(torch.distributions.Beta(alpha, alpha).sample())
+    share = float(torch.distributions.Beta(*torch.tensor([alpha, alpha], dtype=torch.float32)).sample())
     if not use_cutmix:
         return images.lerp(images[partner], 1.0 - share), partner, share
     top, bottom, left, right = _box(images.shape[-2], images.shape[-1], 1.0 - share)
@@ -37,7 +37,10 @@ def mix_batch(images: Tensor, mixup_alpha: float, cutmix_alpha: float) -> tuple[
 
 
 def _box(height: int, width: int, area: float) -> tuple[int, int, int, int]:
-    """A box of about that share of the image around a random centre, clipped to the image."""
+    """Return top, bottom, left and right of a box around a random centre, with `area` as its share of the image.
+
+    The box is clipped to the image.
+    """
     box_height, box_width = round(height * math.sqrt(area)), round(width * math.sqrt(area))
     y, x = int(torch.randint(height, ())), int(torch.randint(width, ()))
     top, left = max(0, y - box_height // 2), max(0, x - box_width // 2)

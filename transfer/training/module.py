@@ -2,109 +2,172 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.types import OptimizerLRScheduler
-from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
+from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from transfer.errors import BadValue, Diverged
+from transfer.config.schema import DataConfig, FinetuneConfig, LossConfig, OptimConfig
+from transfer.errors import BadValue, Diverged, unknown_name
+from transfer.lightning import pl, refuse_mix
 from transfer.networks.classifier import Classifier
 from transfer.networks.layers import untracked_batch_norm
+from transfer.training import rebuild
+from transfer.training.batch_norm import POLICIES, BatchNormPolicy
 from transfer.training.losses import build_loss
 from transfer.training.metrics import Predictions, build_metrics, build_per_class_accuracy
 from transfer.training.mixing import mix_batch
-from transfer.training.optim import build_optimizer, parameter_groups, schedule_factor
+from transfer.training.optim import build_optimizer, build_schedule, check_optimizer, check_schedule, parameter_groups
+from transfer.training.random_state import get_random_state, set_random_state
+from transfer.training.run_length import steps_per_epoch, total_steps
 from transfer.training.sam import SAM
 
 Batch = tuple[Tensor, Tensor]
 
 
 class TransferModule(pl.LightningModule):
-    """Fine-tunes a classifier on batches (images (N, C, H, W) float, targets).
+    """Fine-tunes a classifier on batches (images (N, C, H, W) float, targets), with the command's defaults.
 
-    Targets are class indices (N,) or, with `multilabel`, multi-hot (N, num_classes). Logs `train/loss` and, for `val`
-    and `test`, `<stage>/loss` and the metrics of `transfer.training.metrics.build_metrics`, once an epoch.
+    Targets are class indices (N,) or, with `multilabel`, multi-hot (N, num_classes). It logs `train/loss` and, for
+    `val` and `test`, `<stage>/loss` and the metrics of `transfer.training.metrics.build_metrics`, once an epoch.
+    `predict_step` returns probabilities. `TransferModule.load_from_checkpoint(path)` builds a classifier that came from
+    `build_classifier` again, and reads or downloads no other weights; for any other one, pass `classifier=` too.
 
     Attributes:
-        per_class_accuracy: of each class in [0, 1] in the last test, in class order.
+        per_class_accuracy: accuracy of each class in the last test, in [0, 1], in class order.
         predictions: label and predicted class of each image of the last test, int64 (N, 2) on the CPU, rank after rank;
             None before it and with `multilabel`.
 
     Args:
-        classifier: with `backbone` and `head`.
-        multilabel: several labels per image.
+        classifier: has `backbone`, `head` and `num_classes`. None builds one from the next eleven arguments, which are
+            those of `build_classifier` and are not used otherwise.
+        backbone: name of the backbone.
+        num_classes: outputs of the head; None keeps the classifier that came with the weights.
+        pretrained: which weights to start from: True, False, or a name.
+        init_from: backbone or weights to take over what overlaps from.
+        weights: file to read instead of the weights' own source.
+        load_weights: whether to fill the network with these weights, not only to build what they fit.
+        head: name of the head.
+        dropout: probability of dropping a feature before the last layer, in [0, 1); None takes the published rate.
+        in_channels: channels of the images.
+        stochastic_depth_prob: probability of dropping the last residual branch, in [0, 1).
+        grad_checkpointing: whether to save memory at the cost of time.
+        multilabel: whether an image may have several labels; needs the loss `bce`.
         loss: `cross_entropy` or `bce`.
-        label_smoothing: in [0, 1).
-        class_weights: (C,) or None.
-        mixup_alpha, cutmix_alpha: of the Beta distribution of the mixing share; 0 is off.
-        optimizer: `sgd` (Nesterov), `adamw`, `rmsprop` (TensorFlow's).
+        label_smoothing: share of the target spread over all classes, in [0, 1).
+        class_weights: weight of each class in the loss, (C,).
+        mixup_alpha: mixup's share is drawn from Beta(alpha, alpha); 0 turns it off.
+        cutmix_alpha: likewise for cutmix.
+        optimizer: `sgd` (Nesterov), `adamw` or `rmsprop` (TensorFlow's).
         lr: peak learning rate of the head for the whole batch of all processes and accumulation steps.
-        momentum: of sgd and rmsprop.
-        weight_decay: of weights; norms and biases get none.
+        momentum: momentum of sgd and rmsprop, in [0, 1).
+        weight_decay: weight decay of weights; norms and biases get none.
         backbone_lr_factor: learning rate of the backbone relative to the head's.
-        layer_decay: in (0, 1]; each stage's learning rate relative to the next stage's.
+        layer_decay: learning rate of each stage relative to the next stage's, in (0, 1].
         schedule: `cosine`, `exponential` (the paper's) or `constant`.
-        warmup_epochs: linear warm-up, in epochs; may be a fraction.
-        sam_rho: neighbourhood of sharpness-aware minimization (`transfer.training.sam`); None is off.
+        warmup_epochs: length of the linear warm-up, in epochs; may be a fraction.
+        sam_rho: neighbourhood of sharpness-aware minimization (`transfer.training.sam`); None turns it off.
+        bn: policy of `transfer.training.batch_norm.BatchNormPolicy`, unless the Trainer has that callback already.
+
+    Raises:
+        UserError: an unknown name, a value out of range, or values that do not go together.
     """
 
     def __init__(
         self,
-        classifier: Classifier,
+        classifier: Classifier | None = None,
         *,
-        multilabel: bool = False,
-        loss: str = "cross_entropy",
-        label_smoothing: float = 0.0,
-        class_weights: Tensor | None = None,
-        mixup_alpha: float = 0.0,
-        cutmix_alpha: float = 0.0,
-        optimizer: str = "sgd",
-        lr: float = 0.01,
-        momentum: float = 0.9,
-        weight_decay: float = 1e-5,
-        backbone_lr_factor: float = 1.0,
-        layer_decay: float = 1.0,
-        schedule: str = "cosine",
-        warmup_epochs: float = 0.0,
-        sam_rho: float | None = None,
+        backbone: str | None = None,
+        num_classes: int | None = None,
+        pretrained: bool | str = FinetuneConfig.pretrained,
+        init_from: str | None = FinetuneConfig.init_from,
+        weights: str | None = FinetuneConfig.weights,
+        load_weights: bool = True,
+        head: str = FinetuneConfig.head,
+        dropout: float | None = FinetuneConfig.dropout,
+        in_channels: int = 3,
+        stochastic_depth_prob: float = FinetuneConfig.stochastic_depth_prob,
+        grad_checkpointing: bool = FinetuneConfig.grad_checkpointing,
+        multilabel: bool = DataConfig.multilabel,
+        loss: str = LossConfig.name,
+        label_smoothing: float = LossConfig.label_smoothing,
+        class_weights: Sequence[float] | Tensor | None = None,
+        mixup_alpha: float = LossConfig.mixup_alpha,
+        cutmix_alpha: float = LossConfig.cutmix_alpha,
+        optimizer: str = OptimConfig.name,
+        lr: float = OptimConfig.lr,
+        momentum: float = OptimConfig.momentum,
+        weight_decay: float = OptimConfig.weight_decay,
+        backbone_lr_factor: float = OptimConfig.backbone_lr_factor,
+        layer_decay: float = OptimConfig.layer_decay,
+        schedule: str = OptimConfig.schedule,
+        warmup_epochs: float = OptimConfig.warmup_epochs,
+        sam_rho: float | None = OptimConfig.sam_rho,
+        bn: str = FinetuneConfig.bn,
     ) -> None:
         super().__init__()
+        refuse_mix()
         if multilabel and loss != "bce":
             raise BadValue(f"`loss`={loss!r}: several labels per image need `loss`='bce'")
-        if layer_decay != 1.0:
-            parameter_groups(classifier, lr, weight_decay, layer_decay=layer_decay)  # refuses it before a run begins
-        self.classifier = classifier
-        self.multilabel = multilabel
+        if bn not in POLICIES:
+            raise unknown_name("bn policy", bn, POLICIES)
+        check_optimizer(optimizer)
+        check_schedule(schedule)
+        class_weights = None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32)
         self.loss = build_loss(loss, label_smoothing, class_weights)
         self.eval_loss = build_loss(loss)  # comparable between runs: no smoothing, no class weights
+        self.multilabel = multilabel
         self.mixup_alpha, self.cutmix_alpha = mixup_alpha, cutmix_alpha
         self.optimizer, self.momentum, self.weight_decay = optimizer, momentum, weight_decay
-        self.lr = lr
-        self.backbone_lr_factor, self.layer_decay = backbone_lr_factor, layer_decay
+        self.lr, self.backbone_lr_factor, self.layer_decay = lr, backbone_lr_factor, layer_decay
         self.schedule, self.warmup_epochs = schedule, warmup_epochs
-        self.sam_rho = sam_rho
-
-        metrics = build_metrics(classifier.num_classes, multilabel)
-        self.val_metrics = metrics.clone(prefix="val/")
-        self.test_metrics = metrics.clone(prefix="test/")
-        self.test_per_class = build_per_class_accuracy(classifier.num_classes, multilabel)
-        self.test_predictions = None if multilabel else Predictions()
-        self.train_loss, self.val_loss, self.test_loss = MeanMetric(), MeanMetric(), MeanMetric()
-        self.train_loss.persistent(True)  # an epoch's mean goes on after a resume in its middle
-        self.per_class_accuracy: list[float] = []
-        self.predictions: Tensor | None = None
+        self.sam_rho, self.bn = sam_rho, bn
+        self.save_hyperparameters(ignore=["classifier"], logger=False)  # a command's logger has its configuration
+        self._is_rebuilt = classifier is None
+        self.classifier = rebuild.build(self.hparams) if classifier is None else classifier
+        if layer_decay != 1.0:
+            parameter_groups(self.classifier, lr, weight_decay, layer_decay=layer_decay)  # refuses it before a run
+        self._build_metrics()
         self._rng_to_restore: dict[str, Tensor] | None = None
         self._is_replay = False
 
+    def _build_metrics(self) -> None:
+        """Make metrics for the classifier's number of classes."""
+        num_classes = self.classifier.num_classes
+        metrics = build_metrics(num_classes, self.multilabel)
+        self.val_metrics = metrics.clone(prefix="val/")
+        self.test_metrics = metrics.clone(prefix="test/")
+        self.test_per_class = build_per_class_accuracy(num_classes, self.multilabel)
+        self.test_predictions = None if self.multilabel else Predictions()
+        self.train_loss, self.val_loss, self.test_loss = MeanMetric(), MeanMetric(), MeanMetric()
+        self.train_loss.persistent(True)  # a resumed run continues the mean of the epoch that it was stopped in
+        self.per_class_accuracy: list[float] = []
+        self.predictions: Tensor | None = None
+        self._num_measured_classes = num_classes
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The classifier's backbone, as Lightning's `BackboneFinetuning` looks for it."""
+        return self.classifier.backbone
+
+    def setup(self, stage: str) -> None:
+        """Follow a head that was replaced, and compare the data with what the classifier knows."""
+        if self.classifier.num_classes != self._num_measured_classes:
+            self._build_metrics()
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by fit(), not declared by Lightning
+        rebuild.meet_data(self.classifier, datamodule)
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """Return the BatchNorm policy, unless the Trainer has one."""
+        if any(isinstance(callback, BatchNormPolicy) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]  # not declared by Lightning
+            return []
+        return [BatchNormPolicy(self.bn)]
+
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, num_classes) of normalised images (N, C, H, W)."""
+        """Return logits (N, num_classes) for normalised images (N, C, H, W)."""
         return self.classifier(images)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -121,7 +184,7 @@ class TransferModule(pl.LightningModule):
         return loss
 
     def on_train_epoch_end(self) -> None:
-        if self.train_loss.update_count == 0:  # resumed from the end of this epoch, which was logged before
+        if self.train_loss.update_count == 0:  # a run that resumes at the end of this epoch has logged it
             self.train_loss.reset()
             return
         loss = self.train_loss.compute()
@@ -132,9 +195,8 @@ class TransferModule(pl.LightningModule):
     def _refuse_divergence(self, what: str, loss: Tensor) -> None:
         if not torch.isfinite(loss):
             raise Diverged(
-                f"{what} loss is {loss.item()} in epoch {self.current_epoch + 1}: the run has diverged;"
-                f" lower `lr` (now {self.lr}), lengthen `warmup_epochs` or set"
-                " `gradient_clip_val`=1.0"
+                f"{what} loss is {loss.item()} in epoch {self.current_epoch + 1}: the run has diverged; lower `lr` (now"
+                f" {self.lr}), lengthen `warmup_epochs` or set `gradient_clip_val`=1.0"
             )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -161,11 +223,16 @@ class TransferModule(pl.LightningModule):
         if self.test_predictions is not None:
             self.test_predictions.update(probabilities, targets)
 
+    def predict_step(self, batch: Tensor | Sequence[Tensor], batch_idx: int) -> Tensor:
+        """Return probabilities, float32 (N, num_classes), for a batch: images, or a sequence that begins with them."""
+        images = batch if isinstance(batch, Tensor) else batch[0]
+        return self._probabilities(self.classifier(images).float())
+
     def _probabilities(self, logits: Tensor) -> Tensor:
         return logits.sigmoid() if self.multilabel else logits.softmax(1)
 
     def on_test_epoch_end(self) -> None:
-        """Logs the metrics and keeps `per_class_accuracy` and `predictions`."""
+        """Log the metrics and keep `per_class_accuracy` and `predictions`."""
         self.log_dict({"test/loss": self.test_loss.compute(), **self.test_metrics.compute()}, sync_dist=True)
         self.per_class_accuracy = self.test_per_class.compute().tolist()
         for metric in (self.test_loss, self.test_metrics, self.test_per_class):
@@ -174,35 +241,39 @@ class TransferModule(pl.LightningModule):
             self.predictions = self.test_predictions.compute()
             self.test_predictions.reset()
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
+    def configure_optimizers(self) -> pl.utilities.types.OptimizerLRScheduler:
         try:
             self.trainer.fit_loop.setup_data()  # or num_training_batches may not be known yet
         except ValueError as error:
-            raise BadValue(f"`trainer`:{error}") from None
-        total_steps = int(self.trainer.estimated_stepping_batches)
-        steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
-        warmup_steps = round(self.warmup_epochs * steps_per_epoch)
+            raise BadValue(f"`trainer`: {error}") from None
         groups = parameter_groups(
-            self.classifier, self.lr, self.weight_decay, self.backbone_lr_factor, self.layer_decay
+            self.classifier,
+            self.lr,
+            self.weight_decay,
+            self.backbone_lr_factor,
+            self.layer_decay,
+            # Such a callback adds what it unfreezes, at a rate of its own.
+            only_trainable=any(isinstance(c, pl.callbacks.BaseFinetuning) for c in self.trainer.callbacks),  # type: ignore[attr-defined]
         )
         optimizer = build_optimizer(self.optimizer, groups, self.lr, self.momentum)
         if self.sam_rho is not None:
             optimizer = SAM(optimizer, self.sam_rho, self._replay)
-        scheduler = LambdaLR(
-            optimizer,
-            lambda step: schedule_factor(self.schedule, step, total_steps, steps_per_epoch, warmup_steps),
+        scheduler = build_schedule(
+            optimizer, self.schedule, self.warmup_epochs, total_steps(self.trainer), steps_per_epoch(self.trainer)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _replay(self) -> AbstractContextManager[None]:
-        """A second training step on the same batch: the dropout, stochastic depth and mixing of the one that follows
-        this call; BatchNorm statistics and metrics stay as that one leaves them.
+        """Return the context of a second training step on the same batch.
+
+        It repeats the dropout, stochastic depth and mixing of the step that follows this call, and leaves BatchNorm
+        statistics and metrics as that step leaves them.
         """
-        rng = self._get_rng()
+        rng = get_random_state(self.device)
 
         @contextmanager
         def replay() -> Iterator[None]:
-            self._set_rng(rng)
+            set_random_state(rng, self.device)
             self._is_replay = True
             try:
                 with untracked_batch_norm(self.classifier):
@@ -212,25 +283,18 @@ class TransferModule(pl.LightningModule):
 
         return replay()
 
-    def _get_rng(self) -> dict[str, Tensor]:
-        rng = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            rng["cuda"] = torch.cuda.get_rng_state(self.device)
-        return rng
-
-    def _set_rng(self, rng: dict[str, Tensor]) -> None:
-        torch.set_rng_state(rng["cpu"].cpu())
-        if "cuda" in rng and self.device.type == "cuda":
-            torch.cuda.set_rng_state(rng["cuda"].cpu(), self.device)
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the random state, so that dropout and mixing go on after a resume as if nothing had happened."""
-        checkpoint["rng"] = self._get_rng()
+        """Keep the random state, so that dropout and mixing resume where they stopped, and what rebuilds the module."""
+        checkpoint["rng"] = get_random_state(self.device)
+        checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = rebuild.hyperparameters(self.hparams, self.classifier, self.lr)
+        checkpoint.update(rebuild.knowledge(self.classifier))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._rng_to_restore = checkpoint.get("rng")
+        if self._is_rebuilt:
+            rebuild.restore_knowledge(self.classifier, checkpoint)
 
     def on_train_start(self) -> None:
         if self._rng_to_restore is not None:
-            self._set_rng(self._rng_to_restore)
+            set_random_state(self._rng_to_restore, self.device)
             self._rng_to_restore = None

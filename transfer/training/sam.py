@@ -14,19 +14,19 @@ Replay = Callable[[], AbstractContextManager[None]]
 
 
 class SAM(Optimizer):
-    """Steps with the gradient at the worst nearby weights, in place of the one at the weights themselves.
+    """Steps with the gradient at the worst nearby weights instead of the one at the weights themselves.
 
     A step computes the closure at the weights w, moves to w + rho * g / |g| with g the gradient of all parameters
     together, computes the closure there, goes back to w and lets the wrapped optimizer step with that second gradient.
-    Weight decay is the wrapped optimizer's and takes no part in g. Where the closure's backward pass leaves the same
+    Weight decay belongs to the wrapped optimizer and takes no part in g. If the closure's backward pass leaves the same
     gradients on all processes, as under DDP, all of them move to the same place. Groups and state are the wrapped
     optimizer's own, so schedules and checkpoints see no difference.
 
     Args:
-        optimizer: which steps, with its groups.
+        optimizer: the optimizer that takes the step.
         rho: length of the move, above 0 (paper: 0.05).
-        replay: called before the first pass; gives the context of the second, in which the closure has to draw the
-            same random numbers and leave no other trace than its gradient.
+        replay: called before the first pass; returns the context of the second one, in which the closure must draw
+            the same random numbers and leave no trace but its gradient.
     """
 
     def __init__(self, optimizer: Optimizer, rho: float, replay: Replay = nullcontext) -> None:
@@ -41,7 +41,7 @@ class SAM(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step; gives back what the closure gave at the weights themselves."""
+        """Take one step; return the closure's result at the weights themselves."""
         if closure is None:
             raise TypeError("SAM computes the gradient twice: step() needs the closure that does")
         second_pass = self.replay()
@@ -56,7 +56,7 @@ class SAM(Optimizer):
         return result
 
     def _ascend(self) -> list[tuple[Tensor, Tensor]]:
-        """Moves the parameters that have a gradient; returns each with its value before."""
+        """Move the parameters that have a gradient; return each with its value before."""
         parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
         if not parameters:
             return []
@@ -67,10 +67,11 @@ class SAM(Optimizer):
         return list(zip(parameters, before, strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        """The wrapped optimizer's."""
+        """Return the wrapped optimizer's state."""
         return self.optimizer.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Into the wrapped optimizer."""
+        """Load a state into the wrapped optimizer."""
+        self.optimizer.param_groups = self.param_groups  # a resumed Lightning callback sets groups that it had added
         self.optimizer.load_state_dict(state_dict)
         self._share()

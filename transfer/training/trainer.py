@@ -1,4 +1,4 @@
-"""Lightning's Trainer for a configuration: callbacks, loggers, the learning-rate finder."""
+"""Lightning's Trainer for a configuration, with the callbacks and loggers of a run; and the learning-rate finder."""
 
 from __future__ import annotations
 
@@ -8,29 +8,36 @@ import sys
 import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from transfer.config.schema import FinetuneConfig, TrainerConfig
-from transfer.errors import BadValue, UserError
-
-if TYPE_CHECKING:
-    import pytorch_lightning as pl
-    from pytorch_lightning.loggers import Logger
-
-    from datamodules.datamodule import DataModule
-    from transfer.training.callbacks import EpochLog
-    from transfer.training.module import TransferModule
+from transfer.errors import UserError
+from transfer.lightning import MisconfigurationException, Tuner, pl
+from transfer.training.batch_norm import BatchNormCheck
+from transfer.training.callbacks import EMA, EpochLog, FinalValidation, FreezeBackbone
+from transfer.training.checkpointing import (
+    LAST,
+    AtomicCheckpointIO,
+    BestCheckpoint,
+    GracefulStop,
+    LastCheckpoint,
+    UnvalidatedCheckpoints,
+)
+from transfer.training.metrics import main_metric
+from transfer.training.module import TransferModule
 
 
 def prepare_process(config: FinetuneConfig) -> int:
-    """Seed this process, and return how many processes will train together.
+    """Prepare this process for a run: check Lightning's fields, and set log levels, matmul precision and seed.
+
+    Returns:
+        The number of processes of the run.
 
     Raises:
-        UserError: Lightning refuses a field of the Trainer.
+        UserError: Lightning refuses a field of `config.trainer`.
     """
-    import pytorch_lightning as pl
-    import torch
-
     quiet_lightning()
     num_processes = build_trainer(config, loggers=[], callbacks=[]).world_size
     torch.set_float32_matmul_precision("high")
@@ -38,41 +45,12 @@ def prepare_process(config: FinetuneConfig) -> int:
     return num_processes
 
 
-def build_fit_trainer(config: FinetuneConfig, run_dir: Path, log: EpochLog, loggers: list[Logger]) -> pl.Trainer:
-    """Return the Trainer that trains a run, with everything that happens besides its steps.
-
-    Raises:
-        UserError: Lightning refuses a field.
-    """
-    from pytorch_lightning.callbacks import LearningRateMonitor
-
-    callbacks = build_callbacks(config, run_dir, log)
-    if loggers:
-        callbacks.append(LearningRateMonitor("step"))
-    trainer = build_trainer(config, loggers, callbacks)
-    if trainer.world_size > 1 and config.freeze.startswith("until") and config.trainer.strategy in ("auto", "ddp"):
-        # While it is frozen, the backbone's parameters take no part in the backward pass.
-        strategy = replace(config.trainer, strategy="ddp_find_unused_parameters_true")
-        trainer = build_trainer(replace(config, trainer=strategy), loggers, callbacks)
-    return trainer
-
-
-def resolve_precision(trainer: TrainerConfig) -> Any:
-    """Return Lightning's name of the precision: `auto` is bf16-mixed where the GPU computes it, else 32-true."""
-    import torch
-
-    if trainer.precision != "auto":
-        return trainer.precision
-    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16-mixed" if bf16 and trainer.accelerator in ("auto", "gpu", "cuda") else "32-true"
-
-
 def quiet_lightning() -> None:
-    """Keeps Lightning from announcing hardware, tips and what the run's own lines already say; warnings stay."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    """Keep Lightning from announcing hardware, tips and what the run's own lines already say; warnings stay."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     # The number of workers follows the cores; a run's folder holds config.yaml before the first checkpoint; a machine
-    # with SLURM's commands is no job of it; the last is a deprecation that Lightning has to follow.
+    # with SLURM's commands need not be in a SLURM job; the last is a deprecation that Lightning has to follow.
     for message in (
         ".*does not have many workers",
         "Checkpoint directory .* exists",
@@ -82,58 +60,76 @@ def quiet_lightning() -> None:
         warnings.filterwarnings("ignore", message)
 
 
+def build_fit_trainer(
+    config: FinetuneConfig, run_dir: Path, log: EpochLog, loggers: list[pl.loggers.Logger]
+) -> pl.Trainer:
+    """Return the Trainer that fits a run, with all its callbacks.
+
+    Args:
+        config: the run's configuration.
+        run_dir: the run's folder, for checkpoints.
+        log: writes the run's `metrics.csv`.
+        loggers: see `build_loggers`.
+
+    Raises:
+        UserError: Lightning refuses a field of `config.trainer`.
+    """
+    callbacks = build_callbacks(config, run_dir, log)
+    if loggers:
+        callbacks.append(pl.callbacks.LearningRateMonitor("step"))
+    trainer = build_trainer(config, loggers, callbacks)
+    if trainer.world_size > 1 and config.freeze.startswith("until") and config.trainer.strategy in ("auto", "ddp"):
+        # While the backbone is frozen, its parameters take no part in the backward pass.
+        finds_unused = replace(config.trainer, strategy="ddp_find_unused_parameters_true")
+        return build_trainer(replace(config, trainer=finds_unused), loggers, callbacks)
+    return trainer
+
+
 def build_callbacks(config: FinetuneConfig, run_dir: Path, log: EpochLog) -> list[pl.Callback]:
-    """What a run does besides its steps, in the order in which it happens."""
-    from pytorch_lightning.callbacks import EarlyStopping, RichProgressBar
+    """Return what a run does besides its steps, in the order in which it happens. The module adds its BatchNorm policy.
 
-    from transfer.training.batch_norm import BatchNormCheck, BatchNormPolicy
-    from transfer.training.callbacks import EMA, FinalValidation, FreezeBackbone
-    from transfer.training.checkpointing import (
-        LAST,
-        BestCheckpoint,
-        GracefulStop,
-        LastCheckpoint,
-        UnvalidatedCheckpoints,
-    )
-    from transfer.training.metrics import main_metric
-
+    Args:
+        config: the run's configuration.
+        run_dir: the run's folder, for checkpoints.
+        log: writes the run's `metrics.csv`.
+    """
     monitor = f"val/{main_metric(config.data.multilabel)}"
     validates = config.data.train_on == "train"
     callbacks: list[pl.Callback] = [FinalValidation()] if validates else []
-    frozen_epochs = config.frozen_epochs()
-    if frozen_epochs != 0:
-        callbacks.append(FreezeBackbone(frozen_epochs))
+    callbacks += _freezing(config)
     if config.ema_half_life is not None:
         callbacks.append(EMA(config.ema_half_life))
-    callbacks += [BatchNormPolicy(config.bn), BatchNormCheck(), log]
+    callbacks += [BatchNormCheck(), log]
     if config.early_stopping is not None:
         callbacks.append(
-            EarlyStopping(monitor, mode="max", patience=config.early_stopping, check_on_train_epoch_end=False)
+            pl.callbacks.EarlyStopping(
+                monitor, mode="max", patience=config.early_stopping, check_on_train_epoch_end=False
+            )
         )
-    if shows_progress(config):
-        callbacks.append(RichProgressBar(refresh_rate=10))  # each refresh waits for the device
+    if _shows_progress(config):
+        callbacks.append(pl.callbacks.RichProgressBar(refresh_rate=10))  # each refresh waits for the device
     callbacks.append(GracefulStop(run_dir / LAST))
     if validates:
         return [*callbacks, BestCheckpoint(run_dir, monitor), LastCheckpoint(run_dir)]
     return [*callbacks, UnvalidatedCheckpoints(run_dir, config.trainer.check_val_every_n_epoch or 1)]
 
 
-def build_trainer(config: FinetuneConfig, loggers: list[Logger], callbacks: list[pl.Callback]) -> pl.Trainer:
-    """Lightning's Trainer with the fields of the configuration.
+def _freezing(config: FinetuneConfig) -> list[pl.Callback]:
+    num_epochs = config.frozen_epochs()
+    return [] if num_epochs == 0 else [FreezeBackbone(num_epochs)]
+
+
+def build_trainer(config: FinetuneConfig, loggers: list[pl.loggers.Logger], callbacks: list[pl.Callback]) -> pl.Trainer:
+    """Return Lightning's Trainer with the fields of the configuration.
 
     Raises:
-        UserError: Lightning refuses a field.
+        UserError: Lightning refuses a field of `config.trainer`.
     """
-    import pytorch_lightning as pl
-    from lightning_fabric.utilities.exceptions import MisconfigurationException
-
-    from transfer.training.checkpointing import AtomicCheckpointIO
-
     options = asdict(config.trainer)
     options["precision"] = resolve_precision(config.trainer)
     if config.data.train_on == "trainval":
         options["limit_val_batches"] = 0
-    options["enable_progress_bar"] = shows_progress(config) and bool(callbacks)
+    options["enable_progress_bar"] = _shows_progress(config) and bool(callbacks)
     try:
         return pl.Trainer(
             **options,
@@ -144,50 +140,57 @@ def build_trainer(config: FinetuneConfig, loggers: list[Logger], callbacks: list
             use_distributed_sampler=False,
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
-        raise BadValue(f"`trainer`: {error}") from None
+        raise UserError(f"`trainer`: {error}") from None
 
 
-def shows_progress(config: FinetuneConfig) -> bool:
-    """Whether to draw a progress bar: as asked, else on a terminal only."""
+def resolve_precision(trainer: TrainerConfig) -> Any:
+    """Return Lightning's name of the precision; `auto` is bf16-mixed if the GPU computes it, else 32-true."""
+    if trainer.precision != "auto":
+        return trainer.precision
+    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16-mixed" if bf16 and trainer.accelerator in ("auto", "gpu", "cuda") else "32-true"
+
+
+def _shows_progress(config: FinetuneConfig) -> bool:
     asked = config.trainer.enable_progress_bar
     return sys.stdout.isatty() if asked is None else asked
 
 
-def build_loggers(config: FinetuneConfig, run_dir: Path, fingerprint: dict[str, str]) -> list[Logger]:
-    """The logger that was asked for on top of metrics.csv.
+def build_loggers(config: FinetuneConfig, run_dir: Path, fingerprint: dict[str, str]) -> list[pl.loggers.Logger]:
+    """Return the logger that is wanted on top of metrics.csv, if any.
+
+    Args:
+        config: the run's configuration; W&B gets all of it.
+        run_dir: the folder that the logger writes to.
+        fingerprint: fingerprint of each split, for W&B.
 
     Raises:
-        UserError: its package is not installed.
+        UserError: the logger's package is not installed.
     """
     try:
         if config.logger == "tensorboard":
-            from pytorch_lightning.loggers import TensorBoardLogger
-
-            return [TensorBoardLogger(run_dir, name="", version="tensorboard")]
+            return [pl.loggers.TensorBoardLogger(run_dir, name="", version="tensorboard")]
         if config.logger == "wandb":
-            from pytorch_lightning.loggers import WandbLogger
-
             project = os.environ.get("WANDB_PROJECT", "efficientnet-transfer")
             settings = {**config.to_dict(), "fingerprint": fingerprint, "run_dir": str(run_dir)}
-            return [WandbLogger(save_dir=run_dir, project=project, config=settings)]
-    except ImportError:
-        raise UserError(
-            f"`logger`={config.logger}: package missing; run: pip install 'efficientnet-transfer[{config.logger}]'"
-        ) from None
+            return [pl.loggers.WandbLogger(save_dir=run_dir, project=project, config=settings)]
+    except ImportError as error:
+        raise UserError(f"`logger`={config.logger}: {error}; run: pip install {config.logger}") from None
     return []
 
 
-def find_lr(config: FinetuneConfig, module: TransferModule, data: DataModule) -> None:
-    """Sets `module.lr` to what Lightning's finder suggests (Smith 2017): where the loss falls fastest."""
-    from pytorch_lightning.tuner.tuning import Tuner
+def find_lr(config: FinetuneConfig, module: TransferModule, data: pl.LightningDataModule) -> None:
+    """Set `module.lr` to the rate at which the loss falls fastest, as Lightning's finder suggests (Smith 2017).
 
-    from transfer.training.batch_norm import BatchNormPolicy
-    from transfer.training.callbacks import FreezeBackbone
+    Args:
+        config: the run's configuration.
+        module: the module to train; its weights are left as they were.
+        data: the training data.
 
-    callbacks: list[pl.Callback] = [BatchNormPolicy(config.bn)]
-    if config.frozen_epochs() != 0:
-        callbacks.insert(0, FreezeBackbone(config.frozen_epochs()))
-    finder = Tuner(build_trainer(config, [], callbacks)).lr_find(module, datamodule=data)
+    Raises:
+        UserError: the finder has no suggestion.
+    """
+    finder = Tuner(build_trainer(config, [], _freezing(config))).lr_find(module, datamodule=data)
     suggestion = finder.suggestion() if finder else None
     if suggestion is None:
         steps = len(finder.results["loss"]) if finder else 0

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from transfer.errors import BadValue, DamagedFile, MissingData, UserError, printable
+from transfer.weights.key_names import find_prefix
 from transfer.weights.rows import FAMILIES, WEIGHTS, WeightsRow, contradictions, named_row
 
 if TYPE_CHECKING:
@@ -178,14 +179,16 @@ def read_metadata(path: Path) -> dict[str, str]:
 # Where training scripts keep the tensors: timm, torchvision's references, Lightning and the habits of many. Averaged
 # ones come first, as in timm's own loader.
 CONTAINERS = ("state_dict_ema", "model_ema", "ema_state_dict", "state_dict", "model_state_dict", "model")
-# What wrappers put before every name: DataParallel, torch.compile, AveragedModel, a module's attribute.
+# What wrappers put before every name, whatever the network: DataParallel, torch.compile, AveragedModel, an attribute.
 WRAPPERS = ("module.", "_orig_mod.", "model.")
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Tensors of a checkpoint file by name; training checkpoints are unwrapped, prefixes of wrappers dropped.
+    """Return the tensors of a checkpoint file by name, without the prefixes of wrappers.
 
-    Of a checkpoint that holds averaged weights too, these are taken, with a warning.
+    A training checkpoint is unwrapped; averaged weights are taken where it has them too, with a warning. Of a training
+    module that holds more than an EfficientNet (`net.`, `backbone.`, `encoder.` or the like), only the network's
+    tensors are returned, with a warning.
 
     Raises:
         UserError: see `read_checkpoint`, or there are no tensors by name.
@@ -204,11 +207,24 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         )
     while wrapper := next((w for w in WRAPPERS if all(key.startswith(w) for key in tensors)), None):
         tensors = {key.removeprefix(wrapper): tensor for key, tensor in tensors.items()}
-    return tensors
+    return _only_network(tensors, path)
+
+
+def _only_network(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Return the tensors of the attribute under which a training module keeps the network, with a warning of others."""
+    prefix = find_prefix(tensors)
+    others = [key for key in tensors if not key.startswith(prefix)]
+    if others:
+        shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        warnings.warn(
+            f"{path}: the network is what is called {prefix}*; {len(others)} other tensors are left out: {shown}",
+            stacklevel=3,
+        )
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
 
 
 def strict_load(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Copies `state` into `module`; every name and shape must agree.
+    """Copy `state` into `module`; every name and shape must agree.
 
     Raises:
         UserError: see `check_fit`.
@@ -218,7 +234,7 @@ def strict_load(module: nn.Module, state: Mapping[str, Tensor], source: str) -> 
 
 
 def check_fit(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Passes if every name and shape of `state` and of `module` agree.
+    """Check that every name and shape of `state` and of `module` agree.
 
     Raises:
         UserError: they do not; the names that only one side has are listed, `-` for missing from the source.

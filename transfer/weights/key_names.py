@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -119,7 +120,7 @@ EMA = "ExponentialMovingAverage"
 
 
 def module_names(scheme_name: str, variant: Variant) -> dict[str, str]:
-    """Their name -> our name of every module that holds tensors, in our order; ours as in `Classifier`.
+    """Return their name -> our name of every module that holds tensors, in our order; ours as in `Classifier`.
 
     Args:
         scheme_name: one of SCHEMES.
@@ -150,12 +151,12 @@ def module_names(scheme_name: str, variant: Variant) -> dict[str, str]:
 
 
 def own_modules(variant: Variant) -> set[str]:
-    """Our names of the modules in a variant's backbone that hold tensors."""
+    """Return our names of the modules in a variant's backbone that hold tensors."""
     return {name for name in module_names("timm", variant).values() if name.startswith("backbone.")}
 
 
 def _block_slots(scheme: KeyScheme, row: StageRow) -> dict[str, str] | None:
-    """Their name -> our name of the modules in a block of this stage."""
+    """Return their name -> our name of the modules in a block of this stage."""
     ours: tuple[str, ...] = FUSED_SLOTS if row.fused else MBCONV_SLOTS
     if row.expand_ratio == 1:
         ours = ours[2:]
@@ -168,9 +169,26 @@ def _block_slots(scheme: KeyScheme, row: StageRow) -> dict[str, str] | None:
     return {name: slot for name, slot in pairs if row.se_ratio or not slot.startswith("se.")}
 
 
+# The attributes under which training modules keep a network, and what wrappers put before every name.
+PREFIX_WORDS = ("net", "backbone", "encoder", "model", "module", "_orig_mod")
+# The stem's kernels in a whole classifier, in a TransferModule's checkpoint and in a backbone.
+OWN_STEMS = ("backbone.stem.conv.weight", "classifier.backbone.stem.conv.weight", "stem.conv.weight")
+
+
+def find_prefix(keys: Iterable[str]) -> str:
+    """Return what stands before the names of an EfficientNet in a larger module; empty if nothing, or none is found.
+
+    The shortest chain of PREFIX_WORDS before a known name of the stem counts: `model.` of `model.conv_stem.weight`.
+    """
+    stems = (*OWN_STEMS, *(f"{scheme.stem_conv}.weight" for scheme in SCHEMES.values()))
+    chain = re.compile(rf"(?:(?:{'|'.join(PREFIX_WORDS)})\.)*")
+    prefixes = (key.removesuffix(stem) for key in keys for stem in stems if key.endswith(stem))
+    return min(filter(chain.fullmatch, prefixes), key=len, default="")
+
+
 def find_scheme(keys: Mapping[str, Tensor]) -> str | None:
-    """Name of the scheme that such keys follow, `own` for this project's; None if unknown. The stem tells."""
-    if "backbone.stem.conv.weight" in keys or "classifier.backbone.stem.conv.weight" in keys:
+    """Return the name of the scheme that the keys follow, `own` for this project's; None if unknown. The stem tells."""
+    if any(stem in keys for stem in OWN_STEMS):
         return "own"
     if any(key.removesuffix(f"/{EMA}").endswith("/stem/conv2d/kernel") for key in keys):
         return "tensorflow"
@@ -178,7 +196,7 @@ def find_scheme(keys: Mapping[str, Tensor]) -> str | None:
 
 
 def to_own_keys(state: Mapping[str, Tensor], variant: Variant) -> dict[str, Tensor]:
-    """The tensors under the names that `Classifier` gives them, from any known scheme or from our own checkpoints.
+    """Return the tensors under their names in `Classifier`, from any known scheme or from our own checkpoints.
 
     Keys that the scheme does not know keep their names, for the strict load to report.
 
@@ -192,9 +210,12 @@ def to_own_keys(state: Mapping[str, Tensor], variant: Variant) -> dict[str, Tens
             f" (known: {', '.join(SCHEMES)}, and this project's own)"
         )
     if scheme == "own":
-        prefix = "classifier."  # of a TransferModule's checkpoint, beside other tensors
-        if f"{prefix}backbone.stem.conv.weight" not in state:
+        whole, in_module, alone = OWN_STEMS
+        if alone in state:
+            return _with_counters({f"backbone.{key}": tensor for key, tensor in state.items()})
+        if whole in state:
             return _with_counters(dict(state))
+        prefix = in_module.removesuffix(whole)  # beside other tensors
         return _with_counters({key.removeprefix(prefix): t for key, t in state.items() if key.startswith(prefix)})
     names = module_names(scheme, variant)
     if scheme == "tensorflow":
@@ -207,19 +228,19 @@ def to_own_keys(state: Mapping[str, Tensor], variant: Variant) -> dict[str, Tens
 
 
 def _with_counters(own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """BatchNorm's counters of batches, which older files and TensorFlow have not, are 0."""
+    """Add BatchNorm's counters of batches as 0 where they are missing, as in older files and TensorFlow."""
     counters = {key.replace(".running_mean", ".num_batches_tracked") for key in own if key.endswith(".running_mean")}
     return {**own, **{key: torch.tensor(0) for key in sorted(counters - set(own))}}
 
 
 def from_own_keys(state: Mapping[str, Tensor], variant: Variant, scheme: str) -> dict[str, Tensor]:
-    """The tensors of a `Classifier` under the names of another code base; `own` leaves them.
+    """Return the tensors of a `Classifier` under the names of another code base; `own` leaves them.
 
     Args:
         scheme: `own`, or one of SCHEMES but `tensorflow`, which is only read.
 
     Raises:
-        UserError: the code base has no place for a tensor: another head than a linear one, or fused blocks.
+        UserError: the code base has no place for a tensor: a head that is not linear, or fused blocks.
     """
     if scheme == "own":
         return dict(state)
@@ -239,7 +260,7 @@ def from_own_keys(state: Mapping[str, Tensor], variant: Variant, scheme: str) ->
 
 
 def _from_tensorflow(variables: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
-    """From variables `<model>/<module>/<leaf>`; moving averages replace what they average, as the released eval does.
+    """Rename variables `<model>/<module>/<leaf>`; moving averages replace what they average, as the released eval does.
 
     Optimizer slots and the step counter are left out.
     """

@@ -482,7 +482,7 @@ def contradictions(taken: WeightsRow, known: WeightsRow) -> list[str]:
     return [f"{what} {given} instead of {right}" for what, (given, right) in pairs.items() if given != right]
 
 
-def format_rgb(values: Rgb) -> str:
+def format_rgb(values: tuple[float, ...]) -> str:
     """Three numbers in four digits; one if they are equal."""
     shown = [f"{value:.4g}" for value in values]
     return shown[0] if len(set(shown)) == 1 else " ".join(shown)

@@ -4,8 +4,8 @@ fit     the largest network within limits on parameters, multiply-adds, memory a
 search  the grid search of alpha, beta, gamma: trains every candidate at phi = 1 on a small task and ranks them
 sweep   the paper's ablations: accuracy against multiply-adds along width, depth, resolution and all three
 evolve  a small architecture search: regularised evolution of the blocks by the paper's search objective
-report  what any of the last three has found so far, and how much of it is noise
-run     one run of any of these: what every launcher starts
+report  what any of these three has found so far, and how much of it is noise
+run     one run of any of these three: what every launcher starts
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ COMMANDS = ("fit", "search", "sweep", "evolve", "report", "run")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line and gives the exit status."""
+    """Run the command line and return the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(
         prog="efficientnet-transfer scale",

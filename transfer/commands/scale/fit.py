@@ -6,24 +6,23 @@ Scales a baseline by the compound rule and by depth, width and resolution alone,
 from __future__ import annotations
 
 import argparse
-import gc
-import os
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import exit_status
-from transfer.costs.limits import QUANTITIES, Axis, Excess, Fit, format_cost, largest_fit, list_axes, parse_limits
-from transfer.errors import UserError
-from transfer.networks.scaling import ALPHA, BETA, GAMMA, Scale
+from transfer.costs.limits import QUANTITIES, Excess, format_cost, list_axes, parse_limits
+from transfer.errors import BadValue, MissingData
+from transfer.networks.scaling import ALPHA, BETA, GAMMA
 
 if TYPE_CHECKING:
-    from transfer.costs.latency import Latency
+    from rich.table import Table
+
     from transfer.costs.network_costs import Costs
+    from transfer.experiments.scaling.fit import Answer
 
 _EPILOG = """\
 phi, and each coefficient alone, is a multiple of 0.01 that keeps all coefficients within 0.1 to 10. What is printed
@@ -40,14 +39,14 @@ though a dimension alone does, and 2 where nothing does."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command line and gives the exit status: 1 if the compound rule has no answer."""
+    """Run the command line and return the exit status: 1 if the compound rule has no answer."""
     arguments = vars(build_parser().parse_args(argv))
     given = {name: arguments.pop(quantity.argument) for name, quantity in QUANTITIES.items()}
-    return exit_status(lambda: fit(given, **arguments))
+    return exit_status(lambda: fit(given, **arguments), build_parser)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="efficientnet-transfer scale fit",
         description=__doc__,
@@ -80,33 +79,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-@dataclass(frozen=True)
-class Answer:
-    """The largest network of an axis, or, where none fits, the smallest, which does not fit either.
-
-    Attributes:
-        fit: how far the axis goes.
-        name: of the network, as is the rest.
-        too_large: name of the next larger network, which breaks the limits of `fit`.
-        costs: by the names of `transfer.costs.limits.QUANTITIES`; latency only where it is measured.
-        latency: of one image.
-        peak: measured bytes, for the use for which they are predicted; None where that is more than there is.
-        blocks, channels: of each stage; empty of a function's network.
-    """
-
-    axis: str
-    fit: Fit
-    name: str
-    too_large: str | None
-    factors: Scale
-    image_size: int
-    costs: dict[str, float]
-    blocks: tuple[int, ...]
-    channels: tuple[int, ...]
-    latency: Latency | None = None
-    peak: int | None = None
-
-
 def fit(
     given: Mapping[str, str | None],
     *,
@@ -122,20 +94,24 @@ def fit(
     measure: bool,
     json: Path | None,
 ) -> int:
-    """Prints the largest networks within the limits; gives 1 if the compound rule has none.
+    """Print the largest networks within the limits and return 1 if the compound rule has none.
+
+    Args:
+        given: limits as text, by the names of `transfer.costs.limits.QUANTITIES`; the rest are the command's options.
 
     Raises:
-        UserError: limits that are none or that nothing keeps, an unknown baseline, or a function that fails.
+        UserError: limits that cannot be read or that nothing keeps, an unknown baseline, or a function that fails.
     """
     limits = parse_limits(given)
-    for flag, value in (("batch_size", batch_size), ("num_classes", num_classes), ("image_size", image_size)):
+    for name, value in (("batch_size", batch_size), ("num_classes", num_classes), ("image_size", image_size)):
         if value is not None and value < 1:
-            raise UserError(f"--{flag} {value} (allowed: at least 1)")
+            raise BadValue(f"`{name}`={value} (allowed: at least 1)")
     if json is not None and not json.parent.is_dir():
-        raise UserError(f"--json {json}: no such folder")
+        raise MissingData(f"`json`={json}: no such folder")
 
     from transfer.costs.network_costs import Costs, Use
     from transfer.environment import write_figures
+    from transfer.experiments.scaling.fit import failures, find_all, measured
 
     measure = measure or "latency_ms" in limits
     if measure:
@@ -144,7 +120,7 @@ def fit(
     axes = list_axes(costs.baseline_size, alpha, beta, gamma)
     own, answers = find_all(axes, costs, limits)
     if all(answer.fit.value is None for answer in answers):
-        raise UserError("\n".join([f"no network that {own.name} scales to keeps the limits:", *failures(answers)]))
+        raise BadValue("\n".join([f"no network that {own.name} scales to keeps the limits:", *failures(answers)]))
     if measure:
         answers = [answer if answer.fit.value is None else measured(answer, costs) for answer in answers]
     print_answers(own, answers, limits, costs)
@@ -161,74 +137,34 @@ def fit(
     return int(answers[0].fit.value is None)
 
 
-def find_all(axes: Sequence[Axis], costs: Costs, limits: Mapping[str, float]) -> tuple[Answer, list[Answer]]:
-    """The baseline, and how far each axis goes; side by side if they can be."""
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-
-    import torch
-
-    gc.freeze()  # torch's objects stay, and no collection need look at them
-    own, search = describe(axes[0], Fit(axes[0].origin, None, ()), costs), partial(find, costs=costs, limits=limits)
-    if "latency_ms" in limits or sys.platform != "linux" or torch.accelerator.is_available():
-        return own, [search(axis) for axis in axes]  # autograd cannot be forked where there is a GPU
-    with ProcessPoolExecutor(min(os.cpu_count() or 1, len(axes)), get_context("fork")) as pool:
-        return own, list(pool.map(search, axes))
-
-
-def find(axis: Axis, costs: Costs, limits: Mapping[str, float]) -> Answer:
-    """How far an axis goes."""
-    found = largest_fit(
-        axis,
-        lambda value, quantity: costs.of(axis.at(costs.baseline, value), quantity),
-        lambda value: costs.growth(axis.at(costs.baseline, value)),
-        limits,
-        costs.counted,
-    )
-    return describe(axis, found, costs)
-
-
-def describe(axis: Axis, found: Fit, costs: Costs) -> Answer:
-    """The network at which a search ended."""
-    from transfer.networks.rows import Variant
-
-    network = axis.at(costs.baseline, axis.values[0] if found.value is None else found.value)
-    stages = network.stages if isinstance(network, Variant) else ()
-    return Answer(
-        axis=axis.name,
-        fit=found,
-        name=network.name,
-        too_large=None if found.too_large is None else axis.at(costs.baseline, found.too_large).name,
-        factors=network.scale or Scale(),
-        image_size=costs.image_size(network),
-        costs={name: costs.of(network, name) for name in ("num_params", "macs", "memory")},
-        blocks=tuple(row.repeats for row in stages),
-        channels=tuple(row.out_channels for row in stages),
-    )
-
-
-def measured(answer: Answer, costs: Costs) -> Answer:
-    """The answer with latency and memory as they are on this machine."""
-    from transfer.networks.registry import get_backbone
-
-    network = get_backbone(answer.name)
-    return replace(answer, latency=costs.latency(network), peak=costs.peak(network))
-
-
-def failures(answers: Sequence[Answer]) -> list[str]:
-    """A line for each limit that the smallest network of an axis breaks."""
-    return [
-        f"{answer.name}, the smallest by {answer.axis}: {each}"
-        for answer in answers
-        if answer.fit.value is None
-        for each in answer.fit.broken
-    ]
-
-
 def print_answers(own: Answer, answers: Sequence[Answer], limits: Mapping[str, float], costs: Costs) -> None:
-    """A column an axis, and what stops it."""
-    from rich.box import SIMPLE_HEAD
+    """Print a column for each axis, and what stops it.
+
+    Args:
+        own: the baseline.
+        answers: how far each axis goes.
+        limits: most that is allowed of each quantity.
+        costs: costs of the baseline's networks.
+    """
     from rich.console import Console
+
+    from transfer.experiments.scaling.fit import failures
+
+    Console().print(answer_table(own, answers, limits, costs))
+    for answer in answers:
+        if answer.fit.value is not None:
+            print("".join(f"{answer.too_large}: {each}\n" for each in answer.fit.broken), end="")
+    print("".join(f"{line}\n" for line in failures(answers)), end="")
+    for each in (Excess(name, cost, limits[name]) for name, cost in own.costs.items() if name in limits):
+        if each.needs > each.allowed:
+            print(f"{own.name} itself: {each}")
+    if latency := next((answer.latency for answer in answers if answer.latency), None):
+        print(f"latency: of one image, median and quartiles of {latency.runs} runs, {latency.device}")
+
+
+def answer_table(own: Answer, answers: Sequence[Answer], limits: Mapping[str, float], costs: Costs) -> Table:
+    """Return the table that `print_answers` prints."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     use = costs.use
@@ -260,27 +196,18 @@ def print_answers(own: Answer, answers: Sequence[Answer], limits: Mapping[str, f
         ends = [f"{each.lower_quartile_ms:.4g} to {each.upper_quartile_ms:.4g}" if each else "" for each in latencies]
         add("  quartiles", ends)
     add("stopped by", (stop(answer, own) for answer in answers))
-    Console().print(table)
-    for answer in answers:
-        if answer.fit.value is not None:
-            print("".join(f"{answer.too_large}: {each}\n" for each in answer.fit.broken), end="")
-    print("".join(f"{line}\n" for line in failures(answers)), end="")
-    for each in (Excess(name, cost, limits[name]) for name, cost in own.costs.items() if name in limits):
-        if each.needs > each.allowed:
-            print(f"{own.name} itself: {each}")
-    if latency := next(filter(None, latencies), None):
-        print(f"latency: of one image, median and quartiles of {latency.runs} runs, {latency.device}")
+    return table
 
 
 def stop(answer: Answer, own: Answer) -> str:
-    """The limits that end an axis, or that it ends without."""
+    """Return the limits that end an axis, or why it ends without one."""
     if answer.fit.broken:
         return " and ".join(QUANTITIES[each.quantity].label for each in answer.fit.broken)
     return "nothing: no effect" if answer.costs == own.costs else "nothing: range ends"
 
 
 def print_training(answer: Answer, costs: Costs) -> None:
-    """How the compound rule's network is trained, by finetune."""
+    """Print the command that trains the compound rule's network."""
     from transfer.networks.registry import get_backbone
     from transfer.networks.rows import Variant
     from transfer.weights.start import nearest_published
@@ -289,7 +216,7 @@ def print_training(answer: Answer, costs: Costs) -> None:
         return
     variant = get_backbone(answer.name)
     nearest = nearest_published(variant) if isinstance(variant, Variant) else None
-    words = ["python", "efficientnet-transfer finetune", "--backbone", answer.name]
+    words = ["efficientnet-transfer", "finetune", "--backbone", answer.name]
     if nearest != answer.name:
         words += ["--init_from", nearest] if nearest else ["--pretrained", "false"]
     words += ["--image_size", str(answer.image_size)]

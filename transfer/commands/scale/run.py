@@ -7,39 +7,36 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from transfer.commands.console import exit_status
-from transfer.commands.scale.study import go_on_command, prepare
+from transfer.commands.scale.study import prepare
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command line and gives the exit status."""
+    """Run the command line and return the exit status."""
+    arguments = build_parser().parse_args(argv)
+    return exit_status(lambda: run_one(arguments.out, arguments.run, arguments.retry_failed), build_parser)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="efficientnet-transfer scale run", description=__doc__, allow_abbrev=False)
     parser.add_argument("out", type=Path, metavar="OUT")
     parser.add_argument("--run", required=True, metavar="ID")
     parser.add_argument("--retry_failed", action="store_true", help="compute it again if it failed")
-    arguments = parser.parse_args(argv)
-    return exit_status(lambda: run_one(arguments.out, arguments.run, arguments.retry_failed))
+    return parser
 
 
 def run_one(out: Path, name: str, retry_failed: bool) -> int:
-    """Computes a run, unless it is done; gives 1 if it failed and 75 if another process is at it.
+    """Compute a run, unless it is done; return 1 if it failed and 75 if another process computes it.
 
     Raises:
         UserError: no such study or run.
         Interrupted: Ctrl-C or SIGTERM.
     """
-    from transfer.experiments.launchers import FAILED, TAKEN
-    from transfer.experiments.locks import CellIsTaken
-    from transfer.experiments.scaling.one_run import compute_run
+    from transfer.experiments.scaling.outcomes import run_job
     from transfer.experiments.scaling.plan import read_study
+    from transfer.experiments.scaling.planning import continue_command
 
     study = read_study(out)
-    run = study.run(name)
+    job = run_job(out, study, study.run(name))
     gpus = prepare(study)
-    try:
-        outcome = compute_run(out, study, run, go_on_command(study, out), retry_failed, fork=not gpus)
-    except CellIsTaken:
-        return TAKEN
-    if outcome.score is None:
-        return FAILED
-    print(f"{name}: val {outcome.metric} {outcome.score:.4f}", flush=True)
-    return 0
+    return job.exit_status(out, continue_command(study, out), retry_failed, fork=not gpus)

@@ -11,15 +11,16 @@ Kill it at any time: the same command, or `scale search OUT` alone, goes on wher
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import exit_status
 from transfer.commands.scale.study import build_study_parser, carry_out
 
 if TYPE_CHECKING:
+    from transfer.experiments.scaling.outcomes import Outcome
     from transfer.experiments.scaling.plan import Study
+    from transfer.experiments.scaling.report import Report
 
 # The paper's 1.2, 1.1, 1.15 are on this grid.
 DEFAULTS: dict[str, Any] = {"spacing": [0.2, 0.1, 0.05], "budget_steps": None}
@@ -31,22 +32,20 @@ _EPILOG = """\
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command line and gives the exit status: 1 if a run failed or has no result."""
+    """Run the command line and return the exit status: 1 if a run failed or has no result."""
     arguments = vars(build_parser().parse_args(argv))
-    from transfer.experiments.scaling.rounds import plan_next_round
-
-    return exit_status(lambda: carry_out("search", arguments, DEFAULTS, plan_candidates, plan_next_round))
+    return exit_status(lambda: search(arguments), build_parser)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line; what plans a search has no value unless it is given."""
+    """Return the parser of the command line; options that plan a search are absent unless given."""
     parser, planning = build_study_parser("search", __doc__, _EPILOG)
     planning.add_argument(
         "--spacing",
         nargs=3,
         type=float,
         metavar=("A", "B", "G"),
-        help=f"of alpha, beta, gamma on the grid; default: {' '.join(map(str, DEFAULTS['spacing']))}",
+        help=f"steps of alpha, beta, gamma on the grid; default: {' '.join(map(str, DEFAULTS['spacing']))}",
     )
     planning.add_argument(
         "--budget_steps",
@@ -58,27 +57,16 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def plan_candidates(study: Study) -> Study:
-    """Adds the candidates, and says how many there are and how long they will be trained.
+def search(arguments: Mapping[str, Any]) -> int:
+    """Plan, run and report a grid search; see `carry_out`."""
+    from transfer.experiments.scaling.grid import plan_candidates
+    from transfer.experiments.scaling.rounds import plan_next_round
 
-    Raises:
-        UserError: no candidate, or too small a budget.
-    """
-    from transfer.costs.network_costs import Costs
-    from transfer.experiments.scaling.grid import grid_points, plan_trials
-    from transfer.experiments.scaling.rounds import search_rungs
+    return carry_out("search", arguments, DEFAULTS, plan_candidates, plan_next_round)
 
-    options = study.options
-    costs = Costs(options["baseline"], num_classes=study.facts["num_classes"], image_size=options["image_size"])
-    points = grid_points(options["spacing"])
-    trials, equal = plan_trials(costs, points)
-    rungs = search_rungs(len(trials), options["steps"], options["budget_steps"])
-    print(f"{len(points)} points of the grid satisfy the constraint: {len(trials)} different networks")
-    for point in equal:
-        print(f"  {point.alpha:g}, {point.beta:g}, {point.gamma:g} rounds to the same as {point.kept}: left out")
-    seeds = len(options["seeds"])
-    lengths = ", then ".join(f"{rung.size} networks for {rung.steps} steps" for rung in rungs)
-    total = seeds * sum(rung.size * rung.steps for rung in rungs)
-    print(f"{lengths}, with {seeds} seed{'s' if seeds > 1 else ''}: {total:,} steps in all", flush=True)
-    facts = {"baseline_macs": costs.counts(costs.baseline).macs, "equal": [asdict(point) for point in equal]}
-    return replace(study, facts={**study.facts, **facts}, trials=tuple(trials))
+
+def build_report(study: Study, outcomes: Mapping[str, Outcome]) -> Report:
+    """Return the report of a grid search."""
+    from transfer.experiments.scaling.search_report import search_report
+
+    return search_report(study, outcomes)

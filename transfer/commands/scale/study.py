@@ -1,38 +1,43 @@
-"""What the studies of scale have in common: their options, and the way from a plan to a report."""
+"""What the studies of `scale` share: their options, and the way from a plan to a report."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transfer.errors import UserError
-from transfer.experiments import scaling
+from transfer.commands.experiments import (
+    add_launch_options,
+    check_counts,
+    fix_threads,
+    read_data_facts,
+    retry_words,
+    usable_gpus,
+)
+from transfer.experiments.scaling.defaults import STUDY_DEFAULTS
 
 if TYPE_CHECKING:
-    from transfer.config.schema import FinetuneConfig
     from transfer.experiments.scaling.loop import PlanMore
+    from transfer.experiments.scaling.outcomes import Outcome
     from transfer.experiments.scaling.plan import Study
+    from transfer.experiments.scaling.report import Report
 
-PROXY = Path(scaling.__file__).with_name("proxy.yaml")
-# Of the options that plan a study. Those that are missing here, image_size and steps, are the recipe's.
-DEFAULTS: dict[str, Any] = {
-    **{"baseline": "b0", "dataset": "digits", "data_root": None, "seeds": [0, 1, 2], "threads": 1, "logger": "csv"},
-    **{"config": PROXY, "set": []},
-}
+    # Returns the study with its first trials, and lines that say what will be trained.
+    PlanTrials = Callable[[Study], tuple[Study, list[str]]]
 
 
 def build_study_parser(
     kind: str, description: str, epilog: str
 ) -> tuple[argparse.ArgumentParser, argparse._ArgumentGroup]:
-    """A command line with the options of every study, and its group of those that plan one, which have no value unless
-    given.
+    """Return a parser with the options of every study, and its group of those that plan one.
+
+    Options of that group are absent unless given.
 
     Args:
-        kind: the command.
+        kind: the command of `scale`.
+        description: what it does.
         epilog: examples.
     """
     parser = argparse.ArgumentParser(
@@ -44,34 +49,27 @@ def build_study_parser(
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of the study")
     planning = parser.add_argument_group("what is trained", argument_default=argparse.SUPPRESS)
-    planning.add_argument("--baseline", metavar="NAME", help=f"backbone to scale; default: {DEFAULTS['baseline']}")
-    planning.add_argument("--dataset", metavar="NAME", help=f"as of finetune; default: {DEFAULTS['dataset']}")
-    planning.add_argument("--data_root", metavar="DIR", help="as of finetune")
+    baseline, dataset = STUDY_DEFAULTS["baseline"], STUDY_DEFAULTS["dataset"]
+    planning.add_argument("--baseline", metavar="NAME", help=f"backbone to scale; default: {baseline}")
+    planning.add_argument("--dataset", metavar="NAME", help=f"as in finetune; default: {dataset}")
+    planning.add_argument("--data_root", metavar="DIR", help="as in finetune")
     planning.add_argument(
         "--config",
         type=Path,
         metavar="FILE",
         help="the proxy task, a recipe of finetune; default: transfer/experiments/scaling/proxy.yaml",
     )
-    planning.add_argument("--set", action="append", metavar="KEY=VALUE", help="a field of every run, over the recipe")
+    planning.add_argument(
+        "--set", action="append", metavar="KEY=VALUE", help="a field of every run, in place of the recipe's"
+    )
     planning.add_argument("--image_size", type=int, metavar="PX", help="of the baseline; default: the recipe's")
-    planning.add_argument("--steps", type=int, metavar="N", help="of the optimizer in a run; default: the recipe's")
+    planning.add_argument("--steps", type=int, metavar="N", help="optimizer steps of a run; default: the recipe's")
     planning.add_argument("--seeds", nargs="+", type=int, metavar="N", help="default: 0 1 2")
     planning.add_argument("--threads", type=int, metavar="N", help="CPU threads of each run; default: 1")
     planning.add_argument(
-        "--logger", choices=("csv", "tensorboard", "wandb"), help="as of finetune; in W&B a study is a group"
+        "--logger", choices=("csv", "tensorboard", "wandb"), help="as in finetune; in W&B a study is a group"
     )
-    how = parser.add_argument_group("how it is run")
-    how.add_argument("--workers", type=int, metavar="N", help="runs at a time; default: as many as GPUs, else one")
-    how.add_argument("--launcher", choices=("local", "slurm", "wandb"), default="local")
-    how.add_argument(
-        "--slurm",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="submitit's parameters: partition=gpu, timeout_min=60, cpus_per_task=8, ..., cluster=local for a trial",
-    )
-    how.add_argument("--retry_failed", action="store_true", help="also compute the runs that failed")
+    add_launch_options(parser.add_argument_group("how it is run"), "runs", timeout_min=60)
     return parser, planning
 
 
@@ -79,15 +77,15 @@ def carry_out(
     kind: str,
     arguments: Mapping[str, Any],
     own_defaults: Mapping[str, Any],
-    plan_trials: Callable[[Study], Study],
+    plan_trials: PlanTrials,
     plan_more: PlanMore,
 ) -> int:
-    """Plans a study unless it is planned, goes on with it, and reports; gives 1 if a run failed or has no result.
+    """Plan a study unless it is planned, go on with it, and report; return 1 if a run failed or has no result.
 
     Args:
-        kind: the command.
-        arguments: as parsed.
-        own_defaults: of the options that only this kind has.
+        kind: the command of `scale`.
+        arguments: the parsed arguments.
+        own_defaults: defaults of the options that only this kind has.
         plan_trials: adds the networks to a study that has its options, its settings and the facts of its data.
         plan_more: adds the first runs, and further ones when these are done.
 
@@ -98,166 +96,72 @@ def carry_out(
     from transfer.experiments.launchers import Launch, slurm_parameters
     from transfer.experiments.scaling.loop import conduct
     from transfer.experiments.scaling.plan import is_study, read_study, write_study
+    from transfer.experiments.scaling.planning import continue_command, reopen_study
 
     given = dict(arguments)
     out, workers, launcher = given.pop("out"), given.pop("workers"), given.pop("launcher")
     slurm, retry_failed = given.pop("slurm"), given.pop("retry_failed")
-    if workers is not None and workers < 1:
-        raise UserError(f"--workers {workers} (allowed: at least 1)")
+    check_counts(workers=workers)
     parameters = slurm_parameters(slurm, launcher)
-    if given.get("data_root") is not None:
-        given["data_root"] = str(Path(given["data_root"]).expanduser().resolve())
     if is_study(out):
-        study = reopen(kind, read_study(out), given, own_defaults, out)
+        study = reopen_study(read_study(out), out, kind, given, own_defaults)
     else:
-        study = plan_trials(with_data(wanted(kind, given, own_defaults)))
-        study = plan_more(study, {})
+        study = plan_more(plan_study(kind, given, own_defaults, plan_trials), {})
     write_study(out, study)
-    retry = ["--retry_failed"] if retry_failed else []
     launch = Launch(
         folder=out,
-        words=["-m", "transfer", "scale", "run", str(out.resolve()), *retry],
+        words=["scale", "run", str(out.resolve()), *retry_words(retry_failed)],
         option="run",
         ids=[],
-        go_on=go_on_command(study, out),
+        go_on=continue_command(study, out),
         report=f"efficientnet-transfer scale report {out}",
         workers=workers,
         slurm=parameters,
         gpus=prepare(study) if launcher == "local" else [],
-        on_cpu=computes_on_cpu(study),
+        on_cpu=study.on_cpu,
     )
     return close(out, conduct(out, study, plan_more, launcher, launch, retry_failed), launcher)
 
 
-def wanted(kind: str, given: Mapping[str, Any], own_defaults: Mapping[str, Any]) -> Study:
-    """The study that the user asks for, without its networks and runs.
+def plan_study(kind: str, given: Mapping[str, Any], own_defaults: Mapping[str, Any], plan_trials: PlanTrials) -> Study:
+    """Return a new study with its trials, and print what will be trained; the arguments are those of `carry_out`."""
+    from transfer.experiments.scaling.planning import baseline_configuration, wanted_study, with_data
 
-    Raises:
-        UserError: an unknown name, or a value that cannot work.
-    """
-    from transfer.config.schema import SMALLEST_IMAGE
-    from transfer.experiments.scaling.plan import Study
-    from transfer.experiments.scaling.proxy import proxy_settings
-    from transfer.networks.registry import get_backbone
-
-    options = {**DEFAULTS, **own_defaults, **given}
-    settings = proxy_settings(options.pop("config"), options.pop("set"))
-    for name, field in (("image_size", "image_size"), ("steps", "trainer.max_steps")):
-        options.setdefault(name, settings.pop(field, None))
-        settings.pop(field, None)
-        if options[name] is None:
-            raise UserError(f"--{name}: the recipe says none; give it")
-    for name, least in (("steps", 1), ("threads", 1), ("image_size", SMALLEST_IMAGE)):
-        if options[name] < least:
-            raise UserError(f"--{name} {options[name]} (allowed: at least {least})")
-    seeds = options["seeds"]
-    if len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise UserError(f"--seeds {' '.join(map(str, seeds))} (allowed: different numbers of at least 0)")
-    options["baseline"] = get_backbone(options["baseline"]).name
-    return Study(kind, options, settings)
-
-
-def reopen(kind: str, study: Study, given: Mapping[str, Any], own_defaults: Mapping[str, Any], out: Path) -> Study:
-    """The study that is there, with where and how its runs compute as it was given now.
-
-    Raises:
-        UserError: it is of another kind, or its runs would compute something else.
-    """
-    from dataclasses import replace
-
-    from transfer.experiments.scaling.plan import FREE_OPTIONS, check_unchanged
-
-    if study.kind != kind:
-        raise UserError(f"{out} holds a study of another kind: {go_on_command(study, out)}")
-    if given.keys() - set(FREE_OPTIONS):
-        check_unchanged(study, wanted(kind, given, own_defaults), out)
-    free = {name: value for name, value in given.items() if name in FREE_OPTIONS}
-    return replace(study, options={**study.options, **free})
-
-
-def with_data(study: Study) -> Study:
-    """The study with what its networks and its report need to know of the data, which is read once.
-
-    Raises:
-        UserError: a configuration that cannot work, an unknown dataset, or data that cannot be had.
-    """
-    from dataclasses import replace
-
-    from datamodules import load_dataset
-
-    config = configuration(study)
-    data = load_dataset(config.dataset, **config.read_options())
-    sizes, limit = data.split_sizes, config.trainer.limit_val_batches
-    if isinstance(limit, float):
-        limit = int(limit * -(-sizes["val"] // config.data.batch_size))
-    validated = sizes["val"] if limit is None else min(sizes["val"], limit * config.data.batch_size)
-    facts = {
-        "command": sys.argv,
-        "num_classes": data.num_classes,
-        "train_images": sizes["train"],
-        "val_images": validated,
-    }
-    return replace(study, facts={**study.facts, **facts})
-
-
-def configuration(study: Study) -> FinetuneConfig:
-    """The baseline's, as finetune would have it.
-
-    Raises:
-        UserError: it cannot work.
-    """
-    from transfer.config.command_line import parse_config
-    from transfer.experiments.scaling.plan import Run, Trial, run_configuration
-
-    options = study.options
-    trial = Trial("", options["baseline"], {}, options["image_size"], 0, 0)
-    fields = run_configuration(study.extended([], [trial]), Run("", "", options["seeds"][0], options["steps"], 0))
-    words = [f"--{name}={'null' if value is None else value}" for name, value in fields.items()]
-    return parse_config(words)[0]
+    study = wanted_study(kind, given, own_defaults)
+    data = read_data_facts(baseline_configuration(study))
+    study, lines = plan_trials(with_data(study, data.num_classes, data.split_sizes))
+    print("\n".join(lines), flush=True)
+    return study
 
 
 def prepare(study: Study) -> list[str]:
-    """The GPUs for the runs of this process; without any it is ready to be forked. Each run has the study's number of
-    CPU threads: how a sum is split among threads changes its last digits.
-    """
-    threads = study.options["threads"]
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    from transfer.experiments.launchers import usable_gpus
-
-    gpus = usable_gpus(computes_on_cpu(study))
-    import torch
-
-    torch.set_num_threads(threads)
-    return gpus
+    """Return the GPUs for the runs of this process; without any it is ready to be forked."""
+    fix_threads(study.options["threads"])
+    return usable_gpus(study.on_cpu)
 
 
-def computes_on_cpu(study: Study) -> bool:
-    """Whether its runs leave GPUs alone."""
-    return study.settings.get("trainer.accelerator") == "cpu"
-
-
-def go_on_command(study: Study, out: Path) -> str:
-    """What the user types to go on."""
-    return f"efficientnet-transfer scale {study.kind} {out}"
+def build_report(study: Study, outcomes: Mapping[str, Outcome]) -> Report:
+    """Return the report of a study, which the command of its kind knows how to build."""
+    build: Callable[[Study, Mapping[str, Outcome]], Report]
+    build = import_module(f"transfer.commands.scale.{study.kind}").build_report
+    return build(study, outcomes)
 
 
 def close(out: Path, study: Study, launcher: str) -> int:
-    """Says how far a study is; reports where its runs were waited for, and gives 1 if one failed or has no result."""
-    from transfer.commands.scale.report import build_report
-    from transfer.experiments.scaling.loop import read_outcomes
+    """Print how far a study is, and its report if its runs were waited for; return 1 if one failed or has no result."""
+    from transfer.experiments.jobs import describe_progress
+    from transfer.experiments.scaling.outcomes import read_outcomes, study_jobs
+    from transfer.experiments.scaling.planning import continue_command
     from transfer.experiments.scaling.report import write_files
 
-    outcomes = read_outcomes(out, study)
-    failed = [name for name, outcome in outcomes.items() if outcome.failed]
-    done = len(outcomes) - len(failed)
-    print(f"{done} of {len(study.runs)} planned runs are done" + (f", {len(failed)} failed" if failed else ""))
-    for name in failed:
-        print(f"  {name}: {(outcomes[name].error or '').splitlines()[-1]}")
+    done, failed, lines = describe_progress(study_jobs(out, study), "planned runs")
+    print("\n".join(lines))
     if failed:
-        print(f"why: {out}/runs/<id>.log; again: {go_on_command(study, out)} --retry_failed")
+        print(f"why: {out}/runs/<id>.log; again: {continue_command(study, out)} --retry_failed")
     if launcher != "local":
-        print(f"when these are done, the next round: {go_on_command(study, out)} --launcher {launcher}")
-        return int(bool(failed))
+        print(f"when these are done, the next round: {continue_command(study, out)} --launcher {launcher}")
+        return int(failed > 0)
+    outcomes = read_outcomes(out, study)
     written = write_files(out, study, outcomes, build_report(study, outcomes))
     print((out / "report.md").read_text())
     print(f"written: {', '.join(map(str, written))}")

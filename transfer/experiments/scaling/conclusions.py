@@ -6,15 +6,16 @@ from collections.abc import Sequence
 
 from transfer.experiments.scaling.noise import Noise
 from transfer.experiments.scaling.plan import Trial
-from transfer.experiments.scaling.ranking import Round, ranked
+from transfer.experiments.scaling.ranking import RankedRound, ranked
 from transfer.networks.scaling import ALPHA, BETA, GAMMA
 
 
-def conclusions(all_rounds: Sequence[Round], num_images: int) -> list[str]:
-    """What follows for a reader who knows no statistics, a sentence each.
+def conclusions(all_rounds: Sequence[RankedRound], num_images: int) -> list[str]:
+    """Return what follows from a search for a reader who knows no statistics, a sentence each.
 
     Args:
-        num_images: of val.
+        all_rounds: the rounds of the search.
+        num_images: number of val images.
     """
     last = all_rounds[-1]
     if not any(standing.mean for standing in last.standings):
@@ -36,14 +37,14 @@ def conclusions(all_rounds: Sequence[Round], num_images: int) -> list[str]:
 
 
 def val_line(num_images: int) -> str:
-    """What so many val images mean for the accuracies."""
+    """Return a sentence about what the number of val images means for the accuracies."""
     return (
         f"One val image is {100 / num_images:.2f} points. All networks are measured on the same ones, and the intervals"
         " are over seeds alone: on other images the accuracies would move further."
     )
 
 
-def _told_apart(last: Round) -> str:
+def _told_apart(last: RankedRound) -> str:
     equal, all_of_them = len(last.equal_to_best()), len(last.complete)
     if equal == 1:
         return f"The best network is better than each of the other {all_of_them - 1} by more than the noise explains."
@@ -52,15 +53,18 @@ def _told_apart(last: Round) -> str:
     return f"The best {equal} of {all_of_them} networks cannot be told apart."
 
 
-def missing_lines(current: Round) -> list[str]:
-    """How many networks of a round are not compared, if any."""
+def missing_lines(current: RankedRound) -> list[str]:
+    """Return a sentence that says how many networks of a round are not compared, if any."""
     missing = len(current.standings) - len(current.complete)
     whole = len(current.standings)
     return [f"{missing} of {whole} networks lack a run: they are left out of the comparisons."] if missing else []
 
 
 def noise_lines(noise: Noise | None) -> list[str]:
-    """How large it is against the differences, and what could be told with more seeds; that there is none, of None."""
+    """Return sentences about how large the noise is against the differences, and what more seeds could tell apart.
+
+    None says that the noise is unknown.
+    """
     if noise is None:
         return ["There is no measure of the noise, which takes two networks with two seeds each: all may be chance."]
     return [_share(noise), _needed(noise)]
@@ -71,22 +75,22 @@ def _share(noise: Noise) -> str:
     return (
         f"One network varies by {noise.within:.2f} points (standard deviation) from seed to seed. The networks' means"
         f" vary by {noise.between:.2f}; those of equal ones would by {noise.between_by_noise:.2f}. That is {by_chance}"
-        f" chance gives (F = {noise.f:.2f}, p = {shown_p(noise.p_value)}): {100 * noise.icc:.0f}% of the variance of"
-        " single runs is the networks', the rest is noise."
+        f" chance would cause (F = {noise.f:.2f}, p = {shown_p(noise.p_value)}): {100 * noise.icc:.0f}% of the variance"
+        " of single runs comes from the networks, the rest is noise."
     )
 
 
 def _needed(noise: Noise) -> str:
     more = max(10, 2 * noise.num_seeds)
     return (
-        f"With {noise.num_seeds} seeds, two networks chosen beforehand differ significantly from"
-        f" {noise.significant():.2f} points on, the best and any other from {noise.significant_for_all():.2f}; with"
-        f" {more} seeds it would be about {noise.significant(more):.2f} and {noise.significant_for_all(more):.2f}."
+        f"With {noise.num_seeds} seeds, two networks chosen beforehand differ significantly if they are at"
+        f" least {noise.significant():.2f} points apart, the best and any other {noise.significant_for_all():.2f}; with"
+        f" {more} seeds these would be about {noise.significant(more):.2f} and {noise.significant_for_all(more):.2f}."
     )
 
 
-def _paper(all_rounds: Sequence[Round]) -> str | None:
-    """Where the paper's constants came out."""
+def _paper(all_rounds: Sequence[RankedRound]) -> str | None:
+    """Return a sentence about where the paper's constants came out."""
     order = ranked(all_rounds)
     place = next((n for n, s in enumerate(order, 1) if is_papers(s.trial)), None)
     if place is None:
@@ -95,8 +99,8 @@ def _paper(all_rounds: Sequence[Round]) -> str | None:
     text = f"The paper's constants, {ALPHA:g}, {BETA:g}, {GAMMA:g}, are number {place} of {len(order)}"
     if standing.mean is None or best.mean is None or place == 1:
         return f"{text}."
-    if standing.rung != best.rung:
-        return f"{text}: discarded after {all_rounds[standing.rung].steps} steps."
+    if standing.round != best.round:
+        return f"{text}: discarded after {all_rounds[standing.round].steps} steps."
     text = f"{text}, {best.mean.value - standing.mean.value:.2f} points below the best"
     last = all_rounds[-1]
     if last.noise is None or standing not in last.complete:
@@ -105,12 +109,15 @@ def _paper(all_rounds: Sequence[Round]) -> str | None:
 
 
 def is_papers(trial: Trial) -> bool:
-    """Whether it was made from the paper's constants."""
+    """Return whether a trial was made from the paper's constants."""
     return tuple(trial.values.values()) == (ALPHA, BETA, GAMMA)
 
 
-def _followed(first: Round) -> str | None:
-    """What the accuracy goes with: the coefficients, and the multiply-adds that rounding has left them."""
+def _followed(first: RankedRound) -> str | None:
+    """Return a sentence about what the accuracy goes with.
+
+    That is the coefficients, and the multiply-adds that rounding has left the networks.
+    """
     from scipy.stats import spearmanr
 
     done = [(standing.trial, standing.mean.value) for standing in first.standings if standing.mean is not None]
@@ -129,5 +136,5 @@ def _followed(first: Round) -> str | None:
 
 
 def shown_p(value: float) -> str:
-    """A p-value."""
+    """Return a p-value as text."""
     return "under 0.001" if value < 0.001 else f"{value:.3f}"

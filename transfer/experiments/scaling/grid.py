@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 
 from transfer.costs.network_costs import Costs
-from transfer.errors import UserError
-from transfer.experiments.scaling.plan import Trial
+from transfer.errors import BadValue
+from transfer.experiments.scaling.plan import Study, Trial
+from transfer.experiments.scaling.rounds import search_rounds
 from transfer.networks.scaling import ALPHA, BETA, GAMMA, PRODUCT_TOLERANCE, Scale, is_constrained, scale_phi
 
 Constants = tuple[float, float, float]
@@ -18,24 +19,24 @@ SMALLEST_SPACING = 0.01
 
 
 def grid_points(spacing: Sequence[float]) -> list[Constants]:
-    """Every alpha, beta, gamma of the grid that `compound_scale` takes, in ascending order.
+    """Return every alpha, beta, gamma of the grid that `compound_scale` takes, in ascending order.
 
     Args:
-        spacing: of alpha, beta and gamma; all three count from 1.
+        spacing: steps of alpha, beta and gamma, 0.01 to 1; all three start at 1.
 
     Raises:
-        UserError: a spacing is out of range, or no point satisfies the constraint.
+        UserError: a step is out of range, or no point satisfies the constraint.
     """
-    shown = ", ".join(f"{step:g}" for step in spacing)
+    shown = " ".join(f"{step:g}" for step in spacing)
     if not all(SMALLEST_SPACING <= step <= 1 for step in spacing):
-        raise UserError(f"--spacing {shown} (allowed: {SMALLEST_SPACING:g} to 1 each)")
+        raise BadValue(f"`spacing`={shown} (allowed: {SMALLEST_SPACING:g} to 1 each)")
     most = 2 + PRODUCT_TOLERANCE
     axes = [_axis(step, limit) for step, limit in zip(spacing, (most, math.sqrt(most), math.sqrt(most)), strict=True)]
     points = [(a, b, g) for a, b, g in product(*axes) if is_constrained(Scale(a, b, g).flops_factor)]
     if not points:
-        raise UserError(
-            f"--spacing {shown}: no point of the grid has alpha * beta^2 * gamma^2 within {PRODUCT_TOLERANCE:g} of 2"
-            " (give a smaller spacing)"
+        raise BadValue(
+            f"`spacing`={shown}: no point of the grid has alpha * beta^2 * gamma^2 within {PRODUCT_TOLERANCE:g} of 2"
+            " (give smaller steps)"
         )
     return points
 
@@ -55,12 +56,13 @@ class Equal:
 
 
 def plan_trials(costs: Costs, points: Sequence[Constants]) -> tuple[list[Trial], list[Equal]]:
-    """The different networks among the baseline's at phi = 1, and the points that are left out as equal to one of them.
+    """Return the different networks at phi = 1, and the points that are left out because they equal one of them.
 
-    Of equal ones the paper's constants are kept, or else the first.
+    Of equal points, the paper's constants are kept, or else the first.
 
     Args:
-        costs: of the baseline.
+        costs: costs of the baseline.
+        points: alpha, beta and gamma of each.
 
     Raises:
         UserError: see `Costs.counts`.
@@ -77,3 +79,27 @@ def plan_trials(costs: Costs, points: Sequence[Constants]) -> tuple[list[Trial],
     kept = sorted(trials.items(), key=lambda item: tuple(item[1].values.values()))
     equal = [Equal(*point, kept=trial.name) for key, trial in kept for point in groups[key][1:]]
     return [trial for _, trial in kept], equal
+
+
+def plan_candidates(study: Study) -> tuple[Study, list[str]]:
+    """Return a search with its candidates, and lines that say how many they are and how long they will be trained.
+
+    Raises:
+        UserError: no candidate, or too small a budget.
+    """
+    options = study.options
+    costs = Costs(options["baseline"], num_classes=study.facts["num_classes"], image_size=options["image_size"])
+    points = grid_points(options["spacing"])
+    trials, equal = plan_trials(costs, points)
+    rounds = search_rounds(len(trials), options["steps"], options["budget_steps"])
+    lines = [f"{len(points)} points of the grid satisfy the constraint: {len(trials)} different networks"]
+    lines += [
+        f"  {point.alpha:g}, {point.beta:g}, {point.gamma:g} rounds to the same as {point.kept}: left out"
+        for point in equal
+    ]
+    seeds = len(options["seeds"])
+    lengths = ", then ".join(f"{current.size} networks for {current.steps} steps" for current in rounds)
+    total = seeds * sum(current.size * current.steps for current in rounds)
+    lines.append(f"{lengths}, with {seeds} seed{'s' if seeds > 1 else ''}: {total:,} steps in all")
+    facts = {"baseline_macs": costs.counts(costs.baseline).macs, "equal": [asdict(point) for point in equal]}
+    return replace(study, facts={**study.facts, **facts}, trials=tuple(trials)), lines

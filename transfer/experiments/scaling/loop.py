@@ -1,4 +1,4 @@
-"""A study from its plan to its last outcome: computes what is planned, asks for more, until there is no more."""
+"""A study from its plan to its last outcome: computes what is planned, plans more, until there is no more."""
 
 from __future__ import annotations
 
@@ -6,41 +6,46 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from transfer.experiments.jobs import pending_jobs
 from transfer.experiments.launchers import LAUNCHERS, Launch
 from transfer.experiments.locks import locked
-from transfer.experiments.scaling.one_run import Outcome, lock_path, read_outcome, unfinished
+from transfer.experiments.scaling.outcomes import Outcome, read_outcomes, study_jobs
 from transfer.experiments.scaling.plan import Study, write_study
 
-# The study with the runs to come, and the trials they belong to, when all of its runs have these outcomes; the study as
-# it is when it is finished. It depends on nothing else, so that a killed study goes on as if it had not been.
+# Returns the study with the runs to come, and their trials, once all of its runs have these outcomes; a finished study
+# is returned as it is. It depends on nothing else, so that a killed study goes on as if it had not been killed.
 PlanMore = Callable[[Study, Mapping[str, Outcome]], Study]
 
 
 def conduct(
     folder: Path, study: Study, plan_more: PlanMore, launcher: str, launch: Launch, retry_failed: bool = False
 ) -> Study:
-    """Runs a study until it is finished, a run has failed, or its runs are handed to others; gives it as it then is.
+    """Run a study until it is finished, a run has failed, or its runs are handed to others; return it as it then is.
 
     Args:
+        folder: folder of the study.
+        study: the study with its first runs.
+        plan_more: plans further runs.
         launcher: `local` waits for the runs and goes on with the next round; the others start or write one round.
-        launch: what the launcher is told, without ids.
+        launch: what the launcher has to know, without ids.
         retry_failed: whether runs that have failed are computed again.
 
     Raises:
         UserError: see the launchers.
-        Interrupted: Ctrl-C or SIGTERM, after what was running has saved what it had.
+        Interrupted: Ctrl-C or SIGTERM, after the running runs have saved their state.
     """
     while True:
-        if pending := unfinished(folder, study.runs, retry_failed):
-            LAUNCHERS[launcher](replace(launch, ids=[run.id for run in pending]))
+        jobs = study_jobs(folder, study)
+        if pending := pending_jobs(jobs, retry_failed):
+            LAUNCHERS[launcher](replace(launch, ids=[job.id for job in pending]))
             if launcher != "local":
                 return study
             retry_failed = False
-            if left := unfinished(folder, study.runs):
-                for run in left:  # another process may be at it, of this command started twice, or of one killed
-                    with locked(lock_path(folder, run), wait=True):
+            if left := pending_jobs(jobs):
+                for job in left:  # another process may compute it: this command, started twice or killed before
+                    with locked(job.lock_file, wait=True):
                         pass
-                if unfinished(folder, study.runs) == left:
+                if len(pending_jobs(left)) == len(left):
                     return study
                 continue
         outcomes = read_outcomes(folder, study)
@@ -51,9 +56,3 @@ def conduct(
             return study
         study = extended
         write_study(folder, study)
-
-
-def read_outcomes(folder: Path, study: Study) -> dict[str, Outcome]:
-    """What came of the runs that have an outcome, by their ids."""
-    found = ((run.id, read_outcome(folder, run)) for run in study.runs)
-    return {name: outcome for name, outcome in found if outcome is not None}

@@ -1,4 +1,4 @@
-"""How large the noise of a comparison is against the differences that it is to find.
+"""How large the noise of a comparison is, against the differences that it is meant to find.
 
 Each network was trained once with each of the same seeds: networks are the treatments and seeds the blocks of a
 randomised complete block design (Fisher 1935). Networks with one seed see the same images in the same order, so they
@@ -19,16 +19,18 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Noise:
-    """Standard deviations in the unit of the scores.
+    """The noise of scores; standard deviations are in the scores' unit.
 
     Attributes:
-        within: over the seeds of one network, pooled over the networks.
-        between: of the networks' means.
-        paired: of what remains when a network's and a seed's mean are subtracted.
+        num_networks: networks that are compared.
+        num_seeds: seeds of each network.
+        within: standard deviation over the seeds of one network, pooled over the networks.
+        between: standard deviation of the networks' means.
+        paired: standard deviation of what remains when the network's and the seed's mean are subtracted.
         icc: share of a single score's variance that the network explains, in [0, 1] (intraclass correlation ICC(1);
             McGraw & Wong 1996); a negative estimate is 0.
-        f, p_value: that all networks are equal (one-way analysis of variance).
-        seed_p_value: that all seeds are equal.
+        f, p_value: test of the hypothesis that all networks are equal (one-way analysis of variance).
+        seed_p_value: p-value of the hypothesis that all seeds are equal.
     """
 
     num_networks: int
@@ -43,14 +45,14 @@ class Noise:
 
     @property
     def between_by_noise(self) -> float:
-        """What `between` would be, about, if all networks were equal."""
+        """About what `between` would be if all networks were equal."""
         return self.within / math.sqrt(self.num_seeds)
 
     def significant(self, num_seeds: int | None = None) -> float:
-        """The smallest difference of two networks, named before they were trained, that is significant at 95%.
+        """Return the smallest difference that is significant at 95% between two networks chosen before training.
 
         Args:
-            num_seeds: None: as many as there were; of others, with the noise that these had.
+            num_seeds: number of seeds, whose noise is taken to be the measured one; None for as many as there were.
         """
         from scipy.stats import t
 
@@ -59,7 +61,13 @@ class Noise:
         return float(quantile * self.paired * math.sqrt(2 / seeds))
 
     def significant_for_all(self, num_seeds: int | None = None) -> float:
-        """The same of any two, so of the best, which nobody named before, and another (Tukey's HSD)."""
+        """Return the smallest difference that is significant at 95% between any two networks (Tukey's HSD).
+
+        It is the one for the best network and another: nobody chose the best before training.
+
+        Args:
+            num_seeds: see `significant`.
+        """
         from scipy.stats import studentized_range
 
         seeds = num_seeds or self.num_seeds
@@ -68,10 +76,10 @@ class Noise:
 
 
 def measure_noise(scores: Sequence[Sequence[float]]) -> Noise | None:
-    """What the scores say of their own noise; None of fewer than two networks or two seeds.
+    """Return what scores say about their own noise, or None for fewer than two networks or two seeds.
 
     Args:
-        scores: a row a network, a column a seed; all of them numbers.
+        scores: a row for each network and a column for each seed; all of them are numbers.
     """
     from scipy.stats import f as f_distribution
 
@@ -101,12 +109,12 @@ def measure_noise(scores: Sequence[Sequence[float]]) -> Noise | None:
 
 
 def _squares(deviations: NDArray[np.float64]) -> float:
-    """Their sum; what is left of equal numbers' differences is nothing."""
+    """Return the sum of squares; rounding errors in the differences of equal numbers count as nothing."""
     return float(np.sum(deviations.round(12) ** 2))
 
 
 def _ratio(numerator: float, denominator: float) -> float:
-    """Of two mean squares; what differs without noise is beyond doubt, what does not differ at all is 1."""
+    """Return the ratio of two mean squares: infinite for a difference without noise, 1 where both are 0."""
     if denominator:
         return numerator / denominator
     return math.inf if numerator else 1.0

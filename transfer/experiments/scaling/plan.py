@@ -1,4 +1,4 @@
-"""What is planned: study.json holds the networks, their runs, and what holds for all of them."""
+"""What is planned: study.json holds the trials of a study, their runs, and what holds for all of them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from transfer.errors import UserError, unknown_name
-from transfer.experiments.locks import check_same_plan
+from transfer.errors import MissingData, unknown_name
+from transfer.experiments.jobs import check_same_plan
 from transfer.files import write_json
 
 STUDY, RUNS = "study.json", "runs"
@@ -19,15 +19,15 @@ FREE_OPTIONS = ("data_root", "logger")
 
 @dataclass(frozen=True)
 class Trial:
-    """A network that is trained, once with each seed.
+    """A network that is trained once with each seed.
 
     Attributes:
-        name: short, for files and tables.
-        backbone: as of finetune.
-        values: the coefficients that it was made from.
+        name: short name for files and tables.
+        backbone: name of the backbone, as in finetune.
+        values: coefficients that the network was made from.
         image_size: side of the input in pixels.
         num_macs: multiply-adds for one image.
-        num_parameters: with the classifier.
+        num_parameters: parameters with the classifier.
     """
 
     name: str
@@ -39,32 +39,35 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Run:
-    """One training of a trial.
+class TrialRun:
+    """The training of a trial with one seed.
 
     Attributes:
-        id: names its folder and files below `runs`.
-        trial: its name.
-        steps: of the optimizer.
-        rung: number of the round in which it was planned, from 0.
+        id: name of its folder and files below `runs`.
+        trial: name of the trial.
+        seed: seed of the run.
+        steps: optimizer steps.
+        round: number of the round in which it was planned, from 0.
     """
 
     id: str
     trial: str
     seed: int
     steps: int
-    rung: int
+    round: int
 
 
 @dataclass(frozen=True)
 class Study:
-    """What study.json holds. Trials and runs may be added while a study runs, nothing else changes.
+    """What study.json holds. Trials and runs may be added while a study runs; nothing else changes.
 
     Attributes:
-        kind: the command of scale that made it.
-        options: the user's, in JSON's types; those in `FREE_OPTIONS` and `dataset` go into each run.
+        kind: the command of `scale` that made it.
+        options: the user's options, in JSON's types; `dataset` and those in `FREE_OPTIONS` go into each run.
         settings: dotted fields of every run.
-        facts: of the data, and what else the report tells.
+        facts: what is known about the data, and what else the report needs.
+        trials: the networks.
+        runs: their runs, in the order in which they were planned.
     """
 
     kind: str
@@ -72,14 +75,19 @@ class Study:
     settings: Mapping[str, Any]
     facts: Mapping[str, Any] = field(default_factory=dict)
     trials: tuple[Trial, ...] = ()
-    runs: tuple[Run, ...] = ()
+    runs: tuple[TrialRun, ...] = ()
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the runs leave GPUs alone."""
+        return self.settings.get("trainer.accelerator") == "cpu"
 
     def trial(self, name: str) -> Trial:
-        """The trial of this name."""
+        """Return the trial with this name."""
         return next(trial for trial in self.trials if trial.name == name)
 
-    def run(self, name: str) -> Run:
-        """The run of this id.
+    def run(self, name: str) -> TrialRun:
+        """Return the run with this id.
 
         Raises:
             UserError: there is none; the text names the nearest.
@@ -89,39 +97,49 @@ class Study:
                 return run
         raise unknown_name("run", name, [run.id for run in self.runs])
 
-    def extended(self, runs: Sequence[Run], trials: Sequence[Trial] = ()) -> Study:
-        """The study with further runs, and trials that they belong to."""
+    def rounds(self) -> list[list[TrialRun]]:
+        """Return the runs of each round, in the order in which they were planned."""
+        last = max((run.round for run in self.runs), default=-1)
+        return [[run for run in self.runs if run.round == number] for number in range(last + 1)]
+
+    def extended(self, runs: Sequence[TrialRun], trials: Sequence[Trial] = ()) -> Study:
+        """Return the study with further runs, and further trials that they belong to."""
         return replace(self, trials=(*self.trials, *trials), runs=(*self.runs, *runs))
 
 
 def is_study(folder: Path) -> bool:
-    """Whether a study was planned there."""
+    """Return whether a study was planned in a folder."""
     return (folder / STUDY).is_file()
 
 
 def read_study(folder: Path) -> Study:
-    """The study that was planned there.
+    """Read the study that was planned in a folder.
 
     Raises:
         UserError: none was.
     """
     if not is_study(folder):
-        raise UserError(
+        raise MissingData(
             f"{folder} is no study (it has no {STUDY}): efficientnet-transfer scale search, sweep or evolve plans one"
         )
     content = json.loads((folder / STUDY).read_text())
-    trials, runs = content.pop("trials"), content.pop("runs")
-    return Study(**content, trials=tuple(Trial(**trial) for trial in trials), runs=tuple(Run(**run) for run in runs))
+    trials = tuple(Trial(**trial) for trial in content.pop("trials"))
+    runs = tuple(_read_run(**run) for run in content.pop("runs"))
+    return Study(**content, trials=trials, runs=runs)
+
+
+def _read_run(*, rung: int = 0, **fields: Any) -> TrialRun:
+    return TrialRun(**{"round": rung, **fields})  # earlier versions wrote `rung`
 
 
 def write_study(folder: Path, study: Study) -> None:
-    """Writes study.json, whole or not at all."""
+    """Write study.json, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / STUDY, asdict(study))
 
 
 def check_unchanged(study: Study, planned: Study, folder: Path) -> None:
-    """Compares what the user asks for now with what the study was planned with.
+    """Compare what the user asks for now with what a study was planned with.
 
     Raises:
         UserError: runs would compute something else; the text says what differs.
@@ -131,8 +149,8 @@ def check_unchanged(study: Study, planned: Study, folder: Path) -> None:
     check_same_plan(folder, before, after, names)
 
 
-def run_configuration(study: Study, run: Run) -> dict[str, Any]:
-    """The dotted fields of a run that differ from the defaults. Val is read, test is not."""
+def run_configuration(study: Study, run: TrialRun) -> dict[str, Any]:
+    """Return the dotted fields of a run that differ from the defaults. Val is read, test is not."""
     trial = study.trial(run.trial)
     return {
         **study.settings,
@@ -147,9 +165,3 @@ def run_configuration(study: Study, run: Run) -> dict[str, Any]:
         "trainer.devices": 1,
         "trainer.limit_test_batches": 0,
     }
-
-
-def rounds(study: Study) -> list[list[Run]]:
-    """The runs of each round, in the order in which they were planned."""
-    last = max((run.rung for run in study.runs), default=-1)
-    return [[run for run in study.runs if run.rung == number] for number in range(last + 1)]

@@ -1,4 +1,4 @@
-"""The trials of a study in their order, and what the noise of each round is."""
+"""The trials of a study in their order, and the noise of each round."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 
 from transfer.experiments.halving import best
 from transfer.experiments.scaling.noise import Noise, measure_noise
-from transfer.experiments.scaling.one_run import Outcome
-from transfer.experiments.scaling.plan import Run, Study, Trial, rounds
-from transfer.experiments.scaling.sweep import Point
+from transfer.experiments.scaling.outcomes import Outcome
+from transfer.experiments.scaling.plan import Study, Trial, TrialRun
 from transfer.statistics import Mean, mean_interval
 
 
@@ -19,25 +18,29 @@ class Standing:
     """A trial with its scores in the last round that it took part in.
 
     Attributes:
-        scores: in percent by seed, of the runs that are done.
-        mean: with its 95% interval over the seeds; None before the first run is done.
-        num_failed: runs.
+        trial: the trial.
+        round: number of that round, from 0.
+        scores: scores in percent by seed, of the runs that are done.
+        mean: their mean with its 95% interval over the seeds; None before the first run is done.
+        num_failed: runs that failed.
     """
 
     trial: Trial
-    rung: int
+    round: int
     scores: Mapping[int, float]
     mean: Mean | None
     num_failed: int
 
 
 @dataclass(frozen=True)
-class Round:
-    """The trials that were trained equally long, best first.
+class RankedRound:
+    """The trials of a round, which were all trained equally long, best first.
 
     Attributes:
-        num_seeds: of each trial.
-        noise: of the complete ones, in percentage points; None of fewer than two, or of one seed.
+        steps: optimizer steps of each run.
+        num_seeds: seeds of each trial.
+        standings: the trials, best first.
+        noise: noise of the complete trials, in percentage points; None with fewer than two of them, or one seed.
     """
 
     steps: int
@@ -47,23 +50,23 @@ class Round:
 
     @property
     def complete(self) -> list[Standing]:
-        """Those with a score of every seed, best first: only they are compared."""
+        """The trials with a score of every seed, best first: only they are compared."""
         return [standing for standing in self.standings if len(standing.scores) == self.num_seeds]
 
     def equal_to_best(self) -> list[Standing]:
-        """The best one and those that cannot be told from it at 95%, any of them having had the chance to be it."""
+        """Return the best trial and those that cannot be told from it at 95%, whichever might have been the best."""
         if self.noise is None:
             return self.complete
         least, top = self.noise.significant_for_all(), _value(self.complete[0])
         return [standing for standing in self.complete if top - _value(standing) <= least]
 
 
-def study_rounds(study: Study, outcomes: Mapping[str, Outcome]) -> list[Round]:
-    """The rounds of a study, whether they are finished or not."""
-    return [_round(study, number, runs, outcomes) for number, runs in enumerate(rounds(study))]
+def rank_rounds(study: Study, outcomes: Mapping[str, Outcome]) -> list[RankedRound]:
+    """Rank the trials of each round of a study, whether it is finished or not."""
+    return [_rank(study, number, runs, outcomes) for number, runs in enumerate(study.rounds())]
 
 
-def _round(study: Study, number: int, runs: Sequence[Run], outcomes: Mapping[str, Outcome]) -> Round:
+def _rank(study: Study, number: int, runs: Sequence[TrialRun], outcomes: Mapping[str, Outcome]) -> RankedRound:
     standings = []
     for name in dict.fromkeys(run.trial for run in runs):
         found = {run.seed: outcomes[run.id] for run in runs if run.trial == name and run.id in outcomes}
@@ -73,13 +76,13 @@ def _round(study: Study, number: int, runs: Sequence[Run], outcomes: Mapping[str
         standings.append(Standing(study.trial(name), number, scores, mean, num_failed))
     order = best([_value(standing) for standing in standings], len(standings))
     num_seeds = len({run.seed for run in runs})
-    unmeasured = Round(runs[0].steps, num_seeds, tuple(standings[k] for k in order), None)
+    unmeasured = RankedRound(runs[0].steps, num_seeds, tuple(standings[k] for k in order), None)
     table = [[standing.scores[seed] for seed in sorted(standing.scores)] for standing in unmeasured.complete]
     return replace(unmeasured, noise=measure_noise(table))
 
 
-def ranked(all_rounds: Sequence[Round]) -> list[Standing]:
-    """All trials, best first: those of the last round, then those that the round before discarded, and so on."""
+def ranked(all_rounds: Sequence[RankedRound]) -> list[Standing]:
+    """Return all trials, best first: those of the last round, then those that the round before discarded, and so on."""
     order: dict[str, Standing] = {}
     for current in reversed(all_rounds):
         for standing in current.standings:
@@ -89,6 +92,3 @@ def ranked(all_rounds: Sequence[Round]) -> list[Standing]:
 
 def _value(standing: Standing) -> float:
     return math.nan if standing.mean is None else standing.mean.value
-
-
-Curves = dict[str, list[tuple[Point, Standing]]]

@@ -1,4 +1,4 @@
-"""The report of a study, finished or not; what it says is in a file for each kind."""
+"""The report of a study, finished or not; a module for each kind of study says what is particular to it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from transfer.experiments.scaling.conclusions import shown_p
-from transfer.experiments.scaling.one_run import Outcome
+from transfer.experiments.scaling.outcomes import Outcome
 from transfer.experiments.scaling.plan import Study, Trial
-from transfer.experiments.scaling.ranking import Round, Standing, ranked
+from transfer.experiments.scaling.ranking import RankedRound, Standing, ranked
 from transfer.markdown import escape_markdown, markdown_table
 from transfer.statistics import Mean
 
@@ -31,20 +31,20 @@ class Report:
     """What is particular to the report of a kind of study.
 
     Attributes:
-        title: after the study's name.
+        title: title after the study's name.
         intro: paragraphs after the description of the task.
-        conclusions: a sentence each, for a reader who knows no statistics.
-        rounds: see `study_rounds`; of an evolution their scores are objectives.
-        table: Markdown, of the networks or points.
+        conclusions: sentences for a reader who knows no statistics.
+        rounds: rounds of the study, ranked; those of an evolution have objectives in place of scores.
+        table: Markdown table of the networks or points.
         notes: paragraphs below the table.
-        rows: the same, of the CSV file; what is None is empty.
-        draw: writes the picture and gives its path; raises ImportError without matplotlib.
+        rows: rows of the CSV file; None is an empty value.
+        draw: writes the picture and returns its path; raises ImportError without matplotlib.
     """
 
     title: str
     intro: Sequence[str]
     conclusions: Sequence[str]
-    rounds: Sequence[Round]
+    rounds: Sequence[RankedRound]
     table: str
     notes: Sequence[str]
     rows: Sequence[Mapping[str, Any]]
@@ -52,7 +52,7 @@ class Report:
 
 
 def write_files(folder: Path, study: Study, outcomes: Mapping[str, Outcome], report: Report) -> list[Path]:
-    """Writes report.md, report.csv and, once a run is done and matplotlib is there, report.png; gives their paths."""
+    """Write report.md, report.csv and, once a run is done and matplotlib is there, report.png; return their paths."""
     texts = {
         "report.md": markdown(folder.resolve().name, study, outcomes, report),
         "report.csv": csv_text(report.rows),
@@ -67,10 +67,13 @@ def write_files(folder: Path, study: Study, outcomes: Mapping[str, Outcome], rep
 
 
 def markdown(name: str, study: Study, outcomes: Mapping[str, Outcome], report: Report) -> str:
-    """The whole report.
+    """Return the whole report as Markdown.
 
     Args:
-        name: of the study.
+        name: name of the study.
+        study: the study.
+        outcomes: what came of its runs, by their ids.
+        report: what is particular to its kind.
     """
     parts = [
         f"# {escape_markdown(name)}: {escape_markdown(report.title)}",
@@ -83,7 +86,7 @@ def markdown(name: str, study: Study, outcomes: Mapping[str, Outcome], report: R
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A table of rows with the same keys."""
+    """Return rows with the same keys as CSV."""
     file = io.StringIO()
     writer = csv.DictWriter(file, rows[0], lineterminator="\n")
     writer.writeheader()
@@ -95,13 +98,13 @@ COST_HEADS = ("multiply-adds (M)", "of the baseline's", "parameters (M)")
 
 
 def cost_cells(trial: Trial, study: Study) -> list[str]:
-    """Of `COST_HEADS`."""
+    """Return the cells below `COST_HEADS`."""
     share = trial.num_macs / study.facts["baseline_macs"]
     return [f"{trial.num_macs / 1e6:.1f}", f"{share:.2f}", f"{trial.num_parameters / 1e6:.2f}"]
 
 
 def cost_columns(trial: Trial, study: Study) -> dict[str, Any]:
-    """Of the CSV file."""
+    """Return the columns of a CSV file that say what a network costs."""
     return {
         "macs": trial.num_macs,
         "macs_of_baseline": round(trial.num_macs / study.facts["baseline_macs"], 4),
@@ -111,14 +114,19 @@ def cost_columns(trial: Trial, study: Study) -> dict[str, Any]:
 
 
 def score_cells(standing: Standing) -> list[str]:
-    """Seeds, mean and 95% interval; what is not known is empty."""
+    """Return seeds, mean and 95% interval as cells; unknown ones are empty."""
     mean = standing.mean
     failed = f", {standing.num_failed} failed" if standing.num_failed else ""
     return [f"{len(standing.scores)}{failed}", "" if mean is None else f"{mean.value:.2f}", shown_interval(mean)]
 
 
 def score_columns(standing: Standing, name: str) -> dict[str, Any]:
-    """Of the CSV file: seeds, and the score under its name, in percent."""
+    """Return the columns of a CSV file that hold the seeds and the score in percent.
+
+    Args:
+        standing: a trial with its scores.
+        name: name of the score's column.
+    """
     mean = standing.mean
     return {
         "seeds": len(standing.scores),
@@ -131,7 +139,7 @@ def score_columns(standing: Standing, name: str) -> dict[str, Any]:
 
 
 def describe_task(study: Study, outcomes: Mapping[str, Outcome]) -> str:
-    """What every network was trained on, and how many runs are done."""
+    """Return a paragraph about what every network was trained on, and how many runs are done."""
     options, facts = study.options, study.facts
     failed = sum(outcome.failed for outcome in outcomes.values())
     progress = f"{len(outcomes) - failed} of {len(study.runs)} planned runs are done"
@@ -145,8 +153,8 @@ def describe_task(study: Study, outcomes: Mapping[str, Outcome]) -> str:
     )
 
 
-def noise_table(all_rounds: Sequence[Round]) -> list[str]:
-    """A line for each round whose noise is known, and what the columns mean; nothing where none is known."""
+def noise_table(all_rounds: Sequence[RankedRound]) -> list[str]:
+    """Return a table with a line for each round whose noise is known, and its legend; empty where none is known."""
     heads = ["networks", "steps", "seeds", "over seeds", "of means", "by noise", "share", "p", "p, seeds", "two"]
     rows = [
         [
@@ -163,12 +171,12 @@ def noise_table(all_rounds: Sequence[Round]) -> list[str]:
 
 
 def shown_interval(mean: Mean | None) -> str:
-    """A 95% interval, or nothing."""
+    """Return a 95% interval as text, empty where there is none."""
     return "" if mean is None or mean.low is None else f"{mean.low:.2f} to {mean.high:.2f}"
 
 
 def provenance(outcomes: Mapping[str, Outcome]) -> str:
-    """Hardware, processor time, versions and commits of the runs that are done."""
+    """Return a list of the hardware, processor time, versions and commits of the runs that are done."""
     done = [outcome for outcome in outcomes.values() if not outcome.failed]
     if not done:
         return "Nothing yet."
@@ -185,7 +193,7 @@ def provenance(outcomes: Mapping[str, Outcome]) -> str:
 
 
 def figures(study: Study, outcomes: Mapping[str, Outcome], report: Report) -> dict[str, Any]:
-    """The numbers of a report, for a file of figures; what is ranked, and its noise, in percentage points."""
+    """Return the numbers of a report for a JSON file; scores and their noise are in percent."""
     done = [outcome for outcome in outcomes.values() if not outcome.failed]
     return {
         "options": dict(study.options),
@@ -205,7 +213,12 @@ def figures(study: Study, outcomes: Mapping[str, Outcome], report: Report) -> di
             if current.noise is not None
         ],
         "networks": [
-            {**asdict(standing.trial), "round": standing.rung, "scores": standing.scores, "mean": asdict(standing.mean)}
+            {
+                **asdict(standing.trial),
+                "round": standing.round,
+                "scores": standing.scores,
+                "mean": asdict(standing.mean),
+            }
             for standing in ranked(report.rounds)
             if standing.mean is not None
         ],

@@ -5,53 +5,65 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from transfer.experiments.halving import Rung, best, plan_rungs
-from transfer.experiments.scaling.one_run import Outcome
-from transfer.experiments.scaling.plan import Run, Study, Trial, rounds
+from transfer.experiments.halving import Round, best, plan_rounds
+from transfer.experiments.scaling.outcomes import Outcome
+from transfer.experiments.scaling.plan import Study, Trial, TrialRun
 
 
-def search_rungs(num_trials: int, steps: int, budget_steps: int | None) -> tuple[Rung, ...]:
-    """The rounds of a search; see `plan_rungs`. One trial alone is trained too.
+def search_rounds(num_trials: int, steps: int, budget_steps: int | None) -> tuple[Round, ...]:
+    """Return the rounds of a search; see `plan_rounds`. A single trial is trained, too.
 
     Args:
-        steps: of a full run.
-        budget_steps: most optimizer steps of one seed's runs together.
+        num_trials: trials to choose from.
+        steps: optimizer steps of a full run.
+        budget_steps: most optimizer steps of the runs of one seed together.
 
     Raises:
-        UserError: the budget is too small to try each once.
+        UserError: the budget is too small to try each trial once.
     """
-    return plan_rungs(num_trials, steps, budget_steps) or (Rung(num_trials, steps),)
+    return plan_rounds(num_trials, steps, budget_steps) or (Round(num_trials, steps),)
 
 
-def rung_runs(rungs: Sequence[Rung], number: int, trials: Sequence[Trial], seeds: Sequence[int]) -> list[Run]:
-    """The runs of a round: seed by seed, so that what is there when it is stopped compares the trials."""
-    prefix = f"rung{number}_" if len(rungs) > 1 else ""
+def round_runs(rounds: Sequence[Round], number: int, trials: Sequence[Trial], seeds: Sequence[int]) -> list[TrialRun]:
+    """Return the runs of a round, seed by seed, so that a study that is stopped early can still compare its trials.
+
+    Args:
+        rounds: all rounds of the search.
+        number: number of the round, from 0.
+        trials: trials of the round.
+        seeds: seeds of each trial.
+    """
+    prefix = f"rung{number}_" if len(rounds) > 1 else ""
     return [
-        Run(f"{prefix}{trial.name}_s{seed}", trial.name, seed, rungs[number].steps, number)
+        TrialRun(f"{prefix}{trial.name}_s{seed}", trial.name, seed, rounds[number].steps, number)
         for seed in seeds
         for trial in trials
     ]
 
 
 def plan_next_round(study: Study, outcomes: Mapping[str, Outcome]) -> Study:
-    """The study with the runs of its next round, once all of the planned ones have an outcome; as it is after the last.
+    """Return the study with the runs of its next round, or as it is after the last one.
 
-    A round keeps the trials with the highest mean over the seeds of the round before; of equals the first.
+    A round keeps the trials with the highest mean over the seeds of the round before; of equal ones the first.
+
+    Args:
+        study: a study all of whose runs have an outcome.
+        outcomes: what came of the runs, by their ids.
     """
-    options, done = study.options, rounds(study)
-    rungs = search_rungs(len(study.trials), options["steps"], options["budget_steps"])
-    if len(done) == len(rungs):
+    options, done = study.options, study.rounds()
+    rounds = search_rounds(len(study.trials), options["steps"], options["budget_steps"])
+    if len(done) == len(rounds):
         return study
     trials = list(study.trials)
     if done:
         means = trial_means(done[-1], outcomes)
-        order = best(list(means.values()), rungs[len(done)].size)
+        order = best(list(means.values()), rounds[len(done)].size)
         trials = [study.trial(list(means)[k]) for k in order]
-    return study.extended(rung_runs(rungs, len(done), trials, options["seeds"]))
+    return study.extended(round_runs(rounds, len(done), trials, options["seeds"]))
 
 
-def trial_means(runs: Sequence[Run], outcomes: Mapping[str, Outcome]) -> dict[str, float]:
-    """The mean score of each trial of a round over its seeds; not a number where a run failed."""
+def trial_means(runs: Sequence[TrialRun], outcomes: Mapping[str, Outcome]) -> dict[str, float]:
+    """Return the mean score of each trial of a round over its seeds, which is not a number where a run failed."""
     scores: dict[str, list[float]] = {}
     for run in runs:
         score = outcomes[run.id].score

@@ -1,4 +1,4 @@
-"""What the report of a grid search says: the order of its networks, and what of it is noise."""
+"""The report of a grid search: the order of its networks, and how much of it is noise."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from transfer.experiments.scaling.conclusions import conclusions, is_papers
-from transfer.experiments.scaling.one_run import Outcome
+from transfer.experiments.scaling.outcomes import Outcome
 from transfer.experiments.scaling.plan import Study
-from transfer.experiments.scaling.ranking import Round, Standing, ranked, study_rounds
+from transfer.experiments.scaling.ranking import RankedRound, Standing, rank_rounds, ranked
 from transfer.experiments.scaling.report import COST_HEADS, Report, cost_cells, cost_columns, score_cells, score_columns
 from transfer.markdown import escape_csv, markdown_table
 from transfer.networks.scaling import Scale
@@ -21,13 +21,17 @@ _HEADS = (
 
 
 def search_report(study: Study, outcomes: Mapping[str, Outcome]) -> Report:
-    """Networks from the best down: those of the last round, then those that the round before discarded, and so on."""
-    all_rounds = study_rounds(study, outcomes)
+    """Return the report of a grid search.
+
+    It lists the networks from the best down: those of the last round, then those that the round before discarded, and
+    so on.
+    """
+    all_rounds = rank_rounds(study, outcomes)
     standings = ranked(all_rounds)
     equal = study.facts["equal"]
 
     def draw(path: Path) -> Path:
-        from transfer.experiments.scaling.search_figure import draw_ranking
+        from transfer.experiments.scaling.figures import draw_ranking
 
         return draw_ranking(standings, all_rounds, path)
 
@@ -43,18 +47,18 @@ def search_report(study: Study, outcomes: Mapping[str, Outcome]) -> Report:
     )
 
 
-def _cells(rank: int, standing: Standing, all_rounds: Sequence[Round], study: Study) -> list[str]:
+def _cells(rank: int, standing: Standing, all_rounds: Sequence[RankedRound], study: Study) -> list[str]:
     trial = standing.trial
     alpha, beta, gamma = trial.values.values()
     bold = "**" if is_papers(trial) else ""
     return [
         *(str(rank), *(f"{bold}{value:g}{bold}" for value in (alpha, beta, gamma))),
         *(f"{Scale(alpha, beta, gamma).flops_factor:.3f}", *cost_cells(trial, study)),
-        *(str(trial.image_size), str(all_rounds[standing.rung].steps), *score_cells(standing)),
+        *(str(trial.image_size), str(all_rounds[standing.round].steps), *score_cells(standing)),
     ]
 
 
-def _columns(rank: int, standing: Standing, all_rounds: Sequence[Round], study: Study) -> dict[str, Any]:
+def _columns(rank: int, standing: Standing, all_rounds: Sequence[RankedRound], study: Study) -> dict[str, Any]:
     trial, last = standing.trial, all_rounds[-1]
     compared = last.noise is not None and standing in last.complete
     return {
@@ -63,8 +67,8 @@ def _columns(rank: int, standing: Standing, all_rounds: Sequence[Round], study: 
         **trial.values,
         "flops_factor_asked": round(Scale(*trial.values.values()).flops_factor, 6),
         **cost_columns(trial, study),
-        "round": standing.rung,
-        "steps": all_rounds[standing.rung].steps,
+        "round": standing.round,
+        "steps": all_rounds[standing.round].steps,
         **score_columns(standing, "val"),
         "told_from_best": standing not in last.equal_to_best() if compared else None,
     }

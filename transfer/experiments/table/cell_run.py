@@ -1,59 +1,55 @@
-"""One cell from its trials to result.json: every run is a finetune of its own, with its configuration in a file."""
+"""One cell from its trials to result.json: every run is a finetune process with its configuration in a file."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from transfer.config.protocols import get_protocol, protocol_settings
-from transfer.experiments.child_run import (
-    METRICS,
-    RunFailed,
-    drop_checkpoints,
-    final_metrics,
-    finish_run,
-)
-from transfer.experiments.halving import Trial, best, describe_search, plan_rungs, trials_of
-from transfer.experiments.locks import locked
-from transfer.experiments.processes import Children
-from transfer.experiments.table.cells import Cell, Table, cell_dir, read_result
-from transfer.experiments.table.entries import RESULT
-from transfer.files import write_json
+from transfer.experiments.child_run import FinishedRun, Worker
+from transfer.experiments.halving import best, describe_search, describe_trial, list_trials, plan_rounds
+from transfer.experiments.jobs import Job, Outcome
+from transfer.experiments.table.cells import Cell, Table, cell_dir
+from transfer.experiments.table.entries import CELLS, RESULT
+
+Trial = Mapping[str, Any]
 
 
-def run_cell(
-    folder: Path, table: Table, cell: Cell, devices: int = 1, retry_failed: bool = False, fork: bool = False
-) -> str:
-    """Brings a cell to its result, from wherever an earlier attempt ended, and gives its status: `done` or `failed`.
+def cell_job(folder: Path, table: Table, cell: Cell, devices: int = 1) -> Job:
+    """Return the job that brings a cell to its result.
 
     Args:
-        devices: GPUs of each run (processes where there are none).
-        fork: see `Children`.
-
-    Raises:
-        CellIsTaken: another process is at it.
-        Interrupted: Ctrl-C or SIGTERM; what has been computed is kept.
+        folder: folder of the table.
+        table: the table that the cell belongs to.
+        cell: the cell.
+        devices: GPUs of each run, or processes where there are none.
     """
     place = cell_dir(folder, cell)
-    with locked(place / "lock") as lock, Children(fork) as children:
-        result = read_result(folder, cell)
-        if result is not None and not (retry_failed and result["status"] == "failed"):
-            return result["status"]
-        fit = _Fit(folder, cell, table, devices, children, lock)
-        try:
-            result = _compute(place, fit)
-        except RunFailed as failure:
-            result = {**_planned(cell, table), "status": "failed", "error": str(failure)}
-        write_json(place / RESULT, result)
-        return result["status"]
+    return Job(
+        id=cell.id,
+        outcome_file=place / RESULT,
+        lock_file=place / "lock",
+        compute=partial(compute_cell, table, cell, devices),
+        failure={**_planned(cell, table), "status": "failed"},
+    )
+
+
+def table_jobs(folder: Path, table: Table) -> list[Job]:
+    """Return the jobs of all cells, in the order of the plan."""
+    return [cell_job(folder, table, cell) for cell in table.cells]
 
 
 def run_configuration(cell: Cell, table: Table, trial: Trial, devices: int, final: bool) -> dict[str, Any]:
-    """The dotted fields of one run that differ from the defaults.
+    """Return the dotted fields of one run that differ from the defaults.
 
     Args:
+        cell: the cell that the run belongs to.
+        table: the table that the cell belongs to.
+        trial: dotted fields that the search chooses.
+        devices: GPUs of the run.
         final: whether it is the fit whose test is the cell's result; it trains on val too, which has done its work.
     """
     settings = protocol_settings(
@@ -78,103 +74,94 @@ def run_configuration(cell: Cell, table: Table, trial: Trial, devices: int, fina
 
 
 def shortened(configuration: Mapping[str, Any], steps: int) -> dict[str, Any]:
-    """The same run over fewer steps, with as many validations."""
+    """Return the same run over fewer steps, with as many validations."""
     share = steps / configuration["trainer.max_steps"]
     validate = "trainer.check_val_every_n_epoch"
     return {**configuration, "trainer.max_steps": steps, validate: max(1, int(configuration[validate] * share))}
 
 
-class _Fit:
-    """Runs finetune for one cell."""
+def compute_cell(table: Table, cell: Cell, devices: int, worker: Worker) -> Outcome:
+    """Run the trials and the final fit of a cell and return its result.
 
-    def __init__(self, folder: Path, cell: Cell, table: Table, devices: int, children: Children, lock: int) -> None:
-        self.cell, self.table, self.devices = cell, table, devices
-        self._folder, self._children, self._lock = folder, children, lock
-        self._go_on = f"efficientnet-transfer table run {folder}"
-
-    def configuration(self, trial: Trial, final: bool = False) -> dict[str, Any]:
-        return run_configuration(self.cell, self.table, trial, self.devices, final)
-
-    def __call__(self, run_dir: Path, configuration: Mapping[str, Any]) -> dict[str, Any]:
-        """See `finish_run`."""
-        name = str(run_dir.relative_to(self._folder))
-        return finish_run(self._folder, name, configuration, self._children, self._lock, self._go_on)
-
-
-@dataclass(frozen=True)
-class _Trials:
-    """What the trials came to.
-
-    Attributes:
-        chosen: position of the best one in the grid.
-        val: its metrics on val, at its end; None if there was nothing to choose.
-        runs: results of all of them.
+    Raises:
+        RunFailed: a run ended without results.
+        Interrupted: Ctrl-C or SIGTERM.
     """
-
-    chosen: int
-    val: dict[str, float] | None
-    runs: list[dict[str, Any]]
-
-
-def _compute(place: Path, fit: _Fit) -> dict[str, Any]:
-    cell, table = fit.cell, fit.table
     grid = get_protocol(cell.protocol).grid
-    trials = trials_of(grid, table.grid)
-    steps = fit.configuration(trials[0])["trainer.max_steps"]
-    search = _search(place / "trials", fit, trials, steps)
+    trials = list_trials(grid, table.grid)
+    steps = run_configuration(cell, table, trials[0], devices, final=False)["trainer.max_steps"]
+    search = _search(table, cell, devices, worker, trials, steps)
     chosen = trials[search.chosen]
-    final = fit(place / "final", fit.configuration(chosen, final=True))
-    quoted = final["quoted_metric"]
-    print(f"{cell.id}: test {quoted} {final['metrics']['test'][quoted]:.4f}{describe(chosen)}", flush=True)
-    runs = [*search.runs, final]
+    name = f"{CELLS}/{cell.id}/final"
+    final = worker.finetune(name, run_configuration(cell, table, chosen, devices, final=True))
+    results, metric = final.results, final.metric
+    print(f"{cell.id}: test {metric} {results['metrics']['test'][metric]:.4f}{describe_trial(chosen)}", flush=True)
+    runs = [run.results for run in (*search.runs, final)]
     gpu_seconds = [run["train_seconds"] * run["world_size"] for run in runs if run["hardware"]["gpus"]]
     return {
         **_planned(cell, table),
         "status": "done",
-        "data_note": "; ".join(note for note in (table.data_note, final["copy"]) if note) or None,
-        "metrics": {"test": final["metrics"]["test"], "val": search.val},
-        "quoted_metric": quoted,
-        "decay": final["decay"],
+        "data_note": "; ".join(note for note in (table.data_note, results["copy"]) if note) or None,
+        "metrics": {"test": results["metrics"]["test"], "val": search.val},
+        "quoted_metric": metric,
+        "decay": results["decay"],
         "chosen": dict(chosen),
         "num_trials": len(search.runs),
         "search": describe_search(len(trials), steps, table.grid if len(grid) > 1 else {}, table.budget_steps),
-        "weights": final["weights"],
-        "final_run": f"cells/{cell.id}/final",
-        "test_reads": final["test_reads"],
+        "weights": results["weights"],
+        "final_run": name,
+        "test_reads": results["test_reads"],
         "train_seconds": round(sum(run["train_seconds"] for run in runs), 2),
         "gpu_hours": round(sum(gpu_seconds) / 3600, 4),
-        "hardware": final["hardware"],
-        "versions": final["versions"],
-        "git_commit": final["git_commit"],
+        "hardware": results["hardware"],
+        "versions": results["versions"],
+        "git_commit": results["git_commit"],
     }
 
 
-def _search(place: Path, fit: _Fit, trials: Sequence[Trial], steps: int) -> _Trials:
-    """Runs the trials, rung by rung."""
-    rungs = plan_rungs(len(trials), steps, fit.table.budget_steps)
+@dataclass(frozen=True)
+class _Search:
+    """What the trials came to.
+
+    Attributes:
+        chosen: position of the best trial in the grid.
+        val: its metrics on val at its end; None if there was nothing to choose.
+        runs: the runs of all trials.
+    """
+
+    chosen: int
+    val: dict[str, float] | None
+    runs: list[FinishedRun]
+
+
+def _search(table: Table, cell: Cell, devices: int, worker: Worker, trials: Sequence[Trial], steps: int) -> _Search:
+    """Run the trials, round by round."""
+    rounds = plan_rounds(len(trials), steps, table.budget_steps)
     left, runs = list(range(len(trials))), []
     metrics: list[dict[str, float]] = []
-    for number, rung in enumerate(rungs):
-        left, scores, metrics = left[: rung.size], [], []
+    for number, current in enumerate(rounds):
+        left, scores, metrics = left[: current.size], [], []
         for position, index in enumerate(left):
-            run_dir = place / (f"{index:02d}" if len(rungs) == 1 else f"rung{number}_{index:02d}")
-            runs.append(fit(run_dir, shortened(fit.configuration(trials[index]), rung.steps)))
-            drop_checkpoints(run_dir)
-            metrics.append(final_metrics(run_dir / METRICS))
-            quoted = runs[-1]["quoted_metric"]
-            scores.append(metrics[-1][quoted])
+            # The folders' names belong to the format on disk: a table goes on with what an earlier version began.
+            name = f"{index:02d}" if len(rounds) == 1 else f"rung{number}_{index:02d}"
+            configuration = run_configuration(cell, table, trials[index], devices, final=False)
+            run = worker.finetune(f"{CELLS}/{cell.id}/trials/{name}", shortened(configuration, current.steps))
+            run.drop_checkpoints()
+            runs.append(run)
+            metrics.append(run.final_metrics())
+            scores.append(metrics[-1][run.metric])
             print(
-                f"{fit.cell.id}: trial {position + 1} of {rung.size}, {rung.steps} steps{describe(trials[index])}:"
-                f" val {quoted} {scores[-1]:.4f}",
+                f"{cell.id}: trial {position + 1} of {current.size}, {current.steps} steps"
+                f"{describe_trial(trials[index])}: val {run.metric} {scores[-1]:.4f}",
                 flush=True,
             )
         order = best(scores, len(scores))
         left, metrics = [left[k] for k in order], [metrics[k] for k in order]
-    return _Trials(left[0], metrics[0] if metrics else None, runs)
+    return _Search(left[0], metrics[0] if metrics else None, runs)
 
 
 def _planned(cell: Cell, table: Table) -> dict[str, Any]:
-    """A result's entries, with what is known before anything was run."""
+    """Return all entries of a result, with those that are known before anything was run."""
     unknown = (
         *("metrics", "quoted_metric", "decay", "chosen", "num_trials", "search", "weights", "final_run", "test_reads"),
         *("train_seconds", "gpu_hours", "hardware", "versions", "git_commit", "error"),
@@ -189,9 +176,3 @@ def _planned(cell: Cell, table: Table) -> dict[str, Any]:
         "data_note": table.data_note,
         **dict.fromkeys(unknown),
     }
-
-
-def describe(trial: Trial) -> str:
-    """` (optim.lr 0.1, ...)`, or nothing for an empty trial."""
-    words = [f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in trial.items()]
-    return f" ({', '.join(words)})" if words else ""

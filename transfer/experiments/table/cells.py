@@ -1,30 +1,30 @@
-"""The planned cells: table.json, where each cell's files lie, and the lock that keeps two workers apart."""
+"""The planned cells, which table.json holds, and where the files of each lie."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transfer.errors import UserError, unknown_name
-from transfer.experiments.locks import check_same_plan
-from transfer.experiments.table.entries import CELLS, RESULT, TABLE
+from transfer.errors import MissingData, unknown_name
+from transfer.experiments.jobs import check_same_plan
+from transfer.experiments.table.entries import CELLS, TABLE
 
-# What makes a result what it is; a table has one of each for all its cells.
+# What decides what a result means; a table has one of each for all its cells.
 MEANING = ("pretrained", "set", "grid", "budget_steps", "data_note")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One result to come.
+    """One result to come: a dataset, a backbone, a protocol and a seed.
 
     Attributes:
         id: name of its folder.
         image_size: side of the input in pixels.
-        num_images: of the dataset's train and val splits.
-        num_parameters: of the backbone, without the classifier, as the paper counts.
+        num_images: images of the dataset's train and val splits.
+        num_parameters: parameters of the backbone without the classifier, as the paper counts.
         max_batch_per_device: images that fit on a device.
     """
 
@@ -40,13 +40,13 @@ class Cell:
 
 
 def cell_id(dataset: str, backbone: str, protocol: str, seed: int) -> str:
-    """`cifar10_b0_kornblith_0`."""
+    """Return the id of a cell, such as `cifar10_b0_kornblith_0`."""
     return f"{dataset}_{backbone}_{protocol}_{seed}"
 
 
 @dataclass(frozen=True)
 class Table:
-    """What table.json holds: the cells, and what holds for all of them."""
+    """The cells of a table and what holds for all of them; table.json holds the same."""
 
     cells: tuple[Cell, ...]
     pretrained: bool | str | None = None
@@ -57,8 +57,13 @@ class Table:
     grid: Mapping[str, list[Any]] = field(default_factory=dict)
     budget_steps: int | None = None
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the cells leave GPUs alone."""
+        return self.set.get("trainer.accelerator") == "cpu"
+
     def cell(self, name: str) -> Cell:
-        """The cell of this id.
+        """Return the cell with this id.
 
         Raises:
             UserError: there is none; the text names the nearest.
@@ -70,25 +75,25 @@ class Table:
 
 
 def read_table(folder: Path) -> Table:
-    """The table that was planned there.
+    """Read the table that was planned in a folder.
 
     Raises:
         UserError: none was.
     """
     path = folder / TABLE
     if not path.is_file():
-        raise UserError(f"{folder} is no table (it has no {TABLE}): efficientnet-transfer table plan {folder} ...")
+        raise MissingData(f"{folder} is no table (it has no {TABLE}): efficientnet-transfer table plan {folder} ...")
     content = json.loads(path.read_text())
     return Table(**{**content, "cells": tuple(Cell(**cell) for cell in content["cells"])})
 
 
 def table_content(table: Table) -> dict[str, Any]:
-    """What `read_table` reads."""
+    """Return the content of table.json, which `read_table` reads."""
     return {**asdict(table), "cells": [asdict(cell) for cell in table.cells]}
 
 
 def extend(existing: Table, planned: Table, folder: Path) -> Table:
-    """The existing table with the planned cells that it lacks; those it has stay as they were planned.
+    """Return the existing table with the planned cells that it lacks; its own cells stay as they were planned.
 
     Raises:
         UserError: the planned cells would be computed in another way.
@@ -100,19 +105,5 @@ def extend(existing: Table, planned: Table, folder: Path) -> Table:
 
 
 def cell_dir(folder: Path, cell: Cell) -> Path:
-    """Where a cell's runs and its result lie."""
+    """Return the folder of a cell's runs and result."""
     return folder / CELLS / cell.id
-
-
-def read_result(folder: Path, cell: Cell) -> dict[str, Any] | None:
-    """A cell's result, done or failed; None if it has none yet."""
-    path = cell_dir(folder, cell) / RESULT
-    return json.loads(path.read_text()) if path.is_file() else None
-
-
-def unfinished(folder: Path, table: Table, retry_failed: bool) -> Iterable[Cell]:
-    """The cells that are still to be run, in the order of the plan."""
-    for cell in table.cells:
-        result = read_result(folder, cell)
-        if result is None or (retry_failed and result["status"] == "failed"):
-            yield cell

@@ -1,4 +1,4 @@
-"""What a table is made of: a YAML file and flags, both a `TableConfig`."""
+"""What a table is made of: a YAML file and options, which are both a `TableConfig`."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import jsonargparse
 import yaml
 
 from transfer.config.command_line import RESUMABLE, explain, flatten, parse_config, split_pairs
-from transfer.errors import UserError
+from transfer.errors import BadValue, DamagedFile, MissingData
 
-# Fields of a run that a cell decides, and the flag of the table that does.
+# Fields of a run that the table decides, and by what.
 DECIDED = {
-    "dataset": "--datasets",
-    "backbone": "--backbones",
-    "seed": "--seeds",
-    "protocol": "--protocols",
-    "recipe": "--protocols",
-    "pretrained": "--pretrained",
-    "data_root": "--data_root",
-    "out_dir": "OUT",
-    "trainer.devices": "table.py run --devices_per_cell",
+    "dataset": "`datasets`",
+    "backbone": "`backbones`",
+    "seed": "`seeds`",
+    "protocol": "`protocols`",
+    "recipe": "`protocols`",
+    "pretrained": "`pretrained`",
+    "data_root": "`data_root`",
+    "out_dir": "the table's own folder",
+    "trainer.devices": "`devices_per_cell` of table run",
     "trainer.limit_test_batches": "the test split is read once, by the final fit",
     "data.train_on": "the protocol",
 }
@@ -33,7 +33,7 @@ DECIDED = {
 
 @dataclass(kw_only=True)
 class Pair:
-    """A row of the table: what is fine-tuned on what."""
+    """A row of the table: a backbone and the dataset that it is fine-tuned on."""
 
     dataset: str
     backbone: str
@@ -41,7 +41,7 @@ class Pair:
 
 @dataclass(kw_only=True)
 class TableConfig:
-    """Which cells a table has, and how far its runs differ from their protocols."""
+    """Which cells a table has, and how its runs differ from their protocols."""
 
     cells: list[Pair] = field(default_factory=list)
     """pairs of dataset and backbone; empty: every one of `datasets` with every one of `backbones`"""
@@ -54,22 +54,22 @@ class TableConfig:
     seeds: list[int] = field(default_factory=lambda: [0])
     """one cell each"""
     pretrained: bool | str | None = None
-    """weights, as of finetune, for the protocols that do not say; unset: finetune's default"""
+    """weights, as in finetune, for protocols that name none; unset: finetune's default"""
     data_root: str | None = None
-    """as of finetune, for every dataset"""
+    """folder of the data, as in finetune, for every dataset"""
     data_note: str | None = None
-    """what a reader must know of the data, as `JPEG copy`; stands beside each result"""
+    """what a reader must know about the data, such as `JPEG copy`; stands beside each result"""
     set: dict[str, Any] = field(default_factory=dict)
-    """fields of every run that differ from the protocol: results are then not comparable"""
+    """fields of every run that differ from the protocol; results are then not comparable"""
     grid: dict[str, list[Any]] = field(default_factory=dict)
-    """values to choose from in place of the protocol's, in every combination"""
+    """values to choose from instead of the protocol's, in every combination"""
     budget_steps: int | None = None
-    """most optimizer steps of a cell's trials: successive halving"""
+    """most optimizer steps of a cell's trials, which are then chosen by successive halving"""
     max_batch_per_device: int | None = None
-    """images that fit on a device, the rest of a step's batch is accumulated; unset: estimated when planned"""
+    """images that fit on a device; the rest of a step's batch is accumulated; unset: estimated when planned"""
 
     def pairs(self) -> list[Pair]:
-        """Dataset and backbone of each row.
+        """Return the dataset and backbone of each row.
 
         Raises:
             UserError: there is none.
@@ -85,20 +85,25 @@ class TableConfig:
             chosen = [Pair(dataset=d, backbone=b) for d, b in product(self.datasets, self.backbones)]
         if not chosen:
             source = "no cell of the file is of these datasets and backbones" if self.cells else "no cells"
-            raise UserError(f"{source}: give --config FILE (configs/tables/), or --datasets and --backbones")
+            raise BadValue(f"{source}: give `config`=FILE (configs/tables/), or `datasets` and `backbones`")
         return chosen
 
     def not_comparable(self) -> dict[str, Any]:
-        """Those of `set` that change what is computed, not only where or how fast; results tell decay themselves."""
+        """Return the fields of `set` that change what is computed, not only where or how fast.
+
+        `allow_decayed` is left out: a result says by itself whether its data has decayed.
+        """
         told = {name for name in self.set if RESUMABLE.fullmatch(name) or name == "allow_decayed"}
         return {name: value for name, value in self.set.items() if name not in told}
 
 
 def parse_table(path: Path | None, flags: Mapping[str, Any]) -> TableConfig:
-    """The table of a YAML file, with what was typed going over it.
+    """Return the table of a YAML file, with fields that replace those of the file.
 
     Args:
-        flags: fields of `TableConfig`; of `set` and `grid`, texts such as `optim.lr=0.1` and `optim.lr=0.01,0.1`.
+        path: the file; None for a table that is made of `flags` alone.
+        flags: fields of `TableConfig`; `set` and `grid` are lists of texts such as `optim.lr=0.1` and
+            `optim.lr=0.01,0.1`.
 
     Raises:
         UserError: no such file; an unknown key, with the nearest name; a value of the wrong type or out of range.
@@ -106,41 +111,43 @@ def parse_table(path: Path | None, flags: Mapping[str, Any]) -> TableConfig:
     content: Any = {}
     if path is not None:
         if not path.is_file():
-            raise UserError(f"--config {path}: no such file")
+            raise MissingData(f"`config`={path}: no such file")
         content = yaml.safe_load(path.read_text()) or {}
         if not isinstance(content, dict):
-            raise UserError(f"--config {path}: not a table; see configs/tables/paper.yaml")
+            raise DamagedFile(f"`config`={path}: not a table; see configs/tables/paper.yaml")
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(TableConfig)
     try:
         values = dict(vars(parser.instantiate(parser.parse_object({**content, **_split(flags)}))))
     except jsonargparse.ArgumentError as error:
         names = [name.name for name in dataclasses.fields(TableConfig)]
-        raise UserError(f"{path or 'table'}: {explain(str(error), names)}") from None
+        raise BadValue(f"{path or 'table'}: {explain(str(error), names)}") from None
     config = TableConfig(**values)
     config.set = typed(config.set)
     config.grid = {name: [typed({name: value})[name] for value in choices] for name, choices in config.grid.items()}
-    for flag, value, least in (
-        ("--budget_steps", config.budget_steps, 1),
-        ("--max_batch_per_device", config.max_batch_per_device, 2),
-    ):
-        if value is not None and value < least:
-            raise UserError(f"{flag} {value} (allowed: at least {least})")
-    for flag, given in (("--protocols", config.protocols), ("--seeds", config.seeds)):
-        if not given:
-            raise UserError(f"{flag}: give at least one")
+    _check_ranges(config)
     return config
 
 
+def _check_ranges(config: TableConfig) -> None:
+    for name, least in (("budget_steps", 1), ("max_batch_per_device", 2)):
+        value = getattr(config, name)
+        if value is not None and value < least:
+            raise BadValue(f"`{name}`={value} (allowed: at least {least})")
+    for name in ("protocols", "seeds"):
+        if not getattr(config, name):
+            raise BadValue(f"`{name}`: give at least one")
+
+
 def typed(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted fields of a run with their values as `FinetuneConfig` has them.
+    """Return dotted fields of a run with values of the types that `FinetuneConfig` has.
 
     Raises:
         UserError: an unknown field, with the nearest name; a wrong value; a field that the cell decides.
     """
     for name in overrides:
         if name in DECIDED:
-            raise UserError(f"--set {name}: the table decides it ({DECIDED[name]})")
+            raise BadValue(f"`set` {name}: the table decides it ({DECIDED[name]})")
     words = [f"--{name}={'null' if value is None else value}" for name, value in overrides.items()]
     values = flatten(parse_config(words)[0].to_dict())
     return {name: values[name] for name in overrides}
@@ -150,7 +157,7 @@ def _split(flags: Mapping[str, Any]) -> dict[str, Any]:
     given = dict(flags)
     for name in ("set", "grid"):
         if name in given:
-            pairs = split_pairs(f"--{name}", given[name], "optim.lr=0.1")
+            pairs = split_pairs(f"`{name}`", given[name], "optim.lr=0.1")
             given[name] = {key: _values(value) if name == "grid" else value for key, value in pairs}
     return given
 

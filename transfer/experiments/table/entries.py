@@ -1,4 +1,4 @@
-"""The planned cells of a table folder and what came of each."""
+"""The planned cells of a table's folder and the result of each, as a report reads them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from transfer.errors import UserError
+from transfer.errors import DamagedFile, MissingData
 
 TABLE, CELLS, RESULT = "table.json", "cells", "result.json"
 
@@ -18,8 +18,10 @@ class Entry:
     """A planned cell: one seed of a backbone on a dataset by a protocol.
 
     Attributes:
-        id: names its folder below `cells`.
-        result: content of its result.json; empty if it was not run.
+        id: name of its folder below `cells`.
+        dataset, backbone, protocol, seed: see `transfer.experiments.table.cells.Cell`.
+        status: whether it was run, and ended well.
+        result: content of its result.json; empty before it was run.
     """
 
     id: str
@@ -31,14 +33,16 @@ class Entry:
     result: Mapping[str, Any]
 
     def accuracy(self, metric: str) -> float | None:
-        """A metric on the test split in percent; None if it was not measured."""
+        """Return a metric on the test split in percent, or None if it was not measured."""
         metrics = self.result.get("metrics") or {}
         value = (metrics.get("test") or {}).get(metric)
         return None if value is None else 100 * value
 
 
 def read_entries(table_dir: str | Path) -> list[Entry]:
-    """All cells of the plan in its order. A damaged result counts as failed, so that the others can be reported.
+    """Read all cells of a table in the order of its plan.
+
+    A damaged result counts as failed, so that the others can be reported.
 
     Raises:
         UserError: not a table, or its plan is damaged.
@@ -48,9 +52,9 @@ def read_entries(table_dir: str | Path) -> list[Entry]:
         cells = json.loads((table_dir / TABLE).read_text())["cells"]
         return [_read_entry(table_dir, **{name: cell[name] for name in _IDENTITY}) for cell in cells]
     except FileNotFoundError:
-        raise UserError(f"{table_dir} is not a table: it has no {TABLE}") from None
+        raise MissingData(f"{table_dir} is not a table: it has no {TABLE}") from None
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{table_dir / TABLE}: damaged ({error!r}); plan the table anew") from None
+        raise DamagedFile(f"{table_dir / TABLE}: damaged ({error!r}); plan the table anew") from None
 
 
 _IDENTITY = ("id", "dataset", "backbone", "protocol", "seed")

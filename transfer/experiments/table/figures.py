@@ -35,19 +35,20 @@ _MARKERS = "osDv^"
 _PEERS, _INK, _FAINT = "#9a9a9a", "#222222", "#d9d9d9"
 _STATUS_COLOURS = {"reproduced": "#009E73", "better": "#0072B2", "short": "#D55E00", "failed": "#B00020"}
 _ROW_HEIGHT = 0.3  # inches
-# Of the columns of Table 5, as a share of their width.
+# Where the columns of Table 5 begin, as a share of their width.
 _PLACES = {
     **{"dataset": 0.02, "set against": 0.17, "paper": 0.36, "ours": 0.46, "parameters": 0.59, "protocol": 0.73},
     "status": 0.85,
 }
-_WIDEST_DIFFERENCE = 3.0  # points; what lies further out is drawn at the edge
+_WIDEST_DIFFERENCE = 3.0  # points; larger ones are drawn at the edge
 
 
 def draw_figure6(results: Sequence[Result], path: Path) -> Path:
-    """Parameters without the classifier against accuracy, a panel a dataset: the paper's Figure 6 with ours in it.
+    """Draw the paper's Figure 6 with our results in it and return the picture's path.
 
-    Peers in grey, the paper's EfficientNets (filled: Table 5; hollow: digitised) and ours in colour, just right of
-    their place; what was not run is absent. Four panels a row, 540 x 480 pixels each, and 90 for the legend.
+    Each dataset has a panel of accuracy against parameters without the classifier. Peers are grey, the paper's
+    EfficientNets (filled: Table 5; hollow: digitised) and ours are coloured, ours just to the right of their place;
+    what was not run is absent. A row has four panels of 540 x 480 pixels; the legend is 90 pixels high.
     """
     shown = [result for result in results if result.done or result.dataset in DATASET_TITLES]
     groups = [(name, list(group)) for name, group in groupby(shown, lambda result: result.dataset)]
@@ -144,10 +145,11 @@ def _finish_panel(axes: Any, dataset: str, unit: str) -> None:
 
 
 def draw_table5(lines: Sequence[Table5Line], path: Path) -> Path:
-    """Table 5 as a picture: a row a cell with the paper's accuracy, ours and the status, and their difference drawn.
+    """Draw Table 5 and return the picture's path.
 
-    1800 pixels wide, 45 a row high. In the drawn part zero is the paper's EfficientNet, the band what counts as
-    reproduced, the bar our 95% interval, the diamond the network that the paper set against it.
+    Each cell has a row, 1800 x 45 pixels, with the paper's accuracy, ours, the status, and their difference as a chart.
+    There, zero is the paper's EfficientNet, the band what counts as reproduced, the bar our 95% interval, and the
+    diamond the network that the paper compares it with.
     """
     height = _ROW_HEIGHT * (len(lines) + 4)
     figure = Figure(figsize=(12, height), dpi=_DPI)

@@ -1,4 +1,4 @@
-"""The report as Markdown and as CSV. Names that come from files can do no harm in either."""
+"""The report as Markdown and as CSV. Names that come from files are escaped in both."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ _COLUMN_TITLES = {"public": "Against the best public models", "best": "Against t
 
 
 def markdown_report(name: str, results: Sequence[Result], lines: Sequence[Table5Line]) -> str:
-    """The whole report.
+    """Return the whole report as Markdown.
 
     Args:
-        name: of the table.
-        lines: of Table 5, see `table5_lines`; empty leaves its part out.
+        name: name of the table.
+        results: its results.
+        lines: lines of Table 5, see `table5_lines`; empty leaves that part out.
     """
     entries = [entry for result in results for entry in result.entries]
     counts = {kind: sum(entry.status == kind for entry in entries) for kind in ("done", "failed", "not run")}
@@ -29,7 +30,7 @@ def markdown_report(name: str, results: Sequence[Result], lines: Sequence[Table5
         f"{len(entries)} cells: " + ", ".join(f"{count} {kind}" for kind, count in counts.items()) + ". "
         f"{sum(result.total('gpu_hours') for result in results):.1f} GPU-hours. "
         "Accuracies are of the test split, in percent, with the 95% interval over the seeds (Student's t; one seed has "
-        "none). Parameters are without the classifier.",
+        "none). Parameters do not include the classifier.",
     ]
     if lines:
         parts.append("## Table 5 of the paper beside ours")
@@ -146,9 +147,9 @@ def _times(ratio: float | None) -> str:
 
 
 def csv_report(results: Sequence[Result], lines: Sequence[Table5Line]) -> str:
-    """One line for each dataset, backbone and protocol, and one for each cell of Table 5 that was not planned.
+    """Return a CSV line for each dataset, backbone and protocol, and for each cell of Table 5 that was not planned.
 
-    Accuracies in percent to 4 decimals; what is not known is empty.
+    Accuracies are in percent to 4 decimals; what is unknown is empty.
     """
     rows = [_csv_row(result, paper_cell(result)) for result in results]
     rows += [_csv_row(None, line.paper) for line in lines if line.result is None]

@@ -1,21 +1,19 @@
-"""A table's results beside the published ones: report.md, report.csv, table5.png and figure6.png."""
+"""The results of a table beside the published ones: report.md, report.csv, table5.png and figure6.png."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from transfer.errors import UserError
-from transfer.experiments.table.entries import Entry as Entry
-from transfer.experiments.table.entries import read_entries as read_entries
-from transfer.experiments.table.results import Result as Result
+from transfer.experiments.table.entries import read_entries
 from transfer.experiments.table.results import table5_lines, table_results
 
 
 def write_report(table_dir: str | Path) -> list[Path]:
-    """Writes the report of a table into its folder, whether it is finished or not, and gives the files' paths.
+    """Write the report of a table into its folder, whether it is finished or not, and return the files' paths.
 
-    `report.md` and `report.csv`; `figure6.png` once a cell is done; `table5.png` if the table has a cell of the paper's
-    Table 5.
+    The files are `report.md` and `report.csv`, `figure6.png` once a cell is done, and `table5.png` if the table has a
+    cell of the paper's Table 5.
 
     Raises:
         UserError: not a table, or matplotlib is missing.

@@ -1,4 +1,4 @@
-"""Seeds put together, and set against the paper's Table 5."""
+"""The seeds of a cell combined into one result, and compared with the paper's Table 5."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from transfer.paper import DATASET_TITLES, EFFICIENTNETV2, TABLE5, PaperResult, 
 from transfer.statistics import Mean, mean_interval
 
 METRICS = ("top1", "mean_per_class", "map")
-# In points. Two results of one setting differ by that much: see STATUS_RULE.
+# In points: two results of one setting differ by as much; see STATUS_RULE.
 TOLERANCE = 0.2
-# In points, half: of an interval that still says something; that of two seeds often is wider.
+# In points, to either side: an interval wider than this says nothing; that of two seeds often is.
 WIDEST_INTERVAL = 0.5
 _SPREAD = max(spread for row in EFFICIENTNETV2 for spread in row.spread.values())
 STATUS_RULE = f"""\
@@ -24,13 +24,17 @@ interval (Student's t over the seeds) and that is no wider than +-{WIDEST_INTERV
 its spread; EfficientNetV2's transfer table (arXiv 2104.00298), runs of the same kind, prints up to +-{_SPREAD} over 5
 runs, and two results that spread by as much differ by {_SPREAD} x sqrt(2) = {_SPREAD * 2**0.5:.2f}. **data decayed**:
 measured on fewer test images than the paper's, so not compared. **failed**: no seed ended. **not run**: no seed was
-run, planned or not. Compared is the metric in bold: mean per class on Aircraft, Pets and Flowers, as the transfer
+run, planned or not. The metric in bold is compared: mean per class on Aircraft, Pets and Flowers, as the transfer
 literature has it (Table 5 does not say which it prints), top-1 elsewhere."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """All seeds of one dataset, backbone and protocol."""
+    """All seeds of one dataset, backbone and protocol.
+
+    Attributes:
+        entries: the seeds, in the order of the plan.
+    """
 
     dataset: str
     backbone: str
@@ -48,13 +52,13 @@ class Result:
         return [entry for entry in self.entries if entry.status == "failed"]
 
     def mean(self, metric: str) -> Mean | None:
-        """Of a test metric over the seeds, in percent; None if no seed measured it."""
+        """Return the mean of a test metric over the seeds in percent, or None if no seed measured it."""
         values = [value for entry in self.done if (value := entry.accuracy(metric)) is not None]
         return mean_interval(values) if values else None
 
     @property
     def quoted_metric(self) -> str:
-        """Which metric the literature quotes for the dataset; with several labels per image `map`."""
+        """The metric that the literature quotes for the dataset, or `map` with several labels per image."""
         if self.mean("map"):
             return "map"
         return self.done[0].result.get("quoted_metric", "top1") if self.done else "top1"
@@ -66,26 +70,26 @@ class Result:
 
     @property
     def num_parameters(self) -> int | None:
-        """Without the classifier; None before a seed is done."""
+        """Parameters without the classifier; None before a seed is done."""
         return self.done[0].result.get("num_parameters_without_classifier") if self.done else None
 
     @property
     def decay(self) -> str:
-        """On how much of a test split that can no longer be had whole, or nothing."""
+        """How much is left of a test split that has decayed; empty if it is whole."""
         return next((text for entry in self.done for text in (entry.result.get("decay") or {}).values()), "")
 
     def total(self, quantity: str) -> float:
-        """Sum of a number of result.json over all seeds that have it."""
+        """Return the sum of a number of result.json over all seeds that have it."""
         return sum(entry.result.get(quantity) or 0 for entry in self.entries)
 
     def distinct(self, name: str) -> list[Any]:
-        """The values of a field of result.json over the finished seeds, each once, without empty ones."""
+        """Return the different values of a field of result.json over the finished seeds, without empty ones."""
         values = [entry.result.get(name) for entry in self.done]
         return [value for index, value in enumerate(values) if value and value not in values[:index]]
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know of how the numbers came about."""
+        """What a reader must know about how the numbers came about."""
         notes = [f"search: {search}" for search in self.distinct("search") if search not in ("full grid", "none")]
         notes += [f"instead of the protocol's: {settings(values)}" for values in self.distinct("overrides")]
         notes += self.distinct("data_note")
@@ -102,12 +106,15 @@ class Result:
 
 
 def settings(values: Mapping[str, Any]) -> str:
-    """Dotted fields as they are typed: `optim.lr=0.01 optim.weight_decay=0`."""
+    """Return dotted fields as a user types them, such as `optim.lr=0.01 optim.weight_decay=0`."""
     return " ".join(f"{name}={value}" for name, value in values.items())
 
 
 def table_results(entries: Sequence[Entry]) -> list[Result]:
-    """The cells by dataset, backbone and protocol: the paper's datasets first, in its order, then as planned."""
+    """Group cells by dataset, backbone and protocol.
+
+    The paper's datasets come first, in its order, then the others in the order of the plan.
+    """
     groups: dict[tuple[str, str, str], list[Entry]] = {}
     for entry in entries:
         groups.setdefault((entry.dataset, entry.backbone, entry.protocol), []).append(entry)
@@ -118,7 +125,13 @@ def table_results(entries: Sequence[Entry]) -> list[Result]:
 
 @dataclass(frozen=True)
 class Status:
-    """What became of a result: a name, and with `short` and `better` the difference to the paper in points."""
+    """What became of a result.
+
+    Attributes:
+        name: the status.
+        difference: our mean less the paper's value, in points; None where they are not compared.
+        detail: a remark that is shown in parentheses.
+    """
 
     name: Literal["done", "reproduced", "short", "better", "data decayed", "failed", "not run"]
     difference: float | None = None
@@ -131,7 +144,7 @@ class Status:
 
 
 def status(result: Result | None, paper: PaperResult | None = None) -> Status:
-    """By `STATUS_RULE`; without a cell of the paper's to compare with, whether the result is done."""
+    """Return the status of a result by `STATUS_RULE`, or whether it is done where the paper has no such cell."""
     if result is None or not (result.done or result.failed):
         return Status("not run")
     if not result.done:
@@ -155,32 +168,35 @@ def status(result: Result | None, paper: PaperResult | None = None) -> Status:
 
 
 def paper_cell(result: Result) -> PaperResult | None:
-    """The cell of Table 5 with the same dataset and backbone."""
+    """Return the cell of Table 5 with the dataset and backbone of a result, or None if there is none."""
     return next((paper for paper in paper_results(result.dataset) if paper.backbone == result.backbone), None)
 
 
 @dataclass(frozen=True)
 class Table5Line:
-    """A cell of Table 5 with our result by one protocol, or without any."""
+    """A cell of Table 5 with our result by one protocol, or without one."""
 
     paper: PaperResult
     result: Result | None
 
     @property
     def status(self) -> Status:
-        """By `STATUS_RULE`."""
+        """The status of our result by `STATUS_RULE`."""
         return status(self.result, self.paper)
 
     @property
     def ratio(self) -> float | None:
-        """The peer's printed parameters over ours; None before a seed is done and where the paper prints none."""
+        """The peer's printed parameters over ours; None before a seed is done, or where the paper prints none."""
         if self.result is None or not self.result.num_parameters or self.paper.peer_millions is None:
             return None
         return 1e6 * self.paper.peer_millions / self.result.num_parameters
 
 
 def table5_lines(results: Sequence[Result]) -> list[Table5Line]:
-    """All 16 cells, each once for every protocol that it was planned with; nothing if the table has none of them."""
+    """Return all 16 cells, each once for every protocol that it was planned with.
+
+    Empty if the table has none of them.
+    """
     lines = []
     for paper in TABLE5:
         own = [result for result in results if paper_cell(result) == paper]

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from transfer.errors import UserError
-from transfer.experiments.table.report import read_entries, write_report
+from transfer.experiments.table.entries import read_entries
+from transfer.experiments.table.report import write_report
 from transfer.experiments.table.results import TOLERANCE, Result, paper_cell, status, table5_lines, table_results
 from transfer.markdown import escape_csv, escape_markdown
 from transfer.paper import PARAMETERS_WITHOUT_CLASSIFIER, TABLE5, geo_mean

@@ -14,22 +14,24 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from random import Random
 
-from transfer.costs.counts import count
+from transfer.costs.counts import count, count_macs
+from transfer.errors import BadValue
 from transfer.experiments.halving import best
-from transfer.experiments.scaling.one_run import Outcome
-from transfer.experiments.scaling.plan import Run, Study, Trial
+from transfer.experiments.scaling.evolution import PAPER_SIZE
+from transfer.experiments.scaling.outcomes import Outcome
+from transfer.experiments.scaling.plan import Study, Trial, TrialRun
 from transfer.experiments.scaling.rounds import trial_means
 from transfer.networks.notation import format_blocks
-from transfer.networks.registry import get_variant
+from transfer.networks.registry import get_variant, list_backbones
 from transfer.networks.rows import StageRow
-from transfer.networks.scaling import search_objective
+from transfer.networks.scaling import OBJECTIVE_TARGET, search_objective
 
 Stages = tuple[StageRow, ...]
 KERNEL_SIZES, EXPAND_RATIOS, SE_RATIOS, REPEATS = (3, 5), (3, 6), (0.0, 0.25), (-1, 0, 1)
 
 
 def stage_choices(row: StageRow) -> dict[str, tuple[float, ...]]:
-    """What each field of a stage may be: the values above and the baseline's own.
+    """Return the values that each field of a stage may have: those above and the baseline's own.
 
     A stage that does not expand stays so, and fused blocks have no squeeze-excitation.
     """
@@ -43,7 +45,7 @@ def stage_choices(row: StageRow) -> dict[str, tuple[float, ...]]:
 
 @dataclass(frozen=True)
 class Space:
-    """The networks that can be reached from a baseline's stages; these are one of them."""
+    """The networks that can be reached by changing a baseline's stages, itself among them."""
 
     baseline: Stages
 
@@ -63,14 +65,14 @@ class Space:
         return math.prod(len(values) for _, _, values in self.fields)
 
     def draw(self, random: Random) -> Stages:
-        """A network, all with the same probability."""
+        """Return a random network; all have the same probability."""
         stages = self.baseline
         for stage, name, values in self.fields:
             stages = _changed(stages, stage, name, random.choice(values))
         return stages
 
     def mutate(self, stages: Stages, random: Random) -> Stages:
-        """A copy with another value of one field."""
+        """Return a copy in which one field has another value."""
         stage, name, values = random.choice(self.fields)
         present = getattr(stages[stage], name)
         return _changed(stages, stage, name, random.choice([value for value in values if value != present]))
@@ -83,17 +85,19 @@ def _changed(stages: Stages, stage: int, name: str, value: float) -> Stages:
 
 @dataclass(frozen=True)
 class Evolution:
-    """Which networks are tried next.
+    """Plans which networks are tried next.
 
-    What it plans depends on the seed and on what came of the networks planned before, in the order in which they were
-    planned; not on when or where each was trained.
+    The plan depends on the seed and on the results of the networks planned before, in the order of the plan; not on
+    when or where each was trained.
 
     Attributes:
-        population: how many live at a time.
-        sample: how many of them are drawn, with replacement, for each child; the best is its parent.
-        children: planned at a time, of one population. With 1 it is Real et al.'s order; with more there is work for
-            more workers, and a child's elder siblings cannot be its parents.
-        networks: most that are tried.
+        space: the networks that may be tried.
+        population: networks that live at a time.
+        sample: networks that are drawn from them, with replacement, for each child; the best is its parent.
+        children: networks planned at a time from one population. 1 is Real et al.'s order; more keep more workers
+            busy, and a child's elder siblings cannot be its parents.
+        networks: most networks that are tried.
+        seed: seed of all draws.
     """
 
     space: Space
@@ -104,12 +108,12 @@ class Evolution:
     seed: int
 
     def plan(self, history: Sequence[tuple[Stages, float]]) -> list[tuple[Stages, int | None]]:
-        """The next networks, none of which was tried before, each with the number of its parent in `history`.
+        """Return the next networks, none of which was tried before, each with its parent's number in `history`.
 
-        The first ones have no parents: the baseline, and random networks.
+        The first ones, the baseline and random networks, have no parents.
 
         Args:
-            history: every network that was planned with its objective, in order.
+            history: every network that was planned, with its objective, in order.
         """
         first = len(history)
         known = {stages for stages, _ in history}
@@ -135,16 +139,48 @@ class Evolution:
 
 
 def study_space(study: Study) -> Space:
-    """The networks that a study may try.
+    """Return the networks that a study may try.
 
     Raises:
-        UserError: no such baseline among the tables' rows.
+        UserError: the baseline is not a published network.
     """
     return Space(get_variant(study.options["baseline"]).baseline.stages)
 
 
+def plan_space(study: Study) -> tuple[Study, list[str]]:
+    """Return an evolution with what it needs to know about its baseline, and lines that say what is searched.
+
+    Raises:
+        UserError: a baseline that cannot be changed block by block, or numbers that cannot work.
+    """
+    options = study.options
+    for name, least in (("population", 2), ("sample", 1), ("children", 1), ("networks", options["population"])):
+        if options[name] < least:
+            raise BadValue(f"`{name}`={options[name]} (allowed: at least {least})")
+    if options["baseline"] not in list_backbones():
+        raise BadValue(
+            f"`baseline`={options['baseline']}: only the blocks of a published network can be searched"
+            " (allowed: b0, lite0, v2-b0, mobilenet-v2)"
+        )
+    space = study_space(study)
+    get_variant(f"{options['baseline']}@blocks={format_blocks(space.baseline)}")
+    if options["networks"] > space.size:
+        raise BadValue(f"`networks`={options['networks']} (there are {space.size})")
+    macs = count_macs(get_variant(options["baseline"]), options["image_size"], study.facts["num_classes"])
+    own = OBJECTIVE_TARGET if options["image_size"] >= PAPER_SIZE else macs
+    target = own if options["target_macs"] is None else options["target_macs"]
+    search_objective(1.0, macs, target, options["exponent"])
+    runs = options["networks"] * len(options["seeds"])
+    lines = [
+        f"{options['networks']} of {space.size:,} networks, {runs} runs of {options['steps']} steps",
+        f"objective: accuracy * (multiply-adds / T)^{options['exponent']:g}, T = {target / 1e6:,.1f} million"
+        f" ({options['baseline']} at {options['image_size']} px: {macs / 1e6:,.1f} million)",
+    ]
+    return replace(study, facts={**study.facts, "baseline_macs": macs, "target_macs": target}), lines
+
+
 def plan_next_networks(study: Study, outcomes: Mapping[str, Outcome]) -> Study:
-    """The study with its next networks and their runs, once all of the planned ones have an outcome."""
+    """Return the study with its next networks and their runs, once all planned runs have an outcome."""
     options, facts = study.options, study.facts
     names = ("population", "sample", "children", "networks")
     evolution = Evolution(study_space(study), **{name: options[name] for name in names}, seed=options["search_seed"])
@@ -161,7 +197,7 @@ def plan_next_networks(study: Study, outcomes: Mapping[str, Outcome]) -> Study:
         size = options["image_size"]
         trials.append(Trial(f"n{number:03d}", variant.name, values, size, counts.macs, counts.num_params))
     runs = [
-        Run(f"{trial.name}_s{seed}", trial.name, seed, options["steps"], 0)
+        TrialRun(f"{trial.name}_s{seed}", trial.name, seed, options["steps"], 0)
         for seed in options["seeds"]
         for trial in trials
     ]
@@ -169,5 +205,5 @@ def plan_next_networks(study: Study, outcomes: Mapping[str, Outcome]) -> Study:
 
 
 def objective(study: Study, trial: Trial, accuracy: float) -> float:
-    """What the evolution maximises; see `search_objective`."""
+    """Return what the evolution maximises; see `search_objective`."""
     return search_objective(accuracy, trial.num_macs, study.facts["target_macs"], study.options["exponent"])

@@ -17,14 +17,14 @@ from transfer.commands.scale import sweep as scale_sweep
 from transfer.costs.counts import count_macs
 from transfer.costs.network_costs import Costs
 from transfer.errors import UserError
-from transfer.experiments.scaling.one_run import Outcome
+from transfer.experiments.scaling.ablation import Figure, Point, default_values, figure_points, plan_networks
+from transfer.experiments.scaling.ablation_report import ablation_report, read_curves
+from transfer.experiments.scaling.figures import draw_curves
+from transfer.experiments.scaling.outcomes import Outcome
 from transfer.experiments.scaling.plan import Study, Trial, read_study
-from transfer.experiments.scaling.ranking import study_rounds
+from transfer.experiments.scaling.ranking import rank_rounds
 from transfer.experiments.scaling.report import csv_text, markdown
-from transfer.experiments.scaling.rounds import rung_runs, search_rungs
-from transfer.experiments.scaling.sweep import Figure, Point, default_values, figure_points, plan_networks
-from transfer.experiments.scaling.sweep_figure import draw_curves
-from transfer.experiments.scaling.sweep_report import read_curves, sweep_report
+from transfer.experiments.scaling.rounds import round_runs, search_rounds
 from transfer.networks.registry import get_backbone
 from transfer.networks.scaling import compound_scale
 from transfer.statistics import mean_interval
@@ -118,7 +118,7 @@ def make_study(scores: Sequence[Sequence[float]]) -> tuple[Study, dict[str, Outc
     options = {"baseline": "b0", "dataset": "digits", "image_size": 40, "steps": 5, "seeds": seeds, "figure": 8}
     facts: dict[str, Any] = {"train_images": 1257, "val_images": 180, "baseline_macs": 10**7}
     study = Study("sweep", options, {"augment": "none"}, {**facts, "points": list(map(asdict, points))}, trials)
-    study = study.extended(rung_runs(search_rungs(5, 5, None), 0, trials, seeds))
+    study = study.extended(round_runs(search_rounds(5, 5, None), 0, trials, seeds))
     place = {"hardware": {"gpus": [], "cores": 2, "cpu": "a CPU"}, "versions": {"torch": "2"}}
     outcomes = {
         run.id: Outcome(scores[names.index(run.trial)][run.seed], "top1", {}, 1.0, 2.5, **place) for run in study.runs
@@ -128,8 +128,8 @@ def make_study(scores: Sequence[Sequence[float]]) -> tuple[Study, dict[str, Outc
 
 def test_the_compound_rule_is_set_against_the_network_of_nearest_cost(tmp_path: Path) -> None:
     study, outcomes = make_study([[0.5, 0.51], [0.6, 0.61], [0.7, 0.711], [0.8, 0.81], [0.81, 0.82]])
-    [only] = study_rounds(study, outcomes)
-    text = markdown("x", study, outcomes, sweep_report(study, outcomes))
+    [only] = rank_rounds(study, outcomes)
+    text = markdown("x", study, outcomes, ablation_report(study, outcomes))
     assert "width: 50.50% at 0, at most 60.50% at 1, +10.00 points, more than the noise explains." in text
     against = "compound, phi = 1 (50 M multiply-adds), against"
     assert f"{against} width alone (20 M): +21.00 points, more than the noise explains." in text
@@ -137,14 +137,14 @@ def test_the_compound_rule_is_set_against_the_network_of_nearest_cost(tmp_path: 
     assert "10 of 10 planned runs are done" in text and "25 s for 10 runs" in text
     assert draw_curves(4, read_curves(study, only), tmp_path / "4.png").read_bytes().startswith(b"\x89PNG")
     noisy, outcomes = make_study([[0.5, 0.7], [0.7, 0.5], [0.6, 0.5], [0.6, 0.9], [0.7, 0.7]])
-    text = markdown("x", noisy, outcomes, sweep_report(noisy, outcomes))
+    text = markdown("x", noisy, outcomes, ablation_report(noisy, outcomes))
     assert "resolution alone (40 M): -5.00 points, no more than the noise explains." in text
 
 
 def test_a_sweep_that_has_begun_is_reported_without_guesses() -> None:
     study, outcomes = make_study([[0.5], [0.6], [0.7], [0.8], [0.81]])
     some = {"base_s0": outcomes["base_s0"], "depth_s0": Outcome(error="killed")}
-    report = sweep_report(study, some)
+    report = ablation_report(study, some)
     text = markdown("x", study, some, report)
     assert "1 of 5 planned runs are done, 1 failed" in text and "against width alone" not in text
     assert "There is no measure of the noise" in text and "| depth | 1 |" in text and "0, 1 failed" in text
@@ -209,8 +209,8 @@ def test_figure_8_runs_by_the_users_own_rule(tmp_path: Path, study_stub: Callabl
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--phis", "1"), "--phis is Figure 8's (given: --figure 3)"),
-        (("--figure", "4", "--constants", "1.2,1.1,1.15"), "--constants is Figure 8's (given: --figure 4)"),
+        (("--phis", "1"), "--phis belongs to Figure 8 (given: --figure 3)"),
+        (("--figure", "4", "--constants", "1.2,1.1,1.15"), "--constants belongs to Figure 8 (given: --figure 4)"),
         (("--figure", "8", "--constants", "1.2,1.1"), "--constants has 2 numbers (needed: alpha, beta, gamma)"),
         (("--figure", "8", "--constants", "2,2,2"), "alpha * beta^2 * gamma^2 is 32"),
         (("--figure", "8", "--phis", "0,40"), "phi=40"),

@@ -1,4 +1,4 @@
-"""What the report of a sweep says: the curves of Figure 3, 4 or 8, and what of them is noise."""
+"""The report of an ablation: the curves of Figure 3, 4 or 8, and how much of them is noise."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from transfer.experiments.scaling.ablation import Point
 from transfer.experiments.scaling.conclusions import missing_lines, noise_lines, val_line
 from transfer.experiments.scaling.noise import Noise
-from transfer.experiments.scaling.one_run import Outcome
+from transfer.experiments.scaling.outcomes import Outcome
 from transfer.experiments.scaling.plan import Study
-from transfer.experiments.scaling.ranking import Curves, Round, Standing, study_rounds
+from transfer.experiments.scaling.ranking import RankedRound, Standing, rank_rounds
 from transfer.experiments.scaling.report import COST_HEADS, Report, cost_cells, cost_columns, score_cells, score_columns
-from transfer.experiments.scaling.sweep import Point
 from transfer.markdown import escape_csv, markdown_table
 
+Curves = dict[str, list[tuple[Point, Standing]]]
 _TITLES = {3: "one dimension at a time", 4: "width for four depths and resolutions", 8: "one dimension, and all three"}
 _HEADS = (
     *("along", "value", "d", "w", "r", "px", *COST_HEADS),
@@ -23,15 +24,15 @@ _HEADS = (
 )
 
 
-def sweep_report(study: Study, outcomes: Mapping[str, Outcome]) -> Report:
-    """The points, curve by curve."""
-    [only] = all_rounds = study_rounds(study, outcomes)
+def ablation_report(study: Study, outcomes: Mapping[str, Outcome]) -> Report:
+    """Return the report of an ablation, which lists its points curve by curve."""
+    [only] = all_rounds = rank_rounds(study, outcomes)
     curves = read_curves(study, only)
     points = [pair for curve in curves.values() for pair in curve]
     figure = study.options["figure"]
 
     def draw(path: Path) -> Path:
-        from transfer.experiments.scaling.sweep_figure import draw_curves
+        from transfer.experiments.scaling.figures import draw_curves
 
         return draw_curves(figure, curves, path)
 
@@ -47,8 +48,8 @@ def sweep_report(study: Study, outcomes: Mapping[str, Outcome]) -> Report:
     )
 
 
-def read_curves(study: Study, only: Round) -> Curves:
-    """The points of each curve with their networks, in ascending order."""
+def read_curves(study: Study, only: RankedRound) -> Curves:
+    """Return the points of each curve with their networks, in ascending order."""
     standings = {standing.trial.name: standing for standing in only.standings}
     points = (Point(**point) for point in study.facts["points"])
     return {
@@ -57,8 +58,8 @@ def read_curves(study: Study, only: Round) -> Curves:
     }
 
 
-def _lines(only: Round, curves: Curves, num_images: int) -> Iterator[str]:
-    """A sentence each, for a reader who knows no statistics."""
+def _lines(only: RankedRound, curves: Curves, num_images: int) -> Iterator[str]:
+    """Yield the conclusions, a sentence each, for a reader who knows no statistics."""
     yield from missing_lines(only)
     curves = {series: [pair for pair in curve if pair[1] in only.complete] for series, curve in curves.items()}
     for series, curve in curves.items():
@@ -77,7 +78,7 @@ def _lines(only: Round, curves: Curves, num_images: int) -> Iterator[str]:
 
 
 def _against_compound(curves: Curves, noise: Noise | None) -> Iterator[str]:
-    """Each compound network against the network of each single dimension that is nearest to it in multiply-adds."""
+    """Compare each compound network with the nearest network, in multiply-adds, of each single dimension."""
     for point, standing in curves.get("compound", []):
         if point.value == 0 or standing.mean is None:
             continue

@@ -1,4 +1,4 @@
-"""What the report of an evolution says: its networks by the search objective, and the best against the baseline."""
+"""The report of an evolution: its networks by the search objective, and the best against the baseline."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from transfer.experiments.scaling.conclusions import missing_lines, noise_lines, val_line
-from transfer.experiments.scaling.evolution import Stages, objective, study_space
-from transfer.experiments.scaling.one_run import Outcome
+from transfer.experiments.scaling.evolution.search import Stages, objective, study_space
+from transfer.experiments.scaling.outcomes import Outcome
 from transfer.experiments.scaling.plan import Study
-from transfer.experiments.scaling.ranking import Round, Standing, study_rounds
+from transfer.experiments.scaling.ranking import RankedRound, Standing, rank_rounds
 from transfer.experiments.scaling.report import (
     COST_HEADS,
     Report,
@@ -33,12 +33,12 @@ _LETTERS = {"repeats": "r", "kernel_size": "k", "expand_ratio": "e", "se_ratio":
 
 
 def evolution_report(study: Study, outcomes: Mapping[str, Outcome]) -> Report:
-    """The networks, best objective first."""
+    """Return the report of an evolution, which lists its networks by their objective, best first."""
     options, target = study.options, study.facts["target_macs"]
     only = by_objective(study, outcomes)
 
     def draw(path: Path) -> Path:
-        from transfer.experiments.scaling.evolution_figure import draw_evolution
+        from transfer.experiments.scaling.evolution.figure import draw_evolution
 
         return draw_evolution(study, only, path)
 
@@ -65,19 +65,19 @@ def evolution_report(study: Study, outcomes: Mapping[str, Outcome]) -> Report:
     )
 
 
-def by_objective(study: Study, outcomes: Mapping[str, Outcome]) -> Round:
-    """All networks, best first: the scores, their means and their noise are of the objective, in percent."""
+def by_objective(study: Study, outcomes: Mapping[str, Outcome]) -> RankedRound:
+    """Rank all networks by their objective in percent, in place of the accuracy."""
     trials = {run.id: study.trial(run.trial) for run in study.runs}
     scored = {
         name: replace(outcome, score=objective(study, trials[name], outcome.score)) if outcome.score else outcome
         for name, outcome in outcomes.items()
     }
-    [only] = study_rounds(study, scored)
+    [only] = rank_rounds(study, scored)
     return only
 
 
-def _lines(study: Study, only: Round) -> Iterator[str]:
-    """A sentence each, for a reader who knows no statistics."""
+def _lines(study: Study, only: RankedRound) -> Iterator[str]:
+    """Yield the conclusions, a sentence each, for a reader who knows no statistics."""
     options, noise = study.options, only.noise
     yield from missing_lines(only)
     best = next(iter(only.complete), None)
@@ -115,8 +115,8 @@ def _paired(best: Standing, baseline: Standing) -> str:
     return f"{mean.value:+.2f}" + (f" (95% interval {shown_interval(mean)})" if mean.low is not None else "")
 
 
-def _progress(study: Study, only: Round) -> str | None:
-    """Whether the last networks are better than the first ones."""
+def _progress(study: Study, only: RankedRound) -> str | None:
+    """Return a sentence that compares the last networks with the first ones, or None before they are done."""
     size = study.options["population"]
     values = {standing.trial.name: standing.mean.value for standing in only.complete if standing.mean}
     first, last = ([trial.name for trial in part] for part in (study.trials[1:size], study.trials[size:][-size:]))
@@ -149,18 +149,18 @@ def _columns(rank: int, standing: Standing, study: Study) -> dict[str, Any]:
 
 
 def parent_name(study: Study, standing: Standing) -> str:
-    """Of a child; what was there first has none."""
+    """Return the name of a child's parent, empty for the first networks."""
     parent = standing.trial.values.get("parent")
     return "" if parent is None else study.trials[int(parent)].name
 
 
 def _accuracy(study: Study, standing: Standing) -> float | None:
-    """In percent: the objective is the accuracy times what the network alone decides."""
+    """Return the accuracy in percent: the objective without the factor that the network alone decides."""
     return None if standing.mean is None else standing.mean.value / objective(study, standing.trial, 1.0)
 
 
 def differences(stages: Stages, baseline: Stages) -> str:
-    """What differs: `2: k5, 4: r3 se0`, stages counted from 1."""
+    """Return which fields differ, such as `2: k5, 4: r3 se0`, with stages counted from 1."""
     shown = []
     for number, (row, own) in enumerate(zip(stages, baseline, strict=True), start=1):
         pairs = [(letter, getattr(row, name), getattr(own, name)) for name, letter in _LETTERS.items()]

@@ -8,16 +8,18 @@ from matplotlib.figure import Figure
 
 from transfer.experiments.scaling.figures import COLOURS, INK, save_png, tidy
 from transfer.experiments.scaling.plan import Study
-from transfer.experiments.scaling.ranking import Round
+from transfer.experiments.scaling.ranking import RankedRound
 
 
-def draw_evolution(study: Study, only: Round, path: Path) -> Path:
-    """The objective of each network in the order in which they were planned, and of the best so far.
+def draw_evolution(study: Study, only: RankedRound, path: Path) -> Path:
+    """Draw the objective of each network in the order of the plan, and of the best so far; return the picture's path.
 
-    The band holds what cannot be told from the baseline, as one of so many; seeds are small dots.
+    The band holds what cannot be told from the baseline, given how many networks are compared. Seeds are small dots.
 
     Args:
-        only: see `by_objective`.
+        study: the study.
+        only: its networks, ranked by `by_objective`.
+        path: file to write.
     """
     standings = {standing.trial.name: standing for standing in only.standings if standing.mean}
     numbers = [number for number, trial in enumerate(study.trials) if trial.name in standings]

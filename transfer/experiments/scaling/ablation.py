@@ -1,16 +1,18 @@
-"""The paper's ablations: the networks of Figures 3, 4 and 8, which show what each dimension gives."""
+"""The paper's ablations: the networks of Figures 3, 4 and 8, which show what each dimension contributes."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 from transfer.config.schema import SMALLEST_IMAGE
 from transfer.costs.network_costs import Costs
-from transfer.errors import UserError
-from transfer.experiments.scaling.plan import Trial
-from transfer.networks.scaling import Scale, compound_scale, scale
+from transfer.errors import BadValue
+from transfer.experiments.scaling.outcomes import Outcome
+from transfer.experiments.scaling.plan import Study, Trial
+from transfer.experiments.scaling.rounds import round_runs, search_rounds
+from transfer.networks.scaling import ALPHA, BETA, GAMMA, Scale, compound_scale, scale
 
 Figure = Literal[3, 4, 8]
 # Printed along the curves of Figure 3.
@@ -23,10 +25,34 @@ BASE_DEPTHS, BASE_RESOLUTIONS = (1.0, 2.0), (1.0, 1.3)
 PHIS = (0.0, 1.0, 2.0, 3.0)
 
 
-def default_values(figure: Figure, phis: Sequence[float], constants: Sequence[float]) -> dict[str, list[float]]:
-    """The widths, depths and resolutions of a figure. Those of Figure 8 cost what the compound rule does at each phi.
+def default_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults of the options that only an ablation has.
 
     Args:
+        given: options that the user gave, on which the others depend.
+
+    Raises:
+        UserError: options that do not go together, or constants that make no compound rule.
+    """
+    figure = given.get("figure", 3)
+    if figure != 8:
+        for name in sorted({"phis", "constants"} & given.keys()):
+            raise BadValue(f"`{name}` belongs to Figure 8 (given: `figure`={figure})")
+        return {"figure": figure, **default_values(figure, (), ())}
+    phis, constants = given.get("phis", [*PHIS]), given.get("constants", [ALPHA, BETA, GAMMA])
+    if len(constants) != 3:
+        raise BadValue(f"`constants` has {len(constants)} numbers (needed: alpha, beta, gamma)")
+    return {"figure": 8, "phis": phis, "constants": constants, **default_values(8, phis, constants)}
+
+
+def default_values(figure: Figure, phis: Sequence[float], constants: Sequence[float]) -> dict[str, list[float]]:
+    """Return the widths, depths and resolutions of a figure.
+
+    Those of Figure 8 cost as much as the compound rule's network at each phi.
+
+    Args:
+        figure: number of the paper's figure.
+        phis: compound coefficients of Figure 8.
         constants: alpha, beta and gamma of the compound rule.
 
     Raises:
@@ -47,10 +73,10 @@ class Point:
     """A point of a curve.
 
     Attributes:
-        series: `width`, `depth`, `resolution`, `compound`, or Figure 4's `d=2, r=1.3`.
+        series: name of the curve: `width`, `depth`, `resolution`, `compound`, or Figure 4's `d=2, r=1.3`.
         value: the coefficient that varies along the curve, or phi.
         depth, width, resolution: coefficients asked for.
-        trial: name of the network; points that round to one network have one.
+        trial: name of the network; points that round to one network share it.
     """
 
     series: str
@@ -62,10 +88,11 @@ class Point:
 
 
 def figure_points(figure: Figure, options: Mapping[str, Sequence[float]]) -> list[Point]:
-    """The points of a figure, curve by curve in ascending order, without their networks.
+    """Return the points of a figure, curve by curve in ascending order, without their networks.
 
     Args:
-        options: `widths`, `depths`, `resolutions`; of Figure 8 `phis` and `constants` too.
+        figure: number of the paper's figure.
+        options: `widths`, `depths`, `resolutions`; for Figure 8 `phis` and `constants`, too.
 
     Raises:
         UserError: see `compound_scale`.
@@ -83,10 +110,11 @@ def figure_points(figure: Figure, options: Mapping[str, Sequence[float]]) -> lis
 
 
 def plan_networks(costs: Costs, points: Sequence[Point]) -> tuple[list[Trial], list[Point]]:
-    """The different networks among the points, from the cheapest up, and the points with the names of theirs.
+    """Return the different networks among the points, cheapest first, and the points with the names of theirs.
 
     Args:
-        costs: of the baseline.
+        costs: costs of the baseline.
+        points: points without networks.
 
     Raises:
         UserError: a coefficient is out of range, or images get too small; see also `Costs.counts`.
@@ -97,7 +125,7 @@ def plan_networks(costs: Costs, points: Sequence[Point]) -> tuple[list[Trial], l
         factors = Scale(point.depth, point.width, point.resolution)
         size = factors.pixels(costs.baseline_size)
         if size < SMALLEST_IMAGE:
-            raise UserError(
+            raise BadValue(
                 f"resolution {point.resolution:g} of {costs.baseline_size} px is {size}"
                 f" (allowed: at least {SMALLEST_IMAGE})"
             )
@@ -109,3 +137,30 @@ def plan_networks(costs: Costs, points: Sequence[Point]) -> tuple[list[Trial], l
         trial = trials.setdefault(costs.identity(network), trial)
         named.append(replace(point, trial=trial.name))
     return sorted(trials.values(), key=lambda trial: trial.num_macs), named
+
+
+def plan_points(study: Study) -> tuple[Study, list[str]]:
+    """Return an ablation with its networks, and lines that say how many they are and how long they will be trained.
+
+    Raises:
+        UserError: see `plan_networks`.
+    """
+    options = study.options
+    costs = Costs(options["baseline"], num_classes=study.facts["num_classes"], image_size=options["image_size"])
+    trials, points = plan_networks(costs, figure_points(options["figure"], options))
+    runs = len(trials) * len(options["seeds"])
+    first, last = trials[0].num_macs / 1e6, trials[-1].num_macs / 1e6
+    lines = [
+        f"{len(points)} points, {len(trials)} different networks of {first:,.0f} to {last:,.0f} M multiply-adds",
+        f"{runs} runs of {options['steps']} steps: {runs * options['steps']:,} steps in all",
+    ]
+    facts = {"baseline_macs": costs.counts(costs.baseline).macs, "points": [asdict(point) for point in points]}
+    return replace(study, facts={**study.facts, **facts}, trials=tuple(trials)), lines
+
+
+def plan_runs(study: Study, outcomes: Mapping[str, Outcome]) -> Study:
+    """Return the study with a run of each network with each seed, all in one round, unless it has them."""
+    if study.runs:
+        return study
+    rounds = search_rounds(len(study.trials), study.options["steps"], None)
+    return study.extended(round_runs(rounds, 0, study.trials, study.options["seeds"]))

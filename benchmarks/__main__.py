@@ -1,0 +1,98 @@
+"""Speed and memory as ratios within one run: python -m benchmarks WHAT
+
+module  a training epoch through Lightning and TransferModule against a bare PyTorch loop with the same step
+train   training images per second, memory layout by memory layout and precision by precision
+peer    training images per second, and the GPU's memory, against timm's implementation of the same network
+memory  peak memory and seconds of a training step without and with gradient checkpointing
+scaling what the compound rule gives against the released coefficients, and counts of the paper's Tables 3 and 7
+
+Each of these has its own --help:
+
+data    training-ready images per second on one core, without and with a cache, against a torchvision-style pipeline
+cores   training on cores that others use too, with our and with OpenMP's own way of waiting
+recipe  accuracy of --recipe auto against the defaults
+probe   seconds of a linear probe's fits on cached features, against scikit-learn's lbfgs
+memory_prediction  predicted memory of training steps and of inference against the measured
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from benchmarks.memory import benchmark_memory
+from benchmarks.networks import benchmark_module, benchmark_peer, benchmark_train
+from benchmarks.scaling import benchmark_scaling
+from transfer.commands.console import exit_status
+
+# Subjects with options of their own, each in the module of its name.
+OWN_COMMAND_LINE = ("data", "cores", "recipe", "probe", "memory_prediction")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and gives the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] in OWN_COMMAND_LINE:
+        return run_own(argv[0], argv[1:])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    subjects: dict[str, Callable[..., dict[str, Any]]] = {
+        "module": benchmark_module,
+        "train": benchmark_train,
+        "peer": benchmark_peer,
+        "memory": benchmark_memory,
+        "scaling": benchmark_scaling,
+    }
+    parser.add_argument("what", choices=(*subjects, *OWN_COMMAND_LINE))
+    parser.add_argument("--backbone", help="default: lite0")
+    parser.add_argument("--image_size", type=int, help="pixels; default: 64")
+    parser.add_argument("--batch_size", type=int, help="images per step; default: 64")
+    parser.add_argument("--steps", type=int, help="timed steps per round; default: 20, for memory 1")
+    parser.add_argument("--rounds", type=int, help="alternating rounds; default: 5, for memory 2")
+    parser.add_argument("--compile", action="store_true", default=None, help="peer: both under torch.compile too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    arguments = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
+    subject, path = arguments.pop("what"), arguments.pop("json", None)
+    if subject in OWN_COMMAND_LINE:
+        parser.error(f"{subject}: give its options after it; python -m benchmarks {subject} --help lists them")
+    if "compile" in arguments and subject != "peer":
+        parser.error("--compile: only peer compares compiled networks")
+    if subject == "scaling":
+        if arguments:
+            parser.error(f"--{min(arguments)}: scaling has no options, it counts")
+    else:
+        arguments = {"backbone": "lite0", "image_size": 64, "batch_size": 64, **arguments}
+    return exit_status(lambda: report(subjects[subject](**arguments), path))
+
+
+def run_own(subject: str, argv: Sequence[str]) -> int:
+    """Runs the command line of a subject that has its own, and gives the exit status."""
+    module = import_module(f"benchmarks.{subject}")
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks {subject}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_options(parser)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    arguments = vars(parser.parse_args(argv))
+    path = arguments.pop("json")
+    return exit_status(lambda: report(getattr(module, f"benchmark_{subject}")(**arguments), path))
+
+
+def report(figures: dict[str, Any], path: Path | None) -> None:
+    """Prints the figures with the hardware, and writes them to `path` if there is one."""
+    from transfer.environment import environment, write_figures
+
+    for name, value in {**figures, "hardware": environment()["hardware"]}.items():
+        print(f"{name}: {value}")
+    write_figures(path, figures)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,20 @@
+"""What the compound rule says against the released coefficients."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    pass
+
+
+def benchmark_scaling() -> dict[str, Any]:
+    """Where the compound rule departs from the released coefficients, and multiply-adds against the printed ones."""
+    from transfer.costs.published import departures, table_counts
+
+    return {
+        "departures": [asdict(row) for row in departures()],
+        "table3": [asdict(row) for row in table_counts("table3")],
+        "table7": [asdict(row) for row in table_counts("table7")],
+    }

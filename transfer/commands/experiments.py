@@ -1,0 +1,120 @@
+"""What the commands of tables and studies share: options of launchers, GPUs of their jobs, and the data."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from transfer.errors import BadValue
+
+if TYPE_CHECKING:
+    from transfer.config.schema import FinetuneConfig
+
+
+def add_launch_options(parser: argparse._ActionsContainer, units: str, timeout_min: int) -> None:
+    """Add the options that say where and how jobs are computed.
+
+    Args:
+        parser: the parser, or a group of its options.
+        units: what the jobs are called, in the plural.
+        timeout_min: example of SLURM's time limit, in minutes.
+    """
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help=f"{units} at a time; default: as many as there are GPUs for, else one"
+    )
+    parser.add_argument("--launcher", choices=("local", "slurm", "wandb"), default="local")
+    parser.add_argument(
+        "--slurm",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help=f"submitit's parameters: partition=gpu, timeout_min={timeout_min}, cpus_per_task=8, ..., cluster=local for"
+        " a trial",
+    )
+    parser.add_argument("--retry_failed", action="store_true", help=f"also compute the {units} that failed")
+
+
+def check_counts(**counts: int | None) -> None:
+    """Check that numbers of workers or devices are at least 1; None is not checked.
+
+    Raises:
+        UserError: one is smaller.
+    """
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise BadValue(f"`{name}`={value} (allowed: at least 1)")
+
+
+def usable_gpus(on_cpu: bool = False, workers: int = 1) -> list[str]:
+    """Return the GPUs for the runs of this process.
+
+    Without any, runs are forked from this process, so what they import is imported here once.
+
+    Args:
+        on_cpu: whether the runs leave GPUs alone.
+        workers: runs at a time, which share the CPU cores.
+    """
+    from transfer.experiments.devices import divide_cores, visible_gpus
+
+    divide_cores(workers)
+    gpus = [] if on_cpu else visible_gpus()
+    if not gpus:
+        import_what_runs_need()
+    return gpus
+
+
+def import_what_runs_need() -> None:
+    """Import what finetune imports, on which a short run would spend most of its time."""
+    import rich.table  # noqa: F401
+
+    import datamodules.datamodule
+    import datamodules.reading.benchmarks
+    import datamodules.reading.folders  # noqa: F401
+    import transfer.runs.folder
+    import transfer.training.batch_norm
+    import transfer.training.callbacks
+    import transfer.training.checkpointing
+    import transfer.training.module
+    import transfer.training.trainer
+    import transfer.weights.build  # noqa: F401
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What plans have to know about a dataset that was read.
+
+    Attributes:
+        num_classes: number of classes.
+        split_sizes: images of each split.
+    """
+
+    num_classes: int
+    split_sizes: Mapping[str, int]
+
+
+def read_data_facts(config: FinetuneConfig) -> DataFacts:
+    """Read the data of a run and return what plans have to know about it.
+
+    Raises:
+        UserError: an unknown dataset, or data that cannot be had.
+    """
+    from datamodules import load_dataset
+
+    data = load_dataset(config.dataset, **config.read_options())
+    return DataFacts(data.num_classes, data.split_sizes)
+
+
+def retry_words(retry_failed: bool) -> Sequence[str]:
+    """Return the words that tell the command of one job to compute it again if it has failed."""
+    return ["--retry_failed"] if retry_failed else []
+
+
+def fix_threads(threads: int) -> None:
+    """Give every run this number of CPU threads: how a sum is split among threads changes its last digits."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    import torch
+
+    torch.set_num_threads(threads)

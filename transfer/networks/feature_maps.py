@@ -1,0 +1,39 @@
+"""A backbone for detectors and segmentation: the maps of its stages, without the top convolution."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from transfer.networks.backbone import Backbone, FeatureInfo
+
+
+class FeatureMaps(nn.Module):
+    """The stages of a backbone as a module: (N, C, H, W) -> a list of maps, finest first.
+
+    Every parameter takes part in every map's computation or in that of a later map, so that DistributedDataParallel
+    works as it is (`find_unused_parameters=False`) where the loss uses the last map.
+
+    Attributes:
+        backbone: the backbone; its `top`, which no map needs, is taken out.
+        stage_channels: channels of each map.
+        stage_strides: stride of each map.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        backbone.top = nn.Identity()
+        self.backbone = backbone
+        self.stage_channels = backbone.stage_channels
+        self.stage_strides = backbone.stage_strides
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return self.backbone.forward_stages(images)
+
+    @property
+    def feature_info(self) -> list[FeatureInfo]:
+        """The maps as timm describes them; see `Backbone.feature_info`."""
+        return [{**info, "module": f"backbone.{info['module']}"} for info in self.backbone.feature_info]
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trade time for memory while training; see `Backbone.set_grad_checkpointing`."""
+        self.backbone.set_grad_checkpointing(enable)

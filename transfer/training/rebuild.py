@@ -1,0 +1,119 @@
+"""How a module builds its classifier from names, and what a checkpoint keeps so that it can do so again."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from torch import Tensor
+
+from transfer.errors import BadValue
+from transfer.lightning import pl
+from transfer.networks.classifier import Classifier
+from transfer.preprocessing import Preprocessing
+from transfer.weights.build import build_classifier
+
+NETWORK_ARGUMENTS = (
+    *("num_classes", "pretrained", "init_from", "weights", "load_weights", "head", "dropout", "in_channels"),
+    *("stochastic_depth_prob", "grad_checkpointing"),
+)
+
+
+def build(hyperparameters: Mapping[str, Any]) -> Classifier:
+    """Return the classifier that a module's arguments describe.
+
+    Args:
+        hyperparameters: `backbone` and NETWORK_ARGUMENTS, as in `build_classifier`. A checkpoint's say
+            `load_weights`=False; then no module is imported that the program has not imported itself.
+
+    Raises:
+        UserError: no backbone is named, the classifier cannot be built, or its code is not imported.
+    """
+    backbone = hyperparameters["backbone"]
+    if backbone is None:
+        raise BadValue(
+            "a module needs a `classifier`, or `backbone` and `num_classes` to build one; a checkpoint has no names of"
+            " a classifier that did not come from `build_classifier`: load it with `classifier`"
+        )
+    if not hyperparameters["load_weights"]:
+        for name in ("backbone", "head"):
+            _refuse_foreign_code(name, hyperparameters[name])
+    return build_classifier(backbone, **{name: hyperparameters[name] for name in NETWORK_ARGUMENTS})
+
+
+def _refuse_foreign_code(argument: str, value: str) -> None:
+    module = value.partition("@")[0].rpartition(".")[0]
+    if module and module not in sys.modules:
+        raise BadValue(
+            f"`{argument}`={value!r} of a checkpoint names code that the program has not imported: import {module}"
+            " first if you trust the file"
+        )
+
+
+def hyperparameters(given: Mapping[str, Any], classifier: Classifier, lr: float) -> dict[str, Any]:
+    """Return the arguments that build a module again, as plain types.
+
+    Args:
+        given: the module's `hparams`.
+        classifier: the module's classifier, whose head may have been replaced.
+        lr: the module's learning rate, which a finder may have changed.
+    """
+    arguments = {name: value for name, value in given.items() if not name.startswith("_")}  # LightningCLI's own
+    weights = arguments["class_weights"]
+    built = getattr(classifier, "build_arguments", None) or {"backbone": None}
+    return {
+        **arguments,
+        **built,
+        "num_classes": classifier.num_classes,
+        "weights": None,
+        "load_weights": False,
+        "class_weights": weights.tolist() if isinstance(weights, Tensor) else weights,
+        "lr": lr,
+    }
+
+
+def knowledge(classifier: Classifier) -> dict[str, Any]:
+    """Return what a checkpoint keeps of a classifier's preprocessing and class names, as plain types."""
+    preprocessing = getattr(classifier, "preprocessing", None)
+    names = getattr(classifier, "class_names", None)
+    return {
+        "preprocessing": None if preprocessing is None else asdict(preprocessing),
+        "class_names": None if names is None else list(names),
+    }
+
+
+def restore_knowledge(classifier: Classifier, checkpoint: Mapping[str, Any]) -> None:
+    """Give a classifier the preprocessing and class names that a checkpoint keeps."""
+    if checkpoint.get("preprocessing") is not None:
+        classifier.preprocessing = Preprocessing(**checkpoint["preprocessing"])
+    if checkpoint.get("class_names") is not None:
+        classifier.class_names = tuple(checkpoint["class_names"])
+
+
+def meet_data(classifier: Classifier, datamodule: object) -> None:
+    """Warn if images are prepared otherwise than the classifier's weights expect; learn class names nobody told.
+
+    The image size may differ. A datamodule that is not ours may know neither preprocessing nor names.
+
+    Args:
+        classifier: the classifier, which may know its `preprocessing` and `class_names`.
+        datamodule: the datamodule; None if the Trainer was given loaders.
+    """
+    names = getattr(datamodule, "class_names", None)
+    if names is not None and len(names) == classifier.num_classes and getattr(classifier, "class_names", 0) is None:
+        classifier.class_names = tuple(names)
+    expected, given = getattr(classifier, "preprocessing", None), getattr(datamodule, "preprocessing", None)
+    if expected is None or given is None:
+        return
+    differences = [
+        f"{field.name} {getattr(given, field.name)} instead of {getattr(expected, field.name)}"
+        for field in fields(Preprocessing)
+        if field.name != "image_size" and getattr(given, field.name) != getattr(expected, field.name)
+    ]
+    if differences:
+        pl.utilities.rank_zero_warn(
+            f"the data are prepared otherwise than the classifier's weights expect: {'; '.join(differences)}. Build the"
+            " datamodule with `preprocessing`=classifier.preprocessing"
+        )
