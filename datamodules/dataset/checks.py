@@ -173,7 +173,7 @@ def drop_bad_images(splits: Mapping[str, Split], on_bad_image: str) -> tuple[dic
         return readable, []
     if on_bad_image == "error":
         raise UserError(
-            f"{_describe(all_bad)}\nRepair or remove them, or set `on_bad_image`=skip to train without them."
+            f"{_describe(all_bad)}\nRepair or remove them, or pass `on_bad_image`=skip to train without them."
         )
     warnings.warn(f"training without {_describe(all_bad)}", stacklevel=3)
     return readable, all_bad
