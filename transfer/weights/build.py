@@ -274,7 +274,7 @@ def classifier_from(
         backbone,
         build_head(head, backbone.num_features, num_classes, rate),
         num_classes,
-        preprocessing=start.preprocessing,
+        preprocessing=start.preprocessing.grey() if in_channels == 1 else start.preprocessing,
         class_names=class_names,
     )
     if isinstance(head, str):
