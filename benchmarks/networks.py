@@ -155,10 +155,10 @@ def benchmark_peer(
     """
     import torch
 
-    from transfer.commands.convert.code_bases import timm_name
     from transfer.costs.bare_steps import random_batch, training_step
     from transfer.networks.registry import get_variant
     from transfer.weights.build import build_classifier
+    from transfer.weights.code_bases import timm_name
 
     variant = get_variant(backbone)
     timm = load_timm()

@@ -22,20 +22,20 @@ from torch import Tensor, nn
 
 from tests.commands.test_finetune import CHEAP, ROOT, call, environment
 from transfer.commands import convert, finetune
-from transfer.commands.convert import code_bases
-from transfer.commands.convert import network as conversion
-from transfer.commands.convert.code_bases import TARGETS, odd_depthwise_blocks
-from transfer.commands.convert.network import read_network
+from transfer.commands.convert.source import read_network
 from transfer.errors import UserError
 from transfer.networks.classifier import Classifier
 from transfer.networks.layers import LayerSettings
 from transfer.networks.registry import get_backbone
 from transfer.preprocessing import IMAGENET, Preprocessing
 from transfer.runs.predictor import load_run
+from transfer.weights import code_bases
 from transfer.weights.build import build_classifier
+from transfer.weights.code_bases import TARGETS, odd_depthwise_blocks
 from transfer.weights.downloads import find_weights
 from transfer.weights.files import TRAINED_LIKE
 from transfer.weights.key_names import from_own_keys, module_names
+from transfer.weights.portable import PortableNetwork, save_tensors
 from transfer.weights.rows import family_row, get_weights, list_weights
 
 LITE0 = "efficientnet_lite0.pypi"
@@ -244,7 +244,7 @@ def test_the_lines_name_the_model_and_every_setting_that_is_not_its_default(
     with torch.device("meta"):
         state = build_classifier(name, 5).state_dict()
     like = family_row(family, get_backbone(name))
-    network = conversion.Network(state, get_backbone(name), like, like.preprocessing, "linear")
+    network = PortableNetwork(state, get_backbone(name), like, like.preprocessing, "linear")
     lines = code_bases.loading_lines(network, target, Path("DEST"))
     assert any(expected in line for line in lines), "\n".join(lines)
     compile("\n".join(lines), "printed", "exec")
@@ -405,12 +405,12 @@ def test_the_familys_padding_and_epsilon_are_the_networks(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("family", "message"),
     [
-        ("tim", r"^--family tim: unknown weights 'tim'; did you mean 'timm'\? \(allowed: a row of"),
+        ("tim", r"^`family`=tim: unknown weights 'tim'; did you mean 'timm'\? \(allowed: a row of"),
         (
             "efficientnet_b1.ft_in1k",
-            r"^--family \S+: efficientnet_b1\.ft_in1k is a b1, not a b0 \(allowed: tf_efficientnet_b0",
+            r"^`family`=\S+: efficientnet_b1\.ft_in1k is a b1, not a b0 \(allowed: tf_efficientnet_b0",
         ),
-        ("paper", r"^--family paper: unknown weights 'paper'"),
+        ("paper", r"^`family`=paper: unknown weights 'paper'"),
     ],
 )
 def test_a_family_that_is_none_or_of_another_variant_is_refused(family: str, message: str, tmp_path: Path) -> None:
@@ -607,7 +607,7 @@ def test_a_conversion_that_dies_while_writing_leaves_what_was_there(
     dest = tmp_path / "lite0.safetensors"
     if there_before:
         dest.write_bytes(b"mine")
-    monkeypatch.setattr(conversion, "save_file", save_half)
+    monkeypatch.setattr("transfer.weights.portable.save_file", save_half)
     assert call(convert.main, lite0_file(), dest, "--to", "own", "--overwrite") == 130
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == ({dest: b"mine"} if there_before else {})
 
@@ -657,7 +657,7 @@ def test_a_padding_is_reproduced_or_not_by_size(target: str, padding: str, expec
     found = []
     for size in (240, 64, 65):
         preprocessing = Preprocessing(size, 1.0, "bicubic", (0, 0, 0), (1, 1, 1))
-        network = conversion.Network({}, variant, like, preprocessing, "linear")
+        network = PortableNetwork({}, variant, like, preprocessing, "linear")
         found.append(code_bases.other_padding(network, target) is None)
     assert found == expected
 
@@ -670,8 +670,8 @@ def test_at_a_runs_own_size_the_padding_of_that_size_counts(
     network, dest = random_network("b0", family), tmp_path / "dest.safetensors"
     like = family_row(family, get_backbone("b0"))
     preprocessing = Preprocessing(64, 1.0, "bicubic", *IMAGENET)
-    source = conversion.Network(dict(network.state_dict()), get_backbone("b0"), like, preprocessing, "linear")
-    conversion.save_tensors(code_bases.convert(source, "own"), source.metadata(), tmp_path / "own.safetensors")
+    source = PortableNetwork(dict(network.state_dict()), get_backbone("b0"), like, preprocessing, "linear")
+    save_tensors(code_bases.convert(source, "own"), source.metadata(), tmp_path / "own.safetensors")
     printed = converted(capsys, tmp_path / "own.safetensors", dest, "--to", target)
     assert "The outputs are the same at 64 px; at other sizes this code base may pad otherwise." in printed
     assert difference(logits(printed_model(printed), 64), logits(network, 64)) <= 1e-5
@@ -734,8 +734,8 @@ def test_a_backbone_alone_converts_where_a_classifier_may_be_missing(
 def test_a_variant_that_the_code_base_lacks_is_refused(target: str, name: str, has: str) -> None:
     variant = get_backbone(name)
     like = family_row("timm", variant)
-    network = conversion.Network({}, variant, like, like.preprocessing, "linear")
-    with pytest.raises(UserError, match=rf"--to {target}: it has no {name} \(it has {has}\); --to timm has all"):
+    network = PortableNetwork({}, variant, like, like.preprocessing, "linear")
+    with pytest.raises(UserError, match=rf"`to`={target}: it has no {name} \(it has {has}\); `to`=timm has all"):
         code_bases.convert(network, target, allow_other_padding=True)
 
 

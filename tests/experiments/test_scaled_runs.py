@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from transfer.commands import convert
-from transfer.commands.convert.network import read_network
+from transfer.commands.convert.source import read_network
 from transfer.commands.finetune import main
 from transfer.networks.backbone import Backbone
 from transfer.networks.registry import get_backbone

@@ -11,7 +11,7 @@ from efficientnet_pytorch.utils import BlockDecoder, GlobalParams
 from torch.utils.flop_counter import FlopCounterMode
 
 from transfer.commands import convert
-from transfer.commands.convert.network import read_network
+from transfer.commands.convert.source import read_network
 from transfer.commands.finetune import main
 from transfer.costs.counts import count_macs, roundings
 from transfer.errors import UserError

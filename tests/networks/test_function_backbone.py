@@ -20,7 +20,7 @@ from torch import nn
 
 from tests.commands.test_finetune import call, environment, read_results
 from transfer.commands import explain, finetune, predict, probe
-from transfer.commands.convert.network import read_network
+from transfer.commands.convert.source import read_network
 from transfer.costs.memory import training_memory
 from transfer.costs.network_costs import Costs
 from transfer.errors import UserError

@@ -212,7 +212,7 @@ def extract(
     precision: Any,
 ) -> tuple[dict[str, Features], dict[str, Path]]:
     """The features of every split, prepared as in evaluation, and their files."""
-    from datamodules.images.cache import default_cache_dir
+    from datamodules.loading.cache import default_cache_dir
     from transfer.probe.features import backbone_digest, cached_features, feature_file
 
     folder = Path(config.data.cache_dir).expanduser() if config.data.cache_dir else default_cache_dir()

@@ -10,11 +10,11 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from transfer.commands.console import exit_status
+from transfer.commands.console import exit_status, find_flags, name_flags
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line and gives the exit status."""
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of `efficientnet-transfer convert`."""
     parser = argparse.ArgumentParser(
         prog="efficientnet-transfer convert",
         description="Convert a checkpoint or a run of finetune for another code base.",
@@ -31,8 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="convert even if the code base cannot pad as the network was trained, which changes its outputs",
     )
-    arguments = parser.parse_args(argv)
-    return exit_status(lambda: convert(**vars(arguments)))
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    arguments = build_parser().parse_args(argv)
+    return exit_status(lambda: convert(**vars(arguments)), build_parser)
 
 
 def convert(
@@ -43,19 +48,29 @@ def convert(
     overwrite: bool = False,
     allow_other_padding: bool = False,
 ) -> None:
-    """Writes DEST and prints how to use it.
+    """Write `dest` and print how to use it.
+
+    Args:
+        source: a checkpoint, or a run's folder.
+        dest: the .safetensors file to write.
+        to: the code base: own, timm, torchvision, lukemelas or transformers.
+        family: what an unknown file was trained like: a family or a row.
+        overwrite: whether to replace `dest`.
+        allow_other_padding: whether to convert although the code base pads otherwise, which changes the outputs.
 
     Raises:
-        UserError: the source is no network or nobody knows what it was trained like, the code base cannot build it, or
-            DEST cannot be written.
+        MissingData: there is no such source.
+        DamagedFile: the source is not a network.
+        BadValue: `family` is needed, the code base cannot build the network, or `dest` must not be written.
     """
-    from transfer.commands.convert import code_bases
-    from transfer.commands.convert import network as conversion
+    from transfer.commands.convert.source import read_network
+    from transfer.weights import code_bases
+    from transfer.weights.portable import check_destination, describe_preprocessing, save_tensors
 
-    conversion.check_destination(dest, overwrite)
-    network = conversion.read_network(source, family)
+    check_destination(dest, overwrite)
+    network = read_network(source, family)
     tensors = code_bases.convert(network, to, allow_other_padding)
-    conversion.save_tensors(tensors, network.metadata(), dest)
+    save_tensors(tensors, network.metadata(), dest)
 
     settings = network.like.settings
     print(
@@ -64,7 +79,7 @@ def convert(
     )
     other = code_bases.other_padding(network, to)
     if other is not None:
-        print(f"WARNING: {code_bases.describe_other_padding(network, to, other)}")
+        print(f"WARNING: {name_flags(code_bases.describe_other_padding(network, to, other), find_flags(build_parser))}")
     print("\nLoad it:\n")
     for line in code_bases.loading_lines(network, to, dest):
         print(f"    {line}")
@@ -75,7 +90,7 @@ def convert(
     if code_bases.agrees_at_one_size(network, to):
         print(f"\nThe outputs are the same at {size} px; at other sizes this code base may pad otherwise.")
     assumed = " (assumed: what its family does)" if network.assumes_preprocessing else ""
-    print(f"\nPrepare images{assumed}: {conversion.describe_preprocessing(network.preprocessing, network.in_channels)}")
+    print(f"\nPrepare images{assumed}: {describe_preprocessing(network.preprocessing, network.in_channels)}")
     if network.multilabel:
         print("Several labels per image: probabilities are the sigmoid of each logit.")
     if network.class_names is not None:

@@ -1,24 +1,17 @@
-"""A network on its way between code bases: read from a checkpoint or a run, written with what tensors do not say.
-
-Padding, BatchNorm epsilon, normalisation, size and classes go into the new file's header.
-"""
+"""Reads the network to convert from a run's folder or from a checkpoint in any known key scheme."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
-from transfer.errors import UserError
+from transfer.errors import BadValue, DamagedFile, UserError
 from transfer.networks.function import FunctionVariant
 from transfer.networks.heads import HEADS, build_head
 from transfer.networks.registry import get_variant, is_without_weights
@@ -27,10 +20,9 @@ from transfer.preprocessing import Preprocessing
 from transfer.runs.folder import CONFIG
 from transfer.runs.predictor import datamodule_state, load_run
 from transfer.training.checkpointing import BEST, LAST
-from transfer.weights.build import build_classifier, infer_variant
+from transfer.weights.build import build_classifier
 from transfer.weights.files import (
     CANNOT_BE_READ_OFF,
-    TRAINED_LIKE,
     read_checkpoint,
     read_metadata,
     read_state_dict,
@@ -38,71 +30,23 @@ from transfer.weights.files import (
     strict_load,
 )
 from transfer.weights.key_names import to_own_keys
+from transfer.weights.portable import PortableNetwork
+from transfer.weights.reading import infer_variant
 from transfer.weights.rows import FAMILIES, WeightsRow, contradictions, family_row, list_weights, named_row
 from transfer.weights.start import resolve_start
 
-SUFFIX = ".safetensors"
 
-
-@dataclass(frozen=True)
-class Network:
-    """A network's tensors with everything that they do not say themselves.
-
-    Attributes:
-        state: tensors under the names of `Classifier`.
-        variant: that has these tensors.
-        like: the row or family it was trained like; its settings are padding, BatchNorm constants and activation.
-        preprocessing: of its images.
-        head: name in HEADS or import path; None: a backbone alone.
-        class_names: in the order of the logits; None: unknown.
-        multilabel: several labels per image; None: unknown.
-        assumes_preprocessing: nobody said how the images were prepared; it is the family's way.
-    """
-
-    state: dict[str, Tensor]
-    variant: Variant
-    like: WeightsRow
-    preprocessing: Preprocessing
-    head: str | None
-    class_names: tuple[str, ...] | None = None
-    multilabel: bool | None = None
-    assumes_preprocessing: bool = False
-
-    @property
-    def num_classes(self) -> int:
-        """Outputs of the head; 0 without one."""
-        if self.class_names is not None:
-            return len(self.class_names)
-        return next((len(self.state[key]) for key in ("head.fc.weight", "head.weight") if key in self.state), 0)
-
-    @property
-    def in_channels(self) -> int:
-        """Channels of the images."""
-        return self.state["backbone.stem.conv.weight"].shape[1]
-
-    def metadata(self) -> dict[str, str]:
-        """The header of its file; `read_network` reads it back."""
-        entries: dict[str, str | None] = {
-            "format": "pt",
-            TRAINED_LIKE: self.like.name,
-            "backbone": self.variant.name,
-            "preprocessing": None if self.assumes_preprocessing else json.dumps(asdict(self.preprocessing)),
-            "head": self.head,
-            "class_names": None if self.class_names is None else json.dumps(self.class_names, ensure_ascii=False),
-            "multilabel": None if self.multilabel is None else json.dumps(self.multilabel),
-        }
-        return {name: text for name, text in entries.items() if text is not None}
-
-
-def read_network(source: Path, family: str | None = None) -> Network:
-    """The network of a run's folder or of a checkpoint file in any known key scheme.
+def read_network(source: Path, family: str | None = None) -> PortableNetwork:
+    """Return the network of a run's folder or of a checkpoint file.
 
     Args:
-        source: a run's folder stands for its best checkpoint; with EMA, the averaged weights.
-        family: what a file that nobody knows was trained like, a name in FAMILIES or of a row.
+        source: a checkpoint, or a run's folder, which stands for its best checkpoint; with EMA, the averaged weights.
+        family: what an unknown file was trained like: a name in FAMILIES, or of a row.
 
     Raises:
-        UserError: not a network, `family` is missing or contradicts what is known.
+        MissingData: there is no such file or run.
+        DamagedFile: it is not a network.
+        BadValue: `family` is needed, or contradicts what is known.
     """
     if source.is_dir():
         return _read_run(source, BEST, family)
@@ -111,11 +55,11 @@ def read_network(source: Path, family: str | None = None) -> Network:
     return _read_file(source, family)
 
 
-def _read_run(run_dir: Path, checkpoint: str, family: str | None) -> Network:
+def _read_run(run_dir: Path, checkpoint: str, family: str | None) -> PortableNetwork:
     run = load_run(run_dir, checkpoint)
     variant = run.classifier.backbone.variant
     if isinstance(variant, FunctionVariant):
-        raise UserError(
+        raise BadValue(
             f"{run_dir}: {variant.name} is a function of your own: no other code base knows it, and a file of tensors"
             " does not describe it. The run's folder is what can be loaded (transfer.load_run)"
         )
@@ -124,7 +68,7 @@ def _read_run(run_dir: Path, checkpoint: str, family: str | None) -> Network:
     )
     if known.backbone != variant.name:
         known = family_row(known.family, variant)
-    return Network(
+    return PortableNetwork(
         run.classifier.state_dict(),
         variant,
         _resolve_like(run_dir, variant, known, family),
@@ -135,7 +79,7 @@ def _read_run(run_dir: Path, checkpoint: str, family: str | None) -> Network:
     )
 
 
-def _read_file(path: Path, family: str | None) -> Network:
+def _read_file(path: Path, family: str | None) -> PortableNetwork:
     tensors = read_state_dict(path)
     named = read_metadata(path).get("backbone", "")
     # Tensors do not tell how a network that is in no table was scaled, nor are there public ones of other families.
@@ -144,7 +88,7 @@ def _read_file(path: Path, family: str | None) -> Network:
     known = recognise(path, variant)
     like = _resolve_like(path, variant, known.row if known else None, family)
     notes = _read_header(path, variant) if known and known.own_file else _read_training_notes(path)
-    network = Network(
+    network = PortableNetwork(
         state,
         variant,
         like,
@@ -161,22 +105,24 @@ def _read_file(path: Path, family: str | None) -> Network:
 def _read_header(path: Path, variant: Variant) -> dict[str, Any]:
     header = read_metadata(path)
     if header.get("backbone", variant.name) != variant.name:
-        raise UserError(f"{path}: its header says backbone {header['backbone']!r}, its tensors are a {variant.name}'s")
+        raise DamagedFile(
+            f"{path}: its header says backbone {header['backbone']!r}, its tensors are a {variant.name}'s"
+        )
     notes: dict[str, Any] = {"head": header["head"]} if "head" in header else {}
     for name in ("preprocessing", "class_names", "multilabel"):
         if name in header:
             try:
                 notes[name] = json.loads(header[name])
             except ValueError:
-                raise UserError(f"{path}: {name} in its header is not JSON: {header[name][:60]!r}") from None
+                raise DamagedFile(f"{path}: {name} in its header is not JSON: {header[name][:60]!r}") from None
     for name, kind in (("class_names", list), ("multilabel", bool)):
         if name in notes and not isinstance(notes[name], kind):
-            raise UserError(f"{path}: {name} in its header is no {kind.__name__}: {header[name][:60]!r}")
+            raise DamagedFile(f"{path}: {name} in its header is no {kind.__name__}: {header[name][:60]!r}")
     return notes
 
 
 def _read_training_notes(path: Path) -> dict[str, Any]:
-    """What the datamodule wrote into a checkpoint of this project that lies outside its run's folder."""
+    """Return what the datamodule wrote into a checkpoint of this project that lies outside its run's folder."""
     if path.suffix != ".ckpt":
         return {}
     try:
@@ -203,7 +149,7 @@ def _preprocessing(path: Path, entries: Any) -> Preprocessing:
     except (TypeError, KeyError, ValueError):
         valid = False
     if not valid:
-        raise UserError(
+        raise DamagedFile(
             f"{path}: its preprocessing is {str(entries)[:200]}"
             f" (needed: {', '.join(Preprocessing.__dataclass_fields__)}; sizes and std above 0)"
         )
@@ -211,32 +157,32 @@ def _preprocessing(path: Path, entries: Any) -> Preprocessing:
 
 
 def _resolve_like(source: Path, variant: Variant, known: WeightsRow | None, family: str | None) -> WeightsRow:
-    """The row or family that a network was trained like, from what is known of it and what the user says."""
+    """Return the row or family that a network was trained like, from what is known of it and what the user says."""
     if family is not None:
         try:
             given = named_row(family, variant)
         except UserError as error:
-            raise UserError(f"--family {family}: {error}") from None
+            raise BadValue(f"`family`={family}: {error}") from None
         if known is None:
             return given
         if wrong := contradictions(given, known):
-            raise UserError(
-                f"--family {family}: {source} is trained like {known.name}; that would mean {', '.join(wrong)}:"
-                " leave --family out"
+            raise BadValue(
+                f"`family`={family}: {source} is trained like {known.name}; that would mean {', '.join(wrong)}:"
+                " leave `family` out"
             )
     if known is not None:
         return known
     width = max(map(len, FAMILIES))
     families = "\n".join(f"  {name:{width}}  {meaning}" for name, meaning in FAMILIES.items())
-    raise UserError(
+    raise BadValue(
         f"{source}: an unknown file. {CANNOT_BE_READ_OFF}, and a wrong guess changes every output without an error.\n"
-        f"Say what it was trained like with --family NAME, who wrote such files:\n{families}\n"
+        f"Say what it was trained like with `family`=NAME, who wrote such files:\n{families}\n"
         f"or a row of {variant.name}: {', '.join(list_weights(variant.name)) or 'none'}"
     )
 
 
 def _infer_head(path: Path, state: Mapping[str, Tensor], variant: Variant) -> str | None:
-    """The head of the table that has such tensors; None for a backbone alone."""
+    """Return the name of the head that has such tensors; None for a backbone alone."""
     found = {key.removeprefix("head.") for key in state if key.startswith("head.")}
     if not found:
         return None
@@ -244,14 +190,14 @@ def _infer_head(path: Path, state: Mapping[str, Tensor], variant: Variant) -> st
         with torch.device("meta"):
             if set(build_head(name, variant.num_features, 1, 0.0).state_dict()) == found:
                 return name
-    raise UserError(
+    raise DamagedFile(
         f"{path}: no known head has the tensors {', '.join(sorted(found)[:4])} (known: {', '.join(HEADS)}):"
         " give the run's folder, which knows its head"
     )
 
 
-def _check_tensors(network: Network, path: Path) -> None:
-    """Compares names and shapes with the network's; copies nothing."""
+def _check_tensors(network: PortableNetwork, path: Path) -> None:
+    """Compare names and shapes with the network's, without copying anything."""
     known_head = network.head in HEADS
     with torch.device("meta"):
         expected = build_classifier(
@@ -265,58 +211,3 @@ def _check_tensors(network: Network, path: Path) -> None:
         return strict_load(expected, state, source=str(path))
     backbone = {key.removeprefix("backbone."): t for key, t in state.items() if not key.startswith("head.")}
     strict_load(expected.backbone, backbone, source=str(path))
-
-
-def describe_preprocessing(preprocessing: Preprocessing, in_channels: int) -> str:
-    """How to prepare an image, in words."""
-    channels = (
-        "RGB" if in_channels == 3 else f"{in_channels} channels (mean and std below are those of RGB: adapt them)"
-    )
-    size = preprocessing.image_size
-    resized = math.floor(size / preprocessing.crop_ratio)
-    what = "the short side" if preprocessing.resize == "short_side" else "both sides, whatever the shape,"
-    return (
-        f"{channels}; resize {what} to {resized} px ({preprocessing.interpolation}, antialiased); crop the central"
-        f" {size} x {size} px; scale to 0..1; subtract mean {_rgb(preprocessing.mean)} and divide by std"
-        f" {_rgb(preprocessing.std)}"
-        f" (crop ratio {preprocessing.crop_ratio:.4g})"
-    )
-
-
-def _rgb(values: Sequence[float]) -> str:
-    return ", ".join(f"{value:.6g}" for value in values)
-
-
-def check_destination(dest: Path, overwrite: bool) -> None:
-    """Refuses what `save_tensors` could not or should not write.
-
-    Raises:
-        UserError: another suffix, no such folder, a folder, or a file that is there already.
-    """
-    if dest.suffix != SUFFIX:
-        raise UserError(f"{dest}: only {SUFFIX} files are written; call it {dest.with_suffix(SUFFIX)}")
-    if not dest.parent.is_dir():
-        raise UserError(f"{dest}: no such folder {dest.parent}; make it first")
-    if dest.is_dir():
-        raise UserError(f"{dest} is a folder; give a file's name")
-    if dest.exists() and not overwrite:
-        raise UserError(f"{dest} exists; --overwrite replaces it")
-
-
-def save_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], dest: Path) -> None:
-    """Writes a safetensors file that is there as a whole or not at all.
-
-    Raises:
-        UserError: it could not be written.
-    """
-    partial = dest.with_name(f".{dest.name}.{os.getpid()}.partial")
-    try:
-        partial.touch()
-        mode = partial.stat().st_mode
-        save_file(dict(tensors), partial, dict(metadata))
-        partial.chmod(mode)  # safetensors takes everybody else's permission to read
-        partial.replace(dest)
-    except SafetensorError as error:
-        raise UserError(f"{dest}: could not be written ({error})") from None
-    finally:
-        partial.unlink(missing_ok=True)

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from transfer.commands.convert.network import Network
-from transfer.errors import UserError, unknown_name
+from transfer.errors import BadValue, UserError, unknown_name
 from transfer.networks.rows import Variant
 from transfer.weights.key_names import from_own_keys
+from transfer.weights.portable import PortableNetwork
 from transfer.weights.rows import family_settings, list_weights
 
 PADDINGS = {
@@ -23,72 +23,72 @@ PADDINGS = {
 TORCHVISION_VARIANTS = ("b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7", "v2-s", "v2-m", "v2-l")
 
 
-def convert(network: Network, target: str, allow_other_padding: bool = False) -> dict[str, Tensor]:
-    """The network's tensors under the names of another code base, which can build it.
+def convert(network: PortableNetwork, to: str, allow_other_padding: bool = False) -> dict[str, Tensor]:
+    """Return the network's tensors under the names of another code base, which can build it.
 
     Args:
-        target: one of TARGETS.
+        to: one of TARGETS.
         allow_other_padding: convert even if the code base can only pad otherwise, which changes the outputs.
 
     Raises:
-        UserError: unknown target, or its code base has no such network, head, input or padding.
+        BadValue: unknown target, or its code base has no such network, head, input or padding.
     """
-    if target not in TARGETS:
-        raise unknown_name("--to", target, TARGETS)
-    if target != "own":
-        _check_support(network, target)
-    tensors = from_own_keys(network.state, network.variant, target)
-    other = other_padding(network, target)
+    if to not in TARGETS:
+        raise unknown_name("`to`", to, TARGETS)
+    if to != "own":
+        _check_support(network, to)
+    tensors = from_own_keys(network.state, network.variant, to)
+    other = other_padding(network, to)
     if other is not None and not allow_other_padding:
-        suited = [name for name in TARGETS if name != target and _suits(network, name)]
-        raise UserError(
-            f"{describe_other_padding(network, target, other)}\n--allow_other_padding converts anyway; the same outputs"
-            f" give --to {', '.join(suited)}"
+        suited = [name for name in TARGETS if name != to and _suits(network, name)]
+        raise BadValue(
+            f"{describe_other_padding(network, to, other)}\n`allow_other_padding` converts anyway; the same outputs"
+            f" give `to`={', '.join(suited)}"
         )
     return {key: t.detach().clone(memory_format=torch.contiguous_format) for key, t in tensors.items()}
 
 
-def _suits(network: Network, target: str) -> bool:
+def _suits(network: PortableNetwork, to: str) -> bool:
     try:
-        if target != "own":
-            _check_support(network, target)
+        if to != "own":
+            _check_support(network, to)
     except UserError:
         return False
-    return other_padding(network, target) is None
+    return other_padding(network, to) is None
 
 
-def _check_support(network: Network, target: str) -> None:
+def _check_support(network: PortableNetwork, to: str) -> None:
     name = network.variant.name
     if not list_weights(name):
-        raise UserError(f"--to {target}: nobody else builds a {name}; --to own keeps every tensor")
+        raise BadValue(f"`to`={to}: nobody else builds a {name}; `to`=own keeps every tensor")
     lite, v2 = name.startswith("lite"), name.startswith("v2")
     if network.head not in (None, "linear"):
-        raise UserError(
-            f"--to {target}: its networks end in one linear layer; this one has the head {network.head!r}:"
-            " --to own keeps every tensor"
+        raise BadValue(
+            f"`to`={to}: its networks end in one linear layer; this one has the head {network.head!r}:"
+            " `to`=own keeps every tensor"
         )
-    if network.head is None and target != "timm":
-        raise UserError(f"--to {target}: the source has no classifier; --to own and --to timm convert a backbone alone")
+    if network.head is None and to != "timm":
+        raise BadValue(f"`to`={to}: the source has no classifier; `to`=own and `to`=timm convert a backbone alone")
     missing = {
         "torchvision": name not in TORCHVISION_VARIANTS,
         "lukemelas": v2,
         "transformers": lite or v2,
     }
-    if missing.get(target, False):
+    if missing.get(to, False):
         offered = {
             "torchvision": "b0 to b7, v2-s, v2-m, v2-l",
             "lukemelas": "b0 to b8, l2, lite0 to lite4",
             "transformers": "b0 to b8, l2",
         }
-        raise UserError(f"--to {target}: it has no {name} (it has {offered[target]}); --to timm has all")
-    if target == "torchvision" and network.in_channels != 3:
-        raise UserError(
-            f"--to torchvision: its networks take 3 channels, this one {network.in_channels}; --to timm takes any"
+        raise BadValue(f"`to`={to}: it has no {name} (it has {offered[to]}); `to`=timm has all")
+    if to == "torchvision" and network.in_channels != 3:
+        raise BadValue(
+            f"`to`=torchvision: its networks take 3 channels, this one {network.in_channels}; `to`=timm takes any"
         )
 
 
 def odd_depthwise_blocks(variant: Variant, size: int) -> list[int]:
-    """Flat indices of the stride-2 blocks whose input has an odd side, for images of `size` pixels.
+    """Return the flat indices of the stride-2 blocks whose input has an odd side, for images of `size` pixels.
 
     There, and only there, TensorFlow's SAME pads both sides alike (transformers' `depthwise_padding`).
     """
@@ -102,48 +102,48 @@ def odd_depthwise_blocks(variant: Variant, size: int) -> list[int]:
 
 
 def _same_is_static(variant: Variant, size: int) -> bool:
-    """Whether `same` at `size` pixels pads as it does at the variant's own resolution."""
+    """Return whether `same` at `size` pixels pads as it does at the variant's own resolution."""
     own = variant.resolution
     return size % 2 == own % 2 and odd_depthwise_blocks(variant, size) == odd_depthwise_blocks(variant, own)
 
 
-def other_padding(network: Network, target: str) -> str | None:
-    """The padding by which the target's network differs at the size of `preprocessing`; None if it does not."""
+def other_padding(network: PortableNetwork, to: str) -> str | None:
+    """Return the other padding that the code base's network has at the size of `preprocessing`; None for the same."""
     padding, size = network.like.settings.padding, network.preprocessing.image_size
-    if target == "torchvision":
+    if to == "torchvision":
         return None if padding == "symmetric" else "symmetric"
-    if target == "timm":
+    if to == "timm":
         return "same" if padding == "static" and not _same_is_static(network.variant, size) else None
-    if target == "lukemelas":
+    if to == "lukemelas":
         return "same" if padding == "symmetric" else None
-    if target == "transformers" and padding != "static":
+    if to == "transformers" and padding != "static":
         # Its stem pads for an even input; the blocks' padding can be set for any one size.
         return None if padding == "same" and size % 2 == 0 else "static"
     return None
 
 
-def agrees_at_one_size(network: Network, target: str) -> bool:
-    """Whether the target's network gives the same outputs at the size of `preprocessing`, but not at every other."""
-    pair = (network.like.settings.padding, target)
-    return pair in (("static", "timm"), ("same", "transformers")) and other_padding(network, target) is None
+def agrees_at_one_size(network: PortableNetwork, to: str) -> bool:
+    """Return whether the outputs are the same at the size of `preprocessing`, but not at every other."""
+    pair = (network.like.settings.padding, to)
+    return pair in (("static", "timm"), ("same", "transformers")) and other_padding(network, to) is None
 
 
-def describe_other_padding(network: Network, target: str, other: str) -> str:
-    """What the target's padding does to the outputs."""
+def describe_other_padding(network: PortableNetwork, to: str, other: str) -> str:
+    """Return what the code base's padding does to the outputs."""
     own = network.like.settings.padding
     return (
-        f"--to {target}: this network was trained with padding {own!r} ({PADDINGS[own]}); {target}'s pads {other!r}"
+        f"`to`={to}: this network was trained with padding {own!r} ({PADDINGS[own]}); {to}'s pads {other!r}"
         f" ({PADDINGS[other]}). Its strided convolutions would see the image shifted: every output changes, without an"
         " error, and accuracy falls."
     )
 
 
-def loading_lines(network: Network, target: str, dest: Path) -> list[str]:
-    """Lines of Python that leave the network in `model`, in eval mode, in the target's code base."""
-    return TARGETS[target](network, json.dumps(str(dest), ensure_ascii=False))
+def loading_lines(network: PortableNetwork, to: str, dest: Path) -> list[str]:
+    """Return the lines of Python that leave the network in `model`, in eval mode, in the target's code base."""
+    return TARGETS[to](network, json.dumps(str(dest), ensure_ascii=False))
 
 
-def _load_own(network: Network, dest: str) -> list[str]:
+def _load_own(network: PortableNetwork, dest: str) -> list[str]:
     like, name = json.dumps(network.like.name), json.dumps(network.variant.name)
     if network.head == "linear" and network.in_channels == 3:
         return [
@@ -170,13 +170,13 @@ def _load_own(network: Network, dest: str) -> list[str]:
 
 
 def timm_name(backbone: str) -> str:
-    """What timm calls a network; with `tf_` before it, the one with TensorFlow's padding."""
+    """Return what timm calls a network; with `tf_` before it, the one with TensorFlow's padding."""
     return (
         f"efficientnetv2_{backbone.removeprefix('v2-')}" if backbone.startswith("v2-") else f"efficientnet_{backbone}"
     )
 
 
-def _load_timm(network: Network, dest: str) -> list[str]:
+def _load_timm(network: PortableNetwork, dest: str) -> list[str]:
     settings, name = network.like.settings, network.variant.name
     symmetric = settings.padding == "symmetric"
     base = timm_name(name)
@@ -192,7 +192,7 @@ def _load_timm(network: Network, dest: str) -> list[str]:
     return ["import timm", f"model = timm.create_model({', '.join(options)}, checkpoint_path={dest}).eval()"]
 
 
-def _load_torchvision(network: Network, dest: str) -> list[str]:
+def _load_torchvision(network: PortableNetwork, dest: str) -> list[str]:
     settings, name = network.like.settings, network.variant.name
     lines = ["import torch", "import torchvision", "from safetensors.torch import load_file"]
     lines.append(
@@ -207,7 +207,7 @@ def _load_torchvision(network: Network, dest: str) -> list[str]:
     return [*lines, f"model.load_state_dict(load_file({dest}))"]
 
 
-def _load_lukemelas(network: Network, dest: str) -> list[str]:
+def _load_lukemelas(network: PortableNetwork, dest: str) -> list[str]:
     settings, name = network.like.settings, network.variant.name
     package = "efficientnet_lite_pytorch" if name.startswith("lite") else "efficientnet_pytorch"
     options = [json.dumps(f"efficientnet-{name}"), f"num_classes={network.num_classes}"]
@@ -225,7 +225,7 @@ def _load_lukemelas(network: Network, dest: str) -> list[str]:
     ]
 
 
-def _load_transformers(network: Network, dest: str) -> list[str]:
+def _load_transformers(network: PortableNetwork, dest: str) -> list[str]:
     settings, variant = network.like.settings, network.variant
     one_size = agrees_at_one_size(network, "transformers")
     size = network.preprocessing.image_size if one_size else variant.resolution
@@ -253,7 +253,7 @@ def _load_transformers(network: Network, dest: str) -> list[str]:
     ]
 
 
-TARGETS: dict[str, Callable[[Network, str], list[str]]] = {
+TARGETS: dict[str, Callable[[PortableNetwork, str], list[str]]] = {
     "own": _load_own,
     "timm": _load_timm,
     "torchvision": _load_torchvision,
