@@ -16,12 +16,13 @@ from typing import Any
 import yaml
 
 from transfer.errors import BadValue, DamagedFile, Interrupted, MissingData, unknown_name
-from transfer.experiments.child_run import RESULTS, run_command
+from transfer.experiments.child_run import run_command
 from transfer.experiments.devices import device_slots
 from transfer.experiments.halving import describe_trial
 from transfer.experiments.locks import JobIsTaken, locked
 from transfer.experiments.processes import Children, run_pool
 from transfer.files import write_json
+from transfer.runs.results import RESULTS, read_results
 
 METHODS = ("grid", "random", "bayes")
 DRAWS = "sweep.json"
@@ -203,9 +204,9 @@ def _print_best(folder: Path, draws: Sequence[Mapping[str, Any]], metric: Mappin
     sign = -1 if metric.get("goal") == "minimize" else 1
     scores = {}
     for index in range(len(draws)):
-        results = folder / f"{index:02d}" / RESULTS
-        if results.exists():
-            scores[index] = json.loads(results.read_text())["metrics"][split][name]
+        run_dir = folder / f"{index:02d}"
+        if (run_dir / RESULTS).exists():
+            scores[index] = read_results(run_dir).metrics[split][name]
     if scores:
         best = max(scores, key=lambda index: sign * scores[index])
         place, values = folder / f"{best:02d}", describe_trial(draws[best])
