@@ -1,4 +1,4 @@
-"""Stands for scripts/finetune.py in the tests of a table: the same files in milliseconds, and ends as STUB says.
+"""Stands for finetune in the tests of a table: the same files in milliseconds, and ends as STUB says.
 
 The accuracy falls with the distance of the learning rate from 0.01. STUB: `fail LR`, `die LR` (SIGKILL once it has a
 checkpoint), `wait LR` (until SIGTERM), each at that learning rate; every start is a line of STUB_CALLS.

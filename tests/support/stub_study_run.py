@@ -1,4 +1,4 @@
-"""Stands for scripts/finetune.py in the tests of a study: the same files in milliseconds.
+"""Stands for finetune in the tests of a study: the same files in milliseconds.
 
 The accuracy of networks named by phi grows with alpha, beta, the seed and the steps; that of others is a number made of
 the backbone's and the run's names. STUB: `fail RUN`, or `kill RUN`, which kills all processes of the session; every
