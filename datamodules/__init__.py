@@ -7,14 +7,14 @@ from importlib import import_module
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
-from datamodules.sheet import Sheet, Source, read_options
+from datamodules.dataset.sheet import Sheet, Source, read_options
 from transfer.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
     import datasets
 
     from datamodules.datamodule import DataModule
-    from datamodules.dataset import Dataset
+    from datamodules.dataset.loaded import Dataset
     from transfer.preprocessing import Preprocessing
 
 # Albumentations asks the network for its newest version on import; that stalls machines without one.
@@ -58,12 +58,12 @@ def load_dataset(data: str | Sheet | datasets.Dataset | datasets.DatasetDict, **
 
     Args:
         data: One of `list_datasets()`, a Hugging Face `Dataset` or `DatasetDict`, or a sheet of your own.
-        options: Fields of `datamodules.sheet.ReadOptions`, such as `data_root`.
+        options: Fields of `datamodules.dataset.sheet.ReadOptions`, such as `data_root`.
 
     Raises:
         UserError: Unknown dataset or option, or data that cannot be read or trained on.
     """
-    from datamodules.dataset import read_dataset
+    from datamodules.dataset.loaded import read_dataset
 
     return read_dataset(_source(data, options))
 
@@ -81,7 +81,7 @@ def build_datamodule(
         data: One of `list_datasets()`, a Hugging Face `Dataset` or `DatasetDict`, or a sheet of your own.
         preprocessing: How the network wants its images: its weights', as `classifier.preprocessing`.
         image_size: Side of the network's input in pixels, in place of that of the preprocessing.
-        options: Fields of `datamodules.sheet.ReadOptions`, such as `data_root`, and arguments of
+        options: Fields of `datamodules.dataset.sheet.ReadOptions`, such as `data_root`, and arguments of
             `datamodules.datamodule.DataModule`, such as `batch_size`.
 
     Raises:

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.dataset import Dataset, read_dataset
-from datamodules.images.cache import ImageCache, build_cache, check_cache
+from datamodules.dataset.loaded import Dataset, read_dataset
+from datamodules.dataset.sheet import Source
 from datamodules.images.decode import BadImage
 from datamodules.images.transforms import (
     Transform,
@@ -24,11 +24,11 @@ from datamodules.images.transforms import (
     normalize,
 )
 from datamodules.images.user_transform import UserTransform
-from datamodules.loaders import ImageDataset, ImageLoader, ResumableLoader
+from datamodules.loading.cache import ImageCache, build_cache, check_cache
+from datamodules.loading.loaders import ImageDataset, ImageLoader, ResumableLoader
+from datamodules.loading.samplers import EpochSampler, EvalSampler, RankSampler, StreamEvalSampler, StreamSampler
+from datamodules.loading.workers import default_num_workers, start_worker
 from datamodules.reading.streaming import StreamedTable, for_evaluation, for_training, streaming_workers
-from datamodules.samplers import EpochSampler, EvalSampler, RankSampler, StreamEvalSampler, StreamSampler
-from datamodules.sheet import Source
-from datamodules.workers import default_num_workers, start_worker
 from transfer.errors import BadValue
 from transfer.lightning import pl, refuse_mix
 from transfer.preprocessing import Preprocessing
@@ -53,7 +53,7 @@ class DataModule(pl.LightningDataModule):
             or any callable on uint8 (H, W, 3) arrays; see `datamodules.images.user_transform`. With a `cache` it gets
             the cached image, which has been resized as evaluation does, before the crop.
         eval_transform: Likewise, in place of the preprocessing's resize and crop, for val, test and predict.
-        cache: `none`; `ram` or `disk` decode and resize every image once, see `datamodules.images.cache`.
+        cache: `none`; `ram` or `disk` decode and resize every image once, see `datamodules.loading.cache`.
         cache_dir: Folder of the `disk` cache; None is in the user's cache folder.
 
     Raises:
@@ -187,7 +187,7 @@ class DataModule(pl.LightningDataModule):
     def predict_dataloader(self) -> ImageLoader:
         """Return the test images, or the val images of data without a test split, as in evaluation.
 
-        For files of your own see `datamodules.loaders.build_predict_loader`.
+        For files of your own see `datamodules.loading.loaders.build_predict_loader`.
         """
         return self._eval_loader(self.test_split if self.test_split in self.dataset.splits else "val")
 

@@ -16,6 +16,7 @@ import pytest
 
 from transfer.commands.console import exit_status, find_flags, name_flags
 from transfer.config.command_line import build_parser, build_probe_parser
+from transfer.config.problems import find_problems
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import (
     BadValue,
@@ -127,7 +128,7 @@ def test_finetune_shows_a_library_message_as_its_user_would_type_it() -> None:
     assert name_flags(shown, flags) == (
         "--pretrained null, --data.multilabel true with --loss.name 'ce', lower --optim.lr, num_classes=0"
     )
-    problems = FinetuneConfig(dataset="folder", dropout=1.0, freeze="x").problems()
+    problems = find_problems(FinetuneConfig(dataset="folder", dropout=1.0, freeze="x"))
     assert [name_flags(problem, flags).split()[0] for problem in problems] == ["--dropout", "--dataset", "--freeze"]
     assert not any("`" in name_flags(problem, flags) for problem in problems)
 

@@ -1,59 +1,128 @@
-"""Imports point one way, and a light import stays light."""
+"""Imports point one way from room to room, and a light import stays light."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LEAVES = (
-    *("config", "scaling", "layers", "heads", "optim", "batch_augment", "paper", "statistics", "logistic", "errors"),
-    *("protocols", "recipe", "sam", "overlay", "study/noise", "user_code", "units", "meta_calls"),
-)
+PACKAGES = ("transfer", "datamodules")
+DOORS = {"transfer", "transfer.__main__"}  # what a user enters by; no room imports them
+MOST_FLOORS = 9
+# Rooms that import both packages; `datamodules` itself imports only leaves of `transfer`.
+BOTH = {"transfer.commands", "transfer.runs"}
+LEAVES = {f"transfer.{name}" for name in ("errors", "preprocessing", "files", "statistics", "paper")}
+# What may be long: tables of rows with their sources.
+TABLES = {"transfer/weights/rows.py", "transfer/paper.py"}
 
 
-def project_imports(path: Path) -> set[str]:
-    """Modules of this project that a file imports, at its top or inside a function."""
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def room(module: str) -> str:
+    """A folder of a package, or a file that lies beside the folders."""
+    return ".".join(module.split(".")[:2])
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Modules of this project that a file imports: at its top, inside a function, or for type checking."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names.add(node.module or "")
-            if node.module in ("transfer", "datamodules"):
-                names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name for name in names if name.split(".")[0] in ("transfer", "datamodules", "scripts")}
+            for alias in node.names:
+                inner = ROOT / (node.module or "").replace(".", "/") / alias.name
+                is_module = inner.is_dir() or inner.with_suffix(".py").is_file()
+                names.add(f"{node.module}.{alias.name}" if is_module else node.module or "")
+    return {name for name in names if name.split(".")[0] in (*PACKAGES, "scripts", "benchmarks", "tests")}
 
 
-def test_transfer_never_imports_datamodules() -> None:
-    files = sorted((ROOT / "transfer").rglob("*.py"))
-    assert len(files) > 20
+@cache
+def arrows() -> dict[str, dict[str, str]]:
+    """From each room to the rooms that it imports, with a file that does."""
+    found: dict[str, dict[str, str]] = {}
+    files = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+    assert len(files) > 100
     for path in files:
-        assert {name.split(".")[0] for name in project_imports(path)} <= {"transfer"}, path
+        start = room(module_name(path))
+        for name in imported_modules(path):
+            if room(name) != start:
+                found.setdefault(start, {}).setdefault(room(name), str(path.relative_to(ROOT)))
+    return found
 
 
-def test_datamodules_import_nothing_of_transfer_but_its_errors() -> None:
-    for path in sorted((ROOT / "datamodules").rglob("*.py")):
-        foreign = {name for name in project_imports(path) if not name.startswith("datamodules")}
-        assert foreign <= {"transfer.errors"}, path
+def floor(name: str, above: tuple[str, ...] = ()) -> int:
+    """1 for a room that imports none, else one more than the highest that it imports."""
+    assert name not in above, f"a circle: {' -> '.join((*above[above.index(name) :], name))}"
+    return 1 + max((floor(below, (*above, name)) for below in arrows().get(name, {})), default=0)
 
 
-@pytest.mark.parametrize("name", LEAVES)
-def test_a_leaf_imports_nothing_of_the_project_but_the_errors_and_what_the_user_brings(name: str) -> None:
-    shared = {"transfer.errors", "transfer.networks.user_code"}
-    assert project_imports(ROOT / "transfer" / f"{name}.py") <= shared - {f"transfer.{name}"}
+def test_rooms_import_without_circles_on_few_floors() -> None:
+    floors = {name: floor(name) for name in arrows()}
+    assert {name: number for name, number in floors.items() if number > MOST_FLOORS and name not in DOORS} == {}
 
 
-def test_the_ledger_imports_published_numbers_and_statistics_only() -> None:
-    for path in sorted((ROOT / "transfer" / "ledger").glob("*.py")):
-        foreign = {name for name in project_imports(path) if not name.startswith("transfer.experiments.table.report")}
-        modules = {".".join(name.split(".")[:2]) for name in foreign}
-        assert modules <= {"transfer.errors", "transfer.paper", "transfer.statistics"}, path
+def test_no_room_imports_a_door_but_for_the_version() -> None:
+    wrong = {name: below["transfer"] for name, below in arrows().items() if "transfer" in below and name not in DOORS}
+    assert wrong == {}
+
+
+def test_only_these_rooms_import_both_packages() -> None:
+    both = {
+        name
+        for name, below in arrows().items()
+        if name.startswith("transfer") and any(other.startswith("datamodules") for other in below)
+    }
+    assert both == BOTH
+    for name, below in arrows().items():
+        if name.startswith("datamodules"):
+            foreign = {other for other in below if other.startswith("transfer")}
+            assert foreign <= LEAVES | {"transfer.lightning"}, below
+
+
+def test_leaves_import_nothing_but_leaves() -> None:
+    for name in LEAVES:
+        assert arrows().get(name, {}).keys() <= LEAVES, name
+
+
+def test_the_evolution_is_imported_by_its_command_alone() -> None:
+    evolution = "transfer.experiments.scaling.evolution"
+    files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    importers = {
+        module_name(path)
+        for path in files
+        if any(name.startswith(evolution) for name in imported_modules(path))
+        and not module_name(path).startswith(evolution)
+    }
+    assert importers and all(name.startswith("transfer.commands.scale") for name in importers)
+
+
+@pytest.mark.parametrize("folder", ["transfer", "datamodules", "benchmarks", "scripts"])
+def test_files_and_functions_are_short(folder: str) -> None:
+    most = 15 if folder == "scripts" else 300
+    for path in (ROOT / folder).rglob("*.py"):
+        text, where = path.read_text(), str(path.relative_to(ROOT))
+        if where in TABLES:
+            continue
+        assert len(text.splitlines()) <= most, where
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < 60, f"{where}: {node.name}"
+
+
+def test_a_field_travels_through_few_files() -> None:
+    """From the command line to its use: schema, options, and what splits the labels."""
+    files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    passed = [str(path.relative_to(ROOT)) for path in files if "label_separator" in path.read_text()]
+    assert len(passed) <= 6, passed
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -66,22 +135,24 @@ def loaded_by(statement: str) -> set[str]:
 @pytest.mark.parametrize(
     ("statement", "absent"),
     [
-        ("import transfer", {"torch", "datasets", "albumentations", "wandb", "pytorch_lightning"}),
+        ("import transfer", {"torch", "datasets", "albumentations", "wandb", "pytorch_lightning", "numpy"}),
         ("import transfer.config.schema", {"torch", "numpy", "pytorch_lightning", "datasets"}),
         ("import transfer.config.command_line", {"torch", "pytorch_lightning", "datasets"}),
         ("import transfer.networks.scaling, transfer.errors, transfer.paper", {"torch", "numpy"}),
         ("import transfer.costs.limits", {"torch", "numpy"}),
         ("import transfer.experiments.table.report", {"torch", "matplotlib", "scipy"}),
         ("import transfer.config.protocols, transfer.config.auto", {"torch", "numpy"}),
-        (
-            "import transfer.experiments.table.cell_run, transfer.experiments.sweeps",
-            {"torch", "submitit"},
-        ),
+        ("import transfer.experiments.table.cell_run, transfer.experiments.sweeps", {"torch", "submitit"}),
+        ("import transfer.runs.results", {"torch", "pytorch_lightning"}),
         (
             "import transfer.experiments.scaling.loop, transfer.experiments.scaling.rounds",
             {"torch", "scipy", "matplotlib", "submitit"},
         ),
-        ("from transfer.commands.scale import search; search.build_parser()", {"torch", "numpy", "jsonargparse"}),
+        (
+            "import transfer; from transfer.commands.scale import search; search.build_parser()",
+            {"torch", "numpy", "jsonargparse"},
+        ),
+        ("import transfer; from datamodules import get_sheet; get_sheet('cifar10')", {"torch", "datasets", "numpy"}),
         (
             "from transfer import build_classifier, list_backbones, list_heads, list_weights",
             {"datasets", "albumentations", "wandb", "pytorch_lightning", "torchmetrics", "jsonargparse"},

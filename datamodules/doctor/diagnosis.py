@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from datamodules.dataset.split import Split
 from datamodules.doctor.inspection import Inspection
 from datamodules.doctor.twins import MIN_SIDE, Gallery, Twins, find_exact_twins, find_near_twins
 from datamodules.images.decode import BadImage
-from datamodules.split import Split
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")

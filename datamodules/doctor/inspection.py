@@ -20,9 +20,9 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from datamodules.dataset.split import Split
 from datamodules.images.decode import BadImage, BadImageError, decode_image
-from datamodules.split import Split
-from datamodules.workers import start_worker
+from datamodules.loading.workers import start_worker
 
 _THUMBNAIL = 16  # pixels a side; below, different photos of the same kind of scene correlate like copies
 _BATCH = 64

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datamodules import get_sheet, list_datasets
-from datamodules.dataset import read_dataset, read_source
-from datamodules.sheet import ReadOptions, Source
+from datamodules.dataset.loaded import read_dataset, read_source
+from datamodules.dataset.sheet import ReadOptions, Source
 from transfer.errors import BadValue, MissingData, UserError, unknown_name
 
 if TYPE_CHECKING:
+    from datamodules.dataset.split import Split
     from datamodules.images.decode import BadImage
-    from datamodules.split import Split
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
+from datamodules.dataset.split import Split
 from datamodules.doctor.inspection import Inspection
 from datamodules.images.transforms import build_eval_transform, normalize
-from datamodules.loaders import ImageDataset, ImageLoader
-from datamodules.split import Split
-from datamodules.workers import default_num_workers, start_worker
+from datamodules.loading.loaders import ImageDataset, ImageLoader
+from datamodules.loading.workers import default_num_workers, start_worker
 from transfer.preprocessing import Preprocessing
 
 _BATCH = 64

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from datamodules.dataset.split import Split
 from datamodules.doctor.duplicates import find_near, group_equal
 from datamodules.doctor.inspection import Inspection
-from datamodules.split import Split
 
 # The perceptual hash reads 32x32 pixels. Below, much that is different looks alike: a third of the digits (8x8) has a
 # near duplicate that another person wrote.

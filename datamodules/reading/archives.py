@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from datamodules.dataset.sheet import Layout
+from datamodules.dataset.split import Split
 from datamodules.images.decode import is_image
 from datamodules.reading.tables import encoded_images
-from datamodules.sheet import Layout
-from datamodules.split import Split
 from transfer.errors import DamagedFile, MissingData
 
 _MAX_NAMED = 5

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from datamodules.checks import likely_cause
+from collections.abc import Callable
+from pathlib import Path
+
+from datamodules.dataset.checks import likely_cause
+from datamodules.dataset.sheet import ReadOptions, Sheet
+from datamodules.dataset.split import Split
 from datamodules.reading.archives import check_md5, find_archive
 from datamodules.reading.sources import (
     MissingSplitError,
@@ -15,13 +20,18 @@ from datamodules.reading.sources import (
 )
 from datamodules.reading.streaming import stream_splits
 from datamodules.reading.tables import read_splits
-from datamodules.sheet import ReadOptions, Sheet
-from datamodules.split import Split
 from transfer.errors import UserError
 
 
-def load_benchmark(sheet: Sheet, options: ReadOptions) -> tuple[tuple[str, ...], dict[str, Split]]:
+def load_benchmark(
+    sheet: Sheet, read_archive: Callable[[Path], tuple[tuple[str, ...], dict[str, Split]]], options: ReadOptions
+) -> tuple[tuple[str, ...], dict[str, Split]]:
     """Return the class names in index order and the splits that the source has.
+
+    Args:
+        sheet: The facts of the dataset.
+        read_archive: Reads the authors' extracted archive from its folder.
+        options: How to read the dataset.
 
     Raises:
         UserError: The source is not there, cannot be reached, or lacks the expected columns and labels.
@@ -36,7 +46,7 @@ def load_benchmark(sheet: Sheet, options: ReadOptions) -> tuple[tuple[str, ...],
             copy, tables = local, load_local_tables(root / local.id, local.config, local.split_names)
         else:
             folder = find_archive(root, sheet.name, sheet.layout, sheet.copies[0].id)
-            names, splits = sheet.read_archive(folder)
+            names, splits = read_archive(folder)
             if {name: len(split) for name, split in splits.items()} == sheet.num_examples and sheet.layout:
                 check_md5(folder, sheet.layout.md5)  # other sizes have a cause that says more
             return names, splits

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.dataset.split import Split
 from datamodules.reading.archives import build_split
 from datamodules.reading.pickles import as_text, read_pickle
-from datamodules.split import Split
 from transfer.errors import DamagedFile
 
 

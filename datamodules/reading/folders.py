@@ -9,10 +9,10 @@ from pathlib import Path
 import datasets
 import numpy as np
 
+from datamodules.dataset.sheet import ReadOptions
+from datamodules.dataset.split import Split
 from datamodules.images.decode import is_image, natural_key, walk_files
 from datamodules.reading.tables import read_splits, require_column
-from datamodules.sheet import ReadOptions
-from datamodules.split import Split
 from transfer.errors import BadValue, DamagedFile, MissingData
 
 # What people call the three splits, as folders or as values of a split column, in lower case.

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from datasets.exceptions import DataFilesNotFoundError, DatasetGenerationError
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-from datamodules.sheet import HubCopy
+from datamodules.dataset.sheet import HubCopy
 from transfer.errors import DamagedFile, MissingData, UserError
 
 T = TypeVar("T")

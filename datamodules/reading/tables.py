@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from datamodules.dataset.sheet import ReadOptions, name_key
+from datamodules.dataset.split import Split
 from datamodules.images.decode import natural_key
-from datamodules.sheet import ReadOptions
-from datamodules.split import Split
 from transfer.errors import BadValue, DamagedFile, nearest
 
 
@@ -93,11 +92,6 @@ def read_labels(
         split: _encode(rows, names, declared is not None, options.multilabel, where)
         for split, (where, rows) in zip(tables, values.items(), strict=True)
     }
-
-
-def name_key(name: str) -> str:
-    """What spellings of one class name have in common: `American_Bulldog` and `american bulldog`."""
-    return re.sub(r"[\s_-]+", " ", name).strip(" ?").casefold()
 
 
 def encoded_images(images: Sequence[tuple[bytes | None, str | None]]) -> datasets.Dataset:

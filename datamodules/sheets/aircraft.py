@@ -19,14 +19,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from datamodules.sheet import HubCopy, Layout, Sheet, WrongCopy, load_class_names
+from datamodules.dataset.sheet import HubCopy, Layout, WrongCopy, load_class_names
+from datamodules.sheets.benchmark import Benchmark
 from transfer.errors import DamagedFile
 
 if TYPE_CHECKING:
-    from datamodules.split import Split
+    from datamodules.dataset.split import Split
 
 
-class Aircraft(Sheet):
+class Aircraft(Benchmark):
     """FGVC-Aircraft variants, as `Donghyun99/FGVC-Aircraft`.
 
     The name of its label column has not been checked against the hub; `label_column` overrides it.
@@ -62,7 +63,7 @@ class Aircraft(Sheet):
     metric = "mean_per_class"
 
     def read_archive(self, folder: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
-        """Return the names and splits; see `Sheet.read_archive`."""
+        """Return the names and splits; see `Benchmark.read_archive`."""
         from datamodules.reading.archives import image_split, read_lines
 
         names = read_lines(folder / "variants.txt")

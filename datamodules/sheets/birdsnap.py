@@ -22,16 +22,17 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from datamodules.sheet import HubCopy, Layout, ReadOptions, Sheet, WrongCopy
+from datamodules.dataset.sheet import HubCopy, Layout, ReadOptions, WrongCopy
+from datamodules.sheets.benchmark import Benchmark
 from transfer.errors import DamagedFile, MissingData
 
 if TYPE_CHECKING:
-    from datamodules.split import Split
+    from datamodules.dataset.split import Split
 
 _IMAGE_FOLDERS = ("images", "download/images")
 
 
-class Birdsnap(Sheet):
+class Birdsnap(Benchmark):
     """Birdsnap from the archive's lists and the user's own images, or what `isaacchung/birdsnap` has left."""
 
     name = "birdsnap"
@@ -81,7 +82,7 @@ class Birdsnap(Sheet):
         return super().load_splits(options)
 
     def read_archive(self, folder: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
-        """See `Sheet.read_archive`; listed images without a file, or with another one, are left out."""
+        """See `Benchmark.read_archive`; listed images without a file, or with another one, are left out."""
         from datamodules.reading.archives import (
             build_split,
             changed_files,
@@ -124,7 +125,7 @@ class Birdsnap(Sheet):
 
     def complete_splits(self, splits: dict[str, Split], options: ReadOptions) -> dict[str, Split]:
         """With val cut from train, as large a share of it as BYOL's."""
-        from datamodules.split import hold_out
+        from datamodules.dataset.split import hold_out
 
         train, val = hold_out(splits["train"], max(1, round(len(splits["train"]) * self.val_share)))
         return {**splits, "train": train, "val": val}

@@ -20,17 +20,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from datamodules.sheet import HubCopy, Layout, Sheet, load_class_names
+from datamodules.dataset.sheet import HubCopy, Layout, load_class_names
+from datamodules.sheets.benchmark import Benchmark
 from transfer.errors import DamagedFile
 
 if TYPE_CHECKING:
-    from datamodules.split import Split
+    from datamodules.dataset.split import Split
 
 _TEST_ANNOTATIONS = "cars_test_annos_withlabels.mat"
 _ALL_ANNOTATIONS = "cars_annos.mat"
 
 
-class Cars(Sheet):
+class Cars(Benchmark):
     """Stanford Cars, as `tanganke/stanford_cars`: the original JPEGs (1 GB per split)."""
 
     name = "cars"
@@ -53,7 +54,7 @@ class Cars(Sheet):
     test_annotations_md5: ClassVar[str | None] = "b0a2b23655a3edd16d84508592a98d10"
 
     def read_archive(self, folder: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
-        """Return the names and splits; see `Sheet.read_archive`."""
+        """Return the names and splits; see `Benchmark.read_archive`."""
         from datamodules.reading.archives import check_md5, from_one, image_split, read_field, read_mat
 
         if not all((folder / need).exists() for need in self.layout.needs):

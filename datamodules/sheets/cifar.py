@@ -19,13 +19,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from datamodules.sheet import HubCopy, Layout, Sheet, load_class_names
+from datamodules.dataset.sheet import HubCopy, Layout, load_class_names
+from datamodules.sheets.benchmark import Benchmark
 
 if TYPE_CHECKING:
-    from datamodules.split import Split
+    from datamodules.dataset.split import Split
 
 
-class CIFAR10(Sheet):
+class CIFAR10(Benchmark):
     """CIFAR-10, as `uoft-cs/cifar10`."""
 
     name = "cifar10"
@@ -55,7 +56,7 @@ class CIFAR10(Sheet):
     augment_policy = "cifar10"
 
     def read_archive(self, folder: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
-        """Return the names and splits; see `Sheet.read_archive`."""
+        """Return the names and splits; see `Benchmark.read_archive`."""
         from datamodules.reading.cifar import read_names, read_split
 
         names = read_names(folder / "batches.meta", "label_names")
@@ -65,7 +66,7 @@ class CIFAR10(Sheet):
         }
 
 
-class CIFAR100(Sheet):
+class CIFAR100(Benchmark):
     """CIFAR-100 with its fine labels, as `uoft-cs/cifar100`."""
 
     name = "cifar100"
@@ -92,7 +93,7 @@ class CIFAR100(Sheet):
     augment_policy = "cifar10"
 
     def read_archive(self, folder: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
-        """Return the names and splits; see `Sheet.read_archive`."""
+        """Return the names and splits; see `Benchmark.read_archive`."""
         from datamodules.reading.cifar import read_names, read_split
 
         names = read_names(folder / "meta", "fine_label_names")

@@ -17,10 +17,10 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import TYPE_CHECKING, ClassVar
 
-from datamodules.sheet import ReadOptions, Sheet
+from datamodules.dataset.sheet import ReadOptions, Sheet
 
 if TYPE_CHECKING:
-    from datamodules.split import Split
+    from datamodules.dataset.split import Split
 
 
 class Digits(Sheet):

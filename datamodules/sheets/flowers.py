@@ -18,14 +18,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from datamodules.sheet import HubCopy, Layout, Sheet, WrongCopy, load_class_names
+from datamodules.dataset.sheet import HubCopy, Layout, WrongCopy, load_class_names
+from datamodules.sheets.benchmark import Benchmark
 from transfer.errors import DamagedFile
 
 if TYPE_CHECKING:
-    from datamodules.split import Split
+    from datamodules.dataset.split import Split
 
 
-class Flowers(Sheet):
+class Flowers(Benchmark):
     """Flowers-102, as `dpdl-benchmark/oxford_flowers102`: official splits and order, in 3.4 GB."""
 
     name = "flowers"
@@ -59,7 +60,7 @@ class Flowers(Sheet):
     metric = "mean_per_class"
 
     def read_archive(self, folder: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
-        """Return the names and splits; see `Sheet.read_archive`."""
+        """Return the names and splits; see `Benchmark.read_archive`."""
         from datamodules.reading.archives import from_one, image_split, read_mat
 
         (classes,) = read_mat(folder / "imagelabels.mat", "labels")

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from datamodules.sheet import ReadOptions, Sheet
+from datamodules.dataset.sheet import ReadOptions, Sheet
 
 if TYPE_CHECKING:
-    from datamodules.split import Split
+    from datamodules.dataset.split import Split
 
 
 class Folder(Sheet):
@@ -36,7 +36,7 @@ class Folder(Sheet):
 
     def complete_splits(self, splits: dict[str, Split], options: ReadOptions) -> dict[str, Split]:
         """Return the splits with val held out of train where it is missing, and test too where there are none."""
-        from datamodules.split import hold_out
+        from datamodules.dataset.split import hold_out
 
         size = max(1, round(len(splits["train"]) * options.val_fraction))
         remaining, completed = splits["train"], dict(splits)

@@ -17,14 +17,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from datamodules.sheet import HubCopy, Layout, Sheet, load_class_names
+from datamodules.dataset.sheet import HubCopy, Layout, load_class_names
+from datamodules.sheets.benchmark import Benchmark
 from transfer.errors import DamagedFile
 
 if TYPE_CHECKING:
-    from datamodules.split import Split
+    from datamodules.dataset.split import Split
 
 
-class Food101(Sheet):
+class Food101(Benchmark):
     """Food-101, as `ethz/food101` (5 GB)."""
 
     name = "food101"
@@ -49,7 +50,7 @@ class Food101(Sheet):
     val_size = 7_575
 
     def read_archive(self, folder: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
-        """Return the names and splits; see `Sheet.read_archive`."""
+        """Return the names and splits; see `Benchmark.read_archive`."""
         from datamodules.reading.archives import image_split, read_json, read_lines
 
         names = [line.strip() for line in read_lines(folder / "meta" / "classes.txt")]

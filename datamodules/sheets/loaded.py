@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from datamodules.sheet import ReadOptions
+from datamodules.dataset.sheet import ReadOptions
 from datamodules.sheets.folder import Folder
 from transfer.errors import UserError
 
 if TYPE_CHECKING:
     import datasets
 
-    from datamodules.split import Split
+    from datamodules.dataset.split import Split
 
 
 class Loaded(Folder):

@@ -21,9 +21,9 @@ from benchmarks import __main__ as benchmark
 from benchmarks import cores as benchmark_cores
 from benchmarks import data as benchmark_data
 from benchmarks import recipe as benchmark_recipe
-from datamodules.images.transforms import IMAGENET_MEAN, IMAGENET_STD
 from transfer.costs.peak_memory import PROCESS_STATUS
 from transfer.errors import UserError
+from transfer.preprocessing import IMAGENET
 from transfer.weights.build import build_backbone, build_classifier
 
 ROOT = Path(__file__).parents[2]
@@ -167,7 +167,7 @@ def test_the_torchvision_style_normalises_a_crop(tmp_path: Path) -> None:
     Image.new("RGB", (90, 60), (255, 0, 51)).save(tmp_path / "plain.png")
     image, _ = benchmark_data.TorchvisionStyle([tmp_path / "plain.png"], 32)[0]
     assert image.shape == (3, 32, 32)
-    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+    mean, std = (torch.tensor(values) for values in IMAGENET)
     torch.testing.assert_close(image[:, 5, 5], (torch.tensor([1.0, 0.0, 0.2]) - mean) / std)
     for _ in range(50):
         left, top, right, bottom = benchmark_data.TorchvisionStyle.crop_box(90, 60)

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from transfer.config.command_line import load_config, parse_config, save_config
+from transfer.config.problems import find_problems
 from transfer.config.schema import FinetuneConfig, OptimConfig, TrainerConfig
 from transfer.errors import UserError
 
@@ -190,7 +191,7 @@ def test_every_recipe_parses(path: Path) -> None:
     if yaml.safe_load(path.read_text()).get("dataset") == "folder":
         argv += ["--data_root", "photos"]
     config, _ = parse_config(argv)
-    assert config.problems() == []
+    assert find_problems(config) == []
 
 
 def test_what_is_typed_goes_over_the_recipe_wherever_the_recipe_stands(tmp_path: Path) -> None:

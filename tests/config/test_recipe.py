@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 
 from datamodules import load_dataset
+from datamodules.dataset.split import Split
 from datamodules.reading.tables import encoded_images
-from datamodules.split import Split
 from transfer.config.auto import Choice, choose_recipe
 from transfer.config.command_line import apply_choices, given_fields, parse_config
+from transfer.config.problems import find_problems
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import UserError
 
@@ -123,7 +124,7 @@ def test_choices_that_do_not_go_with_what_was_given_are_told_at_once() -> None:
 
 
 def test_two_ways_of_choosing_are_refused() -> None:
-    (problem,) = FinetuneConfig(protocol="paper", recipe="auto").problems()
+    (problem,) = find_problems(FinetuneConfig(protocol="paper", recipe="auto"))
     assert problem == "`protocol`=paper with `recipe`=auto: both choose the settings; leave one out"
 
 

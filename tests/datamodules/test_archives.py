@@ -20,11 +20,11 @@ from PIL import Image
 
 from datamodules import load_dataset
 from datamodules.datamodule import DataModule
-from datamodules.dataset import Dataset
+from datamodules.dataset.loaded import Dataset
+from datamodules.dataset.sheet import load_class_names
 from datamodules.images.decode import decode_image
 from datamodules.reading.archives import check_md5, read_columns, read_json, read_lines, read_mat
 from datamodules.reading.pickles import read_pickle
-from datamodules.sheet import load_class_names
 from datamodules.sheets.aircraft import Aircraft
 from datamodules.sheets.birdsnap import Birdsnap
 from datamodules.sheets.cars import Cars

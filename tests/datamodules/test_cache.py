@@ -23,10 +23,10 @@ from PIL import Image
 
 from datamodules import build_datamodule
 from datamodules.datamodule import DataModule
-from datamodules.images import cache
-from datamodules.images.cache import ImageCache, build_cache
 from datamodules.images.decode import decode_image
 from datamodules.images.transforms import Resize
+from datamodules.loading import cache
+from datamodules.loading.cache import ImageCache, build_cache
 from tests.support.data import PREPROCESSING
 from transfer.errors import UserError
 
@@ -213,7 +213,7 @@ def test_the_default_folder_is_in_the_users_cache(monkeypatch: pytest.MonkeyPatc
 BUILD = """
 import json, pickle, sys, time
 from pathlib import Path
-from datamodules.images import cache
+from datamodules.loading import cache
 
 split, resize = pickle.loads(Path(sys.argv[1]).read_bytes())
 decode_image, decoded = cache.decode_image, []

@@ -22,10 +22,10 @@ from torch.utils.data import DistributedSampler
 
 from datamodules import build_datamodule, get_sheet, load_dataset
 from datamodules.datamodule import DataModule
+from datamodules.dataset.sheet import ReadOptions
+from datamodules.dataset.split import Split, hold_out
+from datamodules.loading.workers import default_num_workers
 from datamodules.reading.tables import read_splits
-from datamodules.sheet import ReadOptions
-from datamodules.split import Split, hold_out
-from datamodules.workers import default_num_workers
 from tests.support.data import PREPROCESSING
 from transfer.errors import UserError
 

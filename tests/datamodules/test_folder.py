@@ -14,7 +14,7 @@ from PIL import Image
 
 from datamodules import load_dataset
 from datamodules.datamodule import DataModule
-from datamodules.dataset import Dataset
+from datamodules.dataset.loaded import Dataset
 from datamodules.images.decode import decode_image
 from tests.support.data import PREPROCESSING
 from transfer.errors import UserError

@@ -15,18 +15,19 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 from PIL import Image
 
 from datamodules import build_datamodule, get_sheet, list_datasets, load_dataset
-from datamodules.checks import check_class_order, check_official
 from datamodules.datamodule import DataModule
+from datamodules.dataset.checks import check_class_order, check_official
+from datamodules.dataset.sheet import HubCopy, ReadOptions, Sheet, load_class_names
+from datamodules.dataset.split import Split
 from datamodules.reading.sources import from_first_copy, load_hub_tables
 from datamodules.reading.tables import encoded_images, name_key, read_splits
-from datamodules.sheet import HubCopy, ReadOptions, Sheet, load_class_names
 from datamodules.sheets.aircraft import Aircraft
+from datamodules.sheets.benchmark import Benchmark
 from datamodules.sheets.birdsnap import Birdsnap
 from datamodules.sheets.cifar import CIFAR10, CIFAR100
 from datamodules.sheets.flowers import Flowers
 from datamodules.sheets.food import Food101
 from datamodules.sheets.pets import Pets
-from datamodules.split import Split
 from tests.support.data import PREPROCESSING
 from transfer.errors import UserError
 
@@ -284,7 +285,7 @@ def test_a_copy_without_a_split_says_what_it_is(tmp_path: Path) -> None:
         load_dataset(TwoPets(), data_root=tmp_path)
 
 
-class TwoOfEach(Sheet):
+class TwoOfEach(Benchmark):
     num_examples: ClassVar = {"train": 4}
     images_per_class: ClassVar = {"train": (2, 2)}
     num_classes = 2

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from datamodules import get_sheet
 from datamodules.datamodule import DataModule
-from datamodules.sheet import ReadOptions, Source
+from datamodules.dataset.sheet import ReadOptions, Source
 from transfer.preprocessing import Preprocessing
 
 

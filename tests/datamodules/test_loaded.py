@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from datamodules import build_datamodule, load_dataset
-from datamodules.dataset import Dataset
+from datamodules.dataset.loaded import Dataset
 from datamodules.images.decode import decode_image
 from tests.support.data import PREPROCESSING
 from transfer.errors import UserError

@@ -18,7 +18,7 @@ from datamodules import build_datamodule
 from datamodules.datamodule import DataModule
 from datamodules.images.decode import BadImage
 from datamodules.images.transforms import build_eval_transform
-from datamodules.loaders import ImageDataset, ImageLoader, UnreadableImageError, build_predict_loader
+from datamodules.loading.loaders import ImageDataset, ImageLoader, UnreadableImageError, build_predict_loader
 from tests.support.data import PREPROCESSING
 from tests.support.ranks import run_ranks
 from transfer.errors import UserError
@@ -66,7 +66,7 @@ def test_loaders_made_before_the_process_group_give_each_rank_its_half(tmp_path:
 def test_a_rank_with_less_than_a_batch_keeps_it() -> None:
     loader = digits(batch_size=700).train_dataloader()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("datamodules.loaders.distributed_position", lambda: (1, 2))
+        patch.setattr("datamodules.loading.loaders.distributed_position", lambda: (1, 2))
         assert len(loader) == 1 and [len(labels) for _, labels in loader] == [628]
     assert len(loader) == 1 and [len(labels) for _, labels in loader] == [700]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datamodules.samplers import EpochSampler, EvalSampler, StreamEvalSampler, StreamSampler
+from datamodules.loading.samplers import EpochSampler, EvalSampler, StreamEvalSampler, StreamSampler
 
 
 @pytest.mark.parametrize(("num_images", "world_size"), [(10, 1), (10, 2), (11, 2), (13, 4), (3, 4), (0, 2)])

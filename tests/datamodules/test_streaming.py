@@ -19,12 +19,12 @@ from PIL import Image
 
 from datamodules import build_datamodule, load_dataset
 from datamodules.datamodule import DataModule
+from datamodules.dataset.split import Split
+from datamodules.loading.samplers import LANES, StreamSampler
 from datamodules.reading import streaming
 from datamodules.reading.streaming import StreamedTable, _RowGroup, for_training, streaming_workers
-from datamodules.samplers import LANES, StreamSampler
 from datamodules.sheets import flowers
 from datamodules.sheets.cifar import CIFAR10
-from datamodules.split import Split
 from tests.support.data import PREPROCESSING
 from transfer.errors import UserError
 

@@ -20,7 +20,7 @@ CODE = """
 import sys
 import numpy as np
 from torch.utils.data import DataLoader
-from datamodules.workers import start_worker
+from datamodules.loading.workers import start_worker
 
 class Images:
     def __len__(self):

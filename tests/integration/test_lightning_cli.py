@@ -54,7 +54,7 @@ def test_fit_from_flags_then_from_the_saved_configuration(tmp_path: Path, monkey
     flags = ("--model.backbone", SMALL, "--model.pretrained", "false", "--model.head", "mlp", "--model.lr", "0.05")
     cli = run(monkeypatch, tmp_path, "fit", *flags)
     assert cli.model.classifier.num_classes == cli.datamodule.num_classes == 10
-    assert (cli.trainer.global_step, cli.model.lr, cli.model.label_smoothing) == (2, 0.05, 0.1)
+    assert (cli.trainer.global_step, cli.model.lr, cli.model.loss.label_smoothing) == (2, 0.05, 0.1)
     assert 0 <= cli.trainer.callback_metrics["val/top1"] <= 1
 
     (checkpoint,) = tmp_path.glob("checkpoints/*.ckpt")
@@ -62,6 +62,7 @@ def test_fit_from_flags_then_from_the_saved_configuration(tmp_path: Path, monkey
     images = torch.randn(4, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(loaded.eval()(images), cli.model.eval()(images), rtol=0, atol=0)
+    assert loaded.classifier.class_names == tuple("0123456789")
     assert loaded.lr == 0.05 and type(loaded.classifier.head) is type(cli.model.classifier.head)
 
     (tmp_path / "again").mkdir()

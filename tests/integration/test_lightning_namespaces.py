@@ -66,7 +66,6 @@ def test_a_program_trains_with_the_lightning_that_it_imports(
 @pytest.mark.parametrize(
     ("imports", "used"),
     [
-        ("import pytorch_lightning, lightning, transfer", "pytorch_lightning"),
         ("import lightning, pytorch_lightning, transfer", "lightning.pytorch"),
         ("from transfer import TransferModule; import lightning", "pytorch_lightning"),
     ],

@@ -79,6 +79,35 @@ def test_a_head_of_your_own_is_found_by_its_import_path() -> None:
     assert (head.in_features, head.out_features, head.rate) == (8, 5, 0.4)
 
 
+def test_a_class_of_your_own_is_called_as_the_tables_are() -> None:
+    head = build_classifier("lite0", 5, head=OwnHead, dropout=0.4).head
+    assert isinstance(head, OwnHead)
+    assert (head.in_features, head.out_features, head.rate) == (1280, 5, 0.4)
+
+
+def test_a_module_of_your_own_is_used_as_it_is(tiny_classifier: Classifier) -> None:
+    own = nn.Sequential(nn.BatchNorm1d(tiny_classifier.num_features), nn.LazyLinear(5)).train()
+    own[0].eval()
+    tiny_classifier.reset_head(5, own)
+    assert tiny_classifier.head is own and own[1].weight.shape == (5, tiny_classifier.num_features)
+    assert own.training and own[1].training and not own[0].training and own[0].num_batches_tracked == 0
+    assert tiny_classifier(torch.randn(2, 3, 32, 32)).shape == (2, 5)
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        (nn.Linear(8, 4), r"`head`: Linear returns shape \(2, 4\) for features \(2, 8\) \(needed: .* \(N, 5\)\)"),
+        (nn.Linear(7, 5), r"`head`: Linear refuses features \(2, 8\): .*shapes cannot be multiplied"),
+        (lambda *_: "no head", r"`head`: got str, not an nn\.Module"),
+        (nn.LSTM(8, 5), r"`head`: LSTM returns tuple"),
+    ],
+)
+def test_what_is_no_head_is_refused(own: nn.Module, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build_head(own, 8, 5, 0.0)
+
+
 def test_an_unknown_head_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(
         UserError, match=r"unknown head 'linaer'; did you mean 'linear'\? \(allowed: linear, mlp, cosine"
@@ -159,5 +188,5 @@ def test_features_are_the_mean_over_the_map(tiny_classifier: Classifier) -> None
     "options", [{"pretrained": False}, {"pretrained": True, "head": "mlp"}, {"pretrained": True, "in_channels": 1}]
 )
 def test_keeping_the_checkpoints_head_needs_a_checkpoint_that_fits(options: dict[str, object]) -> None:
-    with pytest.raises(UserError, match="num_classes=None keeps the checkpoint's own classifier"):
+    with pytest.raises(UserError, match="`num_classes`=None keeps the checkpoint's own classifier"):
         build_classifier("lite0", **options)

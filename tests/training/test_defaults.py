@@ -23,7 +23,8 @@ WITHOUT_A_FIELD = {"classifier", "backbone", "num_classes", "load_weights", "in_
 
 def test_every_default_is_the_schemas() -> None:
     config = FinetuneConfig()
-    fields = {**config.network_options(), **config.module_options()}
+    start = {name: getattr(config, name) for name in ("pretrained", "init_from", "weights")}
+    fields = {**start, **config.network_options(), **config.module_options()}
     parameters = dict(list(inspect.signature(TransferModule.__init__).parameters.items())[1:])
     assert parameters.keys() - WITHOUT_A_FIELD == fields.keys()
     assert {name: parameters[name].default for name in fields} == fields

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 import shutil
 import warnings
 from argparse import Namespace
@@ -502,6 +503,37 @@ def test_the_prefixes_of_wrappers_go(tmp_path: Path, wrap: Callable[[nn.Module],
 def test_what_is_not_a_wrappers_prefix_of_every_name_stays(tmp_path: Path, names: list[str]) -> None:
     torch.save({"state_dict": {name: torch.zeros(1) for name in names}}, tmp_path / "last.ckpt")
     assert list(read_state_dict(tmp_path / "last.ckpt")) == names
+
+
+@pytest.mark.parametrize(
+    "prefix", ["net.", "backbone.", "encoder.", "model.", "module.", "model.net.", "module.encoder."]
+)
+@pytest.mark.parametrize("stem", ["_conv_stem", "conv_stem", "features.0.0", "backbone.stem.conv", "stem.conv"])
+def test_a_network_inside_a_training_module_is_found(tmp_path: Path, prefix: str, stem: str) -> None:
+    if prefix == "backbone." and stem == "stem.conv":
+        pytest.skip("that is a whole classifier's own name")
+    names = [f"{stem}.weight", "classifier.bias"]
+    state = {f"{prefix}{name}": torch.full((1,), float(i)) for i, name in enumerate(names)}
+    torch.save({"state_dict": state}, tmp_path / "alone.ckpt")
+    found = read_state_dict(tmp_path / "alone.ckpt")
+    if prefix.endswith("backbone.") and stem == "stem.conv":
+        assert list(found) == [f"backbone.{name}" for name in names]
+    else:
+        assert {name: tensor.item() for name, tensor in found.items()} == {names[0]: 0.0, names[1]: 1.0}
+    torch.save({"state_dict": {**state, "loss.weight": torch.zeros(1)}}, tmp_path / "beside.ckpt")
+    with pytest.warns(UserWarning, match=rf"called {re.escape(prefix)}\*; 1 other tensors are left out: loss\.weight"):
+        assert list(read_state_dict(tmp_path / "beside.ckpt")) == names
+
+
+@pytest.mark.parametrize("wrapper", ["net.", "backbone.", "encoder.", "model.", ""])
+@pytest.mark.parametrize("ours", [False, True])
+def test_a_backbone_starts_from_another_projects_module(tmp_path: Path, wrapper: str, ours: bool) -> None:
+    theirs = build_backbone("lite0", pretrained=True).state_dict()
+    state = theirs if ours else torch.load(packaged(LITE0), weights_only=True)
+    torch.save({wrapper + key: tensor for key, tensor in state.items()}, tmp_path / "theirs.ckpt")
+    own = build_backbone("lite0", pretrained="lukemelas", weights=tmp_path / "theirs.ckpt").state_dict()
+    torch.testing.assert_close(own["stages.3.1.depthwise.conv.weight"], theirs["stages.3.1.depthwise.conv.weight"])
+    torch.testing.assert_close(own["top.norm.running_var"], theirs["top.norm.running_var"], rtol=0, atol=0)
 
 
 def test_a_wrapped_training_checkpoint_becomes_the_same_network(tmp_path: Path) -> None:

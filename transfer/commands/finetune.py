@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from datamodules.datamodule import DataModule
-    from datamodules.dataset import Dataset
-    from datamodules.sheet import Sheet
+    from datamodules.dataset.loaded import Dataset
+    from datamodules.dataset.sheet import Sheet
     from transfer.lightning import pl
     from transfer.networks.classifier import Classifier
     from transfer.runs.folder import RunFolder

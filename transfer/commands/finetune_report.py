@@ -10,7 +10,7 @@ from transfer.config.schema import FinetuneConfig
 from transfer.runs.results import RESULTS, Metrics, Results, SplitFacts
 
 if TYPE_CHECKING:
-    from datamodules.dataset import Dataset
+    from datamodules.dataset.loaded import Dataset
     from transfer.lightning import pl
     from transfer.runs.folder import RunFolder
     from transfer.training.callbacks import EpochLog

@@ -104,7 +104,7 @@ def predict_rows(
     import torch
 
     from datamodules.images.transforms import build_eval_transform, normalize
-    from datamodules.loaders import build_predict_loader
+    from datamodules.loading.loaders import build_predict_loader
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     classifier = run.classifier.to(device)

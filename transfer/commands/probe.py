@@ -71,8 +71,7 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
     config = replace(config, backbone=start.variant.name)
     check_run_dir(config, None)
     fine_tuned = find_fine_tuned(config, own)
-    run = open_run(config, None, kind="_probe")
-    precision = resolve_precision(config.trainer)
+    run, precision = open_run(config, None, kind="_probe"), resolve_precision(config.trainer)
     fabric = build_fabric(config.trainer, precision)
     torch.manual_seed(config.seed)
     dataset = load_dataset(config.dataset, **config.read_options())
@@ -180,7 +179,7 @@ def extract(
     precision: Any,
 ) -> tuple[dict[str, Features], dict[str, Path]]:
     """Return the features of every split, with images prepared as in evaluation, and the files that hold them."""
-    from datamodules.images.cache import default_cache_dir
+    from datamodules.loading.cache import default_cache_dir
     from transfer.probe.features import backbone_digest, cached_features, feature_file
 
     folder = Path(config.data.cache_dir).expanduser() if config.data.cache_dir else default_cache_dir()

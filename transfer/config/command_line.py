@@ -16,6 +16,7 @@ from typing import Any
 import jsonargparse
 import yaml
 
+from transfer.config.problems import find_probe_problems, find_problems
 from transfer.config.schema import PROBE_FIELDS, PROBE_TRAINER_FIELDS, FinetuneConfig, ProbeConfig, TrainerConfig
 from transfer.errors import BadValue, MissingData, nearest
 
@@ -97,7 +98,7 @@ def build_config(
         raise BadValue("\n".join(f"unknown field {name!r}{nearest(name, base)}" for name in sorted(unknown)))
     values = _values_of(lambda parser: parser.parse_object(unflatten({**base, **given})), build_parser())
     changed = FinetuneConfig(**values)
-    _refuse(changed.problems())
+    _refuse(find_problems(changed))
     if resume is not None:
         _refuse_changes(resume, before, flatten(changed.to_dict()))
         return changed, frozenset()
@@ -135,7 +136,7 @@ def parse_probe_config(argv: Sequence[str]) -> tuple[FinetuneConfig, ProbeConfig
     values = _parse_values(build_probe_parser(), argv)
     own = ProbeConfig(**{field.name: values.pop(field.name) for field in fields(ProbeConfig)})
     config = FinetuneConfig(**values)
-    _refuse([*config.problems(), *own.problems(config)])
+    _refuse(find_probe_problems(config))
     return config, own
 
 
@@ -167,7 +168,7 @@ def apply_choices(
         groups.setdefault(group, {})[field] = value
     top = groups.pop("", {})
     config = replace(config, **top, **{g: replace(getattr(config, g), **values) for g, values in groups.items()})
-    _refuse(config.problems())
+    _refuse(find_problems(config))
     return config, applied
 
 
@@ -181,7 +182,7 @@ def _recipes_first(argv: Sequence[str]) -> list[str]:
 
 def _parse(argv: Sequence[str]) -> FinetuneConfig:
     config = FinetuneConfig(**_parse_values(build_parser(), argv))
-    _refuse(config.problems())
+    _refuse(find_problems(config))
     return config
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -278,92 +277,6 @@ class FinetuneConfig:
             return 0 if self.freeze == "none" else None
         return int(match[1])
 
-    def problems(self) -> list[str]:
-        """Everything that is out of range or does not fit together, with the fields in backticks."""
-        return [*self._range_problems(), *self._combination_problems()]
-
-    def _range_problems(self) -> Iterator[str]:
-        data, loss, optim = self.data, self.loss, self.optim
-        for name, value, allowed, ok in (
-            ("image_size", self.image_size, f"at least {SMALLEST_IMAGE}", lambda v: v >= SMALLEST_IMAGE),
-            ("dropout", self.dropout, "0 to below 1", _is_share),
-            ("stochastic_depth_prob", self.stochastic_depth_prob, "0 to below 1", _is_share),
-            ("ema_half_life", self.ema_half_life, "above 0, below 1", lambda v: 0 < v < 1),
-            ("early_stopping", self.early_stopping, "at least 1", lambda v: v >= 1),
-            ("data.batch_size", data.batch_size, "at least 1", lambda v: v >= 1),
-            ("data.num_workers", data.num_workers, "at least 0", lambda v: v >= 0),
-            ("data.val_fraction", data.val_fraction, "above 0, below 0.5", lambda v: 0 < v < 0.5),
-            ("data.min_crop_area", data.min_crop_area, "above 0, at most 1", lambda v: 0 < v <= 1),
-            ("loss.label_smoothing", loss.label_smoothing, "0 to below 1", _is_share),
-            ("loss.mixup_alpha", loss.mixup_alpha, "at least 0", _is_not_negative),
-            ("loss.cutmix_alpha", loss.cutmix_alpha, "at least 0", _is_not_negative),
-            ("optim.lr", optim.lr, "above 0", lambda v: v > 0),
-            ("optim.momentum", optim.momentum, "0 to below 1", _is_share),
-            ("optim.weight_decay", optim.weight_decay, "at least 0", _is_not_negative),
-            ("optim.backbone_lr_factor", optim.backbone_lr_factor, "at least 0", _is_not_negative),
-            ("optim.layer_decay", optim.layer_decay, "above 0, at most 1", lambda v: 0 < v <= 1),
-            ("optim.warmup_epochs", optim.warmup_epochs, "at least 0", _is_not_negative),
-            ("optim.sam_rho", optim.sam_rho, "above 0", lambda v: v > 0),
-        ):
-            if value is not None and not ok(value):
-                yield f"`{name}`={value} (allowed: {allowed})"
-
-    def _combination_problems(self) -> Iterator[str]:
-        trainer = self.trainer
-        if trainer.max_epochs < 1 and not (trainer.max_epochs == -1 and trainer.max_steps > 0):
-            yield f"`trainer.max_epochs`={trainer.max_epochs} (allowed: at least 1, or -1 with `trainer.max_steps`)"
-        if trainer.limit_train_batches == 0:
-            yield "`trainer.limit_train_batches`=0: nothing would be learned (use 1 or more)"
-        if trainer.strategy.startswith(("fsdp", "deepspeed")):
-            yield f"`trainer.strategy`={trainer.strategy}: checkpoints would be in pieces (allowed: auto, ddp, ddp_...)"
-        if self.data.batch_size == 1 and self.bn != "frozen":
-            yield "`data.batch_size`=1: BatchNorm needs 2 (use `trainer.accumulate_grad_batches`, or `bn`=frozen)"
-        if trainer.limit_val_batches == 0:
-            yield "`trainer.limit_val_batches`=0: validation chooses the best checkpoint (use 1 or more)"
-        if self.data.train_on == "trainval":
-            if self.early_stopping is not None:
-                yield "`early_stopping` with `data.train_on`=trainval: there is no validation to wait for"
-            if self.bn == "recompute":
-                yield "`bn`=recompute with `data.train_on`=trainval: it acts before validations (use adapt)"
-        if self.pretrained is False and self.init_from is None and self.weights is not None:
-            yield f"`weights`={self.weights} with `pretrained`=False: name what the file was trained like"
-        if self.data.multilabel and self.loss.name != "bce":
-            yield f"`data.multilabel`=True with `loss.name`={self.loss.name}: several labels need `loss.name`=bce"
-        if self.dataset == "folder" and self.data_root is None:
-            yield "`dataset`=folder needs `data_root`: class folders, a CSV or parquet file, or a save_to_disk folder"
-        if self.protocol is not None and self.recipe == "auto":
-            yield f"`protocol`={self.protocol} with `recipe`=auto: both choose the settings; leave one out"
-        if not FREEZE.fullmatch(self.freeze):
-            yield f"`freeze`={self.freeze!r} (allowed: none, backbone, 'until-epoch N')"
-        elif 0 < trainer.max_epochs <= (self.frozen_epochs() or 0):
-            yield (
-                f"`freeze`={self.freeze!r} with `trainer.max_epochs`={trainer.max_epochs}: the backbone would never"
-                " learn; say `freeze`=backbone"
-            )
-        if self.optim.sam_rho is not None:
-            yield from self._sam_problems()
-        if 0 < trainer.max_epochs <= self.optim.warmup_epochs:
-            yield f"`optim.warmup_epochs`={self.optim.warmup_epochs}: the run ends after {trainer.max_epochs} epochs"
-
-    def _sam_problems(self) -> Iterator[str]:
-        trainer = self.trainer
-        if trainer.accumulate_grad_batches > 1:
-            yield (
-                f"`optim.sam_rho` with `trainer.accumulate_grad_batches`={trainer.accumulate_grad_batches}: both passes"
-                " need the whole batch (use 1, a larger `data.batch_size`, more `trainer.devices`, or"
-                " `grad_checkpointing`=True)"
-            )
-        if trainer.precision in ("16", "16-mixed"):
-            yield (
-                f"`optim.sam_rho` with `trainer.precision`={trainer.precision}: its scaled gradients are not those that"
-                " SAM moves along (use bf16-mixed or 32-true)"
-            )
-        if trainer.gradient_clip_val is not None and trainer.gradient_clip_algorithm == "value":
-            yield (
-                "`optim.sam_rho` with `trainer.gradient_clip_algorithm`=value: clipped values point elsewhere than the"
-                " gradient that SAM moves along (use norm, which limits the step alone)"
-            )
-
 
 # The fields of FinetuneConfig that a linear probe has too: nothing is augmented or trained but one linear layer.
 PROBE_FIELDS = (
@@ -381,23 +294,3 @@ class ProbeConfig:
     """of the features' file in --data.cache_dir; bfloat16 takes half the space"""
     beside: str | None = None
     """fine-tuned run whose accuracy is printed beside the probe's; unset: the last one in runs/<dataset>_<backbone>/"""
-
-    @staticmethod
-    def problems(config: FinetuneConfig) -> list[str]:
-        """What a probe cannot do, with the fields in backticks."""
-        data, problems = config.data, []
-        if data.multilabel:
-            problems.append("`data.multilabel`=True: a probe has one label per image")
-        if data.train_on != "train":
-            problems.append(f"`data.train_on`={data.train_on}: a probe chooses on val and then trains on both anyway")
-        if data.stream and config.on_bad_image == "skip":
-            problems.append("`data.stream`=True with `on_bad_image`=skip: bad images must be known before (use error)")
-        return problems
-
-
-def _is_share(value: float) -> bool:
-    return 0 <= value < 1
-
-
-def _is_not_negative(value: float) -> bool:
-    return value >= 0

@@ -83,7 +83,7 @@ def submit_slurm(launch: Launch) -> None:
     """
     from transfer.experiments.slurm import submit_array
 
-    kind = launch.words[1]
+    kind = launch.words[0]
     log, submitted = submit_array(
         [launch.command(name) for name in launch.ids],
         name=f"{kind}_{launch.folder.resolve().name}",

@@ -158,6 +158,7 @@ def _run_command(command: Sequence[str], environment: Mapping[str, str], log: Pa
     try:
         if command[0] == "-m":
             sys.argv = list(command[1:])
+            sys.modules.pop(f"{command[1]}.__main__", None)  # of this process's own command
             runpy.run_module(command[1], run_name="__main__", alter_sys=True)
         else:
             sys.argv = list(command)

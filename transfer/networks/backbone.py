@@ -39,7 +39,9 @@ class Stage(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         if not (self.grad_checkpointing and self.training and torch.is_grad_enabled()):
-            return super().forward(input)
+            for block in self:
+                input = block(input)
+            return input
         for block in self:
             contexts = partial(_checkpoint_contexts, block)
             input = checkpoint(block, input, use_reentrant=False, context_fn=contexts)
@@ -170,6 +172,7 @@ class Backbone(nn.Module, ABC):
         """
         self.grad_checkpointing = enable
         for stage in self.stages:
+            assert isinstance(stage, Stage)
             stage.grad_checkpointing = enable
 
 

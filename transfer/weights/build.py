@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from transfer.errors import UserError
 from transfer.networks.backbone import Backbone
 from transfer.networks.classifier import Classifier
-from transfer.networks.efficientnet import VARIANTS
+from transfer.networks.feature_maps import FeatureMaps
 from transfer.networks.function import FunctionBackbone, FunctionVariant
-from transfer.networks.heads import build_head
+from transfer.networks.heads import HeadFactory, build_head
 from transfer.networks.layers import LayerSettings
 from transfer.networks.registry import ALL_VARIANTS as ALL_VARIANTS
 from transfer.networks.registry import FAMILIES, get_variant
@@ -21,10 +22,8 @@ from transfer.networks.registry import is_without_weights as is_without_weights
 from transfer.networks.registry import list_backbones as list_backbones
 from transfer.networks.rows import Variant
 from transfer.networks.warm_start import WarmStart, measure, take_over
-from transfer.weights.downloads import fetch_weights
-from transfer.weights.files import check_fit, identify_file, read_state_dict, strict_load
-from transfer.weights.key_names import find_scheme, own_modules, to_own_keys
-from transfer.weights.rows import WeightsRow
+from transfer.weights.files import check_fit, strict_load
+from transfer.weights.reading import read_weights
 from transfer.weights.start import Start, resolve_start
 
 
@@ -34,10 +33,45 @@ def build_network(
     in_channels: int = 3,
     stochastic_depth_prob: float = 0.2,
     grad_checkpointing: bool = False,
+    output_stride: int = 32,
 ) -> Backbone:
-    """The variant with random weights, of its family's class; arguments as in `Backbone`."""
+    """Return the variant with random weights, of its family's class; arguments as in `Backbone`."""
     network = next(network for table, network in FAMILIES if variant.row.name in table)
-    return network(variant, settings, in_channels, stochastic_depth_prob, grad_checkpointing)
+    return network(variant, settings, in_channels, stochastic_depth_prob, grad_checkpointing, output_stride)
+
+
+@overload
+def build_backbone(
+    name: str,
+    *,
+    phi: float | None = None,
+    pretrained: bool | str = False,
+    init_from: str | None = None,
+    weights: str | Path | None = None,
+    load_weights: bool = True,
+    in_channels: int = 3,
+    stochastic_depth_prob: float = 0.2,
+    grad_checkpointing: bool = False,
+    output_stride: int = 32,
+    features_only: Literal[False] = False,
+) -> Backbone | FunctionBackbone: ...
+
+
+@overload
+def build_backbone(
+    name: str,
+    *,
+    phi: float | None = None,
+    pretrained: bool | str = False,
+    init_from: str | None = None,
+    weights: str | Path | None = None,
+    load_weights: bool = True,
+    in_channels: int = 3,
+    stochastic_depth_prob: float = 0.2,
+    grad_checkpointing: bool = False,
+    output_stride: int = 32,
+    features_only: Literal[True],
+) -> FeatureMaps: ...
 
 
 def build_backbone(
@@ -51,12 +85,15 @@ def build_backbone(
     in_channels: int = 3,
     stochastic_depth_prob: float = 0.2,
     grad_checkpointing: bool = False,
-) -> Backbone | FunctionBackbone:
-    """A network without classifier, (N, in_channels, H, W) -> (N, num_features, ceil(H / 32), ceil(W / 32)).
+    output_stride: int = 32,
+    features_only: bool = False,
+) -> Backbone | FunctionBackbone | FeatureMaps:
+    """Return a network without its classifier: (N, in_channels, H, W) -> (N, num_features, ceil(H / 32), ceil(W / 32)).
 
-    It has `num_features`, and `forward_stages` with `stage_channels` and `stage_strides`. Works under `torch.compile`,
-    `torch.export` (with a dynamic batch; height and width are fixed), channels_last, bf16 autocast and DDP. Sizes with
-    padding `static` can be one pixel smaller where the input's parity is not that of the variant's resolution.
+    It has `num_features`, and `forward_stages` with `stage_channels` and `stage_strides`. It works under
+    `torch.compile`, `torch.export`, `torch.jit.trace`, `torch.fx.symbolic_trace` and both ONNX exporters, each with a
+    dynamic batch, height and width, and under channels_last, bf16 autocast and DDP. Maps with padding `static` can be
+    one pixel smaller where the input's parity is not that of the variant's resolution.
 
     Args:
         name: one of `list_backbones()` or the import path of a function, as it is or scaled; see `get_backbone`. A
@@ -77,18 +114,27 @@ def build_backbone(
             equals feeding the grey image three times.
         stochastic_depth_prob: probability of dropping the last residual branch (linearly less before it).
         grad_checkpointing: less memory for more time while training.
+        output_stride: 8, 16 or 32; below 32 the last strides become dilations. The weights are the same.
+        features_only: return the stages without the top convolution as a module whose output is the list of their
+            maps, finest first; see `FeatureMaps`.
 
     Raises:
         UserError: unknown names, no network, or a file that does not fit.
     """
     start = resolve_start(name, pretrained, init_from, weights, phi=phi)
-    return backbone_from(
+    backbone = backbone_from(
         start,
         load_weights=load_weights,
         in_channels=in_channels,
         stochastic_depth_prob=stochastic_depth_prob,
         grad_checkpointing=grad_checkpointing,
+        output_stride=output_stride,
     )
+    if not features_only:
+        return backbone
+    if not isinstance(backbone, Backbone):
+        raise UserError(f"`features_only`=True with a function of your own, {name} (allowed: False)")
+    return FeatureMaps(backbone)
 
 
 def backbone_from(
@@ -98,6 +144,7 @@ def backbone_from(
     in_channels: int = 3,
     stochastic_depth_prob: float = 0.2,
     grad_checkpointing: bool = False,
+    output_stride: int = 32,
 ) -> Backbone | FunctionBackbone:
     """Return the backbone of a start; the other arguments are those of `build_backbone`.
 
@@ -109,13 +156,13 @@ def backbone_from(
         for option, given, allowed in (
             ("in_channels", in_channels, 3),
             ("grad_checkpointing", grad_checkpointing, False),
+            ("output_stride", output_stride, 32),
         ):
             if given != allowed:
                 raise UserError(f"`{option}`={given} with a function of your own, {variant.name} (allowed: {allowed})")
         return FunctionBackbone(variant)
-    backbone = build_network(
-        variant, row.settings if row else variant.settings, in_channels, stochastic_depth_prob, grad_checkpointing
-    )
+    settings = row.settings if row else variant.settings
+    backbone = build_network(variant, settings, in_channels, stochastic_depth_prob, grad_checkpointing, output_stride)
     if row is not None and load_weights:
         state = read_weights(row, start.weights, start.row_was_named)
         prefix = "backbone."
@@ -143,57 +190,8 @@ def measure_warm_start(start: Start) -> WarmStart | None:
         return measure(build_network(start.variant, settings), origin)
 
 
-def read_weights(row: WeightsRow, weights: str | Path | None, row_was_named: bool) -> dict[str, Tensor]:
-    """Tensors of a row under the names of `Classifier`, from its own source or from the file `weights`.
-
-    Raises:
-        UserError: no network, or the file is not what the row says.
-    """
-    variant = get_variant(row.backbone)
-    path = fetch_weights(row) if weights is None else Path(weights)
-    state = read_state_dict(path)
-    try:
-        # Tensors do not tell how a network that is in no table was scaled.
-        found = variant if is_without_weights(variant.name) else infer_variant(state)
-    except UserError:
-        found = variant  # the strict load tells what differs
-    if found != variant:
-        raise UserError(f"{path} holds a {found.name}, not a {variant.name}: give backbone {found.name!r}")
-    if weights is not None:
-        identify_file(path, row, variant, row_was_named)
-    return to_own_keys(state, variant)
-
-
-def infer_variant(state: Mapping[str, Tensor]) -> Variant:
-    """The variant whose tensors these are, under any known key scheme, with a classifier or without.
-
-    Tensors beyond the variant's are for the strict load to report.
-
-    Raises:
-        UserError: no known key scheme, or no variant has these tensors.
-    """
-    fitting: list[Variant] = []
-    for variant in VARIANTS.values():
-        try:
-            own = to_own_keys(state, variant)
-        except UserError:
-            if find_scheme(state) is None:
-                raise
-            continue  # the scheme's code base cannot build this variant
-        modules = {key.rpartition(".")[0] for key in own}
-        width = (variant.num_features, variant.stages[-1].out_channels, 1, 1)
-        if modules >= own_modules(variant) and tuple(own["backbone.top.conv.weight"].shape) == width:
-            fitting.append(variant)
-    if fitting:  # b1 holds all modules of b0
-        return max(fitting, key=lambda variant: len(own_modules(variant)))
-    raise UserError(
-        f"these are the tensors of no backbone known here ({', '.join(list(state)[:3])}, ...; {len(state)} in all;"
-        f" allowed: {', '.join(VARIANTS)})"
-    )
-
-
 def adapt_stem(weight: Tensor, in_channels: int) -> Tensor:
-    """Stem kernels (out, 3, k, k) for another number of input channels: repeated, and scaled by 3 / in_channels.
+    """Return stem kernels (out, 3, k, k) for another number of input channels: repeated and scaled by 3 / in_channels.
 
     Kernels that have this number of channels, or not 3, stay as they are.
     """
@@ -212,20 +210,22 @@ def build_classifier(
     init_from: str | None = None,
     weights: str | Path | None = None,
     load_weights: bool = True,
-    head: str = "linear",
+    head: str | HeadFactory | nn.Module = "linear",
     dropout: float | None = None,
     in_channels: int = 3,
     stochastic_depth_prob: float = 0.2,
     grad_checkpointing: bool = False,
+    output_stride: int = 32,
 ) -> Classifier:
-    """A backbone with a fresh head, ready for transfer; or, with `num_classes=None`, the checkpoint's own classifier.
+    """Return a backbone with a fresh head, or with `num_classes=None` the checkpoint's own classifier.
 
     Args:
         backbone: name, see `build_backbone`; so are pretrained, init_from, weights, load_weights,
-            in_channels, stochastic_depth_prob and grad_checkpointing.
-        num_classes: of the new head. None keeps the outputs that came with the weights (ImageNet's 1000, mostly).
+            in_channels, stochastic_depth_prob, grad_checkpointing and output_stride.
+        num_classes: outputs of the new head, at least 1. None keeps those that came with the weights (mostly ImageNet's
+            1000).
         class_names: names of the outputs, in their order.
-        head: `linear`, `mlp`, `cosine` or the import path of your own.
+        head: `linear`, `mlp`, `cosine`, or your own: an import path, a class or a module; see `build_head`.
         dropout: before the last layer; None takes the variant's published rate.
 
     Raises:
@@ -242,6 +242,7 @@ def build_classifier(
         in_channels=in_channels,
         stochastic_depth_prob=stochastic_depth_prob,
         grad_checkpointing=grad_checkpointing,
+        output_stride=output_stride,
     )
 
 
@@ -251,11 +252,12 @@ def classifier_from(
     *,
     class_names: Sequence[str] | None = None,
     load_weights: bool = True,
-    head: str = "linear",
+    head: str | HeadFactory | nn.Module = "linear",
     dropout: float | None = None,
     in_channels: int = 3,
     stochastic_depth_prob: float = 0.2,
     grad_checkpointing: bool = False,
+    output_stride: int = 32,
 ) -> Classifier:
     """Return the classifier of a start; the other arguments are those of `build_classifier`.
 
@@ -275,6 +277,7 @@ def classifier_from(
         in_channels=in_channels,
         stochastic_depth_prob=stochastic_depth_prob,
         grad_checkpointing=grad_checkpointing,
+        output_stride=output_stride,
     )
     state = read_weights(row, start.weights, start.row_was_named) if keep_head and row else {}
     if num_classes is None:

@@ -20,7 +20,7 @@ from transfer.preprocessing import Preprocessing
 from transfer.runs.folder import CONFIG
 from transfer.runs.predictor import datamodule_state, load_run
 from transfer.training.checkpointing import BEST, LAST
-from transfer.weights.build import build_classifier, infer_variant
+from transfer.weights.build import build_classifier
 from transfer.weights.files import (
     CANNOT_BE_READ_OFF,
     read_checkpoint,
@@ -31,6 +31,7 @@ from transfer.weights.files import (
 )
 from transfer.weights.key_names import to_own_keys
 from transfer.weights.portable import PortableNetwork
+from transfer.weights.reading import infer_variant
 from transfer.weights.rows import FAMILIES, WeightsRow, contradictions, family_row, list_weights, named_row
 from transfer.weights.start import resolve_start
 

@@ -8,14 +8,14 @@ from typing import Any, Literal
 
 from matplotlib.figure import Figure
 
+from transfer.experiments.drawing import BLUE, DPI, GREEN, GREY, INK, ORANGE, PINK, SKY, save_png, tidy
 from transfer.experiments.scaling.ablation import Point
 from transfer.experiments.scaling.ranking import RankedRound, Standing
 
 Curves = Mapping[str, Sequence[tuple[Point, Standing]]]
-# Okabe & Ito's palette, as in the table's figures.
-COLOURS, INK, FAINT = ("#0072B2", "#D55E00", "#009E73", "#CC79A7"), "#222222", "#d9d9d9"
+_COLOURS = (BLUE, ORANGE, GREEN, PINK)
 # Of the trials of the last round, the one before, and all earlier ones.
-_BY_ROUND = ("#0072B2", "#56B4E9", "#9a9a9a")
+_BY_ROUND = (BLUE, SKY, GREY)
 _LETTERS = {"width": "w", "depth": "d", "resolution": "r", "compound": "phi"}
 # Where the labels of a curve lie about its points, so that those of curves that cross are apart. The baseline, where
 # all curves meet, has a place of its own.
@@ -39,11 +39,11 @@ def draw_ranking(standings: Sequence[Standing], all_rounds: Sequence[RankedRound
         all_rounds: the rounds that they took part in.
         path: file to write.
     """
-    figure = Figure(figsize=(7, 0.22 * len(standings) + 1.2), dpi=150, layout="constrained")
+    figure = Figure(figsize=(7, 0.22 * len(standings) + 1.2), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
     last = all_rounds[-1]
     if last.noise is not None and (top := last.standings[0].mean):
-        axes.axvspan(top.value - last.noise.significant_for_all(), top.value, color="#009E73", alpha=0.15, lw=0)
+        axes.axvspan(top.value - last.noise.significant_for_all(), top.value, color=GREEN, alpha=0.15, lw=0)
     for row, standing in enumerate(standings):
         if standing.mean is None:
             continue
@@ -58,7 +58,7 @@ def draw_ranking(standings: Sequence[Standing], all_rounds: Sequence[RankedRound
     labels = ["alpha {:g}, beta {:g}, gamma {:g}".format(*s.trial.values.values()) for s in standings]
     axes.set_yticks(range(len(standings)), labels)
     axes.set_xlabel("val accuracy (%); band: not told from the best", fontsize=8, color=INK)
-    tidy(axes)
+    tidy(axes, 7)
     axes.grid(axis="y", visible=False)
     return save_png(figure, path)
 
@@ -75,13 +75,13 @@ def draw_curves(figure: Literal[3, 4, 8], curves: Curves, path: Path) -> Path:
         path: file to write.
     """
     panels = len(curves) if figure == 3 else 1
-    drawing = Figure(figsize=(3.2 * panels if figure == 3 else 5.5, 3.4), dpi=150, layout="constrained")
+    drawing = Figure(figsize=(3.2 * panels if figure == 3 else 5.5, 3.4), dpi=DPI, layout="constrained")
     axes = drawing.subplots(1, panels, sharey=True, squeeze=False)[0]
     costs = [standing.trial.num_macs for curve in curves.values() for _, standing in curve]
     unit, name = (1e9, "billions") if max(costs) >= 1e9 else (1e6, "millions")
     for number, (series, curve) in enumerate(curves.items()):
         panel = axes[number if figure == 3 else 0]
-        _draw(panel, series, curve, unit, COLOURS[number % len(COLOURS)], _PLACES[number % len(_PLACES)])
+        _draw(panel, series, curve, unit, _COLOURS[number % len(_COLOURS)], _PLACES[number % len(_PLACES)])
         panel.set_xlabel(f"multiply-adds ({name})", fontsize=8, color=INK)
         if figure == 3:
             panel.set_title(f"{series} ({_LETTERS[series]})", fontsize=9, color=INK)
@@ -91,7 +91,7 @@ def draw_curves(figure: Literal[3, 4, 8], curves: Curves, path: Path) -> Path:
     axes[0].set_ylabel("val accuracy (%)", fontsize=8, color=INK)
     for panel in axes:
         panel.margins(x=0.15)
-        tidy(panel)
+        tidy(panel, 7)
     if figure != 3:
         axes[0].legend(fontsize=7, frameon=False)
     return save_png(drawing, path)
@@ -112,18 +112,3 @@ def _draw(
         is_baseline = point.depth == point.width == point.resolution == 1
         text, ink, where = ("baseline", INK, _BELOW) if is_baseline else (f"{letter}={point.value:g}", colour, place)
         axes.annotate(text, (cost, value), **where, textcoords="offset points", fontsize=6, color=ink)
-
-
-def tidy(axes: Any) -> None:
-    """Give axes small labels, a faint grid and no frame."""
-    axes.tick_params(labelsize=7, colors=INK)
-    axes.grid(color=FAINT, lw=0.5)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def save_png(figure: Figure, path: Path) -> Path:
-    """Write a picture, whole or not at all, and return its path."""
-    temporary = path.with_suffix(".tmp")
-    figure.savefig(temporary, format="png", metadata={"Software": None})
-    return temporary.replace(path)

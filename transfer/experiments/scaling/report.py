@@ -14,6 +14,7 @@ from transfer.experiments.scaling.conclusions import shown_p
 from transfer.experiments.scaling.outcomes import Outcome
 from transfer.experiments.scaling.plan import Study, Trial
 from transfer.experiments.scaling.ranking import RankedRound, Standing, ranked
+from transfer.files import write_text
 from transfer.markdown import escape_markdown, markdown_table
 from transfer.statistics import Mean
 
@@ -58,7 +59,7 @@ def write_files(folder: Path, study: Study, outcomes: Mapping[str, Outcome], rep
         "report.csv": csv_text(report.rows),
     }
     for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8", newline="")
+        write_text(folder / name, text)
     written = [folder / name for name in texts]
     if any(standing.mean for current in report.rounds for standing in current.standings):
         with suppress(ImportError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import textwrap
-import warnings
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -16,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from matplotlib.transforms import ScaledTranslation
 
 from transfer.errors import printable
+from transfer.experiments.drawing import AMBER, BLUE, DPI, FAINT, GREEN, GREY, INK, ORANGE, PINK, SKY, save_png, tidy
 from transfer.experiments.table.results import TOLERANCE, Result, Status, Table5Line
 from transfer.paper import (
     DATASET_TITLES,
@@ -28,12 +28,10 @@ from transfer.paper import (
 )
 from transfer.statistics import Mean
 
-_DPI = 150
-# Okabe & Ito's palette, which colour-blind readers tell apart: the paper's, and one for each of our protocols.
-_PAPER, _OURS = "#D55E00", ("#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+# The paper's colour, and one for each of our protocols.
+_PAPER, _OURS = ORANGE, (BLUE, GREEN, PINK, SKY, AMBER)
 _MARKERS = "osDv^"
-_PEERS, _INK, _FAINT = "#9a9a9a", "#222222", "#d9d9d9"
-_STATUS_COLOURS = {"reproduced": "#009E73", "better": "#0072B2", "short": "#D55E00", "failed": "#B00020"}
+_STATUS_COLOURS = {"reproduced": GREEN, "better": BLUE, "short": ORANGE, "failed": "#B00020"}
 _ROW_HEIGHT = 0.3  # inches
 # Where the columns of Table 5 begin, as a share of their width.
 _PLACES = {
@@ -56,7 +54,7 @@ def draw_figure6(results: Sequence[Result], path: Path) -> Path:
     styles = {name: (_OURS[i % len(_OURS)], _MARKERS[i % len(_MARKERS)], i) for i, name in enumerate(protocols)}
     columns = min(4, len(groups))
     rows = -(-len(groups) // columns)
-    figure = Figure(figsize=(3.6 * columns, 3.2 * rows + 0.6), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(3.6 * columns, 3.2 * rows + 0.6), dpi=DPI, layout="constrained")
     for position, (dataset, group) in enumerate(groups):
         axes = figure.add_subplot(rows, columns, position + 1, xscale="log")
         _draw_published(axes, dataset)
@@ -66,17 +64,17 @@ def draw_figure6(results: Sequence[Result], path: Path) -> Path:
         metrics = {result.quoted_metric for result in group if result.done}
         unit = "mean per class (%)" if metrics == {"mean_per_class"} else "accuracy (%)"
         _finish_panel(axes, dataset, unit)
-    figure.supxlabel("parameters without the classifier, millions", fontsize=9, color=_INK)
+    figure.supxlabel("parameters without the classifier, millions", fontsize=9, color=INK)
     handles = [Line2D([], [], color=c, marker=m, ls="", label=_shown(f"ours, {n}")) for n, (c, m, _) in styles.items()]
     if any(dataset in DATASET_TITLES for dataset, _ in groups):
         handles += [
             Line2D([], [], color=_PAPER, marker="o", lw=1, label="EfficientNet, paper (hollow: digitised)"),
-            Line2D([], [], color=_PEERS, marker="o", ms=4, lw=0.8, label="other networks, published"),
+            Line2D([], [], color=GREY, marker="o", ms=4, lw=0.8, label="other networks, published"),
         ]
     legend = figure.legend(handles=handles, loc="outside upper center", ncols=2 * columns, frameon=False, fontsize=9)
     for text in legend.get_texts():
         text.set_parse_math(False)
-    return _save(figure, path)
+    return save_png(figure, path)
 
 
 def _draw_published(axes: Any, dataset: str) -> None:
@@ -91,9 +89,9 @@ def _draw_published(axes: Any, dataset: str) -> None:
             points.append((family, cell.peer_millions, cell.peer_accuracy))
     for family, group in groupby(sorted(points), lambda point: point[0]):
         _, millions, accuracies = zip(*group, strict=True)
-        axes.plot(millions, accuracies, color=_PEERS, marker="o", ms=3, lw=0.8, zorder=1)
+        axes.plot(millions, accuracies, color=GREY, marker="o", ms=3, lw=0.8, zorder=1)
         end = 0 if family in ("Inception", "ResNet") else -1  # their largest networks lie on top of each other
-        _label(axes, family, millions[end], accuracies[end], _PEERS, below=True)
+        _label(axes, family, millions[end], accuracies[end], GREY, below=True)
     printed = {cell.backbone: cell.accuracy for cell in paper_results(dataset)}
     digitised = {row.network: row.accuracy[dataset] for row in EFFICIENTNET_DIGITISED if dataset in row.accuracy}
     series = sorted((PARAMETERS_WITHOUT_CLASSIFIER[name] / 1e6, name) for name in {**digitised, **printed})
@@ -136,12 +134,9 @@ def _finish_panel(axes: Any, dataset: str, unit: str) -> None:
         low, high = axes.get_xlim()
         axes.set_xlim(low / 1.5, high * 1.5)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.set_title(_shown(DATASET_TITLES.get(dataset, dataset)), fontsize=10, color=_INK, loc="left", parse_math=False)
-    axes.set_ylabel(unit, fontsize=8, color=_INK)
-    axes.tick_params(labelsize=8, colors=_INK)
-    axes.grid(color=_FAINT, lw=0.5)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(_shown(DATASET_TITLES.get(dataset, dataset)), fontsize=10, color=INK, loc="left", parse_math=False)
+    axes.set_ylabel(unit, fontsize=8, color=INK)
+    tidy(axes, 8)
 
 
 def draw_table5(lines: Sequence[Table5Line], path: Path) -> Path:
@@ -152,15 +147,15 @@ def draw_table5(lines: Sequence[Table5Line], path: Path) -> Path:
     diamond the network that the paper compares it with.
     """
     height = _ROW_HEIGHT * (len(lines) + 4)
-    figure = Figure(figsize=(12, height), dpi=_DPI)
+    figure = Figure(figsize=(12, height), dpi=DPI)
     table = figure.add_axes((0.0, 0.0, 0.7, 1.0), frameon=False, xticks=[], yticks=[])
     top, bottom = 1 - 2 * _ROW_HEIGHT / height, 2 * _ROW_HEIGHT / height
     chart = figure.add_axes((0.71, bottom, 0.28, top - bottom))
     table.set(xlim=(0, 1), ylim=(height / _ROW_HEIGHT - 2.5, -2.5))
     chart.set(xlim=(-_WIDEST_DIFFERENCE * 1.05, _WIDEST_DIFFERENCE * 1.05), ylim=(len(lines) - 0.5, -0.5), yticks=[])
     for head, x in _PLACES.items():
-        table.text(x, -1, head, fontsize=9, weight="bold", color=_INK, va="center")
-    chart.axvspan(-TOLERANCE, TOLERANCE, color="#009E73", alpha=0.15, lw=0)
+        table.text(x, -1, head, fontsize=9, weight="bold", color=INK, va="center")
+    chart.axvspan(-TOLERANCE, TOLERANCE, color=GREEN, alpha=0.15, lw=0)
     chart.axvline(0, color=_PAPER, lw=1)
     previous = None
     for row, line in enumerate(lines):
@@ -168,17 +163,17 @@ def draw_table5(lines: Sequence[Table5Line], path: Path) -> Path:
         _draw_difference(chart, row, line)
         if previous is not None and line.paper.dataset != previous.dataset:
             for axes in (table, chart):
-                axes.axhline(row - 0.5, color=_FAINT, lw=0.6, zorder=0)
+                axes.axhline(row - 0.5, color=FAINT, lw=0.6, zorder=0)
         previous = line.paper
-    chart.set_xlabel("ours less the paper's, points", fontsize=8, color=_INK)
-    chart.tick_params(labelsize=8, colors=_INK)
+    chart.set_xlabel("ours less the paper's, points", fontsize=8, color=INK)
+    chart.tick_params(labelsize=8, colors=INK)
     chart.spines[["top", "right", "left"]].set_visible(False)
     handles = [
         Line2D([], [], color=_OURS[0], marker="o", ls="-", label="ours, 95% interval"),
-        Line2D([], [], color=_PEERS, marker="D", ms=4, ls="", label="set against"),
+        Line2D([], [], color=GREY, marker="D", ms=4, ls="", label="set against"),
     ]
     chart.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False, fontsize=8)
-    return _save(figure, path)
+    return save_png(figure, path)
 
 
 def _write_row(axes: Any, row: int, line: Table5Line, *, is_new: bool) -> None:
@@ -195,7 +190,7 @@ def _write_row(axes: Any, row: int, line: Table5Line, *, is_new: bool) -> None:
         ratio = "" if line.ratio is None else f", {line.ratio:.0f}x" if line.ratio >= 10 else f", {line.ratio:.1f}x"
         texts["parameters"] = f"{result.num_parameters / 1e6:.1f}M{ratio}"
     for head, text in texts.items():
-        colour = _STATUS_COLOURS.get(status.name, _PEERS) if head == "status" else _INK
+        colour = _STATUS_COLOURS.get(status.name, GREY) if head == "status" else INK
         axes.text(_PLACES[head], row, text, fontsize=9, color=colour, va="center", parse_math=False)
 
 
@@ -205,7 +200,7 @@ def _status_text(status: Status) -> str:
 
 def _draw_difference(axes: Any, row: int, line: Table5Line) -> None:
     peer = line.paper.peer_accuracy - line.paper.accuracy
-    axes.plot(peer, row, color=_PEERS, marker="D", ms=4, zorder=2)
+    axes.plot(peer, row, color=GREY, marker="D", ms=4, zorder=2)
     mean = line.result.quoted if line.result and not line.result.decay else None
     if mean is None:
         return
@@ -241,11 +236,3 @@ def _label(axes: Any, text: str, x: float, y: float, colour: str, *, below: bool
         parse_math=False,
         zorder=5,
     )
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    temporary = path.with_suffix(".tmp")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a box in place of a letter that no font has
-        figure.savefig(temporary, format="png")
-    return temporary.replace(path)

@@ -7,6 +7,7 @@ from pathlib import Path
 from transfer.errors import UserError
 from transfer.experiments.table.entries import read_entries
 from transfer.experiments.table.results import table5_lines, table_results
+from transfer.files import write_text
 
 
 def write_report(table_dir: str | Path) -> list[Path]:
@@ -34,9 +35,8 @@ def write_report(table_dir: str | Path) -> list[Path]:
     }
     written = []
     for name, text in texts.items():
-        temporary = table_dir / f"{name}.tmp"
-        temporary.write_text(text, encoding="utf-8", newline="")
-        written.append(temporary.replace(table_dir / name))
+        write_text(table_dir / name, text)
+        written.append(table_dir / name)
     if lines:
         written.append(draw_table5(lines, table_dir / "table5.png"))
     if any(result.done for result in results):

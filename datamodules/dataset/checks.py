@@ -9,10 +9,9 @@ from itertools import permutations
 
 from tqdm import tqdm
 
+from datamodules.dataset.sheet import Sheet, WrongCopy, name_key
+from datamodules.dataset.split import Split
 from datamodules.images.decode import BadImage
-from datamodules.reading.tables import name_key
-from datamodules.sheet import Sheet, WrongCopy
-from datamodules.split import Split
 from transfer.errors import MissingData, UserError
 
 _MAX_NAMED = 10

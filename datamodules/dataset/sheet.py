@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from transfer.errors import BadValue, nearest, unknown_name
 
 if TYPE_CHECKING:
-    from datamodules.split import Split
+    from datamodules.dataset.split import Split
 
 ON_BAD_IMAGE = ("error", "skip")
 TRAIN_ON = ("train", "trainval")
@@ -135,7 +137,7 @@ class ReadOptions:
         return None if self.data_root is None else Path(self.data_root).expanduser()
 
 
-class Sheet:
+class Sheet(ABC):
     """The facts of one dataset, as class attributes, and how its source is read."""
 
     name: str
@@ -172,30 +174,17 @@ class Sheet:
     # Whether every image is decoded once while loading: wanted for files that nobody has checked yet.
     checks_all_images: ClassVar[bool] = False
 
+    @abstractmethod
     def load_splits(self, options: ReadOptions) -> tuple[tuple[str, ...], dict[str, Split]]:
-        """Return the class names in index order and the splits of the source: the hub's files, or the archive's.
+        """Return the class names in index order and the splits of the source.
 
         Raises:
             UserError: The source is not there, cannot be reached, or lacks the expected columns and labels.
         """
-        from datamodules.reading.benchmarks import load_benchmark
-
-        return load_benchmark(self, options)
-
-    def read_archive(self, folder: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
-        """Return the class names in the authors' order and the official splits, from their extracted archive.
-
-        Args:
-            folder: Folder with everything that `layout` needs.
-
-        Raises:
-            UserError: The files do not say what the authors' say.
-        """
-        raise NotImplementedError(f"{type(self).__name__} has a layout, but does not read it")
 
     def complete_splits(self, splits: dict[str, Split], options: ReadOptions) -> dict[str, Split]:
         """Return the splits with val: the official one, or `val_size` images cut from train, never from test."""
-        from datamodules.split import hold_out
+        from datamodules.dataset.split import hold_out
 
         if "val" in splits or self.val_size is None:
             return splits
@@ -235,6 +224,11 @@ def read_options(**given: Any) -> ReadOptions:
         if name not in names:
             raise BadValue(f"unknown option `{name}`{nearest(name, names)} (allowed: {', '.join(names)})")
     return ReadOptions(**given)
+
+
+def name_key(name: str) -> str:
+    """Return what spellings of one class name have in common: that of `American_Bulldog` and `american bulldog`."""
+    return re.sub(r"[\s_-]+", " ", name).strip(" ?").casefold()
 
 
 @cache

@@ -30,6 +30,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from datamodules.dataset.split import Split
 from datamodules.images.decode import (
     BadImage,
     BadImageError,
@@ -40,7 +41,6 @@ from datamodules.images.decode import (
     image_shape,
 )
 from datamodules.images.transforms import Resize
-from datamodules.split import Split
 from transfer.errors import DamagedFile, UserError, unknown_name
 
 CACHES = ("none", "ram", "disk")

@@ -7,10 +7,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from datamodules.checks import check_class_order, check_official, check_trainable, describe_decay, drop_bad_images
+from datamodules.dataset.checks import (
+    check_class_order,
+    check_official,
+    check_trainable,
+    describe_decay,
+    drop_bad_images,
+)
+from datamodules.dataset.sheet import Sheet, Source
+from datamodules.dataset.split import Split, join
 from datamodules.images.decode import BadImage
-from datamodules.sheet import Sheet, Source
-from datamodules.split import Split, join
 from transfer.errors import BadValue, UserError
 
 

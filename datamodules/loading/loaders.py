@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
-from datamodules.images.cache import ImageCache
+from datamodules.dataset.split import Split
 from datamodules.images.decode import (
     BadImage,
     BadImageError,
@@ -25,9 +25,9 @@ from datamodules.images.decode import (
     open_picture,
 )
 from datamodules.images.transforms import Transform, apply_transform, seed_transform
-from datamodules.samplers import EpochSampler, RankSampler, distributed_position
-from datamodules.split import Split
-from datamodules.workers import default_num_workers, start_worker
+from datamodules.loading.cache import ImageCache
+from datamodules.loading.samplers import EpochSampler, RankSampler, distributed_position
+from datamodules.loading.workers import default_num_workers, start_worker
 
 PredictBatch = tuple[Tensor, list[str], list[BadImage]]
 

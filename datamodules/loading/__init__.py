@@ -1,0 +1,1 @@
+"""From a split to batches: samplers, loaders, worker processes, and the cache of decoded images."""

@@ -1,0 +1,66 @@
+"""From a row or a file to a network's tensors under our names, and from tensors to the variant they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from transfer.errors import UserError
+from transfer.networks.efficientnet import VARIANTS
+from transfer.networks.registry import get_variant, is_without_weights
+from transfer.networks.rows import Variant
+from transfer.weights.downloads import fetch_weights
+from transfer.weights.files import identify_file, read_state_dict
+from transfer.weights.key_names import find_scheme, own_modules, to_own_keys
+from transfer.weights.rows import WeightsRow
+
+
+def read_weights(row: WeightsRow, weights: str | Path | None, row_was_named: bool) -> dict[str, Tensor]:
+    """Return the tensors of a row under the names of `Classifier`, from its own source or from the file `weights`.
+
+    Raises:
+        UserError: no network, or the file is not what the row says.
+    """
+    variant = get_variant(row.backbone)
+    path = fetch_weights(row) if weights is None else Path(weights)
+    state = read_state_dict(path)
+    try:
+        # Tensors do not tell how a network that is in no table was scaled.
+        found = variant if is_without_weights(variant.name) else infer_variant(state)
+    except UserError:
+        found = variant  # the strict load tells what differs
+    if found != variant:
+        raise UserError(f"{path} holds a {found.name}, not a {variant.name}: give backbone {found.name!r}")
+    if weights is not None:
+        identify_file(path, row, variant, row_was_named)
+    return to_own_keys(state, variant)
+
+
+def infer_variant(state: Mapping[str, Tensor]) -> Variant:
+    """Return the variant whose tensors these are, under any known key scheme, with a classifier or without.
+
+    Tensors beyond the variant's are for the strict load to report.
+
+    Raises:
+        UserError: no known key scheme, or no variant has these tensors.
+    """
+    fitting: list[Variant] = []
+    for variant in VARIANTS.values():
+        try:
+            own = to_own_keys(state, variant)
+        except UserError:
+            if find_scheme(state) is None:
+                raise
+            continue  # the scheme's code base cannot build this variant
+        modules = {key.rpartition(".")[0] for key in own}
+        width = (variant.num_features, variant.stages[-1].out_channels, 1, 1)
+        if modules >= own_modules(variant) and tuple(own["backbone.top.conv.weight"].shape) == width:
+            fitting.append(variant)
+    if fitting:  # b1 holds all modules of b0
+        return max(fitting, key=lambda variant: len(own_modules(variant)))
+    raise UserError(
+        f"these are the tensors of no backbone known here ({', '.join(list(state)[:3])}, ...; {len(state)} in all;"
+        f" allowed: {', '.join(VARIANTS)})"
+    )
