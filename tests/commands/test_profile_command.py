@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks import __main__ as benchmark
 from benchmarks import memory_prediction as benchmark_memory_prediction
-from benchmarks import networks as benchmark
 from transfer.commands import costs as profile
 from transfer.costs.counts import count_macs
 from transfer.costs.memory import inference_memory, training_memory

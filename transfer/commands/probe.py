@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from datamodules.datamodule import DataModule
-    from datamodules.dataset import Dataset
+    from datamodules.dataset.loaded import Dataset
     from transfer.networks.classifier import Classifier
     from transfer.probe.features import Features
     from transfer.probe.penalties import Probe
