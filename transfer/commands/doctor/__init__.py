@@ -61,14 +61,9 @@ def build_parser() -> argparse.ArgumentParser:
         add(f"--data.{name}", f"--{name}", dest=name, metavar="NAME", help="of a table")
     separator = "between the labels of an image; default: |"
     add("--data.label_separator", "--label_separator", dest="label_separator", default="|", help=separator)
-    add("--multilabel", action="store_true", help="an image may have any number of labels")
-    add(
-        "--data.multilabel",
-        dest="multilabel",
-        type=_parse_bool,
-        metavar="{true,false}",
-        help="the same, as of finetune",
-    )
+    labels = "an image may have any number of labels"
+    add("--data.multilabel", dest="multilabel", type=_parse_bool, metavar="{true,false}", default=False, help=labels)
+    add("--multilabel", action="store_true", help=argparse.SUPPRESS)  # the short spelling takes no value
     return parser
 
 
