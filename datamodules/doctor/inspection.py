@@ -151,7 +151,7 @@ class Inspection:
         return np.minimum(self.width, self.height)
 
     def summary(self) -> dict[str, Any]:
-        """Return counts, formats and modes, and quantiles of sizes (pixels, bytes), brightness and contrast (0 to 255)."""
+        """Return counts, formats, modes, and quantiles of size (pixels, bytes), brightness and contrast (0 to 255)."""
         columns = {
             "width": self.width,
             "height": self.height,
