@@ -93,7 +93,7 @@ def test_a_run_folder_that_cannot_be_written_is_evaluated_with_a_warning(
 
     monkeypatch.setattr("transfer.runs.test_record.write_json", read_only)
     assert call(evaluate.main, run_dir, "--num_workers", "0") == 0
-    assert "nobody will know of this reading of the test split: [Errno 13]" in capsys.readouterr().err
+    assert "this reading of the test split could not be counted: [Errno 13]" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])

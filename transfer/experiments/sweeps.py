@@ -21,7 +21,7 @@ from transfer.experiments.devices import device_slots
 from transfer.experiments.halving import describe_trial
 from transfer.experiments.locks import JobIsTaken, locked
 from transfer.experiments.processes import Children, run_pool
-from transfer.files import write_json
+from transfer.files import write_json, write_text
 from transfer.runs.results import RESULTS, read_results
 
 METHODS = ("grid", "random", "bayes")
@@ -108,7 +108,7 @@ def save_sweep(sweep: Sweep, path: Path) -> None:
         "command": list(sweep.command),
         "parameters": dict(sweep.parameters),
     }
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    write_text(path, yaml.safe_dump(content, sort_keys=False))
 
 
 def draw(sweep: Sweep, count: int | None, seed: int = 0) -> list[dict[str, Any]]:

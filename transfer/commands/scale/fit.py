@@ -67,9 +67,19 @@ def build_parser() -> argparse.ArgumentParser:
     for name, quantity in QUANTITIES.items():
         limits.add_argument(f"--{quantity.argument}", metavar=quantity.example, help=helps[name])
     use = parser.add_argument_group("what the network is for")
-    use.add_argument("--batch_size", type=int, default=32, metavar="N", help="images in memory; default: 32")
+    images = "images in memory; default: 32"
+    use.add_argument(
+        "--data.batch_size", "--batch_size", dest="batch_size", type=int, default=32, metavar="N", help=images
+    )
     use.add_argument("--inference", action="store_true", help="memory of inference, not of training")
-    use.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true", help="default: 32-true")
+    use.add_argument(
+        "--trainer.precision",
+        "--precision",
+        dest="precision",
+        choices=("32-true", "bf16-mixed"),
+        default="32-true",
+        help="default: 32-true",
+    )
     use.add_argument("--num_classes", type=int, default=1000, metavar="N", help="default: 1000")
     use.add_argument("--image_size", type=int, metavar="PX", help="of the baseline; default: its own")
     for name, default in (("alpha", ALPHA), ("beta", BETA), ("gamma", GAMMA)):
