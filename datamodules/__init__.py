@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from datamodules.dataset.loaded import Dataset
     from transfer.preprocessing import Preprocessing
 
+__all__ = ["build_datamodule", "get_sheet", "list_datasets", "load_dataset"]
+
 # Albumentations asks the network for its newest version on import; that stalls machines without one.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 

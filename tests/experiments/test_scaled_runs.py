@@ -12,7 +12,7 @@ import yaml
 from transfer.commands import convert
 from transfer.commands.convert.source import read_network
 from transfer.commands.finetune import main
-from transfer.networks.backbone import Backbone
+from transfer.networks.backbone import StagedBackbone
 from transfer.networks.registry import get_backbone
 from transfer.runs.predictor import load_run
 from transfer.training.optim import parameter_groups
@@ -98,7 +98,7 @@ def test_the_other_baselines_keep_every_protocol_of_a_backbone(name: str) -> Non
     with torch.device("meta"):
         classifier = build_classifier(name, 10, grad_checkpointing=True)
     backbone = classifier.backbone
-    assert isinstance(backbone, Backbone) and backbone.grad_checkpointing
+    assert isinstance(backbone, StagedBackbone) and backbone.grad_checkpointing
     groups = parameter_groups(classifier, 0.1, 1e-5, layer_decay=0.5)
     num_stages = len(backbone.stages)
     rates = {group["name"].removesuffix("/no-decay"): group["lr"] for group in groups}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from transfer.errors import UserError
-from transfer.networks.backbone import Backbone
+from transfer.networks.backbone import StagedBackbone
 from transfer.networks.efficientnet import LITE0, V2_B0, EfficientNet
 from transfer.networks.layers import LayerSettings
 from transfer.networks.mobilenet import V1, MobileNet
@@ -16,7 +16,7 @@ from transfer.networks.rows import Baseline, Variant
 from transfer.weights.build import build_backbone, build_classifier
 
 # Without squeeze-excitation, whose means differ where there are more cells.
-KINDS: dict[str, tuple[type[Backbone], Baseline, str]] = {
+KINDS: dict[str, tuple[type[StagedBackbone], Baseline, str]] = {
     "lite": (EfficientNet, LITE0, "same"),
     "lite static": (EfficientNet, LITE0, "static"),
     "lite symmetric": (EfficientNet, LITE0, "symmetric"),
@@ -25,7 +25,7 @@ KINDS: dict[str, tuple[type[Backbone], Baseline, str]] = {
 }
 
 
-def pair(kind: str, size: int, output_stride: int) -> tuple[Backbone, Backbone]:
+def pair(kind: str, size: int, output_stride: int) -> tuple[StagedBackbone, StagedBackbone]:
     """The same weights with stride 32 and with another."""
     family, baseline, padding = KINDS[kind]
     settings = LayerSettings(padding, activation=baseline.settings.activation)  # type: ignore[arg-type]

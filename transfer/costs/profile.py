@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from transfer.costs.memory import Precision, TrainingMemory, inference_memory, on_meta, part_memory, training_memory
-from transfer.networks.backbone import Backbone
+from transfer.networks.backbone import StagedBackbone
 from transfer.networks.classifier import Classifier
 from transfer.networks.function import FunctionBackbone
 from transfer.networks.registry import get_backbone
@@ -59,7 +59,7 @@ def network_parts(network: nn.Module) -> dict[str, Sequence[nn.Module]]:
     """The parts of a network in their order: of a backbone's stem, stages, top and classifier; else its children."""
     if isinstance(network, Classifier):
         backbone, classifier = network.backbone, {"classifier": (network.head,)}
-        if isinstance(backbone, Backbone):
+        if isinstance(backbone, StagedBackbone):
             stages = {f"stage {number}": (stage,) for number, stage in enumerate(backbone.stages, start=1)}
             top = {} if isinstance(backbone.top, nn.Identity) else {"top": (backbone.top,)}
             return {"stem": (backbone.stem, backbone.stem_pool), **stages, **top, **classifier}

@@ -51,7 +51,7 @@ class ScalableNetwork:
         Raises:
             UserError: the user's function gave no backbone.
         """
-        backbone: Backbone | FunctionBackbone
+        backbone: Backbone
         if isinstance(variant, FunctionVariant):
             backbone = FunctionBackbone(variant)
         else:

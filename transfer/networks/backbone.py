@@ -1,4 +1,4 @@
-"""The class that builds and runs the network that the rows of a family's table describe."""
+"""What every backbone has, and the class that builds and runs the network that the rows of a table describe."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from transfer.errors import UserError
 from transfer.networks.dilation import replace_stride_with_dilation
 from transfer.networks.layers import ConvNormAct, LayerSettings, SamePadConv2d, untracked_batch_norm
 from transfer.networks.rows import StageRow, Variant
+
+if TYPE_CHECKING:
+    from transfer.networks.function import FunctionVariant
 
 OUTPUT_STRIDES = (8, 16, 32)
 
@@ -49,6 +52,42 @@ class Stage(nn.Sequential):
 
 
 class Backbone(nn.Module, ABC):
+    """A network without its classifier. (N, C, H, W) -> (N, num_features, h, w).
+
+    Attributes:
+        variant: what the network was built from.
+        num_features: channels of `forward`'s output.
+        output_stride: stride of `forward`'s output.
+        stage_channels: channels of each map of `forward_stages`, finest first.
+        stage_strides: strides of the same maps.
+    """
+
+    variant: Variant | FunctionVariant
+    num_features: int
+    output_stride: int
+    stage_channels: tuple[int, ...]
+    stage_strides: tuple[int, ...]
+
+    @abstractmethod
+    def forward_stages(self, x: Tensor) -> list[Tensor]:
+        """Return the maps at `stage_strides`, each with its `stage_channels`, for detectors and segmentation.
+
+        Raises:
+            UserError: the network is a function of the user's own, whose stages are unknown here.
+        """
+
+    @abstractmethod
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep only the blocks' inputs while training and compute the rest again in the backward pass, or stop that.
+
+        It takes less memory, more time, and yields the same numbers: BatchNorm statistics move once a step.
+
+        Raises:
+            UserError: `enable` is true and the network is a function of the user's own.
+        """
+
+
+class StagedBackbone(Backbone):
     """A network without its classifier: a stem, stages of blocks and, in most families, a 1x1 convolution on top.
 
     Attributes:
@@ -72,6 +111,8 @@ class Backbone(nn.Module, ABC):
     Raises:
         UserError: another output stride.
     """
+
+    variant: Variant
 
     def __init__(
         self,
@@ -147,7 +188,6 @@ class Backbone(nn.Module, ABC):
         return self.top(x)
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
-        """Return the maps at `stage_strides`, each with its `stage_channels`, for detectors and segmentation."""
         x = self.stem(x)
         maps = [x] if -1 in self._map_stages else []
         x = self.stem_pool(x)
@@ -166,10 +206,6 @@ class Backbone(nn.Module, ABC):
         ]
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Keep only the blocks' inputs while training and compute the rest again in the backward pass, or stop that.
-
-        It takes less memory, more time, and yields the same numbers: BatchNorm statistics move once a step.
-        """
         self.grad_checkpointing = enable
         for stage in self.stages:
             assert isinstance(stage, Stage)

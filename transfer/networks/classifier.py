@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from transfer.errors import UserError
 from transfer.networks.backbone import Backbone
-from transfer.networks.function import FunctionBackbone
 from transfer.networks.heads import HeadFactory, build_head
 from transfer.preprocessing import Preprocessing
 
@@ -33,7 +32,7 @@ class Classifier(nn.Module):
 
     def __init__(
         self,
-        backbone: Backbone | FunctionBackbone,
+        backbone: Backbone,
         head: nn.Module,
         num_classes: int,
         *,

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from transfer.networks.backbone import Backbone
+from transfer.networks.backbone import StagedBackbone
 from transfer.networks.layers import FusedMBConv, LayerSettings, MBConv
 from transfer.networks.rows import Baseline, Operator, StageRow, Variant
 
@@ -96,8 +96,8 @@ VARIANTS = {
 }
 
 
-class EfficientNet(Backbone):
-    """MBConv blocks and fused ones; see `Backbone`."""
+class EfficientNet(StagedBackbone):
+    """MBConv blocks and fused ones; see `StagedBackbone`."""
 
     def build_block(
         self, row: StageRow, in_channels: int, stride: int, drop_prob: float, settings: LayerSettings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from transfer.networks.backbone import Backbone, FeatureInfo
+from transfer.networks.backbone import FeatureInfo, StagedBackbone
 
 
 class FeatureMaps(nn.Module):
@@ -19,7 +19,7 @@ class FeatureMaps(nn.Module):
         stage_strides: stride of each map.
     """
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: StagedBackbone) -> None:
         super().__init__()
         backbone.top = nn.Identity()
         self.backbone = backbone
@@ -31,9 +31,9 @@ class FeatureMaps(nn.Module):
 
     @property
     def feature_info(self) -> list[FeatureInfo]:
-        """The maps as timm describes them; see `Backbone.feature_info`."""
+        """The maps as timm describes them; see `StagedBackbone.feature_info`."""
         return [{**info, "module": f"backbone.{info['module']}"} for info in self.backbone.feature_info]
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Trade time for memory while training; see `Backbone.set_grad_checkpointing`."""
+        """Trade time for memory while training; see `StagedBackbone.set_grad_checkpointing`."""
         self.backbone.set_grad_checkpointing(enable)

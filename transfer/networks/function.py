@@ -16,6 +16,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from transfer.errors import UserError
+from transfer.networks.backbone import Backbone
 from transfer.networks.scaling import Scale
 
 NetworkFunction = Callable[[float, float, float], nn.Module]
@@ -67,7 +68,7 @@ def function_variant(function: Callable[..., Any], name: str) -> FunctionVariant
     return FunctionVariant(name, function, size)
 
 
-class FunctionBackbone(nn.Module):
+class FunctionBackbone(Backbone):
     """The network of a user's function. (N, 3, H, W) -> (N, num_features, h, w); pooled features are maps of one cell.
 
     Raises:
@@ -91,12 +92,10 @@ class FunctionBackbone(nn.Module):
         self.network = network
         self.num_features = num_features
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Refuse checkpointing: the blocks of a network of the user's own are unknown here.
+    def forward_stages(self, x: Tensor) -> list[Tensor]:
+        raise UserError(f"{self.variant.name} is a function of your own: its stages are unknown here (use `forward`)")
 
-        Raises:
-            UserError: `enable` is true.
-        """
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
         if enable:
             raise UserError(f"grad_checkpointing with a function of your own, {self.variant.name} (allowed: False)")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from transfer.networks.backbone import Backbone
+from transfer.networks.backbone import StagedBackbone
 from transfer.networks.layers import ConvNormAct, LayerSettings, MBConv
 from transfer.networks.rows import Baseline, StageRow, Variant
 
@@ -64,8 +64,8 @@ class SeparableConv(nn.Module):
         return self.project(self.depthwise(x))
 
 
-class MobileNet(Backbone):
-    """V1 of separable convolutions, V2 of MBConv blocks without squeeze-excitation; see `Backbone`."""
+class MobileNet(StagedBackbone):
+    """V1 of separable convolutions, V2 of MBConv blocks without squeeze-excitation; see `StagedBackbone`."""
 
     def build_block(
         self, row: StageRow, in_channels: int, stride: int, drop_prob: float, settings: LayerSettings

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from transfer.errors import unknown_name
 from transfer.networks import mobilenet, resnet
-from transfer.networks.backbone import Backbone
+from transfer.networks.backbone import StagedBackbone
 from transfer.networks.efficientnet import VARIANTS, EfficientNet
 from transfer.networks.function import FunctionVariant, function_variant
 from transfer.networks.notation import BLOCKS, with_blocks
@@ -19,7 +19,7 @@ from transfer.networks.scaling import scale_spec
 from transfer.networks.user_code import import_callable
 
 # Each family's rows and the class that builds them.
-FAMILIES: tuple[tuple[Mapping[str, Variant], type[Backbone]], ...] = (
+FAMILIES: tuple[tuple[Mapping[str, Variant], type[StagedBackbone]], ...] = (
     (VARIANTS, EfficientNet),
     (mobilenet.VARIANTS, mobilenet.MobileNet),
     (resnet.VARIANTS, resnet.ResNet),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from transfer.networks.backbone import Backbone
+from transfer.networks.backbone import StagedBackbone
 from transfer.networks.layers import ACTIVATIONS, ConvNormAct, LayerSettings, StochasticDepth
 from transfer.networks.rows import Baseline, StageRow, Variant
 
@@ -70,8 +70,8 @@ class Bottleneck(nn.Module):
         return self.act(self.drop(self.project(self.spatial(self.reduce(x)))) + self.shortcut(x))
 
 
-class ResNet(Backbone):
-    """Bottleneck blocks behind a 7x7 stem and a max pooling; see `Backbone`."""
+class ResNet(StagedBackbone):
+    """Bottleneck blocks behind a 7x7 stem and a max pooling; see `StagedBackbone`."""
 
     def build_block(
         self, row: StageRow, in_channels: int, stride: int, drop_prob: float, settings: LayerSettings

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from transfer.networks.backbone import Backbone
+from transfer.networks.backbone import StagedBackbone
 from transfer.networks.rows import Variant
 
 # The last BatchNorm of a residual branch, in every block with a skip that has published weights.
@@ -67,7 +67,7 @@ def is_within(source: Variant, variant: Variant) -> bool:
     return all(theirs <= ours for theirs, ours in pairs)
 
 
-def measure(backbone: Backbone, source: Backbone) -> WarmStart:
+def measure(backbone: StagedBackbone, source: StagedBackbone) -> WarmStart:
     """What `take_over` takes, from shapes alone; both may be on the meta device."""
     shapes = {name: tensor.shape for name, tensor in source.state_dict().items()}
     total = taken = copied = 0
@@ -84,11 +84,11 @@ def measure(backbone: Backbone, source: Backbone) -> WarmStart:
 
 
 @torch.no_grad()
-def take_over(backbone: Backbone, state: Mapping[str, Tensor], source: Variant) -> None:
+def take_over(backbone: StagedBackbone, state: Mapping[str, Tensor], source: Variant) -> None:
     """Fills a fresh backbone with the tensors of a source of the same blocks, by the rule above.
 
     Args:
-        state: of the source, under the names of `Backbone`.
+        state: of the source, under the names of `StagedBackbone`.
     """
     for name, tensor in backbone.state_dict().items():
         origin, extra = _origin(name, source)

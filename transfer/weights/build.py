@@ -7,23 +7,20 @@ from pathlib import Path
 from typing import Literal, overload
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from transfer.errors import UserError
-from transfer.networks.backbone import Backbone
+from transfer.networks.backbone import Backbone, StagedBackbone
 from transfer.networks.classifier import Classifier
 from transfer.networks.feature_maps import FeatureMaps
 from transfer.networks.function import FunctionBackbone, FunctionVariant
 from transfer.networks.heads import HeadFactory, build_head
 from transfer.networks.layers import LayerSettings
-from transfer.networks.registry import ALL_VARIANTS as ALL_VARIANTS
 from transfer.networks.registry import FAMILIES, get_variant
-from transfer.networks.registry import is_without_weights as is_without_weights
-from transfer.networks.registry import list_backbones as list_backbones
 from transfer.networks.rows import Variant
 from transfer.networks.warm_start import WarmStart, measure, take_over
 from transfer.weights.files import check_fit, strict_load
-from transfer.weights.reading import read_weights
+from transfer.weights.reading import adapt_stem, read_weights
 from transfer.weights.start import Start, resolve_start
 
 
@@ -34,7 +31,7 @@ def build_network(
     stochastic_depth_prob: float = 0.2,
     grad_checkpointing: bool = False,
     output_stride: int = 32,
-) -> Backbone:
+) -> StagedBackbone:
     """Return the variant with random weights, of its family's class; arguments as in `Backbone`."""
     network = next(network for table, network in FAMILIES if variant.row.name in table)
     return network(variant, settings, in_channels, stochastic_depth_prob, grad_checkpointing, output_stride)
@@ -54,7 +51,7 @@ def build_backbone(
     grad_checkpointing: bool = False,
     output_stride: int = 32,
     features_only: Literal[False] = False,
-) -> Backbone | FunctionBackbone: ...
+) -> Backbone: ...
 
 
 @overload
@@ -87,7 +84,7 @@ def build_backbone(
     grad_checkpointing: bool = False,
     output_stride: int = 32,
     features_only: bool = False,
-) -> Backbone | FunctionBackbone | FeatureMaps:
+) -> Backbone | FeatureMaps:
     """Return a network without its classifier: (N, in_channels, H, W) -> (N, num_features, ceil(H / 32), ceil(W / 32)).
 
     It has `num_features`, and `forward_stages` with `stage_channels` and `stage_strides`. It works under
@@ -132,7 +129,7 @@ def build_backbone(
     )
     if not features_only:
         return backbone
-    if not isinstance(backbone, Backbone):
+    if not isinstance(backbone, StagedBackbone):
         raise UserError(f"`features_only`=True with a function of your own, {name} (allowed: False)")
     return FeatureMaps(backbone)
 
@@ -145,7 +142,7 @@ def backbone_from(
     stochastic_depth_prob: float = 0.2,
     grad_checkpointing: bool = False,
     output_stride: int = 32,
-) -> Backbone | FunctionBackbone:
+) -> Backbone:
     """Return the backbone of a start; the other arguments are those of `build_backbone`.
 
     Raises:
@@ -188,17 +185,6 @@ def measure_warm_start(start: Start) -> WarmStart | None:
     with torch.device("meta"):
         origin = build_network(get_variant(start.row.backbone), settings)
         return measure(build_network(start.variant, settings), origin)
-
-
-def adapt_stem(weight: Tensor, in_channels: int) -> Tensor:
-    """Return stem kernels (out, 3, k, k) for another number of input channels: repeated and scaled by 3 / in_channels.
-
-    Kernels that have this number of channels, or not 3, stay as they are.
-    """
-    if weight.ndim != 4 or weight.shape[1] != 3 or in_channels == 3:
-        return weight
-    index = torch.arange(in_channels) % 3
-    return weight.sum(1, keepdim=True) if in_channels == 1 else weight[:, index] * (3.0 / in_channels)
 
 
 def build_classifier(
@@ -288,7 +274,7 @@ def classifier_from(
         backbone,
         build_head(head, backbone.num_features, num_classes, rate),
         num_classes,
-        preprocessing=start.preprocessing,
+        preprocessing=start.preprocessing.grey() if in_channels == 1 else start.preprocessing,
         class_names=class_names,
     )
     classifier.build_arguments = {

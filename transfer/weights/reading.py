@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from transfer.errors import UserError
@@ -64,3 +65,14 @@ def infer_variant(state: Mapping[str, Tensor]) -> Variant:
         f"these are the tensors of no backbone known here ({', '.join(list(state)[:3])}, ...; {len(state)} in all;"
         f" allowed: {', '.join(VARIANTS)})"
     )
+
+
+def adapt_stem(weight: Tensor, in_channels: int) -> Tensor:
+    """Return stem kernels (out, 3, k, k) for another number of input channels: repeated and scaled by 3 / in_channels.
+
+    Kernels that have this number of channels, or not 3, stay as they are.
+    """
+    if weight.ndim != 4 or weight.shape[1] != 3 or in_channels == 3:
+        return weight
+    index = torch.arange(in_channels) % 3
+    return weight.sum(1, keepdim=True) if in_channels == 1 else weight[:, index] * (3.0 / in_channels)
