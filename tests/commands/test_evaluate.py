@@ -102,7 +102,7 @@ def test_another_fingerprint_than_the_checkpoints_is_refused(
 ) -> None:
     changed = shutil.copytree(run_dir, tmp_path / "run")
     content = torch.load(changed / "best.ckpt", weights_only=True)
-    content["DigitsDataModule"]["fingerprint"][split] = "0" * 32
+    content["DataModule"]["fingerprint"][split] = "0" * 32
     torch.save(content, changed / "best.ckpt")
     message = refused(capsys, changed)
     assert message.startswith(f"digits: the data changed since the checkpoint (split: {split})")

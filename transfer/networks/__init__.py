@@ -1,1 +1,1 @@
-"""Networks: layers, scaling, families of rows, heads, and the classifier made of them."""
+"""Networks: layers, scaling, the families' tables, heads, and the classifier built from them."""

@@ -1,4 +1,4 @@
-"""EfficientNet b0-b8, l2, lite and V2: tables of rows, and the blocks of which they are built.
+"""EfficientNet b0-b8, l2, lite and V2: tables of rows, and the class that builds their blocks.
 
 Sources: Tan & Le 2019 (arXiv 1905.11946) Table 1; coefficients and construction from tensorflow/tpu
 models/official/efficientnet (efficientnet_builder.py, efficientnet_lite_builder.py); Tan & Le 2021 (arXiv 2104.00298)
@@ -38,7 +38,7 @@ LITE0 = replace(
 
 
 def _v2(stem_channels: int, *stages: tuple[int, int]) -> Baseline:
-    """An EfficientNetV2 from the (repeats, channels) of its stages; the rest is the same in all of them.
+    """Return an EfficientNetV2 from the (repeats, channels) of its stages; the rest is common to all of them.
 
     Source: google/automl efficientnetv2 (effnetv2_configs.py, effnetv2_model.py).
     """
@@ -97,7 +97,7 @@ VARIANTS = {
 
 
 class EfficientNet(StagedBackbone):
-    """MBConv blocks and fused ones; see `StagedBackbone`."""
+    """A network of MBConv and fused blocks; see `StagedBackbone`."""
 
     def build_block(
         self, row: StageRow, in_channels: int, stride: int, drop_prob: float, settings: LayerSettings

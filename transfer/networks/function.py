@@ -1,9 +1,9 @@
 """A backbone that is a function of the user's own: `my_net.build`, or scaled, `my_net.build@phi=1`.
 
-The function is called as `f(depth, width, resolution)` with factors of its baseline, all 1 for the baseline itself, and
-gives a network with random weights and without a classifier: an `nn.Module` that makes of normalised images
-(N, 3, S, S) a map (N, F, h, w), or pooled features (N, F), and has `num_features`, which is F. S is the baseline's size
-times the resolution; an attribute `image_size` of the function says the baseline's, else it is 224.
+The function is called as `f(depth, width, resolution)` with the factors of its baseline, all 1 for the baseline itself.
+It returns a network with random weights and without a classifier: an `nn.Module` that turns normalised images
+(N, 3, S, S) into a map (N, F, h, w) or pooled features (N, F), with F as its `num_features`. S is the baseline's size
+times the resolution; the baseline's size is the function's attribute `image_size`, or 224.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ DEFAULT_IMAGE_SIZE = 224
 
 @dataclass(frozen=True)
 class FunctionVariant:
-    """A function at one scale: what a training asks of a variant of a table, where nothing is known of the blocks.
+    """A function at one scale, with what training asks of a variant; its blocks are unknown.
 
     Args:
-        name: import path of the function, and the scale.
+        name: import path of the function, with its scale.
+        function: the function itself.
         image_size: side of the baseline's input, in pixels.
-        dropout_rate: before the classifier; nothing is published.
+        scale: factors with which the function is called; None for the baseline.
+        dropout_rate: probability of dropout before the classifier; nothing is published.
     """
 
     name: str
@@ -45,18 +47,19 @@ class FunctionVariant:
         return self.image_size if self.scale is None else self.scale.pixels(self.image_size)
 
     def scaled(self, name: str, scale: Scale) -> Self:
-        """See `transfer.networks.scaling.scale`."""
+        """Return the function at another scale; see `transfer.networks.scaling.scale`."""
         return replace(self, name=name, scale=scale)
 
 
 def function_variant(function: Callable[..., Any], name: str) -> FunctionVariant:
-    """The function as an unscaled baseline.
+    """Return the function as an unscaled baseline.
 
     Args:
-        name: of the function, for names of scaled networks and messages.
+        function: callable that builds the network.
+        name: name of the function, for scaled networks and messages.
 
     Raises:
-        UserError: it cannot be called with three numbers, or its `image_size` is no size.
+        UserError: the function cannot be called with three numbers, or its `image_size` is not a size.
     """
     try:
         inspect.signature(function).bind(1.0, 1.0, 1.0)
@@ -71,8 +74,11 @@ def function_variant(function: Callable[..., Any], name: str) -> FunctionVariant
 class FunctionBackbone(Backbone):
     """The network of a user's function. (N, 3, H, W) -> (N, num_features, h, w); pooled features are maps of one cell.
 
+    Attributes:
+        num_features: channels of the output.
+
     Raises:
-        UserError: the function gave no network, or one without `num_features`.
+        UserError: the function returned no network, or one without `num_features`.
     """
 
     def __init__(self, variant: FunctionVariant) -> None:

@@ -22,14 +22,14 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "relu6": nn.ReLU6, "
 
 @dataclass(frozen=True)
 class LayerSettings:
-    """What cannot be read off a checkpoint file and changes its outputs; a row of the weights table sets it.
+    """Settings that change a network's outputs but cannot be read from its checkpoint; a row of the weights sets them.
 
     Args:
-        padding: `same` is TensorFlow's rule (an even input with stride 2 gets its extra pixel at the bottom and right),
-            `symmetric` is `kernel_size // 2` on every side (torchvision and timm's own training), `static` is `same` as
-            it comes out at the variant's own resolution, whatever the input (Keras and transformers).
+        padding: `same` is TensorFlow's rule (an even input with stride 2 gets its extra pixel at the bottom and right);
+            `symmetric` is `kernel_size // 2` on every side (torchvision and timm's own training); `static` applies to
+            every input the padding that `same` yields at the variant's own resolution (Keras and transformers).
         bn_eps: epsilon of every BatchNorm.
-        bn_momentum: torch convention, the weight of the new batch (TensorFlow's momentum is one minus this).
+        bn_momentum: weight of the new batch, as in torch (TensorFlow's momentum is one minus this).
         activation: `silu`, `relu6` or `relu`.
     """
 
@@ -73,7 +73,7 @@ def build_conv(
 
 
 class ConvNormAct(nn.Module):
-    """Convolution, BatchNorm and, unless `activate` is false, the activation. (N, C, H, W) -> (N, C', H/s, W/s)."""
+    """Convolution, BatchNorm and, unless `activate` is false, an activation. (N, C, H, W) -> (N, C', H/s, W/s)."""
 
     def __init__(
         self,
@@ -95,9 +95,9 @@ class ConvNormAct(nn.Module):
 
 
 class SqueezeExcitation(nn.Module):
-    """Channel gate: mean over H and W, two 1x1 convolutions with bias, sigmoid. Shape is kept.
+    """Channel gate: mean over H and W, two 1x1 convolutions with bias, sigmoid. The shape is unchanged.
 
-    `reduced_channels` counts from the block's input before expansion, not rounded to 8 (released code).
+    As in the released code, `reduced_channels` is a share of the block's input before expansion, not rounded to 8.
     """
 
     def __init__(self, channels: int, reduced_channels: int, activation: str) -> None:
@@ -112,9 +112,10 @@ class SqueezeExcitation(nn.Module):
 
 
 class StochasticDepth(nn.Module):
-    """Drops a residual branch per sample while training and divides the survivors by the keep probability.
+    """Drop a residual branch per sample while training and divide the survivors by the probability of keeping.
 
-    Aliases of `drop_prob`: `drop_connect_rate` (TF), `drop_path_rate` (timm), 1 - survival probability (paper).
+    `drop_prob`, in [0, 1), is TensorFlow's `drop_connect_rate`, timm's `drop_path_rate` and one minus the paper's
+    survival probability.
     """
 
     def __init__(self, drop_prob: float) -> None:
@@ -133,12 +134,17 @@ class StochasticDepth(nn.Module):
 
 
 class MBConv(nn.Module):
-    """Inverted residual block: 1x1 expand, depthwise, squeeze-excitation, 1x1 project; skip where shapes allow.
+    """Inverted residual block: 1x1 expand, depthwise, squeeze-excitation, 1x1 project; a skip where shapes allow.
 
     Args:
-        expand_ratio: 1 means no expansion convolution.
-        se_ratio: of the block's input channels; 0 means no squeeze-excitation (the lite family).
-        drop_prob: stochastic depth of this block's residual branch.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: side of the depthwise kernel.
+        stride: stride of the depthwise convolution, 1 or 2.
+        expand_ratio: inner channels relative to `in_channels`; 1 means no expansion convolution.
+        se_ratio: squeeze-excitation's channels relative to `in_channels`, in [0, 1]; 0 means none (the lite family).
+        drop_prob: probability of dropping this block's residual branch.
+        settings: padding, BatchNorm constants and activation.
     """
 
     def __init__(
@@ -172,11 +178,17 @@ class MBConv(nn.Module):
 
 
 class FusedMBConv(nn.Module):
-    """EfficientNetV2's block for early stages: one kxk convolution in place of expansion and depthwise, 1x1 project.
+    """EfficientNetV2's block for early stages: a kxk convolution replaces expansion and depthwise; 1x1 project.
 
     Args:
-        expand_ratio: 1 means that the kxk convolution is all there is, with the activation after it.
-        drop_prob: stochastic depth of this block's residual branch.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: side of the kernel, k.
+        stride: stride of the kxk convolution, 1 or 2.
+        expand_ratio: inner channels relative to `in_channels`; 1 means a kxk convolution with an activation, and no
+            projection.
+        drop_prob: probability of dropping this block's residual branch.
+        settings: padding, BatchNorm constants and activation.
     """
 
     def __init__(
@@ -209,15 +221,15 @@ class FusedMBConv(nn.Module):
 
 @contextmanager
 def untracked_batch_norm(module: nn.Module) -> Iterator[None]:
-    """BatchNorm in train mode goes on normalising with the batch, but its running statistics do not move.
+    """Keep the running statistics of every BatchNorm in train mode fixed; it still normalises with the batch.
 
-    Needed wherever a batch passes through the network a second time: gradient checkpointing, diagnostics.
+    Use it wherever a batch passes through the network a second time: gradient checkpointing, diagnostics.
     """
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
     buffers = [dict(norm._buffers) for norm in norms]
     for norm in norms:
-        # Copies take the update. Switching `track_running_stats` off saves other tensors for the backward pass, which
-        # gradient checkpointing refuses; SyncBatchNorm refuses to go without `num_batches_tracked`.
+        # Copies take the update. Without `track_running_stats` the backward pass would save other tensors, which
+        # gradient checkpointing refuses, and SyncBatchNorm needs `num_batches_tracked`.
         norm._buffers.update({name: b if b is None else b.clone() for name, b in norm._buffers.items()})
     try:
         yield

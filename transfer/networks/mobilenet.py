@@ -1,4 +1,4 @@
-"""MobileNetV1 and V2, the paper's other baselines (Tan & Le 2019, Table 3): rows, and V1's block.
+"""MobileNetV1 and V2, further baselines of the paper (Tan & Le 2019, Table 3): their rows, and V1's block.
 
 Sources: Howard et al. 2017 (arXiv 1704.04861) Table 1, whose last depthwise layer has stride 1 in the released code;
 Sandler et al. 2018 (arXiv 1801.04381) Table 2; relu6 and TensorFlow's padding and BatchNorm epsilon from the released
@@ -65,7 +65,7 @@ class SeparableConv(nn.Module):
 
 
 class MobileNet(StagedBackbone):
-    """V1 of separable convolutions, V2 of MBConv blocks without squeeze-excitation; see `StagedBackbone`."""
+    """V1, of separable convolutions, and V2, of MBConv blocks without squeeze-excitation; see `StagedBackbone`."""
 
     def build_block(
         self, row: StageRow, in_channels: int, stride: int, drop_prob: float, settings: LayerSettings

@@ -1,8 +1,9 @@
-"""A network given by its blocks: `b0@blocks=r1_k3_e1_se0.25-r2_k3_e6_se0.25-...`, a part for each stage.
+"""A network described by its blocks: `b0@blocks=r1_k3_e1_se0.25-r2_k3_e6_se0.25-...`, one part per stage.
 
-The notation is that of the released code's BlockDecoder (tensorflow/tpu efficientnet_builder.py): a part says how often
-a stage's block is repeated (r), its kernel size (k), its expansion ratio (e) and its squeeze-excitation ratio (se; left
-out, there is none). All else is the baseline's: channels, strides, kind of block, stem, top layer and resolution.
+The notation is that of the released code's BlockDecoder (tensorflow/tpu efficientnet_builder.py): each part gives a
+stage's number of blocks (r), kernel size (k), expansion ratio (e) and squeeze-excitation ratio (se; without it there is
+no squeeze-excitation). Everything else comes from the baseline: channels, strides, kind of block, stem, top layer and
+resolution.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _ALLOWED = (
 
 
 def format_blocks(stages: Sequence[StageRow]) -> str:
-    """The stages' blocks in this notation: `r1_k3_e1_se0.25-r2_k3_e6_se0.25-...`."""
+    """Return the stages' blocks in this notation: `r1_k3_e1_se0.25-r2_k3_e6_se0.25-...`."""
     return "-".join(
         f"r{row.repeats}_k{row.kernel_size}_e{row.expand_ratio}" + (f"_se{row.se_ratio:g}" if row.se_ratio else "")
         for row in stages
@@ -32,14 +33,14 @@ def format_blocks(stages: Sequence[StageRow]) -> str:
 
 
 def with_blocks(baseline: Variant, text: str) -> Variant:
-    """The baseline with the blocks that `text` says, under the name `BASELINE@blocks=...`; or itself if they are its.
+    """Return the baseline with other blocks, named `BASELINE@blocks=...`, or unchanged if it has these blocks already.
 
     Args:
-        baseline: a row of the tables with coefficients 1, made of MBConv blocks or fused ones.
-        text: a part for each stage, joined by `-`; the order of a part's options does not matter.
+        baseline: a row of the tables with coefficients 1, built of MBConv or fused blocks.
+        text: one part per stage, joined by `-`; the options within a part may come in any order.
 
     Raises:
-        UserError: another baseline, or a stage that is not allowed.
+        UserError: a baseline that cannot take blocks, or an invalid stage.
     """
     given = f"backbone {baseline.name}@{BLOCKS}..."
     stages = baseline.baseline.stages

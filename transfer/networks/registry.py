@@ -1,7 +1,7 @@
-"""All backbones by name. A family is a file with a table of rows and a class; this merges the tables.
+"""All backbones by name. A family is a file with a table of rows and a class; this file merges the tables.
 
-A name is a row's; or a row's that is scaled or has other blocks (`scaling`, `notation`); or
-the import path of a function of the user's own (`transfer.networks.function`), scaled or not.
+A name is a row's, which can be scaled (`scaling`) or given other blocks (`notation`), or the import path of a function
+of the user's own (`function`), which can be scaled.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ ALL_VARIANTS = {name: variant for table, _ in FAMILIES for name, variant in tabl
 
 
 def list_backbones() -> list[str]:
-    """Short names of all variants, in the tables' order. Each of them can be scaled (`b0@phi=1.5`)."""
+    """Return the short names of all variants in the tables' order. Each can be scaled (`b0@phi=1.5`)."""
     return list(ALL_VARIANTS)
 
 
 def get_backbone(name: str) -> Variant | FunctionVariant:
-    """The variant of that name; a function of the user's own is imported.
+    """Return the variant of that name; a function of the user's own is imported.
 
     Args:
-        name: of a row, see `get_variant`; or the import path of a function, see `transfer.networks.function`, scaled
-            in the same ways: `my_net.build@phi=1`.
+        name: a row's name, see `get_variant`; or the import path of a function, see `transfer.networks.function`, which
+            is scaled in the same ways: `my_net.build@phi=1`.
 
     Raises:
-        UserError: no such backbone, or it cannot be scaled so.
+        UserError: no such backbone, or a scale that is not allowed.
     """
     path, at, spec = name.strip().partition("@")
     if "." not in path:
@@ -50,16 +50,16 @@ def get_backbone(name: str) -> Variant | FunctionVariant:
 
 
 def get_variant(name: str) -> Variant:
-    """The row of that name, or what the name makes of it after an `@`; nothing is imported.
+    """Return the row of that name, changed as the part after an `@` says; nothing is imported.
 
     Args:
-        name: a short name; long ones (`efficientnet_b0`, `efficientnet-b0`, `tf_efficientnetv2_s`) are accepted. With
-            `@phi=1.5`, scaled by the paper's rule; with `@phi=1.5,alpha=1.3,beta=1.1,gamma=1.1`, by another; with
-            `@d=1.2,w=1.1,r=1.15`, by these coefficients of depth, width and resolution (1 where left out). With
-            `@blocks=...`, alone or beside a scale, of other blocks: see `transfer.networks.notation`.
+        name: a short name; long ones (`efficientnet_b0`, `efficientnet-b0`, `tf_efficientnetv2_s`) are accepted.
+            `@phi=1.5` scales by the paper's rule, `@phi=1.5,alpha=1.3,beta=1.1,gamma=1.1` by other constants, and
+            `@d=1.2,w=1.1,r=1.15` by these coefficients of depth, width and resolution (1 where left out).
+            `@blocks=...`, alone or beside a scale, replaces the blocks: see `transfer.networks.notation`.
 
     Raises:
-        UserError: no such backbone, or it cannot be scaled or built so.
+        UserError: no such backbone, or a scale or blocks that are not allowed.
     """
     baseline, at, spec = name.lower().partition("@")
     short = baseline.strip().replace("_", "-").removeprefix("tf-").removeprefix("efficientnet").removeprefix("-")
@@ -76,7 +76,8 @@ def get_variant(name: str) -> Variant:
 
 
 def is_without_weights(name: str) -> bool:
-    """Whether no public checkpoint exists of this network of the tables: a scaled one, one of other blocks, or one of
-    some families.
+    """Return whether a network of the tables has no public checkpoint.
+
+    That holds for scaled networks, for those with other blocks, and for the families beside EfficientNet.
     """
     return name.partition("@")[0] in ALL_VARIANTS and ("@" in name or name not in VARIANTS)

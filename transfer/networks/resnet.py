@@ -1,7 +1,7 @@
 """ResNet-50, the third baseline of the paper's Table 3: its row and its block.
 
 Source: He et al. 2015 (arXiv 1512.03385) Table 1, with the stride in the 3x3 convolution ("v1.5", as in torchvision,
-timm and transformers), which is what the paper's 4.1 billion multiply-adds count; padding and BatchNorm constants are
+timm and transformers), to which the paper's 4.1 billion multiply-adds refer. Padding and BatchNorm constants are
 torch's.
 """
 
@@ -32,13 +32,18 @@ VARIANTS = {"resnet50": Variant("resnet50", 1.0, 1.0, 224, 0.0, 25_557_032, 4_08
 
 
 class Bottleneck(nn.Module):
-    """1x1 convolution down, kxk, 1x1 up, added to the input, or to its projection where shapes differ.
+    """1x1 convolution down, kxk, 1x1 up; added to the input, or to its projection where shapes differ.
 
     (N, C, H, W) -> (N, C', H/s, W/s).
 
     Args:
-        expand_ratio: channels that go out, relative to those inside.
-        drop_prob: stochastic depth of this block's residual branch.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: side of the middle kernel, k.
+        stride: stride of the kxk convolution, 1 or 2.
+        expand_ratio: output channels relative to the inner ones.
+        drop_prob: probability of dropping this block's residual branch.
+        settings: padding, BatchNorm constants and activation.
     """
 
     def __init__(
@@ -71,7 +76,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(StagedBackbone):
-    """Bottleneck blocks behind a 7x7 stem and a max pooling; see `StagedBackbone`."""
+    """A network of bottleneck blocks behind a 7x7 stem and a max pooling; see `StagedBackbone`."""
 
     def build_block(
         self, row: StageRow, in_channels: int, stride: int, drop_prob: float, settings: LayerSettings

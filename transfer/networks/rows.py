@@ -1,4 +1,4 @@
-"""The rows of which every family's tables consist: a stage, a baseline made of stages, a variant of a baseline."""
+"""The rows of every family's tables: a stage, a baseline made of stages, and a variant of a baseline."""
 
 from __future__ import annotations
 
@@ -14,12 +14,18 @@ Operator = Literal["mbconv", "fused", "separable", "bottleneck"]
 
 @dataclass(frozen=True)
 class StageRow:
-    """One stage of equal blocks: the stride is the first block's, the others have 1.
+    """A stage of equal blocks.
 
     Args:
-        expand_ratio: of MBConv blocks, channels inside relative to those that come in; of bottlenecks, channels that go
-            out relative to those inside.
-        operator: the kind of block.
+        expand_ratio: for MBConv blocks, inner channels relative to the input's; for bottlenecks, output channels
+            relative to the inner ones.
+        kernel_size: side of the spatial kernel.
+        stride: stride of the first block, 1 or 2; the others have 1.
+        in_channels: channels of the first block's input.
+        out_channels: channels of every block's output.
+        repeats: number of blocks.
+        se_ratio: squeeze-excitation's channels relative to a block's input, in [0, 1]; 0 means none.
+        operator: kind of block.
     """
 
     expand_ratio: int
@@ -38,7 +44,7 @@ class StageRow:
 
     @property
     def channels_unit(self) -> int:
-        """Of bottlenecks it is the channels inside that are rounded, and `expand_ratio` times as many go out."""
+        """Ratio of `out_channels` to the channels that rounding applies to: bottlenecks round their inner ones."""
         return self.expand_ratio if self.operator == "bottleneck" else 1
 
 
@@ -47,12 +53,14 @@ class Baseline:
     """A network to be scaled, and the rules by which its family scales it.
 
     Args:
-        top_channels: of the 1x1 convolution after the last stage; None: there is none.
-        settings: of networks that start from random weights.
-        scale_ends: whether the stem's and the top layer's channels and the first and last stage's repeats scale too.
-        keep: see `round_filters`.
-        stem_kernel_size: of the stem's convolution, which has stride 2.
-        stem_pool: a max pooling of 3x3 with stride 2 after the stem, one pixel of padding on every side.
+        stem_channels: output channels of the stem.
+        stages: rows of the stages, in order.
+        top_channels: output channels of the 1x1 convolution after the last stage; None for none.
+        settings: settings of networks that start from random weights.
+        scale_ends: whether the channels of the stem and the top, and the repeats of the first and last stage, scale.
+        keep: share of the channels that rounding must keep; see `round_filters`.
+        stem_kernel_size: side of the stem's kernel; its stride is 2.
+        stem_pool: whether a 3x3 max pooling with stride 2 and one pixel of padding follows the stem.
     """
 
     stem_channels: int
@@ -67,15 +75,19 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Variant:
-    """One network of a family.
+    """A network of a family.
 
     Args:
+        name: short name, such as `b0`.
+        width_coefficient: factor of the baseline's channels (torchvision's `width_mult`, timm's `channel_multiplier`).
+        depth_coefficient: factor of the baseline's repeats.
         resolution: side of the square input at which the variant was evaluated, in pixels.
-        dropout_rate: before the classifier; a scaled network keeps its baseline's.
-        num_params: with the 1000-class classifier; 0 where nothing is published.
-        num_macs: multiply-adds of convolutions and the classifier at `resolution`, 1000 classes; 0 likewise.
-        origin, scale: of a network that is in no table, the variant it was made of, and what multiplies that one's
-            coefficients.
+        dropout_rate: probability of dropout before the classifier; a scaled network keeps its baseline's.
+        num_params: parameters with a 1000-class classifier; 0 if unpublished.
+        num_macs: multiply-adds of the convolutions and a 1000-class classifier at `resolution`; 0 if unpublished.
+        baseline: the network that the coefficients scale.
+        origin: variant from which a network that is in no table was made.
+        scale: factors by which that variant's coefficients were multiplied.
     """
 
     name: str
@@ -91,12 +103,12 @@ class Variant:
 
     @property
     def row(self) -> Variant:
-        """The row of the table: itself, or what it was made of."""
+        """The row of the table: the variant itself, or the one from which it was made."""
         return self if self.origin is None else self.origin.row
 
     @property
     def settings(self) -> LayerSettings:
-        """Of the released code: for random weights and TensorFlow's checkpoints."""
+        """The released code's settings, for random weights and TensorFlow's checkpoints."""
         return self.baseline.settings
 
     @property
@@ -125,12 +137,12 @@ class Variant:
 
     @property
     def scaled_repeats(self) -> tuple[bool, ...]:
-        """Of each stage, whether its repeats scale."""
+        """Whether each stage's repeats scale."""
         last = len(self.baseline.stages) - 1
         return tuple(self.baseline.scale_ends or index not in (0, last) for index in range(last + 1))
 
     def scaled(self, name: str, scale: Scale) -> Self:
-        """See `transfer.networks.scaling.scale`."""
+        """Return the variant with its coefficients multiplied; see `transfer.networks.scaling.scale`."""
         return replace(
             self,
             name=name,

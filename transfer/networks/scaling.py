@@ -1,9 +1,9 @@
 """Compound scaling (Tan & Le 2019, section 3.3): the rule, its rounding, and how a scaled network is named.
 
-A network is scaled by three coefficients: depth multiplies how often a block is repeated, width the channels
-(torchvision `width_mult`, timm `channel_multiplier`), resolution the side of the image. The compound rule sets all
-three from one number phi: depth = alpha^phi, width = beta^phi, resolution = gamma^phi, where alpha * beta^2 * gamma^2
-is about 2, so that multiply-adds grow by about 2^phi. Imports no torch.
+Three coefficients scale a network: depth multiplies the blocks per stage, width the channels (torchvision's
+`width_mult`, timm's `channel_multiplier`), resolution the side of the image. The compound rule derives all three from
+one number phi: depth = alpha^phi, width = beta^phi, resolution = gamma^phi, where alpha * beta^2 * gamma^2 is about 2,
+so that multiply-adds grow by about 2^phi. This file imports no torch.
 """
 
 from __future__ import annotations
@@ -26,10 +26,15 @@ EXAMPLES = "BASELINE@phi=1.5 (with alpha=, beta=, gamma= if not the paper's), or
 
 @dataclass(frozen=True)
 class Scale:
-    """Factors of a baseline, each 0.1 to 10: of its blocks per stage, its channels and the side of its images.
+    """Factors that multiply a baseline, each 0.1 to 10.
+
+    Args:
+        depth: factor of the blocks per stage.
+        width: factor of the channels.
+        resolution: factor of the side of the images.
 
     Raises:
-        UserError: one of them is out of range.
+        UserError: a factor out of range.
     """
 
     depth: float = 1.0
@@ -43,16 +48,22 @@ class Scale:
 
     @property
     def flops_factor(self) -> float:
-        """By how much multiply-adds grow before rounding: depth * width^2 * resolution^2 (section 3.3)."""
+        """Growth of the multiply-adds before rounding: depth * width^2 * resolution^2 (section 3.3)."""
         return self.depth * self.width**2 * self.resolution**2
 
     def pixels(self, size: int) -> int:
-        """Side of the image, for the baseline's `size`: the nearest whole number."""
+        """Return the scaled side of an image, in pixels, rounded to the nearest integer."""
         return round(size * self.resolution)
 
 
 def compound_scale(phi: float, alpha: float = ALPHA, beta: float = BETA, gamma: float = GAMMA) -> Scale:
-    """The compound rule at any phi, fractional or negative too.
+    """Return the factors of the compound rule: alpha^phi, beta^phi and gamma^phi.
+
+    Args:
+        phi: compound coefficient; it may be fractional or negative.
+        alpha: growth of the depth, at least 1.
+        beta: growth of the width, at least 1.
+        gamma: growth of the resolution, at least 1.
 
     Raises:
         UserError: alpha, beta or gamma is below 1, their product alpha * beta^2 * gamma^2 is not within 0.1 of 2, or
@@ -77,25 +88,25 @@ def compound_scale(phi: float, alpha: float = ALPHA, beta: float = BETA, gamma: 
 
 
 def is_constrained(product: float) -> bool:
-    """Whether alpha * beta^2 * gamma^2 is near enough to 2; twelve digits count, so that 1.9 is."""
+    """Return whether alpha * beta^2 * gamma^2 is within 0.1 of 2, to twelve digits, so that 1.9 is."""
     return abs(product - 2) <= PRODUCT_TOLERANCE + 1e-12
 
 
 class Scalable(Protocol):
-    """What can be scaled: a variant of a table, or a function of the user's own."""
+    """Something that can be scaled: a variant of a table, or a function of the user's own."""
 
     @property
     def name(self) -> str:
-        """Of the baseline."""
+        """Name of the network."""
         ...
 
     @property
     def scale(self) -> Scale | None:
-        """By which it was scaled; None of a baseline."""
+        """Factors by which it was scaled; None for a baseline."""
         ...
 
     def scaled(self, name: str, scale: Scale) -> Self:
-        """The network of that name with all its coefficients multiplied by those of `scale`."""
+        """Return the network under another name, with its coefficients multiplied by those of `scale`."""
         ...
 
 
@@ -103,9 +114,9 @@ Network = TypeVar("Network", bound=Scalable)
 
 
 def scale(baseline: Network, depth: float = 1.0, width: float = 1.0, resolution: float = 1.0) -> Network:
-    """The baseline with its coefficients multiplied; the baseline itself where all three are 1.
+    """Return the baseline with its coefficients multiplied, or the baseline itself where all three factors are 1.
 
-    `transfer.costs.counts` shows what rounding made of it.
+    `transfer.costs.counts` shows the effect of rounding.
 
     Raises:
         UserError: a coefficient out of range, or `baseline` is a scaled network itself.
@@ -115,7 +126,7 @@ def scale(baseline: Network, depth: float = 1.0, width: float = 1.0, resolution:
 
 
 def scale_phi(baseline: Network, phi: float, alpha: float = ALPHA, beta: float = BETA, gamma: float = GAMMA) -> Network:
-    """The baseline scaled by the compound rule; the baseline itself where phi is 0.
+    """Return the baseline scaled by the compound rule, or the baseline itself where phi is 0.
 
     Raises:
         UserError: see `compound_scale`, or `baseline` is a scaled network itself.
@@ -127,10 +138,10 @@ def scale_phi(baseline: Network, phi: float, alpha: float = ALPHA, beta: float =
 
 
 def scale_spec(baseline: Network, spec: str) -> Network:
-    """The baseline scaled as the part of a name after the `@` says: `phi=1.5` or `d=1.2,w=1.1,r=1.15`.
+    """Return the baseline scaled as the part of a name after the `@` says: `phi=1.5` or `d=1.2,w=1.1,r=1.15`.
 
     Raises:
-        UserError: the text is no such thing, or a number is out of range.
+        UserError: the text is not of this form, or a number is out of range.
     """
     given = f"backbone {_extended(baseline.name, spec)}"
     numbers: dict[str, float] = {}
@@ -166,7 +177,7 @@ def _extended(name: str, spec: str) -> str:
 
 
 def _shortest(value: float) -> float:
-    """The number that twelve digits of it stand for, so that a name tells the whole network."""
+    """Return the value rounded to twelve digits, so that a name describes the network in full."""
     return float(f"{value:.12g}")
 
 
@@ -177,19 +188,19 @@ OBJECTIVE_TARGET, OBJECTIVE_EXPONENT = 400e6, -0.07
 def search_objective(
     accuracy: float, macs: float, target: float = OBJECTIVE_TARGET, exponent: float = OBJECTIVE_EXPONENT
 ) -> float:
-    """What the search for b0 maximised: accuracy * (macs / target)^exponent.
+    """Return what the search for b0 maximised: accuracy * (macs / target)^exponent.
 
     Source: section 4 of the paper, ACC(m) * [FLOPS(m) / T]^w with w = -0.07 and T = 400M, after Tan et al. 2019
     (arXiv 1807.11626), where latency stands for FLOPS: twice the cost is worth 5% more accuracy, relatively.
 
     Args:
-        accuracy: 0 to 1.
-        macs: multiply-adds of one image, which the paper calls FLOPS; above 0.
-        target: of the multiply-adds, above 0.
-        exponent: at most 0; 0 looks at the accuracy alone.
+        accuracy: share of images classified correctly, 0 to 1.
+        macs: multiply-adds per image, which the paper calls FLOPS; above 0.
+        target: multiply-adds aimed at, above 0.
+        exponent: weight of the multiply-adds, at most 0; 0 ignores them.
 
     Raises:
-        UserError: one of them is out of range.
+        UserError: an argument out of range.
     """
     for name, value, allowed, ok in (
         ("accuracy", accuracy, "0 to 1", 0 <= accuracy <= 1),
@@ -203,7 +214,7 @@ def search_objective(
 
 
 def round_filters(channels: int, width_coefficient: float, divisor: int = 8, keep: float = 0.9) -> int:
-    """Scaled channels as the released code rounds them.
+    """Return the scaled channels, rounded as in the released code.
 
     Source: tensorflow/tpu efficientnet_model.py `round_filters`: nearest multiple of `divisor`, at least `divisor`,
     one step up where less than `keep` of the channels would be left; a coefficient of 1.0 leaves `channels` as it is.
@@ -219,8 +230,8 @@ def round_filters(channels: int, width_coefficient: float, divisor: int = 8, kee
 
 
 def round_repeats(repeats: int, depth_coefficient: float) -> int:
-    """Scaled number of blocks of a stage, rounded up (tensorflow/tpu efficientnet_model.py `round_repeats`).
+    """Return the scaled number of blocks of a stage, rounded up (tensorflow/tpu efficientnet_model.py `round_repeats`).
 
-    Twelve digits count: 1.1 * 10 are 11 blocks, though floating point makes it a little more.
+    The product is taken to twelve digits: 1.1 * 10 is 11 blocks, although floating point makes it slightly more.
     """
     return math.ceil(_shortest(depth_coefficient * repeats))

@@ -1,4 +1,4 @@
-"""Classes and functions of the user's own, by import path: code that runs wherever their name is read."""
+"""Classes and functions of the user's own, by import path. Their code runs wherever the name is read."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from transfer.errors import BadValue
 
 
 def import_callable(path: str, kind: str, allowed: Iterable[str]) -> Callable[..., Any]:
-    """What an import path names, from an installed package or from the folder in which the command was started.
+    """Import a callable from an installed package or from the folder in which the command was started.
 
     Args:
-        path: `package.module.name`.
-        kind: what it shall be, for the message.
-        allowed: the names that there are besides.
+        path: import path, `package.module.name`.
+        kind: what it is to be (`backbone`, `head`), for the message.
+        allowed: names that could be given instead, for the message.
 
     Raises:
-        UserError: no import path, the import fails, or what is there cannot be called.
+        UserError: an invalid import path, a failing import, or an object that cannot be called.
     """
     choices = f"(allowed: {', '.join(allowed)} or an import path)"
     module, _, attribute = path.rpartition(".")

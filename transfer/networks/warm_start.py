@@ -1,13 +1,13 @@
-"""Start a network from another one's tensors, so that it begins as close to that one's function as its shape allows.
+"""Start a network from another one's tensors, as close to that one's function as its shape allows.
 
-The rule: a tensor is taken from the tensor of the same name, stage for stage and block for block, and of its channels
-the leading ones. Where the network has more channels than the source, kernels that would carry new channels into the
-source's start at zero; the rest of the new channels is random. A block beyond the source's is a copy of the stage's
-last one with the scale and shift of its projection's BatchNorm at zero: it passes its input on, and learns from there.
-(A plain copy would apply that block's change twice; Chen et al. 2015, Net2Net, motivate starting from the same
-function.) A stage of which the source has one block, whose shape does not repeat, starts its further blocks at random,
-with the same zeros. So, in evaluation, a network that is nowhere smaller than the source has the source's maps among
-the leading channels of its own. Where it is smaller, the source's last channels and blocks are left out.
+The rule: each tensor is copied from the tensor of the same name, stage by stage and block by block, as far as the
+leading channels overlap. Where the network has more channels than the source, kernels that would carry new channels
+into the source's start at zero; the rest of the new channels is random. A block beyond the source's is a copy of the
+stage's last one, with the scale and shift of its projection's BatchNorm at zero: at first it passes its input on
+unchanged. (A plain copy would apply that block's change twice; starting from the same function follows Chen et al.
+2015, Net2Net.) Where the source has a single block in a stage, whose shape does not repeat, further blocks start at
+random with the same zeros. In evaluation, therefore, a network that is nowhere smaller than the source has the source's
+maps among the leading channels of its own. Where it is smaller, the source's last channels and blocks are left out.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ LAST_NORM = ("project.norm.weight", "project.norm.bias")
 
 @dataclass(frozen=True)
 class WarmStart:
-    """Shares of a backbone's parameters, in [0, 1]; together they are 1.
+    """Where a backbone's parameters come from, as shares in [0, 1] that sum to 1.
 
     Attributes:
-        source: name of the backbone from which they are taken.
-        taken: from the tensor of the same name.
-        copied: from the last block of their stage.
-        fresh: zero or random.
+        source: name of the backbone that they were taken from.
+        taken: share copied from the tensor of the same name.
+        copied: share copied from the last block of the source's stage.
+        fresh: share that is zero or random.
     """
 
     source: str
@@ -49,7 +49,7 @@ class WarmStart:
 
 
 def same_blocks(variant: Variant, source: Variant) -> bool:
-    """Whether stage for stage the two are built of the same kind of block."""
+    """Return whether the two have the same kind of block in every stage."""
 
     def kinds(of: Variant) -> list[tuple[object, ...]]:
         return [(r.operator, r.expand_ratio, r.kernel_size, r.stride, r.se_ratio) for r in of.baseline.stages]
@@ -60,7 +60,7 @@ def same_blocks(variant: Variant, source: Variant) -> bool:
 
 
 def is_within(source: Variant, variant: Variant) -> bool:
-    """Whether the source has nowhere more channels or blocks; then `take_over` keeps its function."""
+    """Return whether the source has no more channels or blocks anywhere; then `take_over` preserves its function."""
     pairs = [(source.stem_channels, variant.stem_channels), (source.num_features, variant.num_features)]
     for theirs, ours in zip(source.stages, variant.stages, strict=True):
         pairs += [(theirs.out_channels, ours.out_channels), (theirs.repeats, ours.repeats)]
@@ -68,7 +68,7 @@ def is_within(source: Variant, variant: Variant) -> bool:
 
 
 def measure(backbone: StagedBackbone, source: StagedBackbone) -> WarmStart:
-    """What `take_over` takes, from shapes alone; both may be on the meta device."""
+    """Return what `take_over` would take, from shapes alone; both networks may be on the meta device."""
     shapes = {name: tensor.shape for name, tensor in source.state_dict().items()}
     total = taken = copied = 0
     for name, parameter in backbone.named_parameters():
@@ -85,10 +85,12 @@ def measure(backbone: StagedBackbone, source: StagedBackbone) -> WarmStart:
 
 @torch.no_grad()
 def take_over(backbone: StagedBackbone, state: Mapping[str, Tensor], source: Variant) -> None:
-    """Fills a fresh backbone with the tensors of a source of the same blocks, by the rule above.
+    """Fill a fresh backbone with the tensors of a source with the same blocks, by the rule above.
 
     Args:
-        state: of the source, under the names of `StagedBackbone`.
+        backbone: network to fill, in place.
+        state: tensors of the source, under their names in `StagedBackbone`.
+        source: variant of the source.
     """
     for name, tensor in backbone.state_dict().items():
         origin, extra = _origin(name, source)
@@ -99,7 +101,7 @@ def take_over(backbone: StagedBackbone, state: Mapping[str, Tensor], source: Var
 
 
 def _origin(name: str, source: Variant) -> tuple[str | None, bool]:
-    """The source's tensor for this one, None for a fresh one; and whether the block is one beyond the source's."""
+    """Return the name of the source's tensor, None for a fresh one, and whether the block is beyond the source's."""
     part, *path = name.split(".")
     if part != "stages":
         return name, False
@@ -111,7 +113,7 @@ def _origin(name: str, source: Variant) -> tuple[str | None, bool]:
 
 
 def _fill_leading(tensor: Tensor, theirs: Tensor) -> None:
-    """The leading channels from theirs; none of the new channels goes into them."""
+    """Copy their leading channels, and let no new channel feed into them."""
     leading = tuple(slice(min(a, b)) for a, b in zip(tensor.shape, theirs.shape, strict=True))
     if tensor.ndim > 1:
         tensor[leading[0], theirs.shape[1] :] = 0

@@ -1,6 +1,6 @@
 """The largest network within limits (Tan & Le 2019, section 3.1): scale fit --max_macs 1.8e9 --max_memory 16GiB
 
-Scales a baseline by the compound rule and by depth, width and resolution alone, each as far as the limits let it.
+Scales a baseline by the compound rule and by depth, width and resolution alone, each as far as the limits allow.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from transfer.experiments.scaling.fit import Answer
 
 _EPILOG = """\
-phi, and each coefficient alone, is a multiple of 0.01 that keeps all coefficients within 0.1 to 10. What is printed
-keeps every limit, and 0.01 more breaks the limit that is named. No larger phi of a backbone keeps the limits on
-parameters and multiply-adds. Memory and latency do not grow with every step of rounding: there a larger phi, beyond one
-that does not fit, may fit again.
+phi, and each coefficient alone, is a multiple of 0.01 that keeps all coefficients within 0.1 to 10. The networks that
+are printed keep every limit, and 0.01 more breaks the limit that is named. No larger phi of a backbone keeps the limits
+on parameters and multiply-adds. Because of rounding, memory and latency do not grow with every step: a phi beyond one
+that does not fit may fit again.
 
   scale fit --max_macs 1.8e9 --max_memory 16GiB --max_params 20e6 --batch_size 32
   scale fit --baseline resnet50 --max_memory 8GB --inference --batch_size 1 --max_latency_ms 30
