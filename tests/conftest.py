@@ -99,7 +99,7 @@ def build_trainer() -> Callable[..., pl.Trainer]:
 
 @pytest.fixture
 def study_stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
-    """Puts `stub_study_run.py` in finetune.py's place; gives the runs that were started so far."""
+    """Put `stub_study_run.py` in finetune's place and return a function that lists the runs started so far."""
     calls = tmp_path / "calls"
     calls.touch()
     monkeypatch.setattr(child_run, "FINETUNE", (str(Path(__file__).with_name("support") / "stub_study_run.py"),))
@@ -111,7 +111,7 @@ def study_stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], 
 
 @pytest.fixture
 def table_stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
-    """Puts `stub_finetune.py` in finetune's place; gives the runs that were started so far."""
+    """Put `stub_finetune.py` in finetune's place and return a function that lists the runs started so far."""
     calls = tmp_path / "calls"
     calls.touch()
     monkeypatch.setattr(child_run, "FINETUNE", (str(Path(__file__).with_name("support") / "stub_finetune.py"),))

@@ -62,7 +62,7 @@ def check_official(splits: Mapping[str, Split], sheet: Sheet, num_classes: int, 
 
 
 def describe_decay(splits: Mapping[str, Split], num_examples: Mapping[str, int]) -> dict[str, str]:
-    """For each split that lacks images, `n of N <split> images`."""
+    """Return `n of N <split> images` for each split that lacks images."""
     found = {name: len(splits[name]) for name in num_examples}
     return {
         name: f"{found[name]:,} of {expected:,} {name} images"
@@ -72,7 +72,7 @@ def describe_decay(splits: Mapping[str, Split], num_examples: Mapping[str, int])
 
 
 def likely_cause(found: Mapping[str, int], expected: Mapping[str, int], wrong_copies: Sequence[WrongCopy]) -> str:
-    """` Likely cause: ...` for images per split that are not the expected ones; empty where none is known."""
+    """Return ` Likely cause: ...` for unexpected numbers of images per split, or an empty string."""
     for copy in wrong_copies:
         if copy.sizes.items() <= found.items():
             return f" Likely cause: {copy.cause}."
@@ -95,16 +95,16 @@ def likely_cause(found: Mapping[str, int], expected: Mapping[str, int], wrong_co
 def check_class_order(
     names: Sequence[str], official: Sequence[str], aliases: Mapping[str, str], where: str
 ) -> tuple[str, ...]:
-    """The class names as the data sheet spells them, if they come in the authors' order.
+    """Return the class names as the sheet spells them, if they come in the authors' order.
 
     Args:
-        names: what was found.
-        official: in the authors' order; empty where the sheet has none, then `names` come back.
-        aliases: misspelt names and the official ones.
-        where: how errors call the source.
+        names: Names that were found.
+        official: Names in the authors' order; if the sheet has none, `names` are returned.
+        aliases: Misspelt names and the official ones.
+        where: What errors call the source.
 
     Raises:
-        UserError: another order, or other names.
+        UserError: The order or the names are others.
     """
     if not official:
         return tuple(names)
@@ -132,10 +132,11 @@ def check_class_order(
 def check_trainable(
     splits: Mapping[str, Split], class_names: Sequence[str], *, allow_absent_classes: bool = False
 ) -> None:
-    """Refuses splits that a classifier cannot be trained on.
+    """Check that a classifier can be trained on these splits.
 
     Raises:
-        UserError: fewer than two classes, an empty split, or, unless allowed, a class without a training image.
+        UserError: There are fewer than two classes, a split is empty, or a class has no training image and that is not
+            allowed.
     """
     train = splits["train"]
     if len(class_names) < 2:
@@ -152,14 +153,14 @@ def check_trainable(
 
 
 def drop_bad_images(splits: Mapping[str, Split], on_bad_image: str) -> tuple[dict[str, Split], list[BadImage]]:
-    """Decodes every image once: the splits without the bad ones, and these, with a warning.
+    """Decode every image once; return the splits without the bad ones, and the bad ones, with a warning.
 
     Args:
-        splits: what to check.
+        splits: The splits to check.
         on_bad_image: `skip` leaves bad images out, `error` refuses them.
 
     Raises:
-        UserError: with `error`, naming up to ten bad images and counting all.
+        UserError: With `error`, there are bad images; the text names up to ten and counts all.
     """
     readable, all_bad = {}, []
     for name, split in splits.items():
@@ -172,7 +173,7 @@ def drop_bad_images(splits: Mapping[str, Split], on_bad_image: str) -> tuple[dic
         return readable, []
     if on_bad_image == "error":
         raise UserError(
-            f"{_describe(all_bad)}\nRepair or remove them, or set `on_bad_image`=skip to train without them."
+            f"{_describe(all_bad)}\nRepair or remove them, or pass `on_bad_image`=skip to train without them."
         )
     warnings.warn(f"training without {_describe(all_bad)}", stacklevel=3)
     return readable, all_bad

@@ -65,7 +65,7 @@ def diagnose(
     near_distance: int,
     skipped: Sequence[BadImage] = (),
 ) -> Diagnosis:
-    """Everything that labels, sizes and pixels tell, most severe first.
+    """Return everything that labels, sizes and pixels tell, the most severe finding first.
 
     Args:
         class_names: in index order.
@@ -83,12 +83,12 @@ def diagnose(
 
 
 def sort_findings(findings: Iterable[Finding]) -> list[Finding]:
-    """Errors first, then warnings, then notes."""
+    """Return errors first, then warnings, then notes."""
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
 def check_readable(inspection: Inspection, skipped: Sequence[BadImage] = ()) -> list[Finding]:
-    """Images that cannot be decoded."""
+    """Find images that cannot be decoded."""
     found = [image for images in inspection.unreadable.values() for image in images]
     bad = [str(image) for image in (*skipped, *found)]
     message = f"{_count(len(bad), 'image')} that cannot be read: repair or remove, or train with `on_bad_image`=skip"
@@ -96,7 +96,7 @@ def check_readable(inspection: Inspection, skipped: Sequence[BadImage] = ()) -> 
 
 
 def check_classes(class_names: Sequence[str], counts: Mapping[str, list[int]]) -> list[Finding]:
-    """Too few classes, classes without images in a split, tiny classes, imbalance."""
+    """Find too few classes, classes without images in a split, tiny classes and imbalance."""
     if not counts:
         return []
     findings = []
@@ -126,13 +126,13 @@ def check_classes(class_names: Sequence[str], counts: Mapping[str, list[int]]) -
 
 
 def imbalance(counts: Sequence[int]) -> float | None:
-    """Images of the largest class over those of the smallest that has any; None without images."""
+    """Return the images of the largest class over those of the smallest that has any; None without images."""
     present = [count for count in counts if count]
     return max(present) / min(present) if present else None
 
 
 def check_images(gallery: Gallery) -> list[Finding]:
-    """Pictures of one colour, odd shapes and sizes, animations, conversions, and formats that differ by split."""
+    """Find pictures of one colour, odd shapes and sizes, animations, conversions, and formats that differ by split."""
     inspection = gallery.inspection
     short, long = inspection.short_side, np.maximum(inspection.width, inspection.height)
     median = float(np.median(short)) if len(short) else 0.0
@@ -172,7 +172,7 @@ def _modes(modes: Sequence[str]) -> list[str]:
 
 
 def check_exact(exact: Twins, gallery: Gallery) -> list[Finding]:
-    """Copies in two splits or under two labels, and copies within a split."""
+    """Find copies in two splits or under two labels, and copies within a split."""
     findings = []
     for (a, b), images in exact.found.items():
         if not images:
@@ -209,7 +209,7 @@ def _conflicts_with_test(group: list[int], gallery: Gallery) -> bool:
 
 
 def check_near(near: Twins, exact: Twins, gallery: Gallery) -> list[Finding]:
-    """Pictures that are almost in two splits, or almost under two labels."""
+    """Find near duplicates in two splits or under two labels."""
     findings = []
     names = gallery.inspection.split_names
     sizes = dict(zip(names, np.bincount(gallery.inspection.split, minlength=len(names)).tolist(), strict=True))

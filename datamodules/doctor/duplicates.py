@@ -38,7 +38,7 @@ class NearPairs:
 
 
 def group_equal(digests: Sequence[bytes]) -> list[list[int]]:
-    """The positions of each digest, in order of first appearance; most groups have one member."""
+    """Return the positions of each digest, in order of first appearance; most groups have one member."""
     groups: dict[bytes, list[int]] = {}
     for position, digest in enumerate(digests):
         groups.setdefault(digest, []).append(position)
@@ -48,7 +48,7 @@ def group_equal(digests: Sequence[bytes]) -> list[list[int]]:
 def find_near(
     hashes: Hashes, thumbnails: NDArray[np.uint8], max_distance: int, min_correlation: float = MIN_CORRELATION
 ) -> NearPairs:
-    """All pairs with hashes up to `max_distance` bits apart whose thumbnails correlate too.
+    """Return all pairs whose hashes are at most `max_distance` bits apart and whose thumbnails correlate, too.
 
     The second condition removes what a hash of 64 bits alone confuses; it is invariant to brightness and contrast.
 
@@ -76,7 +76,7 @@ def find_near(
 
 
 def find_close(hashes: Hashes, max_distance: int) -> Iterator[tuple[Indices, Indices, Indices]]:
-    """Every pair (first < second, distance in bits) up to `max_distance` apart once, in portions; memory is O(N).
+    """Yield every pair (first < second, distance in bits) up to `max_distance` apart once; memory is O(N).
 
     Multi-index hashing (Norouzi et al. 2012): of `max_distance` + 1 bands of bits, two hashes that differ in
     `max_distance` bits agree in at least one, so only members of the same bucket of a band are compared.
@@ -107,7 +107,7 @@ def find_close(hashes: Hashes, max_distance: int) -> Iterator[tuple[Indices, Ind
 
 
 def correlate(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Pearson's correlation of two thumbnails over all pixels, each channel less its own mean; 0 for a blank one.
+    """Return Pearson's correlation of two thumbnails over all pixels, channels centred; 0 for a blank one.
 
     Shape:
         left, right: (P, S, S, 3) -> (P,)

@@ -61,7 +61,7 @@ class ImageRecord:
 
 
 def inspect_image(source: bytes | Path) -> ImageRecord:
-    """Decodes an image as training does, and measures it.
+    """Decode an image as training does, and measure it.
 
     Raises:
         BadImageError: it cannot be decoded.
@@ -151,7 +151,7 @@ class Inspection:
         return np.minimum(self.width, self.height)
 
     def summary(self) -> dict[str, Any]:
-        """Count, quantiles of sizes (pixels, bytes), brightness and contrast (0 to 255), and the formats and modes."""
+        """Return counts, formats, modes, and quantiles of size (pixels, bytes), brightness and contrast (0 to 255)."""
         columns = {
             "width": self.width,
             "height": self.height,
@@ -177,7 +177,7 @@ def _usable_cores() -> int:
 
 
 def inspect_splits(splits: Mapping[str, Split], num_workers: int | None = None) -> Inspection:
-    """Inspects every image of all splits, in worker processes that read, decode and hash.
+    """Inspect every image of all splits in worker processes that read, decode and hash.
 
     Args:
         splits: by name.

@@ -24,7 +24,7 @@ _WORTH_WORKERS = 1000  # images; starting processes for fewer takes longer than 
 
 
 def rank_suspects(probabilities: NDArray[np.float32], is_label: NDArray[np.bool_]) -> list[tuple[int, int, int]]:
-    """Images with a doubtful label: (image, least probable label, most probable other class), worst first.
+    """Return images with a doubtful label: (image, least probable label, most probable other class), worst first.
 
     A class's usual probability is the mean over the images that have its label. An image is doubtful if another class
     reaches its usual probability there and exceeds the label's: the rule of confident learning (Northcutt et al. 2021),
@@ -47,11 +47,11 @@ def rank_suspects(probabilities: NDArray[np.float32], is_label: NDArray[np.bool_
 def predict_split(
     classifier: nn.Module, split: Split, preprocessing: Preprocessing, multilabel: bool
 ) -> NDArray[np.float32]:
-    """Probabilities of every image of a split, all readable, on the GPU if there is one.
+    """Return the probabilities of every image of a split, computed on the GPU if there is one.
 
     Args:
-        classifier: in eval mode; gives logits.
-        split: the images.
+        classifier: in eval mode; returns logits.
+        split: the images, all of them readable.
         preprocessing: what the classifier wants.
         multilabel: independent probabilities instead of ones that sum to one.
 

@@ -27,30 +27,30 @@ class Gallery:
         self.class_names = class_names
 
     def split(self, image: int) -> str:
-        """The name of the image's split."""
+        """Return the name of an image's split."""
         return self.inspection.split_names[self.inspection.split[image]]
 
     def label(self, image: int) -> str:
-        """The name of its class; of several, joined by `|`."""
+        """Return the name of an image's class, or of its classes, joined by `|`."""
         label = self.splits[self.split(image)].labels[int(self.inspection.position[image])]
         if label.ndim == 0:
             return self.class_names[int(label)]
         return "|".join(name for name, value in zip(self.class_names, label.tolist(), strict=True) if value)
 
     def name(self, image: int) -> str:
-        """The image's path or row."""
+        """Return an image's path or row."""
         return self.splits[self.split(image)].image_name(int(self.inspection.position[image]))
 
     def describe(self, image: int) -> dict[str, str]:
-        """Its split, name and class, for JSON."""
+        """Return an image's split, name and class, for JSON."""
         return {"split": self.split(image), "image": self.name(image), "class": self.label(image)}
 
     def join(self, images: Iterable[int]) -> str:
-        """One line for images that belong together."""
+        """Return one line for images that belong together."""
         return " = ".join(f"{self.name(image)} ({self.split(image)}, {self.label(image)})" for image in images)
 
     def by_split(self, images: Iterable[int]) -> dict[str, list[int]]:
-        """The images of each split."""
+        """Return the images of each split."""
         members: dict[str, list[int]] = {name: [] for name in self.splits}
         for image in images:
             members[self.split(image)].append(image)
@@ -73,7 +73,7 @@ class Twins:
     found: dict[tuple[str, str], set[int]] = field(default_factory=dict)
 
     def report(self, gallery: Gallery) -> dict[str, Any]:
-        """All of it in plain types, for JSON."""
+        """Return all of it in plain types, for JSON."""
         counts = {a if a == b else f"{a}/{b}": len(images) for (a, b), images in self.found.items()}
         rows: list[dict[str, Any]] = [{"images": [gallery.describe(i) for i in group]} for group in self.groups]
         for row, distance, correlation in zip(rows, self.distance, self.correlation, strict=False):
@@ -82,7 +82,7 @@ class Twins:
 
 
 def find_exact_twins(gallery: Gallery) -> Twins:
-    """Images whose decoded pixels are equal."""
+    """Find images whose decoded pixels are equal."""
     copies = [group for group in group_equal(gallery.inspection.digest) if len(group) > 1]
     found = _no_twins(gallery)
     for group in copies:
@@ -94,7 +94,7 @@ def find_exact_twins(gallery: Gallery) -> Twins:
 
 
 def find_near_twins(gallery: Gallery, near_distance: int) -> Twins:
-    """Images that look alike without being equal; of exact copies one stands for all in the same split and class.
+    """Find images that look alike without being equal; of exact copies one stands for all in the same split and class.
 
     Images with a short side under `MIN_SIDE` are left out.
     """

@@ -26,16 +26,16 @@ _MAX_NAMED = 5
 
 
 def find_archive(data_root: Path, name: str, layout: Layout | None, hub_id: str) -> Path:
-    """The folder of an extracted archive.
+    """Return the folder of an extracted archive.
 
     Args:
-        data_root: what the user gave.
-        name: of the dataset.
-        layout: what to look for; None if the sheet has none.
-        hub_id: named in the error as the other possibility.
+        data_root: Folder that the user gave.
+        name: Name of the dataset.
+        layout: What to look for; None if the sheet has none.
+        hub_id: Repository on the hub, which the error names as the other possibility.
 
     Raises:
-        UserError: not there, not complete or not extracted; the text lists every place.
+        UserError: The archive is missing, incomplete or not extracted; the text lists every place.
     """
     text = f"no folder {data_root / hub_id}: `data_root`=DIR must hold DIR/<hub id>/**/<split>-*.parquet"
     if layout is None:
@@ -59,10 +59,10 @@ def find_archive(data_root: Path, name: str, layout: Layout | None, hub_id: str)
 
 
 def check_md5(folder: Path, expected: Mapping[str, str]) -> None:
-    """Compares files with the authors' checksums.
+    """Compare files with the authors' checksums.
 
     Raises:
-        UserError: a file has another content.
+        UserError: A file has other content.
     """
     for name, md5 in expected.items():
         found = hashlib.md5((folder / name).read_bytes(), usedforsecurity=False).hexdigest()
@@ -73,16 +73,16 @@ def check_md5(folder: Path, expected: Mapping[str, str]) -> None:
 
 
 def image_split(name: str, folder: Path, files: Sequence[str], labels: Sequence[int]) -> Split:
-    """A split of image files.
+    """Return a split of image files.
 
     Args:
-        name: how errors call it.
-        folder: that `files` are relative to.
-        files: in the authors' order.
-        labels: class indices from 0.
+        name: What errors call it.
+        folder: Folder to which `files` are relative.
+        files: Paths in the authors' order.
+        labels: Class indices, from 0.
 
     Raises:
-        UserError: files that are not there.
+        UserError: Files are missing.
     """
     if missing := missing_files(folder, files):
         raise DamagedFile(
@@ -93,12 +93,12 @@ def image_split(name: str, folder: Path, files: Sequence[str], labels: Sequence[
 
 
 def build_split(name: str, images: Sequence[tuple[bytes | None, str]], labels: Sequence[int]) -> Split:
-    """A split of (encoded bytes, name) or (None, path)."""
+    """Return a split of images given as (encoded bytes, name) or (None, path)."""
     return Split(name, encoded_images(images), np.arange(len(images)), torch.tensor(labels, dtype=torch.int64))
 
 
 def missing_files(folder: Path, files: Sequence[str]) -> list[str]:
-    """Those of the files that `folder` does not have; each folder is listed once, in place of a look at every file."""
+    """Return the files that `folder` lacks; each folder is listed once, which is faster than a look at every file."""
     present: dict[str, set[str]] = {}
     for parent in {file.rpartition("/")[0] for file in files}:
         path = folder / parent
@@ -107,7 +107,7 @@ def missing_files(folder: Path, files: Sequence[str]) -> list[str]:
 
 
 def find_ignoring_case(folder: Path, files: Sequence[str]) -> dict[str, str]:
-    """Listed path -> path of the image file that `folder` has for it, whatever the case of its letters.
+    """Return {listed path: path of the image file in `folder`}, whatever the case of its letters.
 
     A listed path without a file is left out.
     """
@@ -122,12 +122,12 @@ def find_ignoring_case(folder: Path, files: Sequence[str]) -> dict[str, str]:
 
 
 def changed_files(folder: Path, files: Mapping[str, str], md5: Mapping[str, str]) -> list[str]:
-    """Those of the listed paths whose file has another MD5 than the listed one.
+    """Return the listed paths whose file has another MD5 than the listed one.
 
     Args:
-        folder: that the files are relative to.
-        files: listed path -> file.
-        md5: of each listed path.
+        folder: Folder to which the files are relative.
+        files: File of each listed path.
+        md5: MD5 of each listed path.
     """
 
     def digest(file: str) -> str:
@@ -140,10 +140,10 @@ def changed_files(folder: Path, files: Mapping[str, str], md5: Mapping[str, str]
 
 
 def from_one(labels: Sequence[int] | NDArray[Any], num_classes: int, where: str) -> list[int]:
-    """Class indices from 0 for labels that the authors count from 1.
+    """Return class indices, from 0, for labels that the authors count from 1.
 
     Raises:
-        UserError: a label outside 1..`num_classes`.
+        UserError: A label lies outside 1..`num_classes`.
     """
     values = np.asarray(labels, dtype=np.int64)
     outside = np.flatnonzero((values < 1) | (values > num_classes))
@@ -154,10 +154,10 @@ def from_one(labels: Sequence[int] | NDArray[Any], num_classes: int, where: str)
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file without empty ones.
+    """Return the non-empty lines of a text file.
 
     Raises:
-        UserError: not readable as text.
+        UserError: The file is not text.
     """
     try:
         return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -166,10 +166,10 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_columns(path: Path, *names: str) -> list[tuple[str, ...]]:
-    """Columns of a tab-separated table with a header line.
+    """Return columns of a tab-separated table with a header line.
 
     Raises:
-        UserError: no such column, or a short line.
+        UserError: A column is missing, or a line is too short.
     """
     header, *lines = read_lines(path) or [""]
     columns = [column.strip() for column in header.split("\t")]
@@ -186,10 +186,10 @@ def read_columns(path: Path, *names: str) -> list[tuple[str, ...]]:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file.
+    """Return the content of a JSON file.
 
     Raises:
-        UserError: not JSON.
+        UserError: The file is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -198,10 +198,10 @@ def read_json(path: Path) -> Any:
 
 
 def read_mat(path: Path, *names: str) -> tuple[NDArray[Any], ...]:
-    """Variables of a Matlab file, each flat.
+    """Return variables of a Matlab file, each flattened.
 
     Raises:
-        UserError: not a Matlab file, or a variable is not in it.
+        UserError: The file is not a Matlab file, or lacks a variable.
     """
     try:
         content = scipy.io.loadmat(str(path), squeeze_me=True)
@@ -214,10 +214,10 @@ def read_mat(path: Path, *names: str) -> tuple[NDArray[Any], ...]:
 
 
 def read_field(annotations: NDArray[Any], name: str, path: Path) -> list[Any]:
-    """One field of a Matlab struct array.
+    """Return one field of a Matlab struct array.
 
     Raises:
-        UserError: no such field.
+        UserError: There is no such field.
     """
     fields = annotations.dtype.names or ()
     if name not in fields:

@@ -32,17 +32,17 @@ class _ArrayUnpickler(pickle.Unpickler):
     }
 
     def find_class(self, module: str, name: str) -> Any:
-        """One of the allowed objects."""
+        """Return one of the allowed objects."""
         if (module, name) not in self._allowed:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
         return self._allowed[module, name]
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
-    """The dictionary in a pickle that Python 2 wrote, with its keys as text; code in it is refused, not run.
+    """Return the dictionary in a pickle that Python 2 wrote, with its keys as text; code in it is refused, not run.
 
     Raises:
-        UserError: something else than containers, text, numbers and arrays, or no pickle at all.
+        UserError: The file holds something else than containers, text, numbers and arrays, or is no pickle.
     """
     try:
         with path.open("rb") as stream:
@@ -60,5 +60,5 @@ def read_pickle(path: Path) -> dict[str, Any]:
 
 
 def as_text(value: Any) -> str:
-    """Text that Python 2 wrote as bytes."""
+    """Return text that Python 2 wrote as bytes."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

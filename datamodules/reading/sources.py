@@ -22,11 +22,11 @@ _PROBE_SECONDS = 5
 
 
 class NotFoundError(UserError):
-    """The hub answered that it has no such repository or revision (any more); offline: the cache has not."""
+    """The hub does not have a repository or revision (any more); offline: the cache does not have it."""
 
 
 class MissingSplitError(UserError):
-    """A source without one of the expected splits; `found` has the rows of those that it has, by our names."""
+    """A source lacks an expected split; `found` maps the splits that it has, by our names, to their numbers of rows."""
 
     def __init__(self, text: str, found: Mapping[str, int]) -> None:
         super().__init__(text)
@@ -34,15 +34,15 @@ class MissingSplitError(UserError):
 
 
 def find_local_copy(data_root: Path, copies: Sequence[HubCopy]) -> HubCopy | None:
-    """The first copy that has a folder `data_root`/<hub id>."""
+    """Return the first copy that has a folder `data_root`/<hub id>."""
     return next((copy for copy in copies if (data_root / copy.id).is_dir()), None)
 
 
 def from_first_copy(copies: Sequence[HubCopy], load: Callable[[HubCopy], T]) -> tuple[HubCopy, T]:
-    """The first copy that there still is, with a warning if it is not the first of all; and what `load` makes of it.
+    """Return the first copy that still exists and what `load` makes of it; warn if a copy before it is gone.
 
     Raises:
-        UserError: see `load_hub_tables`; a failing network is not answered by trying another copy.
+        UserError: See `load_hub_tables`. After a network failure no other copy is tried.
     """
     gone: list[NotFoundError] = []
     for copy in copies:
@@ -59,24 +59,24 @@ def from_first_copy(copies: Sequence[HubCopy], load: Callable[[HubCopy], T]) -> 
 
 
 def load_local_tables(folder: Path, config: str | None, splits: Mapping[str, str]) -> dict[str, datasets.Dataset]:
-    """One table per split from parquet files in the hub's layout, `<split>-*.parquet` anywhere below `folder`.
+    """Return one table per split from parquet files in the hub's layout: `<split>-*.parquet` anywhere below `folder`.
 
     Args:
         folder: DIR/<hub id>.
-        config: the sub-folder to search, where the dataset has several and it exists.
-        splits: our split names and the source's.
+        config: Sub-folder to search, where the dataset has several and it exists.
+        splits: Our split names, each with the source's.
 
     Raises:
-        UserError: no such folder, or no file for a split.
+        UserError: The folder is missing, or a split has no file.
     """
     return _load("parquet", str(folder), dict.fromkeys(splits), data_files=find_local_files(folder, config, splits))
 
 
 def find_local_files(folder: Path, config: str | None, splits: Mapping[str, str]) -> dict[str, list[str]]:
-    """The parquet files of each split; see `load_local_tables`.
+    """Return the parquet files of each split; see `load_local_tables`.
 
     Raises:
-        UserError: no such folder, or no file for a split.
+        UserError: The folder is missing, or a split has no file.
     """
     if not folder.is_dir():
         raise MissingData(f"no folder {folder}: `data_root`=DIR must hold DIR/<hub id>/**/<split>-*.parquet")
@@ -94,11 +94,11 @@ def find_local_files(folder: Path, config: str | None, splits: Mapping[str, str]
 
 
 def load_hub_tables(copy: HubCopy) -> dict[str, datasets.Dataset]:
-    """One table per split from the hub, or from its cache when HF_HUB_OFFLINE is set.
+    """Return one table per split from the hub, or from its cache if HF_HUB_OFFLINE is set.
 
     Raises:
-        NotFoundError: the hub does not have it, or offline the cache.
-        UserError: no network, or not the splits that were expected.
+        NotFoundError: The hub does not have it; offline: its cache does not.
+        UserError: There is no network, or a split is missing.
     """
     if not huggingface_hub.constants.HF_HUB_OFFLINE:
         _ask_hub(copy)
@@ -126,11 +126,11 @@ def _load_copy(copy: HubCopy) -> dict[str, datasets.Dataset]:
 
 
 def find_hub_files(copy: HubCopy) -> dict[str, list[str]]:
-    """The addresses of each split's parquet files on the hub, or their paths in its cache when HF_HUB_OFFLINE is set.
+    """Return the URLs of each split's parquet files on the hub, or their paths in its cache if HF_HUB_OFFLINE is set.
 
     Raises:
-        NotFoundError: the hub does not have it, or offline the cache.
-        UserError: no network, or not the splits that were expected.
+        NotFoundError: The hub does not have it; offline: its cache does not.
+        UserError: There is no network, or a split is missing.
     """
     if huggingface_hub.constants.HF_HUB_OFFLINE:
         return _snapshot_files(copy)
@@ -148,7 +148,7 @@ def find_hub_files(copy: HubCopy) -> dict[str, list[str]]:
 
 @contextmanager
 def _explain(copy: HubCopy) -> Iterator[None]:
-    """What the libraries raise while they fetch or read a copy, as a mistake with a way out."""
+    """Turn what the libraries raise while they fetch or read a copy into a UserError that says what to do."""
     try:
         yield
     except UserError:
@@ -168,7 +168,7 @@ def _explain(copy: HubCopy) -> Iterator[None]:
 
 
 def _ask_hub(copy: HubCopy) -> None:
-    """Whether the hub answers and has the copy: `datasets` alone tries a dead network again for half a minute."""
+    """Check that the hub answers and has the copy: `datasets` alone retries a dead network for half a minute."""
     try:
         huggingface_hub.HfApi().dataset_info(copy.id, revision=copy.revision, timeout=_PROBE_SECONDS)
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
@@ -178,7 +178,7 @@ def _ask_hub(copy: HubCopy) -> None:
 
 
 def _snapshot_files(copy: HubCopy) -> dict[str, list[str]]:
-    """The parquet files of each split in the hub's cache."""
+    """Return the parquet files of each split in the hub's cache."""
     try:
         folder = huggingface_hub.snapshot_download(
             copy.id, repo_type="dataset", revision=copy.revision, local_files_only=True
@@ -241,5 +241,5 @@ def _unreachable(hub_id: str, error: Exception) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says first, or what it is called."""
+    """Return the first line of an error's text, or the name of its class."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

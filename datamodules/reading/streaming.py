@@ -40,7 +40,7 @@ _CONNECTIONS = 16
 
 @dataclass(frozen=True)
 class _RowGroup:
-    """A part of a parquet file; `num_bytes` are its images', `identity` changes with what the footer tells of it."""
+    """A part of a parquet file: `num_bytes` counts its images alone, `identity` changes with what the footer says."""
 
     file: str
     index: int
@@ -50,14 +50,14 @@ class _RowGroup:
 
 
 class StreamedTable:
-    """Rows of parquet files, in the order of the files; a row group is fetched when a row of it is asked for.
+    """Rows of parquet files, in the order of the files; a row group is fetched when one of its rows is needed.
 
     Args:
-        groups: all row groups, in order.
-        column: of the images: a struct of bytes and path, or encoded bytes.
-        wanted: rows of each group that are asked for once an epoch; a group leaves the memory with the last of them.
-        keep: groups that stay in memory at most: those that were asked for last.
-        remember: whether every image that was asked for stays in memory: for a few that are wanted again and again.
+        groups: All row groups, in order.
+        column: The image column: a struct of bytes and path, or encoded bytes.
+        wanted: How many rows of each group an epoch needs; a group leaves the memory with the last of them.
+        keep: Largest number of groups in memory: those that were used last.
+        remember: Whether every image stays in memory once it has been read: for a few that are needed again and again.
     """
 
     def __init__(
@@ -102,20 +102,20 @@ class StreamedTable:
         self.__init__(**state)  # type: ignore[misc]  # a worker opens the files itself
 
     def group_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The number of each row's group."""
+        """Return the number of each row's group."""
         return np.searchsorted(self.starts, rows, side="right") - 1
 
     def identity(self, row: int) -> bytes:
-        """What tells a row from others without fetching it."""
+        """Return what tells a row from others without fetching it."""
         (number,) = self.group_of(np.array([row]))
         return self.groups[number].identity + (row - int(self.starts[number])).to_bytes(8, "big")
 
     def followed_by(self, other: StreamedTable) -> StreamedTable:
-        """Both tables in one."""
+        """Return both tables in one."""
         return StreamedTable((*self.groups, *other.groups), self.column)
 
     def window(self) -> int:
-        """Row groups within which a lane shuffles."""
+        """Return the number of row groups within which a lane shuffles."""
         largest = max((group.num_bytes for group in self.groups), default=1)
         return max(_FEWEST_GROUPS, _WINDOW_BYTES // (LANES * max(largest, 1)))
 
@@ -146,13 +146,13 @@ def stream_splits(
     *,
     official_names: Sequence[str] = (),
 ) -> tuple[tuple[str, ...], dict[str, Split]]:
-    """Class names and splits of parquet files of which only footers and labels are fetched.
+    """Return the class names and splits of parquet files, of which only footers and labels are fetched.
 
     Args:
-        files: paths or URLs per split; the others as in `read_splits`.
+        files: Paths or URLs of each split; for the others see `read_splits`.
 
     Raises:
-        UserError: as `read_splits`, or a file that cannot be read.
+        UserError: As `read_splits`, or a file cannot be read.
     """
     labels, tables = {}, {}
     for split, paths in files.items():
@@ -169,7 +169,7 @@ def stream_splits(
 
 
 def open_parquet(file: str) -> pq.ParquetFile:
-    """A local or remote parquet file of which nothing but what is asked for is read."""
+    """Open a local or remote parquet file, of which only the parts in use will be read."""
     if "://" not in file:
         return pq.ParquetFile(file, pre_buffer=True)
     # Without a cache of its own: pyarrow asks for whole column chunks.
@@ -202,16 +202,16 @@ def _read_part(label_column: str, image_column: str, where: str, file: str) -> t
 
 
 def for_training(split: Split, num_workers: int) -> Split:
-    """The split, keeping in the memory of each worker what its lanes shuffle in, and a group at either end."""
+    """Return the split for training: each worker keeps the windows of its lanes, and a group at either end."""
     assert isinstance(split.table, StreamedTable)
     return _holding(split, LANES // max(num_workers, 1) * (split.table.window() + 2))
 
 
 def for_evaluation(split: Split, num_workers: int, repeated: bool) -> Split:
-    """The split, keeping the groups that each lane is in.
+    """Return the split for evaluation: each worker keeps the groups that its lanes are in.
 
     Args:
-        repeated: whether it is evaluated several times: its images, encoded, then stay in memory after the first.
+        repeated: Whether it is evaluated several times: its encoded images then stay in memory after the first.
     """
     return _holding(split, LANES // max(num_workers, 1) * 2, repeated)
 
@@ -224,5 +224,5 @@ def _holding(split: Split, keep: int, remember: bool = False) -> Split:
 
 
 def streaming_workers(num_workers: int) -> int:
-    """The number of workers, lowered to one that divides the lanes."""
+    """Return the number of workers, lowered to one that divides the lanes."""
     return max(number for number in (0, 1, 2, 4, 8) if number <= num_workers)

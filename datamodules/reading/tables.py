@@ -28,22 +28,22 @@ def read_splits(
     folder: Path | None = None,
     official_names: Sequence[str] = (),
 ) -> tuple[tuple[str, ...], dict[str, Split]]:
-    """Class names in index order, and one split per table.
+    """Return the class names in index order, and one split per table.
 
-    The order is the ClassLabel feature's; labels without one are read in the official order if there is one, else as
-    text, natural-sorted over all splits.
+    A ClassLabel feature decides the order of the classes. Without one, it is the official order if there is one, else
+    the labels are text, natural-sorted over all splits.
 
     Args:
-        tables: per split.
-        source: how errors call the dataset.
-        image_column: Image feature, encoded bytes, or file paths.
-        label_column: ClassLabel, number or text; with `multilabel` a list of these or separated text.
-        options: whether an image may have several labels, and what separates them in a text column.
-        folder: that relative paths start from.
-        official_names: class names in the authors' order, for tables that do not declare them.
+        tables: The table of each split.
+        source: What errors call the dataset.
+        image_column: Column of Image features, encoded bytes or file paths.
+        label_column: Column of ClassLabels, numbers or text; with `multilabel` of lists of these, or separated text.
+        options: Whether an image may have several labels, and what separates them in a text column.
+        folder: Folder from which relative paths start.
+        official_names: Class names in the authors' order, for tables that do not declare them.
 
     Raises:
-        UserError: a column that is not there or of the wrong kind, or a label outside the classes.
+        UserError: A column is missing or of the wrong kind, or a label lies outside the classes.
     """
     for split, table in tables.items():
         require_column(table.column_names, label_column, "label_column", f"{source} {split}")
@@ -65,13 +65,13 @@ def read_labels(
     *,
     official_names: Sequence[str] = (),
 ) -> tuple[tuple[str, ...], dict[str, Tensor]]:
-    """Class names in index order, and the labels of each table: int64 (N,), or multi-hot float32 (N, C).
+    """Return the class names in index order, and each table's labels: int64 (N,), or multi-hot float32 (N, C).
 
     Args:
-        see `read_splits`.
+        See `read_splits`.
 
     Raises:
-        UserError: lists where one label is expected, or a label outside the classes.
+        UserError: There are lists where one label is expected, or a label lies outside the classes.
     """
     values: dict[str, list[Any]] = {}
     declared: list[str] | None = None
@@ -95,16 +95,16 @@ def read_labels(
 
 
 def encoded_images(images: Sequence[tuple[bytes | None, str | None]]) -> datasets.Dataset:
-    """A table of (encoded bytes, name) or (None, path)."""
+    """Return a table of images given as (encoded bytes, name) or (None, path)."""
     rows = [{"bytes": content, "path": path} for content, path in images]
     return datasets.Dataset.from_dict({"image": rows}, datasets.Features({"image": datasets.Image(decode=False)}))
 
 
 def require_column(columns: Sequence[str], name: str, option: str, where: str) -> None:
-    """Refuses a column that the table does not have.
+    """Check that a table has a column.
 
     Raises:
-        UserError: `name` is not among `columns`; the text lists them and the option that chooses another.
+        UserError: `name` is not among `columns`; the text lists them and names the option that chooses another.
     """
     if name not in columns:
         raise DamagedFile(
@@ -114,10 +114,10 @@ def require_column(columns: Sequence[str], name: str, option: str, where: str) -
 
 
 def require_image_column(kind: pa.DataType, name: str, where: str) -> None:
-    """Refuses a parquet column that holds no encoded images.
+    """Check that a parquet column holds encoded images.
 
     Raises:
-        UserError: neither a struct with `bytes` nor binary.
+        UserError: It is neither a struct with `bytes` nor binary.
     """
     has_bytes = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
     if not (has_bytes or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
@@ -142,7 +142,7 @@ def _text(label: Any) -> str:
 
 
 def _match_official(rows: list[list[Any]], names: Sequence[str], where: str) -> list[list[Any]]:
-    """Text labels as official names; numbers stay, as indices."""
+    """Return text labels as official names; numbers stay, as indices."""
     official = {name_key(name): name for name in names}
     for row, labels in enumerate(rows):
         for label in labels:

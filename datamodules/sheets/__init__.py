@@ -1,1 +1,1 @@
-"""One data sheet per dataset."""
+"""One sheet per dataset: its facts, its source and its licence."""

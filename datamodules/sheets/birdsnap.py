@@ -56,10 +56,10 @@ class Birdsnap(Benchmark):
     checks_all_images = True
 
     def load_splits(self, options: ReadOptions) -> tuple[tuple[str, ...], dict[str, Split]]:
-        """The species and the official splits as far as they are there.
+        """Return the species and the official splits, as far as they exist.
 
         Raises:
-            UserError: nothing there, or less than all without `allow_decayed`.
+            UserError: There is nothing, or less than all without `allow_decayed`.
         """
         from datamodules.reading.folders import scan_class_folders
         from datamodules.reading.sources import find_local_copy
@@ -82,7 +82,7 @@ class Birdsnap(Benchmark):
         return super().load_splits(options)
 
     def read_archive(self, folder: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
-        """See `Benchmark.read_archive`; listed images without a file, or with another one, are left out."""
+        """Return the names and splits without listed images whose file is missing or another; see `Benchmark`."""
         from datamodules.reading.archives import (
             build_split,
             changed_files,
@@ -124,7 +124,7 @@ class Birdsnap(Benchmark):
         }
 
     def complete_splits(self, splits: dict[str, Split], options: ReadOptions) -> dict[str, Split]:
-        """With val cut from train, as large a share of it as BYOL's."""
+        """Return the splits with val cut from train, as large a share of it as BYOL's."""
         from datamodules.dataset.split import hold_out
 
         train, val = hold_out(splits["train"], max(1, round(len(splits["train"]) * self.val_share)))

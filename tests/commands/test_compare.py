@@ -26,8 +26,16 @@ def save_run(
 ) -> Path:
     path.mkdir()
     (path / "config.yaml").write_text("backbone: b0\n")
-    test = {"size": len(labels), "fingerprint": fingerprint}
-    content = {"dataset": "digits", "backbone": "b0", "seed": 1, "splits": {"test": test}, "decay": {}}
+    test = {"size": len(labels), "fingerprint": fingerprint, "class_counts": np.bincount(labels).tolist()}
+    content = {
+        "command": [],
+        "metrics": {},
+        "dataset": "digits",
+        "backbone": "b0",
+        "seed": 1,
+        "splits": {"test": test},
+        "decay": {},
+    }
     content["per_class_accuracy"] = dict.fromkeys(["x", "y", "z"], 0.5)
     (path / "results.json").write_text(json.dumps({**content, **results}))
     if predictions is not None:
@@ -112,5 +120,5 @@ def test_what_is_not_finished_is_named(tmp_path: Path, capsys: pytest.CaptureFix
     assert refused(capsys, b, a) == f"{b} is not a run: it has no results.json"
     for text in ("{", "[]", "{}", "null"):
         (b / "results.json").write_text(text)
-        assert refused(capsys, a, b).startswith(f"{b / 'results.json'}: damaged, or not written by finetune")
+        assert refused(capsys, a, b).startswith(f"{b / 'results.json'}: damaged, or not the results of a run")
     assert refused(capsys, a, a, "--json", tmp_path / "no" / "x.json").endswith("no such folder")

@@ -91,9 +91,9 @@ def test_a_run_folder_that_cannot_be_written_is_evaluated_with_a_warning(
     def read_only(path: Path, content: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("transfer.runs.folder.write_json", read_only)
+    monkeypatch.setattr("transfer.runs.test_record.write_json", read_only)
     assert call(evaluate.main, run_dir, "--num_workers", "0") == 0
-    assert "nobody will know of this reading of the test split: [Errno 13]" in capsys.readouterr().err
+    assert "this reading of the test split could not be counted: [Errno 13]" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
@@ -102,7 +102,7 @@ def test_another_fingerprint_than_the_checkpoints_is_refused(
 ) -> None:
     changed = shutil.copytree(run_dir, tmp_path / "run")
     content = torch.load(changed / "best.ckpt", weights_only=True)
-    content["DigitsDataModule"]["fingerprint"][split] = "0" * 32
+    content["DataModule"]["fingerprint"][split] = "0" * 32
     torch.save(content, changed / "best.ckpt")
     message = refused(capsys, changed)
     assert message.startswith(f"digits: the data changed since the checkpoint (split: {split})")

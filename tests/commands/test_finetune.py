@@ -887,7 +887,7 @@ def test_without_a_test_split_the_results_have_none(tmp_path: Path, capsys: pyte
     assert results["metrics"]["val"] == best_row(read_rows(tmp_path / "run"))
     printed = capsys.readouterr().out
     assert re.search(r"┃ metric +┃ +val ┃$", printed, re.MULTILINE)
-    saved = torch.load(tmp_path / "run" / "best.ckpt", weights_only=True)["FolderDataModule"]
+    saved = torch.load(tmp_path / "run" / "best.ckpt", weights_only=True)["DataModule"]
     assert saved["class_names"] == TWELVE
 
 

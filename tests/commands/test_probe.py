@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression as Sklearn
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks import networks as benchmark
+from benchmarks import __main__ as benchmark
 from tests.commands.test_finetune import CHEAP, ROOT, call, environment, read_results, save_classes
 from transfer.commands import evaluate, finetune, predict, probe
 from transfer.config.command_line import parse_probe_config
@@ -265,11 +265,11 @@ def test_a_probe_has_the_fields_of_a_run_and_none_that_it_would_ignore() -> None
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--feature_dtype", "float16"], "--feature_dtype 'float16'; did you mean .* (allowed: float32, bfloat16)"),
-        (["--data.multilabel", "true"], "--data.multilabel true: a probe has one label per image"),
-        (["--data.train_on", "trainval"], "--data.train_on trainval: a probe chooses on val"),
-        (["--data.stream", "true", "--on_bad_image", "skip"], "--data.stream true with --on_bad_image skip"),
-        (["--image_size", "8"], "--image_size 8 (allowed: at least 32)"),
+        (["--feature_dtype", "float16"], "`feature_dtype`='float16'; did you mean .* (allowed: float32, bfloat16)"),
+        (["--data.multilabel", "true"], "`data.multilabel`=True: a probe has one label per image"),
+        (["--data.train_on", "trainval"], "`data.train_on`=trainval: a probe chooses on val"),
+        (["--data.stream", "true", "--on_bad_image", "skip"], "`data.stream`=True with `on_bad_image`=skip"),
+        (["--image_size", "8"], "`image_size`=8 (allowed: at least 32)"),
     ],
 )
 def test_what_a_probe_cannot_do_is_refused(argv: list[str], message: str) -> None:
@@ -356,8 +356,9 @@ def test_the_last_fine_tuned_run_stands_beside_the_probe(
     for number, top1 in ((9, 0.25), (10, 0.75)):
         run = tmp_path / "runs" / "folder_lite0" / str(number)
         run.mkdir(parents=True)
-        splits = {"test": {"fingerprint": "another"}}
+        splits = {"test": {"size": 1, "fingerprint": "another", "class_counts": [1]}}
         content = {"metrics": {"test": {"top1": top1}}, "splits": splits, "image_size": 224}
+        content |= {"command": [], "dataset": "folder", "backbone": "lite0"}
         (run / "results.json").write_text(json.dumps(content))
     cache = probed.parent / "cache"
     assert call(probe.main, *quick(photos, cache)) == 0
@@ -441,7 +442,7 @@ def test_a_head_of_other_classes_order_is_refused(tmp_path: Path) -> None:
         classifier.head.fc.weight.fill_(3.0)
     save_classifier(tmp_path / "best.ckpt", classifier, data)
     fresh = build_classifier("lite0", 2)
-    with pytest.warns(UserWarning, match="--init_head with --bn adapt: .* --bn frozen starts where the probe ended"):
+    with pytest.warns(UserWarning, match="`init_head` with `bn`=adapt: .* `bn`=frozen starts where the probe ended"):
         load_head(fresh, config, ("cat", "dog"))
     assert (fresh.head.fc.weight == 3).all()
 

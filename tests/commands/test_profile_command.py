@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks import __main__ as benchmark
 from benchmarks import memory_prediction as benchmark_memory_prediction
-from benchmarks import networks as benchmark
 from transfer.commands import costs as profile
 from transfer.costs.counts import count_macs
 from transfer.costs.memory import inference_memory, training_memory
@@ -139,7 +139,7 @@ def test_a_mistake_is_explained(
         (["--compare", "b0,b1", "--plan"], "--plan is of one network"),
         (["b0", "--plan", "--runs", "3"], "--runs: a plan has none"),
         (["--compare", "b0,b1", "--measure_memory"], "--measure_memory is of one network"),
-        (["b0", "--batch_size", "0"], "argument --batch_size: invalid positive value: '0'"),
+        (["b0", "--batch_size", "0"], "argument --data.batch_size/--batch_size: invalid positive value: '0'"),
     ],
 )
 def test_the_command_line_refuses(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -166,7 +166,7 @@ def test_where_no_phi_fits_but_a_width_does_both_are_said(capsys: pytest.Capture
         (("--max_macs", "1e9", "--baseline", "b9"), "unknown backbone 'b9'; did you mean 'b"),
         (("--max_macs", "1e9", "--baseline", "b0@phi=1"), "baseline b0@phi=1 is scaled already"),
         (("--max_macs", "1e9", "--baseline", "no.such"), "backbone 'no.such': No module named 'no'"),
-        (("--max_macs", "1e9", "--batch_size", "0"), "--batch_size 0 (allowed: at least 1)"),
+        (("--max_macs", "1e9", "--batch_size", "0"), "--data.batch_size 0 (allowed: at least 1)"),
         (("--max_macs", "1e9", "--image_size", "-4"), "--image_size -4 (allowed: at least 1)"),
         (("--max_macs", "1e9", "--num_classes", "0"), "--num_classes 0 (allowed: at least 1)"),
         (("--max_macs", "1e9", "--alpha", "nan"), "depth coefficient nan (allowed: 0.1 to 10)"),

@@ -296,7 +296,7 @@ def test_a_folder_that_cannot_be_written_is_refused(photos: Path) -> None:
 def test_too_little_space_is_refused_before_building(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: DiskUsage(10**12, 10**12, 20_000))
     data = folder_data(photos, cache="disk")
-    with pytest.raises(UserError, match=r"cache of .* takes 0\.00 GB, 0\.00 GB are free; make room, or pass"):
+    with pytest.raises(UserError, match=r"cache of .* takes 0\.00 GB, 0\.00 GB are free; make room, set `cache_dir`"):
         data.train_dataloader()
     with pytest.raises(UserError, match=r"`cache`=ram: the images of .* of memory are free"):
         folder_data(photos, cache="ram").train_dataloader()

@@ -16,6 +16,7 @@ from datamodules import build_datamodule, load_dataset
 from datamodules.dataset.loaded import Dataset
 from datamodules.images.decode import decode_image
 from tests.support.data import PREPROCESSING
+from transfer import build_classifier
 from transfer.errors import UserError
 
 COUNT = 40
@@ -165,6 +166,13 @@ def test_a_transform_of_the_users_own_makes_the_networks_channels() -> None:
         build_datamodule(named(), eval_transform=lambda pixels: np.zeros((32, 32, 3), np.uint8), **options)
     data = build_datamodule(named(), eval_transform=lambda pixels: np.full((32, 32, 1), 7, np.uint8), **options)
     assert data.normalize(next(iter(data.val_dataloader()))[0]).shape == (4, 1, 32, 32)
+
+
+def test_a_classifier_of_one_channel_says_so() -> None:
+    classifier = build_classifier("lite0", 2, pretrained=False, in_channels=1).eval()
+    data = build_datamodule(named(), preprocessing=classifier.preprocessing, image_size=32, num_workers=0)
+    images, _ = next(iter(data.val_dataloader()))
+    assert classifier(data.normalize(images)).shape == (4, 2)
 
 
 def test_two_channels_are_refused() -> None:

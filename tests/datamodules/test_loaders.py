@@ -71,6 +71,14 @@ def test_a_rank_with_less_than_a_batch_keeps_it() -> None:
     assert len(loader) == 1 and [len(labels) for _, labels in loader] == [700]
 
 
+def test_a_rank_resumes_in_the_middle_of_its_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datamodules.loaders.distributed_position", lambda: (1, 2))
+    whole = [labels.tolist() for _, labels in digits(batch_size=100).train_dataloader()]
+    resumed = digits(batch_size=100, num_workers=1).train_dataloader()
+    resumed.load_state_dict({"epoch": 0, "batches": 4})
+    assert [labels.tolist() for _, labels in resumed] == whole[4:] and len(whole) == len(resumed) == 6
+
+
 # --- batches
 
 

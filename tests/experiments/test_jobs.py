@@ -116,12 +116,6 @@ def test_arrows_of_the_experiments_point_one_way() -> None:
         assert importers(prefix, EXPERIMENTS) == set()
 
 
-def test_nothing_but_its_command_imports_the_evolution() -> None:
-    found = importers("transfer.experiments.scaling.evolution", ROOT / "transfer")
-    inside = {name for name in found if name.startswith("experiments/scaling/evolution/")}
-    assert found - inside == {"commands/scale/evolve.py"}
-
-
 def test_help_of_the_commands_needs_neither_torch_nor_the_parser_of_runs() -> None:
     code = """
 import sys

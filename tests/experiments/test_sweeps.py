@@ -130,10 +130,20 @@ def test_what_only_wandb_can_do_is_said(tmp_path: Path, change: dict[str, Any], 
         draw(load_sweep(path), None)
 
 
+def test_a_sweep_of_the_installed_package_has_the_same_arguments() -> None:
+    command = ("${env}", "${interpreter}", "-m", "${program}", "finetune", "--dataset=digits", "${args}")
+    values = {"optim.lr": 0.1}
+    installed = Sweep("transfer", "grid", {}, command)
+    script_of_ours = Sweep("scripts/finetune.py", "grid", {}, ("${program}", "--dataset=digits", "${args}"))
+    expected = ["--dataset=digits", "--optim.lr=0.1"]
+    assert installed.finetune_arguments(values) == script_of_ours.finetune_arguments(values) == expected
+    assert ["finetune", *expected] == agent_arguments(installed, values)
+
+
 def test_a_sweep_of_cells_is_sent_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert script.main(["sweep", str(CELLS), "--out_dir", str(tmp_path / "out")]) == 2
     assert (
-        "only sweeps of finetune.py run here (cells of a table: efficientnet-transfer table run)"
+        "the sweep runs scripts/table.py cell; only sweeps of finetune run here (cells of a table: efficientnet-"
         in capsys.readouterr().err
     )
     assert script.main(["sweep", str(tmp_path / "none.yaml"), "--out_dir", str(tmp_path)]) == 2

@@ -11,23 +11,28 @@ import torch
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from datamodules import build_datamodule
-from transfer import TransferModule, get_weights
+from transfer import TransferModule
+from transfer.weights.start import resolve_start
 
 SMALL = "b0@d=0.3,w=0.25"
 
 
-def digits(image_size: int = 32, batch_size: int = 16) -> pl.LightningDataModule:
-    """Return the ten digits, prepared as for lite0."""
-    preprocessing = get_weights("efficientnet_lite0.pypi").preprocessing
+def digits(
+    backbone: str, pretrained: bool | str = True, image_size: int = 32, batch_size: int = 16
+) -> pl.LightningDataModule:
+    """Return the ten digits, prepared as the backbone's weights expect."""
+    preprocessing = resolve_start(backbone, pretrained).preprocessing
     return build_datamodule(
         "digits", preprocessing=preprocessing, image_size=image_size, batch_size=batch_size, num_workers=0
     )
 
 
 class CLI(LightningCLI):
-    """The data's class count is the model's."""
+    """The model tells the data its backbone; the data tell the model their class count."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.link_arguments("model.backbone", "data.backbone")
+        parser.link_arguments("model.pretrained", "data.pretrained")
         parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
 
 

@@ -1,4 +1,4 @@
-"""Stands for scripts/finetune.py in the tests of a table: the same files in milliseconds, and ends as STUB says.
+"""Stands for finetune in the tests of a table: the same files in milliseconds, and ends as STUB says.
 
 The accuracy falls with the distance of the learning rate from 0.01. STUB: `fail LR`, `die LR` (SIGKILL once it has a
 checkpoint), `wait LR` (until SIGTERM), each at that learning rate; every start is a line of STUB_CALLS.
@@ -46,6 +46,7 @@ top1 = {"top1": accuracy}
 rows = f"step\n{steps}\n" if final else f"step,val/top1\n1,0.99\n{steps},{accuracy}\n"
 (run_dir / "metrics.csv").write_text(rows)
 results = {
+    **{"command": sys.argv, "dataset": config["dataset"], "backbone": config["backbone"]},
     "metrics": {"test": top1} if final else {"val": {"top1": 0.99}},
     **{"quoted_metric": "top1", "decay": {}, "weights": None, "train_seconds": 1.5, "world_size": 2},
     **{"hardware": {"gpus": ["a GPU"]}, "versions": {}, "git_commit": None, "test_reads": int(final)},

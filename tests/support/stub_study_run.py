@@ -1,4 +1,4 @@
-"""Stands for scripts/finetune.py in the tests of a study: the same files in milliseconds.
+"""Stands for finetune in the tests of a study: the same files in milliseconds.
 
 The accuracy of networks named by phi grows with alpha, beta, the seed and the steps; that of others is a number made of
 the backbone's and the run's names. STUB: `fail RUN`, or `kill RUN`, which kills all processes of the session; every
@@ -37,6 +37,7 @@ else:
     accuracy = 0.5 + network % 1000 / 5000 + run % 100 / 5000
 (run_dir / "metrics.csv").write_text(f"step,val/top1,val/loss\n1,{accuracy},2.0\n")
 results = {
+    **{"command": sys.argv, "dataset": config["dataset"], "backbone": config["backbone"], "metrics": {}},
     **{"quoted_metric": "top1", "train_seconds": 1.0, "versions": {"torch": "2"}, "git_commit": None},
     "hardware": {"gpus": [], "cores": 2, "cpu": "a CPU"},
 }

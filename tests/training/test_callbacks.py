@@ -1,4 +1,4 @@
-"""callbacks.py and saving.py: freezing, averaging, checkpoints, interruption and the log, each on a run of seconds."""
+"""callbacks.py and checkpointing.py: freezing, averaging, checkpoints, interruption and the log, on runs of seconds."""
 
 from __future__ import annotations
 

@@ -18,7 +18,15 @@ from transfer.training.batch_norm import BatchNormPolicy, batch_norms
 from transfer.training.module import TransferModule
 
 Build = Callable[..., pl.Trainer]
-WITHOUT_A_FIELD = {"classifier", "backbone", "num_classes", "load_weights", "in_channels", "class_weights"}
+WITHOUT_A_FIELD = {
+    "classifier",
+    "backbone",
+    "num_classes",
+    "load_weights",
+    "in_channels",
+    "output_stride",
+    "class_weights",
+}
 
 
 def test_every_default_is_the_schemas() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +46,8 @@ def logits(module: TransferModule, data: RandomImages) -> torch.Tensor:
 def test_a_checkpoint_alone_gives_the_module_back(
     random_images: RandomImages, build_trainer: Build, tmp_path: Path, head: str
 ) -> None:
-    classifier = build_classifier(SMALL, 3, head=head, dropout=0.3, stochastic_depth_prob=0.1, grad_checkpointing=True)
+    options = {"dropout": 0.3, "stochastic_depth_prob": 0.1, "grad_checkpointing": True, "output_stride": 16}
+    classifier = build_classifier(SMALL, 3, head=head, **options)
     module = TransferModule(classifier, lr=0.04, class_weights=[1.0, 2.0, 3.0], label_smoothing=0.05, bn="train")
     path = saved(module, build_trainer(max_epochs=1), random_images, tmp_path)
     loaded = TransferModule.load_from_checkpoint(path, weights_only=True)
@@ -113,6 +115,21 @@ def test_a_classifier_without_a_name_is_asked_for_and_taken(
     loaded = TransferModule.load_from_checkpoint(path, classifier=tiny_classifier)
     torch.testing.assert_close(logits(loaded, random_images), expected, rtol=0, atol=0)
     assert loaded.lr == 0.07
+
+
+def test_a_head_that_has_no_name_is_asked_for(
+    random_images: RandomImages, build_trainer: Build, tmp_path: Path
+) -> None:
+    built = build_classifier(SMALL, 3, head=lambda features, classes, dropout: torch.nn.Linear(features, classes))
+    replaced = build_classifier(SMALL, 3)
+    replaced.reset_head(3, head=torch.nn.Linear(replaced.num_features, 3))
+    assert built.build_arguments is None and replaced.build_arguments is None
+    module = TransferModule(replaced)
+    path = saved(module, build_trainer(max_epochs=1), random_images, tmp_path)
+    with pytest.raises(UserError, match="load it with `classifier`"):
+        TransferModule.load_from_checkpoint(path)
+    loaded = TransferModule.load_from_checkpoint(path, classifier=copy.deepcopy(replaced))
+    torch.testing.assert_close(logits(loaded, random_images), logits(module, random_images), rtol=0, atol=0)
 
 
 def test_a_checkpoint_runs_no_code_that_the_program_has_not_imported(

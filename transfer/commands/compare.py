@@ -6,19 +6,19 @@ Prints both accuracies, their difference and its 95% interval by a paired bootst
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from transfer.commands.console import check_folder, exit_status
-from transfer.errors import BadValue, DamagedFile, MissingData, printable
+from transfer.errors import BadValue, MissingData, printable
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from transfer.runs.results import Results
     from transfer.statistics import Difference
 
 _METRICS = {"top1": "top-1", "mean_per_class": "mean per class"}
@@ -54,13 +54,13 @@ class FinishedRun:
     """A finished run's results.json, and the labels and predicted classes of its N test images, (N,) each."""
 
     path: Path
-    results: dict[str, Any]
+    results: Results
     labels: NDArray[np.int64]
     predictions: NDArray[np.int64]
 
     def __str__(self) -> str:
-        names = (self.results["backbone"], self.results["dataset"], self.results["seed"])
-        return printable("{} ({} on {}, seed {})".format(self.path, *names))
+        run = self.results
+        return printable(f"{self.path} ({run.backbone} on {run.dataset}, seed {run.seed})")
 
 
 def compare(run_a: Path, run_b: Path, json: Path | None = None) -> None:
@@ -92,14 +92,14 @@ def compare(run_a: Path, run_b: Path, json: Path | None = None) -> None:
     }
     print(f"A: {a}\nB: {b}")
     print_comparison(len(a.labels), accuracies, differences)
-    for missing in (a.results.get("decay") or {}).values():
+    for missing in a.results.decay.values():
         print(f"on {missing}")
     if json is not None:
         metrics = {
             name: {"a": values[0], "b": values[1], "difference": asdict(differences[name])}
             for name, values in accuracies.items()
         }
-        runs = {"run_a": str(run_a), "run_b": str(run_b), "dataset": a.results["dataset"]}
+        runs = {"run_a": str(run_a), "run_b": str(run_b), "dataset": a.results.dataset}
         write_json(json, {**runs, "num_test_images": len(a.labels), "metrics": metrics})
 
 
@@ -111,19 +111,14 @@ def read_run(path: Path) -> FinishedRun:
         DamagedFile: its results cannot be read.
     """
     from transfer.runs.folder import CONFIG
-    from transfer.runs.results import RESULTS
+    from transfer.runs.results import RESULTS, read_results
     from transfer.runs.test_record import read_predictions
 
     if not (path / RESULTS).is_file():
         if (path / CONFIG).is_file():
             raise MissingData(f"{path} is not finished: it has no {RESULTS}; go on with it: finetune --resume {path}")
         raise MissingData(f"{path} is not a run: it has no {RESULTS}")
-    try:
-        results = json.loads((path / RESULTS).read_text())
-        results["splits"], results["backbone"], results["dataset"], results["seed"]
-    except (ValueError, TypeError, KeyError):
-        raise DamagedFile(f"{path / RESULTS}: damaged, or not written by finetune") from None
-    return FinishedRun(path, results, *read_predictions(path))
+    return FinishedRun(path, read_results(path), *read_predictions(path))
 
 
 def check_same_test(a: FinishedRun, b: FinishedRun) -> None:
@@ -132,17 +127,17 @@ def check_same_test(a: FinishedRun, b: FinishedRun) -> None:
     Raises:
         BadValue: another dataset, other images, other classes or another order; the text says which.
     """
-    datasets = [run.results["dataset"] for run in (a, b)]
+    datasets = [run.results.dataset for run in (a, b)]
     if datasets[0] != datasets[1]:
         raise BadValue(f"{a.path} was tested on {datasets[0]}, {b.path} on {datasets[1]}: nothing to compare")
-    tests = [run.results["splits"].get("test", {}) for run in (a, b)]
-    if tests[0].get("fingerprint") != tests[1].get("fingerprint"):
-        sizes = " and ".join(str(test.get("size")) for test in tests)
+    tests = [run.results.splits.get("test") for run in (a, b)]
+    if len({test and test.fingerprint for test in tests}) > 1:
+        sizes = " and ".join(str(test and test.size) for test in tests)
         raise BadValue(
             f"{a.path} and {b.path} were tested on different images of {datasets[0]} ({sizes} images; the fingerprints "
             "differ): evaluate both on the same data"
         )
-    if list(a.results.get("per_class_accuracy", {})) != list(b.results.get("per_class_accuracy", {})):
+    if list(a.results.per_class_accuracy) != list(b.results.per_class_accuracy):
         raise BadValue(f"{a.path} and {b.path} have other classes or another order of them")
     if a.labels.tolist() != b.labels.tolist():
         raise BadValue(f"{a.path} and {b.path} have the test images in another order, so that they cannot be paired")

@@ -46,6 +46,15 @@ def exit_status(
     except UserError as error:
         print(f"error: {printable(name_flags(str(error), find_flags(build_parser)))}", file=sys.stderr)
         return 2
+    except ImportError as error:
+        if (place := _other_datamodules(error)) is None:
+            raise
+        print(
+            f"error: {place} is another package called datamodules, and hides the one that comes with"
+            " efficientnet-transfer: uninstall it, or use an environment of its own",
+            file=sys.stderr,
+        )
+        return 2
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             print(f"error: no space left on the disk while writing {error.filename or 'a file'}", file=sys.stderr)
@@ -61,6 +70,14 @@ def exit_status(
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     return status or 0
+
+
+def _other_datamodules(error: ImportError) -> str | None:
+    """Return where another package called datamodules lies, if that is why an import failed."""
+    package = sys.modules.get("datamodules")
+    if package is None or hasattr(package, "load_dataset") or (error.name or "").partition(".")[0] != "datamodules":
+        return None
+    return package.__file__ or str(next(iter(package.__path__)))
 
 
 def check_folder(argument: str, file: Path | None) -> None:

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from transfer.commands.console import check_folder, exit_status
 from transfer.errors import BadValue, MissingData
+
+if TYPE_CHECKING:
+    from datamodules.datamodule import DataModule
+    from transfer.runs.predictor import Run
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -73,34 +78,69 @@ def evaluate(
         MissingData: `run_dir` is not a run, or its data is not there.
         BadValue: an argument is out of range, or the data is not what the run was trained on.
     """
-    from datamodules import load_dataset
-    from datamodules.datamodule import DataModule
     from transfer.commands.results_table import print_results
     from transfer.files import write_json
-    from transfer.lightning import pl
     from transfer.runs.predictor import load_run
     from transfer.runs.test_record import count_test_read
-    from transfer.training.module import TransferModule
-    from transfer.training.trainer import quiet_lightning, resolve_precision
 
     check_folder("json", json)
     if num_workers is not None and num_workers < 0:
         raise BadValue(f"`num_workers`={num_workers} (allowed: at least 0)")
-    quiet_lightning()
     run = load_run(run_dir, f"{checkpoint}.ckpt")
-    reading, loading = run.config.read_options(), run.config.loader_options()
+    data = load_data(run, split, data_root, stream, {"batch_size": batch_size, "num_workers": num_workers})
+    if split == "test":
+        try:
+            count_test_read(run_dir)
+        except OSError as error:
+            print(f"warning: this reading of the test split could not be counted: {error}", file=sys.stderr)
+    metrics, per_class = measure(run, data)
+    print_results(run.config.dataset, run.config.backbone, {split: metrics}, data.dataset.sheet.metric)
+    if json is not None:
+        facts = {"run_dir": str(run_dir), "split": split}
+        write_json(json, {**facts, "metrics": metrics, "per_class_accuracy": per_class})
+
+
+def load_data(
+    run: Run, split: str, data_root: str | None, stream: str | None, loading: Mapping[str, int | None]
+) -> DataModule:
+    """Return the data that a run was trained on, with `split` in the place of test.
+
+    Args:
+        run: the run, whose options hold where no other is given.
+        split: `train`, `val` or `test`.
+        data_root: where the data lies now; None: where the run found it.
+        stream: `true` or `false`; None: as the run did.
+        loading: batch_size and num_workers; None: the run's.
+
+    Raises:
+        MissingData: the data or the split is not there.
+        BadValue: it is not what the run was trained on.
+    """
+    from datamodules import load_dataset
+    from datamodules.datamodule import DataModule
+
+    reading, options = run.config.read_options(), run.config.loader_options()
     if data_root is not None:
         reading["data_root"] = data_root
     if stream is not None:
         reading["stream"] = stream == "true"
-    given = {"batch_size": batch_size, "num_workers": num_workers}
-    loading |= {name: value for name, value in given.items() if value is not None}
+    options |= {name: value for name, value in loading.items() if value is not None}
     dataset = load_dataset(run.config.dataset, **reading)
     dataset.check_same_data(run.data)
     if split not in dataset.splits:
         raise MissingData(f"`split`={split}: the data has only {', '.join(dataset.splits)}")
-    data = DataModule(dataset, run.preprocessing, **loading)
+    data = DataModule(dataset, run.preprocessing, **options)
+    data.test_split = split
+    return data
 
+
+def measure(run: Run, data: DataModule) -> tuple[dict[str, float], dict[str, float]]:
+    """Return a run's metrics on the data's test split, and its accuracy on each class, all in [0, 1] but the loss."""
+    from transfer.lightning import pl
+    from transfer.training.module import TransferModule
+    from transfer.training.trainer import quiet_lightning, resolve_precision
+
+    quiet_lightning()
     module = TransferModule(run.classifier, multilabel=run.config.data.multilabel, loss=run.config.loss.name)
     trainer = pl.Trainer(
         devices=1,
@@ -110,18 +150,6 @@ def evaluate(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    data.test_split = split
-    if split == "test":
-        try:
-            count_test_read(run_dir)
-        except OSError as error:
-            print(f"warning: this reading of the test split could not be counted: {error}", file=sys.stderr)
     logged = trainer.test(module, datamodule=data, verbose=False)[0]
-    metrics = {name.removeprefix("test/"): value for name, value in logged.items()}
-    print_results(run.config.dataset, run.config.backbone, {split: metrics}, dataset.sheet.metric)
-    if json is not None:
-        per_class = dict(zip(run.class_names, module.per_class_accuracy, strict=True))
-        write_json(
-            json,
-            {"run_dir": str(run_dir), "split": split, "metrics": metrics, "per_class_accuracy": per_class},
-        )
+    metrics = {name.removeprefix("test/"): float(value) for name, value in logged.items()}
+    return metrics, dict(zip(run.class_names, module.per_class_accuracy, strict=True))

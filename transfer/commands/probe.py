@@ -1,13 +1,12 @@
 """Linear probe of a frozen EfficientNet: efficientnet-transfer probe --backbone b0 --dataset pets
 
 Computes the features once, into a file that later probes read. Writes config.yaml, best.ckpt (which evaluate,
-predict and --init_head of finetune take), results.json, test_reads.json and test_predictions.npz to
+predict and `init_head` of finetune take), results.json, test_reads.json and test_predictions.npz to
 runs/<dataset>_<backbone>_probe/<n>/.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -16,25 +15,42 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import exit_status
-from transfer.config.command_line import parse_probe_config, save_config
+from transfer.config.command_line import build_probe_parser, parse_probe_config
 from transfer.config.schema import FinetuneConfig, ProbeConfig
-from transfer.errors import UserError
+from transfer.errors import BadValue, MissingData, UserError
+from transfer.runs.results import RESULTS, Metrics, ProbeFit, Results, SplitFacts, last_results, read_results
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from datamodules.datamodule import DataModule
+    from datamodules.dataset.loaded import Dataset
     from transfer.networks.classifier import Classifier
     from transfer.probe.features import Features
+    from transfer.probe.penalties import Probe
+    from transfer.runs.folder import RunFolder
+    from transfer.weights.start import Start
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line and gives the exit status."""
-    return exit_status(lambda: probe(*parse_probe_config(sys.argv[1:] if argv is None else argv)))
+    """Run the command line and return the exit status."""
+    words = sys.argv[1:] if argv is None else argv
+
+    def command() -> None:
+        probe(*parse_probe_config(words))
+
+    return exit_status(command, build_probe_parser)
 
 
-def probe(config: FinetuneConfig, own: ProbeConfig) -> None:
-    """One probe from its configuration to results.json.
+def probe(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
+    """Fit a linear probe, leave its files in a run's folder, and print what it found.
+
+    Args:
+        config: a run's configuration, of which a probe uses PROBE_FIELDS and PROBE_TRAINER_FIELDS.
+        own: the fields that only a probe has.
+
+    Returns:
+        The results; None in all processes but the first.
 
     Raises:
         UserError: what the user gave cannot work.
@@ -42,165 +58,116 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> None:
     # Imported here so that --help and a mistyped flag need not wait for them.
     import torch
 
-    from datamodules import get_sheet, load_dataset
+    from datamodules import load_dataset
     from datamodules.datamodule import DataModule
-    from transfer.commands.results_table import print_results
-    from transfer.environment import environment
-    from transfer.files import write_json
-    from transfer.networks.function import FunctionVariant
-    from transfer.networks.registry import get_backbone
-    from transfer.probe.penalties import fit_probe, linear_metrics, predict
-    from transfer.runs.folder import CONFIG, open_run
+    from transfer.probe.fabric import build_fabric
+    from transfer.probe.penalties import fit_probe
+    from transfer.runs.folder import check_run_dir, open_run
     from transfer.runs.predictor import save_classifier
-    from transfer.runs.results import RESULTS, last_results
-    from transfer.runs.test_record import count_test_read, num_test_reads, save_predictions
-    from transfer.training.checkpointing import BEST
-    from transfer.training.metrics import build_per_class_accuracy
     from transfer.training.trainer import resolve_precision
-    from transfer.weights.build import classifier_from
-    from transfer.weights.start import resolve_start
 
     started = time.perf_counter()
-    variant = get_backbone(config.backbone)
-    if isinstance(variant, FunctionVariant):
-        raise UserError(
-            f"--backbone {variant.name}: a probe reads the features of trained weights, and none are known here of a"
-            " function of your own (allowed: a backbone of the tables)"
-        )
-    config = replace(config, backbone=variant.name)
-    sheet = get_sheet(config.dataset)
-    start = resolve_start(
-        config.backbone,
-        config.pretrained,
-        weights=config.weights,
-        dataset_size=sheet.default_image_size,
-        image_size=config.image_size,
-    )
-    run_dir = open_run(config, None, kind="_probe").path
-    beside = Path(own.beside, RESULTS) if own.beside else last_results(Path("runs", f"{config.dataset}_{variant.name}"))
-    fine_tuned = None if beside is None else read_results(beside)
-
-    precision = resolve_precision(config.trainer)
-    fabric = build_fabric(config, precision)
+    start = choose_start(config)
+    config = replace(config, backbone=start.variant.name)
+    check_run_dir(config, None)
+    fine_tuned = find_fine_tuned(config, own)
+    run, precision = open_run(config, None, kind="_probe"), resolve_precision(config.trainer)
+    fabric = build_fabric(config.trainer, precision)
     torch.manual_seed(config.seed)
-    image_size = start.preprocessing.image_size
     dataset = load_dataset(config.dataset, **config.read_options())
     data = DataModule(dataset, start.preprocessing, **{**config.loader_options(), "augment": "none"})
-    classifier = classifier_from(
-        start, dataset.num_classes, class_names=dataset.class_names, **config.network_options()
-    )
-    classifier = classifier.to(fabric.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]  # missing in its types
+    classifier = build_network(config, start, dataset, fabric)
     if fabric.global_rank == 0:
-        print(
-            f"{variant.name} from {start.describe()}; {image_size} px, {dataset.num_classes} classes, images"
-            f" {dataset.split_sizes}"
-        )
-        run_dir.mkdir(parents=True, exist_ok=True)
-        save_config(config, run_dir / CONFIG)
-        if "test" in dataset.split_sizes:
-            count_test_read(run_dir)
-
+        begin(run, config, start, dataset)
     features, files = extract(config, own, data, classifier, fabric, precision)
     if fabric.global_rank > 0:
-        return
+        return None
+
     extracted = time.perf_counter()
     # MPS has no float64.
     device = fabric.device if fabric.device.type == "cuda" else torch.device("cpu")
-    found = fit_probe(features["train"], features["val"], dataset.num_classes, sheet.metric, device)
-    fit_seconds = time.perf_counter() - extracted
-    metrics = {"val": found.val_metrics[found.penalty]}
-    per_class = {}
-    if "test" in features:
-        metrics["test"] = linear_metrics(found.fit, features["test"])
-        predictions = predict(found.fit, features["test"])
-        save_predictions(run_dir, predictions.numpy())
-        accuracies = build_per_class_accuracy(dataset.num_classes, multilabel=False)(
-            predictions[:, 1], predictions[:, 0]
-        )
-        per_class = {
-            name: accuracy if count else None
-            for name, accuracy, count in zip(
-                dataset.class_names, accuracies.tolist(), dataset.class_counts["test"], strict=True
-            )
-        }
+    found = fit_probe(features["train"], features["val"], dataset.num_classes, dataset.sheet.metric, device)
+    seconds = {"extract": extracted - started, "fit": time.perf_counter() - extracted}
     classifier = classifier.cpu()
     classifier.head.load_state_dict({"fc.weight": found.fit.weight, "fc.bias": found.fit.bias})
-    save_classifier(run_dir / BEST, classifier, data.state_dict())
-    write_json(
-        run_dir / RESULTS,
-        {
-            "command": sys.argv,
-            "protocol": "linear probe",
-            "dataset": config.dataset,
-            "backbone": variant.name,
-            "metrics": metrics,
-            "quoted_metric": sheet.metric,
-            "per_class_accuracy": per_class,
-            "penalty": found.penalty,
-            "val_metrics": [{"penalty": penalty, **values} for penalty, values in found.val_metrics.items()],
-            "test_reads": num_test_reads(run_dir),
-            "seed": config.seed,
-            "weights": start.provenance(),
-            "num_parameters": sum(p.numel() for p in classifier.parameters()),
-            "image_size": image_size,
-            "splits": {
-                name: {
-                    "size": size,
-                    "fingerprint": dataset.fingerprint[name],
-                    "class_counts": dataset.class_counts[name],
-                    "features": str(files[name]),
-                }
-                for name, size in dataset.split_sizes.items()
-            },
-            "skipped_images": [asdict(image) for image in dataset.skipped],
-            "decay": dataset.decay,
-            "copy": dataset.known_copy,
-            "extract_seconds": round(extracted - started, 2),
-            "fit_seconds": round(fit_seconds, 2),
-            "passes": found.passes,
-            "wall_seconds": round(time.perf_counter() - started, 2),
-            "precision": precision,
-            "world_size": fabric.world_size,
-            "config": {**config.to_dict(), **asdict(own)},
-            **environment(),
-        },
+    save_classifier(run.best, classifier, data.state_dict())
+    results = replace(
+        collect_results(config, own, run.path, start, dataset, found, files, seconds),
+        **measure_test(run.path, found, features.get("test"), dataset),
+        num_parameters=sum(p.numel() for p in classifier.parameters()),
+        wall_seconds=round(time.perf_counter() - started, 2),
+        precision=precision,
+        world_size=fabric.world_size,
     )
-    print_results(config.dataset, f"linear probe of {variant.name}", metrics, sheet.metric)
-    if fine_tuned is not None and "test" in metrics:
-        print(compare(fine_tuned, metrics["test"], sheet.metric, dataset.fingerprint["test"], str(beside)))
-    for missing in dataset.decay.values():
-        print(f"on {missing}: not comparable with published results")
-    print(
-        f"penalty {found.penalty:.3g} of {len(found.val_metrics)}; features {extracted - started:.0f} s, fits"
-        f" {fit_seconds:.0f} s; results in {run_dir / RESULTS}"
-    )
+    results.save()
+    print_report(results, fine_tuned)
+    return results
 
 
-def build_fabric(config: FinetuneConfig, precision: Any) -> Fabric:
-    """Lightning's Fabric on the devices of the configuration, launched.
+def choose_start(config: FinetuneConfig) -> Start:
+    """Return what the probe starts from: the network, its weights and how its images are prepared.
 
     Raises:
-        UserError: Lightning refuses a field.
+        BadValue: an unknown name, or a function of the user's own, of which no trained weights are known.
     """
-    from lightning_fabric import Fabric
-    from lightning_fabric.utilities.exceptions import MisconfigurationException
+    from datamodules import get_sheet
+    from transfer.networks.function import FunctionVariant
+    from transfer.networks.registry import get_backbone
+    from transfer.weights.start import resolve_start
 
-    from transfer.training.trainer import quiet_lightning
-
-    quiet_lightning()
-    trainer = config.trainer
-    try:
-        fabric = Fabric(
-            accelerator=trainer.accelerator,
-            devices=trainer.devices,
-            num_nodes=trainer.num_nodes,
-            strategy=trainer.strategy,
-            precision=precision,
+    variant = get_backbone(config.backbone)
+    if isinstance(variant, FunctionVariant):
+        raise BadValue(
+            f"`backbone`={variant.name}: a probe reads the features of trained weights, and none are known here of a"
+            " function of your own (allowed: a backbone of the tables)"
         )
-    except (MisconfigurationException, ValueError, TypeError) as error:
-        raise UserError(f"--trainer: {error}") from None
-    fabric.launch()
-    return fabric
+    return resolve_start(
+        config.backbone,
+        config.pretrained,
+        weights=config.weights,
+        dataset_size=get_sheet(config.dataset).default_image_size,
+        image_size=config.image_size,
+    )
+
+
+def build_network(config: FinetuneConfig, start: Start, dataset: Dataset, fabric: Fabric) -> Classifier:
+    """Return the frozen network with a linear head, on this process's device."""
+    import torch
+
+    from transfer.weights.build import classifier_from
+
+    options = config.network_options()
+    classifier = classifier_from(start, dataset.num_classes, class_names=dataset.class_names, **options).eval()
+    return classifier.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its types
+
+
+def begin(run: RunFolder, config: FinetuneConfig, start: Start, dataset: Dataset) -> None:
+    """Write what the run starts with, count the reading of the test split, and print whose features are fitted."""
+    from transfer.runs.test_record import count_test_read
+
+    run.begin(config, {})
+    if "test" in dataset.split_sizes:
+        count_test_read(run.path)
+    size = start.preprocessing.image_size
+    print(
+        f"{start.variant.name} from {start.describe()}; {size} px, {dataset.num_classes} classes, images"
+        f" {dataset.split_sizes}"
+    )
+
+
+def find_fine_tuned(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
+    """Return the results of the fine-tuned run that stands beside the probe: `beside`, or the last one.
+
+    Raises:
+        MissingData: `beside` is not a finished run.
+    """
+    beside = Path(own.beside) if own.beside else last_results(Path("runs", f"{config.dataset}_{config.backbone}"))
+    if beside is None:
+        return None
+    try:
+        return read_results(beside)
+    except UserError as error:
+        raise MissingData(f"`beside`={beside}: no finished run there ({error})") from None
 
 
 def extract(
@@ -211,7 +178,7 @@ def extract(
     fabric: Fabric,
     precision: Any,
 ) -> tuple[dict[str, Features], dict[str, Path]]:
-    """The features of every split, prepared as in evaluation, and their files."""
+    """Return the features of every split, with images prepared as in evaluation, and the files that hold them."""
     from datamodules.loading.cache import default_cache_dir
     from transfer.probe.features import backbone_digest, cached_features, feature_file
 
@@ -237,28 +204,116 @@ def extract(
     return features, files
 
 
-def read_results(path: Path) -> dict[str, Any]:
-    """The results of a finished run.
+def collect_results(
+    config: FinetuneConfig,
+    own: ProbeConfig,
+    run_dir: Path,
+    start: Start,
+    dataset: Dataset,
+    found: Probe,
+    files: Mapping[str, Path],
+    seconds: Mapping[str, float],
+) -> Results:
+    """Return what the probe found on val, and what it was found with.
 
-    Raises:
-        UserError: there are none.
+    Args:
+        config: the run's configuration.
+        own: the probe's own fields.
+        run_dir: the folder of the probe.
+        start: the network and its weights.
+        dataset: the images.
+        found: the fit.
+        files: the features' file of each split.
+        seconds: wall-clock time of `extract` and `fit`.
     """
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        raise UserError(f"--beside {path.parent}: no finished run there (no {path.name} that can be read)") from None
+    from transfer.environment import environment
+    from transfer.runs.test_record import num_test_reads
+
+    return Results(
+        run_dir=run_dir,
+        command=sys.argv,
+        protocol="linear probe",
+        dataset=config.dataset,
+        backbone=start.variant.name,
+        metrics={"val": Metrics(found.val_metrics[found.penalty])},
+        quoted_metric=dataset.sheet.metric,
+        test_reads=num_test_reads(run_dir),
+        seed=config.seed,
+        weights=start.provenance(),
+        image_size=start.preprocessing.image_size,
+        splits={
+            name: SplitFacts(
+                size=size,
+                fingerprint=dataset.fingerprint[name],
+                class_counts=dataset.class_counts[name],
+                features=str(files[name]),
+            )
+            for name, size in dataset.split_sizes.items()
+        },
+        skipped_images=[asdict(image) for image in dataset.skipped],
+        decay=dict(dataset.decay),
+        copy=dataset.known_copy,
+        config={**config.to_dict(), **asdict(own)},
+        probe=ProbeFit(
+            penalty=found.penalty,
+            val_metrics=[{"penalty": penalty, **values} for penalty, values in found.val_metrics.items()],
+            extract_seconds=round(seconds["extract"], 2),
+            fit_seconds=round(seconds["fit"], 2),
+            passes=found.passes,
+        ),
+        environment=environment(),
+    )
 
 
-def compare(
-    fine_tuned: Mapping[str, Any], probe: Mapping[str, float], metric: str, fingerprint: str, source: str
-) -> str:
-    """The line that sets a fine-tuned run's accuracy beside the probe's."""
-    tested = fine_tuned["metrics"].get("test")
-    if tested is None or metric not in tested:
+def measure_test(run_dir: Path, found: Probe, test: Features | None, dataset: Dataset) -> dict[str, Any]:
+    """Save the predictions on test, and return the fields of the results that they decide."""
+    from transfer.probe.penalties import linear_metrics, predict
+    from transfer.runs.test_record import save_predictions
+    from transfer.training.metrics import build_per_class_accuracy
+
+    if test is None:
+        return {}
+    predictions = predict(found.fit, test)
+    save_predictions(run_dir, predictions.numpy())
+    measure = build_per_class_accuracy(dataset.num_classes, multilabel=False)
+    accuracies = measure(predictions[:, 1], predictions[:, 0]).tolist()
+    counts = dataset.class_counts["test"]
+    val = Metrics(found.val_metrics[found.penalty])
+    return {
+        "metrics": {"val": val, "test": Metrics(linear_metrics(found.fit, test))},
+        "per_class_accuracy": {
+            name: accuracy if count else None
+            for name, accuracy, count in zip(dataset.class_names, accuracies, counts, strict=True)
+        },
+    }
+
+
+def print_report(results: Results, fine_tuned: Results | None) -> None:
+    """Print the metrics, a fine-tuned run's beside them, what limits them, and where they lie."""
+    from transfer.commands.results_table import print_results
+
+    fit = results.probe
+    assert fit is not None
+    print_results(results.dataset, f"linear probe of {results.backbone}", results.metrics, results.quoted_metric)
+    if fine_tuned is not None and "test" in results.metrics:
+        print(compare(fine_tuned, results))
+    for missing in results.decay.values():
+        print(f"on {missing}: not comparable with published results")
+    print(
+        f"penalty {fit.penalty:.3g} of {len(fit.val_metrics)}; features {fit.extract_seconds:.0f} s, fits"
+        f" {fit.fit_seconds:.0f} s; results in {results.run_dir / RESULTS}"
+    )
+
+
+def compare(fine_tuned: Results, probe: Results) -> str:
+    """Return the line that sets a fine-tuned run's accuracy beside the probe's."""
+    metric, source = probe.quoted_metric, fine_tuned.run_dir / RESULTS
+    tested = fine_tuned.metrics.get("test", Metrics())
+    if metric not in tested:
         return f"fine-tuned: {source} has no test {metric}"
-    test = fine_tuned["splits"]["test"]["fingerprint"]
-    other = "" if test == fingerprint else " on other test images"
+    same = fine_tuned.splits["test"].fingerprint == probe.splits["test"].fingerprint
+    other = "" if same else " on other test images"
     return (
-        f"test {metric}: probe {100 * probe[metric]:.2f}%, fine-tuned {100 * tested[metric]:.2f}%"
-        f" at {fine_tuned['image_size']} px{other} ({source})"
+        f"test {metric}: probe {100 * probe.test[metric]:.2f}%, fine-tuned {100 * tested[metric]:.2f}%"
+        f" at {fine_tuned.image_size} px{other} ({source})"
     )

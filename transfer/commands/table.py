@@ -1,10 +1,10 @@
 """A table of results, cell by cell: efficientnet-transfer table plan|run|report OUT
 
 plan    writes OUT/table.json: the cells, what they will cost, and how they differ from their protocols
-run     brings every planned cell to its result; kill it and start it again, and it goes on where it was
-report  what has been reached, beside the published table
-cell    one cell: what every launcher starts
-sweep   a W&B sweep file of finetune, without W&B
+run     computes every planned cell; you can kill it at any time, and it continues where it stopped
+report  writes the results so far beside the published table
+cell    computes one cell: every launcher starts this command
+sweep   runs a W&B sweep file of finetune without W&B
 """
 
 from __future__ import annotations

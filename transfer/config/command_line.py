@@ -19,6 +19,7 @@ import yaml
 from transfer.config.problems import find_probe_problems, find_problems
 from transfer.config.schema import PROBE_FIELDS, PROBE_TRAINER_FIELDS, FinetuneConfig, ProbeConfig, TrainerConfig
 from transfer.errors import BadValue, MissingData, nearest
+from transfer.files import write_text
 
 
 def build_parser() -> jsonargparse.ArgumentParser:
@@ -255,8 +256,8 @@ def load_config(path: Path) -> FinetuneConfig:
 
 
 def save_config(config: FinetuneConfig, path: Path) -> None:
-    """Writes the whole configuration, defaults included; the file is itself a recipe."""
-    path.write_text(yaml.safe_dump(config.to_dict(), sort_keys=False))
+    """Write the whole configuration, defaults included; the file is itself a recipe."""
+    write_text(path, yaml.safe_dump(config.to_dict(), sort_keys=False))
 
 
 def explain(message: str, flags: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 def random_batch(image_size: int, batch_size: int, device: torch.device) -> Batch:
-    """Noise in channels_last, and labels of the first class, which every network has."""
+    """Return noise in channels_last, and labels of the first class, which every network has."""
     images = torch.empty(
         batch_size, 3, image_size, image_size, device=device, memory_format=torch.channels_last
     ).normal_()
@@ -31,7 +31,7 @@ def training_step(
     memory_format: torch.memory_format = torch.channels_last,
     compiled: bool = False,
 ) -> Callable[[Batch], None]:
-    """Moves the network to the device; its step has cross entropy and SGD with Nesterov momentum.
+    """Move a network to the device, and return its step: cross entropy and SGD with Nesterov momentum.
 
     Args:
         precision: None: `bf16-mixed` on a GPU, else `32-true`.
@@ -55,7 +55,7 @@ def training_step(
 def forward_pass(
     network: nn.Module, device: torch.device, *, precision: Precision = "32-true"
 ) -> Callable[[Tensor], None]:
-    """Moves the network to the device, in channels_last and evaluation mode; the function runs it on images."""
+    """Move a network to the device, in channels_last and evaluation mode, and return what runs it on images."""
     network = placed(network, device, torch.channels_last).eval()
 
     @torch.inference_mode()
@@ -67,12 +67,12 @@ def forward_pass(
 
 
 def placed(network: AnyModule, device: torch.device, memory_format: torch.memory_format) -> AnyModule:
-    """The network on the device, in this memory layout."""
+    """Return the network on the device, in this memory layout."""
     return network.to(device, memory_format=memory_format)  # type: ignore[call-overload]  # missing in its types
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device of that name; None is a GPU where there is one, else the processor.
+    """Return the device of that name; None stands for a GPU where there is one, else the processor.
 
     Raises:
         UserError: there is no GPU.
@@ -83,6 +83,6 @@ def choose_device(name: str | None) -> torch.device:
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits for the device to finish what was given to it."""
+    """Wait for the device to finish its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -40,7 +40,7 @@ class Latency:
 
     @property
     def images_per_second(self) -> float:
-        """Of the median."""
+        """Images per second at the median."""
         return 1e3 * self.batch_size / self.median_ms
 
 
@@ -55,7 +55,7 @@ def measure_latency(
     runs: int = RUNS,
     parts: Mapping[str, Sequence[nn.Module]] | None = None,
 ) -> Latency:
-    """The latency of inference on noise; the network is moved to the device, in channels_last and evaluation mode.
+    """Measure the latency of inference on noise; moves the network to the device, channels_last, in eval mode.
 
     Args:
         image_size: side of the images, in pixels.
@@ -88,7 +88,7 @@ def measure_latency(
 def _time_parts(
     parts: Mapping[str, Sequence[nn.Module]], run: Any, runs: int, device: torch.device
 ) -> dict[str, float]:
-    """Median milliseconds of each part."""
+    """Return the median milliseconds of each part."""
     started: list[float] = []
     spent: dict[str, list[float]] = {name: [] for name in parts}
 
@@ -114,7 +114,7 @@ def _time_parts(
 
 @contextmanager
 def limited_threads(number: int | None) -> Iterator[None]:
-    """PyTorch with so many threads; then again with as many as before."""
+    """Let PyTorch use so many threads, and afterwards as many as before."""
     before = torch.get_num_threads()
     torch.set_num_threads(number or before)
     try:
@@ -124,6 +124,6 @@ def limited_threads(number: int | None) -> Iterator[None]:
 
 
 def describe_threads() -> str:
-    """How many threads PyTorch uses, and of which processor."""
+    """Return how many threads PyTorch uses, and of which processor."""
     number = torch.get_num_threads()
     return f"{number} thread{'s' if number > 1 else ''} of {cpu_name() or 'an unknown processor'}"

@@ -29,7 +29,7 @@ _CONVOLUTIONS = {torch.ops.aten.convolution.default: 1, torch.ops.aten.convoluti
 
 @contextmanager
 def without_memory(network: nn.Module, training: bool) -> Iterator[list[Tensor]]:
-    """The network on the meta device, in training or evaluation mode; then again as it was. Gives its new tensors."""
+    """Yield a network's new tensors on the meta device, in training or evaluation mode; afterwards restore it."""
     modes = {module: module.training for module in network.modules()}
     own: list[tuple[dict[str, Any], str, Tensor]] = []
     stand_ins: dict[int, Tensor] = {}
@@ -61,7 +61,7 @@ def _stand_in(tensor: Tensor) -> Tensor:
 def run_without_memory(
     network: nn.Module, batch_size: int, image_size: int, precision: Precision
 ) -> tuple[Tensor, Tensor]:
-    """Logits of a network that is `without_memory`, and labels for them.
+    """Return the logits of a network that is `without_memory`, and labels for them.
 
     Raises:
         UserError: the network gives something else.
@@ -102,7 +102,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # missing 
         self._alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 
     def add(self, tensors: Iterable[Tensor]) -> None:
-        """Counts the tensors' storages until they are freed."""
+        """Count the tensors' storages until they are freed."""
         for tensor in tensors:
             storage = tensor.untyped_storage()
             if storage._cdata not in self._alive:
@@ -110,11 +110,11 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # missing 
         self._moments.add((self.fixed, self.per_image))
 
     def forget(self) -> None:
-        """What was before is no peak."""
+        """Forget the peaks so far."""
         self._moments = {(self.fixed, self.per_image)}
 
     def peaks(self) -> tuple[tuple[int, int], ...]:
-        """The moments that no other exceeds in both numbers, most bytes for each image first."""
+        """Return the moments that no other exceeds in both numbers, those with most bytes per image first."""
         peaks: list[tuple[int, int]] = []
         for fixed, per_image in sorted(self._moments, key=lambda moment: (moment[1], moment[0]), reverse=True):
             if not peaks or fixed > peaks[-1][0]:

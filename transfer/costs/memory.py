@@ -33,12 +33,12 @@ class TrainingMemory:
     moments: tuple[tuple[int, int], ...]
 
     def total(self, batch_size: int) -> int:
-        """Bytes at the peak of a step of so many images."""
+        """Return the bytes at the peak of a step of so many images."""
         return max(fixed + batch_size * per_image for fixed, per_image in self.moments)
 
 
 def training_memory(network: nn.Module, image_size: int, *, precision: Precision = "32-true") -> TrainingMemory:
-    """The peak of a training step: cross entropy, SGD with momentum, gradients set to None before the backward pass.
+    """Predict the peak of a training step: cross entropy, SGD with momentum, gradients set to None before.
 
     The step is taken on the meta device, where tensors have shapes and no memory; the network stays as it is.
 
@@ -64,7 +64,7 @@ def training_memory(network: nn.Module, image_size: int, *, precision: Precision
 
 
 def inference_memory(network: nn.Module, image_size: int, batch_size: int, precision: Precision = "32-true") -> int:
-    """Bytes at the peak of inference: parameters, buffers, the images and the maps that are alive at a time.
+    """Predict the bytes at the peak of inference: parameters, buffers, images and the maps alive at a time.
 
     Args and Raises: as `training_memory`.
     """
@@ -95,7 +95,7 @@ def part_memory(
     *,
     precision: Precision = "32-true",
 ) -> dict[str, PartMemory]:
-    """The memory of each part: submodules that run one after another and lie in no other part.
+    """Predict the memory of each part: submodules that run one after another and lie in no other part.
 
     Args and Raises: as `training_memory`.
     """
@@ -111,7 +111,7 @@ def _follow_parts(
     precision: Precision,
     training: bool,
 ) -> dict[str, tuple[int, int]]:
-    """Bytes for each image that each part of a forward pass adds and leaves, and the most that are alive within it."""
+    """Return the bytes per image that each part of a forward pass adds and leaves, and the most alive within."""
     live = LiveBytes()
     before: list[int] = []
     found = dict.fromkeys(parts, (0, 0))
@@ -137,7 +137,7 @@ def _follow_parts(
 
 
 def on_meta(network: nn.Module, image_size: int) -> Tensor:
-    """What the network gives for one image in evaluation mode, on the meta device; for counters of what it does.
+    """Return a network's output for one image in evaluation mode on the meta device, for counters.
 
     Args and Raises: as `training_memory`.
     """
@@ -146,7 +146,7 @@ def on_meta(network: nn.Module, image_size: int) -> Tensor:
 
 
 def largest_batch(memory: int | None, needed: TrainingMemory) -> int | None:
-    """Images of a training step that fit in so many bytes, at least 0; None if these are unknown."""
+    """Return how many images of a training step fit in so many bytes, at least 0; None if these are unknown."""
     if memory is None:
         return None
     fits = [(memory - fixed) // per_image if per_image else memory - fixed for fixed, per_image in needed.moments]
@@ -154,7 +154,7 @@ def largest_batch(memory: int | None, needed: TrainingMemory) -> int | None:
 
 
 def usable_memory() -> tuple[int | None, str | None]:
-    """Bytes that training may take: 90% of the GPU's memory, else half of the machine's; None if unknown."""
+    """Return the bytes that training may take: 90% of the GPU's memory, else half of the machine's, or None."""
     if torch.cuda.is_available():
         return int(0.9 * torch.cuda.get_device_properties(0).total_memory), "gpu"
     try:

@@ -22,7 +22,7 @@ class _Plain(NamedTuple):
 
 
 def call(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """What an operator of torch gives for tensors on the meta device.
+    """Return what an operator of torch returns for tensors on the meta device.
 
     Args:
         function: as `TorchDispatchMode` hands it over. One that changes its arguments or gives views of them is called.
@@ -44,7 +44,7 @@ def _result(function: Any, args: Any, kwargs: tuple[tuple[str, Any], ...]) -> An
 
 
 def _key(value: Any) -> Any:
-    """Equal where operators do the same."""
+    """Return a key that is equal where operators do the same."""
     if isinstance(value, Tensor):
         return _Tensor(value.shape, value.stride(), value.dtype)
     if isinstance(value, list | tuple):

@@ -73,11 +73,11 @@ class Costs:
         self._latency: dict[Hashable, Latency] = {}
 
     def image_size(self, network: Network) -> int:
-        """Side of its images, in pixels."""
+        """Return the side of a scale's images, in pixels."""
         return (network.scale or Scale()).pixels(self.baseline_size)
 
     def of(self, network: Network, quantity: str) -> float:
-        """A cost by its name in `transfer.costs.limits.QUANTITIES`; memory is in bytes.
+        """Return a cost by its name in `transfer.costs.limits.QUANTITIES`; memory is in bytes.
 
         Raises:
             UserError: the user's function or its network fails.
@@ -87,7 +87,7 @@ class Costs:
         return self.latency(network).median_ms if quantity == "latency_ms" else getattr(self.counts(network), quantity)
 
     def counts(self, network: Network) -> Counts:
-        """Parameters and multiply-adds; of a function's network no activations.
+        """Return parameters and multiply-adds; for a function's network no activations.
 
         Raises:
             UserError: the user's function or its network fails.
@@ -95,7 +95,7 @@ class Costs:
         return self._look(network)[0]
 
     def identity(self, network: Network) -> Hashable:
-        """Equal for scales that, rounded, make the same network and image size.
+        """Return a key that is equal for scales that, rounded, make the same network and image size.
 
         Raises:
             UserError: the user's function or its network fails.
@@ -103,7 +103,7 @@ class Costs:
         return self._look(network)[1], self.image_size(network)
 
     def memory(self, network: Network) -> int:
-        """Predicted bytes at the peak, for the given use.
+        """Predict the bytes at the peak, for the given use.
 
         Raises:
             UserError: the user's function or its network fails.
@@ -121,7 +121,7 @@ class Costs:
         return self._memory[identity]
 
     def latency(self, network: Network) -> Latency:
-        """Measured for one image, on the GPU if there is one.
+        """Measure the latency of one image, on the GPU if there is one.
 
         Raises:
             UserError: the user's function or its network fails.
@@ -135,7 +135,7 @@ class Costs:
         return self._latency[identity]
 
     def peak(self, network: Network) -> int | None:
-        """Measured bytes at the peak, for the given use, on the GPU if there is one; None where they are not to be had.
+        """Measure the bytes at the peak, for the given use, on the GPU if there is one; None where that is impossible.
 
         Raises:
             UserError: this system does not tell the memory of a process.
@@ -162,7 +162,7 @@ class Costs:
         return 12 * counts.num_params + 13 * self.use.batch_size * counts.activations
 
     def build(self, network: Network) -> nn.Module:
-        """The network with random weights, on the default device.
+        """Build the network with random weights, on the default device.
 
         Raises:
             UserError: the user's function fails.
@@ -177,7 +177,7 @@ class Costs:
             raise UserError(f"{network.name}: the function {_what_happened(error)}") from error
 
     def _look(self, network: Network) -> tuple[Counts, Hashable]:
-        """Counts of a network, and what is equal for equal networks."""
+        """Return the counts of a network, and a key that is equal for equal networks."""
         if network.name not in self._known:
             if isinstance(network, FunctionVariant):
                 self._known[network.name] = self._look_at_function(network)
@@ -187,7 +187,7 @@ class Costs:
         return self._known[network.name]
 
     def _look_at_function(self, network: FunctionVariant) -> tuple[Counts, Hashable]:
-        """As `_look`, of what the user's function gives; its activations are not counted."""
+        """Return the same for the network of a user's function; its activations are not counted."""
         size = self.image_size(network)
         with torch.device("meta"):
             module = self.build(network)

@@ -34,7 +34,7 @@ def measure_peak(
     threads: int | None = None,
     keep_freed: bool = False,
 ) -> int:
-    """Bytes at the peak of a training step (SGD with momentum), or of inference: the network, the batch and the rest.
+    """Measure the bytes at the peak of a training step (SGD with momentum) or of inference, everything included.
 
     On a GPU, the most that PyTorch had allocated. On a CPU, the largest resident set of the process less what it had
     before the network was built and after a small network had loaded the libraries. There malloc gives what is freed
@@ -65,7 +65,7 @@ def measure_peak(
 
 
 def resident_bytes(field: str) -> int:
-    """Memory of this process: `VmRSS`, now; `VmHWM`, the most so far.
+    """Return the memory of this process: `VmRSS`, now; `VmHWM`, the most so far.
 
     getrusage's ru_maxrss will not do: through fork and exec it begins with the parent's.
     """
@@ -109,7 +109,7 @@ def _measure(
 def _run(
     network: nn.Module, image_size: int, batch_size: int, training: bool, precision: Precision, device: torch.device
 ) -> None:
-    """Steps on one batch."""
+    """Run steps on one batch."""
     if training:
         step = training_step(network, device, precision=precision)
     else:

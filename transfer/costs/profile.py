@@ -56,7 +56,7 @@ class Profile:
 
 
 def network_parts(network: nn.Module) -> dict[str, Sequence[nn.Module]]:
-    """The parts of a network in their order: of a backbone's stem, stages, top and classifier; else its children."""
+    """Return a network's parts in order: a backbone's stem, stages, top and the classifier; else its children."""
     if isinstance(network, Classifier):
         backbone, classifier = network.backbone, {"classifier": (network.head,)}
         if isinstance(backbone, StagedBackbone):
@@ -71,7 +71,7 @@ def network_parts(network: nn.Module) -> dict[str, Sequence[nn.Module]]:
 def profile_network(
     network: nn.Module, image_size: int, batch_size: int = 1, *, precision: Precision = "32-true"
 ) -> Profile:
-    """Counts a network and predicts its memory without running it; it may lie on the meta device.
+    """Count a network and predict its memory without running it; it may lie on the meta device.
 
     Args:
         network: gives logits (N, num_classes, ...) of images (N, 3, S, S).
@@ -114,7 +114,7 @@ def profile_backbone(
     num_classes: int = 1000,
     precision: Precision = "32-true",
 ) -> Profile:
-    """The profile of a backbone with a linear classifier, which is built without memory.
+    """Return the profile of a backbone with a linear classifier, which is built without memory.
 
     Args:
         name: see `transfer.get_backbone`.
@@ -130,7 +130,7 @@ def profile_backbone(
 
 
 def count_module_macs(network: nn.Module, image_size: int) -> dict[str, int]:
-    """Multiply-adds for one image by the names of modules that have some; the whole network's name is empty.
+    """Return the multiply-adds for one image by module name; the whole network's name is empty.
 
     Args and Raises: as `profile_network`.
     """

@@ -49,7 +49,7 @@ class Departure:
 
 
 def departures() -> list[Departure]:
-    """b1 to b7 against the rule with the paper's alpha, beta and gamma."""
+    """Compare b1 to b7 with the rule of the paper's alpha, beta and gamma."""
     rows = []
     base = get_variant("b0").resolution
     for name, phi in PHI.items():
@@ -110,7 +110,7 @@ class TableCount:
 
 
 def table_counts(table: Literal["table3", "table7"]) -> list[TableCount]:
-    """The rows of a table in its order."""
+    """Return the rows of a table in its order."""
     counts = []
     for row in {"table3": TABLE3, "table7": TABLE7}[table]:
         variant = get_variant(row.backbone)

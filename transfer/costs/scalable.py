@@ -30,23 +30,23 @@ class ScalableNetwork:
 
     @property
     def name(self) -> str:
-        """Of the backbone, or of the function."""
+        """Name of the backbone or of the function."""
         return self.variant.name
 
     def size(self, factors: Scale) -> int:
-        """Side of the scaled network's input, in pixels."""
+        """Return the side of the scaled network's input, in pixels."""
         return factors.pixels(self.image_size)
 
     def build(self, factors: Scale) -> Classifier:
-        """The scaled network with random weights.
+        """Build the scaled network with random weights.
 
         Raises:
-            UserError: the user's function gave no backbone.
+            UserError: the user's function returned no backbone.
         """
         return self.build_variant(scale(self.variant, factors.depth, factors.width, factors.resolution))
 
     def build_variant(self, variant: Variant | FunctionVariant) -> Classifier:
-        """The baseline, or what it was scaled to, with random weights.
+        """Build the baseline, or what it was scaled to, with random weights.
 
         Raises:
             UserError: the user's function gave no backbone.
@@ -63,13 +63,13 @@ class ScalableNetwork:
 def get_scalable(
     baseline: str | NetworkFunction, num_classes: int = 1000, image_size: int | None = None
 ) -> ScalableNetwork:
-    """The baseline of that name, or a function of the user's own.
+    """Return the baseline of that name, or a function of the user's own.
 
     Args:
         baseline: a backbone's name (see `transfer.get_backbone`), or a function itself (see
             `transfer.networks.function`).
-        num_classes: of the classifier.
-        image_size: of the baseline, in pixels; None takes its own.
+        num_classes: outputs of the classifier.
+        image_size: side of the baseline's input, in pixels; None takes its own.
 
     Raises:
         UserError: no such backbone, or it is scaled already.

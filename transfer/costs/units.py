@@ -32,6 +32,6 @@ def parse_bytes(text: str, argument: str) -> int:
 
 
 def format_bytes(size: float, digits: int = 4) -> str:
-    """So many digits in the largest binary unit that leaves at least 1 of them."""
+    """Return a size with so many digits, in the largest binary unit of which it has at least one."""
     unit = next((unit for unit in ("TiB", "GiB", "MiB", "KiB") if abs(size) >= UNITS[unit]), "B")
     return f"{size / UNITS[unit]:.{digits}g} {unit}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import shutil
 import signal
 from collections.abc import Mapping, Sequence
@@ -16,9 +15,10 @@ import yaml
 from transfer.config.command_line import unflatten
 from transfer.errors import Interrupted
 from transfer.experiments.processes import Children, last_lines, single_process_environment, was_stopped
+from transfer.runs.results import RESULTS, Results, read_results
 
 FINETUNE = ("-m", "transfer", "finetune")
-BEST, LAST, METRICS, RESULTS = "best.ckpt", "last.ckpt", "metrics.csv", "results.json"
+BEST, LAST, METRICS = "best.ckpt", "last.ckpt", "metrics.csv"
 
 
 class RunFailed(Exception):
@@ -44,37 +44,20 @@ def run_command(run_dir: Path, arguments: Sequence[str]) -> list[str] | None:
     return [*FINETUNE, *arguments, "--out_dir", str(run_dir)]
 
 
-@dataclass(frozen=True)
-class FinishedRun:
-    """A fine-tuning run that has ended well.
+def final_metrics(run_dir: Path) -> dict[str, float]:
+    """Return the metrics on val at the end of a finished run, not those of its best validation.
 
-    Attributes:
-        run_dir: its folder.
-        results: content of its results.json.
+    The weights at the end are those that a final fit, which has no val split, is tested with.
     """
+    with open(run_dir / METRICS, newline="") as file:
+        *_, row = csv.DictReader(file)
+    return {name.removeprefix("val/"): float(value) for name, value in row.items() if name.startswith("val/")}
 
-    run_dir: Path
-    results: dict[str, Any]
 
-    @property
-    def metric(self) -> str:
-        """The name of the metric that the literature quotes for the dataset."""
-        name: str = self.results["quoted_metric"]
-        return name
-
-    def final_metrics(self) -> dict[str, float]:
-        """Return the metrics on val at the end of the run, not those of its best validation.
-
-        The weights at the end are those that a final fit, which has no val split, is tested with.
-        """
-        with open(self.run_dir / METRICS, newline="") as file:
-            *_, row = csv.DictReader(file)
-        return {name.removeprefix("val/"): float(value) for name, value in row.items() if name.startswith("val/")}
-
-    def drop_checkpoints(self) -> None:
-        """Delete the checkpoints of a run of which only the metrics are needed."""
-        for checkpoint in (BEST, LAST):
-            (self.run_dir / checkpoint).unlink(missing_ok=True)
+def drop_checkpoints(run_dir: Path) -> None:
+    """Delete the checkpoints of a finished run of which only the metrics are needed."""
+    for checkpoint in (BEST, LAST):
+        (run_dir / checkpoint).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -93,7 +76,7 @@ class Worker:
     lock: int
     go_on: str
 
-    def finetune(self, name: str, configuration: Mapping[str, Any], **environment: str) -> FinishedRun:
+    def finetune(self, name: str, configuration: Mapping[str, Any], **environment: str) -> Results:
         """Bring a run to its results from wherever an earlier attempt ended: start it, resume it, or only read it.
 
         Its configuration and output lie beside its folder, in NAME.yaml and NAME.log.
@@ -118,4 +101,4 @@ class Worker:
                     raise Interrupted(self.children.stopped or signal.SIGTERM, self.go_on)
                 reason = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
                 raise RunFailed(f"{name}: {reason}\n{last_lines(log)}")
-        return FinishedRun(run_dir, json.loads((run_dir / RESULTS).read_text()))
+        return read_results(run_dir)

@@ -16,12 +16,13 @@ from typing import Any
 import yaml
 
 from transfer.errors import BadValue, DamagedFile, Interrupted, MissingData, unknown_name
-from transfer.experiments.child_run import RESULTS, run_command
+from transfer.experiments.child_run import run_command
 from transfer.experiments.devices import device_slots
 from transfer.experiments.halving import describe_trial
 from transfer.experiments.locks import JobIsTaken, locked
 from transfer.experiments.processes import Children, run_pool
-from transfer.files import write_json
+from transfer.files import write_json, write_text
+from transfer.runs.results import RESULTS, read_results
 
 METHODS = ("grid", "random", "bayes")
 DRAWS = "sweep.json"
@@ -52,6 +53,22 @@ class Sweep:
         words = self.command[self.command.index("${program}") + 1 :]
         flags = [f"--{name}={value}" for name, value in values.items()]
         return [part for word in words for part in (flags if word == "${args}" else [word])]
+
+    def finetune_arguments(self, values: Mapping[str, Any]) -> list[str]:
+        """Return the arguments of finetune that an agent would give it.
+
+        Raises:
+            UserError: the sweep runs something else.
+        """
+        words = self.arguments(values)
+        if Path(self.program).name == "finetune.py":
+            return words
+        if self.program == "transfer" and words[:1] == ["finetune"]:
+            return words[1:]
+        raise BadValue(
+            f"the sweep runs {' '.join([self.program, *words[:1]])}; only sweeps of finetune run here"
+            " (cells of a table: efficientnet-transfer table run)"
+        )
 
 
 def load_sweep(path: Path) -> Sweep:
@@ -91,7 +108,7 @@ def save_sweep(sweep: Sweep, path: Path) -> None:
         "command": list(sweep.command),
         "parameters": dict(sweep.parameters),
     }
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    write_text(path, yaml.safe_dump(content, sort_keys=False))
 
 
 def draw(sweep: Sweep, count: int | None, seed: int = 0) -> list[dict[str, Any]]:
@@ -165,12 +182,8 @@ def run_sweep(
         Interrupted: Ctrl-C or SIGTERM.
     """
     sweep = load_sweep(path)
-    if Path(sweep.program).name != "finetune.py":
-        raise BadValue(
-            f"{path}: runs {sweep.program}; only sweeps of finetune.py run here"
-            " (cells of a table: efficientnet-transfer table run)"
-        )
     draws = draw(sweep, count, seed)
+    arguments = [sweep.finetune_arguments(values) for values in draws]
     if sweep.method == "bayes":
         print(f"without W&B, bayes is a random search over the same ranges: {len(draws)} draws, seed {seed}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -182,8 +195,8 @@ def run_sweep(
             write_json(folder / DRAWS, {"sweep": str(path), "method": sweep.method, "runs": draws})
 
             def tasks() -> Iterator[tuple[str, list[str]]]:
-                for index, values in enumerate(draws):
-                    if command := run_command(folder / f"{index:02d}", sweep.arguments(values)):
+                for index, words in enumerate(arguments):
+                    if command := run_command(folder / f"{index:02d}", words):
                         yield f"{index:02d}", command
 
             slots = device_slots(workers, devices, gpus)
@@ -203,9 +216,9 @@ def _print_best(folder: Path, draws: Sequence[Mapping[str, Any]], metric: Mappin
     sign = -1 if metric.get("goal") == "minimize" else 1
     scores = {}
     for index in range(len(draws)):
-        results = folder / f"{index:02d}" / RESULTS
-        if results.exists():
-            scores[index] = json.loads(results.read_text())["metrics"][split][name]
+        run_dir = folder / f"{index:02d}"
+        if (run_dir / RESULTS).exists():
+            scores[index] = read_results(run_dir).metrics[split][name]
     if scores:
         best = max(scores, key=lambda index: sign * scores[index])
         place, values = folder / f"{best:02d}", describe_trial(draws[best])

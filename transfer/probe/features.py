@@ -58,7 +58,7 @@ class ImageLoader(Protocol):
 
 
 def backbone_digest(classifier: Classifier) -> str:
-    """128 bits in hex of everything that the backbone computes with."""
+    """Return 128 bits, in hex, of everything that the backbone computes with."""
     backbone = classifier.backbone
     digest = hashlib.blake2b(f"{backbone.variant} {backbone}".encode(), digest_size=16)
     for module in backbone.modules():
@@ -70,12 +70,13 @@ def backbone_digest(classifier: Classifier) -> str:
 
 
 def feature_file(folder: Path, name: str, dtype: str, *depends_on: object) -> Path:
-    """Where the features lie that depend on this.
+    """Return the file of the features that depend on these values.
 
     Args:
-        name: to recognise it by.
+        folder: the folder of such files.
+        name: start of the file's name, for people.
         dtype: `float32` or `bfloat16`.
-        depends_on: whatever has a `repr` that differs where the features do.
+        depends_on: values whose `repr` differs wherever the features do.
     """
     settings = repr((_VERSION, dtype, *depends_on))
     return folder / f"{name}-{hashlib.blake2b(settings.encode(), digest_size=16).hexdigest()}.features"
@@ -90,14 +91,14 @@ def cached_features(
     normalize: Callable[[Tensor], Tensor],
     fabric: Fabric,
 ) -> Features:
-    """Features of all images, from the file if it is there; else computed, each process its share, and written.
+    """Return the features of all images, read from the file; if there is none, each process computes its share.
 
     Other runs that want the same file wait meanwhile.
 
     Args:
-        path: of `feature_file`.
-        num_images: of all processes together.
-        dtype: of the file, see `DTYPES`.
+        path: the file; see `feature_file`.
+        num_images: images of all processes together.
+        dtype: data type of the file; see `DTYPES`.
         classifier: in eval mode, on the device of `fabric`.
         build_loader: returns this process's loader.
         normalize: makes the loader's images the network's, on the device.
@@ -130,7 +131,7 @@ def cached_features(
 
 
 def read_features(path: Path) -> Features:
-    """The features in a file of `cached_features`, mapped into memory.
+    """Return the features in a file of `cached_features`, mapped into memory.
 
     Raises:
         UserError: there is no such file, or another one.
@@ -157,7 +158,7 @@ def _is_complete(path: Path, header: bytes, size: int) -> bool:
 
 @contextmanager
 def _alone(path: Path, fabric: Fabric) -> Iterator[None]:
-    """The first process holds the lock for all of its run."""
+    """Hold the lock in the first process, for all processes of the run."""
     if fabric.global_rank > 0:
         yield
         return
@@ -168,7 +169,7 @@ def _alone(path: Path, fabric: Fabric) -> Iterator[None]:
 
 @contextmanager
 def _explain(folder: Path) -> Iterator[None]:
-    """What the operating system refuses, as a mistake with a way out; a full disk stays one."""
+    """Turn what the operating system refuses into a mistake with a way out; a full disk stays as it is."""
     try:
         yield
     except OSError as error:
@@ -208,7 +209,7 @@ def _write(
     normalize: Callable[[Tensor], Tensor],
     fabric: Fabric,
 ) -> int:
-    """Fills in this process's images, and says how many."""
+    """Fill in this process's images, and return how many there were."""
     positions = torch.tensor(loader.positions(), dtype=torch.int64)
     seen = 0
     for images, labels in tqdm(

@@ -55,7 +55,7 @@ class LinearFit:
     passes: int
 
     def logits(self, features: Tensor) -> Tensor:
-        """(N, F) -> (N, C), computed and given in float32 at least."""
+        """Return the logits (N, C) of features (N, F), in float32 at least."""
         dtype = torch.promote_types(features.dtype, torch.float32)
         return torch.addmm(self.bias.to(dtype), features.to(dtype), self.weight.T.to(dtype))
 
@@ -94,7 +94,7 @@ class LogisticRegression:
         self.passes = 0
 
     def path(self, penalties: Iterable[float], start: LinearFit | None = None) -> Iterator[LinearFit]:
-        """The optimum for each penalty in turn, each started from where the optima before it point to.
+        """Yield the optimum for each penalty in turn, each started from where the optima before it point.
 
         Few steps are needed from large penalties to small ones.
 
@@ -162,7 +162,7 @@ class LogisticRegression:
         return gradient.double()
 
     def _curvature(self, direction: Tensor, probabilities: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        """The Hessian of the summed losses times a direction, and the change of the logits in that direction."""
+        """Return the Hessian of the summed losses times a direction, and the change of the logits in that direction."""
         self.passes += 1
         columns = direction.T.to(self.features.dtype)
         product = self.features.new_zeros(direction.shape)
@@ -175,7 +175,7 @@ class LogisticRegression:
         return product.double(), torch.cat(changes)
 
     def _newton_step(self, gradient: Tensor, probabilities: Tensor, ridge: Tensor) -> tuple[Tensor, Tensor]:
-        """Solves Hessian x step = -gradient; gives the change of the logits with it, float64 both."""
+        """Solve Hessian x step = -gradient; return the step and the change of the logits, both in float64."""
         covariance = torch.diag(probabilities.sum(0)) - probabilities.T @ probabilities
         spread, basis = _eigh(covariance)
         spread = spread.clamp(min=1e-12 * float(spread.max()) + 1e-300)
@@ -222,13 +222,13 @@ class LogisticRegression:
 
 
 def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues in rising order and eigenvectors; torch's MKL gives up on matrices of low rank."""
+    """Return eigenvalues in rising order, and eigenvectors; torch's MKL fails on matrices of low rank."""
     values, vectors = scipy.linalg.eigh(matrix.cpu().numpy())
     return torch.from_numpy(values).to(matrix.device), torch.from_numpy(vectors).to(matrix.device)
 
 
 def _extrapolate(known: list[tuple[float, Tensor]], position: float) -> Tensor:
-    """The value at `position` of the polynomial through the known (position, tensor)."""
+    """Return the value at `position` of the polynomial through the known (position, tensor) pairs."""
     value = torch.zeros_like(known[0][1])
     for own, tensor in known:
         others = [other for other, _ in known if other != own]

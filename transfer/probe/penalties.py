@@ -20,13 +20,13 @@ PENALTIES: tuple[float, ...] = tuple(10 ** (5 - exponent / 4) for exponent in ra
 
 @dataclass(frozen=True)
 class Probe:
-    """What a linear probe found.
+    """The result of a linear probe.
 
     Attributes:
-        fit: of train and val, with the chosen penalty.
-        penalty: with the best metric on val; of equals the largest.
-        val_metrics: with each penalty fitted to train, see `linear_metrics`.
-        passes: how often features were read, for all penalties and the last fit.
+        fit: the layer fitted to train and val with the chosen penalty.
+        penalty: the one with the best metric on val; the largest of equals.
+        val_metrics: metrics on val of each penalty's fit to train; see `linear_metrics`.
+        passes: how often the features were read, for all penalties and the last fit.
     """
 
     fit: LinearFit
@@ -38,11 +38,13 @@ class Probe:
 def fit_probe(
     train: Features, val: Features, num_classes: int, metric: str = "top1", device: torch.device | str = "cpu"
 ) -> Probe:
-    """Fits all penalties to train, chooses on val, fits the chosen one to both.
+    """Fit all penalties to train, choose one on val, and fit it to both.
 
     Args:
-        metric: of val, `top1` or `mean_per_class`.
-        device: that computes.
+        train, val: features and labels of the two splits.
+        num_classes: number of classes.
+        metric: what decides on val, `top1` or `mean_per_class`.
+        device: the device that computes.
     """
     features, labels = train.features.to(device), train.labels.to(device)
     val_features, val_labels = val.features.to(device), val.labels.to(device)
@@ -59,13 +61,13 @@ def fit_probe(
 
 
 def predict(fit: LinearFit, features: Features) -> Tensor:
-    """Label and predicted class of each image, int64 on the CPU. Shape: (N, 2)"""
+    """Return the label and the predicted class of each image, int64 on the CPU. Shape: (N, 2)"""
     logits = fit.logits(features.features.to(fit.weight.device)).cpu()
     return torch.stack([features.labels.cpu(), logits.argmax(1)], 1)
 
 
 def linear_metrics(fit: LinearFit, features: Features) -> dict[str, float]:
-    """`loss` in nats and the metrics of `transfer.training.metrics.build_metrics`, in [0, 1]."""
+    """Return `loss` in nats, and the metrics of `transfer.training.metrics.build_metrics` in [0, 1]."""
     logits = fit.logits(features.features.to(fit.weight.device))
     labels = features.labels.to(logits.device)
     metrics = build_metrics(len(fit.bias), multilabel=False).to(logits.device)

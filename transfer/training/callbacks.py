@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from transfer.errors import BadValue
+from transfer.files import write_text
 from transfer.lightning import pl
 from transfer.training.batch_norm import backbone_of
 from transfer.training.module import TransferModule
@@ -221,12 +223,11 @@ class EpochLog(pl.Callback):
         self._rows.append(row)
         if not trainer.is_global_zero:
             return
-        temporary = self.path.with_suffix(".tmp")
-        with open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row), extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(self._rows)
-        temporary.replace(self.path)
+        table = io.StringIO()
+        writer = csv.DictWriter(table, fieldnames=list(row), extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(self._rows)
+        write_text(self.path, table.getvalue())
         figures = "".join(f"  {name.removeprefix('val/')} {value:.4f}" for name, value in values.items())
         total = f"/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
         print(

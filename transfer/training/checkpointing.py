@@ -44,6 +44,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         finally:
             temporary.unlink(missing_ok=True)
 
+    def load_checkpoint(self, path: str | Path, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """Read a checkpoint; see Lightning's.
+
+        Lightning files the data's state under the class of the datamodule, which used to be another for each dataset.
+        """
+        content = super().load_checkpoint(path, *arguments, **options)
+        old = [key for key, value in content.items() if key.endswith("DataModule") and key != "DataModule"]
+        return {"DataModule" if key in old else key: value for key, value in content.items()}
+
 
 class BestCheckpoint(pl.callbacks.ModelCheckpoint):
     """Keeps `best.ckpt`: the highest `monitor` on val; a tie goes to the later epoch, whose learning rate is lower."""

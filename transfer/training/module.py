@@ -42,7 +42,7 @@ class TransferModule(pl.LightningModule):
             None before it and with `multilabel`.
 
     Args:
-        classifier: has `backbone`, `head` and `num_classes`. None builds one from the next eleven arguments, which are
+        classifier: has `backbone`, `head` and `num_classes`. None builds one from the next twelve arguments, which are
             those of `build_classifier` and are not used otherwise.
         backbone: name of the backbone.
         num_classes: outputs of the head; None keeps the classifier that came with the weights.
@@ -55,6 +55,7 @@ class TransferModule(pl.LightningModule):
         in_channels: channels of the images.
         stochastic_depth_prob: probability of dropping the last residual branch, in [0, 1).
         grad_checkpointing: whether to save memory at the cost of time.
+        output_stride: pixels of the image per cell of the backbone's map: 32, 16 or 8.
         multilabel: whether an image may have several labels; needs the loss `bce`.
         loss: `cross_entropy` or `bce`.
         label_smoothing: share of the target spread over all classes, in [0, 1).
@@ -91,6 +92,7 @@ class TransferModule(pl.LightningModule):
         in_channels: int = 3,
         stochastic_depth_prob: float = FinetuneConfig.stochastic_depth_prob,
         grad_checkpointing: bool = FinetuneConfig.grad_checkpointing,
+        output_stride: int = 32,
         multilabel: bool = DataConfig.multilabel,
         loss: str = LossConfig.name,
         label_smoothing: float = LossConfig.label_smoothing,
@@ -137,9 +139,8 @@ class TransferModule(pl.LightningModule):
     def _build_metrics(self) -> None:
         """Make metrics for the classifier's number of classes."""
         num_classes = self.classifier.num_classes
-        metrics = build_metrics(num_classes, self.multilabel)
-        self.val_metrics = metrics.clone(prefix="val/")
-        self.test_metrics = metrics.clone(prefix="test/")
+        self.val_metrics = build_metrics(num_classes, self.multilabel).clone(prefix="val/")
+        self.test_metrics = build_metrics(num_classes, self.multilabel).clone(prefix="test/")
         self.test_per_class = build_per_class_accuracy(num_classes, self.multilabel)
         self.test_predictions = None if self.multilabel else Predictions()
         self.train_loss, self.val_loss, self.test_loss = MeanMetric(), MeanMetric(), MeanMetric()
@@ -157,8 +158,7 @@ class TransferModule(pl.LightningModule):
         """Follow a head that was replaced, and compare the data with what the classifier knows."""
         if self.classifier.num_classes != self._num_measured_classes:
             self._build_metrics()
-        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by fit(), not declared by Lightning
-        rebuild.meet_data(self.classifier, datamodule)
+        rebuild.meet_data(self.classifier, getattr(self.trainer, "datamodule", None))
 
     def configure_callbacks(self) -> list[pl.Callback]:
         """Return the BatchNorm policy, unless the Trainer has one."""

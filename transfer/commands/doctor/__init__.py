@@ -61,14 +61,9 @@ def build_parser() -> argparse.ArgumentParser:
         add(f"--data.{name}", f"--{name}", dest=name, metavar="NAME", help="of a table")
     separator = "between the labels of an image; default: |"
     add("--data.label_separator", "--label_separator", dest="label_separator", default="|", help=separator)
-    add("--multilabel", action="store_true", help="an image may have any number of labels")
-    add(
-        "--data.multilabel",
-        dest="multilabel",
-        type=_parse_bool,
-        metavar="{true,false}",
-        help="the same, as of finetune",
-    )
+    labels = "an image may have any number of labels"
+    add("--data.multilabel", dest="multilabel", type=_parse_bool, metavar="{true,false}", default=False, help=labels)
+    add("--multilabel", action="store_true", help=argparse.SUPPRESS)  # the short spelling takes no value
     return parser
 
 
@@ -106,7 +101,7 @@ def doctor(
         json: file that receives the report.
         near_distance: bits by which the hashes of near duplicates may differ, 0 to 16.
         num_workers: processes, at least 0; None: one per usable core, at most 8.
-        columns: names of a table's columns, `label_separator` and `multilabel`; see `build_datamodule`.
+        columns: names of a table's columns, `label_separator` and `multilabel`; see `datamodules.sheet.ReadOptions`.
 
     Raises:
         MissingData: there is no such folder or run.
@@ -115,13 +110,9 @@ def doctor(
     """
     require_packages()
     check_folder("json", json)
-    if not 0 <= near_distance <= 16:
-        raise BadValue(f"`near_distance`={near_distance} (allowed: 0 to 16 bits; above 8 different pictures look near)")
-    if num_workers is not None and num_workers < 0:
-        raise BadValue(f"`num_workers`={num_workers} (allowed: at least 0)")
-
+    check_ranges(near_distance, num_workers)
     from datamodules.doctor.subject import open_subject, read_subject
-    from transfer.commands.doctor.report import draw_class_balance, print_report
+    from transfer.commands.doctor.report import print_report, write_report
     from transfer.config.schema import FinetuneConfig
     from transfer.files import write_json
     from transfer.networks.registry import get_backbone
@@ -144,15 +135,22 @@ def doctor(
     }
     print_report(report)
     if out_dir is not None:
-        write_json(out_dir / "doctor.json", report)
-        written = str(out_dir / "doctor.json")
-        if data.splits:
-            draw_class_balance(report, out_dir / "class_balance.png")
-            written += f", {out_dir / 'class_balance.png'}"
-        print(f"written: {written}")
+        print(f"written: {', '.join(map(str, write_report(report, out_dir)))}")
     if json is not None:
         write_json(json, report)
     return report
+
+
+def check_ranges(near_distance: int, num_workers: int | None) -> None:
+    """Refuse numbers that no diagnosis could use.
+
+    Raises:
+        BadValue: a number is out of range.
+    """
+    if not 0 <= near_distance <= 16:
+        raise BadValue(f"`near_distance`={near_distance} (allowed: 0 to 16 bits; above 8 different pictures look near)")
+    if num_workers is not None and num_workers < 0:
+        raise BadValue(f"`num_workers`={num_workers} (allowed: at least 0)")
 
 
 def require_packages() -> None:

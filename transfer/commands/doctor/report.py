@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from transfer.commands.console import find_flags, name_flags
 from transfer.config.command_line import build_parser as build_finetune_parser
 from transfer.errors import printable
+from transfer.files import write_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -47,6 +48,16 @@ def print_report(report: dict[str, Any]) -> None:
             console.print(f"    ... and {finding['count'] - _NAMED:,} more (--out_dir DIR writes all)", soft_wrap=True)
     if not report["findings"]:
         console.print("nothing found")
+
+
+def write_report(report: dict[str, Any], out_dir: Path) -> list[Path]:
+    """Write doctor.json, and class_balance.png if there are images, and return their paths."""
+    written = [out_dir / "doctor.json"]
+    write_json(written[0], report)
+    if report["splits"]:
+        written.append(out_dir / "class_balance.png")
+        draw_class_balance(report, written[1])
+    return written
 
 
 def _shorten(text: str, most: int = 300) -> str:

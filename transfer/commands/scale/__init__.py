@@ -4,8 +4,8 @@ fit     the largest network within limits on parameters, multiply-adds, memory a
 search  the grid search of alpha, beta, gamma: trains every candidate at phi = 1 on a small task and ranks them
 sweep   the paper's ablations: accuracy against multiply-adds along width, depth, resolution and all three
 evolve  a small architecture search: regularised evolution of the blocks by the paper's search objective
-report  what any of these three has found so far, and how much of it is noise
-run     one run of any of these three: what every launcher starts
+report  what any of the three above has found so far, and how much of it is noise
+run     computes one run of any of them: every launcher starts this command
 """
 
 from __future__ import annotations

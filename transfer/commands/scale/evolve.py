@@ -5,8 +5,8 @@ MBConv blocks. Each network, a backbone BASELINE@blocks=..., is trained from ran
 each seed; the search maximises accuracy on val * (multiply-adds / T)^w. Test is never read. The first population is the
 baseline and random networks; each child is new.
 
-Kill it at any time: the same command, or `scale evolve OUT` alone, goes on where it was. What is found does not
-depend on the number of workers.
+You can kill it at any time: the same command, or `scale evolve OUT` alone, continues where it stopped. What it finds
+does not depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=float,
         metavar="T",
         help=f"multiply-adds at which the objective is the accuracy; default: the paper's {OBJECTIVE_TARGET:g} for"
-        f" images of {PAPER_SIZE} px and more, the baseline's own for smaller ones; it leaves the order as it is",
+        f" images of {PAPER_SIZE} px and more, the baseline's own for smaller ones; it does not change the order",
     )
     planning.add_argument(
         "--exponent", type=float, metavar="W", help=f"exponent of the multiply-adds; default: {DEFAULTS['exponent']}"

@@ -1,6 +1,6 @@
 """The largest network within limits (Tan & Le 2019, section 3.1): scale fit --max_macs 1.8e9 --max_memory 16GiB
 
-Scales a baseline by the compound rule and by depth, width and resolution alone, each as far as the limits let it.
+Scales a baseline by the compound rule and by depth, width and resolution alone, each as far as the limits allow.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from transfer.experiments.scaling.fit import Answer
 
 _EPILOG = """\
-phi, and each coefficient alone, is a multiple of 0.01 that keeps all coefficients within 0.1 to 10. What is printed
-keeps every limit, and 0.01 more breaks the limit that is named. No larger phi of a backbone keeps the limits on
-parameters and multiply-adds. Memory and latency do not grow with every step of rounding: there a larger phi, beyond one
-that does not fit, may fit again.
+phi, and each coefficient alone, is a multiple of 0.01 that keeps all coefficients within 0.1 to 10. The networks that
+are printed keep every limit, and 0.01 more breaks the limit that is named. No larger phi of a backbone keeps the limits
+on parameters and multiply-adds. Because of rounding, memory and latency do not grow with every step: a phi beyond one
+that does not fit may fit again.
 
   scale fit --max_macs 1.8e9 --max_memory 16GiB --max_params 20e6 --batch_size 32
   scale fit --baseline resnet50 --max_memory 8GB --inference --batch_size 1 --max_latency_ms 30
@@ -67,9 +67,19 @@ def build_parser() -> argparse.ArgumentParser:
     for name, quantity in QUANTITIES.items():
         limits.add_argument(f"--{quantity.argument}", metavar=quantity.example, help=helps[name])
     use = parser.add_argument_group("what the network is for")
-    use.add_argument("--batch_size", type=int, default=32, metavar="N", help="images in memory; default: 32")
+    images = "images in memory; default: 32"
+    use.add_argument(
+        "--data.batch_size", "--batch_size", dest="batch_size", type=int, default=32, metavar="N", help=images
+    )
     use.add_argument("--inference", action="store_true", help="memory of inference, not of training")
-    use.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true", help="default: 32-true")
+    use.add_argument(
+        "--trainer.precision",
+        "--precision",
+        dest="precision",
+        choices=("32-true", "bf16-mixed"),
+        default="32-true",
+        help="default: 32-true",
+    )
     use.add_argument("--num_classes", type=int, default=1000, metavar="N", help="default: 1000")
     use.add_argument("--image_size", type=int, metavar="PX", help="of the baseline; default: its own")
     for name, default in (("alpha", ALPHA), ("beta", BETA), ("gamma", GAMMA)):

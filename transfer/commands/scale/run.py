@@ -1,4 +1,4 @@
-"""One run of a study: what every launcher starts for it."""
+"""Computes one run of a study: every launcher starts this command."""
 
 from __future__ import annotations
 

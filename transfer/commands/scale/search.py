@@ -5,7 +5,7 @@ Those that round to the same network and image size are one candidate. Each is t
 task, once with each seed, and they are ranked by the accuracy on val; the test split is never read. Each run is a
 finetune with its configuration in a file and in its own folder, OUT/runs/<id>/.
 
-Kill it at any time: the same command, or `scale search OUT` alone, goes on where it was.
+You can kill it at any time: the same command, or `scale search OUT` alone, continues where it stopped.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """The paper's ablations, Figures 3, 4 and 8, for any baseline and dataset: scale sweep OUT --figure 3
 
-Trains networks of other width, depth and resolution from random weights on a proxy task, once with each seed, and draws
-the accuracy on val against the multiply-adds. Images at scale 1 have the proxy's size. Points that round to the same
-network share its runs.
+Trains networks of several widths, depths and resolutions from random weights on a proxy task, once with each seed, and
+plots accuracy on val against multiply-adds. Images at scale 1 have the size of the proxy task's. Points that round to
+the same network share its runs.
 
   3  one dimension at a time: a curve along --widths, one along --depths, one along --resolutions
   4  along --widths, a curve for every pair of --depths and --resolutions
-  8  as 3, and a curve along --phis by the compound rule; the single dimensions cost as much at each phi unless given
+  8  as 3, and a curve of the compound rule along --phis; by default, each single dimension costs as much at each phi
 
-Kill it at any time: the same command, or `scale sweep OUT` alone, goes on where it was.
+You can kill it at any time: the same command, or `scale sweep OUT` alone, continues where it stopped.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from transfer.experiments.child_run import Worker
+from transfer.experiments.child_run import Worker, drop_checkpoints, final_metrics
 from transfer.experiments.jobs import Job
 from transfer.experiments.scaling.plan import RUNS, Study, TrialRun, run_configuration
 
@@ -70,20 +70,20 @@ def _compute(study: Study, run: TrialRun, worker: Worker) -> dict[str, Any]:
     before = _processor_seconds()
     # W&B shows the runs of a study together, whatever their project.
     names = {"WANDB_RUN_GROUP": worker.folder.resolve().name, "WANDB_NAME": run.id}
-    finished = worker.finetune(f"{RUNS}/{run.id}", run_configuration(study, run), **names)
-    finished.drop_checkpoints()
-    metrics = finished.final_metrics()
-    score = metrics[finished.metric]
-    print(f"{run.id}: val {finished.metric} {score:.4f}", flush=True)
+    results = worker.finetune(f"{RUNS}/{run.id}", run_configuration(study, run), **names)
+    drop_checkpoints(results.run_dir)
+    metrics = final_metrics(results.run_dir)
+    score = metrics[results.quoted_metric]
+    print(f"{run.id}: val {results.quoted_metric} {score:.4f}", flush=True)
     outcome = Outcome(
         score=score,
-        metric=finished.metric,
+        metric=results.quoted_metric,
         metrics=metrics,
-        train_seconds=finished.results["train_seconds"],
+        train_seconds=results.train_seconds or 0.0,
         processor_seconds=round(_processor_seconds() - before, 2),
-        hardware=finished.results["hardware"],
-        versions=finished.results["versions"],
-        git_commit=finished.results["git_commit"],
+        hardware=results.environment["hardware"],
+        versions=results.environment["versions"],
+        git_commit=results.environment["git_commit"],
     )
     return vars(outcome)
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from transfer.config.protocols import get_protocol, protocol_settings
-from transfer.experiments.child_run import FinishedRun, Worker
+from transfer.experiments.child_run import Worker, drop_checkpoints, final_metrics
 from transfer.experiments.halving import best, describe_search, describe_trial, list_trials, plan_rounds
 from transfer.experiments.jobs import Job, Outcome
 from transfer.experiments.table.cells import Cell, Table, cell_dir
 from transfer.experiments.table.entries import CELLS, RESULT
+from transfer.runs.results import Results
 
 Trial = Mapping[str, Any]
 
@@ -94,28 +95,29 @@ def compute_cell(table: Table, cell: Cell, devices: int, worker: Worker) -> Outc
     chosen = trials[search.chosen]
     name = f"{CELLS}/{cell.id}/final"
     final = worker.finetune(name, run_configuration(cell, table, chosen, devices, final=True))
-    results, metric = final.results, final.metric
-    print(f"{cell.id}: test {metric} {results['metrics']['test'][metric]:.4f}{describe_trial(chosen)}", flush=True)
-    runs = [run.results for run in (*search.runs, final)]
-    gpu_seconds = [run["train_seconds"] * run["world_size"] for run in runs if run["hardware"]["gpus"]]
+    metric = final.quoted_metric
+    print(f"{cell.id}: test {metric} {final.test[metric]:.4f}{describe_trial(chosen)}", flush=True)
+    runs = [*search.runs, final]
+    on_gpu = [run for run in runs if run.environment["hardware"]["gpus"]]
+    gpu_seconds = sum((run.train_seconds or 0.0) * run.world_size for run in on_gpu)
     return {
         **_planned(cell, table),
         "status": "done",
-        "data_note": "; ".join(note for note in (table.data_note, results["copy"]) if note) or None,
-        "metrics": {"test": results["metrics"]["test"], "val": search.val},
+        "data_note": "; ".join(note for note in (table.data_note, final.copy) if note) or None,
+        "metrics": {"test": final.test, "val": search.val},
         "quoted_metric": metric,
-        "decay": results["decay"],
+        "decay": final.decay,
         "chosen": dict(chosen),
         "num_trials": len(search.runs),
         "search": describe_search(len(trials), steps, table.grid if len(grid) > 1 else {}, table.budget_steps),
-        "weights": results["weights"],
+        "weights": final.weights,
         "final_run": name,
-        "test_reads": results["test_reads"],
-        "train_seconds": round(sum(run["train_seconds"] for run in runs), 2),
-        "gpu_hours": round(sum(gpu_seconds) / 3600, 4),
-        "hardware": results["hardware"],
-        "versions": results["versions"],
-        "git_commit": results["git_commit"],
+        "test_reads": final.test_reads,
+        "train_seconds": round(sum(run.train_seconds or 0.0 for run in runs), 2),
+        "gpu_hours": round(gpu_seconds / 3600, 4),
+        "hardware": final.environment["hardware"],
+        "versions": final.environment["versions"],
+        "git_commit": final.environment["git_commit"],
     }
 
 
@@ -126,12 +128,12 @@ class _Search:
     Attributes:
         chosen: position of the best trial in the grid.
         val: its metrics on val at its end; None if there was nothing to choose.
-        runs: the runs of all trials.
+        runs: results of all trials.
     """
 
     chosen: int
     val: dict[str, float] | None
-    runs: list[FinishedRun]
+    runs: list[Results]
 
 
 def _search(table: Table, cell: Cell, devices: int, worker: Worker, trials: Sequence[Trial], steps: int) -> _Search:
@@ -146,13 +148,13 @@ def _search(table: Table, cell: Cell, devices: int, worker: Worker, trials: Sequ
             name = f"{index:02d}" if len(rounds) == 1 else f"rung{number}_{index:02d}"
             configuration = run_configuration(cell, table, trials[index], devices, final=False)
             run = worker.finetune(f"{CELLS}/{cell.id}/trials/{name}", shortened(configuration, current.steps))
-            run.drop_checkpoints()
+            drop_checkpoints(run.run_dir)
             runs.append(run)
-            metrics.append(run.final_metrics())
-            scores.append(metrics[-1][run.metric])
+            metrics.append(final_metrics(run.run_dir))
+            scores.append(metrics[-1][run.quoted_metric])
             print(
                 f"{cell.id}: trial {position + 1} of {current.size}, {current.steps} steps"
-                f"{describe_trial(trials[index])}: val {run.metric} {scores[-1]:.4f}",
+                f"{describe_trial(trials[index])}: val {run.quoted_metric} {scores[-1]:.4f}",
                 flush=True,
             )
         order = best(scores, len(scores))

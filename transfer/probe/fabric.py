@@ -1,0 +1,37 @@
+"""Lightning's Fabric for a probe: the devices that compute features."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning_fabric import Fabric
+
+from transfer.config.schema import TrainerConfig
+from transfer.errors import BadValue
+from transfer.lightning import MisconfigurationException
+from transfer.training.trainer import quiet_lightning
+
+
+def build_fabric(trainer: TrainerConfig, precision: Any) -> Fabric:
+    """Return Lightning's Fabric on a trainer's devices, launched.
+
+    Args:
+        trainer: its accelerator, devices, num_nodes and strategy.
+        precision: as Lightning names it, such as `32-true` or `bf16-mixed`.
+
+    Raises:
+        BadValue: Lightning refuses a field.
+    """
+    quiet_lightning()
+    try:
+        fabric = Fabric(
+            accelerator=trainer.accelerator,
+            devices=trainer.devices,
+            num_nodes=trainer.num_nodes,
+            strategy=trainer.strategy,
+            precision=precision,
+        )
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise BadValue(f"`trainer`: {error}") from None
+    fabric.launch()
+    return fabric
