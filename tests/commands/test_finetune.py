@@ -578,8 +578,8 @@ def test_a_folder_that_holds_another_run_is_left_alone(run_dir: Path, capsys: py
         (["--trainer.accelerator", "warp"], "You selected an invalid accelerator name: `accelerator='warp'`"),
         (["--trainer.precision", "12"], "Precision '12' is invalid"),
         (["--trainer.devices", "none"], "devices"),
-        (["--data.train_on", "trainval", "--early_stopping", "2"], "there is no validation to wait for"),
-        (["--data.train_on", "trainval", "--bn", "recompute"], "it acts before validations (use adapt)"),
+        (["--data.train_on", "trainval", "--early_stopping", "2"], "there is no validation to watch"),
+        (["--data.train_on", "trainval", "--bn", "recompute"], "it runs before validation; there is none (use adapt)"),
         (["--weights", "nowhere.pth"], "weights file nowhere.pth: No such file or directory"),
     ],
 )

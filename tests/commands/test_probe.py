@@ -266,7 +266,7 @@ def test_a_probe_has_the_fields_of_a_run_and_none_that_it_would_ignore() -> None
     ("argv", "message"),
     [
         (["--feature_dtype", "float16"], "`feature_dtype`='float16'; did you mean .* (allowed: float32, bfloat16)"),
-        (["--data.multilabel", "true"], "`data.multilabel`=True: a probe has one label per image"),
+        (["--data.multilabel", "true"], "`data.multilabel`=True: a probe supports one label per image only"),
         (["--data.train_on", "trainval"], "`data.train_on`=trainval: a probe chooses on val"),
         (["--data.stream", "true", "--on_bad_image", "skip"], "`data.stream`=True with `on_bad_image`=skip"),
         (["--image_size", "8"], "`image_size`=8 (allowed: at least 32)"),

@@ -139,7 +139,7 @@ def test_a_search_is_written_as_a_sweep_a_round_at_a_time(
         (("--seeds", "0", "0"), "--seeds 0 0 (allowed: different numbers of at least 0)"),
         (("--seeds", "-1"), "--seeds -1 (allowed: different numbers of at least 0)"),
         (("--config", "nowhere.yaml"), "--config nowhere.yaml: no such file"),
-        (("--set", "optim.lr"), "--set optim.lr: give KEY=VALUE, for example --set optim.lr=0.1"),
+        (("--set", "optim.lr"), "--set optim.lr: expected KEY=VALUE, for example --set optim.lr=0.1"),
         (("--set", "optim.lrr=1"), "unknown option 'optim.lrr'; did you mean 'optim.lr'?"),
         (("--set", "optim.lr=-1"), "optim.lr=-1.0 (allowed: above 0)"),
         (("--set", "pretrained=true"), "--set pretrained: the study decides it (networks start at random)"),

@@ -69,7 +69,7 @@ def test_plan_writes_cells_and_says_what_they_cost(
         (("--budget_steps", "10"), "--budget_steps 10: too few for 56 trials"),
         (("--benchmarks", "nowhere.json"), "--benchmarks nowhere.json: no such file"),
         (("--set", "optim.lr=0.1"), "--set optim.lr: the trials of kornblith choose it; give --grid optim.lr=..."),
-        (("--set", "early_stopping=3"), "there is no validation to wait for"),
+        (("--set", "early_stopping=3"), "there is no validation to watch"),
     ],
 )
 def test_plan_refuses_what_cannot_be_run(
@@ -92,7 +92,7 @@ def test_run_needs_a_plan_and_sensible_numbers(
     assert "is no table" in capsys.readouterr().err
     for words, message in (
         (["--workers", "0"], "--workers 0 (allowed: at least 1)"),
-        (["--slurm", "partition"], "--slurm partition: give KEY=VALUE"),
+        (["--slurm", "partition"], "--slurm partition: expected KEY=VALUE"),
         (["--slurm", "partition=gpu"], "--slurm needs --launcher slurm"),
     ):
         assert script.main(["run", str(tmp_path / "out"), *words]) == 2

@@ -77,7 +77,7 @@ def test_from_scratch_takes_no_weights(tmp_path: Path, capsys: pytest.CaptureFix
         ),
         (
             ("--protocol", "kornblith", "--data.batch_size", "48"),
-            "a step would see 384 images, not its 256: use --data.batch_size 32, or set",
+            "a step would see 384 images, not the protocol's 256: use --data.batch_size 32, or set",
         ),
         (("--protocol", "sam-paper-rho0.05"), "SAM needs the batch of 1024 images at once"),
     ],

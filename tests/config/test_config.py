@@ -124,7 +124,7 @@ def test_values_on_the_edge_of_the_range_are_allowed() -> None:
         ({"precision": "16-mixed"}, "`trainer.precision`=16-mixed: its scaled gradients"),
         (
             {"gradient_clip_val": 1.0, "gradient_clip_algorithm": "value"},
-            "`trainer.gradient_clip_algorithm`=value: clipped values point elsewhere",
+            "`trainer.gradient_clip_algorithm`=value: clipping by value changes the direction",
         ),
     ],
 )
@@ -140,7 +140,7 @@ def test_sam_goes_with_bf16_and_with_a_limit_on_the_gradients_norm() -> None:
 
 def test_a_backbone_frozen_to_the_end_is_told_to_say_so() -> None:
     (problem,) = find_problems(FinetuneConfig(freeze="until-epoch 10"))
-    assert problem.endswith("the backbone would never learn; say `freeze`=backbone")
+    assert problem.endswith("the backbone would never learn; use `freeze`=backbone")
 
 
 def test_a_file_for_random_weights_is_refused() -> None:

@@ -52,7 +52,7 @@ def test_the_papers_table_is_table_5() -> None:
         ("- a list", {}, "not a table"),
         ("cells: [{dataset: digits, backbon: b0}]", {}, "backbon"),
         ("", {"set": ["optim.lrr=1"]}, r"unknown option 'optim.lrr'; did you mean 'optim.lr'\?"),
-        ("", {"set": ["optim.lr"]}, "`set` optim.lr: give KEY=VALUE, for example `set` optim.lr=0.1"),
+        ("", {"set": ["optim.lr"]}, "`set` optim.lr: expected KEY=VALUE, for example `set` optim.lr=0.1"),
         ("", {"set": ["optim.lr=-1"]}, r"`optim.lr`=-1.0 \(allowed: above 0\)"),
         ("", {"set": ["seed=1"]}, r"`set` seed: the table decides it \(`seeds`\)"),
         ("", {"set": ["protocol=paper"]}, r"`set` protocol: the table decides it \(`protocols`\)"),

@@ -1,1 +1,1 @@
-"""The configuration of a run: its schema, the command line, protocols, and what rules choose."""
+"""The configuration of a run: its schema, the command line, protocols and rules that choose settings."""

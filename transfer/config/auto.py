@@ -1,8 +1,9 @@
-"""Settings by rule from what is known of the data and the backbone, each with its reason.
+"""Rules that choose settings from the size of the data and the backbone, each choice with its reason.
 
-The frame is BiT-HyperRule (Kolesnikov et al. 2020, arXiv 1912.11370): lengths by size class, below 20,000 and 500,000
-images, smaller inputs for small images, mixup from 20,000 images on. Its learning rate was made for another family;
-there, published fine-tuning of EfficientNets is followed. What is ours says so.
+The framework is BiT-HyperRule (Kolesnikov et al. 2020, arXiv 1912.11370): training length by dataset size, with steps
+at 20,000 and 500,000 images; smaller inputs for small images; mixup from 20,000 images on. Its learning rate was tuned
+for another family of networks, so ours follows published fine-tuning of EfficientNets instead. Reasons marked "(ours)"
+have no published source.
 """
 
 from __future__ import annotations
@@ -14,7 +15,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Choice:
-    """A dotted field of the configuration, the value for it, and why."""
+    """A value chosen for a field of the configuration.
+
+    Attributes:
+        field: dotted name of the field.
+        value: value chosen for it.
+        reason: why it was chosen.
+    """
 
     field: str
     value: Any
@@ -27,50 +34,51 @@ class Choice:
 _SMALL, _MEDIUM = 20_000, 500_000
 _SMALL_SIDE = 96
 
-# Learning rates of SGD per 256 images, for weights of up to so many pixels. lite0 here: 0.02 for 64 and 0.05 for 128
-# (benchmarks/digits_lite0_cpu.json, cifar10_lite0_cpu.json). DNA: its author in changlin31/DNA issue 3, 0.06 for 1,024.
-# SAM: arXiv 2010.01412, 0.016 for 1,024. Where the sizes part is ours.
+# (largest resolution of the weights in pixels, SGD's learning rate per 256 images, reason). Measured here with lite0:
+# 0.02 at batch size 64 and 0.05 at 128 (benchmarks/digits_lite0_cpu.json, cifar10_lite0_cpu.json). DNA: its author in
+# changlin31/DNA issue 3, 0.06 at 1,024. SAM: arXiv 2010.01412, 0.016 at 1,024. The boundaries in pixels are ours.
 _LEARNING_RATES = (
-    (260, 0.04, "half of what lite0 learned well with here, for runs several times as long (ours)"),
-    (599, 0.015, "DNA's, for backbones of middle size (ours)"),
-    (math.inf, 0.004, "SAM's for b7, with which higher ones diverged"),
+    (260, 0.04, "half the rate that worked well for lite0 here, as runs are several times longer (ours)"),
+    (599, 0.015, "the rate of DNA, applied to medium-sized backbones (ours)"),
+    (math.inf, 0.004, "the rate of SAM for b7, which diverged at higher ones"),
 )
 
 
 def choose_recipe(
     *, num_images: int, num_classes: int, short_side: int, resolution: int, dropout_rate: float, batch_size: int
 ) -> list[Choice]:
-    """One choice for each setting that depends on the data.
+    """Return one choice for each setting that depends on the data.
 
     Args:
-        num_images: for training.
-        short_side: of the images, in pixels, their median.
-        resolution: of the weights, in pixels.
-        dropout_rate: published with the backbone.
+        num_images: number of training images.
+        num_classes: number of classes.
+        short_side: median of the images' short sides, in pixels.
+        resolution: image size at which the weights were evaluated, in pixels.
+        dropout_rate: dropout rate published with the backbone, in [0, 1).
         batch_size: images per optimizer step, over all processes.
     """
     return [
         *_choose_size(short_side, resolution),
         *_choose_length(num_images, num_classes, batch_size),
         *_choose_mixing(num_images),
-        Choice("augment", "basic", "random crop and flip alone, as Kornblith et al. 2019 and BiT fine-tuned"),
+        Choice("augment", "basic", "random crop and flip only, as in Kornblith et al. 2019 and BiT"),
         Choice("dropout", dropout_rate, "the backbone's published rate; the author kept ImageNet's settings"),
         # log(0.5) / log(0.9999) = 6,931 steps of 218,949.
-        Choice("ema_half_life", 0.03, "what 0.9999 was in the paper's ImageNet training, 6,931 of 218,949 steps"),
+        Choice("ema_half_life", 0.03, "equivalent to 0.9999 in the paper's ImageNet training, 6,931 of 218,949 steps"),
         _choose_lr(resolution, batch_size),
     ]
 
 
 def _choose_size(short_side: int, resolution: int) -> list[Choice]:
     if short_side >= _SMALL_SIDE:
-        reason = f"what the weights were made for; half of the images have a side below {short_side + 1} px"
+        reason = f"the size the weights were trained for; half of the images have a side below {short_side + 1} px"
         return [Choice("image_size", resolution, reason)]
-    # Ours: BiT's ratio for CIFAR's 32 px, but never below 64, where the last map has 2 x 2 places.
+    # Ours: BiT's ratio for CIFAR's 32 px, but at least 64 px, where the last feature map has 2 x 2 cells.
     size = min(resolution, max(64, min(128, 4 * short_side)))
-    where = f"half of the images have a side below {short_side + 1} px, where BiT's rule for less than 96 px"
+    where = f"half of the images have a side below {short_side + 1} px; BiT's rule for images below 96 px"
     return [
-        Choice("image_size", size, f"{where} makes 128 of CIFAR's 32: four times the side, within 64 and 128 (ours)"),
-        Choice("data.min_crop_area", 0.64, f"{where} cuts 128 from 160 px: 64% of the area"),
+        Choice("image_size", size, f"{where} enlarges CIFAR's 32 to 128: four times the side, within 64 to 128 (ours)"),
+        Choice("data.min_crop_area", 0.64, f"{where} crops 128 from 160 px: 64% of the area"),
     ]
 
 
@@ -79,29 +87,29 @@ def _choose_length(num_images: int, num_classes: int, batch_size: int) -> list[C
         per_class = 5_000 * num_classes
         images, reason = max(500 * 512, per_class), "BiT's 500 steps of 512 below 20,000 images"
         if per_class > 500 * 512:
-            reason = f"5,000 looks for each of {num_classes} classes (ours)"
+            reason = f"5,000 training examples for each of {num_classes} classes (ours)"
     elif num_images < _MEDIUM:
         images, reason = 10_000 * 512, "BiT's 10,000 steps of 512 below 500,000 images"
     else:
         images, reason = 20_000 * 512, "BiT's 20,000 steps of 512 from 500,000 images on"
     if images > 50 * num_images:
         images = 50 * num_images
-        reason += f", cut off at 50 passes over {num_images:,} images (ours; Kornblith et al. came to 90% of their best"
+        reason += f", capped at 50 passes over {num_images:,} images (ours; Kornblith et al. reached 90% of their best"
         reason += " odds in 26)"
     steps = math.ceil(images / batch_size)
     return [
         Choice("trainer.max_steps", steps, f"{images:,} images in steps of {batch_size}: {reason}"),
-        Choice("trainer.max_epochs", -1, "trainer.max_steps says how long"),
+        Choice("trainer.max_epochs", -1, "trainer.max_steps sets the length"),
     ]
 
 
 def _choose_mixing(num_images: int) -> list[Choice]:
     if num_images >= _SMALL:
-        return [Choice("loss.mixup_alpha", 0.1, "BiT mixes from 20,000 images on")]
-    return [Choice("loss.mixup_alpha", 0.0, "BiT does not mix below 20,000 images")]
+        return [Choice("loss.mixup_alpha", 0.1, "BiT uses mixup from 20,000 images on")]
+    return [Choice("loss.mixup_alpha", 0.0, "BiT does not use mixup below 20,000 images")]
 
 
 def _choose_lr(resolution: int, batch_size: int) -> Choice:
     _, rate, reason = next(row for row in _LEARNING_RATES if resolution <= row[0])
     value = float(f"{rate * batch_size / 256:.1e}")
-    return Choice("optim.lr", value, f"{rate} per 256 images, and a step sees {batch_size}: {reason}")
+    return Choice("optim.lr", value, f"{rate} per 256 images, scaled to the batch size of {batch_size}: {reason}")

@@ -1,4 +1,4 @@
-"""What `--protocol` and `--recipe auto` choose, applied to a configuration."""
+"""Apply the settings that `--protocol` and `--recipe auto` choose to a configuration."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ def choose_by_rule(
     dropout_rate: float,
     num_processes: int,
 ) -> tuple[FinetuneConfig, list[str]]:
-    """Return the configuration with what the rules of `--recipe auto` choose, and a line for each choice.
+    """Return the configuration with the choices of `--recipe auto`, and a line of text for each choice.
 
     Args:
-        config: as the user set it.
-        given: dotted fields that the user set; they are left alone.
-        num_images: in the train split.
-        num_classes: of the dataset.
+        config: configuration as the user set it.
+        given: dotted fields that the user set; they stay unchanged.
+        num_images: number of images in the train split.
+        num_classes: number of classes of the dataset.
         short_side: median of the training images' short sides, in pixels.
-        resolution: the network's own, in pixels.
-        dropout_rate: the network's published rate.
-        num_processes: that train together.
+        resolution: the network's own image size, in pixels.
+        dropout_rate: the network's published dropout rate, in [0, 1).
+        num_processes: number of processes that train together.
 
     Raises:
-        UserError: the choices do not go with what the user set.
+        UserError: the choices conflict with what the user set.
     """
     choices = choose_recipe(
         num_images=num_images,
@@ -50,16 +50,17 @@ def choose_by_rule(
 def choose_by_protocol(
     config: FinetuneConfig, given: frozenset[str], *, num_images: int, num_processes: int
 ) -> tuple[FinetuneConfig, list[str]]:
-    """Return the configuration with the settings of its protocol, and a line for each that is not the default.
+    """Return the configuration with the settings of its protocol, and a line of text for each non-default setting.
 
     Args:
-        config: as the user set it, with a protocol.
-        given: dotted fields that the user set; they are left alone.
-        num_images: of train and val together.
-        num_processes: that train together.
+        config: configuration as the user set it, with a protocol.
+        given: dotted fields that the user set; they stay unchanged.
+        num_images: number of images in train and val together.
+        num_processes: number of processes that train together.
 
     Raises:
-        UserError: the user set a part of what belongs together, or what does not go with the protocol.
+        UserError: the user set only some of the fields that the protocol chooses together, or a value that conflicts
+            with it.
     """
     assert config.protocol is not None
     protocol = get_protocol(config.protocol)
@@ -84,7 +85,7 @@ def choose_by_protocol(
     found, wanted = config.data.batch_size * config.trainer.accumulate_grad_batches, at_once * accumulated
     if found != wanted and not given >= {"data.batch_size", "trainer.accumulate_grad_batches"}:
         raise BadValue(
-            f"`protocol`={protocol.name}: a step would see {found * num_processes} images, not its"
+            f"`protocol`={protocol.name}: a step would see {found * num_processes} images, not the protocol's"
             f" {wanted * num_processes}: use `data.batch_size`={at_once}, or set `trainer.accumulate_grad_batches` too"
         )
     lines = [f"protocol {protocol.name}: {protocol.source}"]

@@ -1,7 +1,7 @@
-"""The command line, recipes and `config.yaml`: all three are a `FinetuneConfig`.
+"""The command line, recipes and `config.yaml`: three forms of a `FinetuneConfig`.
 
-The command line goes over `--config`, that over what `--protocol` or `--recipe auto` choose, and that over the
-defaults. Imports neither torch nor Lightning, so that `--help` is quick.
+The command line overrides `--config`, which overrides the choices of `--protocol` or `--recipe auto`, which override
+the defaults. This module imports neither torch nor Lightning, so that `--help` is quick.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from transfer.files import write_text
 
 
 def build_parser() -> jsonargparse.ArgumentParser:
-    """The command line of `efficientnet-transfer finetune`."""
+    """Return the parser of `efficientnet-transfer finetune`."""
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = jsonargparse.ArgumentParser(
         prog="efficientnet-transfer finetune",
         usage="%(prog)s [--config RECIPE.yaml] [--backbone NAME] [--dataset NAME] [--optim.lr 0.01] ...",
-        description="Fine-tune an EfficientNet. The command line goes over --config, --config over --protocol and"
-        " --recipe auto, and these over the defaults. --resume RUN_DIR goes on with an interrupted run from its"
+        description="Fine-tune an EfficientNet. The command line overrides --config, which overrides --protocol and"
+        " --recipe auto, which override the defaults. --resume RUN_DIR continues an interrupted run from its"
         " last.ckpt.",
         exit_on_error=False,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", action="config", help="YAML recipe, with only what differs from the defaults")
+    parser.add_argument("--config", action="config", help="YAML recipe; it needs only what differs from the defaults")
     parser.add_argument("--resume", metavar="RUN_DIR", default=argparse.SUPPRESS, help="folder of the run to continue")
     parser.add_class_arguments(FinetuneConfig)
     return parser
 
 
-# What may differ between a run and its resumption: where and how fast it computes, not what.
+# Fields that may change when a run is resumed: they decide where and how fast it computes, not what.
 RESUMABLE = re.compile(
     r"data_root|logger|compile|data\.num_workers|trainer\.(accelerator|devices|num_nodes|strategy|precision|max_time"
     r"|limit_test_batches|log_every_n_steps|deterministic|benchmark|profiler|detect_anomaly|enable_\w+)"
@@ -48,14 +48,17 @@ RESUMABLE = re.compile(
 
 
 def parse_config(argv: Sequence[str]) -> tuple[FinetuneConfig, Path | None]:
-    """The configuration of a command line, and the folder of the run to resume if there is one.
+    """Return the configuration of a command line, and the folder of the run to resume or None.
+
+    Args:
+        argv: words after the command's name.
 
     Raises:
-        UserError: an unknown or wrong value, with the nearest name; or all problems of ranges and combinations at once;
-            or a resumption that would change what the run computes.
+        UserError: an option or value is unknown (the nearest name is suggested), values are out of range or conflict
+            (all are listed), or resuming would change what the run computes.
         SystemExit: after --help and --print_config.
     """
-    # Apart from the rest: it is no part of a recipe.
+    # Parsed separately, because a recipe must not contain it.
     resume_parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     resume_parser.add_argument("--resume", type=Path)
     try:
@@ -85,12 +88,13 @@ def build_config(
     """Return the configuration of a call from Python, and the dotted fields that the caller set.
 
     Args:
-        config: what `changes` go over; None takes the defaults, or those of the run to resume.
-        resume: folder of the run to go on with.
+        config: configuration to which `changes` are applied; None for the defaults, or for the configuration of the
+            run to resume.
+        resume: folder of the run to continue.
         changes: fields of `FinetuneConfig`; groups are dictionaries of their own fields.
 
     Raises:
-        UserError: an unknown or wrong field, all problems at once; or a resumption that would change what is computed.
+        UserError: fields are unknown or wrong (all are listed), or resuming would change what the run computes.
     """
     defaults = FinetuneConfig() if resume is None else load_config(resume / "config.yaml")
     before, base = flatten(defaults.to_dict()), flatten((config or defaults).to_dict())
@@ -107,7 +111,7 @@ def build_config(
 
 
 def build_probe_parser() -> jsonargparse.ArgumentParser:
-    """The command line of `efficientnet-transfer probe`: the fields of a run that a probe has too, and its own."""
+    """Return the parser of `efficientnet-transfer probe`: its own fields and those it shares with fine-tuning."""
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = jsonargparse.ArgumentParser(
         prog="efficientnet-transfer probe",
@@ -116,7 +120,7 @@ def build_probe_parser() -> jsonargparse.ArgumentParser:
         exit_on_error=False,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", action="config", help="YAML recipe, with only what differs from the defaults")
+    parser.add_argument("--config", action="config", help="YAML recipe; it needs only what differs from the defaults")
     parser.add_class_arguments(ProbeConfig)
     parser.add_class_arguments(FinetuneConfig, skip=_other_fields(FinetuneConfig, PROBE_FIELDS))
     parser.add_class_arguments(TrainerConfig, "trainer", skip=_other_fields(TrainerConfig, PROBE_TRAINER_FIELDS))
@@ -128,7 +132,10 @@ def _other_fields(schema: type[Any], names: Sequence[str]) -> set[str]:
 
 
 def parse_probe_config(argv: Sequence[str]) -> tuple[FinetuneConfig, ProbeConfig]:
-    """The run of a probe, as a fine-tuning run's configuration whose other fields have their defaults, and its own.
+    """Return the configuration of a probe: the fields it shares with fine-tuning, the rest at defaults, and its own.
+
+    Args:
+        argv: words after the command's name.
 
     Raises:
         UserError: see `parse_config`.
@@ -142,23 +149,24 @@ def parse_probe_config(argv: Sequence[str]) -> tuple[FinetuneConfig, ProbeConfig
 
 
 def given_fields(argv: Sequence[str]) -> frozenset[str]:
-    """The dotted fields that a command line that `parse_config` accepts sets, by itself or in a recipe."""
+    """Return the dotted fields set on a command line or in its recipes; `parse_config` must accept the line."""
     return frozenset(vars(build_parser().parse_args(_recipes_first(argv), defaults=False).as_flat())) - {"config"}
 
 
 def apply_choices(
     config: FinetuneConfig, choices: Mapping[str, Any], given: frozenset[str]
 ) -> tuple[FinetuneConfig, dict[str, Any]]:
-    """The configuration with values for fields that the user did not set, and those values that took effect.
+    """Return the configuration with chosen values in the fields that the user did not set, and the values applied.
 
-    A length that the user gave, in steps or in epochs, replaces the chosen one altogether.
+    If the user set the length of training, in steps or in epochs, no chosen length is applied.
 
     Args:
-        choices: by dotted field.
-        given: see `given_fields`.
+        config: configuration as the user set it.
+        choices: value of each dotted field.
+        given: dotted fields that the user set; see `given_fields`.
 
     Raises:
-        UserError: all problems of the result at once.
+        UserError: the resulting values are out of range or conflict; all are listed.
     """
     applied = {name: value for name, value in choices.items() if name not in given}
     if "trainer.max_epochs" in given:
@@ -174,7 +182,7 @@ def apply_choices(
 
 
 def _recipes_first(argv: Sequence[str]) -> list[str]:
-    """Wherever they stand: what is typed goes over them."""
+    """Return the words with all recipes moved to the front, so that typed options override them."""
     recipes = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     recipes.add_argument("--config", action="append", default=[])
     given, rest = recipes.parse_known_args(list(argv))
@@ -200,7 +208,7 @@ def _values_of(
         raise BadValue(explain(str(error), [action.dest for action in parser._actions])) from None
     values.pop("config")
     if "resume" in values:
-        raise BadValue("a recipe does not say what to resume: give `resume` on the command line")
+        raise BadValue("a recipe cannot set what to resume: pass `resume` on the command line")
     return values
 
 
@@ -210,22 +218,24 @@ def _refuse(problems: Sequence[str]) -> None:
 
 
 def split_pairs(option: str, words: Sequence[str], example: str) -> list[tuple[str, str]]:
-    """Key and value of each word of an option that takes KEY=VALUE, given any number of times.
+    """Return the key and value of each KEY=VALUE that was passed to an option.
 
     Args:
-        example: of such a word, for the message.
+        option: the option's name, for the message.
+        words: values of the option.
+        example: an example of such a value, for the message.
 
     Raises:
-        UserError: not such words.
+        UserError: a word is not of the form KEY=VALUE.
     """
     pairs = [word.partition("=") for word in words]
     if bad := ["".join(pair) for pair in pairs if not all(pair)]:
-        raise BadValue(f"{option} {bad[0]}: give KEY=VALUE, for example {option} {example}")
+        raise BadValue(f"{option} {bad[0]}: expected KEY=VALUE, for example {option} {example}")
     return [(key, value) for key, _, value in pairs]
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested configuration by dotted field."""
+    """Return a nested configuration as one dictionary with dotted names."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
@@ -233,7 +243,7 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def unflatten(dotted: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `flatten`: the content of a recipe."""
+    """Return the nested configuration of dotted names, the content of a recipe; the inverse of `flatten`."""
     values: dict[str, Any] = {}
     for name, value in dotted.items():
         *groups, last = name.split(".")
@@ -245,10 +255,10 @@ def unflatten(dotted: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_config(path: Path) -> FinetuneConfig:
-    """The configuration that a run wrote.
+    """Return the configuration that a run wrote.
 
     Raises:
-        UserError: no such file, or it is not a configuration.
+        UserError: the file does not exist or is not a configuration.
     """
     if not path.is_file():
         raise MissingData(f"{path.parent} is not a run: it has no {path.name}")
@@ -256,14 +266,15 @@ def load_config(path: Path) -> FinetuneConfig:
 
 
 def save_config(config: FinetuneConfig, path: Path) -> None:
-    """Write the whole configuration, defaults included; the file is itself a recipe."""
+    """Write the whole configuration, including defaults; the file can be used as a recipe."""
     write_text(path, yaml.safe_dump(config.to_dict(), sort_keys=False))
 
 
 def explain(message: str, flags: Sequence[str]) -> str:
-    """Jsonargparse's message with what is allowed and the nearest name.
+    """Return jsonargparse's message in our words, with the allowed values and the nearest name.
 
     Args:
+        message: jsonargparse's message.
         flags: names of all options.
     """
     unknown = re.findall(r"--([\w.]+)", message) if message.startswith("unrecognized") else []

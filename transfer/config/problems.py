@@ -1,4 +1,4 @@
-"""What is wrong with a configuration: values out of range, and values that do not go together."""
+"""Checks of a configuration: values out of range, and values that conflict."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from transfer.config.schema import FREEZE, SMALLEST_IMAGE, FinetuneConfig
 
 
 def find_problems(config: FinetuneConfig) -> list[str]:
-    """Return everything that is out of range or does not fit together, each with its field in backticks."""
+    """Return a message for each value that is out of range or conflicts with another, with its field in backticks."""
     return [*_range_problems(config), *_combination_problems(config)]
 
 
 def find_probe_problems(config: FinetuneConfig) -> list[str]:
-    """Return everything that a linear probe cannot do, each with its field in backticks."""
+    """Return a message for each setting that a linear probe does not support, with its field in backticks."""
     data, problems = config.data, find_problems(config)
     if data.multilabel:
-        problems.append("`data.multilabel`=True: a probe has one label per image")
+        problems.append("`data.multilabel`=True: a probe supports one label per image only")
     if data.train_on != "train":
         problems.append(f"`data.train_on`={data.train_on}: a probe chooses on val and then trains on both anyway")
     if data.stream and config.on_bad_image == "skip":
-        problems.append("`data.stream`=True with `on_bad_image`=skip: bad images must be known before (use error)")
+        problems.append("`data.stream`=True with `on_bad_image`=skip: bad images must be known in advance (use error)")
     return problems
 
 
@@ -58,16 +58,16 @@ def _combination_problems(config: FinetuneConfig) -> Iterator[str]:
     if trainer.limit_train_batches == 0:
         yield "`trainer.limit_train_batches`=0: nothing would be learned (use 1 or more)"
     if trainer.strategy.startswith(("fsdp", "deepspeed")):
-        yield f"`trainer.strategy`={trainer.strategy}: checkpoints would be in pieces (allowed: auto, ddp, ddp_...)"
+        yield f"`trainer.strategy`={trainer.strategy}: checkpoints would be sharded (allowed: auto, ddp, ddp_...)"
     if config.data.batch_size == 1 and config.bn != "frozen":
-        yield "`data.batch_size`=1: BatchNorm needs 2 (use `trainer.accumulate_grad_batches`, or `bn`=frozen)"
+        yield "`data.batch_size`=1: BatchNorm needs at least 2 (use `trainer.accumulate_grad_batches`, or `bn`=frozen)"
     if trainer.limit_val_batches == 0:
-        yield "`trainer.limit_val_batches`=0: validation chooses the best checkpoint (use 1 or more)"
+        yield "`trainer.limit_val_batches`=0: the best checkpoint is chosen by validation (use 1 or more)"
     if config.data.train_on == "trainval":
         if config.early_stopping is not None:
-            yield "`early_stopping` with `data.train_on`=trainval: there is no validation to wait for"
+            yield "`early_stopping` with `data.train_on`=trainval: there is no validation to watch"
         if config.bn == "recompute":
-            yield "`bn`=recompute with `data.train_on`=trainval: it acts before validations (use adapt)"
+            yield "`bn`=recompute with `data.train_on`=trainval: it runs before validation; there is none (use adapt)"
     if config.pretrained is False and config.init_from is None and config.weights is not None:
         yield f"`weights`={config.weights} with `pretrained`=False: name what the file was trained like"
     if config.data.multilabel and config.loss.name != "bce":
@@ -81,7 +81,7 @@ def _combination_problems(config: FinetuneConfig) -> Iterator[str]:
     elif 0 < trainer.max_epochs <= (config.frozen_epochs() or 0):
         yield (
             f"`freeze`={config.freeze!r} with `trainer.max_epochs`={trainer.max_epochs}: the backbone would never"
-            " learn; say `freeze`=backbone"
+            " learn; use `freeze`=backbone"
         )
     if config.optim.sam_rho is not None:
         yield from _sam_problems(config)
@@ -99,13 +99,13 @@ def _sam_problems(config: FinetuneConfig) -> Iterator[str]:
         )
     if trainer.precision in ("16", "16-mixed"):
         yield (
-            f"`optim.sam_rho` with `trainer.precision`={trainer.precision}: its scaled gradients are not those that"
-            " SAM moves along (use bf16-mixed or 32-true)"
+            f"`optim.sam_rho` with `trainer.precision`={trainer.precision}: its scaled gradients are not the"
+            " ones that SAM moves along (use bf16-mixed or 32-true)"
         )
     if trainer.gradient_clip_val is not None and trainer.gradient_clip_algorithm == "value":
         yield (
-            "`optim.sam_rho` with `trainer.gradient_clip_algorithm`=value: clipped values point elsewhere than the"
-            " gradient that SAM moves along (use norm, which limits the step alone)"
+            "`optim.sam_rho` with `trainer.gradient_clip_algorithm`=value: clipping by value changes the direction of"
+            " the gradient that SAM moves along (use norm, which limits only the length of the step)"
         )
 
 

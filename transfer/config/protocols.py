@@ -1,9 +1,9 @@
-"""Published fine-tuning protocols as rows, and how a row becomes the settings of one run.
+"""Published fine-tuning protocols as rows, and the settings of a run that follow from a row.
 
-A row states every setting that bears on the result, also where it is today's default. In all of them norms and biases
-get no weight decay, SGD is Nesterov's, and weights and image size are the run's own choice. BatchNorm sees the batch of
-one device: where a protocol's batch is spread over devices or accumulated, its statistics come from fewer images than
-in the source (`--trainer.sync_batchnorm true` joins devices; nothing joins accumulated batches).
+A row states every setting that affects the result, even where it equals the default. In all protocols, norms and biases
+get no weight decay, SGD uses Nesterov momentum, and the run chooses the weights and the image size. BatchNorm sees the
+batch of one device: where a protocol's batch is spread over devices or accumulated, its statistics come from fewer
+images than in the source (`--trainer.sync_batchnorm true` joins devices; nothing joins accumulated batches).
 """
 
 from __future__ import annotations
@@ -20,7 +20,13 @@ Settings = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Deviation:
-    """What a protocol does otherwise on some datasets or with some backbones; None leaves the batch as it is."""
+    """Settings that a protocol changes for some datasets or backbones.
+
+    Attributes:
+        names: the datasets or backbones.
+        settings: dotted fields that change.
+        batch_size: images per optimizer step; None keeps the protocol's.
+    """
 
     names: tuple[str, ...]
     settings: Settings
@@ -29,16 +35,17 @@ class Deviation:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a published table was fine-tuned.
+    """The settings with which the networks of a published table were fine-tuned.
 
     Args:
+        name: the protocol's name.
         source: where the settings come from, and which of them are ours.
         batch_size: images per optimizer step, over all processes.
         steps: optimizer steps of one fit.
         settings: dotted fields of the configuration.
-        grid: dotted fields of each trial, to be chosen on val; one empty trial where there is nothing to choose.
-        middle: the trial of a single run.
-        deviations: by dataset or backbone.
+        grid: dotted fields of each trial; val chooses one. One empty trial where there is nothing to choose.
+        middle: the trial that a single run uses.
+        deviations: settings that differ for some datasets or backbones.
     """
 
     name: str
@@ -52,7 +59,7 @@ class Protocol:
 
 
 def _log_spaced(low: float, high: float, num: int) -> tuple[float, ...]:
-    """From 10**low to 10**high, to four digits."""
+    """Return `num` values spaced evenly in the logarithm from 10**low to 10**high, to four digits."""
     return tuple(_four_digits(10 ** (low + i * (high - low) / (num - 1))) for i in range(num))
 
 
@@ -65,7 +72,7 @@ def _trial(lr: float, weight_decay: float) -> Settings:
 
 
 def _ema_half_life(decay: float, steps: int) -> float:
-    """An average's decay per step as half-life in fractions of a run."""
+    """Return an average's decay per step as a half-life, in fractions of a run."""
     return _four_digits(math.log(0.5) / math.log(decay) / steps)
 
 
@@ -93,42 +100,42 @@ _PLAIN: Settings = {
     "trainer.gradient_clip_val": None,
 }
 
-# Kornblith, Shlens & Le 2019 as restated by SimCLR (arXiv 2002.05709, B.8): the values of weight decay are divided by
-# the learning rate.
+# Kornblith, Shlens & Le 2019 as restated by SimCLR (arXiv 2002.05709, B.8): weight decay is divided by the learning
+# rate.
 _KORNBLITH_LRS = _log_spaced(-4, -1, 7)
 _KORNBLITH_DECAYS = (0.0, *_log_spaced(-6, -3, 7))
 KORNBLITH = Protocol(
     name="kornblith",
     source="Kornblith et al. 2019 as restated in SimCLR (arXiv 2002.05709) B.8 and BYOL (arXiv 2006.07733) D. No label"
-    " smoothing, dropout or stochastic depth: none is named there. Ours: the middle of the grid for a single run.",
+    " smoothing, dropout or stochastic depth: none is mentioned there. Ours: the middle of the grid for a single run.",
     batch_size=256,
     steps=20_000,
     settings=_PLAIN,
     grid=tuple(_trial(lr, decay / lr) for lr in _KORNBLITH_LRS for decay in _KORNBLITH_DECAYS),
     middle=_trial(_KORNBLITH_LRS[3], _KORNBLITH_DECAYS[4] / _KORNBLITH_LRS[3]),
 )
-# The same sources; the division of the decay is named for fine-tuning only.
+# The same sources; they mention dividing the decay for fine-tuning only.
 _SCRATCH_LRS = _log_spaced(-3, 0, 7)
 _SCRATCH_DECAYS = _log_spaced(-5, -1.5, 8)
 SCRATCH = Protocol(
     name="scratch",
     source="Random weights as in SimCLR (arXiv 2002.05709) B.8: its grid and 40,000 steps, the rest as kornblith. Ours:"
-    " the decay is not divided by the learning rate, BatchNorm at the run's pace, the trial of a single run.",
+    " the decay is not divided by the learning rate, bn=adapt, and the trial of a single run.",
     batch_size=256,
     steps=40_000,
     settings={**_PLAIN, "pretrained": False},
     grid=tuple(_trial(lr, decay) for lr in _SCRATCH_LRS for decay in _SCRATCH_DECAYS),
     middle=_trial(_SCRATCH_LRS[3], _SCRATCH_DECAYS[3]),
 )
-# The author's remark in tensorflow/tpu issue 476: mostly the ImageNet settings, a quarter of the learning rate. The
-# settings: Tan & Le 2019 section 5.2; only in the released code: 0.016 per 256 images, warm-up, epsilon 1e-3, label
-# smoothing, the average's decay 0.9999.
+# The author's comment in tensorflow/tpu issue 476: mostly the ImageNet settings, with a quarter of the learning rate.
+# Those settings are from Tan & Le 2019, section 5.2; only the released code states 0.016 per 256 images, warm-up,
+# epsilon 1e-3, label smoothing and the average's decay of 0.9999.
 PAPER = Protocol(
     name="paper",
     source="M. Tan in tensorflow/tpu issue 476: ImageNet settings (arXiv 1905.11946 5.2 and the released code) with a"
-    " quarter of the learning rate. He does not say length and batch: ours are Kornblith's 20,000 steps of 256, of"
-    " which the average's half-life (6,931 steps at 0.9999) is a fraction. Ours too: AutoAugment's published tables,"
-    " CIFAR's on CIFAR, where the code has another policy (v0).",
+    " quarter of the learning rate. He does not state length and batch: ours are Kornblith's 20,000 steps of 256, and"
+    " the average's half-life (6,931 steps at 0.9999) is a fraction of these. Also ours: AutoAugment's published"
+    " policies, CIFAR's on CIFAR, where the code has another policy (v0).",
     batch_size=256,
     steps=20_000,
     settings={
@@ -149,9 +156,9 @@ PAPER = Protocol(
 # Foret et al. 2021 (arXiv 2010.01412), fine-tuning of EfficientNet-B7 and -L2.
 SAM_PAPER = Protocol(
     name="sam-paper",
-    source="Foret et al. 2021 (arXiv 2010.01412), fine-tuning, the rows without SAM. Not named there: label smoothing"
-    " (its code's default, none), and the steps with l2 (ours: the same). Ours too: dropout and stochastic depth as the"
-    " backbone was published.",
+    source="Foret et al. 2021 (arXiv 2010.01412), fine-tuning, the rows without SAM. Not stated there: label smoothing"
+    " (its code's default, none), and the steps with l2 (ours: the same). Also ours: dropout and stochastic depth as"
+    " published with the backbone.",
     batch_size=1024,
     steps=5_000,
     settings={
@@ -173,8 +180,8 @@ SAM_PAPER_RHO = replace(
     source=SAM_PAPER.source.replace("the rows without SAM", "the rows with SAM at rho 0.05"),
     settings={**SAM_PAPER.settings, "optim.sam_rho": 0.05},
 )
-# Tan & Le 2021 (arXiv 2104.00298) and google/automl efficientnetv2, which disagree: the code has a constant learning
-# rate and weight decay 1e-5. The paper is followed, and the code where the paper says nothing.
+# Tan & Le 2021 (arXiv 2104.00298) and google/automl efficientnetv2 disagree: the code has a constant learning rate and
+# weight decay 1e-5. The row follows the paper, and the code where the paper says nothing.
 EFFICIENTNETV2 = Protocol(
     name="efficientnetv2",
     source="Tan & Le 2021 (arXiv 2104.00298): batch 512, learning rate 0.001, cosine, no weight decay, Cutout. Its code"
@@ -202,33 +209,34 @@ PROTOCOLS = {row.name: row for row in (EFFICIENTNETV2, KORNBLITH, PAPER, SAM_PAP
 
 
 def list_protocols() -> list[str]:
-    """The names, sorted."""
+    """Return the protocols' names, sorted."""
     return sorted(PROTOCOLS)
 
 
 def get_protocol(name: str) -> Protocol:
-    """The protocol's row.
+    """Return the protocol of that name.
 
     Raises:
-        UserError: no such protocol; the text names the nearest and all there are.
+        UserError: unknown name; the message lists the nearest and all names.
     """
     if name not in PROTOCOLS:
         raise unknown_name("protocol", name, list_protocols())
     return PROTOCOLS[name]
 
 
-# Flowers' train and val (Tan & Le 2019, table 6), the fewest of the eight datasets.
+# Size of Flowers' train and val together (Tan & Le 2019, Table 6), the smallest of the eight datasets.
 _FEWEST_IMAGES = 2040
 
 
 def protocol_steps(protocol: Protocol, num_images: int) -> int:
-    """Optimizer steps of one fit: the protocol's, and in proportion fewer below 2,040 images.
+    """Return the optimizer steps of one fit: the protocol's, or proportionally fewer below 2,040 images.
 
-    So no image is seen more often than an image of the smallest of the eight datasets, all of which keep the
-    protocol's count; more passes than that were never published, and would take as long as a set ten times as large.
+    Thus no image is seen more often than one of the smallest of the eight datasets, which all keep the protocol's
+    steps. More passes than that were never published, and would take as long as a dataset ten times the size.
 
     Args:
-        num_images: of train and val together, also where a trial is fitted to train alone.
+        protocol: the protocol.
+        num_images: number of images in train and val together, even where a trial is fitted to train alone.
     """
     return math.ceil(protocol.steps * min(1.0, num_images / _FEWEST_IMAGES))
 
@@ -243,20 +251,21 @@ def protocol_settings(
     devices: int,
     max_batch_per_device: int,
 ) -> dict[str, Any]:
-    """Every dotted field of one run, among them those that make up the protocol's batch and length.
+    """Return the settings of one run by dotted field, including those that set the protocol's batch and length.
 
-    A device takes as many images at once as it may and as divide its share; accumulation gives the rest. The last step
-    of an epoch takes what is left of it. Validation takes place about twenty times.
+    Each device takes the largest batch that is allowed and divides its share; accumulation makes up the rest. The last
+    step of an epoch takes the remaining images. A run validates about twenty times.
 
     Args:
-        trial: of the grid.
+        protocol: the protocol.
+        trial: a trial of the protocol's grid.
         dataset, backbone: short names, for the protocol's deviations.
         num_images: see `protocol_steps`.
-        devices: processes, on all machines together.
-        max_batch_per_device: most images at once.
+        devices: number of processes, on all machines together.
+        max_batch_per_device: largest number of images per device at once.
 
     Raises:
-        UserError: the batch cannot be divided equally, or not be had at once where SAM needs it.
+        UserError: the batch cannot be divided equally among the devices, or SAM needs it at once and it does not fit.
     """
     settings, batch_size = dict(protocol.settings), protocol.batch_size
     for deviation in protocol.deviations:
@@ -283,7 +292,7 @@ def protocol_settings(
 
 
 def _divide_batch(name: str, batch_size: int, devices: int, most: int) -> tuple[int, int]:
-    """Images per device at once, and how often; their product with `devices` is `batch_size`."""
+    """Return the images per device at once and the accumulated batches; their product with `devices` is the batch."""
     if batch_size % devices:
         allowed = [str(n) for n in range(1, batch_size + 1) if batch_size % n == 0]
         raise BadValue(
