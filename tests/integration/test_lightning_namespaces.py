@@ -35,10 +35,10 @@ print(trainer.global_step, sorted({{"pytorch_lightning", "lightning"}} & sys.mod
 """
 
 
-def run(code: str) -> subprocess.CompletedProcess[str]:
+def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-c", textwrap.dedent(code)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
 
 
 @pytest.mark.slow
@@ -46,7 +46,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
     ("lightning", "imported"), [("lightning", "['lightning']"), ("pytorch_lightning", "['pytorch_lightning']")]
 )
 def test_a_program_trains_with_the_lightning_that_it_imports(tmp_path: Path, lightning: str, imported: str) -> None:
-    result = run(PROGRAM.format(lightning=lightning, folder=str(tmp_path)))
+    result = run(PROGRAM.format(lightning=lightning, folder=str(tmp_path)), tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == f"6 {imported}"
 
@@ -59,7 +59,7 @@ def test_a_program_trains_with_the_lightning_that_it_imports(tmp_path: Path, lig
         ("from transfer import TransferModule; import lightning", "pytorch_lightning"),
     ],
 )
-def test_both_names_in_one_program_are_refused(imports: str, used: str) -> None:
+def test_both_names_in_one_program_are_refused(tmp_path: Path, imports: str, used: str) -> None:
     code = f"""
     {imports}
     from transfer import TransferModule, UserError
@@ -68,7 +68,7 @@ def test_both_names_in_one_program_are_refused(imports: str, used: str) -> None:
     except UserError as error:
         print(error)
     """
-    result = run(code)
+    result = run(code, tmp_path)
     assert "pytorch_lightning and lightning.pytorch are both imported" in result.stdout, result.stderr
     assert f"transfer uses {used}, which was imported first" in result.stdout
 
