@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import __main__ as benchmarks
-from tests.commands.test_finetune import environment
+from tests.support.runs import environment
 from transfer import __main__ as console
 from transfer import commands
 from transfer.config.command_line import parse_config, parse_probe_config

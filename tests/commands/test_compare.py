@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from tests.commands.test_finetune import call
+from tests.support.runs import call
 from tests.test_environment import table_rows
 from transfer.commands import compare
 from transfer.statistics import paired_bootstrap

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tests.commands.test_finetune import CHEAP, ROOT, call, environment
+from tests.support.runs import CHEAP, ROOT, call, environment
 from transfer.commands import convert, finetune
 from transfer.commands.convert.source import read_network
 from transfer.errors import UserError

@@ -20,7 +20,7 @@ from datamodules.doctor.duplicates import MIN_CORRELATION, NEAR_DISTANCE, correl
 from datamodules.doctor.inspection import inspect_image
 from datamodules.doctor.suspects import rank_suspects
 from datamodules.images.decode import BadImageError, decode_image
-from tests.commands.test_finetune import CHEAP, ROOT, call, environment, save_csv
+from tests.support.runs import CHEAP, ROOT, call, environment, save_csv
 from transfer.commands import doctor, finetune
 
 Report = dict[str, Any]

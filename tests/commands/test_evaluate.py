@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.commands.test_finetune import CHEAP, best_row, call, read_results, read_rows, save_classes, save_photo
+from tests.support.runs import CHEAP, best_row, call, read_results, read_rows, save_classes, save_photo
 from transfer.commands import evaluate, finetune
 
 pytestmark = pytest.mark.slow

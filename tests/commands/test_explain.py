@@ -14,7 +14,7 @@ from PIL import Image, ImageFont
 from torch import Tensor, nn
 
 from datamodules.images.decode import decode_image
-from tests.commands.test_finetune import CHEAP, call, save_classes, save_csv, save_photo
+from tests.support.runs import CHEAP, call, save_classes, save_csv, save_photo
 from transfer.commands import explain, finetune, predict
 from transfer.errors import UserError
 from transfer.networks.classifier import Classifier

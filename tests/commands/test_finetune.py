@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -16,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import datasets
 import numpy as np
@@ -24,91 +22,44 @@ import pyarrow.parquet as pq
 import pytest
 import pytorch_lightning as pl
 import torch
-from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
-from torch import Tensor
 
 from datamodules import load_dataset
+from tests.support.runs import (
+    CHEAP,
+    FOREIGN_VARIABLES,
+    ROOT,
+    SHARED_DATA,
+    Rows,
+    best_row,
+    call,
+    environment,
+    read_results,
+    read_rows,
+    read_weights,
+    refused,
+    run_script,
+    same_weights,
+    save_classes,
+    save_csv,
+    save_photo,
+)
 from transfer.commands import evaluate, finetune
 from transfer.config.command_line import parse_config, save_config
 from transfer.config.schema import FinetuneConfig
 from transfer.runs.test_record import num_test_reads, read_predictions
 from transfer.training.checkpointing import UnvalidatedCheckpoints
 
-ROOT = Path(__file__).parents[2]
-SHARED_DATA = ROOT.parent / "shared" / "data"
 # Of a run on data with a val split; the last two only where test was read, predictions for one label per image.
 FILES = {"config.yaml", "best.ckpt", "last.ckpt", "metrics.csv", "results.json"}
 FILES |= {"test_reads.json", "test_predictions.npz"}
-# A run of seconds: bad accuracies, but everything is read, computed and written.
-CHEAP = (
-    *("--image_size", "32", "--trainer.max_epochs", "2", "--trainer.limit_train_batches", "4"),
-    *("--data.num_workers", "0", "--trainer.accelerator", "cpu", "--trainer.devices", "1"),
-)
 LITE0_FILE = "efficientnet-lite0-57934424.pth"
-# What would tell a run that it is one of several processes, turn trackers on, or say how threads wait.
-FOREIGN_VARIABLES = ("TRANSFER_RUN_DIR", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID", "WORLD_SIZE", "RANK", "LOCAL_RANK")
 FOREIGN_VARIABLES += ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
-Rows = list[dict[str, str]]
-
-
-def call(main: Callable[[list[str]], int], *argv: str | Path) -> int:
-    """A script's exit status, in this process: saves the seconds that importing torch takes."""
-    precision = torch.get_float32_matmul_precision()
-    with pytest.MonkeyPatch.context() as patch:
-        for name in FOREIGN_VARIABLES:
-            patch.setenv(name, "")  # so that what the script sets is undone too
-            patch.delenv(name)
-        try:
-            return main([str(word) for word in argv])
-        finally:
-            torch.set_float32_matmul_precision(precision)
-
-
-def environment(**extra: str) -> dict[str, str]:
-    """A user's, with one thread per process: on a shared machine, threads that wait for each other lose minutes."""
-    foreign = (*FOREIGN_VARIABLES, "PYTEST_CURRENT_TEST")
-    own = {name: value for name, value in os.environ.items() if name not in foreign and not name.startswith("WANDB")}
-    return {**own, "OMP_NUM_THREADS": "1", **extra}
-
-
-def run_script(*argv: str | Path, timeout: float = 300, **extra: str) -> subprocess.CompletedProcess[str]:
-    """`efficientnet-transfer finetune ARGV` from the repository's root, as a user types it."""
-    command = [sys.executable, "scripts/finetune.py", *map(str, argv)]
-    return subprocess.run(
-        command, cwd=ROOT, env=environment(**extra), capture_output=True, text=True, timeout=timeout, check=False
-    )
-
-
-def read_rows(run_dir: Path) -> Rows:
-    with open(run_dir / "metrics.csv", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def without_speed(rows: Rows) -> Rows:
     return [{name: value for name, value in row.items() if name != "images_per_second"} for row in rows]
-
-
-def read_results(run_dir: Path) -> dict[str, Any]:
-    return json.loads((run_dir / "results.json").read_text())
-
-
-def read_weights(run_dir: Path, name: str = "best.ckpt") -> dict[str, Tensor]:
-    return torch.load(run_dir / name, map_location="cpu", weights_only=True)["state_dict"]
-
-
-def same_weights(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
-    """Whether every tensor agrees to the last bit."""
-    assert left.keys() == right.keys() and len(left) > 100
-    return all(torch.equal(left[name], right[name]) for name in left)
-
-
-def best_row(rows: Rows, metric: str = "top1") -> dict[str, float]:
-    """The val metrics of the best epoch, the last of equals."""
-    highest = max(float(row[f"val/{metric}"]) for row in rows)
-    best = [row for row in rows if float(row[f"val/{metric}"]) == highest][-1]
-    return {name.removeprefix("val/"): float(value) for name, value in best.items() if name.startswith("val/")}
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, str]]:
@@ -117,48 +68,12 @@ def snapshot(folder: Path) -> dict[str, tuple[int, str]]:
     return {str(p): (p.stat().st_mtime_ns, hashlib.sha256(p.read_bytes()).hexdigest()) for p in files}
 
 
-def save_photo(path: Path, seed: int, value: int | None = None) -> Path:
-    """Noise; or noise around one grey value, which a network can learn."""
-    rng = np.random.default_rng(seed)
-    low, high = (0, 256) if value is None else (max(value - 20, 0), min(value + 20, 256))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(rng.integers(low, high, (24, 30, 3), dtype=np.uint8)).save(path)
-    return path
-
-
-def save_classes(root: Path, counts: dict[str, int]) -> Path:
-    """Class folders of PNG files; each class has its own grey."""
-    for position, (name, count) in enumerate(counts.items()):
-        value = round(255 * position / max(len(counts) - 1, 1))
-        for index in range(count):
-            save_photo(root / name / f"{index}.png", 1000 * position + index, value)
-    return root
-
-
-def save_csv(path: Path, rows: list[list[str]]) -> Path:
-    with open(path, "w", newline="") as file:
-        csv.writer(file).writerows(rows)
-    return path
-
-
 @pytest.fixture(autouse=True)
 def _datasets_cache_in_tmp(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("hf"))
 
 
 # A finished run
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """A cheap run on digits in a process of its own; no test may change it."""
-    run_dir = tmp_path_factory.mktemp("finished") / "run"
-    return run_dir, run_script(*CHEAP, "--out_dir", run_dir)
-
-
-@pytest.fixture(scope="module")
-def run_dir(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> Path:
-    return finished[0]
 
 
 @pytest.mark.slow
@@ -490,17 +405,6 @@ def test_a_run_killed_before_its_test_is_only_tested_when_resumed(run_dir: Path,
     # Both count the training, whichever process did it.
     assert 0 < found["train_seconds"] <= expected["train_seconds"] + 0.01
     assert found["images_per_second"] == pytest.approx(expected["images_per_second"], rel=0.1)
-
-
-def refused(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> str:
-    """The message of a command line that must be refused: exit status 2, nothing on stdout, no traceback."""
-    capsys.readouterr()
-    assert call(finetune.main, *argv) == 2
-    captured = capsys.readouterr()
-    assert captured.out == "" and "Traceback" not in captured.err
-    progress, found, message = captured.err.partition("error: ")
-    assert found and (progress == "" or "%" in progress or "examples" in progress), captured.err
-    return message.rstrip("\n")
 
 
 @pytest.mark.slow

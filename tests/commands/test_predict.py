@@ -15,7 +15,7 @@ from PIL import Image
 
 from datamodules import load_dataset
 from datamodules.images.decode import decode_image
-from tests.commands.test_finetune import CHEAP, ROOT, call, environment, read_results, save_csv, save_photo
+from tests.support.runs import CHEAP, ROOT, call, environment, read_results, save_csv, save_photo
 from transfer.commands import finetune, predict
 
 pytestmark = pytest.mark.slow

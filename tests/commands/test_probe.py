@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks import __main__ as benchmark
-from tests.commands.test_finetune import CHEAP, ROOT, call, environment, read_results, save_classes
+from tests.support.runs import CHEAP, ROOT, call, environment, read_results, save_classes
 from transfer.commands import evaluate, finetune, predict, probe
 from transfer.config.command_line import parse_probe_config
 from transfer.config.schema import PROBE_FIELDS, PROBE_TRAINER_FIELDS, FinetuneConfig, TrainerConfig

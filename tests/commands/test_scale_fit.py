@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.commands.test_finetune import call, environment
 from tests.costs.test_costs import find
+from tests.support.runs import call, environment
 from transfer.commands import scale as script
 from transfer.costs import network_costs as costs_module
 from transfer.costs.counts import count

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.commands.test_finetune import ROOT, environment
+from tests.support.runs import ROOT, environment
 from transfer.__main__ import VERBS
 from transfer.commands.threads import share_cores
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from tests.commands.test_finetune import call, read_results, read_weights, refused, run_script, same_weights
+from tests.support.runs import call, read_results, read_weights, refused, run_script, same_weights
 from transfer.commands import finetune
 from transfer.config.command_line import flatten
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.test_finetune import ROOT, environment
+from tests.support.runs import ROOT, environment
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux")
 # A main process that reads a batch of each worker and then none, so that they stand before a full pipe.

@@ -12,7 +12,7 @@ from random import Random
 
 import pytest
 
-from tests.commands.test_finetune import ROOT, environment
+from tests.support.runs import ROOT, environment
 from transfer.commands import scale as script
 from transfer.costs.counts import count_macs
 from transfer.experiments import child_run

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.commands.test_finetune import ROOT, environment
+from tests.support.runs import ROOT, environment
 from transfer.commands import scale as script
 from transfer.experiments.scaling.outcomes import Outcome, read_outcomes
 from transfer.experiments.scaling.plan import read_study

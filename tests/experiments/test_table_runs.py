@@ -20,7 +20,7 @@ import torch
 import yaml
 from PIL import Image
 
-from tests.commands.test_finetune import ROOT, SHARED_DATA, environment, read_weights, run_script, same_weights
+from tests.support.runs import ROOT, SHARED_DATA, environment, read_weights, run_script, same_weights
 from transfer.commands import table as script
 from transfer.experiments.table.cells import read_table
 

@@ -18,7 +18,7 @@ import yaml
 from PIL import Image
 from torch import nn
 
-from tests.commands.test_finetune import call, environment, read_results
+from tests.support.runs import call, environment, read_results
 from transfer.commands import explain, finetune, predict, probe
 from transfer.commands.convert.source import read_network
 from transfer.costs.memory import training_memory

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.commands.test_finetune import ROOT, environment
+from tests.support.runs import ROOT, environment
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import UserError
 from transfer.runs.folder import RUN_DIR_VARIABLE, RunFolder, check_run_dir, is_main_process, open_run

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from datamodules import build_datamodule
-from tests.commands.test_finetune import CHEAP, call, read_results
+from tests.support.runs import CHEAP, call, read_results
 from transfer.commands import finetune
 from transfer.errors import UserError
 from transfer.runs.predictor import load_run, read_classifier_state
