@@ -58,6 +58,18 @@ LITE0_FILE = "efficientnet-lite0-57934424.pth"
 FOREIGN_VARIABLES += ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A cheap run on digits in a process of its own; no test may change it."""
+    run_dir = tmp_path_factory.mktemp("finished") / "run"
+    return run_dir, run_script(*CHEAP, "--out_dir", run_dir)
+
+
+@pytest.fixture(scope="module")
+def run_dir(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> Path:
+    return finished[0]
+
+
 def without_speed(rows: Rows) -> Rows:
     return [{name: value for name, value in row.items() if name != "images_per_second"} for row in rows]
 

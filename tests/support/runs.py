@@ -117,18 +117,6 @@ def save_csv(path: Path, rows: list[list[str]]) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """A cheap run on digits in a process of its own; no test may change it."""
-    run_dir = tmp_path_factory.mktemp("finished") / "run"
-    return run_dir, run_script(*CHEAP, "--out_dir", run_dir)
-
-
-@pytest.fixture(scope="module")
-def run_dir(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> Path:
-    return finished[0]
-
-
 def refused(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> str:
     """The message of a command line that must be refused: exit status 2, nothing on stdout, no traceback."""
     capsys.readouterr()
