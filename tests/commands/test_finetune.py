@@ -28,7 +28,6 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from datamodules import load_dataset
 from tests.support.runs import (
     CHEAP,
-    FOREIGN_VARIABLES,
     ROOT,
     SHARED_DATA,
     Rows,
@@ -55,7 +54,6 @@ from transfer.training.checkpointing import UnvalidatedCheckpoints
 FILES = {"config.yaml", "best.ckpt", "last.ckpt", "metrics.csv", "results.json"}
 FILES |= {"test_reads.json", "test_predictions.npz"}
 LITE0_FILE = "efficientnet-lite0-57934424.pth"
-FOREIGN_VARIABLES += ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 
 @pytest.fixture(scope="module")

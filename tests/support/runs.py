@@ -33,7 +33,16 @@ CHEAP = (
 
 
 # What would tell a run that it is one of several processes, turn trackers on, or say how threads wait.
-FOREIGN_VARIABLES = ("TRANSFER_RUN_DIR", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID", "WORLD_SIZE", "RANK", "LOCAL_RANK")
+FOREIGN_VARIABLES = (
+    "TRANSFER_RUN_DIR",
+    "SLURM_JOB_ID",
+    "TORCHELASTIC_RUN_ID",
+    "WORLD_SIZE",
+    "RANK",
+    "LOCAL_RANK",
+    "GOMP_SPINCOUNT",
+    "OMP_WAIT_POLICY",
+)
 
 
 Rows = list[dict[str, str]]
