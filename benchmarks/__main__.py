@@ -12,6 +12,7 @@ data    training-ready images per second on one core, without and with a cache, 
 cores   training on cores that others use too, with our and with OpenMP's own way of waiting
 recipe  accuracy of --recipe auto against the defaults
 probe   seconds of a linear probe's fits on cached features, against scikit-learn's lbfgs
+tracing  seconds of tracing, exporting and compiling, and differences at other image sizes
 memory_prediction  predicted memory of training steps and of inference against the measured
 """
 
@@ -30,7 +31,7 @@ from transfer.commands.threads import share_cores
 # Subjects that share their options, and the module of each; imported when asked for, as they import torch.
 SUBJECTS = {"module": "module", "train": "networks", "peer": "networks", "memory": "memory", "scaling": "scaling"}
 # Subjects with options of their own, each in the module of its name.
-OWN_COMMAND_LINE = ("data", "cores", "recipe", "probe", "memory_prediction")
+OWN_COMMAND_LINE = ("data", "cores", "recipe", "probe", "memory_prediction", "tracing")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
