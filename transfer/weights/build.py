@@ -88,8 +88,8 @@ def build_backbone(
     """Return a network without its classifier: (N, in_channels, H, W) -> (N, num_features, ceil(H / 32), ceil(W / 32)).
 
     It works under `torch.compile`, `torch.export`, `torch.jit.trace`, `torch.fx.symbolic_trace` and both ONNX
-    exporters, each with a dynamic batch, height and width. Maps with padding `static` can be one pixel smaller where the input's
-    parity is not that of the variant's resolution.
+    exporters, each with a dynamic batch, height and width. Maps with padding `static` can be one pixel smaller where
+    the input's parity is not that of the variant's resolution.
 
     Args:
         name: one of `list_backbones()` or the import path of a function, as it is or scaled; see `get_backbone`. A
