@@ -549,7 +549,7 @@ def test_a_folder_that_holds_another_run_is_left_alone(run_dir: Path, capsys: py
     message = refused(capsys, *CHEAP, "--out_dir", run_dir)
     assert message == (
         f"--out_dir {run_dir} is not empty; it may hold another run: choose a new folder,"
-        f" or go on with that run: --resume {run_dir}"
+        f" or continue that run: --resume {run_dir}"
     )
     assert snapshot(run_dir) == before
 

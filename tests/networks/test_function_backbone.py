@@ -166,7 +166,7 @@ def test_pooled_features_are_maps_of_one_cell() -> None:
     classifier = build_classifier("my_net.pooled", 5)
     assert classifier.backbone(torch.randn(2, 3, 32, 32)).shape == (2, 8, 1, 1)
     assert classifier.forward_features(torch.randn(2, 3, 32, 32)).shape == (2, 8, 1, 1)
-    with pytest.raises(UserError, match=r"my_net\.pooled gives features of the whole image"):
+    with pytest.raises(UserError, match=r"my_net\.pooled returns features of the whole image"):
         explain_class(classifier.eval(), torch.randn(2, 3, 32, 32))
 
 
