@@ -704,7 +704,7 @@ def test_weights_of_another_architecture_are_told_apart(tmp_path: Path, capsys: 
     lite0 = Path(spec.origin).parent / "models" / LITE0_FILE
     run_dir = tmp_path / "run"
     message = refused(capsys, *CHEAP, "--backbone", "lite1", "--weights", lite0, "--out_dir", run_dir)
-    assert message.startswith(f"{lite0} holds a lite0, not a lite1: give backbone 'lite0'")
+    assert message.startswith(f"{lite0} holds a lite0, not a lite1: use backbone 'lite0'")
 
     # The same tensors as a file that no table knows: without a name nobody can know how it was trained ...
     state = torch.load(lite0, weights_only=True)
@@ -720,7 +720,7 @@ def test_weights_of_another_architecture_are_told_apart(tmp_path: Path, capsys: 
     )
     # ... and of another backbone the tensors tell.
     message = refused(capsys, *CHEAP, *named, "--backbone", "lite1", "--pretrained", "lukemelas")
-    assert message == f"{own} holds a lite0, not a lite1: give backbone 'lite0'"
+    assert message == f"{own} holds a lite0, not a lite1: use backbone 'lite0'"
     assert not run_dir.exists()
 
 

@@ -260,11 +260,11 @@ def test_an_output_that_is_no_features_is_refused(name: str, message: str) -> No
     [
         (
             {"pretrained": True},
-            r"pretrained=True: my_net\.Build is a function of your own, of which no weights are known",
+            r"pretrained=True: my_net\.Build is a function of your own, and no weights of it are known",
         ),
         (
             {"pretrained": "tensorflow", "weights": "x"},
-            "pretrained='tensorflow': .* give pretrained=False, and no init",
+            "pretrained='tensorflow': .* use pretrained=False without init",
         ),
         ({"init_from": "b0"}, "init_from='b0': .* no weights are known"),
         ({"weights": "x.pth"}, "weights='x.pth' with pretrained=False"),
@@ -294,7 +294,7 @@ def test_a_layer_decay_needs_stages() -> None:
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (("--pretrained", "true"), "my_net.Build is a function of your own, of which no weights are known here"),
+        (("--pretrained", "true"), "my_net.Build is a function of your own, and no weights of it are known here"),
         (("--init_from", "b0"), "init_from='b0': my_net.Build is a function of your own"),
         (("--grad_checkpointing", "true"), "grad_checkpointing=True with a function of your own"),
         (("--optim.layer_decay", "0.5"), "--optim.layer_decay 0.5: nothing is known"),
