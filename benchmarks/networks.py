@@ -1,4 +1,4 @@
-"""Training speed as ratios within one run: against a bare loop, and against timm's same network."""
+"""Training speed as ratios within one run: against a bare loop, and against the same network in timm."""
 
 from __future__ import annotations
 
@@ -18,9 +18,17 @@ if TYPE_CHECKING:
 def benchmark_module(
     backbone: str, image_size: int, batch_size: int, steps: int = 20, rounds: int = 5
 ) -> dict[str, Any]:
-    """Seconds per step through Lightning relative to a bare loop over the same batches, model, loss and optimizer.
+    """Return the seconds per step through Lightning relative to a bare loop with the same batches, model and optimizer.
 
-    Both train in channels_last on the same device and precision; the two alternate, so that a drifting clock hits both.
+    Both train in channels_last with the same loss, device and precision. They alternate, so that a drifting clock
+    affects both.
+
+    Args:
+        backbone: name of the backbone.
+        image_size: side of the images, in pixels.
+        batch_size: images per step.
+        steps: number of timed steps per round.
+        rounds: number of alternating rounds.
     """
     import pytorch_lightning as pl
     import torch
@@ -71,7 +79,7 @@ def benchmark_module(
         clock = Clock()
         module = TransferModule(classifier(), lr=0.01)
         trainer = pl.Trainer(
-            max_epochs=2,  # the second is the one that the clock keeps
+            max_epochs=2,  # the clock keeps the second
             accelerator=device.type,
             devices=1,
             precision="bf16-mixed" if device.type == "cuda" else "32-true",
@@ -82,7 +90,7 @@ def benchmark_module(
             enable_model_summary=False,
         )
         # A loader of ready batches; Lightning would take a bare list for several loaders.
-        ready: Any = batches  # a list is dataset enough
+        ready: Any = batches  # a list works as a dataset
         trainer.fit(module, train_dataloaders=torch.utils.data.DataLoader(ready, batch_size=None))
         return clock.seconds / steps
 
@@ -104,7 +112,15 @@ def benchmark_module(
 def benchmark_train(
     backbone: str, image_size: int, batch_size: int, steps: int = 20, rounds: int = 5
 ) -> dict[str, Any]:
-    """Training images per second in float32 and bf16 autocast, contiguous and channels_last, relative to the first."""
+    """Return images per second in float32 and bf16 autocast, contiguous and channels_last, relative to the first case.
+
+    Args:
+        backbone: name of the backbone.
+        image_size: side of the images, in pixels.
+        batch_size: images per step.
+        steps: number of timed steps per round.
+        rounds: number of alternating rounds.
+    """
     import torch
 
     from transfer.costs.bare_steps import training_step
@@ -141,17 +157,23 @@ def benchmark_train(
 def benchmark_peer(
     backbone: str, image_size: int, batch_size: int, steps: int = 20, rounds: int = 5, compile: bool = False
 ) -> dict[str, Any]:
-    """Training images per second of `build_classifier` and of timm's same network, relative to timm's.
+    """Return the training images per second of `build_classifier` and of the same network in timm, relative to timm's.
 
-    Same batch, optimizer, loss, drop rates, channels_last and precision (bf16 autocast on a GPU, else float32); random
-    weights. All contenders stay built while they alternate. On a GPU, `peak_memory_bytes` is a contender's largest
-    allocation in its second step: parameters, buffers, gradients, momentum and activations, not the batch.
+    Both use the same batch, optimizer, loss, drop rates, channels_last and precision (bf16 autocast on a GPU, else
+    float32), and random weights. All contenders stay in memory while they alternate. On a GPU, `peak_memory_bytes` is
+    a contender's peak allocation in its second step: parameters, buffers, gradients, momentum and activations, but not
+    the batch.
 
     Args:
-        compile: both under torch.compile too, as contenders of their own.
+        backbone: name of the backbone.
+        image_size: side of the images, in pixels.
+        batch_size: images per step.
+        steps: number of timed steps per round.
+        rounds: number of alternating rounds.
+        compile: whether to compare both with torch.compile, too.
 
     Raises:
-        UserError: unknown backbone, or timm cannot be imported.
+        UserError: the backbone is unknown, or timm cannot be imported.
     """
     import torch
 
@@ -201,22 +223,22 @@ def benchmark_peer(
 
 
 def load_timm() -> ModuleType:
-    """The module timm.
+    """Return the module timm.
 
     Raises:
-        UserError: it does not import.
+        UserError: it cannot be imported.
     """
     try:
         return import_module("timm")
     except Exception as error:  # a torchvision made for another torch raises RuntimeError
         raise UserError(
-            f"timm does not import ({error}); run: pip install timm. It needs torchvision, in the release that belongs"
-            " to the installed torch"
+            f"timm cannot be imported ({error}); run: pip install timm. It needs the release of torchvision that"
+            " matches the installed torch"
         ) from None
 
 
 def timed(step: Callable[[Any], None], batches: Sequence[Any], device: Any) -> float:
-    """Seconds per step after three steps of warming up."""
+    """Return the seconds per step, after three warm-up steps."""
     from transfer.costs.bare_steps import synchronize
 
     for batch in batches[:3]:
