@@ -1,1 +1,1 @@
-"""Benchmarks, beside the figures they wrote."""
+"""Benchmarks, with the figures that they measured."""

@@ -1,19 +1,23 @@
 """Speed and memory as ratios within one run: python -m benchmarks WHAT
 
 module  a training epoch through Lightning and TransferModule against a bare PyTorch loop with the same step
-train   training images per second, memory layout by memory layout and precision by precision
-peer    training images per second, and the GPU's memory, against timm's implementation of the same network
+train   training images per second for each memory layout and precision
+peer    training images per second, and GPU memory, against timm's implementation of the same network
 memory  peak memory and seconds of a training step without and with gradient checkpointing
-scaling what the compound rule gives against the released coefficients, and counts of the paper's Tables 3 and 7
+scaling coefficients of the compound rule against the released ones, and counts of the paper's Tables 3 and 7
 
 Each of these has its own --help:
 
 data    training-ready images per second on one core, without and with a cache, against a torchvision-style pipeline
-cores   training on cores that others use too, with our and with OpenMP's own way of waiting
+cores   training speed on cores shared with other processes, with our and with OpenMP's default way of waiting
 recipe  accuracy of --recipe auto against the defaults
 probe   seconds of a linear probe's fits on cached features, against scikit-learn's lbfgs
+<<<<<<< HEAD
 tracing  seconds of tracing, exporting and compiling, and differences at other image sizes
 memory_prediction  predicted memory of training steps and of inference against the measured
+=======
+memory_prediction  predicted against measured memory of training steps and of inference
+>>>>>>> h-english
 """
 
 from __future__ import annotations
@@ -28,14 +32,19 @@ from typing import Any
 from transfer.commands.console import exit_status
 from transfer.commands.threads import share_cores
 
+<<<<<<< HEAD
 # Subjects that share their options, and the module of each; imported when asked for, as they import torch.
 SUBJECTS = {"module": "module", "train": "networks", "peer": "networks", "memory": "memory", "scaling": "scaling"}
 # Subjects with options of their own, each in the module of its name.
 OWN_COMMAND_LINE = ("data", "cores", "recipe", "probe", "memory_prediction", "tracing")
+=======
+# Subjects with options of their own, each in the module of the same name.
+OWN_COMMAND_LINE = ("data", "cores", "recipe", "probe", "memory_prediction")
+>>>>>>> h-english
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line and gives the exit status."""
+    """Run the command line and return the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in OWN_COMMAND_LINE:
         return run_own(argv[0], argv[1:])
@@ -48,17 +57,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch_size", type=int, help="images per step; default: 64")
     parser.add_argument("--steps", type=int, help="timed steps per round; default: 20, for memory 1")
     parser.add_argument("--rounds", type=int, help="alternating rounds; default: 5, for memory 2")
-    parser.add_argument("--compile", action="store_true", default=None, help="peer: both under torch.compile too")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument(
+        "--compile", action="store_true", default=None, help="peer: compare both with torch.compile, too"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     arguments = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
     subject, path = arguments.pop("what"), arguments.pop("json", None)
     if subject in OWN_COMMAND_LINE:
-        parser.error(f"{subject}: give its options after it; python -m benchmarks {subject} --help lists them")
+        parser.error(f"{subject}: put its options after it; python -m benchmarks {subject} --help lists them")
     if "compile" in arguments and subject != "peer":
         parser.error("--compile: only peer compares compiled networks")
     if subject == "scaling":
         if arguments:
-            parser.error(f"--{min(arguments)}: scaling has no options, it counts")
+            parser.error(f"--{min(arguments)}: scaling has no options")
     else:
         arguments = {"backbone": "lite0", "image_size": 64, "batch_size": 64, **arguments}
     share_cores()
@@ -72,7 +83,7 @@ def measure(module: str, subject: str, arguments: Mapping[str, Any]) -> dict[str
 
 
 def run_own(subject: str, argv: Sequence[str]) -> int:
-    """Runs the command line of a subject that has its own, and gives the exit status."""
+    """Run the command line of a subject that has its own, and return the exit status."""
     module = import_module(f"benchmarks.{subject}")
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks {subject}",
@@ -80,7 +91,7 @@ def run_own(subject: str, argv: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.add_options(parser)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     arguments = vars(parser.parse_args(argv))
     path = arguments.pop("json")
     share_cores()
@@ -88,7 +99,7 @@ def run_own(subject: str, argv: Sequence[str]) -> int:
 
 
 def report(figures: dict[str, Any], path: Path | None) -> None:
-    """Prints the figures with the hardware, and writes them to `path` if there is one."""
+    """Print the figures with the hardware, and write them to `path` unless it is None."""
     from transfer.environment import environment, write_figures
 
     for name, value in {**figures, "hardware": environment()["hardware"]}.items():

@@ -1,7 +1,7 @@
-"""Training on cores that others use too: python -m benchmarks cores
+"""Training speed on cores shared with other processes: python -m benchmarks cores
 
-Images per second of finetune.py on digits, alone and beside busy processes, as it is and with GNU OpenMP's own spinning
-(see transfer/commands/threads.py). The two alternate.
+Images per second of fine-tuning on digits, alone and beside busy processes, with our settings and with GNU OpenMP's
+default spinning (see transfer/commands/threads.py). The two alternate.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 from transfer.errors import UserError
 from transfer.runs.results import read_results
 
-# libgomp's default, where no more threads than cores are asked for.
+# libgomp's default if there are no more threads than cores.
 OPENMPS_OWN = "300000"
 WORDS = (
     *("--dataset", "digits", "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--trainer.devices", "1"),
@@ -29,18 +29,24 @@ WORDS = (
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that `benchmark_cores` takes."""
+    """Add the options of `benchmark_cores`."""
     parser.add_argument("--backbone", default="lite0", help="default: lite0")
-    parser.add_argument("--steps", type=int, default=19, metavar="N", help="of 64 images; default: 19")
+    parser.add_argument("--steps", type=int, default=19, metavar="N", help="steps of 64 images; default: 19")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="default: 3")
     parser.add_argument("--busy", type=int, metavar="N", help="busy processes; default: as many as usable cores")
 
 
 def benchmark_cores(backbone: str, steps: int, rounds: int, busy: int | None) -> dict[str, Any]:
-    """Images per second of each case, median and range of the rounds, and the ratios of ours to OpenMP's own.
+    """Return images per second of each case, as median and range of the rounds, and the ratios of ours to OpenMP's.
+
+    Args:
+        backbone: name of the backbone.
+        steps: training steps of 64 images, at least 1.
+        rounds: number of alternating rounds, at least 1.
+        busy: number of busy processes, at least 0; None for the number of usable cores.
 
     Raises:
-        UserError: a number is out of range, or a training failed.
+        UserError: a number is out of range, or a training run failed.
     """
     for name, value, least in (("steps", steps, 1), ("rounds", rounds, 1), ("busy", busy, 0)):
         if value is not None and value < least:
@@ -69,7 +75,7 @@ def benchmark_cores(backbone: str, steps: int, rounds: int, busy: int | None) ->
 
 @contextmanager
 def busy_processes(count: int) -> Iterator[None]:
-    """So many processes that compute all the time."""
+    """Keep `count` processes busy while the context is active."""
     with ExitStack() as stack:
         for _ in range(count):
             process = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
@@ -78,10 +84,15 @@ def busy_processes(count: int) -> Iterator[None]:
 
 
 def train(backbone: str, steps: int, **variables: str) -> float:
-    """Images per second of a training in a process of its own.
+    """Return the images per second of a training run in a process of its own.
+
+    Args:
+        backbone: name of the backbone.
+        steps: number of training steps.
+        variables: environment variables of the process.
 
     Raises:
-        UserError: it failed.
+        UserError: the run failed.
     """
     own = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,6 @@
 """Training-ready images per second on one core: python -m benchmarks data
 
-Without and with a cache, against a pipeline as torchvision's reference has it, on the same JPEGs.
+Without and with a cache, against a pipeline like that of torchvision's reference, on the same JPEGs.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that `benchmark_data` takes."""
+    """Add the options of `benchmark_data`."""
     parser.add_argument(
-        "--data_root", type=Path, metavar="DIR", help="JPEGs in or below it; default: 240 that are made up"
+        "--data_root", type=Path, metavar="DIR", help="folder of JPEGs, at any depth; default: 240 synthetic ones"
     )
     parser.add_argument("--image_size", type=int, default=224, metavar="PX", help="default: 224")
     parser.add_argument("--batch_size", type=int, default=64, metavar="N", help="default: 64")
@@ -32,14 +32,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def benchmark_data(data_root: Path | None, image_size: int, batch_size: int, rounds: int) -> dict[str, Any]:
-    """Training-ready images per second of one process with one thread, relative to a torchvision-style pipeline.
+    """Return the training-ready images per second of one thread, relative to a torchvision-style pipeline.
 
-    All read the same JPEGs from files through a DataLoader: random resized crop, flip, normalised float32 batches. Ours
-    is dataset `folder` as in training (`none`, and `disk` after the cache is built), normalised as on the device. The
-    alternating rounds are passes over the images; the first of each contender is not counted.
+    All contenders read the same JPEGs from files through a DataLoader: random resized crop, flip, normalised float32
+    batches. Ours is the dataset `folder` as in training (cache `none`, and `disk` after the cache is built), normalised
+    as on the device. The contenders alternate; each round is a pass over the images, and the first is not counted.
+
+    Args:
+        data_root: folder of JPEGs; None for synthetic ones.
+        image_size: side of the crops, in pixels.
+        batch_size: images per batch.
+        rounds: number of counted rounds.
 
     Raises:
-        UserError: no JPEG in `data_root`.
+        UserError: `data_root` has too few JPEGs.
     """
     import cv2
     import torch
@@ -49,7 +55,7 @@ def benchmark_data(data_root: Path | None, image_size: int, batch_size: int, rou
     with tempfile.TemporaryDirectory() as folder:
         paths = jpeg_paths(data_root) if data_root is not None else make_jpegs(Path(folder, "made"), 240)
         root = Path(folder, "classes")
-        for index, path in enumerate(paths):  # two classes, for there must be some
+        for index, path in enumerate(paths):  # a dataset needs at least two classes
             link = root / f"class{index % 2}" / f"{index}.jpg"
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(path.resolve())
@@ -82,7 +88,14 @@ def benchmark_data(data_root: Path | None, image_size: int, batch_size: int, rou
 def data_contenders(
     root: Path, image_size: int, batch_size: int, cache_dir: Path
 ) -> tuple[dict[str, Callable[[], int]], dict[str, Any]]:
-    """One pass of each contender, which gives the images it prepared; and what there is to say of them."""
+    """Return for each contender a function that runs one pass and returns the number of images, and details to report.
+
+    Args:
+        root: folder of class folders with the JPEGs.
+        image_size: side of the crops, in pixels.
+        batch_size: images per batch.
+        cache_dir: folder for the cache.
+    """
     import torch
 
     from datamodules import build_datamodule
@@ -137,9 +150,9 @@ def data_contenders(
 
 
 class TorchvisionStyle:
-    """A dataset that does what torchvision's reference does, call by call, with Pillow and torch alone.
+    """A dataset that repeats torchvision's reference call by call, with Pillow and torch only.
 
-    pil_loader, RandomResizedCrop (bilinear), RandomHorizontalFlip, ToTensor, Normalize.
+    The calls are pil_loader, RandomResizedCrop (bilinear), RandomHorizontalFlip, ToTensor and Normalize.
     """
 
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -169,7 +182,7 @@ class TorchvisionStyle:
 
     @staticmethod
     def crop_box(width: int, height: int) -> tuple[int, int, int, int]:
-        """A part of 8 to 100% of the area, of aspect 3/4 to 4/3, anywhere."""
+        """Return a random box with 8 to 100% of the area and an aspect ratio of 3/4 to 4/3."""
         import torch
 
         log_ratio: Any = torch.log(torch.tensor((3 / 4, 4 / 3)))
@@ -187,7 +200,7 @@ class TorchvisionStyle:
 
 
 def jpeg_paths(folder: Path) -> list[Path]:
-    """The JPEGs in a folder or below it.
+    """Return the paths of the JPEGs in a folder, at any depth.
 
     Raises:
         UserError: there are fewer than 20.
@@ -196,12 +209,15 @@ def jpeg_paths(folder: Path) -> list[Path]:
 
     paths = [path for path in list_images(folder) if path.suffix.lower() in (".jpg", ".jpeg")]
     if len(paths) < 20:
-        raise UserError(f"--data_root {folder}: {len(paths)} JPEGs there; give 20 or more, or leave the option out")
+        raise UserError(f"--data_root {folder}: {len(paths)} JPEGs there; it needs 20 or more, or leave the option out")
     return paths
 
 
 def make_jpegs(folder: Path, count: int) -> list[Path]:
-    """Writes JPEGs of 500x375 and, one in four, 375x500 at quality 90: smooth colours at three scales, and noise."""
+    """Write synthetic JPEGs and return their paths.
+
+    They show smooth colours at three scales and noise, at quality 90; three in four are 500x375, the others 375x500.
+    """
     import numpy as np
     from PIL import Image
 
@@ -219,7 +235,7 @@ def make_jpegs(folder: Path, count: int) -> list[Path]:
 
 
 def median_shape(paths: Sequence[Path]) -> list[int]:
-    """Of the JPEGs' widths and heights."""
+    """Return the median width and the median height of the JPEGs, in pixels."""
     from PIL import Image
 
     sizes = []

@@ -15,15 +15,18 @@ if TYPE_CHECKING:
 def benchmark_memory(
     backbone: str, image_size: int, batch_size: int, steps: int = 1, rounds: int = 2
 ) -> dict[str, Any]:
-    """Peak memory and seconds of a training step without and with gradient checkpointing, each in fresh processes.
+    """Return peak memory and seconds of a training step without and with gradient checkpointing, in fresh processes.
 
-    `peak_bytes` is the smallest of the processes' and `reduction_percent` compares these; see `memory_case` for what it
-    counts. `static_bytes` is the part that checkpointing cannot change: parameters, buffers, gradients and momentum. A
-    GPU's peak contains it, the growth on a CPU does not.
+    `peak_bytes` is the smallest peak of the processes, and `reduction_percent` compares these; see `memory_case` for
+    what they count. `static_bytes` is the part that checkpointing cannot change: parameters, buffers, gradients and
+    momentum. It is included in a GPU's peak but not in the growth on a CPU.
 
     Args:
-        steps: timed, after the one whose memory counts.
-        rounds: processes per case, alternating.
+        backbone: name of the backbone.
+        image_size: side of the images, in pixels.
+        batch_size: images per step.
+        steps: number of timed steps, after the one whose memory is measured.
+        rounds: number of processes per case; the cases alternate.
     """
     import torch
 
@@ -32,7 +35,7 @@ def benchmark_memory(
 
     variant = get_variant(backbone)
     if not torch.cuda.is_available() and not PROCESS_STATUS.is_file():
-        raise UserError(f"memory: there is no GPU, and only Linux tells the memory of a process ({PROCESS_STATUS})")
+        raise UserError(f"memory: there is no GPU, and only Linux reports the memory of a process ({PROCESS_STATUS})")
     cases = {"plain": False, "grad_checkpointing": True}
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in cases}
     for _ in range(rounds):
@@ -59,13 +62,13 @@ def benchmark_memory(
 def memory_case(
     backbone: str, image_size: int, batch_size: int, grad_checkpointing: bool, steps: int
 ) -> dict[str, float]:
-    """Measures one case of `benchmark_memory` in the process that calls it.
+    """Measure one case of `benchmark_memory` in the calling process.
 
-    A step of 2 images at 32 px comes first: it loads the libraries and allocates gradients and momentum. On a GPU,
-    `peak_bytes` is the most that PyTorch had allocated during the next step, in bf16 autocast. On a CPU, it is how far
-    the largest resident set of the process exceeds the one just before that step, in float32: activations, their
-    gradients, the libraries' work space, and what malloc could not give out again. malloc returns large blocks to the
-    kernel at once, so that these count while they are in use; small ones stay in its pools and count on.
+    A first step with 2 images at 32 px loads the libraries and allocates gradients and momentum. On a GPU, `peak_bytes`
+    is PyTorch's peak allocation during the next step, in bf16 autocast. On a CPU, it is the growth of the process's
+    peak resident set over its size just before that step, in float32: activations, their gradients, the libraries'
+    work space, and memory that malloc could not reuse. malloc returns large blocks to the kernel at once, so these
+    count only while they are in use; small ones stay in its pools and continue to count.
     """
     import torch
 

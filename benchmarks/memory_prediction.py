@@ -1,8 +1,8 @@
-"""Predicted memory against the measured: python -m benchmarks memory_prediction
+"""Predicted against measured memory: python -m benchmarks memory_prediction
 
-Each case is measured in a process of its own: a training step and inference, of each network at each image and batch
-size. On a CPU, malloc gives back at once what is freed; a further process measures the training step with malloc as it
-is by default, which holds more than is in use (`default_malloc_bytes`).
+Each case is measured in a process of its own: a training step and inference of each network at each image and batch
+size. On a CPU, malloc is set to return freed memory at once; another process measures the training step with malloc's
+defaults, which hold more than is in use (`default_malloc_bytes`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CASES = ("96x32", "160x8", "224x2")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that `benchmark_memory_prediction` takes."""
+    """Add the options of `benchmark_memory_prediction`."""
     parser.add_argument(
         "--networks", nargs="+", default=NETWORKS, metavar="NAME", help=f"default: {' '.join(NETWORKS)}"
     )
@@ -30,16 +30,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precisions", nargs="+", default=("32-true",), choices=("32-true", "bf16-mixed"), help="default: 32-true"
     )
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if there is one")
 
 
 def benchmark_memory_prediction(
     networks: Sequence[str], cases: Sequence[str], precisions: Sequence[Any], device: str | None
 ) -> dict[str, Any]:
-    """Bytes of each case, and how far the prediction is from what was measured, in percent of that.
+    """Return the bytes of each case, and the error of the prediction in percent of the measured bytes.
+
+    Args:
+        networks: names of the networks.
+        cases: image and batch sizes, such as `224x2`.
+        precisions: precisions of the computation.
+        device: `cpu` or `cuda`; None for cuda if there is one.
 
     Raises:
-        UserError: an unknown network, no such device, or a case that is none.
+        UserError: a network is unknown, the device does not exist, or a case is malformed.
     """
     import torch
 
@@ -64,22 +70,22 @@ def benchmark_memory_prediction(
 
 
 def parse_case(text: str) -> tuple[int, int]:
-    """Side in pixels and number of images.
+    """Return the side in pixels and the number of images of a case such as `224x2`.
 
     Raises:
-        UserError: the text is no such thing.
+        UserError: the text is malformed.
     """
     side, _, images = text.partition("x")
     if not (side.isdecimal() and images.isdecimal() and int(side) and int(images) > 1):
-        raise UserError(f"--cases {text!r}: give pixels and images (at least 2), as 224x2")
+        raise UserError(f"--cases {text!r}: expected pixels and images (at least 2), such as 224x2")
     return int(side), int(images)
 
 
 def measure_case(name: str, image_size: int, batch_size: int, precision: Any, on_gpu: bool) -> dict[str, Any]:
-    """One case with 1000 classes: predicted, then measured.
+    """Return the predicted and measured bytes of one case with 1000 classes.
 
     Raises:
-        UserError: an unknown network, or a process that was killed.
+        UserError: the network is unknown, or a process was killed.
     """
     from transfer.costs.peak_memory import measure_peak
     from transfer.costs.profile import profile_backbone

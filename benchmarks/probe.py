@@ -1,8 +1,8 @@
 """A linear probe's fits against scikit-learn's lbfgs: python -m benchmarks probe PROBE_RUN_DIR
 
-Both fit the same penalties to the same cached features, strong to weak, each started from the one before. The losses
-are computed anew from the weights, in float64 for both. Where scikit-learn takes all iterations that it may, it has not
-arrived, and the ratio is a lower bound.
+Both fit the same penalties to the same cached features, from strong to weak, each fit starting from the previous one.
+Both losses are recomputed from the weights in float64. If scikit-learn uses all allowed iterations, it has not
+converged, and the ratio is a lower bound.
 """
 
 from __future__ import annotations
@@ -27,19 +27,28 @@ if TYPE_CHECKING:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that `benchmark_probe` takes."""
+    """Add the options of `benchmark_probe`."""
     parser.add_argument(
-        "run_dir", type=Path, metavar="PROBE_RUN_DIR", help="run of scripts/probe.py, with its features"
+        "run_dir", type=Path, metavar="PROBE_RUN_DIR", help="folder of a linear probe that still has its features"
     )
     parser.add_argument("--every", type=int, default=1, metavar="N", help="compare on every Nth of the 45 penalties")
     parser.add_argument("--images", type=int, metavar="N", help="compare on the first N training images; default: all")
-    parser.add_argument("--tol", type=float, default=1e-4, help="scikit-learn's; default: its own, 1e-4")
-    parser.add_argument("--max_iter", type=int, default=20_000, help="scikit-learn's, per penalty; default: 20000")
+    parser.add_argument("--tol", type=float, default=1e-4, help="scikit-learn's tolerance; default: its own, 1e-4")
+    parser.add_argument(
+        "--max_iter", type=int, default=20_000, help="scikit-learn's largest number of iterations; default: 20000"
+    )
 
 
 @dataclass(frozen=True)
 class Timed:
-    """Weights (C, F), biases (C,) and passes over the features (iterations) per penalty; the time of all."""
+    """Timed fits of all penalties.
+
+    Attributes:
+        fits: weights (C, F) and biases (C,) for each penalty.
+        passes: passes over the features (iterations) for each penalty.
+        seconds: wall-clock time of all fits.
+        processor_seconds: processor time of all fits, over all threads.
+    """
 
     fits: list[tuple[NDArray[np.float64], NDArray[np.float64]]]
     passes: list[int]
@@ -50,10 +59,17 @@ class Timed:
 def benchmark_probe(
     run_dir: Path, every: int = 1, images: int | None = None, tol: float = 1e-4, max_iter: int = 20_000
 ) -> dict[str, Any]:
-    """Seconds of a whole probe, then of ours and scikit-learn's path on the compared images and penalties.
+    """Return the time of a whole probe, then of our and scikit-learn's fits on the compared images and penalties.
+
+    Args:
+        run_dir: folder of a finished probe.
+        every: step between compared penalties.
+        images: number of compared training images; None for all.
+        tol: scikit-learn's tolerance.
+        max_iter: scikit-learn's largest number of iterations per penalty.
 
     Raises:
-        UserError: no features, or of two classes only.
+        UserError: the features are missing or have fewer than three classes.
     """
     import torch
 
@@ -68,7 +84,7 @@ def benchmark_probe(
     train, val, test = (read_features(files[name]) for name in ("train", "val", "test"))
     num_classes = len(results["splits"]["train"]["class_counts"])
     if num_classes < 3:
-        raise UserError(f"{run_dir}: {num_classes} classes; from three on both have a row of weights per class")
+        raise UserError(f"{run_dir}: {num_classes} classes (allowed: at least 3, as both then have weights per class)")
     figures: dict[str, Any] = {
         "dataset": results["dataset"],
         "backbone": results["backbone"],
@@ -119,14 +135,14 @@ def compare_fits(
 
 
 def timed(function: Callable[[], Any]) -> tuple[Any, float, float]:
-    """What the function gives, the seconds it took and the processor seconds of all its threads."""
+    """Return the function's result, the seconds it took, and the processor seconds of all its threads."""
     started, processor = time.perf_counter(), time.process_time()
     result = function()
     return result, round(time.perf_counter() - started, 2), round(time.process_time() - processor, 2)
 
 
 def fit_ours(features: Features, num_classes: int, penalties: Sequence[float]) -> Timed:
-    """The path of `transfer.probe.logistic`, its preparation counted."""
+    """Return the timed fits of `transfer.probe.logistic`, including its preparation."""
     from transfer.probe.logistic import LogisticRegression
 
     path, *seconds = timed(
@@ -136,7 +152,7 @@ def fit_ours(features: Features, num_classes: int, penalties: Sequence[float]) -
 
 
 def fit_sklearn(features: Features, penalties: Sequence[float], tol: float, max_iter: int) -> Timed:
-    """The path of scikit-learn's LogisticRegression(solver="lbfgs", warm_start=True) on float32 features."""
+    """Return the timed fits of scikit-learn's LogisticRegression(solver="lbfgs", warm_start=True), in float32."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
@@ -158,12 +174,12 @@ def fit_sklearn(features: Features, penalties: Sequence[float], tol: float, max_
 
 
 def predicted(features: Features, weight: NDArray[np.float64], bias: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The predicted classes. Shape: (N,)"""
+    """Return the predicted classes, (N,)."""
     return (features.features.double().numpy() @ weight.T + bias).argmax(1)
 
 
 def loss(features: Features, weight: NDArray[np.float64], bias: NDArray[np.float64], penalty: float) -> float:
-    """What both minimise: the summed cross entropy in nats, plus half the penalty times the squared weights."""
+    """Return the loss that both minimise: summed cross-entropy in nats, plus penalty / 2 times the squared weights."""
     import numpy as np
     from scipy.special import log_softmax
 

@@ -1,6 +1,6 @@
 """Accuracy of --recipe auto against the defaults: python -m benchmarks recipe
 
-lite0 on digits, and with --data_root on 2,000 images of CIFAR-10 at 32 px.
+It trains lite0 on digits and, with --data_root, on 2,000 images of CIFAR-10 at 32 px.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from transfer.errors import UserError
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that `benchmark_recipe` takes."""
-    parser.add_argument("--data_root", type=Path, metavar="DIR", help="has uoft-cs/cifar10/")
+    """Add the options of `benchmark_recipe`."""
+    parser.add_argument("--data_root", type=Path, metavar="DIR", help="folder that contains uoft-cs/cifar10/")
 
 
 def benchmark_recipe(data_root: Path | None) -> dict[str, Any]:
-    """Accuracy and seconds of training of lite0 with the defaults and with `--recipe auto`, also in the defaults' ten
-    passes; seed 0.
+    """Return accuracy and training time of lite0 with the defaults and with `--recipe auto`, with seed 0.
+
+    The recipe runs at its own length and in the defaults' ten passes.
 
     Args:
-        data_root: has CIFAR-10 as the hub's files, of which 200 training and 200 test images of each class are taken;
-            a tenth of the training images becomes val. Both runs on them are at 32 px, to take minutes.
+        data_root: folder with the hub's files of CIFAR-10, from which 200 training and 200 test images of each class
+            are taken; a tenth of the training images becomes val. Runs on them are at 32 px, so that they take minutes.
     """
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -53,7 +54,7 @@ def benchmark_recipe(data_root: Path | None) -> dict[str, Any]:
 
 
 def save_cifar_subset(data_root: Path, path: Path, per_class: int) -> Path:
-    """A table of the first images of each class and split of CIFAR-10, in the columns that `folder` reads."""
+    """Write a table of the first images of each class and split of CIFAR-10, for dataset `folder`; return its path."""
     import datasets
 
     parts = []

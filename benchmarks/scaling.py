@@ -1,4 +1,4 @@
-"""What the compound rule says against the released coefficients."""
+"""The compound rule against the released coefficients."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def benchmark_scaling() -> dict[str, Any]:
-    """Where the compound rule departs from the released coefficients, and multiply-adds against the printed ones."""
+    """Return where the released coefficients depart from the rule, and multiply-adds beside the printed ones."""
     from transfer.costs.published import departures, table_counts
 
     return {

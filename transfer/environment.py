@@ -1,4 +1,4 @@
-"""Where something was computed: versions, git commit, hardware, memory."""
+"""The environment of a computation: versions, git commit, hardware, memory."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ PACKAGES = (
 
 
 def environment() -> dict[str, Any]:
-    """Versions, git commit and hardware of this process; what cannot be found is null."""
-    import torch  # here, so that what only reads and writes results need not wait for it
+    """Return versions, git commit and hardware of this process; None for what cannot be determined."""
+    import torch  # imported here so that code that only reads and writes results need not wait for it
 
     return {
         "python": platform.python_version(),
@@ -49,7 +49,7 @@ def _version(name: str) -> str | None:
 
 
 def cpu_name() -> str:
-    """The processor; empty where the system does not tell."""
+    """Return the processor's name, or an empty string if the system does not report it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text().splitlines():
@@ -59,7 +59,7 @@ def cpu_name() -> str:
 
 
 def git_commit() -> str | None:
-    """Commit of this source tree, with `-dirty` if files differ from it; None outside a checkout."""
+    """Return the commit of this source tree, with `-dirty` if files differ from it; None outside a checkout."""
     command = [
         "git",
         "-C",
@@ -77,7 +77,7 @@ def git_commit() -> str | None:
 
 
 def peak_memory_bytes() -> int:
-    """Largest memory of this process so far: of tensors on the GPU where there is one, else resident."""
+    """Return the peak memory of this process in bytes: of tensors on the GPU if there is one, else resident."""
     import torch
 
     if torch.cuda.is_available():
@@ -87,6 +87,6 @@ def peak_memory_bytes() -> int:
 
 
 def write_figures(path: Path | None, figures: Mapping[str, Any]) -> None:
-    """Writes what was measured, with the command and where it ran, if there is a path."""
+    """Write what was measured with the command and the environment, unless `path` is None."""
     if path is not None:
         write_json(path, {"command": sys.argv, **figures, **environment()})

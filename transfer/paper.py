@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-# The datasets of Table 5 in its order, as the paper writes them.
+# The datasets of Table 5, in its order and with the paper's names.
 DATASET_TITLES = {
     "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
@@ -22,13 +22,15 @@ DATASET_TITLES = {
 
 @dataclass(frozen=True)
 class PaperResult:
-    """One of the 16 EfficientNet cells of Table 5, with the network that it is set against.
+    """One of the 16 EfficientNet cells of Table 5, with the network that it is compared with.
 
     Attributes:
-        column: `public`: against the best public model; `best`: against the best reported result.
-        backbone, accuracy, millions: EfficientNet's, as printed; parameters are without the classifier, in millions.
-        peer, peer_accuracy, peer_millions: the other network's, as printed.
-        printed_ratio: of the parameters, as printed; a misprint stays one.
+        dataset: the dataset's name.
+        column: `public` compares with the best public model, `best` with the best reported result.
+        peer, peer_accuracy, peer_millions: the other network, its accuracy in percent, and its parameters without the
+            classifier in millions, as printed.
+        backbone, accuracy, millions: the same of the EfficientNet, as printed.
+        printed_ratio: ratio of the parameters, as printed; misprints are kept.
     """
 
     dataset: str
@@ -43,14 +45,14 @@ class PaperResult:
 
     @property
     def ratio(self) -> float | None:
-        """Of the printed parameters, which is how the paper's own ratios come about; None where it prints none."""
+        """The ratio of the printed parameters, computed as in the paper; None where it prints none."""
         if self.peer_millions is None or self.millions is None:
             return None
         return self.peer_millions / self.millions
 
 
-# Tan & Le 2019 (arXiv 1905.11946v5), Table 5; the same in the first version, when B0 had 76.3% on ImageNet, so its
-# checkpoints were trained before AutoAugment's.
+# Tan & Le 2019 (arXiv 1905.11946v5), Table 5. It is the same in the first version, where B0 had 76.3% on ImageNet, so
+# its checkpoints were trained before those with AutoAugment.
 TABLE5 = (
     PaperResult("cifar10", "public", "NASNet-A", 98.0, 85, "b0", 98.1, 4, 21),
     PaperResult("cifar10", "best", "GPipe", 99.0, 556, "b7", 98.9, 64, 8.7),
@@ -69,18 +71,21 @@ TABLE5 = (
     PaperResult("food101", "public", "Inception-v4", 90.8, 41, "b4", 91.5, 17, 2.4),
     PaperResult("food101", "best", "GPipe", 93.0, 556, "b7", 93.0, 64, 8.7),
 )
-# The same table's last line.
+# The last line of the same table.
 PRINTED_GEO_MEANS = {"public": 4.7, "best": 9.6}
 
 
 @dataclass(frozen=True)
 class ScalingResult:
-    """A scaled network of the paper: our name of it, the printed multiply-adds in billions, ImageNet top-1 in percent.
+    """A scaled network of the paper.
 
     Args:
-        image_size: at which it is counted, where that is not the name's own.
-        computed: billions of multiply-adds counted from the architecture by the construction's rules, outside this
-            project, where they are not what is printed.
+        backbone: our name of the network.
+        gmacs: billions of multiply-adds, as printed.
+        top1: ImageNet top-1 accuracy in percent, as printed.
+        image_size: side in pixels at which it is counted, if it differs from the resolution that the name implies.
+        computed: billions of multiply-adds counted from the architecture outside this project, if they differ from the
+            printed ones.
     """
 
     backbone: str
@@ -90,8 +95,8 @@ class ScalingResult:
     computed: float | None = None
 
 
-# Tan & Le 2019, Table 3. Of its compound rows only MobileNetV1's coefficients are printed; the others are counted with
-# the same. The MobileNets come nearest to what is printed at 288 px, which divides by 32, ResNet-50 at 291 px.
+# Tan & Le 2019, Table 3. Among its compound rows, only MobileNetV1's coefficients are printed; the others are counted
+# with the same ones. The MobileNets match the printed numbers best at 288 px, a multiple of 32, ResNet-50 at 291 px.
 TABLE3 = (
     ScalingResult("mobilenet-v1", 0.6, 70.6, computed=0.569),
     ScalingResult("mobilenet-v1@w=2", 2.2, 74.2, computed=2.216),
@@ -120,7 +125,7 @@ TABLE7 = (
 
 @dataclass(frozen=True)
 class LatencyResult:
-    """A row of Table 4: seconds for one image and ImageNet top-1 in percent, of a network and of ours, as printed."""
+    """A row of Table 4: seconds per image and ImageNet top-1 in percent of a peer and an EfficientNet, as printed."""
 
     peer: str
     peer_seconds: float
@@ -139,27 +144,33 @@ TABLE4 = (
 
 
 def paper_results(dataset: str) -> list[PaperResult]:
-    """The paper's results on a dataset, smallest network first; empty where it has none."""
+    """Return the paper's results on a dataset, smallest network first; empty if it has none."""
     return [result for result in TABLE5 if result.dataset == dataset]
 
 
 def geo_mean(ratios: Iterable[float]) -> float:
-    """The geometric mean, as in the last line of Table 5; at least one ratio."""
+    """Return the geometric mean of at least one ratio, as in the last line of Table 5."""
     logarithms = [math.log(ratio) for ratio in ratios]
     return math.exp(sum(logarithms) / len(logarithms))
 
 
 @dataclass(frozen=True)
 class Misprint:
-    """Something that the paper prints and that cannot be so, with what shows it."""
+    """A misprint of the paper.
+
+    Attributes:
+        place: table, figure or text.
+        printed: what is printed.
+        correct: the correct value, or the evidence against the printed one.
+    """
 
     place: str
     printed: str
     correct: str
 
 
-# Found by setting arXiv 1905.11946v5 against itself, against its first version and against the counted networks; the
-# size of Pets against BYOL (arXiv 2006.07733), App. D.
+# Found by comparing arXiv 1905.11946v5 with itself, with its first version and with the counted networks; the size of
+# Pets with BYOL (arXiv 2006.07733), App. D.
 MISPRINTS = (
     Misprint("Table 5", "Pets: ResNet-152 / B4 = 5.6x", "58M / 17M = 3.4x, and the geo-mean 4.7x is then 4.4x"),
     Misprint("Table 5", "B3 10M, B4 17M", "10.70M and 17.55M, cut off where the others are rounded"),
@@ -171,7 +182,7 @@ MISPRINTS = (
     Misprint("Figure 5", "NASNet-A 80.7%", "82.7% (Table 2)"),
 )
 
-# Counted: trainable parameters less a 1000-way classifier; equal to the same networks of efficientnet-pytorch 0.7.1.
+# Counted here: trainable parameters without the 1000-class classifier; efficientnet-pytorch 0.7.1 has the same numbers.
 PARAMETERS_WITHOUT_CLASSIFIER = {
     "b0": 4_007_548,
     "b1": 6_513_184,
@@ -195,7 +206,7 @@ class ImageNetResult:
     gflops: float | None
 
 
-# arXiv 1905.11946v5, Table 2: each EfficientNet above the networks that it is set against.
+# arXiv 1905.11946v5, Table 2: each EfficientNet above the networks that it is compared with.
 TABLE2 = (
     ImageNetResult("b0", 77.1, 93.3, 5.3, 0.39),
     ImageNetResult("ResNet-50", 76.0, 93.0, 26, 4.1),
@@ -226,12 +237,13 @@ TABLE2 = (
 
 @dataclass(frozen=True)
 class TransferRow:
-    """One network's published accuracies after transfer.
+    """The published accuracies of one network after transfer.
 
     Attributes:
-        millions: parameters without the classifier; None if unknown.
-        accuracy: dataset -> percent.
-        spread: dataset -> the +- that is printed behind the accuracy.
+        network: the network's name.
+        millions: parameters without the classifier, in millions; None if unknown.
+        accuracy: accuracy on each dataset, in percent.
+        spread: the +- printed after the accuracy on each dataset, in points.
     """
 
     network: str
@@ -246,9 +258,10 @@ def _row(datasets: Sequence[str], network: str, millions: float | None, *accurac
 
 
 # Fine-tuned networks, probably of Kornblith et al. 2019 (arXiv 1805.08974). Digitised to +-0.1 from the figure
-# assets/images/dataset.png of github.com/human-analysis/neural-architecture-transfer at 5aca00a: no table of it could
-# be read, so nothing is asserted on these. Parameters: torchvision 0.28.0 and transformers 5.23.0 without the
-# classifier; Inception v4, NASNet-A Large: Table 5; NASNet-A Mobile: the 5.3M of tf.keras.applications less its 1.06M.
+# assets/images/dataset.png of github.com/human-analysis/neural-architecture-transfer at 5aca00a. No table of these
+# values could be read, so nothing is asserted about them. Parameters without the classifier: torchvision 0.28.0 and
+# transformers 5.23.0; for Inception v4 and NASNet-A Large, Table 5; for NASNet-A Mobile, the 5.3M of
+# tf.keras.applications minus its classifier's 1.06M.
 _NAT = ("cifar10", "cifar100", "flowers", "cars", "aircraft", "pets", "food101")
 KORNBLITH_DIGITISED = (
     _row(_NAT, "MobileNet v1", 3.2, 96.1, 82.3, 96.7, 91.4, 85.8, 89.9, 87.1),
@@ -267,7 +280,7 @@ KORNBLITH_DIGITISED = (
     _row(_NAT, "NASNet-A Large", 85, 98.0, 87.7, 98.2, 91.1, 87.2, 93.3, 88.9),
 )
 # EfficientNets in the same figure, digitised to +-0.1; probably those of the EfficientNet paper's Figure 6. Where
-# Table 5 has the cell, Table 5 holds.
+# Table 5 has the same cell, its value takes precedence.
 EFFICIENTNET_DIGITISED = (
     _row(_NAT, "b0", 4.01, 98.1, 88.1, 96.9, 90.8, 87.4, 91.0, 87.4),
     _row(_NAT, "b1", 6.51, None, None, 97.55, 92.1, 88.7, 92.2, 88.4),
@@ -281,7 +294,7 @@ _GPIPE = ("cifar10", "cifar100", "cars", "pets", "food101", "aircraft", "birdsna
 GPIPE = (_row(_GPIPE, "GPipe", 556, 99.0, 91.3, 94.6, 95.9, 93.0, 92.7, 83.6),)
 
 # Chen et al. 2020 (SimCLR, arXiv 2002.05709), App. B.8: ResNet-50 trained with labels, by the protocol of Kornblith et
-# al., of whom one is an author. Mean per class on Aircraft, Pets and Flowers.
+# al., one of whom is an author. Mean per class on Aircraft, Pets and Flowers.
 _SIMCLR = ("food101", "cifar10", "cifar100", "birdsnap", "cars", "aircraft", "pets", "flowers")
 SIMCLR_RESNET50 = {
     "linear": _row(_SIMCLR, "ResNet-50", 23.5, 72.3, 93.6, 78.3, 53.7, 66.7, 61.0, 91.5, 94.7),
@@ -289,8 +302,8 @@ SIMCLR_RESNET50 = {
     "random": _row(_SIMCLR, "ResNet-50", 23.5, 86.9, 95.9, 80.2, 76.1, 91.4, 85.9, 81.5, 92.0),
 }
 
-# Tan & Le 2021 (EfficientNetV2, arXiv 2104.00298), transfer table, ImageNet-1k checkpoints, mean of 5 runs with the +-
-# that it prints. Parameters counted without the classifier.
+# Tan & Le 2021 (EfficientNetV2, arXiv 2104.00298), transfer table, ImageNet-1k checkpoints, mean of 5 runs with the
+# printed +-. Parameters counted without the classifier.
 EFFICIENTNETV2 = (
     TransferRow(
         "v2-s",
@@ -312,7 +325,7 @@ EFFICIENTNETV2 = (
     ),
 )
 
-# Foret et al. 2021 (SAM, arXiv 2010.01412), 100 less the printed errors, mean of 5 runs: B7 from a RandAugment
+# Foret et al. 2021 (SAM, arXiv 2010.01412), 100 minus the printed errors, mean of 5 runs: B7 from a RandAugment
 # checkpoint (84.7% on ImageNet), L2 from NoisyStudent's, which saw JFT-300M.
 _SAM = ("cifar10", "cifar100", "flowers", "pets", "cars", "aircraft", "birdsnap", "food101")
 SAM = {

@@ -28,15 +28,16 @@ V2: tuple[Rgb, Rgb] = ((128 / 255, 128 / 255, 128 / 255), (128 / 255, 128 / 255,
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How the images were prepared for which a network's accuracy was published.
+    """How the images of a network are prepared, as when its published accuracy was measured.
 
     Args:
         image_size: side of the square crop, in pixels.
-        crop_ratio: image_size / crop_ratio is the size to which the image is resized before the centre is cropped.
-        interpolation: `bicubic` or `bilinear`, antialiased (Pillow's).
-        mean, std: per channel, of values scaled to 0..1; one value each for a network with one input channel, whose
-            images become grey.
-        resize: what gets that size: the `short_side`, or both sides whatever the image's shape (`squash`).
+        crop_ratio: share of the resized image's side that is cropped: the image is resized to image_size / crop_ratio
+            before the centre crop.
+        interpolation: `bicubic` or `bilinear`, antialiased as in Pillow.
+        mean, std: mean and standard deviation of each channel, for values in [0, 1]; one value each for a network with
+            one input channel, whose images are converted to grey.
+        resize: which side is resized: `short_side`, or both sides regardless of the image's shape (`squash`).
     """
 
     image_size: int
@@ -47,11 +48,11 @@ class Preprocessing:
     resize: str = "short_side"
 
     def grey(self) -> Preprocessing:
-        """Return the preprocessing of a network with one input channel: mean and std are averaged over the channels."""
+        """Return the preprocessing for one input channel, with mean and std averaged over the channels."""
         mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
         return replace(self, mean=(mean,), std=(std,))
 
 
 def released_crop_ratio(image_size: int) -> float:
-    """The released code's: image_size / (image_size + 32)."""
+    """Return the released code's crop ratio: image_size / (image_size + 32)."""
     return image_size / (image_size + 32)

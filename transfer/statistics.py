@@ -1,4 +1,4 @@
-"""Intervals: over the seeds of a run, and for the difference of two runs on the same test images."""
+"""Confidence intervals: over the seeds of a run, and for the difference of two runs on the same test images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean with its 95% interval; one value alone has none."""
+    """A mean with its confidence interval.
+
+    Attributes:
+        value: the mean.
+        low, high: bounds of the interval; None for a single value.
+        count: number of values.
+    """
 
     value: float
     low: float | None
@@ -23,16 +29,16 @@ class Mean:
 
     @property
     def half_width(self) -> float | None:
-        """Half of the interval's width; None without one."""
+        """Half of the interval's width; None without an interval."""
         return None if self.low is None or self.high is None else (self.high - self.low) / 2
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Mean:
-    """The mean and where the mean of ever more such values lies, by Student's t: seeds are few.
+    """Return the mean and its confidence interval by Student's t, as seeds are few.
 
     Args:
-        values: at least one; in any unit.
-        confidence: in (0, 1).
+        values: at least one value, in any unit.
+        confidence: confidence level, in (0, 1).
     """
     # Imported here: scipy.stats takes half a second.
     from scipy.stats import t
@@ -45,12 +51,12 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Mean:
 
 
 def top1(labels: Labels, predictions: Labels) -> float:
-    """Share of right predictions, in [0, 1]. Shapes: (N,), N at least 1."""
+    """Return the share of correct predictions, in [0, 1]. Shapes: (N,), N at least 1."""
     return float(np.mean(labels == predictions))
 
 
 def mean_per_class(labels: Labels, predictions: Labels) -> float:
-    """Accuracy averaged over the classes that have an image, in [0, 1]. Shapes: (N,), N at least 1."""
+    """Return the accuracy averaged over the classes that have images, in [0, 1]. Shapes: (N,), N at least 1."""
     right = np.bincount(labels, labels == predictions)
     images = np.bincount(labels)
     return float(np.mean(right[images > 0] / images[images > 0]))
@@ -58,15 +64,15 @@ def mean_per_class(labels: Labels, predictions: Labels) -> float:
 
 @dataclass(frozen=True)
 class Difference:
-    """Accuracy of A less accuracy of B, both in [0, 1].
+    """The accuracy of A minus that of B, both in [0, 1].
 
     Attributes:
-        value: on the test images as they are.
-        low, high: the percentile interval.
-        p_value: two-sided: twice the share of resamples whose difference is on the other side of zero or zero,
-            (k + 1) / (resamples + 1) so that it is never zero, at most 1.
-        num_better, num_equal: resamples in which A is better than B, and as good.
-        num_resamples: of the images.
+        value: difference on the actual test images.
+        low, high: bounds of the percentile interval.
+        p_value: two-sided p-value, at most 1: twice the share of resamples whose difference is zero or has the opposite
+            sign, computed as (k + 1) / (resamples + 1) so that it is never zero.
+        num_better, num_equal: number of resamples in which A is better than B, and in which they are equal.
+        num_resamples: number of resamples of the images.
     """
 
     value: float
@@ -87,29 +93,33 @@ def paired_bootstrap(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Difference:
-    """How far the difference of two runs depends on which images are in the test split (Efron & Tibshirani 1993).
+    """Return the difference of two runs and how much it depends on the choice of test images.
 
-    Images are drawn with replacement, the same ones for both runs, and the metric is computed anew; classes that a
-    resample lacks are left out of its mean per class. An image counts by its class and by which run reads it, so
-    drawing N images is one draw from a multinomial over these few kinds: the same as resampling indices, in a small
-    part of the time and memory. It says nothing about the spread between seeds.
+    Source: Efron & Tibshirani 1993. Images are drawn with replacement, the same ones for both runs, and the metric is
+    recomputed; classes that a resample lacks are left out of its mean per class. Only an image's class and which runs
+    predict it correctly matter, so drawing N images is one draw from a multinomial over these few kinds. This equals
+    resampling indices, in a fraction of the time and memory. It does not measure the spread between seeds.
 
     Args:
-        labels, predictions_a, predictions_b: of the same images in the same order. Shapes: (N,), N at least 1
-        confidence: in (0, 1).
+        labels, predictions_a, predictions_b: labels and both runs' predictions of the same images in the same order.
+            Shapes: (N,), N at least 1.
+        metric: accuracy over all images, or averaged over the classes.
+        num_resamples: number of resamples.
+        confidence: confidence level of the interval, in (0, 1).
+        seed: seed of the resampling.
     """
     right_in_a, right_in_b = predictions_a == labels, predictions_b == labels
     classes = labels if metric == "mean_per_class" else np.zeros_like(labels)
     gains = right_in_a.astype(np.int64) - right_in_b
     kinds, counts = np.unique(np.stack([classes, gains], axis=1), axis=0, return_counts=True)
-    # Groups are the classes that have images; kinds are sorted by class, so each group is a run of neighbours.
+    # Kinds are sorted by class, so each class that has images is a run of neighbours.
     starts = np.flatnonzero(np.diff(kinds[:, 0], prepend=-1))
 
     def differences(samples: NDArray[np.int64]) -> NDArray[np.float64]:
         images = np.add.reduceat(samples, starts, axis=1)
         gained = np.add.reduceat(samples * kinds[:, 1], starts, axis=1)
         shares = np.divide(gained, images, out=np.full(images.shape, np.nan), where=images > 0)
-        return np.asarray(np.nanmean(shares, axis=1)).round(12)  # so that what cancels out is zero
+        return np.asarray(np.nanmean(shares, axis=1)).round(12)  # so that differences that cancel out are exactly zero
 
     drawn = np.random.default_rng(seed).multinomial(len(labels), counts / len(labels), size=num_resamples)
     resampled = differences(drawn)

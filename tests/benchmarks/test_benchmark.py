@@ -79,7 +79,7 @@ def test_peer_says_why_timm_does_not_import(
     assert benchmark.main(["peer"]) == 2
     message = capsys.readouterr().err
     reason = "operator torchvision::nms does not exist" if "nms" in content else "No module named 'no_such'"
-    assert message.startswith(f"error: timm does not import ({reason}); ") and "torchvision" in message
+    assert message.startswith(f"error: timm cannot be imported ({reason}); ") and "torchvision" in message
 
 
 @pytest.mark.skipif(not PROCESS_STATUS.is_file(), reason="needs Linux")
@@ -126,7 +126,7 @@ def test_without_a_gpu_memory_needs_linux(
     monkeypatch.setattr("transfer.costs.peak_memory.PROCESS_STATUS", tmp_path / "status")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert benchmark.main(["memory"]) == 2
-    assert capsys.readouterr().err.startswith("error: memory: there is no GPU, and only Linux tells")
+    assert capsys.readouterr().err.startswith("error: memory: there is no GPU, and only Linux reports")
 
 
 def test_an_unknown_backbone_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,7 +182,7 @@ def test_the_torchvision_style_normalises_a_crop(tmp_path: Path) -> None:
         (["data", "--backbone", "b0"], "unrecognized arguments: --backbone b0"),
         (["peer", "--data_root", "x"], "unrecognized arguments: --data_root x"),
         (["recipe", "--steps", "3"], "unrecognized arguments: --steps 3"),
-        (["--rounds", "3", "data"], "data: give its options after it"),
+        (["--rounds", "3", "data"], "data: put its options after it"),
         (["memory", "--compile"], "--compile: only peer compares compiled networks"),
     ],
 )

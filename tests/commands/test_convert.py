@@ -545,7 +545,7 @@ def test_averaged_tensors_of_a_training_checkpoint_are_converted(tmp_path: Path)
     averaged = {f"module.{key}": tensor for key, tensor in state.items()}
     raw = {key: torch.zeros_like(tensor) for key, tensor in state.items()}
     torch.save({"model": raw, "model_ema": {"n_averaged": torch.tensor(9), **averaged}, "epoch": 1}, path)
-    with pytest.warns(UserWarning, match=r"checkpoint\.pth holds model_ema, model: model_ema is taken"):
+    with pytest.warns(UserWarning, match=r"checkpoint\.pth holds model_ema, model: model_ema is used"):
         network = read_network(path, "lukemelas")
     assert torch.equal(network.state["head.fc.weight"], state["_fc.weight"])
 

@@ -463,7 +463,7 @@ def test_a_folder_that_holds_another_run_is_left_alone(run_dir: Path, capsys: py
     message = refused(capsys, *CHEAP, "--out_dir", run_dir)
     assert message == (
         f"--out_dir {run_dir} is not empty; it may hold another run: choose a new folder,"
-        f" or go on with that run: --resume {run_dir}"
+        f" or continue that run: --resume {run_dir}"
     )
     assert snapshot(run_dir) == before
 
@@ -618,7 +618,7 @@ def test_weights_of_another_architecture_are_told_apart(tmp_path: Path, capsys: 
     lite0 = Path(spec.origin).parent / "models" / LITE0_FILE
     run_dir = tmp_path / "run"
     message = refused(capsys, *CHEAP, "--backbone", "lite1", "--weights", lite0, "--out_dir", run_dir)
-    assert message.startswith(f"{lite0} holds a lite0, not a lite1: give backbone 'lite0'")
+    assert message.startswith(f"{lite0} holds a lite0, not a lite1: use backbone 'lite0'")
 
     # The same tensors as a file that no table knows: without a name nobody can know how it was trained ...
     state = torch.load(lite0, weights_only=True)
@@ -634,7 +634,7 @@ def test_weights_of_another_architecture_are_told_apart(tmp_path: Path, capsys: 
     )
     # ... and of another backbone the tensors tell.
     message = refused(capsys, *CHEAP, *named, "--backbone", "lite1", "--pretrained", "lukemelas")
-    assert message == f"{own} holds a lite0, not a lite1: give backbone 'lite0'"
+    assert message == f"{own} holds a lite0, not a lite1: use backbone 'lite0'"
     assert not run_dir.exists()
 
 

@@ -174,7 +174,7 @@ def test_the_prediction_is_compared_with_what_is_measured(
     assert case["inference"]["error_percent"] == -20 == -figures["largest_error_percent"]
     for text in ("32", "32x1", "x4", "0x4", "axb"):
         assert benchmark.main(["memory_prediction", "--cases", text]) == 2
-        assert f"error: --cases {text!r}: give pixels and images" in capsys.readouterr().err
+        assert f"error: --cases {text!r}: expected pixels and images" in capsys.readouterr().err
 
 
 def test_the_committed_predictions_are_within_a_tenth_and_still_made() -> None:

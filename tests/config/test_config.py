@@ -145,7 +145,7 @@ def test_a_backbone_frozen_to_the_end_is_told_to_say_so() -> None:
 
 def test_a_file_for_random_weights_is_refused() -> None:
     (problem,) = find_problems(FinetuneConfig(pretrained=False, weights="my.pth"))
-    assert problem == "`weights`=my.pth with `pretrained`=False: name what the file was trained like"
+    assert problem == "`weights`=my.pth with `pretrained`=False: say how the file was trained"
 
 
 def test_all_problems_are_told_at_once() -> None:

@@ -194,7 +194,7 @@ def test_every_baseline_of_mbconv_blocks_takes_its_own(name: str) -> None:
     [
         (
             {"pretrained": True},
-            r"has channels and blocks of its own, and no checkpoint fits: give pretrained=False for r",
+            r"has channels and blocks of its own, and no checkpoint fits: use pretrained=False for r",
         ),
         ({"pretrained": "paper"}, "no checkpoint fits"),
         ({"init_from": "b0"}, r"b0 is built of other blocks than b0@blocks=.* \(allowed: nothing; leave it out\)"),

@@ -166,7 +166,7 @@ def test_pooled_features_are_maps_of_one_cell() -> None:
     classifier = build_classifier("my_net.pooled", 5)
     assert classifier.backbone(torch.randn(2, 3, 32, 32)).shape == (2, 8, 1, 1)
     assert classifier.forward_features(torch.randn(2, 3, 32, 32)).shape == (2, 8, 1, 1)
-    with pytest.raises(UserError, match=r"my_net\.pooled gives features of the whole image"):
+    with pytest.raises(UserError, match=r"my_net\.pooled returns features of the whole image"):
         explain_class(classifier.eval(), torch.randn(2, 3, 32, 32))
 
 
@@ -260,11 +260,11 @@ def test_an_output_that_is_no_features_is_refused(name: str, message: str) -> No
     [
         (
             {"pretrained": True},
-            r"pretrained=True: my_net\.Build is a function of your own, of which no weights are known",
+            r"pretrained=True: my_net\.Build is a function of your own, and no weights of it are known",
         ),
         (
             {"pretrained": "tensorflow", "weights": "x"},
-            "pretrained='tensorflow': .* give pretrained=False, and no init",
+            "pretrained='tensorflow': .* use pretrained=False without init",
         ),
         ({"init_from": "b0"}, "init_from='b0': .* no weights are known"),
         ({"weights": "x.pth"}, "`weights`='x.pth' with `pretrained`=False"),
@@ -294,7 +294,7 @@ def test_a_layer_decay_needs_stages() -> None:
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (("--pretrained", "true"), "my_net.Build is a function of your own, of which no weights are known here"),
+        (("--pretrained", "true"), "my_net.Build is a function of your own, and no weights of it are known here"),
         (("--init_from", "b0"), "init_from='b0': my_net.Build is a function of your own"),
         (("--grad_checkpointing", "true"), "grad_checkpointing=True with a function of your own"),
         (("--optim.layer_decay", "0.5"), "--optim.layer_decay 0.5: nothing is known"),

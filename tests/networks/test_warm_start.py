@@ -145,7 +145,7 @@ def test_the_nearest_published_network_is_the_largest_that_is_nowhere_larger(nam
         (
             {"pretrained": True},
             r"pretrained=True: b0@phi=1\.5 has channels and blocks of its own, and no checkpoint fits: give"
-            r" pretrained=False for random weights, or init_from='b2' to take over what overlaps",
+            r" pretrained=False for random weights, or init_from='b2' to copy the weights that overlap",
         ),
         ({"pretrained": "paper"}, "pretrained='paper': b0@phi=1.5 has channels"),
         ({"pretrained": "tf_efficientnet_b2.in1k"}, "no checkpoint fits"),
@@ -166,11 +166,15 @@ def test_weights_that_cannot_fit_are_refused_with_the_reason(options: dict[str, 
         (
             "mobilenet-v1",
             {"pretrained": True},
+<<<<<<< HEAD
             "no public weights of mobilenet-v1 are known here; give `pretrained`=False",
+=======
+            "no public weights of mobilenet-v1 are known here; use pretrained=False",
+>>>>>>> h-english
         ),
         ("mobilenet-v1@phi=1", {"init_from": "mobilenet-v1"}, "no public weights of mobilenet-v1 are known here"),
-        ("resnet50@phi=1", {"pretrained": True}, "no checkpoint fits: give pretrained=False for random weights$"),
-        ("resnet50", {"pretrained": "timm", "weights": "x"}, "only files of this project's own can be read"),
+        ("resnet50@phi=1", {"pretrained": True}, "no checkpoint fits: use pretrained=False for random weights$"),
+        ("resnet50", {"pretrained": "timm", "weights": "x"}, "only files written by this project can be read"),
     ],
 )
 def test_a_family_without_weights_says_so(name: str, options: dict[str, str], message: str) -> None:

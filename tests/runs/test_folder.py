@@ -65,7 +65,7 @@ def test_processes_of_a_scheduler_agree_on_its_job_id(variable: str, monkeypatch
 def test_processes_that_cannot_agree_must_be_given_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")  # what torchrun says when it was given no --rdzv_id
-    with pytest.raises(UserError, match="started by hand cannot agree on a run's number: pass `out_dir`"):
+    with pytest.raises(UserError, match="started manually cannot agree on a run's number: pass `out_dir`"):
         open_run(CONFIG, None)
     assert open_run(FinetuneConfig(out_dir="mine"), None).path == Path("mine")
 
@@ -100,7 +100,7 @@ def test_a_folder_of_its_own_may_be_missing_empty_or_never_begun(tmp_path: Path)
 def test_a_folder_with_anything_else_in_it_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / name).write_text("mine")
-    with pytest.raises(UserError, match=f"own is not empty; .* go on with that run: `resume`={tmp_path}/own"):
+    with pytest.raises(UserError, match=f"own is not empty; .* continue that run: `resume`={tmp_path}/own"):
         check_run_dir(FinetuneConfig(out_dir=str(tmp_path / "own")), None)
     assert (tmp_path / "own" / name).read_text() == "mine"
     assert RUN_DIR_VARIABLE not in os.environ

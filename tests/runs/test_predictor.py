@@ -168,7 +168,7 @@ def test_what_cannot_be_predicted_is_refused(run_dir: Path, tmp_path: Path) -> N
     (tmp_path / "no.png").write_bytes(b"text")
     for images, message in (
         ([tmp_path / "no.png"], "no.png"),
-        ("photo.png", "give a list of images"),
+        ("photo.png", "pass a list of images"),
         ([np.zeros((4, 4, 3), np.float32)], r"an array of float32 \(4, 4, 3\)"),
         ([np.zeros((4, 4, 4), np.uint8)], r"an array of uint8 \(4, 4, 4\)"),
     ):

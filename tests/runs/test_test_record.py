@@ -31,7 +31,7 @@ def test_predictions_round_trip_in_plain_arrays(tmp_path: Path) -> None:
 
 
 def test_predictions_that_are_missing_or_damaged_are_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"has no test_predictions.npz: it read no or only a part of a test split"):
+    with pytest.raises(UserError, match=r"has no test_predictions.npz: the run read none or only part of a test split"):
         read_predictions(tmp_path)
     path = tmp_path / "test_predictions.npz"
     for content in (b"", b"PK\3\4 half a file", b"text"):

@@ -89,7 +89,7 @@ def test_another_rows_file_is_recognised_even_if_a_row_was_named() -> None:
     with pytest.raises(
         UserError,
         match=rf"{path} is the file of efficientnet_lite1\.pypi; {LITE0} would mean other weights:"
-        r" give `pretrained`='efficientnet_lite1\.pypi'$",
+        r" use `pretrained`='efficientnet_lite1\.pypi'$",
     ):
         identify_file(path, get_weights(LITE0), get_backbone("lite0"), row_was_named=True)
 
@@ -121,7 +121,7 @@ def test_a_known_file_is_refused_for_a_family_that_it_contradicts(family: str, w
     with pytest.raises(UserError) as caught:
         build_backbone("lite0", pretrained=family, weights=packaged(LITE0))
     assert str(caught.value) == (
-        f"{packaged(LITE0)} is the file of {LITE0}; {family} would mean {wrong}: give `pretrained`='{LITE0}'"
+        f"{packaged(LITE0)} is the file of {LITE0}; {family} would mean {wrong}: use `pretrained`='{LITE0}'"
     )
 
 
@@ -138,9 +138,9 @@ def test_an_unknown_file_is_refused_for_a_public_row(tmp_path: Path, name: str, 
     # The hub's rows have no published sha256 that the file could fail to have.
     other = f" It is not the file of {LITE3}, which has another sha256." if named and name == LITE3 else ""
     assert str(caught.value) == (
-        f"{path}: an unknown file.{other} Padding, BatchNorm epsilon and normalisation cannot be read off it: say what"
-        " it was trained like with `pretrained`=FAMILY (tensorflow, lukemelas, timm-tf, timm, torchvision,"
-        f" transformers), or once and for all with: efficientnet-transfer convert {path}"
+        f"{path}: an unknown file.{other} Padding, BatchNorm epsilon and normalisation cannot be read off it: say how"
+        " it was trained with `pretrained`=FAMILY (tensorflow, lukemelas, timm-tf, timm, torchvision,"
+        f" transformers), or record it in a copy: efficientnet-transfer convert {path}"
         " NEW.safetensors --to own --family NAME"
     )
 
@@ -166,7 +166,7 @@ def test_a_converted_file_says_what_it_was_trained_like(tmp_path: Path) -> None:
         with pytest.raises(UserError) as caught:
             identify_file(path, row, variant, row_was_named=True)
         start = f"{path} is a file of your own, trained like {LITE0}; {row.name} would mean {wrong}"
-        assert str(caught.value).startswith(start) and str(caught.value).endswith(f": give `pretrained`='{LITE0}'")
+        assert str(caught.value).startswith(start) and str(caught.value).endswith(f": use `pretrained`='{LITE0}'")
 
 
 @pytest.mark.parametrize(
@@ -261,8 +261,8 @@ class Trap:
 
 
 OBJECTS = (
-    r"not a safetensors, npz or PyTorch checkpoint \(it holds Python objects, which could execute code; where it was"
-    r" made, save the tensors alone: torch\.save\(model\.state_dict\(\), FILE\)\)$"
+    r"not a safetensors, npz or PyTorch checkpoint \(it holds Python objects, which could execute code; save only"
+    r" the tensors where it was created: torch\.save\(model\.state_dict\(\), FILE\)\)$"
 )
 DAMAGED = r"not a safetensors, npz or PyTorch checkpoint \(it is damaged or of another kind"
 
@@ -343,7 +343,7 @@ def saved(content: Any) -> bytes:
         (b"\n\n  <!DOCTYPE html>", "it is a web page)"),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
-            "it is a Git LFS pointer: run git lfs pull where it came from)",
+            "it is a Git LFS pointer: run git lfs pull in its repository)",
         ),
         (b"0000", "it is damaged or of another kind"),
         (b"12345678{ }", "it is damaged or of another kind"),
@@ -461,7 +461,7 @@ def test_of_a_training_checkpoint_the_averaged_tensors_are_taken(tmp_path: Path,
     path, options = tmp_path / "checkpoint.pth", Namespace(lr=0.1, model="b0", nested=Namespace(epochs=[1, 2]))
     assert "n_averaged" in averaged.state_dict()
     torch.save({raw: network.state_dict(), ema: averaged.state_dict(), "epoch": 3, "args": options}, path)
-    with pytest.warns(UserWarning, match=rf"checkpoint\.pth holds {ema}, {raw}: {ema} is taken$"):
+    with pytest.warns(UserWarning, match=rf"checkpoint\.pth holds {ema}, {raw}: {ema} is used$"):
         found = read_state_dict(path)
     torch.testing.assert_close(found, dict(averaged.module.state_dict()), rtol=0, atol=0)
     torch.testing.assert_close(found["0.weight"], before + 4.0)
@@ -542,7 +542,7 @@ def test_a_wrapped_training_checkpoint_becomes_the_same_network(tmp_path: Path) 
     averaged = {f"module.{key}": tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")}
     raw = {key: torch.zeros_like(tensor) for key, tensor in state.items()}
     torch.save({"model": raw, "model_ema": {"n_averaged": torch.tensor(3), **averaged}}, path)
-    with pytest.warns(UserWarning, match="model_ema is taken"):
+    with pytest.warns(UserWarning, match="model_ema is used"):
         own = build_backbone("lite0", pretrained="lukemelas", weights=path).state_dict()
     theirs = build_backbone("lite0", pretrained=True).state_dict()
     counters = {key for key in own if key.endswith("num_batches_tracked")}
@@ -565,8 +565,8 @@ def test_a_file_of_another_variant_is_told_with_its_backbone(tmp_path: Path) -> 
     torch.save({**torch.load(packaged("efficientnet_lite2.pypi")), "x": torch.zeros(1)}, path)
     with pytest.raises(UserError) as caught:
         build_backbone("lite0", pretrained="lukemelas", weights=path)
-    assert str(caught.value) == f"{path} holds a lite2, not a lite0: give backbone 'lite2'"
-    with pytest.raises(UserError, match=r"lite0-57934424\.pth holds a lite0, not a lite1: give backbone 'lite0'$"):
+    assert str(caught.value) == f"{path} holds a lite2, not a lite0: use backbone 'lite2'"
+    with pytest.raises(UserError, match=r"lite0-57934424\.pth holds a lite0, not a lite1: use backbone 'lite0'$"):
         build_backbone("lite1", pretrained="lukemelas", weights=packaged(LITE0))
 
 

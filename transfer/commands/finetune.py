@@ -1,8 +1,8 @@
 """Fine-tune an EfficientNet: efficientnet-transfer finetune --backbone b7 --dataset flowers
 
-A run's folder, runs/<dataset>_<backbone>/<n>/, gets config.yaml, best.ckpt, last.ckpt, metrics.csv and results.json;
-with a test split test_reads.json and test_predictions.npz; and held_out.json, which images were cut from train where
-the dataset has no val (your own: or no test) split.
+A run writes config.yaml, best.ckpt, last.ckpt, metrics.csv and results.json into runs/<dataset>_<backbone>/<n>/. If
+there is a test split, it adds test_reads.json and test_predictions.npz. If the dataset has no val split (or your own
+data have no test split), held_out.json lists the images that were held out of train.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def finetune(config: FinetuneConfig | None = None, *, resume: str | Path | None = None, **fields: Any) -> Results:
-    """Fine-tune a network and return the results; `load_run(results.run_dir)` gives the trained network back.
+    """Fine-tune a network and return the results; `load_run(results.run_dir)` loads the trained network.
 
     Args:
-        config: the whole configuration; None starts from the defaults. It is not changed.
-        resume: folder of an interrupted run to go on with.
-        fields: fields of `transfer.config.schema.FinetuneConfig` that go over `config`; groups as dictionaries:
+        config: the whole configuration; None starts from the defaults. It is not modified.
+        resume: folder of an interrupted run to continue.
+        fields: fields of `transfer.config.schema.FinetuneConfig` that override `config`; groups are dictionaries:
             `finetune(dataset="folder", data_root="photos", trainer={"max_epochs": 3})`.
 
     Raises:
-        UserError: what was given cannot work; the text says why.
-        RunInterrupted: the run was stopped by a signal, after last.ckpt was written.
+        UserError: the configuration or the data cannot be used; the message says why.
+        RunInterrupted: a signal stopped the run, after last.ckpt was written.
     """
     run_dir = None if resume is None else Path(resume)
     config, given = build_config(config, run_dir, fields)
@@ -65,14 +65,14 @@ def finetune(config: FinetuneConfig | None = None, *, resume: str | Path | None 
 
 
 def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> Results:
-    """Do one run, from its configuration to results.json.
+    """Perform one run, from its configuration to results.json, and return the results.
 
     Args:
         config: the configuration.
-        resume: folder of the run to go on with.
-        given: dotted fields that the user set; `protocol` and `recipe` leave them alone.
+        resume: folder of the run to continue.
+        given: dotted fields that the user set; `protocol` and `recipe` do not change them.
     """
-    # Imported here so that --help and a mistyped flag need not wait for them.
+    # Imported here so that --help and mistyped flags do not wait for them.
     from datamodules import load_dataset
     from datamodules.datamodule import DataModule
     from transfer.commands.finetune_report import collect_results, print_end, print_start
@@ -116,10 +116,10 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
 
 
 def check_names(config: FinetuneConfig) -> Sheet:
-    """Look all names up before anything is loaded, and return the dataset's sheet.
+    """Look up all names before anything is loaded, and return the dataset's sheet.
 
     Raises:
-        UserError: all unknown names at once.
+        UserError: names are unknown; all are listed.
     """
     from datamodules import get_sheet
     from transfer.config.protocols import get_protocol
@@ -143,10 +143,16 @@ def check_names(config: FinetuneConfig) -> Sheet:
 
 
 def choose(config: FinetuneConfig, given: frozenset[str], dataset: Dataset, num_processes: int) -> FinetuneConfig:
-    """Return the configuration with what its protocol or recipe chooses, and print the choices.
+    """Return the configuration with the choices of its protocol or recipe, and print them.
+
+    Args:
+        config: configuration as the user set it.
+        given: dotted fields that the user set; they stay unchanged.
+        dataset: the loaded dataset.
+        num_processes: number of processes that train together.
 
     Raises:
-        UserError: the choices do not go with what the user set.
+        UserError: the choices conflict with what the user set.
     """
     from transfer.runs.folder import is_main_process
     from transfer.weights.start import resolve_start
@@ -174,10 +180,10 @@ def choose(config: FinetuneConfig, given: frozenset[str], dataset: Dataset, num_
 
 
 def build_network(config: FinetuneConfig, start: Start, dataset: Dataset, resume: Path | None) -> Classifier:
-    """Return the classifier that is trained; a run with a checkpoint loads no other weights.
+    """Return the classifier to train; a resumed run with a checkpoint loads no other weights.
 
     Raises:
-        UserError: the weights cannot be had, the checkpoint is damaged, or the head of `init_head` does not fit.
+        UserError: the weights are unavailable, the checkpoint is damaged, or the head of `init_head` does not fit.
     """
     import torch
 
@@ -190,7 +196,7 @@ def build_network(config: FinetuneConfig, start: Start, dataset: Dataset, resume
     continues = False
     if last is not None and last.exists():
         continues = True
-        read_checkpoint(last)  # a damaged one is refused before Lightning meets it
+        read_checkpoint(last)  # reports a damaged checkpoint before Lightning reads it
     classifier = classifier_from(
         start,
         dataset.num_classes,
@@ -207,7 +213,7 @@ def build_network(config: FinetuneConfig, start: Start, dataset: Dataset, resume
 
 
 def class_weights(config: FinetuneConfig, dataset: Dataset) -> Tensor | None:
-    """Return the weight of each class in the loss, (C,); None where all weigh the same."""
+    """Return the weight of each class in the loss, (C,); None if all are equal."""
     from transfer.training.losses import balanced_class_weights
 
     if config.loss.class_weights == "none":
@@ -216,11 +222,11 @@ def class_weights(config: FinetuneConfig, dataset: Dataset) -> Tensor | None:
 
 
 def fit(config: FinetuneConfig, run: RunFolder, trainer: pl.Trainer, module: TransferModule, data: DataModule) -> None:
-    """Train, and leave the best checkpoint's tensors in the module.
+    """Train, and load the best checkpoint's tensors into the module.
 
     Raises:
         UserError: the GPU's memory is too small, or no learning rate was found.
-        RunInterrupted: stopped by a signal, after last.ckpt was written.
+        RunInterrupted: a signal stopped the run, after last.ckpt was written.
     """
     import torch
 
@@ -235,11 +241,11 @@ def fit(config: FinetuneConfig, run: RunFolder, trainer: pl.Trainer, module: Tra
     except torch.OutOfMemoryError:
         raise UserError(
             f"the GPU's memory is too small for `data.batch_size`={config.data.batch_size} at"
-            f" {data.preprocessing.image_size} px: lower it and raise `trainer.accumulate_grad_batches` by as much, or"
-            " set `grad_checkpointing`=true"
+            f" {data.preprocessing.image_size} px: lower it and raise `trainer.accumulate_grad_batches` by the same"
+            " factor, or set `grad_checkpointing`=true"
         ) from None
     if config.data.train_on == "trainval" and not run.best.exists():
-        trainer.save_checkpoint(run.best)  # it was stopped in its last step, and nothing was left to do
+        trainer.save_checkpoint(run.best)  # a run stopped in its last step has nothing left to train
     strict_load(module.classifier, read_classifier_state(run.best), source=str(run.best))
 
 
@@ -251,7 +257,7 @@ def measure(
     data: DataModule,
     log: EpochLog,
 ) -> dict[str, Metrics]:
-    """Return the metrics of the best checkpoint on val, and on test, whose reading is counted."""
+    """Return the metrics of the best checkpoint on val and test, and count the read of the test split."""
     from transfer.runs.test_record import count_test_read, save_predictions
     from transfer.training.metrics import main_metric
     from transfer.training.trainer import build_trainer

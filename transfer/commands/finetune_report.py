@@ -1,4 +1,4 @@
-"""What a fine-tuning run says: as it starts, when it ends, and in results.json."""
+"""The output of a fine-tuning run: at its start, at its end, and in results.json."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def collect_results(
     metrics: dict[str, Metrics],
     wall_seconds: float,
 ) -> Results:
-    """Return what the run knows of itself."""
+    """Return the results of the run."""
     from transfer.environment import environment, peak_memory_bytes
     from transfer.runs.test_record import num_test_reads
     from transfer.weights.build import measure_warm_start
@@ -75,7 +75,7 @@ def collect_results(
 
 
 def print_start(config: FinetuneConfig, start: Start, dataset: Dataset) -> None:
-    """Print what will be trained on what."""
+    """Print the network, its weights, the image size and the data."""
     from transfer.weights.build import measure_warm_start
 
     print(
@@ -85,11 +85,11 @@ def print_start(config: FinetuneConfig, start: Start, dataset: Dataset) -> None:
     if warm_start := measure_warm_start(start):
         print(f"--init_from {config.init_from}: {warm_start}")
     if not dataset.split_sizes.keys() - {"train"}:
-        print("nothing will be measured: there is no test split, and a final fit leaves no val split")
+        print("nothing will be measured: there is no test split, and a final fit has no val split")
 
 
 def print_end(results: Results) -> None:
-    """Print the metrics, what limits them, and where they lie."""
+    """Print the metrics, any caveats about the data, the speed, and the path of the results."""
     from transfer.commands.results_table import print_results
 
     print_results(results.dataset, results.backbone, results.metrics, results.quoted_metric)

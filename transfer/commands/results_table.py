@@ -1,4 +1,4 @@
-"""The closing table of a run."""
+"""The table that a run prints at its end."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from transfer.paper import paper_results
 def print_results(
     dataset: str, backbone: str, metrics: Mapping[str, Mapping[str, float]], quoted_metric: str = "top1"
 ) -> None:
-    """Print each metric on val and test, with the paper's accuracies on that dataset below.
+    """Print each metric on each split, with the paper's accuracies on that dataset below.
 
     Args:
-        dataset: its name.
-        backbone: what the title says was measured.
-        metrics: split -> metric -> value in [0, 1] (loss: nats).
-        quoted_metric: which of them the literature quotes for the dataset; marked in the table.
+        dataset: the dataset's name.
+        backbone: name of the network, for the title.
+        metrics: value of each metric on each split, in [0, 1]; loss in nats.
+        quoted_metric: metric that the literature quotes for the dataset; it is marked in the table.
     """
     published = paper_results(dataset)
     splits = [split for split in ("train", "val", "test") if metrics.get(split)]

@@ -1,4 +1,4 @@
-"""How the threads that PyTorch computes with on a CPU wait for one another."""
+"""How PyTorch's CPU threads wait for one another."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import os
 
 
 def share_cores() -> None:
-    """Lets threads that wait for others give their core away soon, for this process and those it starts.
+    """Make waiting threads give up their core soon, in this process and those that it starts.
 
-    To be called before torch is imported. GNU OpenMP's threads, which PyTorch's builds for Linux have, spin 300,000
-    times before they sleep (libgomp's manual, GOMP_SPINCOUNT), many times in each step. Where other processes want the
-    cores, data workers among them, the thread that is waited for does not get one meanwhile. What it gives:
-    `python -m benchmarks cores`. Whoever has set OMP_WAIT_POLICY or GOMP_SPINCOUNT is left alone.
+    Call it before torch is imported. PyTorch's builds for Linux use GNU OpenMP, whose threads spin 300,000 times before
+    they sleep (libgomp's manual, GOMP_SPINCOUNT), many times in each step. If other processes, such as data workers,
+    need the cores, the spinning threads keep them from the thread that all are waiting for. `python -m benchmarks
+    cores` measures the gain. OMP_WAIT_POLICY and GOMP_SPINCOUNT are respected if they are set.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")

@@ -69,7 +69,7 @@ def _combination_problems(config: FinetuneConfig) -> Iterator[str]:
         if config.bn == "recompute":
             yield "`bn`=recompute with `data.train_on`=trainval: it runs before validation; there is none (use adapt)"
     if config.pretrained is False and config.init_from is None and config.weights is not None:
-        yield f"`weights`={config.weights} with `pretrained`=False: name what the file was trained like"
+        yield f"`weights`={config.weights} with `pretrained`=False: say how the file was trained"
     if config.data.multilabel and config.loss.name != "bce":
         yield f"`data.multilabel`=True with `loss.name`={config.loss.name}: several labels need `loss.name`=bce"
     if config.dataset == "folder" and config.data_root is None:

@@ -14,7 +14,7 @@ Operator = Literal["mbconv", "fused", "separable", "bottleneck"]
 
 @dataclass(frozen=True)
 class StageRow:
-    """A stage of equal blocks.
+    """A stage of identical blocks.
 
     Args:
         expand_ratio: for MBConv blocks, inner channels relative to the input's; for bottlenecks, output channels
@@ -83,11 +83,11 @@ class Variant:
         depth_coefficient: factor of the baseline's repeats.
         resolution: side of the square input at which the variant was evaluated, in pixels.
         dropout_rate: probability of dropout before the classifier; a scaled network keeps its baseline's.
-        num_params: parameters with a 1000-class classifier; 0 if unpublished.
+        num_params: number of parameters with a 1000-class classifier; 0 if unpublished.
         num_macs: multiply-adds of the convolutions and a 1000-class classifier at `resolution`; 0 if unpublished.
         baseline: the network that the coefficients scale.
-        origin: variant from which a network that is in no table was made.
-        scale: factors by which that variant's coefficients were multiplied.
+        origin: variant of the table that the network was derived from; None for a variant of the table.
+        scale: factors by which the origin's coefficients were multiplied; None if it was not scaled.
     """
 
     name: str
@@ -103,7 +103,7 @@ class Variant:
 
     @property
     def row(self) -> Variant:
-        """The row of the table: the variant itself, or the one from which it was made."""
+        """The row of the table: the variant itself, or the one that it was derived from."""
         return self if self.origin is None else self.origin.row
 
     @property

@@ -1,4 +1,4 @@
-"""Compound scaling (Tan & Le 2019, section 3.3): the rule, its rounding, and how a scaled network is named.
+"""Compound scaling (Tan & Le 2019, section 3.3): the rule, its rounding, and the names of scaled networks.
 
 Three coefficients scale a network: depth multiplies the blocks per stage, width the channels (torchvision's
 `width_mult`, timm's `channel_multiplier`), resolution the side of the image. The compound rule derives all three from
@@ -66,8 +66,8 @@ def compound_scale(phi: float, alpha: float = ALPHA, beta: float = BETA, gamma: 
         gamma: growth of the resolution, at least 1.
 
     Raises:
-        UserError: alpha, beta or gamma is below 1, their product alpha * beta^2 * gamma^2 is not within 0.1 of 2, or
-            phi leads out of `Scale`'s range.
+        UserError: alpha, beta or gamma is below 1, the product alpha * beta^2 * gamma^2 is not within 0.1 of 2, or
+            phi leads to factors outside `Scale`'s range.
     """
     if min(alpha, beta, gamma) < 1:
         raise UserError(f"alpha={alpha:g}, beta={beta:g}, gamma={gamma:g} (allowed: at least 1 each)")
@@ -88,7 +88,7 @@ def compound_scale(phi: float, alpha: float = ALPHA, beta: float = BETA, gamma: 
 
 
 def is_constrained(product: float) -> bool:
-    """Return whether alpha * beta^2 * gamma^2 is within 0.1 of 2, to twelve digits, so that 1.9 is."""
+    """Return whether alpha * beta^2 * gamma^2 is within 0.1 of 2, to twelve digits, so that 1.9 is accepted."""
     return abs(product - 2) <= PRODUCT_TOLERANCE + 1e-12
 
 
@@ -114,22 +114,32 @@ Network = TypeVar("Network", bound=Scalable)
 
 
 def scale(baseline: Network, depth: float = 1.0, width: float = 1.0, resolution: float = 1.0) -> Network:
-    """Return the baseline with its coefficients multiplied, or the baseline itself where all three factors are 1.
+    """Return the baseline with its coefficients multiplied, or the baseline itself if all three factors are 1.
 
     `transfer.costs.counts` shows the effect of rounding.
 
+    Args:
+        baseline: the network to scale.
+        depth: factor of the blocks per stage, 0.1 to 10.
+        width: factor of the channels, 0.1 to 10.
+        resolution: factor of the side of the images, 0.1 to 10.
+
     Raises:
-        UserError: a coefficient out of range, or `baseline` is a scaled network itself.
+        UserError: a factor is out of range, or `baseline` is already scaled.
     """
     given = {"d": _shortest(depth), "w": _shortest(width), "r": _shortest(resolution)}
     return _scaled(baseline, Scale(*given.values()), {key: value for key, value in given.items() if value != 1})
 
 
 def scale_phi(baseline: Network, phi: float, alpha: float = ALPHA, beta: float = BETA, gamma: float = GAMMA) -> Network:
-    """Return the baseline scaled by the compound rule, or the baseline itself where phi is 0.
+    """Return the baseline scaled by the compound rule, or the baseline itself if phi is 0.
+
+    Args:
+        baseline: the network to scale.
+        phi, alpha, beta, gamma: as in `compound_scale`.
 
     Raises:
-        UserError: see `compound_scale`, or `baseline` is a scaled network itself.
+        UserError: see `compound_scale`; or `baseline` is already scaled.
     """
     phi, alpha, beta, gamma = map(_shortest, (phi, alpha, beta, gamma))
     constants = {"alpha": alpha, "beta": beta, "gamma": gamma}
@@ -138,7 +148,11 @@ def scale_phi(baseline: Network, phi: float, alpha: float = ALPHA, beta: float =
 
 
 def scale_spec(baseline: Network, spec: str) -> Network:
-    """Return the baseline scaled as the part of a name after the `@` says: `phi=1.5` or `d=1.2,w=1.1,r=1.15`.
+    """Return the baseline scaled by a specification such as `phi=1.5` or `d=1.2,w=1.1,r=1.15`.
+
+    Args:
+        baseline: the network to scale.
+        spec: the part of a network's name after the `@`.
 
     Raises:
         UserError: the text is not of this form, or a number is out of range.
@@ -161,7 +175,7 @@ def scale_spec(baseline: Network, spec: str) -> Network:
             return scale(baseline, *(numbers.get(key, 1.0) for key in "dwr"))
     except UserError as error:
         raise UserError(f"{given}: {error}") from None
-    raise UserError(f"{given}: {' and '.join(numbers)} say no scale (write {EXAMPLES})")
+    raise UserError(f"{given}: {' and '.join(numbers)} do not define a scale (write {EXAMPLES})")
 
 
 def _scaled(baseline: Network, factors: Scale, named: Mapping[str, float]) -> Network:
@@ -177,7 +191,7 @@ def _extended(name: str, spec: str) -> str:
 
 
 def _shortest(value: float) -> float:
-    """Return the value rounded to twelve digits, so that a name describes the network in full."""
+    """Return the value rounded to twelve digits, so that a name fully describes the network."""
     return float(f"{value:.12g}")
 
 
@@ -188,10 +202,10 @@ OBJECTIVE_TARGET, OBJECTIVE_EXPONENT = 400e6, -0.07
 def search_objective(
     accuracy: float, macs: float, target: float = OBJECTIVE_TARGET, exponent: float = OBJECTIVE_EXPONENT
 ) -> float:
-    """Return what the search for b0 maximised: accuracy * (macs / target)^exponent.
+    """Return the objective that the search for b0 maximised: accuracy * (macs / target)^exponent.
 
     Source: section 4 of the paper, ACC(m) * [FLOPS(m) / T]^w with w = -0.07 and T = 400M, after Tan et al. 2019
-    (arXiv 1807.11626), where latency stands for FLOPS: twice the cost is worth 5% more accuracy, relatively.
+    (arXiv 1807.11626), who used latency in place of FLOPS: 5% higher accuracy (relative) makes up for twice the cost.
 
     Args:
         accuracy: share of images classified correctly, 0 to 1.
@@ -200,7 +214,7 @@ def search_objective(
         exponent: weight of the multiply-adds, at most 0; 0 ignores them.
 
     Raises:
-        UserError: an argument out of range.
+        UserError: an argument is out of range.
     """
     for name, value, allowed, ok in (
         ("accuracy", accuracy, "0 to 1", 0 <= accuracy <= 1),
@@ -214,11 +228,17 @@ def search_objective(
 
 
 def round_filters(channels: int, width_coefficient: float, divisor: int = 8, keep: float = 0.9) -> int:
-    """Return the scaled channels, rounded as in the released code.
+    """Return the scaled number of channels, rounded as in the released code.
 
-    Source: tensorflow/tpu efficientnet_model.py `round_filters`: nearest multiple of `divisor`, at least `divisor`,
-    one step up where less than `keep` of the channels would be left; a coefficient of 1.0 leaves `channels` as it is.
-    EfficientNetV2 (google/automl effnetv2_model.py) has no such step up: `keep` is 0.
+    Source: tensorflow/tpu efficientnet_model.py `round_filters`: the nearest multiple of `divisor`, at least `divisor`,
+    and the next one up if less than `keep` of the channels would remain; a coefficient of 1.0 leaves `channels`
+    unchanged. EfficientNetV2 (google/automl effnetv2_model.py) never takes the next one up: its `keep` is 0.
+
+    Args:
+        channels: number of channels of the baseline.
+        width_coefficient: factor of the channels.
+        divisor: number that the result is a multiple of.
+        keep: smallest share of the scaled channels that rounding may leave, in [0, 1].
     """
     if width_coefficient == 1.0:
         return channels
@@ -232,6 +252,6 @@ def round_filters(channels: int, width_coefficient: float, divisor: int = 8, kee
 def round_repeats(repeats: int, depth_coefficient: float) -> int:
     """Return the scaled number of blocks of a stage, rounded up (tensorflow/tpu efficientnet_model.py `round_repeats`).
 
-    The product is taken to twelve digits: 1.1 * 10 is 11 blocks, although floating point makes it slightly more.
+    The product is rounded to twelve digits first: 1.1 * 10 is 11 blocks, though slightly more in floating point.
     """
     return math.ceil(_shortest(depth_coefficient * repeats))

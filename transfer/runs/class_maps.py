@@ -1,7 +1,7 @@
-"""Where in an image the evidence for a class lies: CAM for the linear head, Grad-CAM for every other.
+"""Maps of where in an image the evidence for a class lies: CAM for the linear head, Grad-CAM for all others.
 
-Both are maps over the cells of the backbone's last features. They say what the network used, at a resolution of
-stride 32 and with receptive fields of hundreds of pixels; they do not say that it was right to.
+Both are maps over the cells of the backbone's last features. They show what the network used, at a stride of 32 and
+with receptive fields of hundreds of pixels; they do not show that it was right to use it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class ClassMaps:
     """Maps of one class per image, and the logits they explain.
 
     Attributes:
-        maps: (N, h, w), h and w those of the backbone's features. CAM: signed, its mean over the cells plus the class's
-            bias is the logit. Grad-CAM: at least 0.
-        classes: (N,), the class of each map.
-        logits: (N, num_classes).
+        maps: class maps (N, h, w) at the size of the backbone's features. CAM is signed; its mean over the cells plus
+            the class's bias is the logit. Grad-CAM is at least 0.
+        classes: class of each map, (N,).
+        logits: logits of the images, (N, num_classes).
         method: `CAM` or `Grad-CAM`.
     """
 
@@ -36,28 +36,28 @@ class ClassMaps:
 
 
 def explain_class(classifier: Classifier, images: Tensor, class_index: int | None = None) -> ClassMaps:
-    """Maps for one class, or for each image's most probable one.
+    """Return the maps of one class, or of each image's most probable class.
 
     Args:
-        classifier: in eval mode.
-        images: normalised, (N, C, H, W), on the classifier's device.
-        class_index: None takes the class with the largest logit of each image.
+        classifier: classifier in eval mode.
+        images: normalised images (N, C, H, W), on the classifier's device.
+        class_index: index of the class; None takes the class with the largest logit for each image.
 
     Raises:
-        UserError: the head is not the linear one, and its logits have no gradient; or a backbone of the user's own
-            gives pooled features.
+        UserError: the head is not the linear one and its logits have no gradient, or a backbone function of the user
+            returns pooled features.
     """
     with torch.no_grad():
         features = classifier.forward_features(images)
         if isinstance(classifier.backbone, FunctionBackbone) and features.shape[2:] == (1, 1):
             raise UserError(
-                f"{classifier.backbone.variant.name} gives features of the whole image: where in it the evidence lies"
-                " can be told of maps (N, F, h, w) only"
+                f"{classifier.backbone.variant.name} returns features of the whole image: the place of the evidence can"
+                " be computed from maps (N, F, h, w) only"
             )
         logits = classifier.forward_head(features)
     classes = logits.argmax(1) if class_index is None else torch.full_like(logits[:, 0], class_index, dtype=torch.long)
     head = classifier.head
-    if type(head) is LinearHead:  # one that derives from it may compute something else
+    if type(head) is LinearHead:  # a subclass may compute something else
         maps, method = class_activation_map(features, head.fc.weight[classes].detach()), "CAM"
     else:
         maps, method = grad_cam(head, features, classes), "Grad-CAM"
@@ -65,7 +65,7 @@ def explain_class(classifier: Classifier, images: Tensor, class_index: int | Non
 
 
 def class_activation_map(features: Tensor, weight: Tensor) -> Tensor:
-    """CAM: the features of each cell times the class's weights.
+    """Return the CAM: the dot product of each cell's features and the class's weights.
 
     Source: Zhou et al. 2016 (arXiv 1512.04150), section 2; with mean pooling the map's mean plus the bias is the logit.
 
@@ -76,12 +76,14 @@ def class_activation_map(features: Tensor, weight: Tensor) -> Tensor:
 
 
 def grad_cam(head: nn.Module, features: Tensor, classes: Tensor) -> Tensor:
-    """Grad-CAM: as CAM, with the mean gradient of the class's logit in place of weights, and cut off at zero.
+    """Return the Grad-CAM: like CAM, with the mean gradient of the class's logit as weights, clipped at zero.
 
     Source: Selvaraju et al. 2017 (arXiv 1610.02391), equations 1 and 2.
 
     Args:
-        head: pooled features (N, F) -> logits (N, num_classes), each image for itself (eval mode).
+        head: maps pooled features (N, F) to logits (N, num_classes), each image independently (eval mode).
+        features: the backbone's features.
+        classes: class of each image.
 
     Shape:
         features (N, F, h, w), classes (N,) -> (N, h, w).

@@ -1,4 +1,4 @@
-"""A run's folder: where it lies, who owns it, and what is in it."""
+"""The folder of a run: its path, which process owns it, and its files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class RunFolder:
 
     Attributes:
         path: the folder.
-        resumes: whether the run goes on with one that was interrupted.
+        resumes: whether the run continues an interrupted one.
     """
 
     path: Path
@@ -42,24 +42,28 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """The table of metrics, a row for each validation."""
+        """The table of metrics, one row per validation."""
         return self.path / METRICS
 
     def begin(self, config: FinetuneConfig, held_out: dict[str, dict[str, object]]) -> None:
-        """Write what a new run starts with: its configuration, and which images were held out of train.
+        """Write the first files of a new run: its configuration, and the images that were held out of train.
 
         Args:
             config: the whole configuration.
-            held_out: by split that the source does not have, where its images come from.
+            held_out: for each split that the source lacks, where its images come from.
         """
         save_config(config, self.path / CONFIG)
         if held_out:
             write_json(self.path / HELD_OUT, held_out)
 
     def check_space(self, num_parameters: int) -> None:
-        """Refuse to start when the checkpoints cannot fit on the disk.
+        """Check that the checkpoints fit on the disk.
 
-        Two checkpoints of weights, average and two moments, and a third while one is replaced: 48 bytes a parameter.
+        There are two checkpoints with weights, average and two moments, and a third while one is being replaced: 48
+        bytes per parameter.
+
+        Args:
+            num_parameters: number of the network's parameters.
 
         Raises:
             UserError: too little space.
@@ -74,19 +78,19 @@ class RunFolder:
 
 
 def open_run(config: FinetuneConfig, resume: Path | None, kind: str = "") -> RunFolder:
-    """Return the folder of a run: the one to resume, or a new one, which no other process can get as well.
+    """Return the folder of a run: the one to resume, or a new one that no other run can claim.
 
-    A new one is `out_dir`, or the next number under runs/<dataset>_<backbone><kind>/. All processes of a run get the
-    same folder: processes that Lightning starts inherit it, processes that a scheduler starts agree on the scheduler's
-    job id, and the runs of a W&B sweep are named by their ids.
+    A new folder is `out_dir`, or the next number under runs/<dataset>_<backbone><kind>/. All processes of a run get the
+    same folder: processes started by Lightning inherit it, processes started by a scheduler use its job id, and runs of
+    a W&B sweep are named by their run ids.
 
     Args:
-        config: `out_dir`, `dataset` and `backbone` of it.
-        resume: the folder of an interrupted run.
-        kind: ends the name of the folder of numbered runs.
+        config: configuration, for `out_dir`, `dataset` and `backbone`.
+        resume: folder of an interrupted run.
+        kind: suffix for the name of the folder of numbered runs.
 
     Raises:
-        UserError: processes could not agree.
+        UserError: the processes cannot agree on a folder.
     """
     if resume is not None:
         os.environ[RUN_DIR_VARIABLE] = str(resume.resolve())
@@ -103,7 +107,11 @@ def open_run(config: FinetuneConfig, resume: Path | None, kind: str = "") -> Run
 
 
 def check_run_dir(config: FinetuneConfig, resume: Path | None) -> None:
-    """Refuse a folder that cannot be a run's, before anything is loaded.
+    """Check that a run can use its folder, before anything is loaded.
+
+    Args:
+        config: configuration, for `out_dir`.
+        resume: folder of the run to resume.
 
     Raises:
         UserError: the run to resume is finished, or `out_dir` holds another run.
@@ -113,24 +121,24 @@ def check_run_dir(config: FinetuneConfig, resume: Path | None) -> None:
             raise UserError(f"{resume} is a finished run (it has {RESULTS}); there is nothing to resume")
     elif config.out_dir is not None:
         path = Path(config.out_dir)
-        # These two alone belong to a run that never took a step.
+        # A run that never took a step leaves only these two.
         content = {p.name for p in path.iterdir()} - {CONFIG, HELD_OUT} if path.is_dir() else set()
         if path.is_file() or (content and is_main_process()):
             raise UserError(
-                f"`out_dir`={path} is not empty; it may hold another run: choose a new folder, or go on with that run:"
+                f"`out_dir`={path} is not empty; it may hold another run: choose a new folder, or continue that run:"
                 f" `resume`={path}"
             )
 
 
 def _claim(parent: Path) -> Path:
-    # A sweep's agent starts many runs in one job, and agents beside each other would take the same number.
+    # A sweep's agent starts many runs in one job, and concurrent agents would take the same number.
     agent = os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None
     job = agent or os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID", "none")
     if job != "none":
         (parent / job).mkdir(parents=True, exist_ok=True)
         return parent / job
     if "WORLD_SIZE" in os.environ or "RANK" in os.environ:
-        raise UserError("processes started by hand cannot agree on a run's number: pass `out_dir`")
+        raise UserError("processes started manually cannot agree on a run's number: pass `out_dir`")
     parent.mkdir(parents=True, exist_ok=True)
     number = max((int(p.name) for p in parent.iterdir() if p.name.isdigit()), default=0) + 1
     while True:
@@ -142,5 +150,5 @@ def _claim(parent: Path) -> Path:
 
 
 def is_main_process() -> bool:
-    """Return whether this process is the first of the run; known before any process group exists."""
+    """Return whether this process is the first of the run; works before a process group exists."""
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK"))

@@ -1,4 +1,4 @@
-"""Pictures of class maps: a photo, and beside it what several networks saw in it, as in Figure 7 of the paper."""
+"""Pictures of class maps: a photo, and beside it the maps of one or more networks, as in Figure 7 of the paper."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from PIL import Image, ImageDraw, ImageFont
 
 from transfer.errors import printable
 
-PHOTO_SIDE = 400  # of the box into which each photo is fitted, in pixels
+PHOTO_SIDE = 400  # side of the box that each photo is fitted into, in pixels
 _MARGIN, _LINE_HEIGHT, _FONT_SIZE = 12, 22, 16
-_FONTS = ("DejaVuSans.ttf", "Arial Unicode.ttf", "arial.ttf")  # Pillow's own font has ASCII alone
-# Red, green, blue at 0, 1/4, 1/2, 3/4 and all of the maximum: blue over green and yellow to red.
+_FONTS = ("DejaVuSans.ttf", "Arial Unicode.ttf", "arial.ttf")  # Pillow's own font only has ASCII
+# (red, green, blue) at 0, 1/4, 1/2, 3/4 and all of the maximum: from blue through green and yellow to red.
 _COLOURS = ((40, 60, 200), (20, 180, 220), (80, 220, 90), (250, 210, 40), (220, 20, 20))
-_OPACITY = 0.65  # of the colour at the maximum; it fades to nothing where there is no evidence
-_DIMMED = 0.35  # brightness of what the network did not see
+_OPACITY = 0.65  # opacity of the colour at the maximum; 0 where there is no evidence
+_DIMMED = 0.35  # brightness of the parts that the network did not see
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one network says of a photo.
+    """The evidence of one network for its class of a photo.
 
     Attributes:
-        class_map: (h, w) over `part` of the photo.
-        part: left, top, right, bottom in shares of the photo's width and height.
-        lines: of the caption: what it says, how that was found out, and the network's name.
+        class_map: class map (h, w) over `part` of the photo.
+        part: left, top, right and bottom of the part that the network saw, as shares of the photo's width and height.
+        lines: lines of the caption: the prediction, the method, and the network's name.
     """
 
     class_map: NDArray[Any]
@@ -37,7 +37,7 @@ class Evidence:
 
 
 def fit_photo(pixels: NDArray[np.uint8]) -> Image.Image:
-    """The photo as large as the box allows. Shape: (H, W, 3), RGB."""
+    """Return an RGB photo (H, W, 3), resized to fit the box."""
     height, width = pixels.shape[:2]
     scale = PHOTO_SIDE / max(height, width)
     size = max(1, round(scale * width)), max(1, round(scale * height))
@@ -45,11 +45,12 @@ def fit_photo(pixels: NDArray[np.uint8]) -> Image.Image:
 
 
 def draw_picture(photo: Image.Image, caption: tuple[str, str], evidence: Sequence[Evidence]) -> Image.Image:
-    """The photo, and beside it each network's overlay, with captions below.
+    """Return the photo and each network's overlay beside it, with captions below.
 
     Args:
-        photo: see `fit_photo`.
-        caption: two lines.
+        photo: photo as returned by `fit_photo`.
+        caption: two lines below the photo.
+        evidence: evidence of each network.
     """
     panels = [photo, *(overlay(photo, e.class_map, e.part) for e in evidence)]
     captions = [caption, *(e.lines for e in evidence)]
@@ -69,7 +70,7 @@ def draw_picture(photo: Image.Image, caption: tuple[str, str], evidence: Sequenc
 
 
 def draw_scale(picture: Image.Image, top: int, font: ImageFont.FreeTypeFont) -> None:
-    """Says in the first column what the colours mean."""
+    """Draw the scale of colours into the first column."""
     draw = ImageDraw.Draw(picture)
     bar = Image.fromarray(colours(np.tile(np.linspace(0, 1, 120), (_FONT_SIZE, 1))).astype(np.uint8))
     start, end = "evidence: none ", " most"
@@ -80,14 +81,14 @@ def draw_scale(picture: Image.Image, top: int, font: ImageFont.FreeTypeFont) -> 
 
 
 def overlay(photo: Image.Image, class_map: NDArray[Any], part: tuple[float, float, float, float]) -> Image.Image:
-    """The photo in grey with the map's positive values in colour; a frame around `part`, all else dimmed.
+    """Return the photo in grey with the map's positive values in colour, a frame around `part`, and the rest dimmed.
 
-    The map is stretched over `part`, bilinearly, as by Zhou et al.
+    The map is stretched over `part` bilinearly, as in Zhou et al.
 
     Args:
-        photo: all of it, at any scale.
-        class_map: (h, w) over `part`.
-        part: of the photo that the network saw.
+        photo: the whole photo, at any scale.
+        class_map: class map (h, w) over `part`.
+        part: left, top, right and bottom of the part that the network saw, as shares of the photo.
     """
     width, height = photo.size
     left, top, right, bottom = part
@@ -107,16 +108,18 @@ def overlay(photo: Image.Image, class_map: NDArray[Any], part: tuple[float, floa
 
 
 def colours(strength: NDArray[Any]) -> NDArray[Any]:
-    """The colour of each value from 0 to 1. Shape: (H, W) -> (H, W, 3), 0 to 255."""
+    """Return the colour of each value from 0 to 1. Shape: (H, W) -> (H, W, 3), 0 to 255."""
     stops = np.linspace(0, 1, len(_COLOURS))
     return np.stack([np.interp(strength, stops, channel) for channel in np.transpose(_COLOURS)], -1)
 
 
 def stretch(class_map: NDArray[Any], y: NDArray[Any], x: NDArray[Any]) -> NDArray[Any]:
-    """The map's values at every (y, x), bilinear between the centres of its cells and constant outside of them.
+    """Return the map's values at every (y, x), bilinear between the centres of its cells and constant outside them.
 
     Args:
-        class_map: (h, w), its cells tiling 0 to 1 in both directions.
+        class_map: class map (h, w), whose cells tile 0 to 1 in both directions.
+        y: vertical positions of the rows.
+        x: horizontal positions of the columns.
 
     Shape:
         y (H,), x (W,) -> (H, W).
@@ -127,7 +130,7 @@ def stretch(class_map: NDArray[Any], y: NDArray[Any], x: NDArray[Any]) -> NDArra
 
 
 def load_font() -> ImageFont.FreeTypeFont | Any:
-    """A font of this machine that has more than ASCII, if there is one."""
+    """Return a font of this machine with more than ASCII, or Pillow's own if there is none."""
     for name in _FONTS:
         try:
             return ImageFont.truetype(name, _FONT_SIZE)
@@ -137,7 +140,7 @@ def load_font() -> ImageFont.FreeTypeFont | Any:
 
 
 def shorten(text: str, font: ImageFont.FreeTypeFont, keep_end: bool) -> str:
-    """Text in one line that fits under a photo, cut off at its end or at its beginning."""
+    """Return the text as one line that fits under a photo, cut off at its beginning if `keep_end`, else at its end."""
     text = printable(" ".join(text.split()))
     if font.getlength(text) <= PHOTO_SIDE:
         return text

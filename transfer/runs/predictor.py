@@ -1,4 +1,4 @@
-"""A finished run comes back to life: the trained classifier with what it knows, ready to predict."""
+"""Load a run: its trained classifier with class names and preprocessing, ready to predict."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from transfer.weights.start import resolve_start
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a run says of one image.
+    """The prediction of a run for one image.
 
     Attributes:
         class_name: the most probable class.
-        probability: of that class, in [0, 1].
+        probability: probability of that class, in [0, 1].
         top: the k most probable classes with their probabilities, most probable first.
-        probabilities: of all classes in class order, float32 (C,). They add up to 1, except for a multi-label run,
-            which answers each class by itself.
+        probabilities: probabilities of all classes in class order, float32 (C,). They sum to 1, except for a
+            multi-label run, whose classes are independent.
     """
 
     class_name: str
@@ -46,15 +46,15 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Run:
-    """A trained classifier with all that is needed to use it.
+    """A trained classifier with everything needed to use it.
 
     Attributes:
         run_dir: the run's folder.
         config: the run's configuration.
-        classifier: with the checkpoint's tensors, in eval mode, on CPU, channels_last.
-        class_names: in the order of the logits.
-        preprocessing: of the images, as in the run's evaluation.
-        data: what the datamodule wrote into the checkpoint (fingerprints among it).
+        classifier: classifier with the checkpoint's tensors, in eval mode, on CPU, channels_last.
+        class_names: names of the classes, in the order of the logits.
+        preprocessing: how images are prepared, as in the run's evaluation.
+        data: what the datamodule saved in the checkpoint, including fingerprints.
     """
 
     run_dir: Path
@@ -67,7 +67,7 @@ class Run:
     def predict(
         self, images: Sequence[str | Path | Image | NDArray[np.uint8]], *, top_k: int = 5, batch_size: int = 64
     ) -> list[Prediction]:
-        """Return a prediction for each image, in order; the network runs where its parameters are.
+        """Return a prediction for each image, in order; the network runs on the device of its parameters.
 
         Args:
             images: paths of image files, PIL images, or uint8 RGB arrays (H, W, 3) or grey ones (H, W), mixed freely.
@@ -75,13 +75,13 @@ class Run:
             batch_size: images that go through the network at a time.
 
         Raises:
-            UserError: a file that cannot be read, by its name; an array that is no image; or `batch_size` or `top_k`
-                below 1.
+            UserError: a file cannot be read (the message names it), an array is not an image, or `batch_size` or
+                `top_k` is below 1.
         """
         from datamodules.images.transforms import build_eval_transform
 
         if isinstance(images, (str, Path)):
-            raise BadValue(f"`images`={images!r}: give a list of images")
+            raise BadValue(f"`images`={images!r}: pass a list of images")
         for name, value in (("top_k", top_k), ("batch_size", batch_size)):
             if value < 1:
                 raise BadValue(f"`{name}`={value} (allowed: at least 1)")
@@ -127,14 +127,14 @@ def _pixels(image: str | Path | Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def load_run(run_dir: str | Path, checkpoint: str = BEST) -> Run:
-    """Return a run from its folder; nothing else is read and nothing downloaded.
+    """Return a run from its folder; nothing else is read, and nothing is downloaded.
 
     Args:
         run_dir: the run's folder.
         checkpoint: `best.ckpt` or `last.ckpt`.
 
     Raises:
-        UserError: not a run, or its checkpoint is missing or damaged.
+        UserError: the folder is not a run, or its checkpoint is missing or damaged.
     """
     run_dir = Path(run_dir)
     config = load_config(run_dir / CONFIG)
@@ -160,9 +160,11 @@ def load_run(run_dir: str | Path, checkpoint: str = BEST) -> Run:
 
 
 def save_classifier(path: Path, classifier: Classifier, data: Mapping[str, Any]) -> None:
-    """Write a checkpoint that `load_run` reads, of a classifier that no Trainer has trained; whole or not at all.
+    """Write a checkpoint that `load_run` reads, for a classifier that was trained without a Trainer, atomically.
 
     Args:
+        path: the checkpoint file.
+        classifier: the classifier.
         data: the datamodule's `state_dict()`.
     """
     state = {f"classifier.{name}": tensor for name, tensor in classifier.state_dict().items()}
@@ -173,7 +175,7 @@ def load_head(classifier: Classifier, config: FinetuneConfig, class_names: Seque
     """Load the head of the run in `config.init_head` into a fresh classifier.
 
     Raises:
-        UserError: not a run, or its head belongs to another backbone, other weights, classes or kind of head.
+        UserError: `init_head` is not a run, or its head has another backbone, other weights, classes or kind of head.
     """
     assert config.init_head is not None
     run = load_run(config.init_head)
@@ -193,8 +195,8 @@ def load_head(classifier: Classifier, config: FinetuneConfig, class_names: Seque
     if config.bn != "frozen":
         pl.utilities.rank_zero_warn(
             f"`init_head` with `bn`={config.bn}: a probe's head is fitted to features with the checkpoint's BatchNorm"
-            " statistics, and training computes them with its batches'. On images unlike the checkpoint's it starts"
-            " wrong and has to learn anew. `bn`=frozen starts where the probe ended; it needs a lower `lr`."
+            " statistics, but training computes features with those of its batches. On images unlike the checkpoint's,"
+            " the head has to relearn. `bn`=frozen starts where the probe ended; it needs a lower `lr`."
         )
 
 
@@ -204,16 +206,20 @@ def read_classifier_state(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: the file is missing or damaged.
     """
-    prefix = "classifier."  # of the module that was trained, beside its metrics
+    prefix = "classifier."  # attribute of the trained module; its other tensors belong to metrics
     state = read_state_dict(path)
     return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
 
 
 def datamodule_state(content: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return what the datamodule saved in a checkpoint; Lightning files it under the name of the datamodule's class.
+    """Return what the datamodule saved in a checkpoint; Lightning stores it under the name of the datamodule's class.
+
+    Args:
+        content: the checkpoint's content.
+        path: the checkpoint's path, for the message.
 
     Raises:
-        UserError: there is none.
+        UserError: the checkpoint holds no state of a datamodule.
     """
     for value in content.values():
         if isinstance(value, dict) and "class_names" in value:

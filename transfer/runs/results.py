@@ -1,4 +1,4 @@
-"""What a finished run knows of itself: `results.json` as a dataclass."""
+"""The results of a finished run: `results.json` as a dataclass."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transfer.errors import DamagedFile, MissingData, UserError
 from transfer.files import write_json
 
 RESULTS = "results.json"
-SCHEMA_VERSION = 1  # of results.json; files without one are older and hold the same fields
+SCHEMA_VERSION = 1  # version of results.json; files without one are older and hold the same fields
 
 
 class Metrics(dict[str, float]):
@@ -28,12 +28,12 @@ class Metrics(dict[str, float]):
 
 @dataclass(frozen=True, kw_only=True)
 class SplitFacts:
-    """What a run saw of one split.
+    """Facts about one split of a run's data.
 
     Attributes:
-        size: images.
+        size: number of images.
         fingerprint: SHA-256 of its images and labels.
-        class_counts: images of each class, in class order.
+        class_counts: number of images of each class, in class order.
         features: file of a probe's features.
     """
 
@@ -45,13 +45,13 @@ class SplitFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeFit:
-    """What only a linear probe has.
+    """The results that only a linear probe has.
 
     Attributes:
-        penalty: the L2 penalty that val chose.
-        val_metrics: the metrics on val of every penalty.
-        extract_seconds, fit_seconds: wall-clock time of the features and of all fits.
-        passes: over the features, of all fits.
+        penalty: the L2 penalty chosen on val.
+        val_metrics: metrics on val for every penalty.
+        extract_seconds, fit_seconds: wall-clock time to compute the features and to run all fits.
+        passes: number of passes over the features in all fits.
     """
 
     penalty: float
@@ -67,20 +67,20 @@ class Results:
 
     Attributes:
         run_dir: the run's folder; it is not part of the file.
-        metrics: the metrics of each split that was measured; `val` and `test` are shortcuts.
-        quoted_metric: the metric that the literature quotes for the dataset.
-        per_class_accuracy: on test, by class name; None for a class without test images.
-        test_reads: how often the test split has been read.
-        lr: peak learning rate that was used.
-        weights: the weights the run started from; None for random ones.
-        warm_start: how much `init_from` took over.
+        metrics: metrics of each measured split; `val` and `test` are shortcuts.
+        quoted_metric: metric that the literature quotes for the dataset.
+        per_class_accuracy: test accuracy by class name, in [0, 1]; None for a class without test images.
+        test_reads: number of times the test split has been read.
+        lr: peak learning rate used.
+        weights: weights the run started from; None for random ones.
+        warm_start: how much of the network came from `init_from`.
         image_size: side of the network's input, in pixels.
-        decay: by split, how many of its official images were left.
-        copy: what is known of a copy of the dataset that is not the original.
-        images_per_second: of training, augmentation included.
-        peak_memory_bytes: of the main process; on a GPU, of its tensors.
+        decay: for each decayed split, how many of its official images were left.
+        copy: what is known about a copy of the dataset that differs from the original.
+        images_per_second: training speed, including augmentation.
+        peak_memory_bytes: peak memory of the main process; on a GPU, of its tensors.
         config: every field of the configuration.
-        probe: of a linear probe.
+        probe: results that only a linear probe has.
     """
 
     run_dir: Path = field(compare=False)
@@ -138,7 +138,7 @@ class Results:
         return self.metrics[name]
 
     def save(self) -> None:
-        """Write `results.json` into the run's folder, whole or not at all."""
+        """Write `results.json` into the run's folder atomically."""
         content = asdict(self)
         del content["run_dir"]
         content |= content.pop("probe") or {}
@@ -160,7 +160,7 @@ def read_results(run_dir: str | Path) -> Results:
     """
     path = Path(run_dir) / RESULTS
     if not path.is_file():
-        raise MissingData(f"{run_dir} is no finished run: it has no {RESULTS}")
+        raise MissingData(f"{run_dir} is not a finished run: it has no {RESULTS}")
     try:
         content = json.loads(path.read_text())
         version = content.get("schema_version", 0)

@@ -1,4 +1,4 @@
-"""What a run's folder keeps of its test split: how often it was read, and the prediction for every image."""
+"""The record of a run's test split: how often it was read, and the prediction for every image."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ TEST_READS, PREDICTIONS = "test_reads.json", "test_predictions.npz"
 
 
 def count_test_read(run_dir: Path) -> int:
-    """Note in the run's folder that its test split is about to be read, and return how often it then was.
+    """Record in the run's folder that its test split is about to be read, and return the number of reads so far.
 
-    It is called before the reading, so that one which breaks off counts too.
+    Call it before reading, so that an interrupted read counts too.
     """
     reads = num_test_reads(run_dir) + 1
     write_json(run_dir / TEST_READS, {"reads": reads})
@@ -26,7 +26,7 @@ def count_test_read(run_dir: Path) -> int:
 
 
 def num_test_reads(run_dir: Path) -> int:
-    """Return how often a run's test split was read.
+    """Return the number of times a run's test split was read.
 
     Raises:
         UserError: the counter is damaged.
@@ -37,15 +37,17 @@ def num_test_reads(run_dir: Path) -> int:
     try:
         return int(json.loads(path.read_text())["reads"])
     except (ValueError, TypeError, KeyError):
-        raise DamagedFile(f'{path}: damaged (expected: {{"reads": n}}); nobody knows how often test was read') from None
+        raise DamagedFile(
+            f'{path}: damaged (expected: {{"reads": n}}); the number of reads of the test split is lost'
+        ) from None
 
 
 def save_predictions(run_dir: Path, predictions: NDArray[np.int64]) -> None:
-    """Write `test_predictions.npz` whole or not at all: int64 arrays `label` and `prediction`, each (N,).
+    """Write `test_predictions.npz` atomically: int64 arrays `label` and `prediction`, each (N,).
 
     Args:
         run_dir: the run's folder.
-        predictions: (N, 2), label and predicted class of each test image, in the split's order.
+        predictions: label and predicted class of each test image in the split's order, (N, 2).
     """
     label, prediction = predictions.astype(np.int64).T
     with written_whole(run_dir / PREDICTIONS) as file:
@@ -56,13 +58,13 @@ def read_predictions(run_dir: Path) -> tuple[NDArray[np.int64], NDArray[np.int64
     """Return labels and predicted classes of a run's test images, each (N,), in the split's order.
 
     Raises:
-        UserError: missing or damaged.
+        UserError: the file is missing or damaged.
     """
     path = run_dir / PREDICTIONS
     if not path.exists():
         raise UserError(
-            f"{run_dir} has no {PREDICTIONS}: it read no or only a part of a test split, has several labels per image,"
-            " or is older than that file"
+            f"{run_dir} has no {PREDICTIONS}: the run read none or only part of a test split, has several labels per"
+            " image, or predates that file"
         )
     try:
         with np.load(path, allow_pickle=False) as arrays:

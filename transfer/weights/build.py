@@ -1,4 +1,4 @@
-"""From a backbone's name (`transfer.networks.registry`) and its weights to the network."""
+"""Build networks from a backbone's name (`transfer.networks.registry`) and its weights."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def build_network(
     grad_checkpointing: bool = False,
     output_stride: int = 32,
 ) -> StagedBackbone:
-    """Return the variant with random weights, of its family's class; arguments as in `Backbone`."""
+    """Return a network of the variant with random weights, of its family's class; arguments as in `Backbone`."""
     network = next(network for table, network in FAMILIES if variant.row.name in table)
     return network(variant, settings, in_channels, stochastic_depth_prob, grad_checkpointing, output_stride)
 
@@ -87,35 +87,43 @@ def build_backbone(
 ) -> Backbone | FeatureMaps:
     """Return a network without its classifier: (N, in_channels, H, W) -> (N, num_features, ceil(H / 32), ceil(W / 32)).
 
+    <<<<<<< HEAD
     It works under `torch.compile`, `torch.export`, `torch.jit.trace`, `torch.fx.symbolic_trace` and both ONNX
     exporters, each with a dynamic batch, height and width. Maps with padding `static` can be one pixel smaller where
     the input's parity is not that of the variant's resolution.
+    =======
+    The network has `num_features`, and `forward_stages` with `stage_channels` and `stage_strides`. It works with
+    `torch.compile`, `torch.export`, `torch.jit.trace`, `torch.fx.symbolic_trace` and both ONNX exporters, each with a
+    dynamic batch, height and width, and with channels_last, bf16 autocast and DDP. With padding `static`, maps can be
+    one pixel smaller if the parity of the input size differs from that of the variant's resolution.
+    >>>>>>> h-english
 
     Args:
-        name: one of `list_backbones()` or the import path of a function, as it is or scaled; see `get_backbone`. A
-            function's network starts at random, takes 3 channels, has no `forward_stages`, cannot be checkpointed, and
-            decides on stochastic depth itself.
-        phi: scales the backbone by the paper's rule: `build_backbone("b0", phi=1.5)` is `b0@phi=1.5`.
-        pretrained: False: random. True: the default weights (see `rows.select_weights`). `paper`, or the
-            name of a row: that row. The name of a family: what `weights` was trained like. It sets padding, BatchNorm
-            constants and activation. A scaled network has none.
-        init_from: start from the tensors of another network of the same blocks as far as they overlap (see
-            `transfer.networks.warm_start`), in place of `pretrained`: a backbone, for its default weights, or a row.
-        weights: a local file to read in place of the row's own source: safetensors, PyTorch, or an `.npz` of
+        name: one of `list_backbones()` or the import path of a function, either of them also scaled; see
+            `get_backbone`. A function's network starts from random weights, takes 3 channels, has no `forward_stages`,
+            cannot be checkpointed, and handles stochastic depth itself.
+        phi: compound coefficient that scales the backbone: `build_backbone("b0", phi=1.5)` is `b0@phi=1.5`.
+        pretrained: False: random weights. True: the default weights (see `rows.select_weights`). `paper`, or the name
+            of a row: that row. The name of a family: how the file `weights` was trained. It determines padding,
+            BatchNorm constants and activation. A scaled network has no pretrained weights.
+        init_from: backbone (for its default weights) or row whose tensors to start from as far as they overlap, in
+            place of `pretrained`; it needs the same blocks (see `transfer.networks.warm_start`).
+        weights: local file to read in place of the row's own source: safetensors, PyTorch, or an `.npz` of
             TensorFlow's variables.
-        load_weights: False builds what `pretrained` or `init_from` describes but leaves the tensors random, for a
-            checkpoint of the whole classifier to fill: nothing is read or downloaded.
-        in_channels: of the images. With pretrained weights and another number than 3, the stem's kernels are repeated
-            over the channels (R, G, B, R, ...) and scaled by 3 / in_channels; for 1 channel they are summed, which
-            equals feeding the grey image three times.
-        stochastic_depth_prob: probability of dropping the last residual branch (linearly less before it).
-        grad_checkpointing: less memory for more time while training.
-        output_stride: 8, 16 or 32; below 32 the last strides become dilations. The weights are the same.
-        features_only: return the stages without the top convolution as a module whose output is the list of their
-            maps, finest first; see `FeatureMaps`.
+        load_weights: False builds what `pretrained` or `init_from` describes but leaves the tensors random, to be
+            filled from a checkpoint of the whole classifier; nothing is read or downloaded.
+        in_channels: number of image channels. If it is not 3, the stem's pretrained kernels are repeated over the
+            channels (R, G, B, R, ...) and scaled by 3 / in_channels; for 1 channel they are summed, which is equivalent
+            to feeding the grey image three times.
+        stochastic_depth_prob: probability of dropping the last residual branch, in [0, 1); it decreases linearly
+            towards the first.
+        grad_checkpointing: whether to recompute activations in the backward pass: less memory, more time.
+        output_stride: 8, 16 or 32; below 32 the last strides become dilations, with the same weights.
+        features_only: whether to return the stages without the top convolution, as a module that returns the list of
+            their maps, finest first; see `FeatureMaps`.
 
     Raises:
-        UserError: unknown names, no network, or a file that does not fit.
+        UserError: a name is unknown, a download fails, or a file does not fit.
     """
     start = resolve_start(name, pretrained, init_from, weights, phi=phi)
     backbone = backbone_from(
@@ -145,7 +153,7 @@ def backbone_from(
     """Return the backbone of a start; the other arguments are those of `build_backbone`.
 
     Raises:
-        UserError: no network, or a file that does not fit.
+        UserError: a download fails, or a file does not fit.
     """
     variant, row = start.variant, start.row
     if isinstance(variant, FunctionVariant):
@@ -176,7 +184,7 @@ def backbone_from(
 
 
 def measure_warm_start(start: Start) -> WarmStart | None:
-    """Return how much of the backbone `init_from` takes over; None without one."""
+    """Return how much of the backbone comes from `init_from`; None without it."""
     if not start.is_warm:
         return None
     assert isinstance(start.variant, Variant) and start.row is not None
@@ -202,19 +210,19 @@ def build_classifier(
     grad_checkpointing: bool = False,
     output_stride: int = 32,
 ) -> Classifier:
-    """Return a backbone with a fresh head, or with `num_classes=None` the checkpoint's own classifier.
+    """Return a backbone with a new head or, with `num_classes=None`, the checkpoint's own classifier.
 
     Args:
-        backbone: name, see `build_backbone`; so are pretrained, init_from, weights, load_weights,
+        backbone: name of the backbone; see `build_backbone`, also for pretrained, init_from, weights, load_weights,
             in_channels, stochastic_depth_prob, grad_checkpointing and output_stride.
-        num_classes: outputs of the new head, at least 1. None keeps those that came with the weights (mostly ImageNet's
-            1000).
-        class_names: names of the outputs, in their order.
-        head: `linear`, `mlp`, `cosine`, or your own: an import path, a class or a module; see `build_head`.
-        dropout: before the last layer; None takes the variant's published rate.
+        num_classes: number of classes of the new head, at least 1; None keeps the classes of the weights (usually
+            ImageNet's 1000).
+        class_names: names of the classes, in the order of the logits.
+        head: `linear`, `mlp`, `cosine`, or your own as an import path, a class or a module; see `build_head`.
+        dropout: dropout before the last layer, in [0, 1); None takes the variant's published rate.
 
     Raises:
-        UserError: unknown names, no network, or a file that does not fit.
+        UserError: a name is unknown, a download fails, or a file does not fit.
     """
     start = resolve_start(backbone, pretrained, init_from, weights)
     return classifier_from(
@@ -247,7 +255,7 @@ def classifier_from(
     """Return the classifier of a start; the other arguments are those of `build_classifier`.
 
     Raises:
-        UserError: no network, or a file that does not fit.
+        UserError: a download fails, or a file does not fit.
     """
     row = start.row
     keep_head = num_classes is None and load_weights

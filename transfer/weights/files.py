@@ -1,4 +1,4 @@
-"""Checkpoint files: tell which one it is, read it without executing anything, load it strictly."""
+"""Checkpoint files: identify them, read them without executing code, and load them strictly."""
 
 from __future__ import annotations
 
@@ -25,14 +25,19 @@ from transfer.weights.rows import FAMILIES, WEIGHTS, WeightsRow, contradictions,
 if TYPE_CHECKING:
     from transfer.networks.rows import Variant
 
-# Header entry of the safetensors files that `convert` writes: the row or family that they were trained like.
+# Header entry in the safetensors files of `convert`: the row or family that describes how they were trained.
 TRAINED_LIKE = "trained_like"
 CANNOT_BE_READ_OFF = "Padding, BatchNorm epsilon and normalisation cannot be read off it"
 
 
 @dataclass(frozen=True)
 class KnownAs:
-    """What a file is known to be: `row`'s own file, or one of the user's that was trained like `row` (`own_file`)."""
+    """What a file is known to be.
+
+    Attributes:
+        row: the row that describes the file.
+        own_file: whether it is a file of the user that was trained like the row, rather than the row's file.
+    """
 
     row: WeightsRow
     own_file: bool
@@ -42,13 +47,14 @@ class KnownAs:
 
 
 def recognise(path: Path, variant: Variant) -> KnownAs | None:
-    """What the file says of itself: by its sha256, or by the header that `convert` wrote; None if nothing.
+    """Return what a file is, by its sha256 or the header that `convert` wrote; None if unknown.
 
     Args:
-        variant: whose tensors the file holds.
+        path: the file.
+        variant: variant whose tensors the file holds.
 
     Raises:
-        UserError: no such file, or its header names what there is not.
+        UserError: the file does not exist, or its header has an unknown name.
     """
     row = known_row(file_sha256(path))
     if row is not None:
@@ -63,39 +69,45 @@ def recognise(path: Path, variant: Variant) -> KnownAs | None:
 
 
 def identify_file(path: Path, row: WeightsRow, variant: Variant, row_was_named: bool) -> Path:
-    """`path`, once it is clear that `row` describes it.
+    """Return `path` after checking that `row` describes the file.
 
-    A file that is known must not contradict the row. Any other file can only be one of a family that the user names:
-    padding, BatchNorm epsilon and normalisation cannot be read off it.
+    A known file must not contradict the row. For any other file the user must name a family, because its padding,
+    BatchNorm epsilon and normalisation cannot be read off it.
+
+    Args:
+        path: the file.
+        row: row that should describe the file.
+        variant: variant whose tensors the file holds.
+        row_was_named: whether the user named the row.
 
     Raises:
-        UserError: the file is another row's, or nobody named the family.
+        UserError: the file belongs to another row, or the user named no family.
     """
     known = recognise(path, variant)
     if known is not None:
         if wrong := contradictions(row, known.row):
             raise BadValue(
-                f"{path} is {known}; {row.name} would mean {', '.join(wrong)}: give `pretrained`={known.row.name!r}"
+                f"{path} is {known}; {row.name} would mean {', '.join(wrong)}: use `pretrained`={known.row.name!r}"
             )
         return path
     if row.name in WEIGHTS:
         named = f" It is not the file of {row.name}, which has another sha256." if row_was_named and row.sha256 else ""
         raise BadValue(
-            f"{path}: an unknown file.{named} {CANNOT_BE_READ_OFF}: say what it was trained like with"
-            f" `pretrained`=FAMILY ({', '.join(FAMILIES)}), or once and for all with: efficientnet-transfer convert"
+            f"{path}: an unknown file.{named} {CANNOT_BE_READ_OFF}: say how it was trained with"
+            f" `pretrained`=FAMILY ({', '.join(FAMILIES)}), or record it in a copy: efficientnet-transfer convert"
             f" {path} NEW.safetensors --to own --family NAME"
         )
     return path
 
 
 def known_row(sha256: str) -> WeightsRow | None:
-    """The row whose file has this hash."""
+    """Return the row whose file has this sha256; None if there is none."""
     rows = (row for row in WEIGHTS.values() if row.sha256 is not None and sha256.startswith(row.sha256))
     return next(rows, None)
 
 
 def file_sha256(path: Path) -> str:
-    """Hex digest of a file.
+    """Return the SHA-256 of a file as hex digits.
 
     Raises:
         UserError: the file cannot be read.
@@ -108,10 +120,10 @@ def file_sha256(path: Path) -> str:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Content of a safetensors, PyTorch or NumPy (`.npz`) file; nothing in it is executed.
+    """Return the content of a safetensors, PyTorch or NumPy (`.npz`) file without executing any code in it.
 
     Raises:
-        UserError: not such a file, or it holds more than tensors and plain types.
+        UserError: the file is of another kind, or holds more than tensors and plain types.
     """
     start = _read_start(path)
     try:
@@ -121,10 +133,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             with np.load(path, allow_pickle=False) as arrays:
                 content = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
         else:
-            # Training scripts put their options beside the tensors; a Namespace is a bag of values.
+            # Training scripts save their options beside the tensors; a Namespace only holds values.
             with torch.serialization.safe_globals([argparse.Namespace]):
                 content = torch.load(path, "cpu", weights_only=True)
-    except Exception as error:  # foreign bytes: the readers raise whatever they stumble over
+    except Exception as error:  # on arbitrary bytes the readers raise errors of any type
         raise DamagedFile(f"{path}: not a safetensors, npz or PyTorch checkpoint ({_reason(start, error)})") from None
     if not isinstance(content, Mapping):
         raise DamagedFile(f"{path}: expected a dictionary, found {type(content).__name__}")
@@ -140,7 +152,7 @@ def _read_start(path: Path) -> bytes:
 
 
 def _is_safetensors(start: bytes) -> bool:
-    """Eight bytes with the length of the header, then the header, which is JSON."""
+    """Return whether a file begins like safetensors: eight bytes with the header's length, then the header as JSON."""
     return start[8:9] == b"{"
 
 
@@ -150,14 +162,14 @@ def _reason(start: bytes, error: Exception) -> str:
     if start.lstrip().startswith(b"<"):
         return "it is a web page"
     if start.startswith(b"version https://git-lfs"):
-        return "it is a Git LFS pointer: run git lfs pull where it came from"
+        return "it is a Git LFS pointer: run git lfs pull in its repository"
     text = str(error)
-    # torch's and NumPy's refusals to execute anything; both go on with the advice to allow it.
+    # torch and NumPy refuse to execute code with these words, and then advise how to allow it.
     if any(
         sign in text for sign in ("Unsupported global", "Unsupported class", "unsafe class", "Object arrays cannot")
     ):
         return (
-            "it holds Python objects, which could execute code; where it was made, save the tensors alone:"
+            "it holds Python objects, which could execute code; save only the tensors where it was created:"
             " torch.save(model.state_dict(), FILE)"
         )
     advises = isinstance(error, UnpicklingError) or "allow_pickle" in text or "weights_only" in text
@@ -166,7 +178,7 @@ def _reason(start: bytes, error: Exception) -> str:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The notes in a safetensors file's header; empty for any other file."""
+    """Return the metadata in the header of a safetensors file; empty for any other file."""
     if not _is_safetensors(_read_start(path)):
         return {}
     try:
@@ -176,27 +188,27 @@ def read_metadata(path: Path) -> dict[str, str]:
         return {}
 
 
-# Where training scripts keep the tensors: timm, torchvision's references, Lightning and the habits of many. Averaged
-# ones come first, as in timm's own loader.
+# Where training scripts keep the tensors: timm, torchvision's references, Lightning and common habits. Averaged ones
+# come first, as in timm's own loader.
 CONTAINERS = ("state_dict_ema", "model_ema", "ema_state_dict", "state_dict", "model_state_dict", "model")
-# What wrappers put before every name, whatever the network: DataParallel, torch.compile, AveragedModel, an attribute.
+# Prefixes that wrappers add to every name: DataParallel, torch.compile, AveragedModel, an attribute.
 WRAPPERS = ("module.", "_orig_mod.", "model.")
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint file by name, without the prefixes of wrappers.
 
-    A training checkpoint is unwrapped; averaged weights are taken where it has them too, with a warning. Of a training
-    module that holds more than an EfficientNet (`net.`, `backbone.`, `encoder.` or the like), only the network's
+    A training checkpoint is unwrapped; if it also has averaged weights, these are taken, with a warning. If a training
+    module holds more than an EfficientNet (under `net.`, `backbone.`, `encoder.` or similar), only the network's
     tensors are returned, with a warning.
 
     Raises:
-        UserError: see `read_checkpoint`, or there are no tensors by name.
+        UserError: see `read_checkpoint`; or the file holds no tensors by name.
     """
     content = read_checkpoint(path)
     found = [name for name in CONTAINERS if content.get(name) and isinstance(content[name], Mapping)]
     if len(found) > 1:
-        warnings.warn(f"{path} holds {', '.join(found)}: {found[0]} is taken", stacklevel=2)
+        warnings.warn(f"{path} holds {', '.join(found)}: {found[0]} is used", stacklevel=2)
     tensors = dict(content[found[0]]) if found else content
     tensors.pop("n_averaged", None)  # AveragedModel's counter
     if not tensors or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in tensors.items()):
@@ -211,20 +223,25 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _only_network(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Return the tensors of the attribute under which a training module keeps the network, with a warning of others."""
+    """Return the tensors of the attribute that holds a training module's network, with a warning about any others."""
     prefix = find_prefix(tensors)
     others = [key for key in tensors if not key.startswith(prefix)]
     if others:
         shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
         warnings.warn(
-            f"{path}: the network is what is called {prefix}*; {len(others)} other tensors are left out: {shown}",
+            f"{path}: the network's tensors are called {prefix}*; {len(others)} other tensors are left out: {shown}",
             stacklevel=3,
         )
     return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
 
 
 def strict_load(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Copy `state` into `module`; every name and shape must agree.
+    """Copy `state` into `module`; every name and shape must match.
+
+    Args:
+        module: the module to fill.
+        state: tensors by name.
+        source: where the tensors come from, for the message.
 
     Raises:
         UserError: see `check_fit`.
@@ -234,10 +251,15 @@ def strict_load(module: nn.Module, state: Mapping[str, Tensor], source: str) -> 
 
 
 def check_fit(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Check that every name and shape of `state` and of `module` agree.
+    """Check that every name and shape of `state` matches `module`.
+
+    Args:
+        module: the module.
+        state: tensors by name.
+        source: where the tensors come from, for the message.
 
     Raises:
-        UserError: they do not; the names that only one side has are listed, `-` for missing from the source.
+        UserError: names or shapes differ; the message lists them, with `-` for names missing from the source.
     """
     own = module.state_dict()
     differences = [f"  - {key} {tuple(own[key].shape)}" for key in own if key not in state]

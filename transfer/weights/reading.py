@@ -1,4 +1,4 @@
-"""From a row or a file to a network's tensors under our names, and from tensors to the variant they belong to."""
+"""Read the tensors of a row or a file under our names, and infer the variant that tensors belong to."""
 
 from __future__ import annotations
 
@@ -21,31 +21,36 @@ from transfer.weights.rows import WeightsRow
 def read_weights(row: WeightsRow, weights: str | Path | None, row_was_named: bool) -> dict[str, Tensor]:
     """Return the tensors of a row under the names of `Classifier`, from its own source or from the file `weights`.
 
+    Args:
+        row: the row.
+        weights: local file to read in place of the row's source.
+        row_was_named: whether the user named the row instead of taking a default.
+
     Raises:
-        UserError: no network, or the file is not what the row says.
+        UserError: a download fails, or the file does not match the row.
     """
     variant = get_variant(row.backbone)
     path = fetch_weights(row) if weights is None else Path(weights)
     state = read_state_dict(path)
     try:
-        # Tensors do not tell how a network that is in no table was scaled.
+        # For a network that is in no table, the tensors do not show how it was scaled.
         found = variant if is_without_weights(variant.name) else infer_variant(state)
     except UserError:
-        found = variant  # the strict load tells what differs
+        found = variant  # the strict load reports the differences
     if found != variant:
-        raise UserError(f"{path} holds a {found.name}, not a {variant.name}: give backbone {found.name!r}")
+        raise UserError(f"{path} holds a {found.name}, not a {variant.name}: use backbone {found.name!r}")
     if weights is not None:
         identify_file(path, row, variant, row_was_named)
     return to_own_keys(state, variant)
 
 
 def infer_variant(state: Mapping[str, Tensor]) -> Variant:
-    """Return the variant whose tensors these are, under any known key scheme, with a classifier or without.
+    """Return the variant that has these tensors, under any known key scheme, with or without a classifier.
 
-    Tensors beyond the variant's are for the strict load to report.
+    Additional tensors are ignored here; the strict load reports them.
 
     Raises:
-        UserError: no known key scheme, or no variant has these tensors.
+        UserError: the key scheme is unknown, or no variant has these tensors.
     """
     fitting: list[Variant] = []
     for variant in VARIANTS.values():
@@ -62,7 +67,7 @@ def infer_variant(state: Mapping[str, Tensor]) -> Variant:
     if fitting:  # b1 holds all modules of b0
         return max(fitting, key=lambda variant: len(own_modules(variant)))
     raise UserError(
-        f"these are the tensors of no backbone known here ({', '.join(list(state)[:3])}, ...; {len(state)} in all;"
+        f"no known backbone has these tensors ({', '.join(list(state)[:3])}, ...; {len(state)} in all;"
         f" allowed: {', '.join(VARIANTS)})"
     )
 
@@ -70,7 +75,7 @@ def infer_variant(state: Mapping[str, Tensor]) -> Variant:
 def adapt_stem(weight: Tensor, in_channels: int) -> Tensor:
     """Return stem kernels (out, 3, k, k) for another number of input channels: repeated and scaled by 3 / in_channels.
 
-    Kernels that have this number of channels, or not 3, stay as they are.
+    Kernels that already have that number of channels, or do not have 3, are returned unchanged.
     """
     if weight.ndim != 4 or weight.shape[1] != 3 or in_channels == 3:
         return weight

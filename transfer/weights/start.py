@@ -26,9 +26,9 @@ class Start:
         variant: the network.
         row: the weights it starts from; None for random ones.
         preprocessing: how its images are prepared.
-        weights: a local file that is read in place of the row's own source.
-        is_warm: whether only what overlaps with the row's backbone is taken over (`init_from`).
-        row_was_named: whether the user named the row, rather than taking a default.
+        weights: local file that is read in place of the row's own source.
+        is_warm: whether only the tensors that overlap with the row's backbone are copied (`init_from`).
+        row_was_named: whether the user named the row instead of taking a default.
     """
 
     variant: Variant | FunctionVariant
@@ -39,7 +39,7 @@ class Start:
     row_was_named: bool = False
 
     def provenance(self) -> dict[str, Any] | None:
-        """Return what results say of the weights (name, source, sha256, what they were trained on); None for random."""
+        """Return what results state about the weights (name, source, sha256, training data); None for random ones."""
         return starting_point(self.row, self.weights, get_variant(self.row.backbone)) if self.row else None
 
     def describe(self) -> str:
@@ -62,16 +62,16 @@ def resolve_start(
 
     Args:
         backbone, pretrained, init_from, weights, phi: as in `transfer.build_backbone`.
-        dataset_size: side in pixels that a dataset asks for, in place of the network's; a scaled network scales it.
-        image_size: side in pixels that replaces every other.
+        dataset_size: image size of the dataset in pixels, in place of the network's own; a scaled network scales it.
+        image_size: image size in pixels that overrides all others.
 
     Raises:
-        UserError: an unknown name, weights that do not exist, or `init_from` of a network built of other blocks.
+        UserError: a name is unknown, the weights do not exist, or `init_from` is a network with other blocks.
     """
     variant = get_backbone(backbone) if phi is None else scale_phi(get_backbone(backbone), phi)
     row = _select_row(variant, pretrained, init_from)
     if row is None and weights is not None:
-        raise BadValue(f"`weights`={str(weights)!r} with `pretrained`=False: name what the file was trained like")
+        raise BadValue(f"`weights`={str(weights)!r} with `pretrained`=False: say how the file was trained")
     preprocessing = _preprocessing(variant, row, dataset_size)
     return Start(
         variant,
@@ -91,8 +91,8 @@ def _select_row(
         if init_from is not None or pretrained is not False:
             given = f"pretrained={pretrained!r}" if init_from is None else f"init_from={init_from!r}"
             raise BadValue(
-                f"{given}: {variant.name} is a function of your own, of which no weights are known here: give"
-                " pretrained=False, and no init_from, for random ones"
+                f"{given}: {variant.name} is a function of your own, and no weights of it are known here: use"
+                " pretrained=False without init_from for random weights"
             )
         return None
     if init_from is None:
@@ -100,8 +100,8 @@ def _select_row(
             nearest = nearest_published(variant)
             raise BadValue(
                 f"pretrained={pretrained!r}: {variant.name} has channels and blocks of its own, and no checkpoint fits:"
-                " give pretrained=False for random weights"
-                + (f", or init_from={nearest!r} to take over what overlaps" if nearest else "")
+                " use pretrained=False for random weights"
+                + (f", or init_from={nearest!r} to copy the weights that overlap" if nearest else "")
             )
         return select_weights(variant, pretrained)
     if isinstance(pretrained, str):
@@ -120,10 +120,10 @@ def _select_row(
 
 
 def nearest_published(variant: Variant) -> str | None:
-    """Return the best backbone to name as `init_from`, or None.
+    """Return the best backbone for `init_from`, or None.
 
-    It is the largest one with public weights that is nowhere larger than the variant, else the smallest of the same
-    blocks.
+    It is the largest one with public weights no part of which is larger than the variant's, or else the smallest with
+    the same blocks.
     """
     fitting = [v for name, v in ALL_VARIANTS.items() if same_blocks(variant, v) and list_weights(name)]
     fitting.sort(key=lambda v: v.num_macs)
@@ -135,9 +135,10 @@ def nearest_published(variant: Variant) -> str | None:
 def _preprocessing(
     variant: Variant | FunctionVariant, row: WeightsRow | None, dataset_size: int | None = None
 ) -> Preprocessing:
-    """Return the row's preprocessing, at the variant's own resolution where the row is another backbone's.
+    """Return the row's preprocessing, at the variant's own resolution if the row belongs to another backbone.
 
-    A network with random weights gets its family's; one made by the user's function gets b0's normalisation and crop.
+    A network with random weights gets its family's preprocessing; a network of the user's function gets b0's
+    normalisation and crop.
     """
     size = variant.resolution
     if isinstance(variant, FunctionVariant):
