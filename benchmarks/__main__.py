@@ -12,12 +12,8 @@ data    training-ready images per second on one core, without and with a cache, 
 cores   training speed on cores shared with other processes, with our and with OpenMP's default way of waiting
 recipe  accuracy of --recipe auto against the defaults
 probe   seconds of a linear probe's fits on cached features, against scikit-learn's lbfgs
-<<<<<<< HEAD
 tracing  seconds of tracing, exporting and compiling, and differences at other image sizes
 memory_prediction  predicted memory of training steps and of inference against the measured
-=======
-memory_prediction  predicted against measured memory of training steps and of inference
->>>>>>> h-english
 """
 
 from __future__ import annotations
@@ -32,15 +28,10 @@ from typing import Any
 from transfer.commands.console import exit_status
 from transfer.commands.threads import share_cores
 
-<<<<<<< HEAD
 # Subjects that share their options, and the module of each; imported when asked for, as they import torch.
 SUBJECTS = {"module": "module", "train": "networks", "peer": "networks", "memory": "memory", "scaling": "scaling"}
 # Subjects with options of their own, each in the module of its name.
 OWN_COMMAND_LINE = ("data", "cores", "recipe", "probe", "memory_prediction", "tracing")
-=======
-# Subjects with options of their own, each in the module of the same name.
-OWN_COMMAND_LINE = ("data", "cores", "recipe", "probe", "memory_prediction")
->>>>>>> h-english
 
 
 def main(argv: Sequence[str] | None = None) -> int:

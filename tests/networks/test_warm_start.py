@@ -166,11 +166,7 @@ def test_weights_that_cannot_fit_are_refused_with_the_reason(options: dict[str, 
         (
             "mobilenet-v1",
             {"pretrained": True},
-<<<<<<< HEAD
             "no public weights of mobilenet-v1 are known here; give `pretrained`=False",
-=======
-            "no public weights of mobilenet-v1 are known here; use pretrained=False",
->>>>>>> h-english
         ),
         ("mobilenet-v1@phi=1", {"init_from": "mobilenet-v1"}, "no public weights of mobilenet-v1 are known here"),
         ("resnet50@phi=1", {"pretrained": True}, "no checkpoint fits: use pretrained=False for random weights$"),

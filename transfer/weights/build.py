@@ -87,16 +87,9 @@ def build_backbone(
 ) -> Backbone | FeatureMaps:
     """Return a network without its classifier: (N, in_channels, H, W) -> (N, num_features, ceil(H / 32), ceil(W / 32)).
 
-    <<<<<<< HEAD
-    It works under `torch.compile`, `torch.export`, `torch.jit.trace`, `torch.fx.symbolic_trace` and both ONNX
+        It works under `torch.compile`, `torch.export`, `torch.jit.trace`, `torch.fx.symbolic_trace` and both ONNX
     exporters, each with a dynamic batch, height and width. Maps with padding `static` can be one pixel smaller where
     the input's parity is not that of the variant's resolution.
-    =======
-    The network has `num_features`, and `forward_stages` with `stage_channels` and `stage_strides`. It works with
-    `torch.compile`, `torch.export`, `torch.jit.trace`, `torch.fx.symbolic_trace` and both ONNX exporters, each with a
-    dynamic batch, height and width, and with channels_last, bf16 autocast and DDP. With padding `static`, maps can be
-    one pixel smaller if the parity of the input size differs from that of the variant's resolution.
-    >>>>>>> h-english
 
     Args:
         name: one of `list_backbones()` or the import path of a function, either of them also scaled; see
