@@ -19,16 +19,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from benchmarks.memory import benchmark_memory
-from benchmarks.networks import benchmark_module, benchmark_peer, benchmark_train
-from benchmarks.scaling import benchmark_scaling
 from transfer.commands.console import exit_status
+from transfer.commands.threads import share_cores
 
+# Subjects that share their options, and the module of each; imported on demand, because they import torch.
+SUBJECTS = {"module": "module", "train": "networks", "peer": "networks", "memory": "memory", "scaling": "scaling"}
 # Subjects with options of their own, each in the module of the same name.
 OWN_COMMAND_LINE = ("data", "cores", "recipe", "probe", "memory_prediction")
 
@@ -41,14 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    subjects: dict[str, Callable[..., dict[str, Any]]] = {
-        "module": benchmark_module,
-        "train": benchmark_train,
-        "peer": benchmark_peer,
-        "memory": benchmark_memory,
-        "scaling": benchmark_scaling,
-    }
-    parser.add_argument("what", choices=(*subjects, *OWN_COMMAND_LINE))
+    parser.add_argument("what", choices=(*SUBJECTS, *OWN_COMMAND_LINE))
     parser.add_argument("--backbone", help="default: lite0")
     parser.add_argument("--image_size", type=int, help="pixels; default: 64")
     parser.add_argument("--batch_size", type=int, help="images per step; default: 64")
@@ -69,7 +62,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"--{min(arguments)}: scaling has no options")
     else:
         arguments = {"backbone": "lite0", "image_size": 64, "batch_size": 64, **arguments}
-    return exit_status(lambda: report(subjects[subject](**arguments), path))
+    share_cores()
+    return exit_status(lambda: report(measure(SUBJECTS[subject], subject, arguments), path))
+
+
+def measure(module: str, subject: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the figures of a subject, which is a function of a module of this folder."""
+    benchmark: Callable[..., dict[str, Any]] = getattr(import_module(f"benchmarks.{module}"), f"benchmark_{subject}")
+    return benchmark(**arguments)
 
 
 def run_own(subject: str, argv: Sequence[str]) -> int:
@@ -84,7 +84,8 @@ def run_own(subject: str, argv: Sequence[str]) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     arguments = vars(parser.parse_args(argv))
     path = arguments.pop("json")
-    return exit_status(lambda: report(getattr(module, f"benchmark_{subject}")(**arguments), path))
+    share_cores()
+    return exit_status(lambda: report(measure(subject, subject, arguments), path))
 
 
 def report(figures: dict[str, Any], path: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""Training speed as ratios within one run: against a bare loop, and against the same network in timm."""
+"""Training images per second by memory layout and precision, and against the same network in timm."""
 
 from __future__ import annotations
 
@@ -13,100 +13,6 @@ from transfer.errors import UserError
 
 if TYPE_CHECKING:
     import torch
-
-
-def benchmark_module(
-    backbone: str, image_size: int, batch_size: int, steps: int = 20, rounds: int = 5
-) -> dict[str, Any]:
-    """Return the seconds per step through Lightning relative to a bare loop with the same batches, model and optimizer.
-
-    Both train in channels_last with the same loss, device and precision. They alternate, so that a drifting clock
-    affects both.
-
-    Args:
-        backbone: name of the backbone.
-        image_size: side of the images, in pixels.
-        batch_size: images per step.
-        steps: number of timed steps per round.
-        rounds: number of alternating rounds.
-    """
-    import pytorch_lightning as pl
-    import torch
-
-    from transfer.costs.bare_steps import placed, synchronize
-    from transfer.networks.classifier import Classifier
-    from transfer.training.batch_norm import BatchNormPolicy
-    from transfer.training.module import TransferModule
-    from transfer.training.trainer import quiet_lightning
-    from transfer.weights.build import build_classifier
-
-    quiet_lightning()
-    torch.manual_seed(0)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    images = torch.randn(batch_size, 3, image_size, image_size).contiguous(memory_format=torch.channels_last)
-    batches = [(images.to(device), torch.randint(10, (batch_size,), device=device))] * steps
-
-    def classifier() -> Classifier:
-        return placed(build_classifier(backbone, 10), device, torch.channels_last)
-
-    def bare() -> float:
-        model = classifier().train()
-        groups = [{"params": list(model.parameters()), "lr": 0.01, "weight_decay": 1e-5}]
-        optimizer = torch.optim.SGD(groups, lr=0.01, momentum=0.9, nesterov=True)
-        loss_function = torch.nn.CrossEntropyLoss()
-
-        def step(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                loss = loss_function(model(batch[0]), batch[1])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-
-        return timed(step, batches, device)
-
-    class Clock(pl.Callback):
-        seconds = 0.0
-
-        def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-            synchronize(device)
-            self.seconds = time.perf_counter()
-
-        def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-            synchronize(device)
-            self.seconds = time.perf_counter() - self.seconds
-
-    def lightning() -> float:
-        clock = Clock()
-        module = TransferModule(classifier(), lr=0.01)
-        trainer = pl.Trainer(
-            max_epochs=2,  # the clock keeps the second
-            accelerator=device.type,
-            devices=1,
-            precision="bf16-mixed" if device.type == "cuda" else "32-true",
-            callbacks=[BatchNormPolicy(), clock],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        # A loader of ready batches; Lightning would take a bare list for several loaders.
-        ready: Any = batches  # a list works as a dataset
-        trainer.fit(module, train_dataloaders=torch.utils.data.DataLoader(ready, batch_size=None))
-        return clock.seconds / steps
-
-    ratios, seconds = [], []
-    for _ in range(rounds):
-        plain, wrapped = bare(), lightning()
-        ratios.append(wrapped / plain)
-        seconds.append(plain)
-    return {
-        "backbone": backbone,
-        "image_size": image_size,
-        "batch_size": batch_size,
-        "bare_ms_per_step": round(1e3 * statistics.median(seconds), 2),
-        "module_over_bare": round(statistics.median(ratios), 4),
-        "module_over_bare_range": [round(min(ratios), 4), round(max(ratios), 4)],
-    }
 
 
 def benchmark_train(
@@ -159,17 +65,11 @@ def benchmark_peer(
 ) -> dict[str, Any]:
     """Return the training images per second of `build_classifier` and of the same network in timm, relative to timm's.
 
-    Both use the same batch, optimizer, loss, drop rates, channels_last and precision (bf16 autocast on a GPU, else
-    float32), and random weights. All contenders stay in memory while they alternate. On a GPU, `peak_memory_bytes` is
-    a contender's peak allocation in its second step: parameters, buffers, gradients, momentum and activations, but not
-    the batch.
+    Both use the same batch, optimizer, loss, drop rates, channels_last and precision (bf16 autocast on a GPU), and
+    random weights. On a GPU, `peak_memory_bytes` is a contender's peak allocation in its second step, less the batch.
 
     Args:
-        backbone: name of the backbone.
-        image_size: side of the images, in pixels.
-        batch_size: images per step.
-        steps: number of timed steps per round.
-        rounds: number of alternating rounds.
+        backbone, image_size, batch_size, steps, rounds: as in `benchmark_train`.
         compile: whether to compare both with torch.compile, too.
 
     Raises:

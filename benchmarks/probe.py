@@ -104,7 +104,14 @@ def benchmark_probe(
     }
 
     compared = Features(train.features[:images], train.labels[:images])
-    penalties = PENALTIES[::every]
+    return figures | compare_fits(compared, test, num_classes, PENALTIES[::every], tol, max_iter)
+
+
+def compare_fits(
+    compared: Features, test: Features, num_classes: int, penalties: Sequence[float], tol: float, max_iter: int
+) -> dict[str, Any]:
+    """Return seconds, losses and test predictions of our fits and of scikit-learn's on the same features."""
+    figures: dict[str, Any] = {}
     ours = fit_ours(compared, num_classes, penalties)
     theirs = fit_sklearn(compared, penalties, tol, max_iter)
     figures["compared"] = {"images": len(compared.labels), "penalties": list(penalties)}

@@ -18,7 +18,7 @@ MOST_FLOORS = 9
 BOTH = {"transfer.commands", "transfer.runs"}
 LEAVES = {f"transfer.{name}" for name in ("errors", "preprocessing", "files", "statistics", "paper")}
 # What may be long: tables of rows with their sources.
-TABLES = {"transfer/weights/rows.py", "transfer/paper.py"}
+TABLES = {"transfer/weights/rows.py", "transfer/paper.py", "transfer/config/protocols.py"}
 
 
 def module_name(path: Path) -> str:

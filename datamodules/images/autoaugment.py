@@ -98,7 +98,7 @@ class AutoAugment(A.ImageOnlyTransform):
         policy: a name in `POLICIES`.
 
     Raises:
-        UserError: there is no such policy; the text lists them.
+        BadValue: there is no such policy; the text lists them.
     """
 
     def __init__(self, policy: str) -> None:

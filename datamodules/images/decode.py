@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from datamodules.images.jpeg import JpegHeader, read_jpeg_header
-from transfer.errors import MissingData, UserError
+from transfer.errors import DamagedFile, MissingData, UserError
 
 Pixels = NDArray[np.uint8]
 Box = tuple[int, int, int, int]  # left, top, right, bottom
@@ -50,7 +50,7 @@ class WorkerError(UserError):
         super().__init__(text.rpartition(f"{type(self).__name__}: ")[2].strip())
 
 
-class BadImageError(UserError):
+class BadImageError(DamagedFile):
     """An image cannot be decoded faithfully; the text is the reason, in one line."""
 
 
@@ -272,7 +272,7 @@ def list_images(path: Path) -> list[Path]:
     """Return the image files at `path`: itself if it is a file, otherwise all those below it, natural-sorted.
 
     Raises:
-        UserError: there is nothing at `path`, or only a folder without images.
+        MissingData: there is nothing at `path`, or only a folder without images.
     """
     if path.is_file():
         return [path]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from transfer.errors import UserError
+from transfer.errors import BadValue
 
 _GREY = (128.0, 128.0, 128.0)
 
@@ -127,7 +127,7 @@ class Grey(A.ImageOnlyTransform):
         super().__init__(p=1)
 
     def apply(self, img: NDArray[np.uint8], **params: Any) -> NDArray[np.uint8]:
-        """Shape: (H, W, 3) -> (H, W, 1)."""
+        """Return the grey image. Shape: (H, W, 3) -> (H, W, 1)"""
         return np.asarray(Image.fromarray(img).convert("L"))[..., None]
 
 
@@ -135,8 +135,8 @@ def to_channels(number: int) -> list[A.BasicTransform]:
     """Return the steps from a colour image to one of 3 channels (none) or of 1 (grey).
 
     Raises:
-        UserError: Another number of channels.
+        BadValue: the number is neither 1 nor 3.
     """
     if number not in (1, 3):
-        raise UserError(f"`preprocessing`: mean and std of {number} channels (allowed: 3, or 1 for grey images)")
+        raise BadValue(f"`preprocessing`: mean and std of {number} channels (allowed: 3, or 1 for grey images)")
     return [] if number == 3 else [Grey()]

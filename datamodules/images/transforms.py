@@ -167,7 +167,7 @@ def build_eval_transform(preprocessing: Preprocessing) -> A.Compose:
         preprocessing: image_size of at least 32 pixels, crop_ratio in (0, 1], interpolation and resize.
 
     Raises:
-        UserError: a value outside these ranges.
+        BadValue: a value outside these ranges.
     """
     resample = _resample(preprocessing.interpolation)
     size, crop_ratio, resize = preprocessing.image_size, preprocessing.crop_ratio, preprocessing.resize
@@ -205,7 +205,7 @@ def build_train_transform(
         policy: AutoAugment's, `imagenet` or `cifar10`.
 
     Raises:
-        UserError: a value outside these ranges, or an unknown name.
+        BadValue: a value outside these ranges, or an unknown name.
     """
     if augment not in AUGMENTS:
         raise unknown_name("augment", augment, AUGMENTS)
@@ -267,7 +267,7 @@ def normalize(images: Tensor, preprocessing: Preprocessing) -> Tensor:
         preprocessing: mean and std per channel, on the 0..1 scale.
 
     Shape:
-        uint8 (N, H, W, 3) -> float32 (N, 3, H, W), channels_last in memory (the view costs nothing).
+        uint8 (N, H, W, C) -> float32 (N, C, H, W), channels_last in memory (the view costs nothing).
     """
     if images.is_floating_point():  # a `UserTransform` has normalised them
         return images

@@ -15,14 +15,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from datamodules.images.decode import Pixels, WorkerError
-from transfer.errors import UserError
+from transfer.errors import BadValue, UserError
 from transfer.preprocessing import Preprocessing
 
 # Rounding to 8 bits and half precision stay well below; another mean or std does not.
 _TOLERANCE = 0.05
 
 
-class TransformError(WorkerError):
+class TransformError(WorkerError, BadValue):
     """A transform of the user's own returned what cannot be used; the text says what, and what is allowed."""
 
 
@@ -45,13 +45,13 @@ class UserTransform:
         normalizes: whether it returns the network's input.
 
     Raises:
-        UserError: on a black and a white image of `image_size` it fails, returns another size or type, or floats that
+        BadValue: on a black and a white image of `image_size` it fails, returns another size or type, or floats that
             are not normalised.
     """
 
     def __init__(self, function: Callable[..., Any], argument: str, preprocessing: Preprocessing) -> None:
         if not callable(function):
-            raise UserError(
+            raise BadValue(
                 f"`{argument}`={function!r} cannot be called; give an Albumentations or torchvision transform, or a"
                 " function of a uint8 (height, width, 3) array"
             )
@@ -87,8 +87,7 @@ class UserTransform:
 
     def _as_tensor(self, result: Any) -> Tensor:
         if isinstance(result, Image.Image):
-            pixels = np.asarray(result.convert("RGB" if self.channels == 3 else "L"))
-            result = pixels.reshape(*pixels.shape[:2], self.channels)
+            result = np.asarray(result.convert("RGB" if self.channels == 3 else "L"))
         if isinstance(result, np.ndarray):
             channels_last, image = True, torch.from_numpy(np.require(result, requirements=("C", "W")))
         elif isinstance(result, Tensor):
@@ -98,6 +97,8 @@ class UserTransform:
         if image.dtype != torch.uint8 and not image.is_floating_point():
             raise TransformError(f"`{self.argument}` returned {image.dtype} values ({self._allowed()})")
         size, channels = self.image_size, self.channels
+        if channels == 1 and image.ndim == 2:
+            channels_last, image = True, image[..., None]
         if image.shape not in ((size, size, channels), (channels, size, size)):
             raise TransformError(
                 f"`{self.argument}` returned an image of shape {tuple(image.shape)}, and `image_size` is {size}: let it"
@@ -122,14 +123,14 @@ class UserTransform:
         except UserError:
             raise
         except Exception as error:
-            raise UserError(f"`{self.argument}` failed on a uint8 {shape} image: {error}") from error
+            raise BadValue(f"`{self.argument}` failed on a uint8 {shape} image: {error}") from error
         if black.dtype == torch.uint8:
             return False
         low, high = (images.amin((1, 2)) for images in (torch.minimum(black, white), torch.maximum(black, white)))
         mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
         wanted = (f"mean={preprocessing.mean}", f"std={preprocessing.std}")
         if low.min() >= 0 and mean.max() > 0:
-            raise UserError(
+            raise BadValue(
                 f"`{self.argument}` returns floats in {low.min():.3g}..{high.max():.3g}, which do not look normalised:"
                 f" let it end by Normalize({', '.join(wanted)}), as this network wants it, or leave the conversion to"
                 " floats out, then uint8 images are normalised later"

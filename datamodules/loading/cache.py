@@ -98,7 +98,7 @@ def check_cache(cache: str) -> None:
     """Check that the name is one of `CACHES`.
 
     Raises:
-        UserError: it is not; the text lists the names.
+        BadValue: it is not; the text lists the names.
     """
     if cache not in CACHES:
         raise unknown_name("cache", cache, CACHES)
@@ -271,7 +271,7 @@ def _map_images(split: Split, function: Callable[[int], T], what: str) -> list[T
         except BadImageError as error:
             raise DamagedFile(
                 f"{BadImage(split.image_name(index), str(error))}\n"
-                "Repair the image, or set `on_bad_image`='skip' to leave bad images out."
+                "Repair the image, or set `on_bad_image`=skip to leave bad images out."
             ) from None
 
     with ThreadPoolExecutor() as pool:

@@ -28,11 +28,12 @@ from datamodules.images.transforms import Transform, apply_transform, seed_trans
 from datamodules.loading.cache import ImageCache
 from datamodules.loading.samplers import EpochSampler, RankSampler, distributed_position
 from datamodules.loading.workers import default_num_workers, start_worker
+from transfer.errors import DamagedFile
 
 PredictBatch = tuple[Tensor, list[str], list[BadImage]]
 
 
-class UnreadableImageError(WorkerError):
+class UnreadableImageError(WorkerError, DamagedFile):
     """An image that a loader cannot read; the text names it and says what to do."""
 
 

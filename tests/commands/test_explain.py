@@ -81,7 +81,7 @@ def test_grad_cam_of_a_linear_head_is_the_positive_part_of_cam(tiny_classifier: 
     torch.testing.assert_close(grad_cam(head, features, classes) * 15, cam.relu())
 
 
-@pytest.mark.parametrize("name", ["mlp", "cosine", "test_explain.OwnHead"])
+@pytest.mark.parametrize("name", ["mlp", "cosine", "tests.commands.test_explain.OwnHead"])
 def test_grad_cam_is_that_of_a_backward_pass_through_the_whole_network(tiny_classifier: Classifier, name: str) -> None:
     classifier = with_head(tiny_classifier, name)
     images = torch.randn(3, 3, 96, 96)
@@ -326,6 +326,6 @@ def test_what_cannot_be_explained_is_refused_before_anything_is_written(
     out.mkdir()
     shutil.copy(image, out)
     assert refused(capsys, linear, image, *end) == (
-        f"{out / '0.png'} exists, and nothing is overwritten: choose another --out"
+        f"{out / '0.png'} exists, and nothing is overwritten: choose another --out_dir"
     )
     assert [path.name for path in out.iterdir()] == ["0.png"]

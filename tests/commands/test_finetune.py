@@ -925,7 +925,7 @@ def test_the_rate_finder_chooses_the_rate_of_the_run(tmp_path: Path, capsys: pyt
     )
     argv = (*CHEAP, *few, "--data.batch_size", "8", "--trainer.max_epochs", "1", "--optim.schedule", "constant")
     assert call(finetune.main, *argv, "--find_lr", "true", "--out_dir", tmp_path / "run") == 0
-    line = re.search(r"learning-rate finder: (\S+) \(--optim.lr 0.02 is not used\)", capsys.readouterr().out)
+    line = re.search(r"learning-rate finder: (\S+) \(lr 0.02 is not used\)", capsys.readouterr().out)
     assert line is not None
     found = float(line[1])
     assert 1e-8 <= found <= 1.0 and found != 0.02

@@ -277,7 +277,7 @@ def test_a_bad_image_is_named_and_leaves_no_file(photos: Path, kind: str) -> Non
     content = bad.read_bytes()
     for broken in (content[: len(content) // 2], b"text", b""):
         bad.write_bytes(broken)
-        with pytest.raises(UserError, match=rf"{bad.name}: .*\nRepair the image, or set `on_bad_image`='skip'"):
+        with pytest.raises(UserError, match=rf"{bad.name}: .*\nRepair the image, or set `on_bad_image`=skip"):
             data.train_dataloader()
         assert not cache_files(photos) and not list((photos.parent / "cache").glob("*.partial"))
     with pytest.warns(UserWarning, match="training without 1 image"):

@@ -72,7 +72,7 @@ def test_a_rank_with_less_than_a_batch_keeps_it() -> None:
 
 
 def test_a_rank_resumes_in_the_middle_of_its_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("datamodules.loaders.distributed_position", lambda: (1, 2))
+    monkeypatch.setattr("datamodules.loading.loaders.distributed_position", lambda: (1, 2))
     whole = [labels.tolist() for _, labels in digits(batch_size=100).train_dataloader()]
     resumed = digits(batch_size=100, num_workers=1).train_dataloader()
     resumed.load_state_dict({"epoch": 0, "batches": 4})
@@ -154,7 +154,7 @@ def test_a_bad_image_is_named_in_one_clear_error(photos: Path, num_workers: int,
         list(kind(dataset, batch_size=4, num_workers=num_workers))
     assert str(caught.value) == (
         f"{path}: not an image (4 bytes starting b'text')\n"
-        "Repair the image, or set `on_bad_image`='skip' to leave bad images out."
+        "Repair the image, or set `on_bad_image`=skip to leave bad images out."
     )
     with pytest.raises(UnreadableImageError, match="not an image"):
         dataset[2]

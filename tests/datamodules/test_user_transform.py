@@ -6,6 +6,7 @@ import random
 import re
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,24 @@ def test_another_normalisation_than_the_networks_is_told(photos: Path) -> None:
     other = A.Compose([A.Crop(0, 0, SIZE, SIZE), A.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))])
     with pytest.warns(UserWarning, match=r"`eval_transform` normalises in another way .*black becomes \(-1\.0, -1\.0"):
         build(photos, eval_transform=other)
+
+
+def test_a_network_of_grey_images_gets_one_channel(photos: Path) -> None:
+    grey = replace(PREPROCESSING, mean=(0.5,), std=(0.25,))
+
+    def run(transform: Callable[..., Any]) -> tuple[DataModule, torch.Tensor]:
+        data = build_datamodule("folder", preprocessing=grey, data_root=photos, num_workers=0, eval_transform=transform)
+        return data, batches(data.val_dataloader())
+
+    data, images = run(lambda pixels: crop(pixels)[..., :1])
+    assert images.shape[1:] == (SIZE, SIZE, 1)
+    flat, tensor = run(lambda pixels: crop(pixels)[..., 0])[1], run(lambda pixels: to_tensor(pixels)[:1])[1]
+    picture = run(lambda pixels: Image.fromarray(crop(pixels)[..., 0]))[1]
+    assert torch.equal(flat, images) and torch.equal(tensor, images) and torch.equal(picture, images)
+    normalised = run(lambda pixels: (to_tensor(pixels)[:1] / 255 - 0.5) / 0.25)[1]
+    torch.testing.assert_close(data.normalize(images), normalised)
+    with pytest.raises(UserError, match=r"shape \(32, 32, 3\), .*array \(32, 32, 1\)"):
+        run(crop)
 
 
 def test_torchvision_gets_a_pil_image(photos: Path) -> None:

@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.lightning_mirror import write_mirror
-
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import {lightning} as L
@@ -37,27 +35,18 @@ print(trainer.global_step, sorted({{"pytorch_lightning", "lightning"}} & sys.mod
 """
 
 
-@pytest.fixture(scope="module")
-def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
-    """A folder with the package `lightning`, if it is not installed."""
-    return write_mirror(tmp_path_factory.mktemp("mirror"))
-
-
-def run(code: str, mirror: Path | None) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join(str(p) for p in (ROOT, mirror) if p)
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-c", textwrap.dedent(code)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=mirror or ROOT)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("lightning", "imported"), [("lightning", "['lightning']"), ("pytorch_lightning", "['pytorch_lightning']")]
 )
-def test_a_program_trains_with_the_lightning_that_it_imports(
-    mirror: Path | None, tmp_path: Path, lightning: str, imported: str
-) -> None:
-    result = run(PROGRAM.format(lightning=lightning, folder=str(tmp_path)), mirror)
+def test_a_program_trains_with_the_lightning_that_it_imports(tmp_path: Path, lightning: str, imported: str) -> None:
+    result = run(PROGRAM.format(lightning=lightning, folder=str(tmp_path)), tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == f"6 {imported}"
 
@@ -70,7 +59,7 @@ def test_a_program_trains_with_the_lightning_that_it_imports(
         ("from transfer import TransferModule; import lightning", "pytorch_lightning"),
     ],
 )
-def test_both_names_in_one_program_are_refused(mirror: Path | None, imports: str, used: str) -> None:
+def test_both_names_in_one_program_are_refused(tmp_path: Path, imports: str, used: str) -> None:
     code = f"""
     {imports}
     from transfer import TransferModule, UserError
@@ -79,7 +68,7 @@ def test_both_names_in_one_program_are_refused(mirror: Path | None, imports: str
     except UserError as error:
         print(error)
     """
-    result = run(code, mirror)
+    result = run(code, tmp_path)
     assert "pytorch_lightning and lightning.pytorch are both imported" in result.stdout, result.stderr
     assert f"transfer uses {used}, which was imported first" in result.stdout
 

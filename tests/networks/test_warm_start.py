@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from transfer.errors import UserError
 from transfer.networks.registry import get_backbone
 from transfer.networks.warm_start import take_over
-from transfer.weights.build import build_backbone, build_classifier, build_network, warm_start
+from transfer.weights.build import build_backbone, build_classifier, build_network, measure_warm_start
 from transfer.weights.rows import get_weights
-from transfer.weights.start import nearest_published, preprocessing_for, select_start
+from transfer.weights.start import nearest_published, resolve_start
 
 LITE0 = "efficientnet_lite0.pypi"
 
@@ -79,7 +79,8 @@ def test_a_smaller_network_gets_the_leading_channels_and_blocks(lite0: nn.Module
     assert torch.equal(started.stages[5][1].project.conv.weight, theirs[:96, :576])
     assert torch.equal(started.stages[5][1].project.norm.running_var, lite0.stages[5][1].project.norm.running_var[:96])
     assert len(started.stages[5]) == 2 < len(lite0.stages[5])
-    shares = warm_start(started.variant, get_weights(LITE0))
+    shares = measure_warm_start(resolve_start(started.variant.name, init_from=LITE0))
+    assert shares is not None
     assert (shares.taken, shares.copied, shares.fresh) == (1.0, 0.0, 0.0)
 
 
@@ -93,7 +94,8 @@ def test_further_blocks_are_the_last_ones_copy_and_pass_their_input_on(lite0: nn
 
 
 def test_the_shares_count_parameters() -> None:
-    shares = warm_start(get_backbone("lite1"), get_weights(LITE0))
+    shares = measure_warm_start(resolve_start("lite1", init_from=LITE0))
+    assert shares is not None
     backbone = build_backbone("lite1", init_from="lite0")
     zeros = copied = total = 0
     for name, parameter in backbone.named_parameters():
@@ -109,15 +111,15 @@ def test_the_shares_count_parameters() -> None:
 
 
 def test_settings_and_preprocessing_are_the_weights_rows() -> None:
-    variant, row = get_backbone("b0@phi=1.5"), get_weights("efficientnet_b2.ra_in1k")
-    assert select_start(variant, True, "efficientnet_b2.ra_in1k") == row
+    row = get_weights("efficientnet_b2.ra_in1k")
+    start = resolve_start("b0@phi=1.5", True, "efficientnet_b2.ra_in1k")
+    assert start.row == row and start.is_warm
     backbone = build_backbone("b0", phi=1.5, init_from="efficientnet_b2.ra_in1k", load_weights=False)
-    assert backbone.variant == variant
+    assert backbone.variant == start.variant
     assert (backbone.stem.norm.eps, type(backbone.stem.conv)) == (1e-5, nn.Conv2d)
-    images = preprocessing_for(variant, row)
-    assert (images.image_size, images.mean) == (276, row.preprocessing.mean)
-    assert preprocessing_for(variant, None).image_size == 276
-    assert preprocessing_for(get_backbone("b2"), row) == row.preprocessing
+    assert (start.preprocessing.image_size, start.preprocessing.mean) == (276, row.preprocessing.mean)
+    assert resolve_start("b0@phi=1.5").preprocessing.image_size == 276
+    assert resolve_start("b2", row.name).preprocessing == row.preprocessing
 
 
 @pytest.mark.parametrize(
@@ -142,7 +144,7 @@ def test_the_nearest_published_network_is_the_largest_that_is_nowhere_larger(nam
     [
         (
             {"pretrained": True},
-            r"pretrained=True: b0@phi=1\.5 has channels and blocks of its own, and no checkpoint fits: give"
+            r"pretrained=True: b0@phi=1\.5 has channels and blocks of its own, and no checkpoint fits: use"
             r" pretrained=False for random weights, or init_from='b2' to copy the weights that overlap",
         ),
         ({"pretrained": "paper"}, "pretrained='paper': b0@phi=1.5 has channels"),
@@ -164,7 +166,7 @@ def test_weights_that_cannot_fit_are_refused_with_the_reason(options: dict[str, 
         (
             "mobilenet-v1",
             {"pretrained": True},
-            "no public weights of mobilenet-v1 are known here; use pretrained=False",
+            "no public weights of mobilenet-v1 are known here; use `pretrained`=False",
         ),
         ("mobilenet-v1@phi=1", {"init_from": "mobilenet-v1"}, "no public weights of mobilenet-v1 are known here"),
         ("resnet50@phi=1", {"pretrained": True}, "no checkpoint fits: use pretrained=False for random weights$"),
@@ -177,7 +179,7 @@ def test_a_family_without_weights_says_so(name: str, options: dict[str, str], me
 
 
 def test_a_classifier_that_starts_from_another_has_no_classifier_to_keep() -> None:
-    with pytest.raises(UserError, match="num_classes=None keeps the checkpoint's own classifier"):
+    with pytest.raises(UserError, match="`num_classes`=None keeps the checkpoint's own classifier"):
         build_classifier("lite0@phi=1", init_from="lite0")
 
 

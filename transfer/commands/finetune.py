@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import exit_status
 from transfer.config.choices import choose_by_protocol, choose_by_rule
-from transfer.config.command_line import build_config, given_fields, parse_config
+from transfer.config.command_line import build_config, build_parser, given_fields, parse_config
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import UserError
 from transfer.runs.results import Metrics, Results
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config, resume = parse_config(words)
         _run(config, resume, given_fields(words) if resume is None else frozenset())
 
-    return exit_status(command)
+    return exit_status(command, build_parser)
 
 
 def finetune(config: FinetuneConfig | None = None, *, resume: str | Path | None = None, **fields: Any) -> Results:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from transfer.commands.console import exit_status
 from transfer.config.command_line import build_probe_parser, parse_probe_config
 from transfer.config.schema import FinetuneConfig, ProbeConfig
 from transfer.errors import BadValue, MissingData, UserError
-from transfer.runs.results import RESULTS, Metrics, ProbeFit, Results, SplitFacts, last_results, read_results
+from transfer.runs.results import Results, last_results, read_results
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from datamodules.dataset.loaded import Dataset
     from transfer.networks.classifier import Classifier
     from transfer.probe.features import Features
-    from transfer.probe.penalties import Probe
     from transfer.runs.folder import RunFolder
     from transfer.weights.start import Start
 
@@ -60,6 +59,7 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
 
     from datamodules import load_dataset
     from datamodules.datamodule import DataModule
+    from transfer.commands.probe_report import collect_results, measure_test, print_report
     from transfer.probe.fabric import build_fabric
     from transfer.probe.penalties import fit_probe
     from transfer.runs.folder import check_run_dir, open_run
@@ -82,7 +82,6 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
     features, files = extract(config, own, data, classifier, fabric, precision)
     if fabric.global_rank > 0:
         return None
-
     extracted = time.perf_counter()
     # MPS has no float64.
     device = fabric.device if fabric.device.type == "cuda" else torch.device("cpu")
@@ -202,118 +201,3 @@ def extract(
         )
     data.test_split = "test"
     return features, files
-
-
-def collect_results(
-    config: FinetuneConfig,
-    own: ProbeConfig,
-    run_dir: Path,
-    start: Start,
-    dataset: Dataset,
-    found: Probe,
-    files: Mapping[str, Path],
-    seconds: Mapping[str, float],
-) -> Results:
-    """Return what the probe found on val, and what it was found with.
-
-    Args:
-        config: the run's configuration.
-        own: the probe's own fields.
-        run_dir: the folder of the probe.
-        start: the network and its weights.
-        dataset: the images.
-        found: the fit.
-        files: the features' file of each split.
-        seconds: wall-clock time of `extract` and `fit`.
-    """
-    from transfer.environment import environment
-    from transfer.runs.test_record import num_test_reads
-
-    return Results(
-        run_dir=run_dir,
-        command=sys.argv,
-        protocol="linear probe",
-        dataset=config.dataset,
-        backbone=start.variant.name,
-        metrics={"val": Metrics(found.val_metrics[found.penalty])},
-        quoted_metric=dataset.sheet.metric,
-        test_reads=num_test_reads(run_dir),
-        seed=config.seed,
-        weights=start.provenance(),
-        image_size=start.preprocessing.image_size,
-        splits={
-            name: SplitFacts(
-                size=size,
-                fingerprint=dataset.fingerprint[name],
-                class_counts=dataset.class_counts[name],
-                features=str(files[name]),
-            )
-            for name, size in dataset.split_sizes.items()
-        },
-        skipped_images=[asdict(image) for image in dataset.skipped],
-        decay=dict(dataset.decay),
-        copy=dataset.known_copy,
-        config={**config.to_dict(), **asdict(own)},
-        probe=ProbeFit(
-            penalty=found.penalty,
-            val_metrics=[{"penalty": penalty, **values} for penalty, values in found.val_metrics.items()],
-            extract_seconds=round(seconds["extract"], 2),
-            fit_seconds=round(seconds["fit"], 2),
-            passes=found.passes,
-        ),
-        environment=environment(),
-    )
-
-
-def measure_test(run_dir: Path, found: Probe, test: Features | None, dataset: Dataset) -> dict[str, Any]:
-    """Save the predictions on test, and return the fields of the results that they decide."""
-    from transfer.probe.penalties import linear_metrics, predict
-    from transfer.runs.test_record import save_predictions
-    from transfer.training.metrics import build_per_class_accuracy
-
-    if test is None:
-        return {}
-    predictions = predict(found.fit, test)
-    save_predictions(run_dir, predictions.numpy())
-    measure = build_per_class_accuracy(dataset.num_classes, multilabel=False)
-    accuracies = measure(predictions[:, 1], predictions[:, 0]).tolist()
-    counts = dataset.class_counts["test"]
-    val = Metrics(found.val_metrics[found.penalty])
-    return {
-        "metrics": {"val": val, "test": Metrics(linear_metrics(found.fit, test))},
-        "per_class_accuracy": {
-            name: accuracy if count else None
-            for name, accuracy, count in zip(dataset.class_names, accuracies, counts, strict=True)
-        },
-    }
-
-
-def print_report(results: Results, fine_tuned: Results | None) -> None:
-    """Print the metrics, a fine-tuned run's beside them, what limits them, and where they lie."""
-    from transfer.commands.results_table import print_results
-
-    fit = results.probe
-    assert fit is not None
-    print_results(results.dataset, f"linear probe of {results.backbone}", results.metrics, results.quoted_metric)
-    if fine_tuned is not None and "test" in results.metrics:
-        print(compare(fine_tuned, results))
-    for missing in results.decay.values():
-        print(f"on {missing}: not comparable with published results")
-    print(
-        f"penalty {fit.penalty:.3g} of {len(fit.val_metrics)}; features {fit.extract_seconds:.0f} s, fits"
-        f" {fit.fit_seconds:.0f} s; results in {results.run_dir / RESULTS}"
-    )
-
-
-def compare(fine_tuned: Results, probe: Results) -> str:
-    """Return the line that sets a fine-tuned run's accuracy beside the probe's."""
-    metric, source = probe.quoted_metric, fine_tuned.run_dir / RESULTS
-    tested = fine_tuned.metrics.get("test", Metrics())
-    if metric not in tested:
-        return f"fine-tuned: {source} has no test {metric}"
-    same = fine_tuned.splits["test"].fingerprint == probe.splits["test"].fingerprint
-    other = "" if same else " on other test images"
-    return (
-        f"test {metric}: probe {100 * probe.test[metric]:.2f}%, fine-tuned {100 * tested[metric]:.2f}%"
-        f" at {fine_tuned.image_size} px{other} ({source})"
-    )

@@ -52,7 +52,7 @@ class Classifier(nn.Module):
         return self.backbone.num_features
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(images))
+        return self.head(self.forward_head(self.forward_features(images), pre_logits=True))
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Return the backbone's map. (N, C, H, W) -> (N, num_features, h, w)."""
@@ -68,8 +68,7 @@ class Classifier(nn.Module):
         Returns:
             Logits (N, num_classes), or pooled features (N, num_features).
         """
-        pooled = features.mean((2, 3))
-        return pooled if pre_logits else self.head(pooled)
+        return features.mean((2, 3)) if pre_logits else self.head(features.mean((2, 3)))
 
     def get_classifier(self) -> nn.Module:
         """Return the head (timm's word)."""

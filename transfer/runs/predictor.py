@@ -140,7 +140,9 @@ def load_run(run_dir: str | Path, checkpoint: str = BEST) -> Run:
     config = load_config(run_dir / CONFIG)
     path = run_dir / checkpoint
     if not path.is_file():
-        raise MissingData(f"{run_dir} has no {checkpoint}: the run stopped before its first validation; --resume it")
+        raise MissingData(
+            f"{run_dir} has no {checkpoint}: the run stopped before its first validation; go on with `resume`={run_dir}"
+        )
     data = datamodule_state(read_checkpoint(path), path)
     values = {field.name: data[field.name] for field in fields(Preprocessing)}
     preprocessing = Preprocessing(**{**values, "mean": tuple(data["mean"]), "std": tuple(data["std"])})

@@ -196,4 +196,4 @@ def find_lr(config: FinetuneConfig, module: TransferModule, data: pl.LightningDa
         steps = len(finder.results["loss"]) if finder else 0
         raise UserError(f"`find_lr`: no learning rate found in {steps} steps (20 are too few); choose `lr` yourself")
     module.lr = suggestion
-    print(f"learning-rate finder: {suggestion:.3g} (`optim.lr`={config.optim.lr:g} is not used)")
+    print(f"learning-rate finder: {suggestion:.3g} (lr {config.optim.lr:g} is not used)")
