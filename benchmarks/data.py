@@ -88,14 +88,7 @@ def benchmark_data(data_root: Path | None, image_size: int, batch_size: int, rou
 def data_contenders(
     root: Path, image_size: int, batch_size: int, cache_dir: Path
 ) -> tuple[dict[str, Callable[[], int]], dict[str, Any]]:
-    """Return for each contender a function that runs one pass and returns the number of images, and details to report.
-
-    Args:
-        root: folder of class folders with the JPEGs.
-        image_size: side of the crops, in pixels.
-        batch_size: images per batch.
-        cache_dir: folder for the cache.
-    """
+    """Return for each contender a function that runs one pass and returns the number of images; and its details."""
     import torch
 
     from datamodules import build_datamodule
@@ -105,15 +98,8 @@ def data_contenders(
     preprocessing = Preprocessing(image_size, 0.875, "bicubic", *IMAGENET)
 
     def ours(cache: str) -> DataModule:
-        data = build_datamodule(
-            "folder",
-            preprocessing=preprocessing,
-            data_root=root,
-            batch_size=batch_size,
-            num_workers=0,
-            cache=cache,
-            cache_dir=cache_dir,
-        )
+        options: Any = {"data_root": root, "batch_size": batch_size, "cache": cache, "cache_dir": cache_dir}
+        data = build_datamodule("folder", preprocessing=preprocessing, num_workers=0, **options)
         data.setup()
         return data
 

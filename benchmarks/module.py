@@ -1,4 +1,4 @@
-"""A training epoch through Lightning and TransferModule against a bare PyTorch loop with the same step."""
+"""Time of a training epoch through Lightning and TransferModule against a bare PyTorch loop with the same step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Batches = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 class Clock(pl.Callback):
-    """Keeps the seconds of the last training epoch."""
+    """A callback that measures the seconds of the last training epoch."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -40,7 +40,14 @@ def benchmark_module(
     """Return the seconds per step through Lightning relative to a bare loop.
 
     Both train the same model on the same batches with the same loss and optimizer, in channels_last, on the same device
-    and in the same precision. The two alternate, so that a drifting clock hits both.
+    and in the same precision. They alternate, so that a drifting clock affects both.
+
+    Args:
+        backbone: name of the backbone.
+        image_size: side of the images, in pixels.
+        batch_size: images per step.
+        steps: number of timed steps per round.
+        rounds: number of alternating rounds.
     """
     quiet_lightning()
     torch.manual_seed(0)
@@ -94,8 +101,8 @@ def time_lightning(backbone: str, batches: Batches, device: torch.device) -> flo
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    # A loader of ready batches; Lightning would take a bare list for several loaders.
-    ready: Any = batches  # a list is dataset enough
+    # A loader of ready batches; Lightning would treat a bare list as several loaders.
+    ready: Any = batches  # a list works as a dataset
     loader = torch.utils.data.DataLoader(ready, batch_size=None)
     trainer.fit(TransferModule(classifier, lr=0.01, label_smoothing=0.0), train_dataloaders=loader)
     return clock.seconds / len(batches)

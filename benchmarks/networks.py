@@ -1,4 +1,4 @@
-"""Training images per second, by memory layout and precision, and against timm's same network."""
+"""Training images per second by memory layout and precision, and against the same network in timm."""
 
 from __future__ import annotations
 
@@ -65,18 +65,10 @@ def benchmark_peer(
 ) -> dict[str, Any]:
     """Return the training images per second of `build_classifier` and of the same network in timm, relative to timm's.
 
-    Both use the same batch, optimizer, loss, drop rates, channels_last and precision (bf16 autocast on a GPU, else
-    float32), and random weights. All contenders stay in memory while they alternate. On a GPU, `peak_memory_bytes` is
-    a contender's peak allocation in its second step: parameters, buffers, gradients, momentum and activations, but not
-    the batch.
+    Both use the same batch, optimizer, loss, drop rates, channels_last and precision (bf16 autocast on a GPU), and
+    random weights. On a GPU, `peak_memory_bytes` is a contender's peak allocation in its second step, less the batch.
 
-    Args:
-        backbone: name of the backbone.
-        image_size: side of the images, in pixels.
-        batch_size: images per step.
-        steps: number of timed steps per round.
-        rounds: number of alternating rounds.
-        compile: whether to compare both with torch.compile, too.
+    With `compile`, both are compared with torch.compile, too.
 
     Raises:
         UserError: the backbone is unknown, or timm cannot be imported.

@@ -81,7 +81,7 @@ def test_the_other_baselines_are_trained_from_random_weights_and_reloaded(
         ),
         (("--backbone", "b0@phi=1.5", "--init_from", "lite0"), "lite0 is built of other blocks than b0@phi=1.5"),
         (("--backbone", "b0@phi"), "'phi' is not KEY=NUMBER"),
-        (("--backbone", "resnet50"), "no public weights of resnet50 are known here; use pretrained=False"),
+        (("--backbone", "resnet50"), "no public weights of resnet50 are known here; use --pretrained false"),
     ],
 )
 def test_a_mistake_is_told_without_a_traceback(

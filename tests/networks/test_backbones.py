@@ -338,7 +338,7 @@ def test_an_unknown_name_is_refused_with_the_nearest(name: str) -> None:
 
 
 def test_a_file_without_the_name_of_its_kind_is_refused() -> None:
-    with pytest.raises(UserError, match="pretrained=False: say how the file was trained"):
+    with pytest.raises(UserError, match="`pretrained`=False: say how the file was trained"):
         build_backbone("b0", weights="my.pth")
 
 

@@ -266,7 +266,7 @@ def test_an_output_that_is_no_features_is_refused(name: str, message: str) -> No
             {"pretrained": "tensorflow", "weights": "x"},
             "pretrained='tensorflow': .* use pretrained=False without init",
         ),
-        ({"init_from": "b0"}, "init_from='b0': .* no weights are known"),
+        ({"init_from": "b0"}, "init_from='b0': .* no weights of it are known"),
         ({"weights": "x.pth"}, "`weights`='x.pth' with `pretrained`=False"),
         ({"in_channels": 1}, r"`in_channels`=1 with a function of your own, my_net\.Build \(allowed: 3\)"),
         ({"grad_checkpointing": True}, r"`grad_checkpointing`=True with a function of your own, .* \(allowed: False\)"),

