@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def speeds(tmp_path: Path) -> Path:
-    """A file of benchmark.py train for lite0 at 64 px on a CPU."""
+    """A file of python -m benchmarks train for lite0 at 64 px on a CPU."""
     figures = {
         **{"backbone": "lite0", "image_size": 64, "hardware": {"cpu": "a CPU", "cores": 2, "gpus": []}},
         **{case: {"images_per_second": 100.0} for case in ("bf16 channels_last", "float32 channels_last")},
@@ -139,7 +139,7 @@ def test_a_measured_speed_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_another_file_is_no_benchmark(tmp_path: Path) -> None:
     path = tmp_path / "other.json"
     path.write_text("{}")
-    with pytest.raises(UserError, match=r"other.json: not a file of benchmark.py train --json"):
+    with pytest.raises(UserError, match=r"other.json: not a file of `python -m benchmarks train --json`"):
         read_benchmarks([path])
 
 

@@ -105,7 +105,11 @@ def _add_plan_options(parser: argparse.ArgumentParser) -> None:
         "--max_batch_per_device", type=int, metavar="N", help="more is accumulated; default: what fits in memory here"
     )
     parser.add_argument(
-        "--benchmarks", nargs="+", type=Path, metavar="FILE", help="of benchmark.py train --json; default: measured"
+        "--benchmarks",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="of `python -m benchmarks train`; default: measured",
     )
 
 

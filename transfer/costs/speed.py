@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transfer.costs.memory import Precision
 
 SPEEDS = "speeds.json"
-# The column of benchmark.py train that a run computes in: bf16 on a GPU.
+# The column of python -m benchmarks train that a run computes in: bf16 on a GPU.
 _CASES = ("bf16 channels_last", "float32 channels_last")
 
 
@@ -40,7 +40,7 @@ class Speed:
 
 
 def read_benchmarks(paths: Sequence[Path]) -> list[Speed]:
-    """Read the speeds in files of `benchmark.py train --json`.
+    """Read the speeds in files of `python -m benchmarks train --json`.
 
     Raises:
         UserError: not such a file.
@@ -51,7 +51,7 @@ def read_benchmarks(paths: Sequence[Path]) -> list[Speed]:
             raise MissingData(f"`benchmarks`={path}: no such file")
         content = json.loads(path.read_text())
         if not content.keys() >= {"backbone", "image_size", "hardware", *_CASES}:
-            raise DamagedFile(f"`benchmarks`={path}: not a file of benchmark.py train --json")
+            raise DamagedFile(f"`benchmarks`={path}: not a file of `python -m benchmarks train --json`")
         gpus = content["hardware"]["gpus"]
         speed = content[_CASES[0] if gpus else _CASES[1]]["images_per_second"]
         speeds.append(Speed(content["backbone"], content["image_size"], speed, describe_device(content["hardware"])))

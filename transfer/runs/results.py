@@ -32,7 +32,7 @@ class SplitFacts:
 
     Attributes:
         size: number of images.
-        fingerprint: SHA-256 of its images and labels.
+        fingerprint: digest of its images and labels, whatever their order.
         class_counts: number of images of each class, in class order.
         features: file of a probe's features.
     """

@@ -102,7 +102,11 @@ def build_parser() -> argparse.ArgumentParser:
     planning.add_argument("--num_images", type=positive, metavar="N", help="of the training split")
     planning.add_argument("--epochs", type=positive, metavar="N")
     planning.add_argument(
-        "--benchmarks", nargs="+", type=Path, metavar="FILE", help="of benchmark.py train --json; default: measured"
+        "--benchmarks",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="of `python -m benchmarks train`; default: measured",
     )
     return parser
 

@@ -152,7 +152,7 @@ def find_speed(
         given = read_benchmarks(benchmarks)
         for speed in given:
             if (speed.backbone, speed.image_size) == (name, image_size):
-                return speed, f"given: benchmark.py train on {speed.measured_on}"
+                return speed, f"given: python -m benchmarks train on {speed.measured_on}"
         have = ", ".join(f"{speed.backbone} at {speed.image_size} px" for speed in given)
         raise BadValue(f"`benchmarks`: no {name} at {image_size} px (there: {have})")
     on_cpu = choose_device(device).type == "cpu"

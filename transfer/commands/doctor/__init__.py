@@ -101,7 +101,7 @@ def doctor(
         json: file that receives the report.
         near_distance: bits by which the hashes of near duplicates may differ, 0 to 16.
         num_workers: processes, at least 0; None: one per usable core, at most 8.
-        columns: names of a table's columns, `label_separator` and `multilabel`; see `datamodules.sheet.ReadOptions`.
+        columns: names of a table's columns, `label_separator` and `multilabel`; see `ReadOptions`.
 
     Raises:
         MissingData: there is no such folder or run.
