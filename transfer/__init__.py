@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transfer.runs.predictor import Run as Run
     from transfer.runs.predictor import load_run as load_run
     from transfer.runs.results import Results as Results
+    from transfer.training.callbacks import FreezeBackbone as FreezeBackbone
     from transfer.training.module import TransferModule as TransferModule
     from transfer.weights.build import build_backbone as build_backbone
     from transfer.weights.build import build_classifier as build_classifier
@@ -38,6 +39,7 @@ _HOME = {
     "Run": "transfer.runs.predictor",
     "list_heads": "transfer.networks.heads",
     "TransferModule": "transfer.training.module",
+    "FreezeBackbone": "transfer.training.callbacks",
     "load_run": "transfer.runs.predictor",
     "get_weights": "transfer.weights.rows",
     "list_weights": "transfer.weights.rows",

@@ -891,3 +891,13 @@ def test_wandb_works_without_a_network(tmp_path: Path) -> None:
     assert process.returncode == 0, process.stderr
     assert len(list(run_dir.glob("wandb/offline-run-*/run-*.wandb"))) == 1
     assert {path.name for path in run_dir.iterdir() if path.is_file()} == FILES - {"test_predictions.npz"}
+
+
+@pytest.mark.slow
+def test_a_network_of_bfloat16_trains_on_a_loaders_images(tmp_path: Path) -> None:
+    words = ("--trainer.precision", "bf16-true", "--trainer.limit_train_batches", "2", "--trainer.max_epochs", "1")
+    assert call(finetune.main, *CHEAP, *words, "--out_dir", tmp_path / "run") == 0
+    assert {
+        weight.dtype for name, weight in read_weights(tmp_path / "run").items() if name.endswith("conv.weight")
+    } == {torch.bfloat16}
+    assert 0 <= read_results(tmp_path / "run")["metrics"]["test"]["top1"] <= 1

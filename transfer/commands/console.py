@@ -96,13 +96,14 @@ def check_folder(argument: str, file: Path | None) -> None:
 
 @contextmanager
 def _warnings_with_flags(build_parser: Callable[[], argparse.ArgumentParser] | None) -> Iterator[None]:
-    """Show warnings with flags, too; those that a program collects stay as they are."""
+    """Show warnings with flags and without the line of code they come from; those that a program collects stay."""
     original = warnings.formatwarning
 
     def with_flags(
         message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
     ) -> str:
-        return original(name_flags(str(message), find_flags(build_parser)), category, filename, lineno, line)
+        text = name_flags(str(message), find_flags(build_parser))
+        return f"warning: {text}\n" if category is UserWarning else original(text, category, filename, lineno, line)
 
     warnings.formatwarning = with_flags
     try:

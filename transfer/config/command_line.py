@@ -284,6 +284,8 @@ def explain(message: str, flags: Sequence[str]) -> str:
         unknown = [match[1]]
     if unknown:
         return "\n".join(f"unknown option {name!r}{nearest(name, flags)} (see --help)" for name in unknown)
+    if match := re.search(r"Parser key \"config\":\s+(.*)", message):
+        return f"`config`: {match[1]}"
     if match := re.search(r"key \"(\S+)\":\s+Expected a typing.Literal\[(.*)\]. Got value: (.*)", message):
         allowed = re.findall(r"'([^']*)'", match[2])
         return f"`{match[1]}`={match[3]!r}{nearest(match[3], allowed)} (allowed: {', '.join(allowed)})"

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from transfer.errors import UserError
-from transfer.networks.backbone import Backbone
+from transfer.networks.backbone import Backbone, FeatureInfo, StagedBackbone
 from transfer.networks.heads import HeadFactory, build_head
 from transfer.preprocessing import Preprocessing
 
@@ -69,6 +69,17 @@ class Classifier(nn.Module):
             Logits (N, num_classes), or pooled features (N, num_features).
         """
         return features.mean((2, 3)) if pre_logits else self.head(features.mean((2, 3)))
+
+    @property
+    def feature_info(self) -> list[FeatureInfo]:
+        """The backbone's maps as timm describes them.
+
+        Raises:
+            UserError: the backbone is a function of the user's own, whose stages are unknown here.
+        """
+        if not isinstance(self.backbone, StagedBackbone):
+            raise UserError(f"{self.backbone.variant.name} is a function of your own: its stages are unknown here")
+        return self.backbone.feature_info
 
     def get_classifier(self) -> nn.Module:
         """Return the head (timm's word)."""

@@ -173,5 +173,5 @@ class BatchNormCheck(pl.Callback):
             pl.utilities.rank_zero_warn(
                 f"BatchNorm: {accuracy[True]:.0%} of the last training batch is right with the batch's own statistics"
                 f" but {accuracy[False]:.0%} with the running statistics that evaluation uses: they lag behind."
-                " Use `bn`=adapt (or recompute), train longer, or use a larger batch."
+                " Train longer, use a larger batch, or set `bn`=recompute."
             )

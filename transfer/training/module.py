@@ -168,16 +168,18 @@ class TransferModule(pl.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (N, num_classes) for normalised images (N, C, H, W)."""
-        return self.classifier(images)
+        # A loader's float32 images under a precision such as bf16-true; elsewhere nothing is copied.
+        dtype = next(self.classifier.parameters()).dtype
+        return self.classifier(images.to(dtype) if images.is_floating_point() else images)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, targets = batch
         if self.mixup_alpha or self.cutmix_alpha:
             images, partner, share = mix_batch(images, self.mixup_alpha, self.cutmix_alpha)
-            logits = self.classifier(images)
+            logits = self(images)
             loss = share * self.loss(logits, targets) + (1.0 - share) * self.loss(logits, targets[partner])
         else:
-            loss = self.loss(self.classifier(images), targets)
+            loss = self.loss(self(images), targets)
         if not self._is_replay:
             self.train_loss.update(loss.detach())
             self.log("train/step_loss", loss.detach(), prog_bar=True)
@@ -201,7 +203,7 @@ class TransferModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         images, targets = batch
-        logits = self.classifier(images).float()
+        logits = self(images).float()
         self.val_loss.update(self.eval_loss(logits, targets), len(images))
         self.val_metrics.update(self._probabilities(logits), targets.long())
 
@@ -215,7 +217,7 @@ class TransferModule(pl.LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         images, targets = batch
-        logits = self.classifier(images).float()
+        logits = self(images).float()
         self.test_loss.update(self.eval_loss(logits, targets), len(images))
         probabilities = self._probabilities(logits)
         self.test_metrics.update(probabilities, targets.long())
@@ -226,7 +228,7 @@ class TransferModule(pl.LightningModule):
     def predict_step(self, batch: Tensor | Sequence[Tensor], batch_idx: int) -> Tensor:
         """Return probabilities, float32 (N, num_classes), for a batch: images, or a sequence that begins with them."""
         images = batch if isinstance(batch, Tensor) else batch[0]
-        return self._probabilities(self.classifier(images).float())
+        return self._probabilities(self(images).float())
 
     def _probabilities(self, logits: Tensor) -> Tensor:
         return logits.sigmoid() if self.multilabel else logits.softmax(1)
