@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import json
 import os
 import platform
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 from transfer import environment as module
+from transfer import files
 from transfer.commands.results_table import print_results
 from transfer.environment import environment, git_commit, peak_memory_bytes
 from transfer.files import write_json
@@ -60,15 +62,15 @@ def test_a_disk_that_fills_up_leaves_the_old_file(tmp_path: Path, monkeypatch: p
     path = tmp_path / "results.json"
     write_json(path, {"old": 1})
 
-    def half_write(self: Path, text: str, *_: Any) -> int:
-        with open(self, "w") as file:
-            file.write(text[: len(text) // 2])
-        raise OSError(28, "No space left on device", str(self))
+    class FullDisk(io.FileIO):
+        def write(self, content: Any) -> int:
+            super().write(content[: len(content) // 2])
+            raise OSError(28, "No space left on device", str(self.name))
 
-    monkeypatch.setattr(Path, "write_text", half_write)
+    monkeypatch.setattr(files, "open", lambda path, mode: FullDisk(path, mode.replace("b", "")), raising=False)
     with pytest.raises(OSError, match="No space left"):
         write_json(path, {"new": list(range(1000))})
-    assert json.loads(path.read_text()) == {"old": 1}
+    assert json.loads(path.read_text()) == {"old": 1} and list(tmp_path.iterdir()) == [path]
 
 
 def test_the_table_has_every_metric_for_both_splits(capsys: pytest.CaptureFixture[str]) -> None:

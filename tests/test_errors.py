@@ -142,7 +142,7 @@ def test_a_users_mistake_and_a_warning_are_shown_with_flags(capsys: pytest.Captu
     before = warnings.formatwarning
     assert exit_status(command, small_parser) == 2
     err = capsys.readouterr().err
-    assert "UserWarning: --data.batch_size 1 is small\n" in err and err.endswith("error: --data.batch_size 0\n")
+    assert err.startswith("warning: --data.batch_size 1 is small\n") and err.endswith("error: --data.batch_size 0\n")
     assert warnings.formatwarning is before
 
 

@@ -73,8 +73,8 @@ def test_a_command_of_the_readme_parses(words: list[str], monkeypatch: pytest.Mo
     if words[0] in ("finetune", "probe"):
         (parse_config if words[0] == "finetune" else parse_probe_config)(words[1:])
         return
-    for info in pkgutil.walk_packages(commands.__path__, f"{commands.__name__}."):
-        module = importlib.import_module(info.name)
+    names = [info.name for info in pkgutil.walk_packages(commands.__path__, f"{commands.__name__}.")]
+    for module in [importlib.import_module(name) for name in names]:
         if hasattr(module, "exit_status"):
             monkeypatch.setattr(module, "exit_status", lambda *_: 0)
     assert console.main(words) == 0

@@ -238,6 +238,6 @@ def test_cores_refuses_no_rounds(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.slow
 def test_cores_trains_for_real_and_says_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    with pytest.raises(UserError, match=r"finetune\.py .* failed: error: unknown backbone 'b99'"):
+    with pytest.raises(UserError, match=r"finetune .* failed: error: unknown backbone 'b99'"):
         benchmark_cores.train("b99", 1)
     assert benchmark_cores.train("lite0", 2) > 1

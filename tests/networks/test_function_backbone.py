@@ -296,7 +296,7 @@ def test_a_layer_decay_needs_stages() -> None:
     [
         (("--pretrained", "true"), "my_net.Build is a function of your own, and no weights of it are known here"),
         (("--init_from", "b0"), "init_from='b0': my_net.Build is a function of your own"),
-        (("--grad_checkpointing", "true"), "grad_checkpointing=True with a function of your own"),
+        (("--grad_checkpointing", "true"), "--grad_checkpointing true with a function of your own"),
         (("--optim.layer_decay", "0.5"), "--optim.layer_decay 0.5: nothing is known"),
     ],
 )

@@ -168,15 +168,14 @@ class TransferModule(pl.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (N, num_classes) for normalised images (N, C, H, W)."""
-        # A loader's float32 images under a precision such as bf16-true; elsewhere nothing is copied.
-        dtype = next(self.classifier.parameters()).dtype
-        return self.classifier(images.to(dtype) if images.is_floating_point() else images)
+        weight = next(self.classifier.parameters(), images)  # bfloat16 under the precision bf16-true
+        return self.classifier(images.to(weight.dtype) if images.is_floating_point() else images)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, targets = batch
         if self.mixup_alpha or self.cutmix_alpha:
-            images, partner, share = mix_batch(images, self.mixup_alpha, self.cutmix_alpha)
-            logits = self(images)
+            mixed, partner, share = mix_batch(images, self.mixup_alpha, self.cutmix_alpha)
+            logits = self(mixed)
             loss = share * self.loss(logits, targets) + (1.0 - share) * self.loss(logits, targets[partner])
         else:
             loss = self.loss(self(images), targets)
