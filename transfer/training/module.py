@@ -226,8 +226,7 @@ class TransferModule(pl.LightningModule):
 
     def predict_step(self, batch: Tensor | Sequence[Tensor], batch_idx: int) -> Tensor:
         """Return probabilities, float32 (N, num_classes), for a batch: images, or a sequence that begins with them."""
-        images = batch if isinstance(batch, Tensor) else batch[0]
-        return self._probabilities(self(images).float())
+        return self._probabilities(self(batch if isinstance(batch, Tensor) else batch[0]).float())
 
     def _probabilities(self, logits: Tensor) -> Tensor:
         return logits.sigmoid() if self.multilabel else logits.softmax(1)
