@@ -199,3 +199,11 @@ def test_what_is_typed_goes_over_the_recipe_wherever_the_recipe_stands(tmp_path:
     recipe.write_text("image_size: 64\n")
     for argv in (["--config", str(recipe), "--image_size", "96"], ["--image_size", "96", "--config", str(recipe)]):
         assert parse_config(argv)[0].image_size == 96
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"), [("--data-root", "data_root"), ("--data.label-separator", "data.label_separator")]
+)
+def test_a_dash_in_an_option_is_told_as_an_underscore(word: str, meant: str) -> None:
+    with pytest.raises(UserError, match=f"unknown option '{word[2:]}'; did you mean '{meant}'"):
+        parse_config([word, "x"])

@@ -277,13 +277,15 @@ def explain(message: str, flags: Sequence[str]) -> str:
         message: jsonargparse's message.
         flags: names of all options.
     """
-    unknown = re.findall(r"--([\w.]+)", message) if message.startswith("unrecognized") else []
+    unknown = re.findall(r"--([\w.-]+)", message) if message.startswith("unrecognized") else []
     if match := re.search(r"Group '(\S+)' does not accept option '(\S+)'", message):
         unknown = [f"{match[1]}.{match[2]}"]
     elif match := re.search(r"Option '(\S+)' is not accepted", message):
         unknown = [match[1]]
     if unknown:
-        return "\n".join(f"unknown option {name!r}{nearest(name, flags)} (see --help)" for name in unknown)
+        return "\n".join(
+            f"unknown option {name!r}{nearest(name.replace('-', '_'), flags)} (see --help)" for name in unknown
+        )
     if match := re.search(r"Parser key \"config\":\s+(.*)", message):
         return f"`config`: {match[1]}"
     if match := re.search(r"key \"(\S+)\":\s+Expected a typing.Literal\[(.*)\]. Got value: (.*)", message):
