@@ -6,13 +6,13 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from transfer.errors import BadValue, nearest, unknown_name
+from transfer.errors import BadValue, unknown_name
 
 if TYPE_CHECKING:
     from datamodules.dataset.split import Split
@@ -211,19 +211,6 @@ class Source:
         sheet, options = self.sheet, self.options
         if options.stream and not sheet.copies:
             raise BadValue(f"{sheet.name} is read where it lies: leave `stream` out")
-
-
-def read_options(**given: Any) -> ReadOptions:
-    """Return the options with these values.
-
-    Raises:
-        UserError: No such option, or a value outside its range.
-    """
-    names = [option.name for option in fields(ReadOptions)]
-    for name in given:
-        if name not in names:
-            raise BadValue(f"unknown option `{name}`{nearest(name, names)} (allowed: {', '.join(names)})")
-    return ReadOptions(**given)
 
 
 def name_key(name: str) -> str:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datamodules import get_sheet, list_datasets
 from datamodules.dataset.loaded import read_dataset, read_source
 from datamodules.dataset.sheet import ReadOptions, Source
+from datamodules.sheets import get_sheet, list_datasets
 from transfer.errors import BadValue, MissingData, UserError, unknown_name
 
 if TYPE_CHECKING:

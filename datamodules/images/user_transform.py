@@ -20,6 +20,10 @@ from transfer.preprocessing import Preprocessing
 
 # Rounding to 8 bits and half precision stay well below; another mean or std does not.
 _TOLERANCE = 0.05
+# Random steps of a training transform may keep black and white from coming out as they are: by this share of their
+# distance in most of so many draws.
+_TRAINING_TOLERANCE = 0.1
+_TRAINING_DRAWS = 8
 
 
 class TransformError(WorkerError, BadValue):
@@ -57,6 +61,7 @@ class UserTransform:
             )
         self.function = function
         self.argument = argument
+        self.is_training = argument == "train_transform"
         self.image_size = preprocessing.image_size
         self.channels = len(preprocessing.mean)
         self._seed = 0
@@ -116,17 +121,11 @@ class UserTransform:
         return f"allowed: a uint8 or floating-point array {channels_last} or tensor {channels_first}"
 
     def _check(self, preprocessing: Preprocessing) -> bool:
-        """Return whether floats come out, judged by a black and a white image."""
-        shape = (self.image_size, self.image_size, 3)
-        try:
-            black, white = (self(np.full(shape, value, np.uint8)) for value in (0, 255))
-        except UserError:
-            raise
-        except Exception as error:
-            raise BadValue(f"`{self.argument}` failed on a uint8 {shape} image: {error}") from error
-        if black.dtype == torch.uint8:
+        """Return whether floats come out, judged by black and white images."""
+        extremes = self._extremes()
+        if extremes is None:
             return False
-        low, high = (images.amin((1, 2)) for images in (torch.minimum(black, white), torch.maximum(black, white)))
+        low, high = extremes
         mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
         wanted = (f"mean={preprocessing.mean}", f"std={preprocessing.std}")
         if low.min() >= 0 and mean.max() > 0:
@@ -135,14 +134,37 @@ class UserTransform:
                 f" let it end by Normalize({', '.join(wanted)}), as this network wants it, or leave the conversion to"
                 " floats out, then uint8 images are normalised later"
             )
-        distance = torch.maximum((low + mean / std).abs(), (high - (1 - mean) / std).abs()).max()
-        if self.argument == "eval_transform" and distance > _TOLERANCE:
+        black, white = -mean / std, (1 - mean) / std
+        beyond = torch.maximum(black - low, high - white).max()
+        within = (torch.maximum(low - black, white - high) * (std if self.is_training else 1)).max()
+        if beyond > _TOLERANCE or within > (_TRAINING_TOLERANCE if self.is_training else _TOLERANCE):
             warnings.warn(
                 f"`{self.argument}` normalises in another way than this network wants it ({' and '.join(wanted)}):"
                 f" black becomes {_rounded(low)}, white {_rounded(high)}",
                 stacklevel=4,
             )
         return True
+
+    def _extremes(self) -> tuple[Tensor, Tensor] | None:
+        """Return what black and white become, per channel (C,); None if they stay uint8.
+
+        Medians leave out what is erased, padded or added as noise; several draws, what only some of them darken.
+        """
+        shape = (self.image_size, self.image_size, 3)
+        medians = []
+        try:
+            for seed in range(_TRAINING_DRAWS if self.is_training else 1):
+                for value in (0, 255):
+                    self.set_seed(seed)
+                    image = self(np.full(shape, value, np.uint8))
+                    if image.dtype == torch.uint8:
+                        return None
+                    medians.append(image.flatten(1).median(1).values)
+        except UserError:
+            raise
+        except Exception as error:
+            raise BadValue(f"`{self.argument}` failed on a uint8 {shape} image: {error}") from error
+        return torch.stack(medians).amin(0), torch.stack(medians).amax(0)
 
 
 def _rounded(values: Tensor) -> tuple[float, ...]:

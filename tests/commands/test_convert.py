@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from datamodules import build_datamodule
 from tests.support.runs import CHEAP, ROOT, call, environment
 from transfer.commands import convert, finetune
 from transfer.commands.convert.source import read_network
@@ -29,6 +30,7 @@ from transfer.networks.layers import LayerSettings
 from transfer.networks.registry import get_backbone
 from transfer.preprocessing import IMAGENET, Preprocessing
 from transfer.runs.predictor import load_run
+from transfer.training.module import TransferModule
 from transfer.weights import code_bases
 from transfer.weights.build import build_classifier
 from transfer.weights.code_bases import TARGETS, odd_depthwise_blocks
@@ -702,6 +704,40 @@ def test_other_channels_than_three_go_where_they_can(
     assert ": 4 channels (mean and std below are those of RGB: adapt them); resize the short side" in printed
     message = refused(capsys, source, tmp_path / "no.safetensors", "--to", "torchvision", "--family", "timm")
     assert message == "--to torchvision: its networks take 3 channels, this one 4; --to timm takes any"
+
+
+@pytest.mark.parametrize("has_datamodule", [True, False])
+def test_a_grey_checkpoint_of_your_own_trainer_converts_with_its_notes(
+    has_datamodule: bool, build_trainer: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = random_network("lite0", "tensorflow", 10, in_channels=1)
+    network.preprocessing = Preprocessing(32, 0.875, "bilinear", (0.25,), (0.5,))
+    network.class_names = tuple("0123456789")
+    data = build_datamodule("digits", preprocessing=network.preprocessing, batch_size=8, num_workers=0)
+    trainer = build_trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=0)
+    if has_datamodule:
+        trainer.fit(TransferModule(network), data)
+    else:
+        batch = (torch.rand(8, 1, 32, 32), torch.arange(8))
+        trainer.fit(TransferModule(network), torch.utils.data.DataLoader([batch], batch_size=None))
+    trainer.save_checkpoint(tmp_path / "mine.ckpt")
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    printed = converted(capsys, tmp_path / "mine.ckpt", first, "--to", "own", "--family", "tensorflow")
+    assert "Prepare images: grey; resize the short side to 36 px (bilinear" in printed
+    assert "subtract mean 0.25 and divide by std 0.5" in printed
+    found = read_network(first)
+    assert (found.preprocessing, found.class_names, found.multilabel) == (
+        network.preprocessing,
+        network.class_names,
+        False,
+    )
+    converted(capsys, first, second, "--to", "own")
+    assert header(second) == header(first) and same_tensors(load_file(second), network.state_dict())
+
+
+def test_a_grey_file_that_says_nothing_has_one_mean(tmp_path: Path) -> None:
+    source = save_own(random_network("b0", "torchvision", in_channels=1), tmp_path / "grey.safetensors")
+    assert read_network(source, "torchvision").preprocessing.mean == pytest.approx((sum(IMAGENET[0]) / 3,))
 
 
 def test_a_backbone_alone_converts_where_a_classifier_may_be_missing(

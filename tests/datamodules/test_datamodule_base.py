@@ -208,11 +208,6 @@ def test_a_sheet_is_imported_without_torch() -> None:
     assert not loaded & {"torch", "numpy", "datasets", "pyarrow", "pytorch_lightning", "albumentations", "cv2", "PIL"}
 
 
-def test_an_unknown_option_names_the_nearest() -> None:
-    with pytest.raises(UserError, match="unknown option `multilable`; did you mean 'multilabel'"):
-        load_dataset("digits", multilable=True)
-
-
 # --- checkpoint state
 
 

@@ -206,10 +206,28 @@ def test_images_that_keep_their_size_are_refused_while_loading(photos: Path) -> 
         list(data.train_dataloader())
 
 
-def test_another_normalisation_than_the_networks_is_told(photos: Path) -> None:
-    other = A.Compose([A.Crop(0, 0, SIZE, SIZE), A.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))])
-    with pytest.warns(UserWarning, match=r"`eval_transform` normalises in another way .*black becomes \(-1\.0, -1\.0"):
-        build(photos, eval_transform=other)
+@pytest.mark.parametrize("argument", ["train_transform", "eval_transform"])
+@pytest.mark.parametrize("half", [0.5, 0.4])
+def test_another_normalisation_than_the_networks_is_told(photos: Path, argument: str, half: float) -> None:
+    other = A.Compose([A.RandomCrop(SIZE, SIZE), A.Normalize((half,) * 3, (half,) * 3)])
+    message = r"`%s` normalises in another way .*black becomes \(-1\.0, -1\.0, -1\.0\), white \(%.1f,"
+    with pytest.warns(UserWarning, match=message % (argument, 1 / half - 1)):
+        build(photos, **{argument: other})
+
+
+def test_random_colours_and_erased_parts_are_no_other_normalisation(photos: Path) -> None:
+    def noisy(pixels: np.ndarray) -> torch.Tensor:
+        image = normalized((pixels * random.uniform(0.7, 1.0)).astype(np.uint8))
+        image[:, :10, :10] = 5 * torch.randn(3, 10, 10)
+        return image
+
+    jitter = A.Compose(
+        [A.RandomCrop(SIZE, SIZE), A.ColorJitter(p=1.0), A.RandomBrightnessContrast(), A.Normalize(MEAN, STD)]
+    )
+    for transform in (noisy, jitter):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            build(photos, train_transform=transform)
 
 
 def test_a_network_of_grey_images_gets_one_channel(photos: Path) -> None:

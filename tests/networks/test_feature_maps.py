@@ -35,6 +35,19 @@ def test_it_returns_the_maps_of_the_backbones_stages() -> None:
     assert sum(p.numel() for p in maps.parameters()) == sum(p.numel() for p in whole.parameters()) - top
 
 
+@pytest.mark.parametrize("name", ["b0", "v2-b0", "mobilenet-v1", "mobilenet-v2", "resnet50"])
+def test_it_describes_what_it_returns(name: str) -> None:
+    with torch.device("meta"):
+        maps = build_backbone(name, pretrained=False, features_only=True, output_stride=16)
+        x = torch.randn(2, 3, 64, 64)
+        found, last = maps(x), maps.backbone(x)
+    assert tuple(m.shape[1] for m in found) == maps.stage_channels
+    assert tuple(64 // m.shape[2] for m in found) == maps.stage_strides
+    assert [info["num_chs"] for info in maps.feature_info] == list(maps.stage_channels)
+    assert maps.backbone.num_features == last.shape[1] == found[-1].shape[1]
+    assert not hasattr(maps, "num_features")
+
+
 @pytest.mark.parametrize("name", ["b0", "v2-b0", "mobilenet-v1", "resnet50"])
 def test_every_parameter_gets_a_gradient(name: str) -> None:
     maps = build_backbone(name, features_only=True, stochastic_depth_prob=0.0).train()

@@ -283,6 +283,13 @@ def test_nothing_starts_from_a_function_and_its_name_imports_nothing_there() -> 
     assert "my_net" not in sys.modules
 
 
+@pytest.mark.parametrize("name", ["output_stride", "stage_channels", "stage_strides", "forward_stages"])
+def test_its_stages_are_unknown(name: str) -> None:
+    backbone = build_backbone("my_net.Build", pretrained=False)
+    with pytest.raises(UserError, match=r"my_net\.Build is a function of your own: its stages are unknown here"):
+        getattr(backbone, name)(torch.rand(1, 3, 32, 32))
+
+
 def test_a_layer_decay_needs_stages() -> None:
     classifier = build_classifier("my_net.Build", 5)
     with pytest.raises(UserError, match=r"`layer_decay`=0\.9: nothing is known of the backbone's stages"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -209,3 +210,66 @@ def test_another_preprocessing_than_the_classifiers_is_warned_of(
     assert len(messages) == (0 if differences is None else 1)
     if differences is not None:
         assert differences in messages[0] and "`preprocessing`=classifier.preprocessing" in messages[0]
+
+
+def test_the_image_size_of_the_training_travels_with_the_checkpoint(
+    random_images: RandomImages, build_trainer: Build, tmp_path: Path
+) -> None:
+    classifier = build_classifier(SMALL, 3, pretrained=False)
+    expected = replace(classifier.preprocessing, image_size=32)
+    assert classifier.preprocessing.image_size == 224
+    random_images.preprocessing = expected  # type: ignore[attr-defined]
+    build_trainer().validate(TransferModule(classifier), random_images, verbose=False)
+    assert classifier.preprocessing.image_size == 224  # only training decides
+    path = saved(TransferModule(classifier), build_trainer(max_epochs=1), random_images, tmp_path)
+    assert TransferModule.load_from_checkpoint(path).classifier.preprocessing == expected
+
+    random_images.preprocessing = replace(expected, image_size=64)  # type: ignore[attr-defined]
+    again = TransferModule(backbone=SMALL, pretrained=False, num_classes=3)
+    build_trainer(max_epochs=2).fit(again, random_images, ckpt_path=path)
+    assert again.classifier.preprocessing.image_size == 64
+
+
+def test_a_classifier_that_knows_no_preprocessing_learns_the_datas(
+    tiny_classifier: Classifier, random_images: RandomImages, build_trainer: Build
+) -> None:
+    random_images.preprocessing = EXPECTED  # type: ignore[attr-defined]
+    build_trainer(max_epochs=1).fit(TransferModule(tiny_classifier), random_images)
+    assert tiny_classifier.preprocessing == EXPECTED
+
+
+@pytest.mark.parametrize("stage", ["fit", "validate", "test", "predict"])
+@pytest.mark.parametrize(
+    ("known", "given", "message"),
+    [
+        (
+            ("cat", "dog", "fish"),
+            ("cat", "fish", "dog"),
+            r"has 3 \(cat, dog, fish\), the data 3 \(cat, fish, dog\); they first differ at class 1, 'dog' and 'fish'",
+        ),
+        (("cat", "dog", "fish"), ("cat", "dog"), r"has 3 \(cat, dog, fish\), the data 2 \(cat, dog\)\. Give"),
+        (None, ("a", "b", "c", "d"), r"has 3 without names, the data 4 \(a, b, c, d\)\. .*classifier\.reset_head\("),
+    ],
+)
+def test_data_of_other_classes_are_refused(
+    tiny_classifier: Classifier,
+    random_images: RandomImages,
+    build_trainer: Build,
+    stage: str,
+    known: tuple[str, ...] | None,
+    given: tuple[str, ...],
+    message: str,
+) -> None:
+    tiny_classifier.class_names = known
+    random_images.class_names = given  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=message):
+        getattr(build_trainer(), stage)(TransferModule(tiny_classifier), datamodule=random_images)
+
+
+def test_a_head_for_the_datas_classes_is_accepted(
+    tiny_classifier: Classifier, random_images: RandomImages, build_trainer: Build
+) -> None:
+    random_images.class_names = ["a", "b", "c", "d"]  # type: ignore[attr-defined]
+    tiny_classifier.reset_head(4, class_names=["a", "b", "c", "d"])
+    build_trainer(max_epochs=1).fit(TransferModule(tiny_classifier), random_images)
+    assert tiny_classifier.class_names == ("a", "b", "c", "d")

@@ -235,7 +235,8 @@ def fit(config: FinetuneConfig, run: RunFolder, trainer: pl.Trainer, module: Tra
     from transfer.weights.files import strict_load
 
     if config.find_lr and not run.resumes:
-        find_lr(config, module, data)
+        module.lr = find_lr(config, module, data)
+        print(f"learning-rate finder: {module.lr:.3g} (lr {config.optim.lr:g} is not used)")
     try:
         trainer.fit(module, data, ckpt_path=run.last if run.last.exists() else None, weights_only=True)
     except torch.OutOfMemoryError:

@@ -54,6 +54,8 @@ class Stage(nn.Sequential):
 class Backbone(nn.Module, ABC):
     """A network without its classifier. (N, C, H, W) -> (N, num_features, h, w).
 
+    The stages of a function of the user's own are unknown here: asking for the last three raises a UserError.
+
     Attributes:
         variant: what the network was built from.
         num_features: channels of `forward`'s output.

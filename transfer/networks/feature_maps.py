@@ -14,7 +14,7 @@ class FeatureMaps(nn.Module):
     works as it is (`find_unused_parameters=False`) where the loss uses the last map.
 
     Attributes:
-        backbone: the backbone; its `top`, which no map needs, is taken out.
+        backbone: the backbone; its `top`, which no map needs, is taken out, so that `num_features` are the last map's.
         stage_channels: channels of each map.
         stage_strides: stride of each map.
     """
@@ -22,6 +22,7 @@ class FeatureMaps(nn.Module):
     def __init__(self, backbone: StagedBackbone) -> None:
         super().__init__()
         backbone.top = nn.Identity()
+        backbone.num_features = backbone.stage_channels[-1]
         self.backbone = backbone
         self.stage_channels = backbone.stage_channels
         self.stage_strides = backbone.stage_strides

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, Never, Self
 
 from torch import Tensor, nn
 
@@ -98,8 +98,15 @@ class FunctionBackbone(Backbone):
         self.network = network
         self.num_features = num_features
 
-    def forward_stages(self, x: Tensor) -> list[Tensor]:
+    def _refuse_stages(self) -> Never:
         raise UserError(f"{self.variant.name} is a function of your own: its stages are unknown here (use `forward`)")
+
+    output_stride: Any = property(_refuse_stages)
+    stage_channels: Any = property(_refuse_stages)
+    stage_strides: Any = property(_refuse_stages)
+
+    def forward_stages(self, x: Tensor) -> list[Tensor]:
+        self._refuse_stages()
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         if enable:

@@ -125,8 +125,7 @@ class TransferModule(pl.LightningModule):
         self.mixup_alpha, self.cutmix_alpha = mixup_alpha, cutmix_alpha
         self.optimizer, self.momentum, self.weight_decay = optimizer, momentum, weight_decay
         self.lr, self.backbone_lr_factor, self.layer_decay = lr, backbone_lr_factor, layer_decay
-        self.schedule, self.warmup_epochs = schedule, warmup_epochs
-        self.sam_rho, self.bn = sam_rho, bn
+        self.schedule, self.warmup_epochs, self.sam_rho, self.bn = schedule, warmup_epochs, sam_rho, bn
         self.save_hyperparameters(ignore=["classifier"], logger=False)  # a command's logger has its configuration
         self._is_rebuilt = classifier is None
         self.classifier = rebuild.build(self.hparams) if classifier is None else classifier
@@ -295,6 +294,7 @@ class TransferModule(pl.LightningModule):
             rebuild.restore_knowledge(self.classifier, checkpoint)
 
     def on_train_start(self) -> None:
+        rebuild.learn_preprocessing(self.classifier, getattr(self.trainer, "datamodule", None))
         if self._rng_to_restore is not None:
             set_random_state(self._rng_to_restore, self.device)
             self._rng_to_restore = None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 from torch import Tensor
@@ -93,18 +93,24 @@ def restore_knowledge(classifier: Classifier, checkpoint: Mapping[str, Any]) -> 
 
 
 def meet_data(classifier: Classifier, datamodule: object) -> None:
-    """Warn if images are prepared otherwise than the classifier's weights expect; learn class names nobody told.
+    """Compare the data with what the classifier knows, and learn class names nobody told.
 
-    The image size may differ. A datamodule that is not ours may know neither preprocessing nor names.
+    It warns if images are prepared otherwise than the classifier's weights expect; the image size may differ. A
+    datamodule that is not ours may know neither preprocessing nor names.
 
     Args:
         classifier: the classifier, which may know its `preprocessing` and `class_names`.
         datamodule: the datamodule; None if the Trainer was given loaders.
+
+    Raises:
+        BadValue: the classes of the data are not the classifier's, by number, name or order.
     """
     names = getattr(datamodule, "class_names", None)
-    if names is not None and len(names) == classifier.num_classes and getattr(classifier, "class_names", 0) is None:
+    if isinstance(names, list | tuple):
+        known = getattr(classifier, "class_names", None)
+        _refuse_other_classes(classifier.num_classes, known, tuple(names))
         classifier.class_names = tuple(names)
-    expected, given = getattr(classifier, "preprocessing", None), getattr(datamodule, "preprocessing", None)
+    expected, given = getattr(classifier, "preprocessing", None), _preprocessing(datamodule)
     if expected is None or given is None:
         return
     differences = [
@@ -117,3 +123,42 @@ def meet_data(classifier: Classifier, datamodule: object) -> None:
             f"the data are prepared otherwise than the classifier's weights expect: {'; '.join(differences)}. Build the"
             " datamodule with `preprocessing`=classifier.preprocessing"
         )
+
+
+def learn_preprocessing(classifier: Classifier, datamodule: object) -> None:
+    """Note the image size at which a classifier is trained; one without a preprocessing learns all of the data's.
+
+    Args:
+        classifier: the classifier, which may know its `preprocessing`.
+        datamodule: the training data; None if the Trainer was given loaders.
+    """
+    given = _preprocessing(datamodule)
+    if given is not None:
+        expected = getattr(classifier, "preprocessing", None) or given
+        classifier.preprocessing = replace(expected, image_size=given.image_size)
+
+
+def _preprocessing(datamodule: object) -> Preprocessing | None:
+    found = getattr(datamodule, "preprocessing", None)
+    return found if isinstance(found, Preprocessing) else None
+
+
+def _refuse_other_classes(num_classes: int, known: Sequence[str] | None, given: tuple[str, ...]) -> None:
+    if len(given) == num_classes and (known is None or tuple(known) == given):
+        return
+    if len(given) == num_classes and known is not None:
+        index = next(i for i, (ours, theirs) in enumerate(zip(known, given, strict=True)) if ours != theirs)
+        where = f"; they first differ at class {index}, {known[index]!r} and {given[index]!r}"
+    else:
+        where = ""
+    raise BadValue(
+        f"the classifier's classes are not the data's: it has {num_classes}{_listed(known)}, the data"
+        f" {len(given)}{_listed(given)}{where}. Give it the data with its own classes in its order, or, to train it on"
+        " these, classifier.reset_head(datamodule.num_classes, class_names=datamodule.class_names)"
+    )
+
+
+def _listed(names: Sequence[str] | None) -> str:
+    if names is None:
+        return " without names"
+    return f" ({', '.join(names[:20])}{', ...' if len(names) > 20 else ''})"

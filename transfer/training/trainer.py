@@ -179,21 +179,20 @@ def build_loggers(config: FinetuneConfig, run_dir: Path, fingerprint: dict[str, 
     return []
 
 
-def find_lr(config: FinetuneConfig, module: TransferModule, data: pl.LightningDataModule) -> None:
-    """Set `module.lr` to the rate at which the loss falls fastest, as Lightning's finder suggests (Smith 2017).
+def find_lr(config: FinetuneConfig, module: TransferModule, data: pl.LightningDataModule) -> float:
+    """Return the rate at which the loss falls fastest, as Lightning's finder suggests (Smith 2017).
 
     Args:
         config: the run's configuration.
-        module: the module to train; its weights are left as they were.
+        module: the module to train; its weights and its rate are left as they were.
         data: the training data.
 
     Raises:
         UserError: the finder has no suggestion.
     """
-    finder = Tuner(build_trainer(config, [], _freezing(config))).lr_find(module, datamodule=data)
+    finder = Tuner(build_trainer(config, [], _freezing(config))).lr_find(module, datamodule=data, update_attr=False)
     suggestion = finder.suggestion() if finder else None
     if suggestion is None:
         steps = len(finder.results["loss"]) if finder else 0
         raise UserError(f"`find_lr`: no learning rate found in {steps} steps (20 are too few); choose `lr` yourself")
-    module.lr = suggestion
-    print(f"learning-rate finder: {suggestion:.3g} (lr {config.optim.lr:g} is not used)")
+    return suggestion

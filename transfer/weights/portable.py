@@ -77,9 +77,10 @@ class PortableNetwork:
 
 def describe_preprocessing(preprocessing: Preprocessing, in_channels: int) -> str:
     """Return how to prepare an image, in words."""
-    channels = (
-        "RGB" if in_channels == 3 else f"{in_channels} channels (mean and std below are those of RGB: adapt them)"
-    )
+    if in_channels == len(preprocessing.mean):
+        channels = "RGB" if in_channels == 3 else "grey"
+    else:
+        channels = f"{in_channels} channels (mean and std below are those of RGB: adapt them)"
     size = preprocessing.image_size
     resized = math.floor(size / preprocessing.crop_ratio)
     what = "the short side" if preprocessing.resize == "short_side" else "both sides, whatever the shape,"

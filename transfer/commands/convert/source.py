@@ -88,11 +88,13 @@ def _read_file(path: Path, family: str | None) -> PortableNetwork:
     known = recognise(path, variant)
     like = _resolve_like(path, variant, known.row if known else None, family)
     notes = _read_header(path, variant) if known and known.own_file else _read_training_notes(path)
+    is_grey = state["backbone.stem.conv.weight"].shape[1] == 1
+    usual = like.preprocessing.grey() if is_grey else like.preprocessing
     network = PortableNetwork(
         state,
         variant,
         like,
-        _preprocessing(path, notes["preprocessing"]) if "preprocessing" in notes else like.preprocessing,
+        _preprocessing(path, notes["preprocessing"]) if "preprocessing" in notes else usual,
         notes.get("head") or _infer_head(path, state, variant),
         tuple(notes["class_names"]) if "class_names" in notes else None,
         notes.get("multilabel"),
@@ -122,16 +124,25 @@ def _read_header(path: Path, variant: Variant) -> dict[str, Any]:
 
 
 def _read_training_notes(path: Path) -> dict[str, Any]:
-    """Return what the datamodule wrote into a checkpoint of this project that lies outside its run's folder."""
+    """Return what a checkpoint of this project says of its data: our datamodule's state, else what the module knows."""
     if path.suffix != ".ckpt":
         return {}
+    content = read_checkpoint(path)
     try:
-        data = datamodule_state(read_checkpoint(path), path)
+        data = datamodule_state(content, path)
     except UserError:
-        return {}
+        return _read_module_notes(content)
     names = [name for name in Preprocessing.__dataclass_fields__ if name in data]
     notes = {"preprocessing": {name: data[name] for name in names}, "class_names": data["class_names"]}
     return {**notes, "multilabel": data.get("multilabel")}
+
+
+def _read_module_notes(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a `TransferModule` wrote into a checkpoint; nothing if another module did."""
+    if not {"preprocessing", "class_names"} <= content.keys():
+        return {}
+    notes = {name: content[name] for name in ("preprocessing", "class_names") if content[name] is not None}
+    return {**notes, "multilabel": content.get("hyper_parameters", {}).get("multilabel")}
 
 
 def _preprocessing(path: Path, entries: Any) -> Preprocessing:
@@ -142,7 +153,7 @@ def _preprocessing(path: Path, entries: Any) -> Preprocessing:
             type(found.image_size) is int
             and all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
             and min(found.image_size, found.crop_ratio, *found.std) > 0
-            and (len(found.mean), len(found.std)) == (3, 3)
+            and (len(found.mean), len(found.std)) in ((1, 1), (3, 3))
             and found.interpolation in ("bicubic", "bilinear")
             and found.resize in ("short_side", "squash")
         )
