@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from transfer.config.schema import FinetuneConfig
-from transfer.runs.results import RESULTS, Metrics, Results, SplitFacts
+from transfer.run_files import RESULTS
+from transfer.runs.results import Metrics, Results, SplitFacts
 
 if TYPE_CHECKING:
     from datamodules.dataset.loaded import Dataset

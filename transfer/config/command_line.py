@@ -20,6 +20,7 @@ from transfer.config.problems import find_probe_problems, find_problems
 from transfer.config.schema import PROBE_FIELDS, PROBE_TRAINER_FIELDS, FinetuneConfig, ProbeConfig, TrainerConfig
 from transfer.errors import BadValue, MissingData, nearest
 from transfer.files import write_text
+from transfer.run_files import CONFIG
 
 
 def build_parser() -> jsonargparse.ArgumentParser:
@@ -68,8 +69,8 @@ def parse_config(argv: Sequence[str]) -> tuple[FinetuneConfig, Path | None]:
     run_dir: Path | None = namespace.resume
     if run_dir is None:
         return _parse(rest), None
-    saved = load_config(run_dir / "config.yaml")
-    config = _parse(["--config", str(run_dir / "config.yaml"), *rest])
+    saved = load_config(run_dir / CONFIG)
+    config = _parse(["--config", str(run_dir / CONFIG), *rest])
     _refuse_changes(run_dir, flatten(saved.to_dict()), flatten(config.to_dict()))
     return config, run_dir
 
@@ -96,7 +97,7 @@ def build_config(
     Raises:
         UserError: fields are unknown or wrong (all are listed), or resuming would change what the run computes.
     """
-    defaults = FinetuneConfig() if resume is None else load_config(resume / "config.yaml")
+    defaults = FinetuneConfig() if resume is None else load_config(resume / CONFIG)
     before, base = flatten(defaults.to_dict()), flatten((config or defaults).to_dict())
     given = flatten(dict(changes))
     if unknown := given.keys() - base.keys():

@@ -11,10 +11,8 @@ from transfer.config.command_line import save_config
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import UserError
 from transfer.files import write_json
-from transfer.runs.results import RESULTS
-from transfer.training.checkpointing import BEST, LAST
+from transfer.run_files import BEST, CONFIG, HELD_OUT, LAST, METRICS, RESULTS
 
-CONFIG, METRICS, HELD_OUT = "config.yaml", "metrics.csv", "held_out.json"
 RUN_DIR_VARIABLE = "TRANSFER_RUN_DIR"
 
 

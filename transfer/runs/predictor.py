@@ -19,8 +19,8 @@ from transfer.errors import BadValue, DamagedFile, MissingData, UserError
 from transfer.lightning import pl
 from transfer.networks.classifier import Classifier
 from transfer.preprocessing import Preprocessing
-from transfer.runs.folder import CONFIG
-from transfer.training.checkpointing import BEST, AtomicCheckpointIO
+from transfer.run_files import BEST, CONFIG
+from transfer.training.checkpointing import AtomicCheckpointIO
 from transfer.weights.build import classifier_from
 from transfer.weights.files import read_checkpoint, read_state_dict, strict_load
 from transfer.weights.start import resolve_start

@@ -1,0 +1,7 @@
+"""The names of the files in a run's folder."""
+
+CONFIG = "config.yaml"
+HELD_OUT = "held_out.json"
+METRICS = "metrics.csv"
+BEST, LAST = "best.ckpt", "last.ckpt"
+RESULTS = "results.json"
