@@ -5,3 +5,4 @@ HELD_OUT = "held_out.json"
 METRICS = "metrics.csv"
 BEST, LAST = "best.ckpt", "last.ckpt"
 RESULTS = "results.json"
+LOCK = "run.lock"  # held while the run computes
