@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from transfer import run_files
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("transfer", "datamodules")
 DOORS = {"transfer", "transfer.__main__"}  # what a user enters by; no room imports them
 MOST_FLOORS = 9
 # What imports both packages; `datamodules` itself imports only leaves of `transfer`.
 BOTH = ("transfer.commands.", "transfer.runs.predictor")
-LEAVES = {f"transfer.{name}" for name in ("errors", "preprocessing", "files", "statistics", "paper")}
+LEAVES = {f"transfer.{name}" for name in ("errors", "preprocessing", "files", "run_files", "statistics", "paper")}
+FILES_OF_A_RUN = {"config.yaml", "held_out.json", "metrics.csv", "best.ckpt", "last.ckpt", "results.json"}
 # What may be long: tables of rows with their sources.
 TABLES = {"transfer/weights/rows.py", "transfer/paper.py", "transfer/config/protocols.py"}
 
@@ -116,6 +119,17 @@ def test_files_and_functions_are_short(folder: str) -> None:
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef):
                 assert (node.end_lineno or 0) - node.lineno < 60, f"{where}: {node.name}"
+
+
+def test_the_files_of_a_run_are_named_in_one_place() -> None:
+    assert {value for value in vars(run_files).values() if isinstance(value, str)} >= FILES_OF_A_RUN
+    found = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "transfer").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in FILES_OF_A_RUN
+    }
+    assert found == {"transfer/run_files.py"}
 
 
 def test_a_field_travels_through_few_files() -> None:

@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from datamodules import load_dataset
-from datamodules.doctor.duplicates import MIN_CORRELATION, NEAR_DISTANCE, correlate, find_close, find_near, group_equal
+from datamodules.doctor import NEAR_DISTANCE
+from datamodules.doctor.duplicates import MIN_CORRELATION, correlate, find_close, find_near, group_equal
 from datamodules.doctor.inspection import inspect_image
 from datamodules.doctor.suspects import rank_suspects
 from datamodules.images.decode import BadImageError, decode_image

@@ -418,6 +418,29 @@ def test_a_run_killed_before_its_test_is_only_tested_when_resumed(run_dir: Path,
 
 
 @pytest.mark.slow
+def test_a_job_that_is_started_again_goes_on_and_has_no_room_for_another_run(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    monkeypatch.setenv("TRANSFER_RUN_DIR", "")
+    job = shutil.copytree(run_dir, tmp_path / "runs" / "digits_lite0" / "77")
+    (job / "results.json").unlink()
+    save_config(parse_config(list(CHEAP))[0], job / "config.yaml")
+    before = snapshot(job)
+    assert finetune.main([*CHEAP, "--seed", "1"]) == 2
+    assert "77 holds an unfinished run" in capsys.readouterr().err and snapshot(job) == before
+    assert finetune.main(list(CHEAP)) == 0
+    assert capsys.readouterr().out.startswith("resumes the run in runs/digits_lite0/77\n")
+    assert {path.name for path in job.iterdir()} == FILES
+    resumed, whole = read_results(job), read_results(run_dir)
+    assert (resumed["resumed"], resumed["metrics"], resumed["seed"]) == (True, whole["metrics"], 0)
+    before = snapshot(job)
+    assert finetune.main([*CHEAP, "--seed", "1"]) == 2
+    assert "77 is a finished run" in capsys.readouterr().err and snapshot(job) == before
+
+
+@pytest.mark.slow
 def test_a_finished_run_is_not_resumed(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = snapshot(run_dir)
     message = refused(capsys, "--resume", run_dir)

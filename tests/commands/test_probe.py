@@ -277,6 +277,15 @@ def test_what_a_probe_cannot_do_is_refused(argv: list[str], message: str) -> Non
         parse_probe_config(argv)
 
 
+def test_data_that_cannot_be_read_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(probe.main, "--dataset", "folder", "--data_root", "nowhere") == 2
+    assert "nowhere" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 # The script
 
 

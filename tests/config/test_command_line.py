@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from transfer.config.command_line import load_config, parse_config, save_config
+from transfer.config.command_line import build_config, load_config, parse_config, save_config
 from transfer.config.problems import find_problems
 from transfer.config.schema import FinetuneConfig, OptimConfig, TrainerConfig
 from transfer.errors import UserError
@@ -207,3 +208,39 @@ def test_what_is_typed_goes_over_the_recipe_wherever_the_recipe_stands(tmp_path:
 def test_a_dash_in_an_option_is_told_as_an_underscore(word: str, meant: str) -> None:
     with pytest.raises(UserError, match=f"unknown option '{word[2:]}'; did you mean '{meant}'"):
         parse_config([word, "x"])
+
+
+def test_python_may_pass_paths_and_dataclasses() -> None:
+    config, given = build_config(
+        None,
+        None,
+        {
+            "data_root": Path("photos"),
+            "out_dir": Path("run"),
+            "init_head": Path("probe"),
+            "data": {"cache_dir": Path("c")},
+            "trainer": TrainerConfig(max_epochs=3),
+        },
+    )
+    expected = FinetuneConfig(data_root="photos", out_dir="run", init_head="probe", trainer=TrainerConfig(max_epochs=3))
+    assert config == replace(expected, data=replace(expected.data, cache_dir="c"))
+    assert given == {"data_root", "out_dir", "init_head", "data.cache_dir", "trainer.max_epochs"}
+    before = FinetuneConfig(out_dir=Path("run"), trainer=TrainerConfig(max_steps=7))  # type: ignore[arg-type]
+    config, given = build_config(before, None, {"trainer": TrainerConfig()})
+    assert config == FinetuneConfig(out_dir="run")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("dropout", "a", "`dropout`='a' (allowed: float, null)"),
+        ("data_root", 3, "`data_root`=3 (allowed: str, null)"),
+        ("trainer", {"devices": 1.5}, "`trainer.devices`=1.5 (allowed: int, str, list)"),
+        ("trainer", {"deterministic": "x"}, "`trainer.deterministic`='x' (allowed: bool, warn, null)"),
+        ("trainer", 5, "`trainer`=5 (allowed: a dictionary of its fields)"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_told_in_our_words(name: str, value: object, message: str) -> None:
+    with pytest.raises(UserError) as error:
+        build_config(None, None, {name: value})
+    assert str(error.value) == message

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.runs import ROOT, environment
+from transfer.config.command_line import save_config
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import UserError
-from transfer.runs.folder import RUN_DIR_VARIABLE, RunFolder, check_run_dir, is_main_process, open_run
+from transfer.runs.folder import RUN_DIR_VARIABLE, RunFolder, check_run_dir, find_interrupted, is_main_process, open_run
 
 FOREIGN = (RUN_DIR_VARIABLE, "SLURM_JOB_ID", "SLURM_PROCID", "TORCHELASTIC_RUN_ID", "WORLD_SIZE", "RANK", "LOCAL_RANK")
 
@@ -31,8 +34,13 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 CONFIG = FinetuneConfig(dataset="flowers", backbone="b7")
 
 
+def path_of(config: FinetuneConfig) -> Path:
+    with open_run(config, None) as run:
+        return run.path
+
+
 def test_the_first_run_is_number_one_and_its_folder_is_claimed(tmp_path: Path) -> None:
-    assert open_run(CONFIG, None).path == Path("runs/flowers_b7/1")
+    assert path_of(CONFIG) == Path("runs/flowers_b7/1")
     assert (tmp_path / "runs" / "flowers_b7" / "1").is_dir()
     assert os.environ[RUN_DIR_VARIABLE] == str(tmp_path / "runs" / "flowers_b7" / "1")
 
@@ -40,16 +48,16 @@ def test_the_first_run_is_number_one_and_its_folder_is_claimed(tmp_path: Path) -
 def test_the_next_number_is_above_the_highest_and_others_do_not_count(tmp_path: Path) -> None:
     for name in ("flowers_b7/2", "flowers_b7/10", "flowers_b7/11-old", "flowers_b7/best", "pets_b7/40"):
         (tmp_path / "runs" / name).mkdir(parents=True)
-    assert open_run(CONFIG, None).path == Path("runs/flowers_b7/11")
-    assert open_run(FinetuneConfig(dataset="pets", backbone="b7"), None).path == Path("runs/pets_b7/41")
+    assert path_of(CONFIG) == Path("runs/flowers_b7/11")
+    assert path_of(FinetuneConfig(dataset="pets", backbone="b7")) == Path("runs/pets_b7/41")
 
 
 def test_the_runs_of_a_sweep_have_its_agents_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "83412")
     monkeypatch.setenv("WANDB_RUN_ID", "x1y2")
-    assert open_run(CONFIG, None).path == Path("runs/flowers_b7/83412")
+    assert path_of(CONFIG) == Path("runs/flowers_b7/83412")
     monkeypatch.setenv("WANDB_SWEEP_ID", "s3")
-    assert open_run(CONFIG, None).path == Path("runs/flowers_b7/x1y2")
+    assert path_of(CONFIG) == Path("runs/flowers_b7/x1y2")
 
 
 @pytest.mark.parametrize("variable", ["SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"])
@@ -59,30 +67,30 @@ def test_processes_of_a_scheduler_agree_on_its_job_id(variable: str, monkeypatch
         monkeypatch.delenv(RUN_DIR_VARIABLE, raising=False)
         monkeypatch.setenv("RANK", rank)
         monkeypatch.setenv("WORLD_SIZE", "2")
-        assert open_run(CONFIG, None).path == Path("runs/flowers_b7/83412")
+        assert path_of(CONFIG) == Path("runs/flowers_b7/83412")
 
 
 def test_processes_that_cannot_agree_must_be_given_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")  # what torchrun says when it was given no --rdzv_id
     with pytest.raises(UserError, match="started manually cannot agree on a run's number: pass `out_dir`"):
-        open_run(CONFIG, None)
-    assert open_run(FinetuneConfig(out_dir="mine"), None).path == Path("mine")
+        path_of(CONFIG)
+    assert path_of(FinetuneConfig(out_dir="mine")) == Path("mine")
 
 
 def test_a_child_process_inherits_its_parents_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = open_run(CONFIG, None).path
+    chosen = path_of(CONFIG)
     (chosen / "config.yaml").write_text("")
     (chosen / "metrics.csv").write_text("")
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.chdir("/")  # a child may start elsewhere
-    assert open_run(CONFIG, None).path == tmp_path / chosen
-    assert open_run(FinetuneConfig(out_dir=str(tmp_path / "other")), None).path == tmp_path / chosen
+    assert path_of(CONFIG) == tmp_path / chosen
+    assert path_of(FinetuneConfig(out_dir=str(tmp_path / "other"))) == tmp_path / chosen
 
 
 def test_a_later_run_in_the_same_process_does_not_inherit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(RUN_DIR_VARIABLE, "/somewhere/else")
-    assert open_run(CONFIG, None).path == Path("runs/flowers_b7/1")
+    assert path_of(CONFIG) == Path("runs/flowers_b7/1")
 
 
 def test_a_folder_of_its_own_may_be_missing_empty_or_never_begun(tmp_path: Path) -> None:
@@ -90,10 +98,10 @@ def test_a_folder_of_its_own_may_be_missing_empty_or_never_begun(tmp_path: Path)
     check_run_dir(config, None)
     (tmp_path / "own").mkdir()
     check_run_dir(config, None)
-    assert open_run(config, None).path == tmp_path / "own"
+    assert path_of(config) == tmp_path / "own"
     (tmp_path / "own" / "config.yaml").write_text("seed: 1\n")
     check_run_dir(config, None)
-    assert open_run(config, None).path == tmp_path / "own"
+    assert path_of(config) == tmp_path / "own"
 
 
 @pytest.mark.parametrize("name", ["last.ckpt", "notes.txt", ".hidden"])
@@ -139,10 +147,13 @@ def test_disk_space_counts_48_bytes_a_parameter(tmp_path: Path, monkeypatch: pyt
 
 CLAIM = """
 import sys
+from transfer.config.command_line import save_config
 from transfer.config.schema import FinetuneConfig
 from transfer.runs.folder import open_run
 sys.stdin.readline()
-print(*[open_run(FinetuneConfig(dataset="flowers", backbone="b7"), None).path.name for _ in range(20)])
+for _ in range(20):
+    with open_run(FinetuneConfig(dataset="flowers", backbone="b7"), None) as run:
+        print(run.path.name)
 """
 
 
@@ -158,3 +169,133 @@ def test_a_finished_run_is_not_resumed(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text("{}")
     with pytest.raises(UserError, match=r"is a finished run \(it has results.json\)"):
         check_run_dir(CONFIG, tmp_path)
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from transfer.config.schema import FinetuneConfig
+from transfer.runs.folder import open_run
+resume = Path(sys.argv[2]) if len(sys.argv) > 2 else None
+with open_run(FinetuneConfig(out_dir=sys.argv[1] or None), resume) as run:
+    print("holds", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def holder(*argv: str, **variables: str) -> subprocess.Popen[str]:
+    """A process that has a run's folder until it reads a line."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, *argv],
+        env=environment(PYTHONPATH=str(ROOT), **variables),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stdout.readline() == "holds\n"
+    return process
+
+
+def test_a_second_process_cannot_use_the_folder_until_the_first_has_ended(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    first = holder(str(own))
+    with pytest.raises(UserError, match=f"{own}: another process is using this folder: .*`out_dir`"):
+        path_of(FinetuneConfig(out_dir=str(own)))
+    first.communicate("go on\n")
+    assert first.returncode == 0 and list(own.iterdir()) == []
+    assert path_of(FinetuneConfig(out_dir=str(own))) == own
+
+
+def test_a_killed_process_leaves_its_folder_to_the_next(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    with holder(str(own)) as first:
+        first.send_signal(signal.SIGKILL)
+    assert [path.name for path in own.iterdir()] == ["run.lock"]
+    check_run_dir(FinetuneConfig(out_dir=str(own)), None)
+    assert path_of(FinetuneConfig(out_dir=str(own))) == own
+    assert list(own.iterdir()) == []
+
+
+def test_a_run_is_resumed_by_one_process(tmp_path: Path) -> None:
+    first = holder("", str(tmp_path))
+    with pytest.raises(UserError, match="another process is using this folder"), open_run(CONFIG, tmp_path):
+        pass
+    first.communicate("go on\n")
+    with open_run(CONFIG, tmp_path) as run:
+        assert run == RunFolder(tmp_path, resumes=True)
+
+
+def test_what_came_into_the_folder_after_the_check_is_seen_when_it_is_opened(tmp_path: Path) -> None:
+    config = FinetuneConfig(out_dir=str(tmp_path / "own"))
+    check_run_dir(config, None)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "metrics.csv").write_text("theirs")
+    with pytest.raises(UserError, match="own is not empty"):
+        path_of(config)
+    (tmp_path / "own" / "results.json").write_text("{}")
+    with pytest.raises(UserError, match="own is a finished run"), open_run(config, tmp_path / "own"):
+        pass
+
+
+@pytest.fixture
+def job(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a job's run that was stopped after its first validation."""
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    with open_run(CONFIG, None) as run:
+        run.begin(CONFIG, {})
+        run.last.write_text("checkpoint")
+    return run.path
+
+
+def test_two_steps_of_a_job_do_not_share_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    first = holder("", SLURM_JOB_ID="77")
+    with pytest.raises(UserError, match="77: another process is using this folder"):
+        path_of(FinetuneConfig())
+    first.communicate("go on\n")
+
+
+def test_a_second_run_in_a_job_does_not_take_the_first_ones_results(job: Path) -> None:
+    (job / "results.json").write_text("{}")
+    with pytest.raises(UserError, match=r"flowers_b7/77 is a finished run, .*: set `out_dir` for another run"):
+        check_run_dir(replace(CONFIG, seed=1), None)
+    with pytest.raises(UserError, match="is a finished run"):
+        path_of(replace(CONFIG, seed=1))
+    check_run_dir(replace(CONFIG, out_dir="mine"), None)
+    assert find_interrupted(replace(CONFIG, out_dir="mine")) is None
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_job_that_is_started_again_goes_on_with_its_run(
+    rank: str, job: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if rank == "1":
+        monkeypatch.delenv(RUN_DIR_VARIABLE)
+    monkeypatch.setenv("SLURM_PROCID", rank)
+    check_run_dir(CONFIG, None)
+    assert find_interrupted(CONFIG) == job
+
+
+def test_another_run_in_a_job_with_an_unfinished_one_is_refused(job: Path) -> None:
+    changed = replace(CONFIG, seed=1, optim=replace(CONFIG.optim, lr=0.5))
+    with pytest.raises(UserError, match=r"77 holds an unfinished run, .*: set `out_dir`") as error:
+        find_interrupted(changed)
+    assert str(error.value).splitlines()[1:] == ["  `seed`=0, here 1", "  `optim.lr`=0.02, here 0.5"]
+    (job / "last.ckpt").rename(job / "best.ckpt")
+    assert find_interrupted(changed) is None
+    with pytest.raises(UserError, match="77 holds an unfinished run"):
+        path_of(changed)
+
+
+def test_a_job_that_was_stopped_before_its_first_checkpoint_starts_over(job: Path) -> None:
+    (job / "last.ckpt").rename(job / "metrics.csv")
+    assert find_interrupted(CONFIG) is None and path_of(CONFIG) == job
+    (job / "metrics.csv").unlink()  # never begun: any run may have it
+    assert path_of(replace(CONFIG, seed=1)) == job
+
+
+def test_a_run_without_a_job_goes_on_with_none(tmp_path: Path) -> None:
+    path = path_of(CONFIG)
+    save_config(CONFIG, path / "config.yaml")
+    (path / "last.ckpt").write_text("")
+    assert find_interrupted(CONFIG) is None

@@ -148,7 +148,14 @@ def test_a_run_predicts_files_pictures_and_arrays_alike(run_dir: Path, tmp_path:
         picture.save(path)
     arrays = [np.asarray(picture.convert("RGB")) for picture in pictures]
     _, labelled = read_predictions(run_dir)
-    for images in (pictures, paths, [str(path) for path in paths], arrays, [paths[0], *pictures[1:3], *arrays[3:]]):
+    for images in (
+        pictures,
+        paths,
+        [str(path) for path in paths],
+        arrays,
+        [paths[0], *pictures[1:3], *arrays[3:]],
+        [path.read_bytes() for path in paths],
+    ):
         predictions = run.predict(images, top_k=3, batch_size=4)
         assert [p.class_name for p in predictions] == [run.class_names[index] for index in labelled[:6]]
     images, _ = next(iter(data.test_dataloader()))
@@ -166,13 +173,21 @@ def test_what_cannot_be_predicted_is_refused(run_dir: Path, tmp_path: Path) -> N
     run = load_run(run_dir)
     assert run.predict([]) == []
     (tmp_path / "no.png").write_bytes(b"text")
+    good = np.zeros((4, 4), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40), np.uint8)).save(file, "png")
+    truncated = Image.open(io.BytesIO(file.getvalue()[:600]))
     for images, message in (
-        ([tmp_path / "no.png"], "no.png"),
+        ([good, tmp_path / "no.png"], f"^{tmp_path}/no.png: not an image"),
+        ([good, tmp_path / "absent.png"], f"^{tmp_path}/absent.png: no such file"),
+        ([good, good, b"text"], r"^`images`\[2\]: not an image"),
+        ([good, truncated], r"^`images`\[1\]: image file is truncated"),
+        ([good, 3], r"^`images`\[1\]: int \(allowed: a path, "),
         ("photo.png", "pass a list of images"),
-        ([np.zeros((4, 4, 3), np.float32)], r"an array of float32 \(4, 4, 3\)"),
+        ([np.zeros((4, 4, 3), np.float32)], r"^`images`\[0\]: an array of float32 \(4, 4, 3\)"),
         ([np.zeros((4, 4, 4), np.uint8)], r"an array of uint8 \(4, 4, 4\)"),
     ):
         with pytest.raises(UserError, match=message):
-            run.predict(images)
+            run.predict(images, batch_size=1)
     with pytest.raises(UserError, match="`top_k`=0"):
         run.predict([np.zeros((4, 4), np.uint8)], top_k=0)

@@ -110,8 +110,8 @@ def read_run(path: Path) -> FinishedRun:
         MissingData: it is not a finished run, or has no predictions.
         DamagedFile: its results cannot be read.
     """
-    from transfer.runs.folder import CONFIG
-    from transfer.runs.results import RESULTS, read_results
+    from transfer.run_files import CONFIG, RESULTS
+    from transfer.runs.results import read_results
     from transfer.runs.test_record import read_predictions
 
     if not (path / RESULTS).is_file():

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from datamodules.images.transforms import Part
     from transfer.runs.overlay import Evidence
+    from transfer.runs.predictor import Run
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -206,7 +207,7 @@ def read_photos(paths: list[Path], transforms: list[Any], unreadable: list[str])
 
 
 def find_evidence(
-    name: str, run: Any, inputs: list[NDArray[Any]], parts: list[Part], class_index: int | None
+    name: str, run: Run, inputs: list[NDArray[Any]], parts: list[Part], class_index: int | None
 ) -> list[Evidence]:
     """Return one run's class activation map for each image of a batch, and its answer in words."""
     import numpy as np
@@ -219,10 +220,9 @@ def find_evidence(
     device = next(run.classifier.parameters()).device
     images = normalize(torch.from_numpy(np.stack(inputs)).to(device), run.preprocessing)
     explained = explain_class(run.classifier, images, class_index)
-    probabilities = explained.logits.sigmoid() if run.config.data.multilabel else explained.logits.softmax(1)
     evidence = []
     for row, best, index, class_map, part in zip(
-        probabilities.tolist(),
+        run.as_probabilities(explained.logits).tolist(),
         explained.logits.argmax(1).tolist(),
         explained.classes.tolist(),
         explained.maps.cpu().numpy(),

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from transfer.commands.console import exit_status
 from transfer.config.choices import choose_by_protocol, choose_by_rule
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from transfer.training.callbacks import EpochLog
     from transfer.training.module import TransferModule
     from transfer.weights.start import Start
+
+T = TypeVar("T")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,47 +78,52 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
     from datamodules import load_dataset
     from datamodules.datamodule import DataModule
     from transfer.commands.finetune_report import collect_results, print_end, print_start
-    from transfer.runs.folder import check_run_dir, is_main_process, open_run
+    from transfer.runs.folder import check_run_dir, find_interrupted, is_main_process, open_run
     from transfer.training.callbacks import EpochLog
     from transfer.training.module import TransferModule
     from transfer.training.trainer import build_fit_trainer, build_loggers, prepare_process
     from transfer.weights.start import resolve_start
 
     started = time.perf_counter()
-    sheet = check_names(config)
+    start, sheet = check_names(config)
+    config = replace(config, backbone=start.variant.name)
     check_run_dir(config, resume)
     num_processes = prepare_process(config)
 
     dataset = load_dataset(config.dataset, **config.read_options())
     if resume is None:
-        config = choose(config, given, dataset, num_processes)
+        config = choose(config, given, start, dataset, num_processes)
+        resume = find_interrupted(config)
+    # Again, because what was chosen may be other weights and another size.
     start = resolve_start(**config.start_options(), dataset_size=sheet.default_image_size, image_size=config.image_size)
-    config = replace(config, backbone=start.variant.name)
     data = DataModule(dataset, start.preprocessing, **config.loader_options())
     classifier = build_network(config, start, dataset, resume)
     module = TransferModule(classifier, class_weights=class_weights(config, dataset), **config.module_options())
 
-    run = open_run(config, resume)
-    run.check_space(sum(p.numel() for p in classifier.parameters()))
-    if resume is None and is_main_process():
-        run.begin(config, {name: {"of": s.name, "images": s.sources()} for name, s in dataset.held_out.items()})
-    log = EpochLog(run.metrics)
-    trainer = build_fit_trainer(config, run.path, log, build_loggers(config, run.path, dataset.fingerprint))
-    if is_main_process():
-        print_start(config, start, dataset)
-    fit(config, run, trainer, module, data)
+    with open_run(config, resume) as run:
+        run.check_space(sum(p.numel() for p in classifier.parameters()))
+        if is_main_process() and not run.resumes:
+            run.begin(config, {name: {"of": s.name, "images": s.sources()} for name, s in dataset.held_out.items()})
+        log = EpochLog(run.metrics)
+        trainer = build_fit_trainer(config, run.path, log, build_loggers(config, run.path, dataset.fingerprint))
+        if is_main_process():
+            print_start(config, start, dataset, run)
+        fit(config, run, trainer, module, data)
 
-    metrics = measure(config, run, trainer, module, data, log)
-    seconds = time.perf_counter() - started
-    results = collect_results(config, run, start, trainer, module, dataset, log, metrics, seconds)
-    if trainer.is_global_zero:
-        results.save()
-        print_end(results)
-    return results
+        metrics = measure(config, run, trainer, module, data, log)
+        seconds = time.perf_counter() - started
+        results = collect_results(config, run, start, trainer, module, dataset, log, metrics, seconds)
+        if trainer.is_global_zero:
+            results.save()
+            print_end(results)
+        return results
 
 
-def check_names(config: FinetuneConfig) -> Sheet:
-    """Look up all names before anything is loaded, and return the dataset's sheet.
+def check_names(config: FinetuneConfig) -> tuple[Start, Sheet]:
+    """Look up all names before anything is loaded.
+
+    Returns:
+        What the network starts from, at its own image size, and the dataset's sheet.
 
     Raises:
         UserError: names are unknown; all are listed.
@@ -126,28 +133,33 @@ def check_names(config: FinetuneConfig) -> Sheet:
     from transfer.networks.heads import get_head
     from transfer.weights.start import resolve_start
 
-    problems = []
-    for look_up in (
-        lambda: resolve_start(**config.start_options()),
-        lambda: get_sheet(config.dataset),
-        lambda: get_head(config.head),
-        lambda: config.protocol and get_protocol(config.protocol),
-    ):
+    problems: list[str] = []
+
+    def found(look_up: Callable[[], T]) -> T | None:
         try:
-            look_up()
+            return look_up()
         except UserError as error:
             problems.append(str(error))
-    if problems:
+            return None
+
+    start = found(lambda: resolve_start(**config.start_options()))
+    sheet = found(lambda: get_sheet(config.dataset))
+    found(lambda: get_head(config.head))
+    found(lambda: config.protocol and get_protocol(config.protocol))
+    if start is None or sheet is None or problems:
         raise UserError("\n".join(problems))
-    return get_sheet(config.dataset)
+    return start, sheet
 
 
-def choose(config: FinetuneConfig, given: frozenset[str], dataset: Dataset, num_processes: int) -> FinetuneConfig:
+def choose(
+    config: FinetuneConfig, given: frozenset[str], start: Start, dataset: Dataset, num_processes: int
+) -> FinetuneConfig:
     """Return the configuration with the choices of its protocol or recipe, and print them.
 
     Args:
         config: configuration as the user set it.
         given: dotted fields that the user set; they stay unchanged.
+        start: what the network starts from, at its own image size.
         dataset: the loaded dataset.
         num_processes: number of processes that train together.
 
@@ -155,13 +167,11 @@ def choose(config: FinetuneConfig, given: frozenset[str], dataset: Dataset, num_
         UserError: the choices conflict with what the user set.
     """
     from transfer.runs.folder import is_main_process
-    from transfer.weights.start import resolve_start
 
     if config.protocol is not None:
         num_images = sum(size for name, size in dataset.split_sizes.items() if name != "test")
         config, lines = choose_by_protocol(config, given, num_images=num_images, num_processes=num_processes)
     elif config.recipe == "auto":
-        start = resolve_start(**config.start_options())
         config, lines = choose_by_rule(
             config,
             given,

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from transfer.config.schema import FinetuneConfig
-from transfer.runs.results import RESULTS, Metrics, Results, SplitFacts
+from transfer.run_files import RESULTS
+from transfer.runs.results import Metrics, Results, SplitFacts
 
 if TYPE_CHECKING:
     from datamodules.dataset.loaded import Dataset
@@ -74,10 +75,12 @@ def collect_results(
     )
 
 
-def print_start(config: FinetuneConfig, start: Start, dataset: Dataset) -> None:
-    """Print the network, its weights, the image size and the data."""
+def print_start(config: FinetuneConfig, start: Start, dataset: Dataset, run: RunFolder) -> None:
+    """Print the network, its weights, the image size, the data, and the folder of an interrupted run."""
     from transfer.weights.build import measure_warm_start
 
+    if run.resumes:
+        print(f"resumes the run in {run.path}")
     print(
         f"{start.variant.name} from {start.describe()}; {start.preprocessing.image_size} px, {dataset.num_classes}"
         f" classes, images {dataset.split_sizes}"

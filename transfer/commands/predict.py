@@ -8,10 +8,13 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from transfer.commands.console import check_folder, exit_status
 from transfer.errors import BadValue, MissingData
+
+if TYPE_CHECKING:
+    from transfer.runs.predictor import Run
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -98,16 +101,15 @@ def predict(
 
 
 def predict_rows(
-    run: Any, paths: list[Path], top_k: int, batch_size: int, num_workers: int | None, unreadable: list[str]
+    run: Run, paths: list[Path], top_k: int, batch_size: int, num_workers: int | None, unreadable: list[str]
 ) -> Iterator[dict[str, Any]]:
     """Yield a row for each readable image: image, class, probability, and class_2, probability_2, ... up to `top_k`."""
     import torch
 
-    from datamodules.images.transforms import build_eval_transform, normalize
+    from datamodules.images.transforms import build_eval_transform
     from datamodules.loading.loaders import build_predict_loader
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    classifier = run.classifier.to(device)
+    run.classifier.to("cuda" if torch.cuda.is_available() else "cpu")
     transform = build_eval_transform(run.preprocessing)
     for images, names, bad in build_predict_loader(paths, transform, batch_size, num_workers):
         for image in bad:
@@ -115,10 +117,7 @@ def predict_rows(
             print(f"unreadable: {image}", file=sys.stderr)
         if not names:
             continue
-        with torch.inference_mode():
-            logits = classifier(normalize(images.to(device), run.preprocessing))
-        probabilities = logits.sigmoid() if run.config.data.multilabel else logits.softmax(1)
-        top = probabilities.float().cpu().topk(top_k)
+        top = run.probabilities(images).cpu().topk(top_k)
         for name, values, indices in zip(names, top.values.tolist(), top.indices.tolist(), strict=True):
             row: dict[str, Any] = {"image": name}
             for rank, (value, index) in enumerate(zip(values, indices, strict=True), start=1):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from datamodules.dataset.loaded import Dataset
     from transfer.networks.classifier import Classifier
     from transfer.probe.features import Features
+    from transfer.probe.penalties import Probe
     from transfer.runs.folder import RunFolder
     from transfer.weights.start import Start
 
@@ -61,7 +62,6 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
     from datamodules.datamodule import DataModule
     from transfer.commands.probe_report import collect_results, measure_test, print_report
     from transfer.probe.fabric import build_fabric
-    from transfer.probe.penalties import fit_probe
     from transfer.runs.folder import check_run_dir, open_run
     from transfer.runs.predictor import save_classifier
     from transfer.training.trainer import resolve_precision
@@ -69,38 +69,38 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
     started = time.perf_counter()
     start = choose_start(config)
     config = replace(config, backbone=start.variant.name)
-    check_run_dir(config, None)
+    check_run_dir(config, None, kind="_probe")
     fine_tuned = find_fine_tuned(config, own)
-    run, precision = open_run(config, None, kind="_probe"), resolve_precision(config.trainer)
-    fabric = build_fabric(config.trainer, precision)
-    torch.manual_seed(config.seed)
+    precision = resolve_precision(config.trainer)
     dataset = load_dataset(config.dataset, **config.read_options())
-    data = DataModule(dataset, start.preprocessing, **{**config.loader_options(), "augment": "none"})
-    classifier = build_network(config, start, dataset, fabric)
-    if fabric.global_rank == 0:
-        begin(run, config, start, dataset)
-    features, files = extract(config, own, data, classifier, fabric, precision)
-    if fabric.global_rank > 0:
-        return None
-    extracted = time.perf_counter()
-    # MPS has no float64.
-    device = fabric.device if fabric.device.type == "cuda" else torch.device("cpu")
-    found = fit_probe(features["train"], features["val"], dataset.num_classes, dataset.sheet.metric, device)
-    seconds = {"extract": extracted - started, "fit": time.perf_counter() - extracted}
-    classifier = classifier.cpu()
-    classifier.head.load_state_dict({"fc.weight": found.fit.weight, "fc.bias": found.fit.bias})
-    save_classifier(run.best, classifier, data.state_dict())
-    results = replace(
-        collect_results(config, own, run.path, start, dataset, found, files, seconds),
-        **measure_test(run.path, found, features.get("test"), dataset),
-        num_parameters=sum(p.numel() for p in classifier.parameters()),
-        wall_seconds=round(time.perf_counter() - started, 2),
-        precision=precision,
-        world_size=fabric.world_size,
-    )
-    results.save()
-    print_report(results, fine_tuned)
-    return results
+    # Processes that Fabric starts inherit the folder.
+    with open_run(config, None, kind="_probe") as run:
+        fabric = build_fabric(config.trainer, precision)
+        torch.manual_seed(config.seed)
+        data = DataModule(dataset, start.preprocessing, **{**config.loader_options(), "augment": "none"})
+        classifier = build_network(config, start, dataset, fabric)
+        if fabric.global_rank == 0:
+            begin(run, config, start, dataset)
+        features, files = extract(config, own, data, classifier, fabric, precision)
+        if fabric.global_rank > 0:
+            return None
+        extracted = time.perf_counter()
+        found = fit(features, dataset, fabric)
+        seconds = {"extract": extracted - started, "fit": time.perf_counter() - extracted}
+        classifier = classifier.cpu()
+        classifier.head.load_state_dict({"fc.weight": found.fit.weight, "fc.bias": found.fit.bias})
+        save_classifier(run.best, classifier, data.state_dict())
+        results = replace(
+            collect_results(config, own, run.path, start, dataset, found, files, seconds),
+            **measure_test(run.path, found, features.get("test"), dataset),
+            num_parameters=sum(p.numel() for p in classifier.parameters()),
+            wall_seconds=round(time.perf_counter() - started, 2),
+            precision=precision,
+            world_size=fabric.world_size,
+        )
+        results.save()
+        print_report(results, fine_tuned)
+        return results
 
 
 def choose_start(config: FinetuneConfig) -> Start:
@@ -152,6 +152,17 @@ def begin(run: RunFolder, config: FinetuneConfig, start: Start, dataset: Dataset
         f"{start.variant.name} from {start.describe()}; {size} px, {dataset.num_classes} classes, images"
         f" {dataset.split_sizes}"
     )
+
+
+def fit(features: Mapping[str, Features], dataset: Dataset, fabric: Fabric) -> Probe:
+    """Return the fit to the features of train and val, computed on the process's GPU or on the CPU."""
+    import torch
+
+    from transfer.probe.penalties import fit_probe
+
+    # MPS has no float64.
+    device = fabric.device if fabric.device.type == "cuda" else torch.device("cpu")
+    return fit_probe(features["train"], features["val"], dataset.num_classes, dataset.sheet.metric, device)
 
 
 def find_fine_tuned(config: FinetuneConfig, own: ProbeConfig) -> Results | None:

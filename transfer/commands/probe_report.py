@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer.config.schema import FinetuneConfig, ProbeConfig
-from transfer.runs.results import RESULTS, Metrics, ProbeFit, Results, SplitFacts
+from transfer.run_files import RESULTS
+from transfer.runs.results import Metrics, ProbeFit, Results, SplitFacts
 
 if TYPE_CHECKING:
     from datamodules.dataset.loaded import Dataset

@@ -7,9 +7,10 @@ the defaults. This module imports neither torch nor Lightning, so that `--help` 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from transfer.config.problems import find_probe_problems, find_problems
 from transfer.config.schema import PROBE_FIELDS, PROBE_TRAINER_FIELDS, FinetuneConfig, ProbeConfig, TrainerConfig
 from transfer.errors import BadValue, MissingData, nearest
 from transfer.files import write_text
+from transfer.run_files import CONFIG
 
 
 def build_parser() -> jsonargparse.ArgumentParser:
@@ -68,8 +70,8 @@ def parse_config(argv: Sequence[str]) -> tuple[FinetuneConfig, Path | None]:
     run_dir: Path | None = namespace.resume
     if run_dir is None:
         return _parse(rest), None
-    saved = load_config(run_dir / "config.yaml")
-    config = _parse(["--config", str(run_dir / "config.yaml"), *rest])
+    saved = load_config(run_dir / CONFIG)
+    config = _parse(["--config", str(run_dir / CONFIG), *rest])
     _refuse_changes(run_dir, flatten(saved.to_dict()), flatten(config.to_dict()))
     return config, run_dir
 
@@ -91,14 +93,17 @@ def build_config(
         config: configuration to which `changes` are applied; None for the defaults, or for the configuration of the
             run to resume.
         resume: folder of the run to continue.
-        changes: fields of `FinetuneConfig`; groups are dictionaries of their own fields.
+        changes: fields of `FinetuneConfig`; paths may be `Path`s; groups are dictionaries of some of their fields, or
+            whole dataclasses, of which the fields that differ from the defaults count as set.
 
     Raises:
         UserError: fields are unknown or wrong (all are listed), or resuming would change what the run computes.
     """
-    defaults = FinetuneConfig() if resume is None else load_config(resume / "config.yaml")
-    before, base = flatten(defaults.to_dict()), flatten((config or defaults).to_dict())
-    given = flatten(dict(changes))
+    defaults = FinetuneConfig() if resume is None else load_config(resume / CONFIG)
+    before, base = flatten(defaults.to_dict()), _plain((config or defaults).to_dict())
+    given = _plain(changes)
+    if groups := given.keys() & {name.partition(".")[0] for name in base if "." in name}:
+        raise BadValue("\n".join(f"`{name}`={given[name]!r} (allowed: a dictionary of its fields)" for name in groups))
     if unknown := given.keys() - base.keys():
         raise BadValue("\n".join(f"unknown field {name!r}{nearest(name, base)}" for name in sorted(unknown)))
     values = _values_of(lambda parser: parser.parse_object(unflatten({**base, **given})), build_parser())
@@ -107,7 +112,14 @@ def build_config(
     if resume is not None:
         _refuse_changes(resume, before, flatten(changed.to_dict()))
         return changed, frozenset()
-    return changed, frozenset(given) | {name for name, value in base.items() if value != before[name]}
+    chosen = {k for k, v in given.items() if not is_dataclass(changes.get(k.partition(".")[0])) or v != before[k]}
+    return changed, frozenset(chosen) | {name for name, value in base.items() if value != before[name]}
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values from Python as a command line has them: dotted, with paths as strings and no dataclasses."""
+    groups = {k: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v for k, v in values.items()}
+    return {k: os.fspath(v) if isinstance(v, os.PathLike) else v for k, v in flatten(groups).items()}
 
 
 def build_probe_parser() -> jsonargparse.ArgumentParser:
@@ -270,6 +282,10 @@ def save_config(config: FinetuneConfig, path: Path) -> None:
     write_text(path, yaml.safe_dump(config.to_dict(), sort_keys=False))
 
 
+# What a user would write for a type.
+_TYPES = {"NoneType": "null"}
+
+
 def explain(message: str, flags: Sequence[str]) -> str:
     """Return jsonargparse's message in our words, with the allowed values and the nearest name.
 
@@ -293,4 +309,10 @@ def explain(message: str, flags: Sequence[str]) -> str:
         return f"`{match[1]}`={match[3]!r}{nearest(match[3], allowed)} (allowed: {', '.join(allowed)})"
     if match := re.search(r"key \"(\S+)\":\s+Expected a (?:<class '(\w+)'>|(.*))\. Got value: (.*)", message):
         return f"`{match[1]}`={match[4]!r} (allowed: {match[2] or match[3]})"
+    if match := re.search(r"key \"(\S+)\":\s+Does not validate against any of the Union subtypes", message):
+        types = re.findall(r"- Expected (?:a |one of )?(?:<class '(\w+)'>|typing\.Literal\[(.*)\]|(.*))", message)
+        allowed = [_TYPES.get(name, name) for name in ("".join(names).replace("'", "") for names in types)]
+        given = re.search(r"Given value type: <class '(.*)'>\s+Given value: ([^\n]*)", message)
+        value = "" if given is None else repr(given[2]) if given[1] == "str" else given[2]
+        return f"`{match[1]}`={value} (allowed: {', '.join(allowed)})"
     return message

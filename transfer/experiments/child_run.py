@@ -15,10 +15,10 @@ import yaml
 from transfer.config.command_line import unflatten
 from transfer.errors import Interrupted
 from transfer.experiments.processes import Children, last_lines, single_process_environment, was_stopped
-from transfer.runs.results import RESULTS, Results, read_results
+from transfer.run_files import BEST, LAST, METRICS, RESULTS
+from transfer.runs.results import Results, read_results
 
 FINETUNE = ("-m", "transfer", "finetune")
-BEST, LAST, METRICS = "best.ckpt", "last.ckpt", "metrics.csv"
 
 
 class RunFailed(Exception):

@@ -22,7 +22,8 @@ from transfer.experiments.halving import describe_trial
 from transfer.experiments.locks import JobIsTaken, locked
 from transfer.experiments.processes import Children, run_pool
 from transfer.files import write_json, write_text
-from transfer.runs.results import RESULTS, read_results
+from transfer.run_files import RESULTS
+from transfer.runs.results import read_results
 
 METHODS = ("grid", "random", "bayes")
 DRAWS = "sweep.json"

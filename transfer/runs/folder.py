@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from transfer.config.command_line import save_config
+from filelock import FileLock, Timeout
+
+from transfer.config.command_line import flatten, load_config, save_config
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import UserError
 from transfer.files import write_json
-from transfer.runs.results import RESULTS
-from transfer.training.checkpointing import BEST, LAST
+from transfer.run_files import BEST, CONFIG, HELD_OUT, LAST, LOCK, METRICS, RESULTS
 
-CONFIG, METRICS, HELD_OUT = "config.yaml", "metrics.csv", "held_out.json"
 RUN_DIR_VARIABLE = "TRANSFER_RUN_DIR"
 
 
@@ -77,12 +79,13 @@ class RunFolder:
             )
 
 
-def open_run(config: FinetuneConfig, resume: Path | None, kind: str = "") -> RunFolder:
-    """Return the folder of a run: the one to resume, or a new one that no other run can claim.
+@contextmanager
+def open_run(config: FinetuneConfig, resume: Path | None, kind: str = "") -> Iterator[RunFolder]:
+    """Yield the folder of a run: the one to resume, or a new one. No other run can use it until this one ends.
 
     A new folder is `out_dir`, or the next number under runs/<dataset>_<backbone><kind>/. All processes of a run get the
     same folder: processes started by Lightning inherit it, processes started by a scheduler use its job id, and runs of
-    a W&B sweep are named by their run ids.
+    a W&B sweep are named by their run ids. The main process holds the folder; killed, it lets go of it.
 
     Args:
         config: configuration, for `out_dir`, `dataset` and `backbone`.
@@ -90,55 +93,91 @@ def open_run(config: FinetuneConfig, resume: Path | None, kind: str = "") -> Run
         kind: suffix for the name of the folder of numbered runs.
 
     Raises:
-        UserError: the processes cannot agree on a folder.
+        UserError: the processes cannot agree on a folder, another process uses it, or it holds another run.
     """
-    if resume is not None:
-        os.environ[RUN_DIR_VARIABLE] = str(resume.resolve())
-        return RunFolder(resume, resumes=True)
-    if not is_main_process() and RUN_DIR_VARIABLE in os.environ:
-        return RunFolder(Path(os.environ[RUN_DIR_VARIABLE]))
-    if config.out_dir is not None:
-        path = Path(config.out_dir)
-        path.mkdir(parents=True, exist_ok=True)
-    else:
-        path = _claim(Path("runs") / f"{config.dataset}_{config.backbone}{kind}")
-    os.environ[RUN_DIR_VARIABLE] = str(path.resolve())
-    return RunFolder(path)
+    if not is_main_process():
+        yield RunFolder(resume or _inherited() or _named_folder(config, kind), resumes=resume is not None)
+        return
+    path = resume or (_named_folder(config, kind) if config.out_dir or _job_id() else _claim_number(config, kind))
+    path.mkdir(parents=True, exist_ok=True)
+    with _held(path):
+        check_run_dir(config, resume, kind)
+        if resume is None and _content(path):
+            _check_same_run(path, config)
+        os.environ[RUN_DIR_VARIABLE] = str(path.resolve())
+        yield RunFolder(path, resumes=resume is not None)
 
 
-def check_run_dir(config: FinetuneConfig, resume: Path | None) -> None:
+def check_run_dir(config: FinetuneConfig, resume: Path | None, kind: str = "") -> None:
     """Check that a run can use its folder, before anything is loaded.
 
     Args:
-        config: configuration, for `out_dir`.
+        config: configuration, for `out_dir`, `dataset` and `backbone`.
         resume: folder of the run to resume.
+        kind: suffix for the name of the folder of numbered runs.
 
     Raises:
-        UserError: the run to resume is finished, or `out_dir` holds another run.
+        UserError: the run to resume is finished, or the folder holds another run.
     """
     if resume is not None:
         if (resume / RESULTS).exists():
             raise UserError(f"{resume} is a finished run (it has {RESULTS}); there is nothing to resume")
     elif config.out_dir is not None:
         path = Path(config.out_dir)
-        # A run that never took a step leaves only these two.
-        content = {p.name for p in path.iterdir()} - {CONFIG, HELD_OUT} if path.is_dir() else set()
-        if path.is_file() or (content and is_main_process()):
+        if path.is_file() or (is_main_process() and _content(path)):
             raise UserError(
                 f"`out_dir`={path} is not empty; it may hold another run: choose a new folder, or continue that run:"
                 f" `resume`={path}"
             )
+    elif _job_id() and (path := _named_folder(config, kind) / RESULTS).exists():
+        raise UserError(f"{path.parent} is a finished run, and has the name of this job: set `out_dir` for another run")
 
 
-def _claim(parent: Path) -> Path:
+def find_interrupted(config: FinetuneConfig) -> Path | None:
+    """Return the folder of the run that this job has begun before it was started again; None for a new run.
+
+    All processes of a run find the same: a new run has no last.ckpt before all of them train.
+
+    Args:
+        config: the whole configuration.
+
+    Raises:
+        UserError: the job has begun a run of another configuration.
+    """
+    if config.out_dir is not None or not _job_id():
+        return None
+    path = _inherited() or _named_folder(config)
+    if not (path / LAST).exists():
+        return None
+    _check_same_run(path, config)
+    return path
+
+
+def _job_id() -> str | None:
     # A sweep's agent starts many runs in one job, and concurrent agents would take the same number.
     agent = os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None
     job = agent or os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID", "none")
-    if job != "none":
-        (parent / job).mkdir(parents=True, exist_ok=True)
-        return parent / job
+    return None if job == "none" else job
+
+
+def _inherited() -> Path | None:
+    given = os.environ.get(RUN_DIR_VARIABLE)
+    return Path(given) if given and not is_main_process() else None
+
+
+def _named_folder(config: FinetuneConfig, kind: str = "") -> Path:
+    """Return the folder whose name all processes know."""
+    if config.out_dir is not None:
+        return Path(config.out_dir)
+    if job := _job_id():
+        return _runs(config, kind) / job
+    raise UserError("processes started manually cannot agree on a run's number: pass `out_dir`")
+
+
+def _claim_number(config: FinetuneConfig, kind: str) -> Path:
     if "WORLD_SIZE" in os.environ or "RANK" in os.environ:
         raise UserError("processes started manually cannot agree on a run's number: pass `out_dir`")
+    parent = _runs(config, kind)
     parent.mkdir(parents=True, exist_ok=True)
     number = max((int(p.name) for p in parent.iterdir() if p.name.isdigit()), default=0) + 1
     while True:
@@ -147,6 +186,39 @@ def _claim(parent: Path) -> Path:
             return parent / str(number)
         except FileExistsError:
             number += 1
+
+
+def _runs(config: FinetuneConfig, kind: str) -> Path:
+    return Path("runs") / f"{config.dataset}_{config.backbone}{kind}"
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    lock = FileLock(path / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"{path}: another process is using this folder: wait for its end, or choose another `out_dir`"
+        ) from None
+    try:
+        yield
+    finally:
+        (path / LOCK).unlink(missing_ok=True)
+        lock.release()
+
+
+def _check_same_run(path: Path, config: FinetuneConfig) -> None:
+    before, now = flatten(load_config(path / CONFIG).to_dict()), flatten(config.to_dict())
+    changed = [f"`{name}`={before[name]}, here {now[name]}" for name in now if before[name] != now[name]]
+    if changed:
+        head = f"{path} holds an unfinished run, and has the name of this job: set `out_dir` for another run"
+        raise UserError("\n  ".join([head, *changed]))
+
+
+def _content(path: Path) -> set[str]:
+    """Return the names in a folder other than those that a run leaves which never took a step."""
+    return {p.name for p in path.iterdir()} - {CONFIG, HELD_OUT, LOCK} if path.is_dir() else set()
 
 
 def is_main_process() -> bool:

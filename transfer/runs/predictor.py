@@ -15,15 +15,17 @@ from torch import Tensor
 
 from transfer.config.command_line import load_config
 from transfer.config.schema import FinetuneConfig
-from transfer.errors import BadValue, DamagedFile, MissingData, UserError
+from transfer.errors import BadValue, DamagedFile, MissingData
 from transfer.lightning import pl
 from transfer.networks.classifier import Classifier
 from transfer.preprocessing import Preprocessing
-from transfer.runs.folder import CONFIG
-from transfer.training.checkpointing import BEST, AtomicCheckpointIO
+from transfer.run_files import BEST, CONFIG
+from transfer.training.checkpointing import AtomicCheckpointIO
 from transfer.weights.build import classifier_from
 from transfer.weights.files import read_checkpoint, read_state_dict, strict_load
 from transfer.weights.start import resolve_start
+
+ImageLike = str | Path | bytes | Image | NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -64,19 +66,18 @@ class Run:
     preprocessing: Preprocessing
     data: dict[str, Any]
 
-    def predict(
-        self, images: Sequence[str | Path | Image | NDArray[np.uint8]], *, top_k: int = 5, batch_size: int = 64
-    ) -> list[Prediction]:
+    def predict(self, images: Sequence[ImageLike], *, top_k: int = 5, batch_size: int = 64) -> list[Prediction]:
         """Return a prediction for each image, in order; the network runs on the device of its parameters.
 
         Args:
-            images: paths of image files, PIL images, or uint8 RGB arrays (H, W, 3) or grey ones (H, W), mixed freely.
+            images: paths of image files, their bytes, PIL images, or uint8 RGB arrays (H, W, 3) or grey ones (H, W),
+                mixed freely.
             top_k: classes in each prediction's `top`, at most the number of classes.
             batch_size: images that go through the network at a time.
 
         Raises:
-            UserError: a file cannot be read (the message names it), an array is not an image, or `batch_size` or
-                `top_k` is below 1.
+            UserError: an image cannot be read (the message names its file or position), or `batch_size` or `top_k` is
+                below 1.
         """
         from datamodules.images.transforms import build_eval_transform
 
@@ -88,7 +89,8 @@ class Run:
         transform = build_eval_transform(self.preprocessing)
         predictions: list[Prediction] = []
         for start in range(0, len(images), batch_size):
-            pixels = [transform(image=_pixels(image))["image"] for image in images[start : start + batch_size]]
+            batch = enumerate(images[start : start + batch_size], start)
+            pixels = [transform(image=_pixels(image, position))["image"] for position, image in batch]
             probabilities = self.probabilities(torch.from_numpy(np.stack(pixels))).cpu().numpy()
             predictions += [self._prediction(row, top_k) for row in probabilities]
         return predictions
@@ -103,7 +105,10 @@ class Run:
 
         device = next(self.classifier.parameters()).device
         with torch.inference_mode():
-            logits = self.classifier(normalize(images.to(device), self.preprocessing))
+            return self.as_probabilities(self.classifier(normalize(images.to(device), self.preprocessing)))
+
+    def as_probabilities(self, logits: Tensor) -> Tensor:
+        """Return logits (N, C) as probabilities, float32; those of a multi-label run are independent."""
         return (logits.sigmoid() if self.config.data.multilabel else logits.softmax(1)).float()
 
     def _prediction(self, probabilities: NDArray[np.float32], top_k: int) -> Prediction:
@@ -112,16 +117,24 @@ class Run:
         return Prediction(*top[0], top, probabilities)
 
 
-def _pixels(image: str | Path | Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _pixels(image: ImageLike, position: int) -> NDArray[np.uint8]:
     from datamodules.images.decode import decode_image, upright_pixels
 
-    if isinstance(image, (str, Path)):
-        return decode_image(Path(image))
+    name = str(image) if isinstance(image, (str, Path)) else f"`images`[{position}]"
+    try:
+        if isinstance(image, (str, Path)):
+            return decode_image(Path(image))
+        if isinstance(image, bytes):
+            return decode_image(image)
+        if isinstance(image, Image):
+            return upright_pixels(image)
+    except (OSError, DamagedFile) as error:  # Pillow reads an image's pixels when they are first needed
+        raise DamagedFile(f"{name}: {error}") from error
     if not isinstance(image, np.ndarray):
-        return upright_pixels(image)
+        raise BadValue(f"{name}: {type(image).__name__} (allowed: a path, bytes of a file, a PIL image or an array)")
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)) or not image.size:
-        raise UserError(
-            f"`images`: an array of {image.dtype} {image.shape} (allowed: uint8 (H, W, 3) in RGB, or grey (H, W))"
+        raise BadValue(
+            f"{name}: an array of {image.dtype} {image.shape} (allowed: uint8 (H, W, 3) in RGB, or grey (H, W))"
         )
     return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
 

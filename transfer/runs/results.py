@@ -9,8 +9,8 @@ from typing import Any
 
 from transfer.errors import DamagedFile, MissingData, UserError
 from transfer.files import write_json
+from transfer.run_files import RESULTS
 
-RESULTS = "results.json"
 SCHEMA_VERSION = 1  # version of results.json; files without one are older and hold the same fields
 
 

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from transfer.errors import RunInterrupted
 from transfer.lightning import TorchCheckpointIO, pl
+from transfer.run_files import BEST, LAST
 from transfer.training.callbacks import is_end_of_run
-
-BEST, LAST = "best.ckpt", "last.ckpt"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -15,10 +15,10 @@ import torch
 from transfer.config.schema import FinetuneConfig, TrainerConfig
 from transfer.errors import UserError
 from transfer.lightning import MisconfigurationException, Tuner, pl
+from transfer.run_files import LAST
 from transfer.training.batch_norm import BatchNormCheck
 from transfer.training.callbacks import EMA, EpochLog, FinalValidation, FreezeBackbone
 from transfer.training.checkpointing import (
-    LAST,
     AtomicCheckpointIO,
     BestCheckpoint,
     GracefulStop,

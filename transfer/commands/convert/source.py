@@ -17,9 +17,8 @@ from transfer.networks.heads import HEADS, build_head
 from transfer.networks.registry import get_variant, is_without_weights
 from transfer.networks.rows import Variant
 from transfer.preprocessing import Preprocessing
-from transfer.runs.folder import CONFIG
+from transfer.run_files import BEST, CONFIG, LAST
 from transfer.runs.predictor import datamodule_state, load_run
-from transfer.training.checkpointing import BEST, LAST
 from transfer.weights.build import build_classifier
 from transfer.weights.files import (
     CANNOT_BE_READ_OFF,

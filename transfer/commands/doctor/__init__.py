@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datamodules.doctor import NEAR_DISTANCE
 from transfer.commands.console import check_folder, exit_status
 from transfer.errors import BadValue, UserError
 
@@ -54,7 +55,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--backbone", help="what to recommend sizes for; default: the run's, or lite0")
     add("--out_dir", "--out", type=Path, metavar="DIR", help="write doctor.json and class_balance.png there")
     add("--json", type=Path, metavar="FILE", help="write the whole report there")
-    add("--near_distance", type=int, default=8, metavar="N", help="bits, 0 to 16; default: 8")
+    add(
+        "--near_distance", type=int, default=NEAR_DISTANCE, metavar="N", help=f"bits, 0 to 16; default: {NEAR_DISTANCE}"
+    )
     workers = "processes; default: one per usable core, at most 8"
     add("--data.num_workers", "--num_workers", dest="num_workers", type=int, metavar="N", help=workers)
     for name in ("image_column", "label_column", "split_column"):
@@ -86,7 +89,7 @@ def doctor(
     backbone: str | None = None,
     out_dir: Path | None = None,
     json: Path | None = None,
-    near_distance: int = 8,
+    near_distance: int = NEAR_DISTANCE,
     num_workers: int | None = None,
     **columns: Any,
 ) -> dict[str, Any]:
@@ -148,7 +151,10 @@ def check_ranges(near_distance: int, num_workers: int | None) -> None:
         BadValue: a number is out of range.
     """
     if not 0 <= near_distance <= 16:
-        raise BadValue(f"`near_distance`={near_distance} (allowed: 0 to 16 bits; above 8 different pictures look near)")
+        raise BadValue(
+            f"`near_distance`={near_distance} (allowed: 0 to 16 bits; above {NEAR_DISTANCE}"
+            " different pictures look near)"
+        )
     if num_workers is not None and num_workers < 0:
         raise BadValue(f"`num_workers`={num_workers} (allowed: at least 0)")
 
