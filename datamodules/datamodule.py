@@ -105,7 +105,6 @@ class DataModule(pl.LightningDataModule):
             self.train_transform = UserTransform(train_transform, "train_transform", p)
         if eval_transform is not None:
             self.eval_transform = UserTransform(eval_transform, "eval_transform", p)
-        self.test_split = "test"  # what `test_dataloader` reads; the command evaluate looks at the others too
         # Lightning restores loaders only if nothing asked for their length before, which every schedule does; so their
         # progress travels with the datamodule's state.
         self._train_loader: ResumableLoader | None = None
@@ -174,7 +173,7 @@ class DataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> ImageLoader:
         """Return every val image once over all ranks; in order, unless they are streamed."""
-        return self._eval_loader("val")
+        return self.eval_dataloader("val")
 
     def test_dataloader(self) -> ImageLoader:
         """Return every test image once over all ranks; in order, unless they are streamed.
@@ -182,22 +181,30 @@ class DataModule(pl.LightningDataModule):
         Raises:
             UserError: The data has no test split.
         """
-        return self._eval_loader(self.test_split)
+        return self.eval_dataloader("test")
 
     def predict_dataloader(self) -> ImageLoader:
         """Return the test images, or the val images of data without a test split, as in evaluation.
 
         For files of your own see `datamodules.loading.loaders.build_predict_loader`.
         """
-        return self._eval_loader(self.test_split if self.test_split in self.dataset.splits else "val")
+        return self.eval_dataloader("test" if "test" in self.dataset.splits else "val")
 
-    def test_order(self, world_size: int) -> NDArray[np.int64]:
-        """Return each image's position in the test split, in the order of the ranks' test loaders. Shape: (N,)"""
-        sampler = self._eval_sampler(self.test_split)
+    def test_order(self, split: str, world_size: int) -> NDArray[np.int64]:
+        """Return each image's position in a split, in the order of the ranks' evaluation loaders. Shape: (N,)"""
+        sampler = self._eval_sampler(split)
         return np.concatenate([np.array(sampler.items(rank, world_size), np.int64) for rank in range(world_size)])
 
-    def _eval_loader(self, name: str) -> ImageLoader:
-        return self._loader(ImageLoader, name, self.eval_transform, self._eval_sampler(name), drop_last=False)
+    def eval_dataloader(self, split: str) -> ImageLoader:
+        """Return every image of a split once over all ranks, as in evaluation; in order, unless they are streamed.
+
+        Args:
+            split: `train`, `val` or `test`.
+
+        Raises:
+            UserError: The data has no such split.
+        """
+        return self._loader(ImageLoader, split, self.eval_transform, self._eval_sampler(split), drop_last=False)
 
     def _eval_sampler(self, name: str) -> EvalSampler:
         size = len(self.dataset.split(name))

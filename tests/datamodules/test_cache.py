@@ -103,8 +103,7 @@ def test_evaluation_is_the_same_with_and_without_a_cache_to_the_bit(
     options = {"resize": resize, "interpolation": interpolation}
     plain, cached = folder_data(photos, **options), folder_data(photos, cache=kind, **options)
     for split in ("train", "val", "test"):
-        plain.test_split = cached.test_split = split
-        assert torch.equal(batches(plain.test_dataloader()), batches(cached.test_dataloader()))
+        assert torch.equal(batches(plain.eval_dataloader(split)), batches(cached.eval_dataloader(split)))
     assert torch.equal(batches(plain.calibration_dataloader()), batches(cached.calibration_dataloader()))
     # Where evaluation squashes, the training images keep their shape for the crops: calibration reads the files.
     cached.train_dataloader()

@@ -56,6 +56,16 @@ def test_lightning_leaves_our_samplers_in_place() -> None:
         assert isinstance(loader.sampler, DistributedSampler)
 
 
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_any_split_is_read_in_order_as_in_evaluation(split: str) -> None:
+    data = digits()
+    labels = torch.cat([labels for _, labels in data.eval_dataloader(split)])
+    assert labels.tolist() == data.dataset.split(split).labels.tolist()
+    assert data.test_order(split, 1).tolist() == list(range(len(labels)))
+    # Asking for one split leaves what is tested as it was.
+    assert len(data.test_dataloader().dataset) == len(data.dataset.split("test"))  # type: ignore[arg-type]  # ours
+
+
 def test_train_drops_the_last_partial_batch_unless_it_is_the_only_one() -> None:
     assert [len(batch[1]) for batch in digits(batch_size=500).train_dataloader()] == [500, 500]
     assert [len(batch[1]) for batch in digits(batch_size=2000).train_dataloader()] == [1257]

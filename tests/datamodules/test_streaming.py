@@ -173,8 +173,12 @@ def test_another_epoch_has_another_order_and_a_resumed_one_goes_on(root: Path) -
 @pytest.mark.parametrize("stream", [True, False])
 def test_the_order_of_a_test_is_known(root: Path, stream: bool) -> None:
     data = build(root, stream=stream)
-    assert [grey for grey, _ in greys(data.test_dataloader())] == data.test_order(1).tolist()
-    assert sorted(data.test_order(3)) == list(range(NUM_TEST))
+    assert [grey for grey, _ in greys(data.test_dataloader())] == data.test_order("test", 1).tolist()
+    assert sorted(data.test_order("test", 3)) == list(range(NUM_TEST))
+    assert [grey for grey, _ in greys(data.eval_dataloader("val"))] != [
+        grey for grey, _ in greys(data.test_dataloader())
+    ]
+    assert len(data.test_order("val", 1)) == len(data.dataset.split("val"))
 
 
 def test_fingerprints_follow_the_files(root: Path) -> None:

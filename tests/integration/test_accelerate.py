@@ -41,8 +41,7 @@ def test_accelerate_divides_every_image_once(tmp_path: Path) -> None:
     data = digits()
     val = whole(data.val_dataloader())
     assert Counter(first["val"]) == Counter(second["val"]) == val
-    data.test_split = "train"
-    train = whole(data.test_dataloader())
+    train = whole(data.eval_dataloader("train"))
     assert first["lengths"] == second["lengths"] == (6, 1)
     for epoch in ("train 0", "train 1"):
         assert len(first[epoch]) == len(second[epoch]) == 600

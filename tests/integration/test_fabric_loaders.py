@@ -42,8 +42,7 @@ def assert_halves(shares: list[dict[str, list[bytes]]], epochs: int) -> None:
     assert counts[0]["val"] + counts[1]["val"] == whole(data.val_dataloader())
     # Of 1257 images, six whole batches for each rank.
     assert counts[0]["train"].total() == counts[1]["train"].total() == 600 * epochs
-    data.test_split = "train"
-    every = Counter({key: epochs * count for key, count in whole(data.test_dataloader()).items()})
+    every = Counter({key: epochs * count for key, count in whole(data.eval_dataloader("train")).items()})
     assert not counts[0]["train"] + counts[1]["train"] - every
 
 

@@ -17,6 +17,7 @@ from transfer.errors import BadValue, MissingData
 
 if TYPE_CHECKING:
     from datamodules.datamodule import DataModule
+    from datamodules.loading.loaders import ImageLoader
     from transfer.runs.predictor import Run
 
 
@@ -103,7 +104,7 @@ def evaluate(
 def load_data(
     run: Run, split: str, data_root: str | None, stream: str | None, loading: Mapping[str, int | None]
 ) -> DataModule:
-    """Return the data that a run was trained on, with `split` in the place of test.
+    """Return the data that a run was trained on, whose test loader reads `split`.
 
     Args:
         run: the run, whose options hold where no other is given.
@@ -129,13 +130,16 @@ def load_data(
     dataset.check_same_data(run.data)
     if split not in dataset.splits:
         raise MissingData(f"`split`={split}: the data has only {', '.join(dataset.splits)}")
-    data = DataModule(dataset, run.preprocessing, **options)
-    data.test_split = split
-    return data
+
+    class OneSplit(DataModule):
+        def test_dataloader(self) -> ImageLoader:
+            return self.eval_dataloader(split)
+
+    return OneSplit(dataset, run.preprocessing, **options)
 
 
 def measure(run: Run, data: DataModule) -> tuple[dict[str, float], dict[str, float]]:
-    """Return a run's metrics on the data's test split, and its accuracy on each class, all in [0, 1] but the loss."""
+    """Return a run's metrics on the data's test loader, and its accuracy on each class, all in [0, 1] but the loss."""
     from transfer.lightning import pl
     from transfer.training.module import TransferModule
     from transfer.training.trainer import quiet_lightning, resolve_precision

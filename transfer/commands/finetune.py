@@ -285,5 +285,5 @@ def measure(
         metrics["test"] = Metrics({name.removeprefix("test/"): value for name, value in logged.items()})
         predictions = module.predictions
         if tester.is_global_zero and predictions is not None and len(predictions) == sizes["test"]:
-            save_predictions(run.path, predictions.numpy()[data.test_order(tester.world_size).argsort()])
+            save_predictions(run.path, predictions.numpy()[data.test_order("test", tester.world_size).argsort()])
     return metrics

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -197,7 +198,6 @@ def extract(
     digest = backbone_digest(classifier)
     features, files = {}, {}
     for name, split in data.dataset.splits.items():
-        data.test_split = name
         files[name] = feature_file(
             folder,
             f"{config.dataset}-{name}-{config.backbone}-{data.preprocessing.image_size}",
@@ -207,8 +207,8 @@ def extract(
             settings,
             precision,
         )
+        build_loader = partial(data.eval_dataloader, name)
         features[name] = cached_features(
-            files[name], len(split), own.feature_dtype, classifier, data.test_dataloader, data.normalize, fabric
+            files[name], len(split), own.feature_dtype, classifier, build_loader, data.normalize, fabric
         )
-    data.test_split = "test"
     return features, files

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +60,11 @@ class Run:
     """
 
     run_dir: Path
-    config: FinetuneConfig
-    classifier: Classifier
+    config: FinetuneConfig = field(repr=False)
+    classifier: Classifier = field(repr=False)
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
-    data: dict[str, Any]
+    data: dict[str, Any] = field(repr=False)
 
     def predict(self, images: Sequence[ImageLike], *, top_k: int = 5, batch_size: int = 64) -> list[Prediction]:
         """Return a prediction for each image, in order; the network runs on the device of its parameters.
@@ -157,7 +157,7 @@ def load_run(run_dir: str | Path, checkpoint: str = BEST) -> Run:
             f"{run_dir} has no {checkpoint}: the run stopped before its first validation; go on with `resume`={run_dir}"
         )
     data = datamodule_state(read_checkpoint(path), path)
-    values = {field.name: data[field.name] for field in fields(Preprocessing)}
+    values = {part.name: data[part.name] for part in fields(Preprocessing)}
     preprocessing = Preprocessing(**{**values, "mean": tuple(data["mean"]), "std": tuple(data["std"])})
     start = replace(resolve_start(**config.start_options()), preprocessing=preprocessing)
     classifier = classifier_from(
