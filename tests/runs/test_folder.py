@@ -299,3 +299,13 @@ def test_a_run_without_a_job_goes_on_with_none(tmp_path: Path) -> None:
     save_config(CONFIG, path / "config.yaml")
     (path / "last.ckpt").write_text("")
     assert find_interrupted(CONFIG) is None
+
+
+def test_a_probe_has_a_folder_of_its_own_in_a_job(job: Path) -> None:
+    (job / "results.json").write_text("{}")
+    check_run_dir(CONFIG, None, "_probe")
+    with open_run(CONFIG, None, "_probe") as run:
+        assert run.path == Path("runs/flowers_b7_probe/77")
+    (run.path / "results.json").write_text("{}")
+    with pytest.raises(UserError, match="flowers_b7_probe/77 is a finished run"):
+        check_run_dir(CONFIG, None, "_probe")

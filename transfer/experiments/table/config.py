@@ -12,7 +12,8 @@ from typing import Any
 import jsonargparse
 import yaml
 
-from transfer.config.command_line import RESUMABLE, explain, flatten, parse_config, split_pairs
+from transfer.config.command_line import RESUMABLE, flatten, parse_config, split_pairs
+from transfer.config.parser_errors import explain
 from transfer.errors import BadValue, DamagedFile, MissingData
 
 # Fields of a run that the table decides, and by what.
