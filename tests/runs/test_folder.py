@@ -63,11 +63,12 @@ def test_the_runs_of_a_sweep_have_its_agents_ids(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("variable", ["SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"])
 def test_processes_of_a_scheduler_agree_on_its_job_id(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, "83412")
-    for rank in ("0", "1"):
+    for rank in ("1", "0"):  # in any order
         monkeypatch.delenv(RUN_DIR_VARIABLE, raising=False)
         monkeypatch.setenv("RANK", rank)
         monkeypatch.setenv("WORLD_SIZE", "2")
         assert path_of(CONFIG) == Path("runs/flowers_b7/83412")
+        assert Path("runs/flowers_b7/83412").is_dir()
 
 
 def test_processes_that_cannot_agree_must_be_given_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,3 +300,13 @@ def test_a_run_without_a_job_goes_on_with_none(tmp_path: Path) -> None:
     save_config(CONFIG, path / "config.yaml")
     (path / "last.ckpt").write_text("")
     assert find_interrupted(CONFIG) is None
+
+
+def test_a_probe_has_a_folder_of_its_own_in_a_job(job: Path) -> None:
+    (job / "results.json").write_text("{}")
+    check_run_dir(CONFIG, None, "_probe")
+    with open_run(CONFIG, None, "_probe") as run:
+        assert run.path == Path("runs/flowers_b7_probe/77")
+    (run.path / "results.json").write_text("{}")
+    with pytest.raises(UserError, match="flowers_b7_probe/77 is a finished run"):
+        check_run_dir(CONFIG, None, "_probe")

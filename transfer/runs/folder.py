@@ -96,7 +96,9 @@ def open_run(config: FinetuneConfig, resume: Path | None, kind: str = "") -> Ite
         UserError: the processes cannot agree on a folder, another process uses it, or it holds another run.
     """
     if not is_main_process():
-        yield RunFolder(resume or _inherited() or _named_folder(config, kind), resumes=resume is not None)
+        path = resume or _inherited() or _named_folder(config, kind)
+        path.mkdir(parents=True, exist_ok=True)  # the main process may come later
+        yield RunFolder(path, resumes=resume is not None)
         return
     path = resume or (_named_folder(config, kind) if config.out_dir or _job_id() else _claim_number(config, kind))
     path.mkdir(parents=True, exist_ok=True)
