@@ -161,3 +161,15 @@ def test_probabilities_of_a_bfloat16_network_are_computed_in_float32(
     with torch.no_grad():
         total = module.predict_step(random_images.images.bfloat16(), 0).sum(1)
     torch.testing.assert_close(total, torch.ones(24), rtol=0, atol=1e-6)
+
+
+def test_a_module_that_was_validated_can_be_trained_and_validated_again(
+    tiny_classifier: Classifier, random_images: RandomImages, build_trainer: Build
+) -> None:
+    module = TransferModule(tiny_classifier)
+    (first,), (second,) = (build_trainer().validate(module, random_images, verbose=False) for _ in range(2))
+    assert second == first
+    trainer = build_trainer(max_epochs=1, num_sanity_val_steps=1)
+    trainer.fit(module, random_images)
+    (third,) = build_trainer().validate(module, random_images, verbose=False)
+    assert third == {name: pytest.approx(trainer.callback_metrics[name].item()) for name in third}

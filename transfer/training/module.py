@@ -121,8 +121,7 @@ class TransferModule(pl.LightningModule):
         class_weights = None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32)
         self.loss = build_loss(loss, label_smoothing, class_weights)
         self.eval_loss = build_loss(loss)  # comparable between runs: no smoothing, no class weights
-        self.multilabel = multilabel
-        self.mixup_alpha, self.cutmix_alpha = mixup_alpha, cutmix_alpha
+        self.multilabel, self.mixup_alpha, self.cutmix_alpha = multilabel, mixup_alpha, cutmix_alpha
         self.optimizer, self.momentum, self.weight_decay = optimizer, momentum, weight_decay
         self.lr, self.backbone_lr_factor, self.layer_decay = lr, backbone_lr_factor, layer_decay
         self.schedule, self.warmup_epochs, self.sam_rho, self.bn = schedule, warmup_epochs, sam_rho, bn
@@ -199,6 +198,10 @@ class TransferModule(pl.LightningModule):
                 f" {self.lr}), lengthen `warmup_epochs` or set `gradient_clip_val`=1.0"
             )
 
+    def on_validation_epoch_start(self) -> None:
+        self.val_loss.reset()  # here, as what `trainer.validate` resets cannot be updated in a fit
+        self.val_metrics.reset()
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         images, targets = batch
         logits = self(images).float()
@@ -210,8 +213,6 @@ class TransferModule(pl.LightningModule):
         if not self.trainer.sanity_checking:
             self._refuse_divergence("validation", loss)  # before a checkpoint is written
         self.log_dict({"val/loss": loss, **self.val_metrics.compute()}, sync_dist=True)
-        self.val_loss.reset()
-        self.val_metrics.reset()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         images, targets = batch
@@ -284,9 +285,8 @@ class TransferModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the random state, so that dropout and mixing resume where they stopped, and what rebuilds the module."""
-        checkpoint["rng"] = get_random_state(self.device)
         checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = rebuild.hyperparameters(self.hparams, self.classifier, self.lr)
-        checkpoint.update(rebuild.knowledge(self.classifier))
+        checkpoint.update(rebuild.knowledge(self.classifier), rng=get_random_state(self.device))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._rng_to_restore = checkpoint.get("rng")
