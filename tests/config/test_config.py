@@ -159,14 +159,14 @@ def test_all_problems_are_told_at_once() -> None:
 
 def test_options_for_data_and_network_are_arguments_of_their_builders() -> None:
     from datamodules.datamodule import DataModule
-    from datamodules.dataset.sheet import read_options
+    from datamodules.dataset.sheet import ReadOptions
     from transfer.weights.build import classifier_from
     from transfer.weights.start import resolve_start
 
     assert set(FinetuneConfig().network_options()) <= set(inspect.signature(classifier_from).parameters)
     assert set(FinetuneConfig().start_options()) <= set(inspect.signature(resolve_start).parameters)
     assert set(FinetuneConfig().loader_options()) <= set(inspect.signature(DataModule).parameters)
-    assert read_options(**FinetuneConfig().read_options()) == read_options()
+    assert ReadOptions(**FinetuneConfig().read_options()) == ReadOptions()
 
 
 @pytest.mark.parametrize(

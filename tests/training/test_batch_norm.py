@@ -179,7 +179,7 @@ def check(network: nn.Module, epoch: int = 9, is_last_batch: bool = True, times:
 def test_the_check_warns_once_where_the_statistics_lag_behind() -> None:
     (message,) = check(AboveAverage(running_mean=0.0), times=3)
     assert "100% of the last training batch is right with the batch's own statistics but 50% with" in message
-    assert "Use `bn`=adapt" in message
+    assert "set `bn`=recompute" in message
 
 
 def test_the_check_is_silent_where_the_statistics_are_right() -> None:
