@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -185,3 +186,19 @@ def test_peak_memory_is_the_kernels_high_water_mark_in_bytes() -> None:
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     assert line.endswith("kB")
     assert peak_memory_bytes() == pytest.approx(int(line.split()[1]) * 1024, rel=0.02)
+
+
+def test_a_command_is_told_as_it_was_typed(tmp_path: Path) -> None:
+    code = "import json; from transfer.environment import command_words; print(json.dumps(command_words()))"
+    (tmp_path / "words.py").write_text(code)
+    for start in (["-m", "words"], ["words.py"]):
+        command = [sys.executable, *start, "--seed", "1"]
+        shown = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(Path(module.__file__).parents[1])},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert json.loads(shown.stdout) == [*start, "--seed", "1"]

@@ -25,6 +25,13 @@ PACKAGES = (
 )
 
 
+def command_words() -> list[str]:
+    """Return the words that started this program: a script's, or `-m` and the name of a module, with the arguments."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    start = [sys.argv[0]] if spec is None else ["-m", spec.name.removesuffix(".__main__")]
+    return [*start, *sys.argv[1:]]
+
+
 def environment() -> dict[str, Any]:
     """Return versions, git commit and hardware of this process; None for what cannot be determined."""
     import torch  # imported here so that code that only reads and writes results need not wait for it
@@ -89,4 +96,4 @@ def peak_memory_bytes() -> int:
 def write_figures(path: Path | None, figures: Mapping[str, Any]) -> None:
     """Write what was measured with the command and the environment, unless `path` is None."""
     if path is not None:
-        write_json(path, {"command": sys.argv, **figures, **environment()})
+        write_json(path, {"command": command_words(), **figures, **environment()})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -31,7 +30,7 @@ def collect_results(
     wall_seconds: float,
 ) -> Results:
     """Return the results of the run."""
-    from transfer.environment import environment, peak_memory_bytes
+    from transfer.environment import command_words, environment, peak_memory_bytes
     from transfer.runs.test_record import num_test_reads
     from transfer.weights.build import measure_warm_start
 
@@ -39,7 +38,7 @@ def collect_results(
     tested = dataset.class_counts.get("test", [])
     return Results(
         run_dir=run.path,
-        command=sys.argv,
+        command=command_words(),
         dataset=config.dataset,
         backbone=start.variant.name,
         metrics=metrics,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -41,12 +40,12 @@ def collect_results(
         files: the features' file of each split.
         seconds: wall-clock time of `extract` and `fit`.
     """
-    from transfer.environment import environment
+    from transfer.environment import command_words, environment
     from transfer.runs.test_record import num_test_reads
 
     return Results(
         run_dir=run_dir,
-        command=sys.argv,
+        command=command_words(),
         protocol="linear probe",
         dataset=config.dataset,
         backbone=start.variant.name,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from transfer.config.command_line import parse_config
 from transfer.config.schema import SMALLEST_IMAGE, FinetuneConfig
+from transfer.environment import command_words
 from transfer.errors import BadValue
 from transfer.experiments.scaling.defaults import STUDY_DEFAULTS
 from transfer.experiments.scaling.plan import (
@@ -100,7 +100,7 @@ def with_data(study: Study, num_classes: int, split_sizes: Mapping[str, int]) ->
         limit = int(limit * -(-split_sizes["val"] // config.data.batch_size))
     validated = split_sizes["val"] if limit is None else min(split_sizes["val"], limit * config.data.batch_size)
     facts = {
-        "command": sys.argv,
+        "command": command_words(),
         "num_classes": num_classes,
         "train_images": split_sizes["train"],
         "val_images": validated,
