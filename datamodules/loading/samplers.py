@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import TypeVar, cast
 
@@ -24,7 +25,7 @@ def distributed_position() -> tuple[int, int]:
     return 0, 1
 
 
-class RankSampler(DistributedSampler[Item]):
+class RankSampler(DistributedSampler[Item], ABC):
     """Base of the samplers that an `ImageLoader` divides among the ranks when an iteration starts.
 
     Iterated by anyone else, it yields the items of all ranks: a library that replaces the loader, as accelerate's
@@ -41,13 +42,13 @@ class RankSampler(DistributedSampler[Item]):
         self.num_images = num_images
         self._part: tuple[int, int, int] | None = None
 
+    @abstractmethod
     def items(self, rank: int = 0, world_size: int = 1) -> Sequence[Item]:
         """Return what a rank sees in the current epoch, in order."""
-        raise NotImplementedError
 
+    @abstractmethod
     def count(self, rank: int = 0, world_size: int = 1) -> int:
         """Return the length of `items`."""
-        raise NotImplementedError
 
     def divide(self, rank: int, world_size: int, start: int = 0) -> None:
         """Restrict the next iteration, and no other, to the items of one rank.

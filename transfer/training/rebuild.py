@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from typing import Any
 
 from torch import Tensor
@@ -126,16 +126,15 @@ def meet_data(classifier: Classifier, datamodule: object) -> None:
 
 
 def learn_preprocessing(classifier: Classifier, datamodule: object) -> None:
-    """Note the image size at which a classifier is trained; one without a preprocessing learns all of the data's.
+    """Note how the images are prepared on which a classifier is trained, as `load_run` has it from the same run.
 
     Args:
-        classifier: the classifier, which may know its `preprocessing`.
+        classifier: the classifier that is about to be trained.
         datamodule: the training data; None if the Trainer was given loaders.
     """
     given = _preprocessing(datamodule)
     if given is not None:
-        expected = getattr(classifier, "preprocessing", None) or given
-        classifier.preprocessing = replace(expected, image_size=given.image_size)
+        classifier.preprocessing = given
 
 
 def _preprocessing(datamodule: object) -> Preprocessing | None:
