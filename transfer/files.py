@@ -9,6 +9,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from transfer.errors import BadValue
+
+
+def expanded(path: str | Path) -> Path:
+    """Return a path from the user with `~` replaced by the home folder; every path argument goes through here.
+
+    Raises:
+        BadValue: `~name` names no user, or the path holds a NUL character.
+    """
+    if "\0" in str(path):
+        raise BadValue(f"{str(path)!r}: a path cannot hold a NUL character")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise BadValue(f"{path}: no user of that name has a home folder here") from None
+
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[IO[bytes]]:
