@@ -27,6 +27,7 @@ from typing import Any
 
 from transfer.commands.console import exit_status
 from transfer.commands.threads import share_cores
+from transfer.files import expanded
 
 # Subjects that share their options, and the module of each; imported when asked for, as they import torch.
 SUBJECTS = {"module": "module", "train": "networks", "peer": "networks", "memory": "memory", "scaling": "scaling"}
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--compile", action="store_true", default=None, help="peer: compare both with torch.compile, too"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
+    parser.add_argument("--json", type=expanded, metavar="FILE", help="also write the figures to this file")
     arguments = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
     subject, path = arguments.pop("what"), arguments.pop("json", None)
     if subject in OWN_COMMAND_LINE:
@@ -82,7 +83,7 @@ def run_own(subject: str, argv: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.add_options(parser)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
+    parser.add_argument("--json", type=expanded, metavar="FILE", help="also write the figures to this file")
     arguments = vars(parser.parse_args(argv))
     path = arguments.pop("json")
     share_cores()

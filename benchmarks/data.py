@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer.errors import UserError
+from transfer.files import expanded
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `benchmark_data`."""
     parser.add_argument(
-        "--data_root", type=Path, metavar="DIR", help="folder of JPEGs, at any depth; default: 240 synthetic ones"
+        "--data_root", type=expanded, metavar="DIR", help="folder of JPEGs, at any depth; default: 240 synthetic ones"
     )
     parser.add_argument("--image_size", type=int, default=224, metavar="PX", help="default: 224")
     parser.add_argument("--batch_size", type=int, default=64, metavar="N", help="default: 64")

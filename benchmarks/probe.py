@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer.errors import UserError
+from transfer.files import expanded
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `benchmark_probe`."""
     parser.add_argument(
-        "run_dir", type=Path, metavar="PROBE_RUN_DIR", help="folder of a linear probe that still has its features"
+        "run_dir", type=expanded, metavar="PROBE_RUN_DIR", help="folder of a linear probe that still has its features"
     )
     parser.add_argument("--every", type=int, default=1, metavar="N", help="compare on every Nth of the 45 penalties")
     parser.add_argument("--images", type=int, metavar="N", help="compare on the first N training images; default: all")

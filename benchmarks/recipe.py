@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from transfer.errors import UserError
+from transfer.files import expanded
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `benchmark_recipe`."""
-    parser.add_argument("--data_root", type=Path, metavar="DIR", help="folder that contains uoft-cs/cifar10/")
+    parser.add_argument("--data_root", type=expanded, metavar="DIR", help="folder that contains uoft-cs/cifar10/")
 
 
 def benchmark_recipe(data_root: Path | None) -> dict[str, Any]:

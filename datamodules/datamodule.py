@@ -30,6 +30,7 @@ from datamodules.loading.samplers import EpochSampler, EvalSampler, RankSampler,
 from datamodules.loading.workers import default_num_workers, start_worker
 from datamodules.reading.streaming import StreamedTable, for_evaluation, for_training, streaming_workers
 from transfer.errors import BadValue
+from transfer.files import expanded
 from transfer.lightning import pl, refuse_mix
 from transfer.preprocessing import Preprocessing
 
@@ -89,7 +90,7 @@ class DataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.seed = seed
         self.cache = cache
-        self.cache_dir = None if cache_dir is None else Path(cache_dir).expanduser()
+        self.cache_dir = None if cache_dir is None else expanded(cache_dir)
         self.stream = self.source.options.stream
         self.num_workers = default_num_workers() if num_workers is None else num_workers
         if self.stream:

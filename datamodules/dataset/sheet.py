@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from transfer.errors import BadValue, unknown_name
+from transfer.files import expanded
 
 if TYPE_CHECKING:
     from datamodules.dataset.split import Split
@@ -134,7 +135,7 @@ class ReadOptions:
     @property
     def root(self) -> Path | None:
         """`data_root` with `~` expanded."""
-        return None if self.data_root is None else Path(self.data_root).expanduser()
+        return None if self.data_root is None else expanded(self.data_root)
 
 
 class Sheet(ABC):

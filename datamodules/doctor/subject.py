@@ -12,6 +12,7 @@ from datamodules.dataset.loaded import read_dataset, read_source
 from datamodules.dataset.sheet import ReadOptions, Source
 from datamodules.sheets import get_sheet, list_datasets
 from transfer.errors import BadValue, MissingData, UserError, unknown_name
+from transfer.files import expanded
 
 if TYPE_CHECKING:
     from datamodules.dataset.split import Split
@@ -50,7 +51,7 @@ def open_subject(subject: str, data_root: str | None, columns: dict[str, Any]) -
         BadValue: a path with `data_root`, or `folder` without it.
     """
     if subject not in list_datasets():
-        if not Path(subject).expanduser().exists():
+        if not expanded(subject).exists():
             if Path(subject).name != subject:
                 raise MissingData(f"no such file or folder: {subject}")
             raise MissingData(f"no such file or folder, and {unknown_name('dataset', subject, list_datasets())}")

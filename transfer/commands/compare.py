@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from transfer.commands.console import check_folder, exit_status
 from transfer.errors import BadValue, MissingData, printable
+from transfer.files import expanded
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,9 +38,9 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run_a", metavar="RUN_A", type=Path)
-    parser.add_argument("run_b", metavar="RUN_B", type=Path)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there too")
+    parser.add_argument("run_a", metavar="RUN_A", type=expanded)
+    parser.add_argument("run_b", metavar="RUN_B", type=expanded)
+    parser.add_argument("--json", type=expanded, metavar="FILE", help="write the numbers there too")
     return parser
 
 

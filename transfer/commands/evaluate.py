@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from transfer.commands.console import check_folder, exit_status
 from transfer.errors import BadValue, MissingData
+from transfer.files import expanded
 
 if TYPE_CHECKING:
     from datamodules.datamodule import DataModule
@@ -26,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="efficientnet-transfer evaluate", description="Evaluate a run of finetune again."
     )
-    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path)
+    parser.add_argument("run_dir", metavar="RUN_DIR", type=expanded)
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="default: test")
     parser.add_argument("--data_root", help="where the data lies now, if not where the run found it")
@@ -43,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
         choices=("true", "false"),
         help="fetch images while they are needed; default: as the run did",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the metrics there too")
+    parser.add_argument("--json", type=expanded, metavar="FILE", help="write the metrics there too")
     return parser
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import exit_status
 from transfer.errors import BadValue, printable, unknown_name
+from transfer.files import expanded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,16 +36,18 @@ def build_parser() -> argparse.ArgumentParser:
         description="Draw class activation maps of runs of finetune over photos: CAM for the linear head, else"
         " Grad-CAM. Each picture shows the whole photo; a frame marks what the network saw of it.",
     )
-    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path)
-    parser.add_argument("images", metavar="IMAGES", type=Path, nargs="+", help="files, or folders searched for images")
+    parser.add_argument("run_dir", metavar="RUN_DIR", type=expanded)
     parser.add_argument(
-        "--compare", metavar="RUN_DIR", type=Path, nargs="+", default=[], help="more runs, beside the first"
+        "images", metavar="IMAGES", type=expanded, nargs="+", help="files, or folders searched for images"
+    )
+    parser.add_argument(
+        "--compare", metavar="RUN_DIR", type=expanded, nargs="+", default=[], help="more runs, beside the first"
     )
     parser.add_argument("--class", dest="class_name", metavar="NAME", help="default: each run's most probable class")
     parser.add_argument(
         "--out_dir",
         "--out",
-        type=Path,
+        type=expanded,
         metavar="DIR",
         default=Path("explain"),
         help="folder that receives the PNG files; default: explain",

@@ -19,6 +19,7 @@ from transfer.config.choices import choose_by_protocol, choose_by_rule
 from transfer.config.command_line import build_config, build_parser, given_fields, parse_config
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import UserError
+from transfer.files import expanded
 from transfer.runs.results import Metrics, Results
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def finetune(config: FinetuneConfig | None = None, *, resume: str | Path | None 
         UserError: the configuration or the data cannot be used; the message says why.
         RunInterrupted: a signal stopped the run, after last.ckpt was written.
     """
-    run_dir = None if resume is None else Path(resume)
+    run_dir = None if resume is None else expanded(resume)
     config, given = build_config(config, run_dir, fields)
     return _run(config, run_dir, given)
 

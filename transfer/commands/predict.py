@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from transfer.commands.console import check_folder, exit_status
 from transfer.errors import BadValue, MissingData
+from transfer.files import expanded
 
 if TYPE_CHECKING:
     from transfer.runs.predictor import Run
@@ -22,10 +23,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="efficientnet-transfer predict", description="Classify images with a run of finetune."
     )
-    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path)
-    parser.add_argument("images", metavar="IMAGES", type=Path, nargs="+", help="files, or folders searched for images")
+    parser.add_argument("run_dir", metavar="RUN_DIR", type=expanded)
+    parser.add_argument(
+        "images", metavar="IMAGES", type=expanded, nargs="+", help="files, or folders searched for images"
+    )
     parser.add_argument("--format", choices=("csv", "json"), default="csv", help="json is one object a line")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: the terminal")
+    parser.add_argument("--out", type=expanded, metavar="FILE", help="default: the terminal")
     parser.add_argument("--top_k", type=int, default=1, help="classes per image, most probable first")
     parser.add_argument(
         "--data.batch_size", "--batch_size", dest="batch_size", type=int, default=64, help="images per step"

@@ -19,6 +19,7 @@ from transfer.commands.console import exit_status
 from transfer.config.command_line import build_probe_parser, parse_probe_config
 from transfer.config.schema import FinetuneConfig, ProbeConfig
 from transfer.errors import BadValue, MissingData, UserError
+from transfer.files import expanded
 from transfer.runs.results import Results, last_results, read_results
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def find_fine_tuned(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
     Raises:
         MissingData: `beside` is not a finished run.
     """
-    beside = Path(own.beside) if own.beside else last_results(Path("runs", f"{config.dataset}_{config.backbone}"))
+    beside = expanded(own.beside) if own.beside else last_results(Path("runs", f"{config.dataset}_{config.backbone}"))
     if beside is None:
         return None
     try:
@@ -193,7 +194,7 @@ def extract(
     from datamodules.loading.cache import default_cache_dir
     from transfer.probe.features import backbone_digest, cached_features, feature_file
 
-    folder = Path(config.data.cache_dir).expanduser() if config.data.cache_dir else default_cache_dir()
+    folder = expanded(config.data.cache_dir) if config.data.cache_dir else default_cache_dir()
     settings = asdict(data.preprocessing)
     digest = backbone_digest(classifier)
     features, files = {}, {}

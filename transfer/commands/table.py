@@ -23,6 +23,7 @@ from transfer.commands.experiments import (
     usable_gpus,
 )
 from transfer.errors import BadValue
+from transfer.files import expanded
 
 if TYPE_CHECKING:
     from transfer.experiments.table.config import TableConfig
@@ -65,15 +66,15 @@ def build_parser() -> argparse.ArgumentParser:
     _add_plan_options(commands.add_parser("plan", help="write OUT/table.json", argument_default=argparse.SUPPRESS))
 
     running = commands.add_parser("run", help="run the planned cells that have no result yet")
-    running.add_argument("out", type=Path, metavar="OUT")
+    running.add_argument("out", type=expanded, metavar="OUT")
     running.add_argument("--devices_per_cell", type=int, default=1, metavar="N", help="GPUs of each cell; default: 1")
     add_launch_options(running, "cells", timeout_min=600)
 
     reporting = commands.add_parser("report", help="write and print what has been reached")
-    reporting.add_argument("out", type=Path, metavar="OUT")
+    reporting.add_argument("out", type=expanded, metavar="OUT")
 
     single = commands.add_parser("cell", help="run one cell")
-    single.add_argument("out", type=Path, metavar="OUT")
+    single.add_argument("out", type=expanded, metavar="OUT")
     single.add_argument("--cell", required=True, metavar="ID")
     single.add_argument("--devices", type=int, default=1, metavar="N")
     single.add_argument("--retry_failed", action="store_true")
@@ -83,8 +84,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_plan_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder of the table; one that exists is extended")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="a table, such as configs/tables/paper.yaml")
+    parser.add_argument("out", type=expanded, metavar="OUT", help="folder of the table; one that exists is extended")
+    parser.add_argument("--config", type=expanded, metavar="FILE", help="a table, such as configs/tables/paper.yaml")
     parser.add_argument("--datasets", nargs="+", metavar="NAME", help="only these of a file's datasets")
     parser.add_argument("--backbones", nargs="+", metavar="NAME", help="only these of a file's backbones")
     parser.add_argument("--protocols", nargs="+", metavar="NAME")
@@ -107,15 +108,15 @@ def _add_plan_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--benchmarks",
         nargs="+",
-        type=Path,
+        type=expanded,
         metavar="FILE",
         help="of `python -m benchmarks train`; default: measured",
     )
 
 
 def _add_sweep_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE")
-    parser.add_argument("--out_dir", type=Path, required=True, metavar="DIR", help="folder of its runs")
+    parser.add_argument("file", type=expanded, metavar="FILE")
+    parser.add_argument("--out_dir", type=expanded, required=True, metavar="DIR", help="folder of its runs")
     parser.add_argument("--workers", type=int, metavar="N", help="runs at a time; default: as many as GPUs allow")
     parser.add_argument("--devices", type=int, default=1, metavar="N", help="GPUs of each run; default: 1")
     parser.add_argument("--count", type=int, metavar="N", help="runs; default: a whole grid, else the file's run_cap")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import exit_status
 from transfer.errors import BadValue, printable, unknown_name
+from transfer.files import expanded
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,11 +42,11 @@ def build_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("fetch", help="download a row's file, or go on with a download")
     command.add_argument("name", metavar="NAME")
     cache = "default: torch.hub's or the Hugging Face cache"
-    command.add_argument("--cache_dir", "--cache-dir", type=Path, metavar="DIR", help=cache)
+    command.add_argument("--cache_dir", "--cache-dir", type=expanded, metavar="DIR", help=cache)
     command.set_defaults(run=fetch)
 
     command = commands.add_parser("verify", help="check a file; exit status 1 if something is wrong with it")
-    command.add_argument("path", metavar="PATH", type=Path)
+    command.add_argument("path", metavar="PATH", type=expanded)
     command.add_argument("--family", metavar="NAME", help="a family or a row: what the file is taken for")
     command.add_argument("--json", action="store_true", help="an object in place of the table")
     command.set_defaults(run=verify_file)

@@ -19,9 +19,16 @@ import yaml
 
 from transfer.config.parser_errors import explain
 from transfer.config.problems import find_probe_problems, find_problems
-from transfer.config.schema import PROBE_FIELDS, PROBE_TRAINER_FIELDS, FinetuneConfig, ProbeConfig, TrainerConfig
+from transfer.config.schema import (
+    PATH_FIELDS,
+    PROBE_FIELDS,
+    PROBE_TRAINER_FIELDS,
+    FinetuneConfig,
+    ProbeConfig,
+    TrainerConfig,
+)
 from transfer.errors import BadValue, MissingData, nearest
-from transfer.files import write_text
+from transfer.files import expanded, write_text
 from transfer.run_files import CONFIG
 
 
@@ -63,7 +70,7 @@ def parse_config(argv: Sequence[str]) -> tuple[FinetuneConfig, Path | None]:
     """
     # Parsed separately, because a recipe must not contain it.
     resume_parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    resume_parser.add_argument("--resume", type=Path)
+    resume_parser.add_argument("--resume", type=expanded)
     try:
         namespace, rest = resume_parser.parse_known_args(list(argv))
     except argparse.ArgumentError as error:
@@ -199,7 +206,7 @@ def _recipes_first(argv: Sequence[str]) -> list[str]:
     recipes = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     recipes.add_argument("--config", action="append", default=[])
     given, rest = recipes.parse_known_args(list(argv))
-    return [*(f"--config={path}" for path in given.config), *rest]
+    return [*(f"--config={expanded(path)}" for path in given.config), *rest]
 
 
 def _parse(argv: Sequence[str]) -> FinetuneConfig:
@@ -220,9 +227,16 @@ def _values_of(
     except (jsonargparse.ArgumentError, argparse.ArgumentError) as error:
         raise BadValue(explain(str(error), [action.dest for action in parser._actions])) from None
     values.pop("config")
+    for name in PATH_FIELDS & values.keys():
+        values[name] = _expanded(values[name])
+    values["data"] = replace(values["data"], cache_dir=_expanded(values["data"].cache_dir))
     if "resume" in values:
         raise BadValue("a recipe cannot set what to resume: pass `resume` on the command line")
     return values
+
+
+def _expanded(path: str | None) -> str | None:
+    return None if path is None else str(expanded(path))
 
 
 def _refuse(problems: Sequence[str]) -> None:

@@ -278,6 +278,9 @@ class FinetuneConfig:
         return int(match[1])
 
 
+# Fields of FinetuneConfig and ProbeConfig that hold paths, besides data.cache_dir.
+PATH_FIELDS = frozenset(("data_root", "weights", "init_head", "out_dir", "beside"))
+
 # Fields of FinetuneConfig that a linear probe shares; it augments nothing and trains a single linear layer.
 PROBE_FIELDS = (
     *("backbone", "dataset", "data_root", "pretrained", "weights", "image_size", "on_bad_image", "allow_decayed"),

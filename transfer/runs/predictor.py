@@ -16,6 +16,7 @@ from torch import Tensor
 from transfer.config.command_line import load_config
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue, DamagedFile, MissingData
+from transfer.files import expanded
 from transfer.lightning import pl
 from transfer.networks.classifier import Classifier
 from transfer.preprocessing import Preprocessing
@@ -123,7 +124,7 @@ def _pixels(image: ImageLike, position: int) -> NDArray[np.uint8]:
     name = str(image) if isinstance(image, (str, Path)) else f"`images`[{position}]"
     try:
         if isinstance(image, (str, Path)):
-            return decode_image(Path(image))
+            return decode_image(expanded(image))
         if isinstance(image, bytes):
             return decode_image(image)
         if isinstance(image, Image):
@@ -149,7 +150,7 @@ def load_run(run_dir: str | Path, checkpoint: str = BEST) -> Run:
     Raises:
         UserError: the folder is not a run, or its checkpoint is missing or damaged.
     """
-    run_dir = Path(run_dir)
+    run_dir = expanded(run_dir)
     config = load_config(run_dir / CONFIG)
     path = run_dir / checkpoint
     if not path.is_file():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from transfer.errors import DamagedFile, MissingData, UserError
-from transfer.files import write_json
+from transfer.files import expanded, write_json
 from transfer.run_files import RESULTS
 
 SCHEMA_VERSION = 1  # version of results.json; files without one are older and hold the same fields
@@ -158,7 +158,8 @@ def read_results(run_dir: str | Path) -> Results:
     Raises:
         UserError: the run is not finished, or its `results.json` is damaged or of a newer version.
     """
-    path = Path(run_dir) / RESULTS
+    run_dir = expanded(run_dir)
+    path = run_dir / RESULTS
     if not path.is_file():
         raise MissingData(f"{run_dir} is not a finished run: it has no {RESULTS}")
     try:
@@ -169,7 +170,7 @@ def read_results(run_dir: str | Path) -> Results:
                 f"{path}: schema version {version} (readable here: at most {SCHEMA_VERSION});"
                 " update efficientnet-transfer"
             )
-        return _parse(Path(run_dir), content)
+        return _parse(run_dir, content)
     except UserError:
         raise
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

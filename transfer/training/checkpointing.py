@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from transfer.errors import RunInterrupted
+from transfer.files import written_whole
 from transfer.lightning import TorchCheckpointIO, pl
 from transfer.run_files import BEST, LAST
 from transfer.training.callbacks import is_end_of_run
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its target and renames it, so that a full disk or a kill leaves the old one whole.
+    """Writes a checkpoint beside its target and renames it: a full disk, kill or power cut leaves the old one whole.
 
     Lightning's own writes to the system's temporary folder first; a move from there to another disk that is cut short
     leaves half a file.
@@ -30,18 +31,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             OSError: the disk is full or refuses the file.
         """
-        target = Path(path)
-        temporary = target.with_suffix(".tmp")
-        try:
-            with open(temporary, "wb") as file:
+        with written_whole(Path(path)) as file:
+            try:
                 torch.save(checkpoint, file)
-            temporary.replace(target)
-        except RuntimeError as error:  # torch wraps what the disk said
-            if isinstance(cause := error.__context__, OSError):
-                raise OSError(cause.errno, cause.strerror, str(target)) from None
-            raise
-        finally:
-            temporary.unlink(missing_ok=True)
+            except RuntimeError as error:  # torch wraps what the disk said
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
 
     def load_checkpoint(self, path: str | Path, *arguments: Any, **options: Any) -> dict[str, Any]:
         """Read a checkpoint; see Lightning's.

@@ -19,6 +19,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.file_download import http_get
 
 from transfer.errors import BadValue, DamagedFile, MissingData, UserError
+from transfer.files import expanded
 from transfer.weights.files import file_sha256, recognise
 from transfer.weights.rows import HUB_FILE, WeightsRow
 
@@ -81,9 +82,9 @@ def starting_point(row: WeightsRow, weights: str | Path | None, variant: Variant
     Args:
         weights: the file that was read in place of the row's own; if it is gone, its hash is None.
     """
-    path = find_weights(row) if weights is None else Path(weights)
+    path = find_weights(row) if weights is None else expanded(weights)
     sha256 = file_sha256(path) if path is not None and path.exists() else None
-    known = recognise(Path(weights), variant) if weights is not None and sha256 is not None else None
+    known = recognise(expanded(weights), variant) if weights is not None and sha256 is not None else None
     if weights is None or (known is not None and not known.own_file):
         public = row if known is None else known.row
         return {"name": public.name, "sha256": sha256, "trained_on": public.trained_on}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from transfer.errors import UserError
+from transfer.files import expanded
 from transfer.networks.efficientnet import VARIANTS
 from transfer.networks.registry import get_variant, is_without_weights
 from transfer.networks.rows import Variant
@@ -30,7 +31,7 @@ def read_weights(row: WeightsRow, weights: str | Path | None, row_was_named: boo
         UserError: a download fails, or the file does not match the row.
     """
     variant = get_variant(row.backbone)
-    path = fetch_weights(row) if weights is None else Path(weights)
+    path = fetch_weights(row) if weights is None else expanded(weights)
     state = read_state_dict(path)
     try:
         # For a network that is in no table, the tensors do not show how it was scaled.

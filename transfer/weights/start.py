@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from transfer.errors import BadValue
+from transfer.files import expanded
 from transfer.networks.function import FunctionVariant
 from transfer.networks.registry import ALL_VARIANTS, get_backbone, get_variant
 from transfer.networks.rows import Variant
@@ -77,7 +78,7 @@ def resolve_start(
         variant,
         row,
         preprocessing if image_size is None else replace(preprocessing, image_size=image_size),
-        None if weights is None else Path(weights),
+        None if weights is None else expanded(weights),
         is_warm=init_from is not None,
         row_was_named=pretrained is not True and (row is None or init_from != row.backbone),
     )

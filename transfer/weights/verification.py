@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from transfer.errors import UserError
+from transfer.files import expanded
 from transfer.networks.classifier import Classifier
 from transfer.networks.registry import get_variant
 from transfer.networks.rows import Variant
@@ -80,9 +81,10 @@ def verify(path: str | Path, like: str | None = None) -> Verification:
     """
     if like is not None and like not in FAMILIES:
         get_weights(like)
-    sha256 = file_sha256(Path(path))
+    path = expanded(path)
+    sha256 = file_sha256(path)
     public = known_row(sha256)
-    trained_like = read_metadata(Path(path)).get(TRAINED_LIKE)
+    trained_like = read_metadata(path).get(TRAINED_LIKE)
     checks: list[Check] = []
 
     def result(variant: str | None, num_tensors: int) -> Verification:
@@ -90,7 +92,7 @@ def verify(path: str | Path, like: str | None = None) -> Verification:
         return Verification(str(path), sha256, row, trained_like, variant, num_tensors, tuple(checks))
 
     try:
-        state = read_state_dict(Path(path))
+        state = read_state_dict(path)
     except UserError as error:
         checks.append(Check("readable", False, str(error).removeprefix(f"{path}: ")))
         return result(None, 0)

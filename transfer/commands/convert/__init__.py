@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from transfer.commands.console import exit_status, find_flags, name_flags
+from transfer.files import expanded
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -19,8 +20,8 @@ def build_parser() -> argparse.ArgumentParser:
         prog="efficientnet-transfer convert",
         description="Convert a checkpoint or a run of finetune for another code base.",
     )
-    parser.add_argument("source", metavar="SOURCE", type=Path, help="checkpoint file, or folder of a run")
-    parser.add_argument("dest", metavar="DEST", type=Path, help="the .safetensors file to write")
+    parser.add_argument("source", metavar="SOURCE", type=expanded, help="checkpoint file, or folder of a run")
+    parser.add_argument("dest", metavar="DEST", type=expanded, help="the .safetensors file to write")
     parser.add_argument("--to", required=True, choices=("own", "timm", "torchvision", "lukemelas", "transformers"))
     parser.add_argument(
         "--family", metavar="NAME", help="what a file that nobody knows was trained like; leave it out to see the names"

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import exit_status
+from transfer.files import expanded
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -95,7 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=positive, metavar="N", help="of the processor; default: PyTorch's")
     parser.add_argument("--runs", type=positive, metavar="N", help="timed; default: 20, as in the paper's Table 4")
     parser.add_argument("--measure_memory", action="store_true", help="too, in processes of their own")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--json", type=expanded, metavar="FILE", help="write the figures there too")
     planning = parser.add_argument_group("a plan")
     planning.add_argument("--plan", action="store_true", help="largest batch, and hours of training")
     planning.add_argument("--memory", metavar="SIZE", help="of the device, as 16GiB; default: what this machine has")
@@ -104,7 +105,7 @@ def build_parser() -> argparse.ArgumentParser:
     planning.add_argument(
         "--benchmarks",
         nargs="+",
-        type=Path,
+        type=expanded,
         metavar="FILE",
         help="of `python -m benchmarks train`; default: measured",
     )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from datamodules.doctor import NEAR_DISTANCE
 from transfer.commands.console import check_folder, exit_status
 from transfer.errors import BadValue, UserError
+from transfer.files import expanded
 
 if TYPE_CHECKING:
     from datamodules.doctor.subject import Subject
@@ -51,10 +52,10 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("subject", metavar="SUBJECT", help="a dataset's name, a folder, a CSV or a parquet file")
     add("--data_root", metavar="DIR", help="folder that holds a named dataset's files")
-    add("--run", type=Path, metavar="RUN_DIR", help="a finished run: lists images with suspect labels")
+    add("--run", type=expanded, metavar="RUN_DIR", help="a finished run: lists images with suspect labels")
     add("--backbone", help="what to recommend sizes for; default: the run's, or lite0")
-    add("--out_dir", "--out", type=Path, metavar="DIR", help="write doctor.json and class_balance.png there")
-    add("--json", type=Path, metavar="FILE", help="write the whole report there")
+    add("--out_dir", "--out", type=expanded, metavar="DIR", help="write doctor.json and class_balance.png there")
+    add("--json", type=expanded, metavar="FILE", help="write the whole report there")
     add(
         "--near_distance", type=int, default=NEAR_DISTANCE, metavar="N", help=f"bits, 0 to 16; default: {NEAR_DISTANCE}"
     )

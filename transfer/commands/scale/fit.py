@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from transfer.commands.console import exit_status
 from transfer.costs.limits import QUANTITIES, Excess, format_cost, list_axes, parse_limits
 from transfer.errors import BadValue, MissingData
+from transfer.files import expanded
 from transfer.networks.scaling import ALPHA, BETA, GAMMA
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, default in (("alpha", ALPHA), ("beta", BETA), ("gamma", GAMMA)):
         parser.add_argument(f"--{name}", type=float, default=default, metavar="X", help=f"default: {default}")
     parser.add_argument("--measure", action="store_true", help="measure memory and latency, too, of what was found")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the answers there too")
+    parser.add_argument("--json", type=expanded, metavar="FILE", help="write the answers there too")
     return parser
 
 

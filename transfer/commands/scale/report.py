@@ -8,6 +8,7 @@ from pathlib import Path
 
 from transfer.commands.console import exit_status
 from transfer.commands.scale.study import build_report
+from transfer.files import expanded
 
 
 def main(argv: Sequence[str]) -> int:
@@ -19,8 +20,8 @@ def main(argv: Sequence[str]) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="efficientnet-transfer scale report", description=__doc__, allow_abbrev=False)
-    parser.add_argument("out", type=Path, metavar="OUT")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("out", type=expanded, metavar="OUT")
+    parser.add_argument("--json", type=expanded, metavar="FILE", help="write the figures there too")
     return parser
 
 

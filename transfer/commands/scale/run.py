@@ -8,6 +8,7 @@ from pathlib import Path
 
 from transfer.commands.console import exit_status
 from transfer.commands.scale.study import prepare
+from transfer.files import expanded
 
 
 def main(argv: Sequence[str]) -> int:
@@ -19,7 +20,7 @@ def main(argv: Sequence[str]) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="efficientnet-transfer scale run", description=__doc__, allow_abbrev=False)
-    parser.add_argument("out", type=Path, metavar="OUT")
+    parser.add_argument("out", type=expanded, metavar="OUT")
     parser.add_argument("--run", required=True, metavar="ID")
     parser.add_argument("--retry_failed", action="store_true", help="compute it again if it failed")
     return parser

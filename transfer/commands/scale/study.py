@@ -17,6 +17,7 @@ from transfer.commands.experiments import (
     usable_gpus,
 )
 from transfer.experiments.scaling.defaults import STUDY_DEFAULTS
+from transfer.files import expanded
 
 if TYPE_CHECKING:
     from transfer.experiments.scaling.loop import PlanMore
@@ -47,7 +48,7 @@ def build_study_parser(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder of the study")
+    parser.add_argument("out", type=expanded, metavar="OUT", help="folder of the study")
     planning = parser.add_argument_group("what is trained", argument_default=argparse.SUPPRESS)
     baseline, dataset = STUDY_DEFAULTS["baseline"], STUDY_DEFAULTS["dataset"]
     planning.add_argument("--baseline", metavar="NAME", help=f"backbone to scale; default: {baseline}")
@@ -55,7 +56,7 @@ def build_study_parser(
     planning.add_argument("--data_root", metavar="DIR", help="as in finetune")
     planning.add_argument(
         "--config",
-        type=Path,
+        type=expanded,
         metavar="FILE",
         help="the proxy task, a recipe of finetune; default: transfer/experiments/scaling/proxy.yaml",
     )

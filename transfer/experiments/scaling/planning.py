@@ -21,6 +21,7 @@ from transfer.experiments.scaling.plan import (
     run_configuration,
 )
 from transfer.experiments.scaling.proxy import proxy_settings
+from transfer.files import expanded
 
 
 def wanted_study(kind: str, given: Mapping[str, Any], own_defaults: Mapping[str, Any]) -> Study:
@@ -80,7 +81,7 @@ def reopen_study(
 def _with_absolute_root(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return options whose folder of the data does not depend on the current folder."""
     root = options.get("data_root")
-    return {**options} if root is None else {**options, "data_root": str(Path(root).expanduser().resolve())}
+    return {**options} if root is None else {**options, "data_root": str(expanded(root).resolve())}
 
 
 def with_data(study: Study, num_classes: int, split_sizes: Mapping[str, int]) -> Study:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from transfer.errors import DamagedFile, MissingData
+from transfer.files import expanded
 
 TABLE, CELLS, RESULT = "table.json", "cells", "result.json"
 
@@ -47,7 +48,7 @@ def read_entries(table_dir: str | Path) -> list[Entry]:
     Raises:
         UserError: not a table, or its plan is damaged.
     """
-    table_dir = Path(table_dir)
+    table_dir = expanded(table_dir)
     try:
         cells = json.loads((table_dir / TABLE).read_text())["cells"]
         return [_read_entry(table_dir, **{name: cell[name] for name in _IDENTITY}) for cell in cells]

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer.config.command_line import parse_config
@@ -17,6 +16,7 @@ from transfer.experiments.halving import list_trials, plan_rounds
 from transfer.experiments.table.cell_run import Trial, run_configuration
 from transfer.experiments.table.cells import Cell, Table, cell_id
 from transfer.experiments.table.config import TableConfig
+from transfer.files import expanded
 
 if TYPE_CHECKING:
     from transfer.costs.memory import TrainingMemory
@@ -50,7 +50,7 @@ def plan_table(wanted: TableConfig, get_facts: Callable[[str], DatasetFacts]) ->
     return Table(
         cells=tuple(plan_cells(wanted, get_facts)),
         pretrained=wanted.pretrained,
-        data_root=None if wanted.data_root is None else str(Path(wanted.data_root).expanduser().resolve()),
+        data_root=None if wanted.data_root is None else str(expanded(wanted.data_root).resolve()),
         data_note=wanted.data_note,
         set=wanted.set,
         not_comparable=wanted.not_comparable(),

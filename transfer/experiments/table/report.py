@@ -7,7 +7,7 @@ from pathlib import Path
 from transfer.errors import UserError
 from transfer.experiments.table.entries import read_entries
 from transfer.experiments.table.results import table5_lines, table_results
-from transfer.files import write_text
+from transfer.files import expanded, write_text
 
 
 def write_report(table_dir: str | Path) -> list[Path]:
@@ -26,7 +26,7 @@ def write_report(table_dir: str | Path) -> list[Path]:
     except ImportError:
         raise UserError("the report draws with matplotlib; run: pip install 'efficientnet-transfer[table]'") from None
 
-    table_dir = Path(table_dir)
+    table_dir = expanded(table_dir)
     results = table_results(read_entries(table_dir))
     lines = table5_lines(results)
     texts = {
