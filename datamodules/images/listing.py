@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from datamodules.images.decode import IMAGE_EXTENSIONS
+from datamodules.images.decode import PICTURE_SUFFIXES
 from transfer.errors import DamagedFile, MissingData
 
 _IGNORED_FOLDERS = frozenset({"__MACOSX"})
@@ -70,7 +70,7 @@ def is_image(path: Path) -> bool:
     Raises:
         DamagedFile: it does, but is not text in UTF-8, which tables and reports are written in.
     """
-    if path.suffix.lower() not in IMAGE_EXTENSIONS:
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
         return False
     try:
         str(path).encode()
@@ -112,7 +112,7 @@ def list_images(path: Path) -> list[Path]:
     if not images:
         raise MissingData(
             f"no image in {path} or below it{left_out and f', but {left_out}'}; image files end in"
-            f" {', '.join(sorted(IMAGE_EXTENSIONS))}"
+            f" {', '.join(sorted(PICTURE_SUFFIXES))}"
         )
     if left_out:
         warnings.warn(f"{path}: left out {left_out}", stacklevel=2)
