@@ -63,6 +63,17 @@ def test_class_folders_are_cut_into_three(tmp_path: Path) -> None:
     assert len(files) == len(set(files)) == 50
 
 
+def test_a_line_names_the_classes_and_counts_the_splits(tmp_path: Path) -> None:
+    assert load(save_classes(tmp_path / "cut", {"cat": 30, "dog": 20})).describe() == (
+        "folder: 2 classes (cat, dog), images: train 40, val 5 (held out of train), test 5 (held out of train)"
+    )
+    for split, count in (("train", 2), ("val", 1)):
+        save_classes(tmp_path / "many" / split, {str(number): count for number in range(1, 21)})
+    assert load(tmp_path / "many").describe() == (
+        "folder: 20 classes (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ..., 20), images: train 40, val 20"
+    )
+
+
 def test_class_folders_sort_as_numbers(tmp_path: Path) -> None:
     data = load(save_classes(tmp_path, {str(number): 3 for number in range(12, 0, -1)}))
     assert data.class_names == tuple(str(number) for number in range(1, 13))

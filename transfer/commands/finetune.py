@@ -92,6 +92,8 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
     num_processes = prepare_process(config)
 
     dataset = load_dataset(config.dataset, **config.read_options())
+    if is_main_process():
+        print(dataset.describe())
     if resume is None:
         config = choose(config, given, start, dataset, num_processes)
         resume = find_interrupted(config)
