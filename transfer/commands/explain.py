@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import exit_status
 from transfer.errors import BadValue, printable, unknown_name
-from transfer.files import expanded
+from transfer.files import expanded, written_whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -138,9 +138,12 @@ def explain(
         for photo, *evidence in zip(batch, *columns, strict=True):
             target = targets[photo.path]
             target.parent.mkdir(parents=True, exist_ok=True)
-            draw_picture(photo.drawn, photo.caption, evidence).save(target)
+            with written_whole(target) as file:
+                draw_picture(photo.drawn, photo.caption, evidence).save(file, "PNG")
             said = "; ".join(f"{name} {answer} ({method})" for answer, method, name in (e.lines for e in evidence))
             print(printable(f"{target}: {said}"), flush=True)
+    if unreadable:
+        print(f"{len(unreadable)} of {len(targets)} images could not be read", file=sys.stderr)
     return unreadable
 
 
@@ -197,7 +200,7 @@ def read_photos(paths: list[Path], transforms: list[Any], unreadable: list[str])
             pixels = decode_image(path)
         except BadImageError as error:
             unreadable.append(str(path))
-            print(f"unreadable: {BadImage(str(path), str(error))}", file=sys.stderr)
+            print(printable(f"unreadable: {BadImage(str(path), str(error))}"), file=sys.stderr)
             continue
         height, width = pixels.shape[:2]
         yield Photo(
