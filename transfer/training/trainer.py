@@ -196,9 +196,10 @@ def find_lr(config: FinetuneConfig, module: TransferModule, data: pl.LightningDa
     Raises:
         Diverged: the loss grows before the finder can suggest a rate.
     """
-    length = {"max_steps": _FINDER_STEPS, "max_epochs": -1, "min_epochs": None, "min_steps": None, "max_time": None}
-    whole = replace(config, trainer=replace(config.trainer, **length))
-    tuner = Tuner(build_trainer(whole, [], _freezing(config)))
+    sweep = replace(
+        config.trainer, max_steps=_FINDER_STEPS, max_epochs=-1, min_epochs=None, min_steps=None, max_time=None
+    )
+    tuner = Tuner(build_trainer(replace(config, trainer=sweep), [], _freezing(config)))
     finder = tuner.lr_find(module, datamodule=data, num_training=_FINDER_STEPS, update_attr=False)
     suggestion = finder.suggestion() if finder else None
     if suggestion is None:
