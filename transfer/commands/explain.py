@@ -114,7 +114,6 @@ def explain(
     import torch
 
     from datamodules.images.transforms import build_eval_transform
-    from transfer.runs.overlay import draw_picture
     from transfer.runs.predictor import load_run
 
     if batch_size < 1:
@@ -136,12 +135,7 @@ def explain(
             for i, ((name, run), index) in enumerate(zip(runs.items(), class_indices, strict=True))
         ]
         for photo, *evidence in zip(batch, *columns, strict=True):
-            target = targets[photo.path]
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with written_whole(target) as file:
-                draw_picture(photo.drawn, photo.caption, evidence).save(file, "PNG")
-            said = "; ".join(f"{name} {answer} ({method})" for answer, method, name in (e.lines for e in evidence))
-            print(printable(f"{target}: {said}"), flush=True)
+            write_picture(photo, evidence, targets[photo.path])
     if unreadable:
         print(f"{len(unreadable)} of {len(targets)} images could not be read", file=sys.stderr)
     return unreadable
@@ -210,6 +204,17 @@ def read_photos(paths: list[Path], transforms: list[Any], unreadable: list[str])
             [transform(image=pixels)["image"] for transform in transforms],
             [kept_part(transform, height, width) for transform in transforms],
         )
+
+
+def write_picture(photo: Photo, evidence: list[Evidence], target: Path) -> None:
+    """Write a photo's picture, whole or not at all, and print what the runs say of it."""
+    from transfer.runs.overlay import draw_picture
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(target) as file:
+        draw_picture(photo.drawn, photo.caption, evidence).save(file, "PNG")
+    said = "; ".join(f"{name} {answer} ({method})" for answer, method, name in (e.lines for e in evidence))
+    print(printable(f"{target}: {said}"), flush=True)
 
 
 def find_evidence(
