@@ -75,6 +75,14 @@ def collect_results(
     )
 
 
+def print_data(dataset: Dataset) -> None:
+    """Print the classes and the images of each split, once for all processes."""
+    from transfer.runs.folder import is_main_process
+
+    if is_main_process():
+        print(dataset.describe())
+
+
 def print_start(config: FinetuneConfig, start: Start, dataset: Dataset, run: RunFolder) -> None:
     """Print the network, its weights, the image size, and the folder of an interrupted run."""
     from transfer.weights.build import measure_warm_start
