@@ -108,8 +108,8 @@ def test_another_fingerprint_than_the_checkpoints_is_refused_for_train_and_said_
         message = refused(capsys, changed)
         assert message.startswith("digits: the data changed since the checkpoint (split: train)")
     else:
-        assert call(evaluate.main, changed, "--num_workers", "0") == 0
-        assert "warning: digits: test changed since the checkpoint" in capsys.readouterr().err
+        with pytest.warns(UserWarning, match="digits: test changed since the checkpoint"):
+            assert call(evaluate.main, changed, "--num_workers", "0") == 0
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +132,8 @@ def test_data_may_have_moved_but_not_changed(
     assert found == pytest.approx(read_results(run_dir)["metrics"]["test"], abs=1e-6)
 
     (moved / "val" / "dark" / "1.png").unlink()
-    assert evaluated(run_dir, tmp_path, "--data_root", moved)["metrics"] == found
-    assert "folder: val changed since the checkpoint" in capsys.readouterr().err
+    with pytest.warns(UserWarning, match="folder: val changed since the checkpoint"):
+        assert evaluated(run_dir, tmp_path, "--data_root", moved)["metrics"] == found
     save_photo(moved / "train" / "dark" / "1.png", seed=99, value=0)
     message = refused(capsys, run_dir, "--data_root", moved)
     assert message.startswith("folder: the data changed since the checkpoint (split: train, val)")
