@@ -32,6 +32,7 @@ class ReadFields(TypedDict, total=False):
     split_column: str | None
     group_column: str | None
     label_separator: str
+    folder_layout: str
     stream: bool
 
 

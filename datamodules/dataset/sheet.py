@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ON_BAD_IMAGE = ("error", "skip")
 TRAIN_ON = ("train", "trainval")
+FOLDER_LAYOUTS = ("auto", "classes", "splits")
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,8 @@ class ReadOptions:
         split_column: Column that says train, val or test for each row of your own table.
         group_column: Column of your own table whose equal values stay in one split, such as patients.
         label_separator: Text between the labels of a cell, if `multilabel`.
+        folder_layout: What the folders in `data_root` are, for `folder`: `classes`; `splits`, any others being left
+            out; `auto` goes by their names, and refuses what is doubtful.
         stream: Whether to fetch images while they are needed, for a hub dataset that does not fit on the disk.
 
     Raises:
@@ -126,6 +129,7 @@ class ReadOptions:
     split_column: str | None = None
     group_column: str | None = None
     label_separator: str = "|"
+    folder_layout: str = "auto"
     stream: bool = False
 
     def __post_init__(self) -> None:
@@ -133,9 +137,16 @@ class ReadOptions:
             raise unknown_name("on_bad_image", self.on_bad_image, ON_BAD_IMAGE)
         if self.train_on not in TRAIN_ON:
             raise unknown_name("train_on", self.train_on, TRAIN_ON)
+<<<<<<< HEAD
         for name in ("val_fraction", "test_fraction"):
             if not 0 < (share := getattr(self, name)) < 0.5:
                 raise BadValue(f"`{name}`={share} (allowed: above 0, below 0.5)")
+=======
+        if self.folder_layout not in FOLDER_LAYOUTS:
+            raise unknown_name("folder_layout", self.folder_layout, FOLDER_LAYOUTS)
+        if not 0 < self.val_fraction < 0.5:
+            raise BadValue(f"`val_fraction`={self.val_fraction} (allowed: above 0, below 0.5)")
+>>>>>>> main
 
     @property
     def root(self) -> Path | None:

@@ -298,7 +298,13 @@ def test_several_labels_per_image_are_counted_and_compared(tmp_path: Path) -> No
     rows = [["image", "labels", "split"]]
     for index in range(24):
         save(photo(index, (40, 40)), tmp_path / f"{index}.png")
-        rows.append([f"{index}.png", ("day", "day|sea", "sea")[index % 3], "test" if index < 6 else "val" if index < 9 else "train"])
+        rows.append(
+            [
+                f"{index}.png",
+                ("day", "day|sea", "sea")[index % 3],
+                "test" if index < 6 else "val" if index < 9 else "train",
+            ]
+        )
     save(photo(0, (40, 40)), tmp_path / "copy.png")
     rows.append(["copy.png", "day|sea", "train"])
     report = examine(1, save_csv(tmp_path / "table.csv", rows), "--multilabel")
