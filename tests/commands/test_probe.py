@@ -21,7 +21,8 @@ from benchmarks import __main__ as benchmark
 from tests.support.runs import CHEAP, ROOT, call, environment, read_results, save_classes
 from transfer.commands import evaluate, finetune, predict, probe
 from transfer.config.command_line import parse_probe_config
-from transfer.config.schema import PROBE_FIELDS, PROBE_TRAINER_FIELDS, FinetuneConfig, TrainerConfig
+from transfer.config.probe_schema import PROBE_FIELDS, PROBE_TRAINER_FIELDS
+from transfer.config.schema import FinetuneConfig, TrainerConfig
 from transfer.errors import UserError
 from transfer.networks.classifier import Classifier
 from transfer.networks.layers import LayerSettings

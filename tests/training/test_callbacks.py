@@ -20,8 +20,9 @@ from transfer.errors import RunInterrupted, UserError
 from transfer.networks.classifier import Classifier
 from transfer.training.batch_norm import BatchNormPolicy
 from transfer.training.callbacks import EMA, EpochLog, FinalValidation, FreezeBackbone
-from transfer.training.checkpointing import AtomicCheckpointIO, BestCheckpoint, GracefulStop, LastCheckpoint
+from transfer.training.checkpointing import AtomicCheckpointIO, GracefulStop, LastCheckpoint
 from transfer.training.module import TransferModule
+from transfer.training.selection import BestCheckpoint
 
 Builder = Callable[..., pl.Trainer]
 
@@ -247,7 +248,7 @@ def test_best_is_the_highest_score_and_the_last_of_equals(
     build_trainer: Builder, tmp_path: Path, scores: list[float], best: int
 ) -> None:
     loader = DataLoader(TensorDataset(torch.zeros(2, 1)))
-    trainer = build_trainer(BestCheckpoint(tmp_path, "val/top1"), LastCheckpoint(tmp_path), max_epochs=len(scores))
+    trainer = build_trainer(BestCheckpoint(tmp_path, "top1"), LastCheckpoint(tmp_path), max_epochs=len(scores))
     trainer.fit(Scripted(scores), loader, loader)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "last.ckpt"]
     epochs = {name: torch.load(tmp_path / name, weights_only=True)["epoch"] for name in ("best.ckpt", "last.ckpt")}
@@ -276,7 +277,7 @@ def test_a_validation_that_is_due_comes_before_the_stop(
     options: dict[str, int],
 ) -> None:  # fmt: skip
     def fit(*callbacks: pl.Callback, ckpt_path: Path | None = None) -> EpochLog:
-        log, checkpoint = EpochLog(tmp_path / "metrics.csv"), BestCheckpoint(tmp_path, "val/top1")
+        log, checkpoint = EpochLog(tmp_path / "metrics.csv"), BestCheckpoint(tmp_path, "top1")
         trainer = build_trainer(log, checkpoint, *callbacks, max_epochs=2, **options)
         trainer.fit(TransferModule(tiny_classifier), random_images, ckpt_path=ckpt_path, weights_only=True)
         return log
@@ -467,7 +468,7 @@ def test_the_end_of_a_run_is_validated_once(
 
 
 def test_the_best_score_is_known_after_the_folder_was_moved(tmp_path: Path) -> None:
-    before = BestCheckpoint(tmp_path / "old", "val/top1")
+    before = BestCheckpoint(tmp_path / "old", "top1")
     best = str(tmp_path / "old" / "best.ckpt")
     before.best_model_score, before.best_model_path = torch.tensor(0.9), best
     before.kth_best_model_path, before.kth_value, before.best_k_models = (
@@ -475,7 +476,7 @@ def test_the_best_score_is_known_after_the_folder_was_moved(tmp_path: Path) -> N
         torch.tensor(0.9),
         {best: torch.tensor(0.9)},
     )
-    after = BestCheckpoint(tmp_path / "new", "val/top1")
+    after = BestCheckpoint(tmp_path / "new", "top1")
     after.load_state_dict(before.state_dict())
     assert after.best_model_path == str(tmp_path / "new" / "best.ckpt")
     trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", devices=1)

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transfer.config.schema import FinetuneConfig, ProbeConfig
+from transfer.config.probe_schema import ProbeConfig
+from transfer.config.schema import FinetuneConfig
 from transfer.run_files import RESULTS
 from transfer.runs.results import Metrics, ProbeFit, Results, SplitFacts
 

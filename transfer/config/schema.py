@@ -202,8 +202,10 @@ class FinetuneConfig:
     """none, backbone (train only the head), or 'until-epoch N'"""
     ema_half_life: float | None = None
     """average the weights with this half-life, as a fraction of the run (typically 0.05); unset: off"""
+    monitor: Literal["loss", "top1", "top5", "mean_per_class", "ece", "map", "f1", "exact_match"] | None = None
+    """metric on val that chooses best.ckpt and stops early; of equals the lower loss is better; unset: top1 or map"""
     early_stopping: int | None = None
-    """stop after this many validations without improvement; unset: off"""
+    """stop after this many validations in a row without a better one, by monitor; unset: off"""
     find_lr: bool = False
     """run Lightning's learning-rate finder first and use the rate that it suggests"""
     compile: bool = False
@@ -280,20 +282,3 @@ class FinetuneConfig:
 
 # Fields of FinetuneConfig and ProbeConfig that hold paths, besides data.cache_dir.
 PATH_FIELDS = frozenset(("data_root", "weights", "init_head", "out_dir", "beside"))
-
-# Fields of FinetuneConfig that a linear probe shares; it augments nothing and trains a single linear layer.
-PROBE_FIELDS = (
-    *("backbone", "dataset", "data_root", "pretrained", "weights", "image_size", "on_bad_image", "allow_decayed"),
-    *("seed", "out_dir", "data"),
-)
-PROBE_TRAINER_FIELDS = ("accelerator", "devices", "num_nodes", "strategy", "precision")
-
-
-@dataclass(kw_only=True)
-class ProbeConfig:
-    """Probe"""
-
-    feature_dtype: Literal["float32", "bfloat16"] = "float32"
-    """type of the features in their file in --data.cache_dir; bfloat16 takes half the space"""
-    beside: str | None = None
-    """fine-tuned run to print beside the probe; unset: the last one in runs/<dataset>_<backbone>/"""
