@@ -153,7 +153,7 @@ def plan_pictures(images: list[Path], out_dir: Path) -> dict[Path, Path]:
         MissingData: there is no image.
         BadValue: `out_dir` is a file, or a picture exists already.
     """
-    from datamodules.images.decode import list_images
+    from datamodules.images.listing import list_images
 
     if out_dir.exists() and not out_dir.is_dir():
         raise BadValue(f"`out_dir`={out_dir}: not a folder")

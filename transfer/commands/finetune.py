@@ -245,7 +245,7 @@ def fit(config: FinetuneConfig, run: RunFolder, trainer: pl.Trainer, module: Tra
 
     from transfer.runs.predictor import read_classifier_state
     from transfer.training.trainer import find_lr
-    from transfer.weights.files import strict_load
+    from transfer.weights.files import read_checkpoint, strict_load
 
     if config.find_lr and not run.resumes:
         module.lr = find_lr(config, module, data)
@@ -261,6 +261,7 @@ def fit(config: FinetuneConfig, run: RunFolder, trainer: pl.Trainer, module: Tra
     if config.data.train_on == "trainval" and not run.best.exists():
         trainer.save_checkpoint(run.best)  # a run stopped in its last step has nothing left to train
     strict_load(module.classifier, read_classifier_state(run.best), source=str(run.best))
+    module.classifier.threshold = read_checkpoint(run.best).get("threshold")
 
 
 def measure(
@@ -272,7 +273,7 @@ def measure(
     log: EpochLog,
 ) -> dict[str, Metrics]:
     """Return the metrics of the best checkpoint on val and test, and count the read of the test split."""
-    from transfer.runs.test_record import count_test_read, save_predictions
+    from transfer.runs.test_record import PREDICTIONS, count_test_read, make_predictions
     from transfer.training.trainer import build_trainer
 
     metrics = {}
@@ -285,7 +286,11 @@ def measure(
             count_test_read(run.path)
         logged = tester.test(module, data, verbose=False)[0]
         metrics["test"] = Metrics({name.removeprefix("test/"): value for name, value in logged.items()})
-        predictions = module.predictions
-        if tester.is_global_zero and predictions is not None and len(predictions) == sizes["test"]:
-            save_predictions(run.path, predictions.numpy()[data.test_order("test", tester.world_size).argsort()])
+        found, test = module.predictions, data.dataset.split("test")
+        if tester.is_global_zero and found is not None and len(found.labels) == len(test):
+            order = data.test_order("test", tester.world_size).argsort()
+            labels, probabilities = (tensor.numpy()[order] for tensor in found)
+            names, threshold = data.class_names, module.classifier.threshold
+            predictions = make_predictions(labels, probabilities, test.image_names(), names, threshold)
+            predictions.save(run.path / PREDICTIONS)
     return metrics

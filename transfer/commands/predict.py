@@ -79,7 +79,7 @@ def predict(
         MissingData: `run_dir` is not a run, there is no image, or the folder of `out` does not exist.
         BadValue: an argument is out of range.
     """
-    from datamodules.images.decode import list_images
+    from datamodules.images.listing import list_images
     from transfer.runs.predictor import load_run
 
     if batch_size < 1:
