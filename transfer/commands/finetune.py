@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from transfer.commands.console import exit_status
-from transfer.config.choices import choose_by_protocol, choose_by_rule
+from transfer.config.choices import choose_by_protocol, choose_by_rule, share_batch
 from transfer.config.command_line import build_config, build_parser, given_fields, parse_config
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import UserError
@@ -96,6 +96,8 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
     if resume is None:
         config = choose(config, given, start, dataset, num_processes)
         resume = find_interrupted(config)
+    else:
+        config, _ = share_batch(config, given, num_processes)
     # Again, because what was chosen may be other weights and another size.
     start = resolve_start(**config.start_options(), dataset_size=sheet.default_image_size, image_size=config.image_size)
     monitor = choose_monitor(config.monitor, dataset.num_classes, config.data.multilabel)
@@ -157,7 +159,7 @@ def check_names(config: FinetuneConfig) -> tuple[Start, Sheet]:
 def choose(
     config: FinetuneConfig, given: frozenset[str], start: Start, dataset: Dataset, num_processes: int
 ) -> FinetuneConfig:
-    """Return the configuration with the choices of its protocol or recipe, and print them.
+    """Return the configuration with the choices of its protocol or recipe and its batch divided, and print them.
 
     Args:
         config: configuration as the user set it.
@@ -171,11 +173,14 @@ def choose(
     """
     from transfer.runs.folder import is_main_process
 
+    lines: list[str] = []
     if config.protocol is not None:
         num_images = sum(size for name, size in dataset.split_sizes.items() if name != "test")
-        config, lines = choose_by_protocol(config, given, num_images=num_images, num_processes=num_processes)
-    elif config.recipe == "auto":
-        config, lines = choose_by_rule(
+        config, lines = choose_by_protocol(config, given, num_images=num_images)
+    config, shares = share_batch(config, given, num_processes)
+    lines += shares
+    if config.recipe == "auto":
+        config, chosen = choose_by_rule(
             config,
             given,
             num_images=dataset.split_sizes["train"],
@@ -185,9 +190,8 @@ def choose(
             dropout_rate=start.variant.dropout_rate,
             num_processes=num_processes,
         )
-    else:
-        return config
-    if is_main_process():
+        lines += chosen
+    if lines and is_main_process():
         print("\n".join(lines))
     return config
 
