@@ -55,8 +55,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class LastCheckpoint(pl.callbacks.Checkpoint):
     """Keeps `last.ckpt`: the state after the last validation, whether it was the best or not."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if is_validation_of_fit(trainer):
@@ -73,8 +73,8 @@ class UnvalidatedCheckpoints(pl.callbacks.Checkpoint):
         every_n_epochs: epochs between two writings of `last.ckpt`.
     """
 
-    def __init__(self, folder: Path, every_n_epochs: int) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | Path, every_n_epochs: int) -> None:
+        self.folder = Path(folder)
         self.every_n_epochs = every_n_epochs
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -53,8 +53,8 @@ class BestCheckpoint(pl.callbacks.Checkpoint):
         monitor: name of the metric that counts.
     """
 
-    def __init__(self, folder: Path, monitor: str) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | Path, monitor: str) -> None:
+        self.folder = Path(folder)
         self.monitor = monitor
         self.best = _WORST
 
