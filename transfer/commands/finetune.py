@@ -49,12 +49,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_status(command, build_parser)
 
 
-def finetune(config: FinetuneConfig | None = None, *, resume: str | Path | None = None, **fields: Any) -> Results:
+def finetune(
+    config: FinetuneConfig | None = None,
+    *,
+    resume: str | Path | None = None,
+    allow_user_code: bool = False,
+    **fields: Any,
+) -> Results:
     """Fine-tune a network and return the results; `load_run(results.run_dir)` loads the trained network.
 
     Args:
         config: the whole configuration; None starts from the defaults. It is not modified.
         resume: folder of an interrupted run to continue.
+        allow_user_code: whether to import a backbone or a head of one's own that the run to continue names.
         fields: fields of `transfer.config.schema.FinetuneConfig` that override `config`; groups are dictionaries:
             `finetune(dataset="folder", data_root="photos", trainer={"max_epochs": 3})`.
 
@@ -63,7 +70,7 @@ def finetune(config: FinetuneConfig | None = None, *, resume: str | Path | None 
         RunInterrupted: a signal stopped the run, after last.ckpt was written.
     """
     run_dir = None if resume is None else expanded(resume)
-    config, given = build_config(config, run_dir, fields)
+    config, given = build_config(config, run_dir, fields, allow_user_code)
     return _run(config, run_dir, given)
 
 
@@ -241,7 +248,7 @@ def fit(config: FinetuneConfig, run: RunFolder, trainer: pl.Trainer, module: Tra
     """
     import torch
 
-    from transfer.runs.predictor import read_classifier_state
+    from transfer.runs.checkpoint import read_classifier_state
     from transfer.training.trainer import find_lr
     from transfer.weights.files import strict_load
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from transfer.commands.console import check_folder, exit_status
+from transfer.commands.console import add_allow_user_code, check_folder, exit_status
 from transfer.errors import BadValue, MissingData
 from transfer.files import expanded
 
@@ -41,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="loader processes; default: usable cores - 1, at most 8",
     )
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
+    add_allow_user_code(parser)
     return parser
 
 
@@ -59,6 +60,7 @@ def predict(
     batch_size: int = 64,
     num_workers: int | None = None,
     checkpoint: str = "best",
+    allow_user_code: bool = False,
 ) -> list[str]:
     """Write a row for each image, in the order given, and name unreadable files on stderr.
 
@@ -71,6 +73,7 @@ def predict(
         batch_size: images per step, at least 1.
         num_workers: loader processes, at least 0; None: one less than the usable cores, at most 8.
         checkpoint: `best` or `last`.
+        allow_user_code: see `load_run`.
 
     Returns:
         The files that could not be read.
@@ -87,7 +90,7 @@ def predict(
     if num_workers is not None and num_workers < 0:
         raise BadValue(f"`num_workers`={num_workers} (allowed: at least 0)")
     check_folder("out", out)
-    run = load_run(run_dir, f"{checkpoint}.ckpt")
+    run = load_run(run_dir, f"{checkpoint}.ckpt", allow_user_code=allow_user_code)
     paths = [path for given in images for path in list_images(given)]
     if not paths:
         raise MissingData(f"no image in {', '.join(map(str, images))}")
