@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +51,14 @@ def read_preprocessing(entries: Any, path: Path) -> Preprocessing:
     """Return the preprocessing in what a file says of it.
 
     Args:
-        entries: values by the names of `Preprocessing`'s fields; others are ignored.
+        entries: values by the names of `Preprocessing`'s fields.
         path: the file, for the message.
 
     Raises:
-        DamagedFile: one is missing, or out of range.
+        DamagedFile: one is missing, unknown or out of range.
     """
     try:
-        values = {part.name: entries[part.name] for part in fields(Preprocessing) if part.name in entries}
-        found = Preprocessing(**{**values, "mean": tuple(entries["mean"]), "std": tuple(entries["std"])})
+        found = Preprocessing(**{**entries, "mean": tuple(entries["mean"]), "std": tuple(entries["std"])})
         numbers = (found.crop_ratio, *found.mean, *found.std)
         valid = (
             type(found.image_size) is int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +163,8 @@ def load_run(run_dir: str | Path, checkpoint: str = BEST, *, allow_user_code: bo
         )
     content = read_checkpoint(path)
     data = datamodule_state(content, path)
-    preprocessing = read_preprocessing(data, path)
+    entries = {part.name: data[part.name] for part in fields(Preprocessing) if part.name in data}
+    preprocessing = read_preprocessing(entries, path)
     start = replace(resolve_start(**config.start_options()), preprocessing=preprocessing)
     classifier = classifier_from(
         start,

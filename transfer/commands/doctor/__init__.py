@@ -128,8 +128,7 @@ def doctor(
     loaded_run = load_run(run, allow_user_code=allow_user_code) if run is not None else None
     variant = get_backbone(backbone or (loaded_run.config.backbone if loaded_run else FinetuneConfig().backbone))
     data = read_subject(open_subject(subject, data_root, columns))
-    if loaded_run is not None and data.class_names:
-        check_classes(loaded_run, data.class_names)
+    check_classes(loaded_run, data.class_names)
     if out_dir is not None:
         out_dir.mkdir(parents=True, exist_ok=True)
     report = {
@@ -147,9 +146,9 @@ def doctor(
     return report
 
 
-def check_classes(run: Run, class_names: Sequence[str]) -> None:
-    """Refuse a run that was trained on other classes than the data has."""
-    if run.class_names != tuple(class_names):
+def check_classes(run: Run | None, class_names: Sequence[str]) -> None:
+    """Refuse a run that was trained on other classes than those of the data, if both are known."""
+    if run is not None and class_names and run.class_names != tuple(class_names):
         raise BadValue(f"`run`={run.run_dir}: its classes ({_few(run.class_names)}) are not {_few(class_names)}")
 
 
