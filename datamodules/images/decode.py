@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import io
-import os
-import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from datamodules.images.jpeg import read_jpeg_header
-from transfer.errors import DamagedFile, MissingData, UserError
+from transfer.errors import DamagedFile, UserError
 
 Pixels = NDArray[np.uint8]
 # The picture formats that are read, by Pillow's names, with their file extensions. Pillow knows more, and is not asked
@@ -44,7 +42,6 @@ _NEEDED = {
     **dict.fromkeys((b"avif", b"avis"), "AVIF needs Pillow 11.3 or later"),
     **dict.fromkeys((b"heic", b"heix", b"heim", b"mif1", b"msf1"), "HEIC needs a plugin: pip install pillow-heif"),
 }
-_IGNORED_FOLDERS = frozenset({"__MACOSX"})
 _EXIF_ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 
@@ -187,52 +184,3 @@ def _sixteen_bits_to_rgb(image: Image.Image) -> Image.Image:
     if values.min() < 0 or values.max() > 65535:
         raise BadImageError(f"pixel values {values.min()}..{values.max()} exceed 16 bits; save with 8 or 16 bits")
     return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
-
-
-def natural_key(text: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Return a sort key that reads digits as numbers, so that `2` comes before `10`; the text itself breaks ties."""
-    parts = re.split(r"([0-9]+)", text.lower())
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part], text
-
-
-def walk_files(folder: Path) -> Iterator[Path]:
-    """Yield every file under `folder`, natural-sorted per folder, following links and leaving hidden names out.
-
-    Raises:
-        MissingData: a folder cannot be listed; the text names it.
-    """
-
-    def refuse(error: OSError) -> None:
-        raise MissingData(f"{error.filename}: this folder cannot be listed ({str(error.strerror).lower()})")
-
-    seen: set[str] = set()  # a link to a folder above would lead round in circles
-    for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:
-            folders[:] = []
-            continue
-        seen.add(real)
-        visible = (name for name in folders if not name.startswith(".") and name not in _IGNORED_FOLDERS)
-        folders[:] = sorted(visible, key=natural_key)
-        yield from (Path(parent, name) for name in sorted(files, key=natural_key) if not name.startswith("."))
-
-
-def is_image(path: Path) -> bool:
-    """Return whether the file name ends like an image's, in upper or lower case."""
-    return path.suffix.lower() in PICTURE_SUFFIXES
-
-
-def list_images(path: Path) -> list[Path]:
-    """Return the image files at `path`: itself if it is a file, otherwise all those below it, natural-sorted.
-
-    Raises:
-        MissingData: there is nothing at `path`, or only a folder without images.
-    """
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise MissingData(f"no such file or folder: {path}")
-    images = [file for file in walk_files(path) if is_image(file)]
-    if not images:
-        raise MissingData(f"no image in {path} or below it; image files end in {', '.join(sorted(PICTURE_SUFFIXES))}")
-    return images

@@ -11,7 +11,7 @@ import numpy as np
 
 from datamodules.dataset.sheet import ReadOptions
 from datamodules.dataset.split import Split
-from datamodules.images.decode import is_image, natural_key, walk_files
+from datamodules.images.listing import is_image, natural_key, walk_files
 from datamodules.reading.tables import read_splits, require_column
 from transfer.errors import BadValue, DamagedFile, MissingData
 

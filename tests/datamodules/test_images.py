@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 from pathlib import Path
@@ -18,13 +17,11 @@ from datamodules.images.decode import (
     BadImageError,
     decode_image,
     image_shape,
-    list_images,
-    natural_key,
     readable_formats,
 )
+from datamodules.images.listing import list_images
 from datamodules.images.pictures import DecodedPicture, JpegPicture, open_picture
 from datamodules.images.transforms import apply_transform, build_train_transform, seed_transform
-from transfer.errors import MissingData, UserError
 from transfer.preprocessing import IMAGENET, Preprocessing
 
 PREPROCESSING = Preprocessing(64, 0.875, "bicubic", *IMAGENET)
@@ -317,47 +314,3 @@ def test_a_jpeg_too_large_to_be_an_image_is_refused(monkeypatch: pytest.MonkeyPa
 
 def test_bad_image_reads_as_name_and_reason() -> None:
     assert str(BadImage("a.jpg", "empty (0 bytes)")) == "a.jpg: empty (0 bytes)"
-
-
-def test_natural_order_reads_digits_as_numbers() -> None:
-    assert sorted(["10", "2", "1", "a10", "a9", "B"], key=natural_key) == ["1", "2", "10", "a9", "a10", "B"]
-
-
-def test_list_images_recurses_in_natural_order_without_hidden_files(tmp_path: Path) -> None:
-    for name in ("10.JPG", "2.jpg", ".hidden.jpg", "notes.txt", "sub/1.Png", ".git/x.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    assert [p.relative_to(tmp_path).as_posix() for p in list_images(tmp_path)] == [
-        "2.jpg",
-        "10.JPG",
-        "sub/1.Png",
-    ]
-    assert list_images(tmp_path / "2.jpg") == [tmp_path / "2.jpg"]
-
-
-def test_list_images_names_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no such file or folder: .*nowhere"):
-        list_images(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"no image in .* image files end in .*\.jpg"):
-        list_images(tmp_path)
-
-
-def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scandir = os.scandir
-
-    def refuse(path: str) -> object:
-        if str(path).endswith("cat"):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
-        return scandir(path)
-
-    (tmp_path / "cat").mkdir()
-    monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(MissingData, match=f"{tmp_path}/cat: this folder cannot be listed"):
-        list_images(tmp_path)
-
-
-def test_a_link_back_to_a_folder_above_is_followed_once(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    Image.new("RGB", (4, 4)).save(tmp_path / "a" / "x.png")
-    (tmp_path / "a" / "loop").symlink_to(tmp_path, target_is_directory=True)
-    assert [path.name for path in list_images(tmp_path)] == ["x.png"]

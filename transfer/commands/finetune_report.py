@@ -59,7 +59,8 @@ def collect_results(
             for name, size in dataset.split_sizes.items()
         },
         skipped_images=[asdict(image) for image in dataset.skipped],
-        tested_images=None if module.predictions is None else len(module.predictions),
+        tested_images=None if module.predictions is None else len(module.predictions.labels),
+        threshold=module.classifier.threshold,
         decay=dict(dataset.decay),
         copy=dataset.known_copy,
         train_seconds=round(log.seconds, 2),

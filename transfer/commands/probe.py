@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import exit_status
 from transfer.config.command_line import build_probe_parser, parse_probe_config
-from transfer.config.schema import FinetuneConfig, ProbeConfig
+from transfer.config.probe_schema import ProbeConfig
+from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue, MissingData, UserError
 from transfer.files import expanded
 from transfer.runs.results import Results, last_results, read_results

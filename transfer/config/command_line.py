@@ -18,14 +18,12 @@ import jsonargparse
 import yaml
 
 from transfer.config.parser_errors import explain
+from transfer.config.probe_schema import PROBE_FIELDS, PROBE_TRAINER_FIELDS, ProbeConfig
 from transfer.config.problems import find_probe_problems, find_problems
 from transfer.config.recipes import add_allow_user_code, recipes_first, refuse_code_in_recipes, split_resume, user_code
 from transfer.config.schema import (
     PATH_FIELDS,
-    PROBE_FIELDS,
-    PROBE_TRAINER_FIELDS,
     FinetuneConfig,
-    ProbeConfig,
     TrainerConfig,
 )
 from transfer.errors import BadValue, MissingData, nearest
