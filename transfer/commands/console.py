@@ -111,7 +111,7 @@ def _warnings_with_flags(build_parser: Callable[[], argparse.ArgumentParser] | N
     def with_flags(
         message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
     ) -> str:
-        text = name_flags(str(message), find_flags(build_parser))
+        text = printable(name_flags(str(message), find_flags(build_parser)))
         return f"warning: {text}\n" if category is UserWarning else original(text, category, filename, lineno, line)
 
     warnings.formatwarning = with_flags

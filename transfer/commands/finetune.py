@@ -23,8 +23,6 @@ from transfer.files import expanded
 from transfer.runs.results import Metrics, Results
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from datamodules.datamodule import DataModule
     from datamodules.dataset.loaded import Dataset
     from datamodules.dataset.sheet import Sheet
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
     from transfer.networks.classifier import Classifier
     from transfer.runs.folder import RunFolder
     from transfer.training.callbacks import EpochLog
+    from transfer.training.losses import balanced_class_weights
     from transfer.training.module import TransferModule
     from transfer.weights.start import Start
 
@@ -108,7 +107,8 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
     start = resolve_start(**config.start_options(), dataset_size=sheet.default_image_size, image_size=config.image_size)
     data = DataModule(dataset, start.preprocessing, **config.loader_options())
     classifier = build_network(config, start, dataset, resume)
-    module = TransferModule(classifier, class_weights=class_weights(config, dataset), **config.module_options())
+    weights = None if config.loss.class_weights == "none" else balanced_class_weights(dataset.class_counts["train"])
+    module = TransferModule(classifier, class_weights=weights, **config.module_options())
 
     with open_run(config, resume) as run:
         run.check_space(sum(p.numel() for p in classifier.parameters()))
@@ -232,15 +232,6 @@ def build_network(config: FinetuneConfig, start: Start, dataset: Dataset, resume
     if config.compile:
         classifier.compile()
     return classifier
-
-
-def class_weights(config: FinetuneConfig, dataset: Dataset) -> Tensor | None:
-    """Return the weight of each class in the loss, (C,); None if all are equal."""
-    from transfer.training.losses import balanced_class_weights
-
-    if config.loss.class_weights == "none":
-        return None
-    return balanced_class_weights(dataset.class_counts["train"])
 
 
 def fit(config: FinetuneConfig, run: RunFolder, trainer: pl.Trainer, module: TransferModule, data: DataModule) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from transfer.commands.console import add_allow_user_code, check_folder, exit_status
 from transfer.errors import BadValue, MissingData, printable
 from transfer.files import expanded, written_whole
+from transfer.markdown import harmless_cell
 
 if TYPE_CHECKING:
     from transfer.runs.predictor import Run
@@ -102,14 +103,7 @@ def predict(
         raise BadValue(f"`top_k`={top_k} (allowed: 1 to {len(run.class_names)}, the number of classes)")
     unreadable: list[str] = []
     rows = predict_rows(run, paths, top_k, batch_size, num_workers, unreadable)
-    separator = run.config.data.label_separator
-    if out is None:
-        write_rows(rows, format, sys.stdout, separator)
-    else:
-        with written_whole(out) as file:
-            text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
-            write_rows(rows, format, text, separator)
-            text.detach()  # or it would close the file
+    write_output(rows, format, out, run.config.data.label_separator)
     if unreadable:
         print(f"{len(unreadable)} of {len(paths)} images could not be read", file=sys.stderr)
     return unreadable
@@ -149,6 +143,16 @@ def predict_rows(
             yield row
 
 
+def write_output(rows: Iterator[dict[str, Any]], format: str, out: Path | None, separator: str) -> None:
+    """Write rows to a file, whole or not at all, or as they come to the terminal."""
+    if out is None:
+        return write_rows(rows, format, sys.stdout, separator)
+    with written_whole(out) as file:
+        text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
+        write_rows(rows, format, text, separator)
+        text.detach()  # or it would close the file
+
+
 def write_rows(rows: Iterator[dict[str, Any]], format: str, file: TextIO, separator: str) -> None:
     """Write rows as they come; in CSV, `separator` stands between the items of a list."""
     writer = None
@@ -159,4 +163,5 @@ def write_rows(rows: Iterator[dict[str, Any]], format: str, file: TextIO, separa
         if writer is None:
             writer = csv.DictWriter(file, fieldnames=list(row))
             writer.writeheader()
-        writer.writerow({name: separator.join(map(str, v)) if isinstance(v, list) else v for name, v in row.items()})
+        cells = {name: separator.join(map(str, v)) if isinstance(v, list) else v for name, v in row.items()}
+        writer.writerow({name: harmless_cell(v) if isinstance(v, str) else v for name, v in cells.items()})
