@@ -65,6 +65,8 @@ def _combination_problems(config: FinetuneConfig) -> Iterator[str]:
     if trainer.limit_val_batches == 0:
         yield "`trainer.limit_val_batches`=0: the best checkpoint is chosen by validation (use 1 or more)"
     if config.data.train_on == "trainval":
+        if config.monitor is not None:
+            yield "`monitor` with `data.train_on`=trainval: there is no validation to choose from"
         if config.early_stopping is not None:
             yield "`early_stopping` with `data.train_on`=trainval: there is no validation to watch"
         if config.bn == "recompute":
