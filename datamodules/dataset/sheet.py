@@ -137,16 +137,11 @@ class ReadOptions:
             raise unknown_name("on_bad_image", self.on_bad_image, ON_BAD_IMAGE)
         if self.train_on not in TRAIN_ON:
             raise unknown_name("train_on", self.train_on, TRAIN_ON)
-<<<<<<< HEAD
+        if self.folder_layout not in FOLDER_LAYOUTS:
+            raise unknown_name("folder_layout", self.folder_layout, FOLDER_LAYOUTS)
         for name in ("val_fraction", "test_fraction"):
             if not 0 < (share := getattr(self, name)) < 0.5:
                 raise BadValue(f"`{name}`={share} (allowed: above 0, below 0.5)")
-=======
-        if self.folder_layout not in FOLDER_LAYOUTS:
-            raise unknown_name("folder_layout", self.folder_layout, FOLDER_LAYOUTS)
-        if not 0 < self.val_fraction < 0.5:
-            raise BadValue(f"`val_fraction`={self.val_fraction} (allowed: above 0, below 0.5)")
->>>>>>> main
 
     @property
     def root(self) -> Path | None:
