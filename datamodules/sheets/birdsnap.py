@@ -61,7 +61,7 @@ class Birdsnap(Benchmark):
         Raises:
             UserError: There is nothing, or less than all without `allow_decayed`.
         """
-        from datamodules.reading.folders import scan_class_folders
+        from datamodules.reading.class_folders import scan_class_folders
         from datamodules.reading.sources import find_local_copy
         from datamodules.reading.tables import read_splits
 
@@ -78,7 +78,7 @@ class Birdsnap(Benchmark):
         folders = root / self.name
         has_class_folders = (folders / "train").is_dir() and (folders / "test").is_dir()
         if has_class_folders and find_local_copy(root, self.copies) is None:
-            return read_splits(scan_class_folders(folders), self.name, "image", "label", options)
+            return read_splits(scan_class_folders(folders, "splits"), self.name, "image", "label", options)
         return super().load_splits(options)
 
     def read_archive(self, folder: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
@@ -125,7 +125,7 @@ class Birdsnap(Benchmark):
 
     def complete_splits(self, splits: dict[str, Split], options: ReadOptions) -> dict[str, Split]:
         """Return the splits with val cut from train, as large a share of it as BYOL's."""
-        from datamodules.dataset.split import hold_out
+        from datamodules.dataset.holdout import hold_out_exactly
 
-        train, val = hold_out(splits["train"], max(1, round(len(splits["train"]) * self.val_share)))
+        train, val = hold_out_exactly(splits["train"], max(1, round(len(splits["train"]) * self.val_share)), "val")
         return {**splits, "train": train, "val": val}

@@ -94,8 +94,10 @@ def test_a_run_leaves_exactly_its_files_and_says_where(
     assert process.returncode == 0, process.stderr
     assert {path.name for path in run_dir.iterdir()} == FILES
     lines = process.stdout.splitlines()
-    assert lines[0].startswith("lite0 from efficientnet_lite0.pypi, trained on ImageNet-1k; 32 px, 10 classes, images")
-    assert [line.split("  ")[0] for line in lines[1:3]] == ["epoch 1/2", "epoch 2/2"]
+    assert lines[0].startswith("digits: 10 classes (0, 1, ") and lines[1] == (
+        "lite0 from efficientnet_lite0.pypi, trained on ImageNet-1k; 32 px"
+    )
+    assert [line.split("  ")[0] for line in lines[2:4]] == ["epoch 1/2", "epoch 2/2"]
     assert lines[-1].endswith(f"results in {run_dir / 'results.json'}")
     assert "Traceback" not in process.stderr
 
@@ -393,7 +395,7 @@ def test_a_moved_run_still_knows_its_best_epoch_when_resumed(run_dir: Path, tmp_
     # As if its best epoch had been perfect, and another epoch were still to come.
     content = torch.load(moved / "last.ckpt", weights_only=True)
     (state,) = (state for name, state in content["callbacks"].items() if name.startswith("BestCheckpoint"))
-    state["best_model_score"] = torch.tensor(1.0)
+    state["best"] = [1.0, 0.0]
     torch.save(content, moved / "last.ckpt")
     recipe = (moved / "config.yaml").read_text()
     (moved / "config.yaml").write_text(recipe.replace("max_epochs: 2", "max_epochs: 3"))
@@ -674,8 +676,7 @@ def test_results_say_that_nobody_knows_what_a_file_of_ones_own_saw(
     short = ("--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1", "--trainer.limit_test_batches", "1")
     options = (*CHEAP, *short, "--pretrained", "lukemelas", "--weights", own, "--out_dir", run_dir)
     assert call(finetune.main, *options) == 0
-    first = capsys.readouterr().out.splitlines()[0]
-    assert first.startswith(f"lite0 from {own}, trained on unknown data; 32 px, 10 classes, images ")
+    assert f"lite0 from {own}, trained on unknown data; 32 px" in capsys.readouterr().out.splitlines()
     assert read_results(run_dir)["weights"] == {
         "name": str(own),
         "sha256": hashlib.sha256(own.read_bytes()).hexdigest(),
@@ -811,8 +812,9 @@ def test_class_folders_are_cut_into_three_and_named_in_numeric_order(tmp_path: P
     assert call(finetune.main, *CHEAP, *PHOTOS, "--data_root", photos, "--out_dir", tmp_path / "run") == 0
     results = read_results(tmp_path / "run")
     assert list(results["per_class_accuracy"]) == TWELVE
-    assert {name: split["size"] for name, split in results["splits"].items()} == {"train": 96, "val": 12, "test": 12}
-    assert results["splits"]["test"]["class_counts"] == [1] * 12
+    counts = {name: split["class_counts"] for name, split in results["splits"].items()}
+    assert np.sum(list(counts.values()), axis=0).tolist() == [10] * 12
+    assert min(map(min, counts.values())) == 1 and sum(counts["train"]) > 80
 
 
 @pytest.mark.slow
