@@ -84,7 +84,9 @@ def choose_columns(tables: Mapping[str, datasets.Dataset], where: str, options: 
     split = given or _first(names, SPLIT_COLUMNS)
     image = options.image_column or _recognise("image_column", IMAGE_COLUMNS, names, where)
     if options.label_column is None and _first(names, LABEL_COLUMNS) is None:
-        per_label = _zero_one_columns(table, [name for name in names if name not in (image, split)])
+        per_label = _zero_one_columns(
+            table, [name for name in names if name not in (image, split, options.group_column)]
+        )
         if len(per_label) > 1:
             warnings.warn(
                 f"{where}: no label column, but {', '.join(per_label)} hold 0 and 1: each is taken for a label",

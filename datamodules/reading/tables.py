@@ -11,12 +11,13 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules.dataset.sheet import ReadOptions
 from datamodules.dataset.split import Split
 from datamodules.images.listing import walk_files
-from datamodules.reading.labels import read_labels
+from datamodules.reading.labels import as_text, read_labels
 from transfer.errors import DamagedFile, MissingData, nearest
 
 
@@ -50,6 +51,8 @@ def read_splits(
     for split, table in tables.items():
         require_column(table.column_names, label_column, "label_column", f"{source} {split}")
         require_column(table.column_names, image_column, "image_column", f"{source} {split}")
+        if options.group_column is not None:
+            require_column(table.column_names, options.group_column, "group_column", f"{source} {split}")
     names, labels = read_labels(tables, source, label_column, options, official_names=official_names)
     splits = {}
     listed = {}
@@ -58,7 +61,8 @@ def read_splits(
         images, paths = _read_images(table, image_column, folder, where)
         if paths is not None:
             listed[split] = paths
-        splits[split] = Split(where, images, np.arange(len(table)), labels[split])
+        groups = None if options.group_column is None else _read_groups(table, options.group_column, where)
+        splits[split] = Split(where, images, np.arange(len(table)), labels[split], groups)
     _refuse_contradictions(listed, labels, source)
     return names, splits
 
@@ -91,6 +95,13 @@ def require_image_column(kind: pa.DataType, name: str, where: str) -> None:
     has_bytes = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
     if not (has_bytes or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
         raise DamagedFile(f"{where}: column {name!r} is {kind}, not images or encoded bytes")
+
+
+def _read_groups(table: datasets.Dataset, column: str, where: str) -> NDArray[np.str_]:
+    groups = [as_text(value) for value in table.with_format(None)[column]]
+    if missing := [row for row, group in enumerate(groups) if group.lower() in ("", "nan")]:
+        raise DamagedFile(f"{where} row {missing[0]}: no value in {column!r}: give every image a group")
+    return np.array(groups, str)
 
 
 def _read_images(
