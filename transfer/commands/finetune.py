@@ -88,6 +88,7 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
     from transfer.runs.folder import check_run_dir, find_interrupted, is_main_process, open_run
     from transfer.training.callbacks import EpochLog
     from transfer.training.module import TransferModule
+    from transfer.training.selection import choose_monitor
     from transfer.training.trainer import build_fit_trainer, build_loggers, prepare_process
     from transfer.weights.start import resolve_start
 
@@ -106,6 +107,7 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
         config, _ = share_batch(config, given, num_processes)
     # Again, because what was chosen may be other weights and another size.
     start = resolve_start(**config.start_options(), dataset_size=sheet.default_image_size, image_size=config.image_size)
+    monitor = choose_monitor(config.monitor, dataset.num_classes, config.data.multilabel)
     data = DataModule(dataset, start.preprocessing, **config.loader_options())
     classifier = build_network(config, start, dataset, resume)
     weights = None if config.loss.class_weights == "none" else balanced_class_weights(dataset.class_counts["train"])
@@ -115,7 +117,7 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
         run.check_space(sum(p.numel() for p in classifier.parameters()))
         if is_main_process() and not run.resumes:
             run.begin(config, {name: {"of": s.name, "images": s.sources()} for name, s in dataset.held_out.items()})
-        log = EpochLog(run.metrics)
+        log = EpochLog(run.metrics, monitor)
         trainer = build_fit_trainer(config, run.path, log, build_loggers(config, run.path, dataset.fingerprint))
         if is_main_process():
             print_start(config, start, dataset, run)
@@ -275,13 +277,12 @@ def measure(
 ) -> dict[str, Metrics]:
     """Return the metrics of the best checkpoint on val and test, and count the read of the test split."""
     from transfer.runs.test_record import PREDICTIONS, count_test_read, make_predictions
-    from transfer.training.metrics import main_metric
     from transfer.training.trainer import build_trainer
 
     metrics = {}
     sizes = data.dataset.split_sizes
     if "val" in sizes:
-        metrics["val"] = Metrics(log.best_metrics(main_metric(config.data.multilabel)))
+        metrics["val"] = Metrics(log.best_metrics())
     if "test" in sizes and config.trainer.limit_test_batches != 0:
         tester = build_trainer(config, trainer.loggers, callbacks=[])
         if tester.is_global_zero:
