@@ -31,6 +31,8 @@ class ReadFields(TypedDict, total=False):
     split_column: str | None
     label_separator: str
     stream: bool
+    bit_depth: int | None
+    max_pixels: int
 
 
 class DataFields(ReadFields, total=False):

@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.images.decode import BadImage, BadImageError, decode_image, image_shape
+from datamodules.images.decode import BadImage, BadImageError, decode_image, image_shape, measure_image
+from datamodules.images.depth import DEFAULT_DECODING, Decoding, Extent
 from transfer.errors import UserError
 
 # The held-out images are the same for every run seed, so that runs that differ in seed are selected on the same data.
@@ -45,12 +46,16 @@ class Split:
         table: Every row of the source; column `image` is an undecoded Image feature ({bytes, path}).
         rows: Which rows of the table belong to the split, in order. Shape: (N,)
         labels: Class indices, int64 (N,), or multi-hot float32 (N, C).
+        decoding: How its images become 8-bit pixels.
+        is_checked: Whether all its images have been decoded without damage.
     """
 
     name: str
     table: datasets.Dataset | RemoteTable
     rows: NDArray[np.int64]
     labels: Tensor
+    decoding: Decoding = DEFAULT_DECODING
+    is_checked: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -72,7 +77,7 @@ class Split:
             BadImageError: The file is not an image; the text names it.
         """
         try:
-            return image_shape(self.encoded(index))
+            return image_shape(self.encoded(index), self.decoding.max_pixels)
         except BadImageError as error:
             raise BadImageError(f"{self.image_name(index)}: {error}") from None
 
@@ -104,10 +109,17 @@ class Split:
     def check(self, index: int) -> BadImage | None:
         """Return what is wrong with an image, or None if it decodes."""
         try:
-            decode_image(self.encoded(index))
+            decode_image(self.encoded(index), self.decoding)
         except BadImageError as error:
             return BadImage(self.image_name(index), str(error))
         return None
+
+    def measure(self, index: int) -> BadImage | Extent | None:
+        """Return what is wrong with an image, or the extent of its values if it has more than 8 bits."""
+        try:
+            return measure_image(self.encoded(index), self.decoding)
+        except BadImageError as error:
+            return BadImage(self.image_name(index), str(error))
 
     def class_counts(self, num_classes: int) -> list[int]:
         """Return the images per class, in class order; an image with several labels counts once for each."""
@@ -148,13 +160,13 @@ def join(first: Split, second: Split, name: str) -> Split:
     """Return all images of both splits: in the order of their table if they share it, else the first's come first."""
     labels = torch.cat([first.labels, second.labels])
     if first.table is second.table:
-        joined = Split(name, first.table, np.concatenate([first.rows, second.rows]), labels)
+        joined = Split(name, first.table, np.concatenate([first.rows, second.rows]), labels, first.decoding)
         return joined.select(np.argsort(joined.rows))
     if isinstance(first.table, datasets.Dataset):
         table: datasets.Dataset | RemoteTable = datasets.concatenate_datasets([first.table, second.table])
     else:
         table = first.table.followed_by(second.table)
-    return Split(name, table, np.concatenate([first.rows, second.rows + len(first.table)]), labels)
+    return Split(name, table, np.concatenate([first.rows, second.rows + len(first.table)]), labels, first.decoding)
 
 
 def hold_out(split: Split, size: int) -> tuple[Split, Split]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from transfer.training.checkpointing import AtomicCheckpointIO
 from transfer.weights.build import classifier_from
 from transfer.weights.files import read_checkpoint, read_state_dict, strict_load
 from transfer.weights.start import resolve_start
+
+if TYPE_CHECKING:
+    from datamodules.images.depth import Decoding
 
 ImageLike = str | Path | bytes | Image | NDArray[np.uint8]
 
@@ -91,10 +94,17 @@ class Run:
         predictions: list[Prediction] = []
         for start in range(0, len(images), batch_size):
             batch = enumerate(images[start : start + batch_size], start)
-            pixels = [transform(image=_pixels(image, position))["image"] for position, image in batch]
+            pixels = [transform(image=_pixels(image, position, self.decoding))["image"] for position, image in batch]
             probabilities = self.probabilities(torch.from_numpy(np.stack(pixels))).cpu().numpy()
             predictions += [self._prediction(row, top_k) for row in probabilities]
         return predictions
+
+    @property
+    def decoding(self) -> Decoding:
+        """How image files become pixels, as in the run."""
+        from datamodules.images.depth import Decoding
+
+        return Decoding.of(self.preprocessing, self.config.data.max_pixels)
 
     def probabilities(self, images: Tensor) -> Tensor:
         """Return the probabilities of all classes, float32 (N, C), on the classifier's device.
@@ -118,17 +128,17 @@ class Run:
         return Prediction(*top[0], top, probabilities)
 
 
-def _pixels(image: ImageLike, position: int) -> NDArray[np.uint8]:
+def _pixels(image: ImageLike, position: int, decoding: Decoding) -> NDArray[np.uint8]:
     from datamodules.images.decode import decode_image, upright_pixels
 
     name = str(image) if isinstance(image, (str, Path)) else f"`images`[{position}]"
     try:
         if isinstance(image, (str, Path)):
-            return decode_image(expanded(image))
+            return decode_image(expanded(image), decoding)
         if isinstance(image, bytes):
-            return decode_image(image)
+            return decode_image(image, decoding)
         if isinstance(image, Image):
-            return upright_pixels(image)
+            return upright_pixels(image, decoding)
     except (OSError, DamagedFile) as error:  # Pillow reads an image's pixels when they are first needed
         raise DamagedFile(f"{name}: {error}") from error
     if not isinstance(image, np.ndarray):
@@ -158,8 +168,7 @@ def load_run(run_dir: str | Path, checkpoint: str = BEST) -> Run:
             f"{run_dir} has no {checkpoint}: the run stopped before its first validation; go on with `resume`={run_dir}"
         )
     data = datamodule_state(read_checkpoint(path), path)
-    values = {part.name: data[part.name] for part in fields(Preprocessing)}
-    preprocessing = Preprocessing(**{**values, "mean": tuple(data["mean"]), "std": tuple(data["std"])})
+    preprocessing = Preprocessing.from_entries(data)
     start = replace(resolve_start(**config.start_options()), preprocessing=preprocessing)
     classifier = classifier_from(
         start,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +146,7 @@ def _read_module_notes(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _preprocessing(path: Path, entries: Any) -> Preprocessing:
     try:
-        found = Preprocessing(**{**entries, "mean": tuple(entries["mean"]), "std": tuple(entries["std"])})
+        found = Preprocessing.from_entries(entries)
         numbers = (found.crop_ratio, *found.mean, *found.std)
         valid = (
             type(found.image_size) is int
@@ -155,6 +155,7 @@ def _preprocessing(path: Path, entries: Any) -> Preprocessing:
             and (len(found.mean), len(found.std)) in ((1, 1), (3, 3))
             and found.interpolation in ("bicubic", "bilinear")
             and found.resize in ("short_side", "squash")
+            and all(known is None or _is_range(known) for known in (found.integer_range, found.float_range))
         )
     except (TypeError, KeyError, ValueError):
         valid = False
@@ -164,6 +165,10 @@ def _preprocessing(path: Path, entries: Any) -> Preprocessing:
             f" (needed: {', '.join(Preprocessing.__dataclass_fields__)}; sizes and std above 0)"
         )
     return found
+
+
+def _is_range(values: Sequence[float]) -> bool:
+    return len(values) == 2 and all(math.isfinite(value) for value in values) and values[0] < values[1]
 
 
 def _resolve_like(source: Path, variant: Variant, known: WeightsRow | None, family: str | None) -> WeightsRow:
