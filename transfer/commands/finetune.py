@@ -78,7 +78,7 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
     # Imported here so that --help and mistyped flags do not wait for them.
     from datamodules import load_dataset
     from datamodules.datamodule import DataModule
-    from transfer.commands.finetune_report import collect_results, print_end, print_start
+    from transfer.commands.finetune_report import collect_results, print_data, print_end, print_start
     from transfer.runs.folder import check_run_dir, find_interrupted, is_main_process, open_run
     from transfer.training.callbacks import EpochLog
     from transfer.training.module import TransferModule
@@ -92,6 +92,7 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
     num_processes = prepare_process(config)
 
     dataset = load_dataset(config.dataset, **config.read_options())
+    print_data(dataset)
     if resume is None:
         config = choose(config, given, start, dataset, num_processes)
         resume = find_interrupted(config)

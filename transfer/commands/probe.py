@@ -150,11 +150,8 @@ def begin(run: RunFolder, config: FinetuneConfig, start: Start, dataset: Dataset
     run.begin(config, {})
     if "test" in dataset.split_sizes:
         count_test_read(run.path)
-    size = start.preprocessing.image_size
-    print(
-        f"{start.variant.name} from {start.describe()}; {size} px, {dataset.num_classes} classes, images"
-        f" {dataset.split_sizes}"
-    )
+    print(dataset.describe())
+    print(f"{start.variant.name} from {start.describe()}; {start.preprocessing.image_size} px")
 
 
 def fit(features: Mapping[str, Features], dataset: Dataset, fabric: Fabric) -> Probe:

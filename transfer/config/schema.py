@@ -42,6 +42,8 @@ class DataConfig:
     """column of a table that holds train, val or test for each row"""
     label_separator: str = "|"
     """separator between several labels in one cell of a table"""
+    folder_layout: Literal["auto", "classes", "splits"] = "auto"
+    """what the folders in data_root are: classes, splits (others are left out), or auto: what their names say"""
     cache: Literal["none", "ram", "disk"] = "none"
     """decode and resize each image once, into memory or a file; training crops then come from the resized image"""
     cache_dir: str | None = None
