@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,13 +14,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
+<<<<<<< HEAD
 from datamodules.images.decode import BadImage, BadImageError, decode_image, image_shape, measure_image
 from datamodules.images.depth import DEFAULT_DECODING, Decoding, Extent
 from transfer.errors import UserError
+=======
+from datamodules.images.decode import BadImage, BadImageError, decode_image, image_shape
+>>>>>>> main
 
-# The held-out images are the same for every run seed, so that runs that differ in seed are selected on the same data.
-_HOLDOUT_SEED = 0
+# Up to this size, in bytes, images without losses are told apart by their pixels: a source may store the 32x32 pixels
+# of an image raw, another as PNG. Larger ones are the authors' own files in every source.
+_SMALL = 2**14
+_JPEG = b"\xff\xd8"
+_DIGEST_BYTES = 16
+_ID_BYTES = 8
 
 
 class RemoteTable(Protocol):
@@ -46,16 +56,25 @@ class Split:
         table: Every row of the source; column `image` is an undecoded Image feature ({bytes, path}).
         rows: Which rows of the table belong to the split, in order. Shape: (N,)
         labels: Class indices, int64 (N,), or multi-hot float32 (N, C).
+<<<<<<< HEAD
         decoding: How its images become 8-bit pixels.
         is_checked: Whether all its images have been decoded without damage.
+=======
+        groups: What each image shares with others that must not lie in another split, such as a patient; None:
+            nothing. Shape: (N,)
+>>>>>>> main
     """
 
     name: str
     table: datasets.Dataset | RemoteTable
     rows: NDArray[np.int64]
     labels: Tensor
+<<<<<<< HEAD
     decoding: Decoding = DEFAULT_DECODING
     is_checked: bool = False
+=======
+    groups: NDArray[np.str_] | None = None
+>>>>>>> main
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -63,7 +82,11 @@ class Split:
     def select(self, indices: Sequence[int] | NDArray[np.int64]) -> Split:
         """Return the split of these positions only, in this order; image names keep their original row."""
         chosen = np.asarray(indices, dtype=np.int64)
-        return replace(self, rows=self.rows[chosen], labels=self.labels[torch.from_numpy(chosen)])
+        groups = None if self.groups is None else self.groups[chosen]
+        part = replace(self, rows=self.rows[chosen], labels=self.labels[torch.from_numpy(chosen)], groups=groups)
+        if "_digests" in vars(self):
+            vars(part)["_digests"] = self._digests[chosen]
+        return part
 
     def encoded(self, index: int) -> bytes | Path:
         """Return the bytes of an image file, or its path."""
@@ -133,21 +156,33 @@ class Split:
         Each (label, bytes) is hashed by BLAKE2b and the digests are summed modulo 2^128. For streamed images the
         footers of their files are hashed instead; such a digest starts with `streamed-` and equals no other.
         """
-        total = sum(int.from_bytes(digest, "big") for digest in self._digests())
+        total = sum(int.from_bytes(digest.tobytes(), "big") for digest in self._digests[:, :_DIGEST_BYTES])
         return f"{'' if isinstance(self.table, datasets.Dataset) else 'streamed-'}{total % 2**128:032x}"
 
     def ordered_fingerprint(self) -> str:
         """Return a 128-bit hex digest that also depends on the order, for files with one row per image."""
-        digest = hashlib.blake2b(digest_size=16)
-        for part in self._digests():
-            digest.update(part)
-        return digest.hexdigest()
+        parts = self._digests[:, :_DIGEST_BYTES].tobytes()
+        return hashlib.blake2b(parts, digest_size=16).hexdigest()
 
-    def _digests(self) -> Iterator[bytes]:
-        for index, label in enumerate(self.labels.numpy()):
-            digest = hashlib.blake2b(label.tobytes(), digest_size=16)
-            digest.update(self._content(index))
-            yield digest.digest()
+    def ids(self) -> NDArray[np.uint64]:
+        """Return 64 bits of each image's content, whatever its name, row and label: equal for equal images.
+
+        They hash the file, or the pixels of a small picture without losses; of a streamed image, its place. Shape: (N,)
+        """
+        return np.ascontiguousarray(self._digests[:, _DIGEST_BYTES:]).view(">u8").ravel().astype(np.uint64)
+
+    @cached_property
+    def _digests(self) -> NDArray[np.uint8]:
+        """For each image, a digest of its label and bytes, and its id. Shape: (N, 24)"""
+        found = np.zeros((len(self), _DIGEST_BYTES + _ID_BYTES), np.uint8)
+        labels = self.labels.numpy()
+        for index in tqdm(range(len(self)), desc=f"hashing {self.name}", delay=3, leave=False):
+            content = self._content(index)
+            digest = hashlib.blake2b(labels[index].tobytes(), digest_size=_DIGEST_BYTES)
+            digest.update(content)
+            identity = hashlib.blake2b(_identity(content), digest_size=_ID_BYTES)
+            found[index] = np.frombuffer(digest.digest() + identity.digest(), np.uint8)
+        return found
 
     def _content(self, index: int) -> bytes:
         if not isinstance(self.table, datasets.Dataset):
@@ -156,16 +191,34 @@ class Split:
         return encoded if isinstance(encoded, bytes) else encoded.read_bytes()
 
 
+def _identity(content: bytes) -> bytes:
+    if len(content) > _SMALL or content.startswith(_JPEG):
+        return content
+    try:
+        pixels = decode_image(content)
+    except BadImageError:
+        return content
+    return f"{pixels.shape} ".encode() + pixels.tobytes()
+
+
 def join(first: Split, second: Split, name: str) -> Split:
     """Return all images of both splits: in the order of their table if they share it, else the first's come first."""
     labels = torch.cat([first.labels, second.labels])
+    groups = None
+    if first.groups is not None and second.groups is not None:
+        groups = np.concatenate([first.groups, second.groups])
     if first.table is second.table:
+<<<<<<< HEAD
         joined = Split(name, first.table, np.concatenate([first.rows, second.rows]), labels, first.decoding)
+=======
+        joined = Split(name, first.table, np.concatenate([first.rows, second.rows]), labels, groups)
+>>>>>>> main
         return joined.select(np.argsort(joined.rows))
     if isinstance(first.table, datasets.Dataset):
         table: datasets.Dataset | RemoteTable = datasets.concatenate_datasets([first.table, second.table])
     else:
         table = first.table.followed_by(second.table)
+<<<<<<< HEAD
     return Split(name, table, np.concatenate([first.rows, second.rows + len(first.table)]), labels, first.decoding)
 
 
@@ -206,3 +259,6 @@ def _strata(labels: Tensor) -> NDArray[np.int64]:
     frequency = labels.sum(dim=0)
     rarest = torch.where(labels > 0, frequency, torch.inf).argmin(dim=1)
     return torch.where(labels.any(dim=1), rarest, -1).numpy()
+=======
+    return Split(name, table, np.concatenate([first.rows, second.rows + len(first.table)]), labels, groups)
+>>>>>>> main

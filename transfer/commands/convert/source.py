@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+<<<<<<< HEAD
 import math
 from collections.abc import Mapping, Sequence
+=======
+from collections.abc import Mapping
+>>>>>>> main
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +22,8 @@ from transfer.networks.registry import get_variant, is_without_weights
 from transfer.networks.rows import Variant
 from transfer.preprocessing import Preprocessing
 from transfer.run_files import BEST, CONFIG, LAST
-from transfer.runs.predictor import datamodule_state, load_run
+from transfer.runs.checkpoint import datamodule_state, read_preprocessing
+from transfer.runs.predictor import load_run
 from transfer.weights.build import build_classifier
 from transfer.weights.files import (
     CANNOT_BE_READ_OFF,
@@ -28,6 +33,7 @@ from transfer.weights.files import (
     recognise,
     strict_load,
 )
+from transfer.weights.integrity import check_numbers
 from transfer.weights.key_names import to_own_keys
 from transfer.weights.portable import PortableNetwork
 from transfer.weights.reading import infer_variant
@@ -35,12 +41,13 @@ from transfer.weights.rows import FAMILIES, WeightsRow, contradictions, family_r
 from transfer.weights.start import resolve_start
 
 
-def read_network(source: Path, family: str | None = None) -> PortableNetwork:
+def read_network(source: Path, family: str | None = None, allow_user_code: bool = False) -> PortableNetwork:
     """Return the network of a run's folder or of a checkpoint file.
 
     Args:
         source: a checkpoint, or a run's folder, which stands for its best checkpoint; with EMA, the averaged weights.
         family: what an unknown file was trained like: a name in FAMILIES, or of a row.
+        allow_user_code: see `load_run`.
 
     Raises:
         MissingData: there is no such file or run.
@@ -48,14 +55,14 @@ def read_network(source: Path, family: str | None = None) -> PortableNetwork:
         BadValue: `family` is needed, or contradicts what is known.
     """
     if source.is_dir():
-        return _read_run(source, BEST, family)
+        return _read_run(source, BEST, family, allow_user_code)
     if source.name in (BEST, LAST) and (source.parent / CONFIG).is_file():
-        return _read_run(source.parent, source.name, family)
+        return _read_run(source.parent, source.name, family, allow_user_code)
     return _read_file(source, family)
 
 
-def _read_run(run_dir: Path, checkpoint: str, family: str | None) -> PortableNetwork:
-    run = load_run(run_dir, checkpoint)
+def _read_run(run_dir: Path, checkpoint: str, family: str | None, allow_user_code: bool) -> PortableNetwork:
+    run = load_run(run_dir, checkpoint, allow_user_code=allow_user_code)
     variant = run.classifier.backbone.variant
     if isinstance(variant, FunctionVariant):
         raise BadValue(
@@ -80,6 +87,7 @@ def _read_run(run_dir: Path, checkpoint: str, family: str | None) -> PortableNet
 
 def _read_file(path: Path, family: str | None) -> PortableNetwork:
     tensors = read_state_dict(path)
+    check_numbers(tensors, path)
     named = read_metadata(path).get("backbone", "")
     # Tensors do not tell how a network that is in no table was scaled, nor are there public ones of other families.
     variant = get_variant(named) if is_without_weights(named) else infer_variant(tensors)
@@ -93,7 +101,7 @@ def _read_file(path: Path, family: str | None) -> PortableNetwork:
         state,
         variant,
         like,
-        _preprocessing(path, notes["preprocessing"]) if "preprocessing" in notes else usual,
+        read_preprocessing(notes["preprocessing"], path) if "preprocessing" in notes else usual,
         notes.get("head") or _infer_head(path, state, variant),
         tuple(notes["class_names"]) if "class_names" in notes else None,
         notes.get("multilabel"),
@@ -144,6 +152,7 @@ def _read_module_notes(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**notes, "multilabel": content.get("hyper_parameters", {}).get("multilabel")}
 
 
+<<<<<<< HEAD
 def _preprocessing(path: Path, entries: Any) -> Preprocessing:
     try:
         found = Preprocessing.from_entries(entries)
@@ -171,6 +180,8 @@ def _is_range(values: Sequence[float]) -> bool:
     return len(values) == 2 and all(math.isfinite(value) for value in values) and values[0] < values[1]
 
 
+=======
+>>>>>>> main
 def _resolve_like(source: Path, variant: Variant, known: WeightsRow | None, family: str | None) -> WeightsRow:
     """Return the row or family that a network was trained like, from what is known of it and what the user says."""
     if family is not None:
