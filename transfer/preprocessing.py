@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 Rgb = tuple[float, float, float]
@@ -54,9 +54,8 @@ class Preprocessing:
 
     @classmethod
     def from_entries(cls, entries: Mapping[str, Any]) -> Preprocessing:
-        """Return what `dataclasses.asdict` took apart, whose tuples JSON may have made lists; others are left out."""
-        given = {part.name: entries[part.name] for part in fields(cls) if part.name in entries}
-        values: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in given.items()}
+        """Return what `dataclasses.asdict` took apart, whose tuples JSON may have made lists."""
+        values: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in entries.items()}
         return cls(**values)
 
     def grey(self) -> Preprocessing:

@@ -5,24 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-<<<<<<< HEAD
 from dataclasses import replace
-from itertools import permutations
-=======
 from itertools import combinations, permutations
->>>>>>> main
 
 from tqdm import tqdm
 
 from datamodules.dataset.sheet import Sheet, WrongCopy, name_key
 from datamodules.dataset.split import Split
 from datamodules.images.decode import BadImage
-<<<<<<< HEAD
 from datamodules.images.depth import Extent
-from transfer.errors import MissingData, UserError
-=======
 from transfer.errors import BadValue, MissingData, UserError
->>>>>>> main
 
 _MAX_NAMED = 10
 

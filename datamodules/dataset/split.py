@@ -16,13 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-<<<<<<< HEAD
 from datamodules.images.decode import BadImage, BadImageError, decode_image, image_shape, measure_image
 from datamodules.images.depth import DEFAULT_DECODING, Decoding, Extent
-from transfer.errors import UserError
-=======
-from datamodules.images.decode import BadImage, BadImageError, decode_image, image_shape
->>>>>>> main
 
 # Up to this size, in bytes, images without losses are told apart by their pixels: a source may store the 32x32 pixels
 # of an image raw, another as PNG. Larger ones are the authors' own files in every source.
@@ -56,25 +51,19 @@ class Split:
         table: Every row of the source; column `image` is an undecoded Image feature ({bytes, path}).
         rows: Which rows of the table belong to the split, in order. Shape: (N,)
         labels: Class indices, int64 (N,), or multi-hot float32 (N, C).
-<<<<<<< HEAD
-        decoding: How its images become 8-bit pixels.
-        is_checked: Whether all its images have been decoded without damage.
-=======
         groups: What each image shares with others that must not lie in another split, such as a patient; None:
             nothing. Shape: (N,)
->>>>>>> main
+        decoding: How its images become 8-bit pixels.
+        is_checked: Whether all its images have been decoded without damage.
     """
 
     name: str
     table: datasets.Dataset | RemoteTable
     rows: NDArray[np.int64]
     labels: Tensor
-<<<<<<< HEAD
+    groups: NDArray[np.str_] | None = None
     decoding: Decoding = DEFAULT_DECODING
     is_checked: bool = False
-=======
-    groups: NDArray[np.str_] | None = None
->>>>>>> main
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -208,57 +197,11 @@ def join(first: Split, second: Split, name: str) -> Split:
     if first.groups is not None and second.groups is not None:
         groups = np.concatenate([first.groups, second.groups])
     if first.table is second.table:
-<<<<<<< HEAD
-        joined = Split(name, first.table, np.concatenate([first.rows, second.rows]), labels, first.decoding)
-=======
-        joined = Split(name, first.table, np.concatenate([first.rows, second.rows]), labels, groups)
->>>>>>> main
+        joined = Split(name, first.table, np.concatenate([first.rows, second.rows]), labels, groups, first.decoding)
         return joined.select(np.argsort(joined.rows))
     if isinstance(first.table, datasets.Dataset):
         table: datasets.Dataset | RemoteTable = datasets.concatenate_datasets([first.table, second.table])
     else:
         table = first.table.followed_by(second.table)
-<<<<<<< HEAD
-    return Split(name, table, np.concatenate([first.rows, second.rows + len(first.table)]), labels, first.decoding)
-
-
-def hold_out(split: Split, size: int) -> tuple[Split, Split]:
-    """Return what remains, and `size` images cut from it: stratified by class, random but the same in every run.
-
-    Shares are proportional to the class sizes (largest remainders), and every class keeps at least one image
-    in what remains. An image with several labels counts as one of its rarest class.
-
-    Raises:
-        UserError: The classes are too small for that many.
-    """
-    strata = _strata(split.labels)
-    classes, counts = np.unique(strata, return_counts=True)
-    exact = counts * size / max(len(split), 1)
-    shares = np.minimum(np.floor(exact).astype(np.int64), counts - 1)
-    if not 1 <= size <= (counts - 1).sum():
-        raise UserError(
-            f"{split.name}: cannot hold out {size} of {len(split)} images in {len(classes)} classes and "
-            "leave one of each class for training; add images, or give val and test splits of your own"
-        )
-    by_remainder = np.argsort(shares - exact, kind="stable")
-    while shares.sum() < size:
-        for position in by_remainder:
-            shares[position] += shares.sum() < size and shares[position] < counts[position] - 1
-    rng = np.random.default_rng(_HOLDOUT_SEED)
-    held = [
-        rng.permutation(np.flatnonzero(strata == label))[:share] for label, share in zip(classes, shares, strict=True)
-    ]
-    mask = np.zeros(len(split), dtype=bool)
-    mask[np.concatenate(held)] = True
-    return split.select(np.flatnonzero(~mask)), split.select(np.flatnonzero(mask))
-
-
-def _strata(labels: Tensor) -> NDArray[np.int64]:
-    if labels.ndim == 1:
-        return labels.numpy()
-    frequency = labels.sum(dim=0)
-    rarest = torch.where(labels > 0, frequency, torch.inf).argmin(dim=1)
-    return torch.where(labels.any(dim=1), rarest, -1).numpy()
-=======
-    return Split(name, table, np.concatenate([first.rows, second.rows + len(first.table)]), labels, groups)
->>>>>>> main
+    rows = np.concatenate([first.rows, second.rows + len(first.table)])
+    return Split(name, table, rows, labels, groups, first.decoding)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
+import math
 import warnings
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,9 @@ from PIL import Image
 from datamodules import build_datamodule, load_dataset
 from datamodules.images.decode import BadImageError, decode_image
 from datamodules.images.depth import Decoding, Extent
-from transfer.errors import BadValue, UserError
+from transfer.errors import BadValue, DamagedFile, UserError
 from transfer.preprocessing import IMAGENET, Preprocessing
+from transfer.runs.checkpoint import read_preprocessing
 
 PREPROCESSING = Preprocessing(32, 1.0, "bicubic", *IMAGENET)
 
@@ -84,10 +87,13 @@ def test_a_network_keeps_its_range_on_other_data(tmp_path: Path) -> None:
     image, _ = data.eval_dataloader("test").dataset[0]
     assert data.preprocessing == trained and 50 < int(image.max()) <= 64
     state = data.state_dict()
-    assert Preprocessing.from_entries(state) == trained
-    assert Preprocessing.from_entries({**state, "integer_range": [0, 16383]}) == trained
-    del state["integer_range"], state["float_range"]  # a run of earlier times
-    assert Preprocessing.from_entries(state) == PREPROCESSING
+    entries = {field.name: state[field.name] for field in fields(Preprocessing)}
+    assert Preprocessing.from_entries(json.loads(json.dumps(entries))) == trained
+    del entries["integer_range"], entries["float_range"]  # a run of earlier times
+    assert read_preprocessing(entries, root) == PREPROCESSING
+    for wrong in ([1], [3, 3], [0, math.inf], "ab", 7):
+        with pytest.raises(DamagedFile, match="its preprocessing is"):
+            read_preprocessing({**entries, "integer_range": wrong}, root)
 
 
 def test_cached_images_have_the_same_range(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -198,12 +198,8 @@ def load_run(run_dir: str | Path, checkpoint: str = BEST, *, allow_user_code: bo
     if not (run_dir / RESULTS).is_file():
         warnings.warn(f"{run_dir} is unfinished (it has no {RESULTS}): this is its {checkpoint} so far", stacklevel=2)
     data = datamodule_state(content, path)
-<<<<<<< HEAD
-    preprocessing = Preprocessing.from_entries(data)
-=======
     entries = {part.name: data[part.name] for part in fields(Preprocessing) if part.name in data}
     preprocessing = read_preprocessing(entries, path)
->>>>>>> main
     start = replace(resolve_start(**config.start_options()), preprocessing=preprocessing)
     classifier = classifier_from(
         start,

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-<<<<<<< HEAD
-import math
-from collections.abc import Mapping, Sequence
-=======
 from collections.abc import Mapping
->>>>>>> main
 from pathlib import Path
 from typing import Any
 
@@ -152,36 +147,6 @@ def _read_module_notes(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**notes, "multilabel": content.get("hyper_parameters", {}).get("multilabel")}
 
 
-<<<<<<< HEAD
-def _preprocessing(path: Path, entries: Any) -> Preprocessing:
-    try:
-        found = Preprocessing.from_entries(entries)
-        numbers = (found.crop_ratio, *found.mean, *found.std)
-        valid = (
-            type(found.image_size) is int
-            and all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
-            and min(found.image_size, found.crop_ratio, *found.std) > 0
-            and (len(found.mean), len(found.std)) in ((1, 1), (3, 3))
-            and found.interpolation in ("bicubic", "bilinear")
-            and found.resize in ("short_side", "squash")
-            and all(known is None or _is_range(known) for known in (found.integer_range, found.float_range))
-        )
-    except (TypeError, KeyError, ValueError):
-        valid = False
-    if not valid:
-        raise DamagedFile(
-            f"{path}: its preprocessing is {str(entries)[:200]}"
-            f" (needed: {', '.join(Preprocessing.__dataclass_fields__)}; sizes and std above 0)"
-        )
-    return found
-
-
-def _is_range(values: Sequence[float]) -> bool:
-    return len(values) == 2 and all(math.isfinite(value) for value in values) and values[0] < values[1]
-
-
-=======
->>>>>>> main
 def _resolve_like(source: Path, variant: Variant, known: WeightsRow | None, family: str | None) -> WeightsRow:
     """Return the row or family that a network was trained like, from what is known of it and what the user says."""
     if family is not None:
