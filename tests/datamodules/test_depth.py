@@ -24,11 +24,11 @@ PREPROCESSING = Preprocessing(32, 1.0, "bicubic", *IMAGENET)
 
 
 def save_classes(root: Path, arrays: list[np.ndarray]) -> Path:
-    """Two classes with all arrays each, as TIFF."""
-    for name in ("across", "along"):
-        (root / name).mkdir(parents=True)
-        for number, array in enumerate(arrays):
-            Image.fromarray(array).save(root / name / f"{number}.tif")
+    """Two classes with half of the arrays each, as TIFF; the last two are val."""
+    for number, array in enumerate(arrays):
+        folder = root / ("val" if number >= len(arrays) - 2 else "train") / ("across" if number % 2 else "along")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(array).save(folder / f"{number}.tif")
     return root
 
 
@@ -60,7 +60,7 @@ def test_values_of_a_known_range_below_zero_and_any_floats_use_the_whole_of_it(t
     dataset = load_dataset("folder", data_root=root)
     assert dataset.split("train").decoding == Decoding(integer_range=(-1024, 2976))
     kelvin = [array / 20 + 270 for array in ramps("float32", 1000)]
-    found = load_dataset("folder", data_root=save_classes(tmp_path / "kelvin", kelvin)).split("test").decoding
+    found = load_dataset("folder", data_root=save_classes(tmp_path / "kelvin", kelvin)).split("val").decoding
     assert found.float_range == pytest.approx((270, 320)) and found.integer_range is None
 
 
@@ -84,7 +84,7 @@ def test_a_network_keeps_its_range_on_other_data(tmp_path: Path) -> None:
     root = save_classes(tmp_path, ramps("uint16", 4000))
     trained = replace(PREPROCESSING, integer_range=(0, 16383))
     data = build_datamodule("folder", data_root=root, preprocessing=trained, num_workers=0)
-    image, _ = data.eval_dataloader("test").dataset[0]
+    image, _ = data.eval_dataloader("val").dataset[0]
     assert data.preprocessing == trained and 50 < int(image.max()) <= 64
     state = data.state_dict()
     entries = {field.name: state[field.name] for field in fields(Preprocessing)}
