@@ -33,6 +33,7 @@ from transfer.errors import BadValue
 from transfer.files import expanded
 from transfer.lightning import pl, refuse_mix
 from transfer.preprocessing import Preprocessing
+from transfer.seen_images import KEY, SeenImages
 
 Loader = TypeVar("Loader", bound=ImageLoader)
 
@@ -110,6 +111,8 @@ class DataModule(pl.LightningDataModule):
         # progress travels with the datamodule's state.
         self._train_loader: ResumableLoader | None = None
         self._train_progress: dict[str, int] | None = None
+        # Training images of the network that a run starts from; they travel on with what is trained here.
+        self.seen_before: SeenImages | None = None
 
     def _check_stream(self, asked: int | None) -> None:
         if self.cache != "none":
@@ -259,6 +262,11 @@ class DataModule(pl.LightningDataModule):
         images, labels = batch
         return self.normalize(images), labels
 
+    def seen_images(self) -> SeenImages:
+        """Return the images on which a network has been trained after training here."""
+        seen = SeenImages.of(self.dataset.split("train").ids())
+        return seen if self.seen_before is None else seen | self.seen_before
+
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint must remember of its data, in plain types."""
         p = self.preprocessing
@@ -271,6 +279,7 @@ class DataModule(pl.LightningDataModule):
             "mean": list(p.mean),
             "std": list(p.std),
             "skipped": [asdict(image) for image in self.dataset.skipped],
+            KEY: self.seen_images().to_text(),
             "train_progress": None if self._train_loader is None else self._train_loader.state_dict(),
         }
 
@@ -282,5 +291,6 @@ class DataModule(pl.LightningDataModule):
         """
         self.dataset.check_same_data(state_dict)
         self._train_progress = state_dict["train_progress"]
+        self.seen_before = SeenImages.from_text(state_dict.get(KEY))
         if self.stream:  # else they were found again
             self.dataset.skipped[:] = [BadImage(image["name"], image["reason"]) for image in state_dict["skipped"]]

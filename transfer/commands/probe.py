@@ -63,11 +63,13 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
 
     from datamodules import load_dataset
     from datamodules.datamodule import DataModule
+    from transfer.commands.finetune_report import count_seen_images, warn_of_seen_images
     from transfer.commands.probe_report import collect_results, measure_test, print_report
     from transfer.probe.fabric import build_fabric
     from transfer.runs.checkpoint import save_classifier
     from transfer.runs.folder import check_run_dir, open_run
     from transfer.training.trainer import resolve_precision
+    from transfer.weights.seen import read_seen_images
 
     started = time.perf_counter()
     start = choose_start(config)
@@ -81,9 +83,11 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
         fabric = build_fabric(config.trainer, precision)
         torch.manual_seed(config.seed)
         data = DataModule(dataset, start.preprocessing, **{**config.loader_options(), "augment": "none"})
+        data.seen_before = read_seen_images(config.weights)
         classifier = build_network(config, start, dataset, fabric)
         if fabric.global_rank == 0:
             begin(run, config, start, dataset)
+            warn_of_seen_images(data)
         features, files = extract(config, own, data, classifier, fabric, precision)
         if fabric.global_rank > 0:
             return None
@@ -96,6 +100,7 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
         results = replace(
             collect_results(config, own, run.path, start, dataset, found, files, seconds),
             **measure_test(run.path, found, features.get("test"), dataset),
+            seen_images=count_seen_images(data),
             num_parameters=sum(p.numel() for p in classifier.parameters()),
             wall_seconds=round(time.perf_counter() - started, 2),
             precision=precision,
