@@ -57,9 +57,8 @@ def test_a_converted_network_tested_on_its_training_images_is_found(
     save_classes(second / "train", {"more": 6})
     save_classes(second / "val", {"more": 1})
     with pytest.warns(UserWarning, match="3 of 7 test images were trained on before, by the network that this run"):
-        results = run(
-            second, tmp_path / "run", "--weights", tmp_path / "net.safetensors", "--pretrained", "efficientnet_lite0.pypi"
-        )
+        start = ("--weights", tmp_path / "net.safetensors", "--pretrained", "efficientnet_lite0.pypi")
+        results = run(second, tmp_path / "run", *start)
     assert results["seen_images"] == {"val": 1, "test": 3}  # val/more/0.png equals train/more/0.png
     assert "3 of 7 test images were trained on: the result is too good" in capsys.readouterr().out
     both = read_seen_images(tmp_path / "run")
