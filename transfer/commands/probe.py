@@ -64,13 +64,12 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
 
     from datamodules import load_dataset
     from datamodules.datamodule import DataModule
-    from transfer.commands.finetune_report import count_seen_images, warn_of_seen_images
+    from transfer.commands.finetune_report import count_seen_images
     from transfer.commands.probe_report import collect_results, measure_test, print_report
     from transfer.probe.fabric import build_fabric
     from transfer.runs.checkpoint import save_classifier
     from transfer.runs.folder import check_run_dir, open_run
     from transfer.training.trainer import resolve_precision
-    from transfer.weights.seen import read_seen_images
 
     started = time.perf_counter()
     start = choose_start(config)
@@ -84,11 +83,9 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
         fabric = build_fabric(config.trainer, precision)
         torch.manual_seed(config.seed)
         data = DataModule(dataset, start.preprocessing, **{**config.loader_options(), "augment": "none"})
-        data.seen_before = read_seen_images(config.weights)
         classifier = build_network(config, start, dataset, fabric)
         if fabric.global_rank == 0:
-            begin(run, config, start, dataset)
-            warn_of_seen_images(data)
+            begin(run, config, start, data)
         features, files = extract(config, own, data, classifier, fabric, precision)
         if fabric.global_rank > 0:
             return None
@@ -147,9 +144,15 @@ def build_network(config: FinetuneConfig, start: Start, dataset: Dataset, fabric
     return classifier.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its types
 
 
-def begin(run: RunFolder, config: FinetuneConfig, start: Start, dataset: Dataset) -> None:
+def begin(run: RunFolder, config: FinetuneConfig, start: Start, data: DataModule) -> None:
     """Write what the run starts with, count the reading of the test split, and print whose features are fitted."""
+    from transfer.commands.finetune_report import warn_of_seen_images
     from transfer.runs.test_record import count_test_read
+    from transfer.weights.seen import read_seen_images
+
+    dataset = data.dataset
+    data.seen_before = read_seen_images(config.weights)
+    warn_of_seen_images(data)
 
     run.begin(config, {})
     if "test" in dataset.split_sizes:
