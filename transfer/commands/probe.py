@@ -64,7 +64,6 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
 
     from datamodules import load_dataset
     from datamodules.datamodule import DataModule
-    from transfer.commands.finetune_report import count_seen_images
     from transfer.commands.probe_report import collect_results, measure_test, print_report
     from transfer.probe.fabric import build_fabric
     from transfer.runs.checkpoint import save_classifier
@@ -97,8 +96,7 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
         save_classifier(run.best, classifier, data.state_dict())
         results = replace(
             collect_results(config, own, run.path, start, dataset, found, files, seconds),
-            **measure_test(run.path, found, features.get("test"), dataset),
-            seen_images=count_seen_images(data),
+            **measure_test(run.path, found, features.get("test"), data),
             num_parameters=sum(p.numel() for p in classifier.parameters()),
             wall_seconds=round(time.perf_counter() - started, 2),
             precision=precision,
