@@ -119,8 +119,7 @@ class DataModule(pl.LightningDataModule):
         # progress travels with the datamodule's state.
         self._train_loader: ResumableLoader | None = None
         self._train_progress: dict[str, int] | None = None
-        # Training images of the network that a run starts from; they travel on with what is trained here.
-        self.seen_before: SeenImages | None = None
+        self.seen_before: SeenImages | None = None  # by the network that a run starts from
 
     def prepare_data(self) -> None:
         """Read the dataset in one process of each machine first, so that the others find it in the hub's cache."""
@@ -277,24 +276,15 @@ class DataModule(pl.LightningDataModule):
 
     def seen_images(self) -> SeenImages:
         """Return the images on which a network has been trained after training here."""
-        seen = SeenImages.of(self.dataset.split("train").ids())
+        seen = self.dataset.seen_images
         return seen if self.seen_before is None else seen | self.seen_before
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint must remember of its data, in plain types."""
-        p = self.preprocessing
-        return {
-            "dataset": self.dataset.name,
-            "class_names": list(self.class_names),
-            "fingerprint": dict(self.dataset.fingerprint),
-            "multilabel": self.source.options.multilabel,
-            **asdict(p),
-            "mean": list(p.mean),
-            "std": list(p.std),
-            "skipped": [asdict(image) for image in self.dataset.skipped],
-            KEY: self.seen_images().to_text(),
-            "train_progress": None if self._train_loader is None else self._train_loader.state_dict(),
-        }
+        preprocessing = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self.preprocessing).items()}
+        progress = None if self._train_loader is None else self._train_loader.state_dict()
+        own = {KEY: self.seen_images().to_text(), "train_progress": progress}
+        return {**self.dataset.saved(), **preprocessing, **own}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on in the checkpoint's epoch, after the batches that it has seen.

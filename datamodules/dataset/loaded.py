@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -21,6 +21,7 @@ from datamodules.dataset.sheet import Sheet, Source
 from datamodules.dataset.split import Split, join
 from datamodules.images.decode import BadImage
 from transfer.errors import BadValue, UserError
+from transfer.seen_images import SeenImages
 
 _MAX_NAMED = 12
 
@@ -113,6 +114,21 @@ class Dataset:
         apart = 1 if self.source.options.stream else 1 + (len(split) - 1) // 500
         sides = sorted(min(split.shape(index)) for index in range(0, len(split), apart)[:500])
         return sides[(len(sides) - 1) // 2]
+
+    @cached_property
+    def seen_images(self) -> SeenImages:
+        """The images on which a network has been trained after training here."""
+        return SeenImages.of(self.split("train").ids())
+
+    def saved(self) -> dict[str, Any]:
+        """Return what a checkpoint must remember of its images, in plain types, for `check_same_data` and people."""
+        return {
+            "dataset": self.name,
+            "class_names": list(self.class_names),
+            "fingerprint": dict(self.fingerprint),
+            "multilabel": self.source.options.multilabel,
+            "skipped": [asdict(image) for image in self.skipped],
+        }
 
     def check_same_data(self, saved: Mapping[str, Any]) -> list[str]:
         """Compare this dataset with what a checkpoint remembers; warn of val and test images that are others now.

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from transfer.config.schema import FinetuneConfig
 from transfer.run_files import RESULTS
 from transfer.runs.results import Metrics, Results, SplitFacts
-from transfer.seen_images import SeenImages
 
 if TYPE_CHECKING:
     from datamodules.datamodule import DataModule
@@ -110,7 +109,7 @@ def count_seen_images(data: DataModule) -> dict[str, int]:
 
 def warn_of_seen_images(data: DataModule) -> None:
     """Warn of val and test images that are in train, too, and of those that the network was trained on before."""
-    train = SeenImages.of(data.dataset.split("train").ids())
+    train = data.dataset.seen_images
     for name, split in data.dataset.splits.items():
         if name == "train":
             continue
