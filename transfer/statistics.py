@@ -1,4 +1,4 @@
-"""Confidence intervals: over the seeds of a run, and for the difference of two runs on the same test images."""
+"""Confidence intervals: over seeds, for a metric on test images, and for the difference of two runs on the same ones."""
 
 from __future__ import annotations
 
@@ -60,6 +60,80 @@ def mean_per_class(labels: Labels, predictions: Labels) -> float:
     right = np.bincount(labels, labels == predictions)
     images = np.bincount(labels)
     return float(np.mean(right[images > 0] / images[images > 0]))
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval.
+
+    Attributes:
+        low, high: its bounds.
+    """
+
+    low: float
+    high: float
+
+
+def share_interval(count: int, total: int, confidence: float = 0.95) -> Interval:
+    """Return Wilson's interval for a share: it stays in [0, 1] and is right for few images, too (Wilson 1927).
+
+    Args:
+        count: number of successes, 0 to `total`.
+        total: number of trials, at least 1.
+        confidence: confidence level, in (0, 1).
+    """
+    # Imported here: scipy.stats takes half a second.
+    from scipy.stats import binomtest
+
+    found = binomtest(count, total).proportion_ci(confidence, method="wilson")
+    return Interval(float(found.low), float(found.high))
+
+
+def mean_per_class_interval(labels: Labels, predictions: Labels) -> Interval:
+    """Return the 95% interval of the accuracy averaged over classes, by a bootstrap over the images."""
+    found = paired_bootstrap(labels, predictions, np.full_like(predictions, -1), "mean_per_class")  # -1 is never right
+    return Interval(found.low, found.high)
+
+
+def multilabel_intervals(
+    labels: NDArray[np.bool_], probabilities: NDArray[np.float32], num_resamples: int = 1000, seed: int = 0
+) -> dict[str, Interval]:
+    """Return the 95% intervals of `f1` (micro, threshold one half) and `map`, by a bootstrap over the images.
+
+    Args:
+        labels: whether an image has each label. Shape: (N, C)
+        probabilities: of each label. Shape: (N, C)
+        num_resamples: number of resamples of the images.
+        seed: seed of the resampling.
+    """
+    rng, count = np.random.default_rng(seed), len(labels)
+    given = probabilities > 0.5
+    hits, both = (labels & given).sum(1), labels.sum(1) + given.sum(1)
+    order = np.argsort(-probabilities, axis=0, kind="stable")
+    ranked = [(order[:, label], labels[:, label], probabilities[:, label]) for label in range(labels.shape[1])]
+    f1, mean_precision = [], []
+    for _ in range(num_resamples):
+        weights = rng.multinomial(count, np.full(count, 1 / count))
+        f1.append(2 * (weights @ hits) / max(weights @ both, 1))
+        precisions = [_average_precision(weights[by], truth[by], scores[by]) for by, truth, scores in ranked]
+        mean_precision.append(np.mean([value for value in precisions if value is not None] or [np.nan]))
+    return {"f1": _percentiles(f1), "map": _percentiles(mean_precision)}
+
+
+def _average_precision(
+    weights: NDArray[np.int64], truth: NDArray[np.bool_], scores: NDArray[np.float32]
+) -> float | None:
+    """Return the average precision of images in falling order of their scores; None if none of them has the label."""
+    last_of_equals = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
+    given, found = weights.cumsum()[last_of_equals], (weights * truth).cumsum()[last_of_equals]
+    if found[-1] == 0:
+        return None
+    return float(np.diff(found, prepend=0) @ (found / np.maximum(given, 1)) / found[-1])
+
+
+def _percentiles(values: Sequence[float]) -> Interval:
+    low, high = np.nanquantile(values, [0.025, 0.975])
+    return Interval(float(low), float(high))
 
 
 @dataclass(frozen=True)

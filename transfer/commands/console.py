@@ -8,10 +8,12 @@ import os
 import re
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from transfer.errors import Interrupted, MissingData, UserError, printable
 
@@ -37,7 +39,7 @@ def exit_status(
         Exception: any other error is a bug; it passes with its traceback.
     """
     try:
-        with _warnings_with_flags(build_parser):
+        with _warnings_with_flags(build_parser), _stopped_by_sigterm():
             status = command()
         sys.stdout.flush()
     except BrokenPipeError:
@@ -70,6 +72,28 @@ def exit_status(
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     return status or 0
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM unwind the command as Ctrl-C does, so that nothing is left half-written; a handler in place stays.
+
+    Raises:
+        Interrupted: in the middle of the command, when the signal comes.
+    """
+    is_free = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if not is_free or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _other_datamodules(error: ImportError) -> str | None:
