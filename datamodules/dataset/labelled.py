@@ -59,11 +59,10 @@ def read_labelled(source: Source) -> Labelled:
         UserError: The source cannot be read, or has images that cannot be read and may not be left out.
     """
     names, found = source.sheet.load_splits(source.options)
-    splits = {name: found[name] for name in ("train", "val", "test") if name in found and len(found[name])}
-    if not splits:
+    if not any(map(len, found.values())):
         raise MissingData(f"{source.options.data_root}: no images")
-    splits, skipped = drop_bad_images(splits, source.options.on_bad_image)
-    return Labelled(source, names, splits, skipped)
+    splits, skipped = drop_bad_images(found, source.options.on_bad_image)
+    return Labelled(source, names, {name: split for name, split in splits.items() if len(split)}, skipped)
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,9 @@ def _find_class(name: str, known: Sequence[str]) -> int | None:
         return known.index(name)
     alike = [index for index, other in enumerate(known) if name_key(other) == name_key(name)]
     if len(alike) > 1:
-        raise BadValue(f"class {name!r} may be {' or '.join(repr(known[index]) for index in alike)}: write one of these")
+        raise BadValue(
+            f"class {name!r} may be {' or '.join(repr(known[index]) for index in alike)}: write one of these"
+        )
     return alike[0] if alike else None
 
 
