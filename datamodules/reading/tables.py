@@ -10,6 +10,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules.dataset.sheet import ReadOptions, name_key
@@ -48,12 +49,15 @@ def read_splits(
     for split, table in tables.items():
         require_column(table.column_names, label_column, "label_column", f"{source} {split}")
         require_column(table.column_names, image_column, "image_column", f"{source} {split}")
+        if options.group_column is not None:
+            require_column(table.column_names, options.group_column, "group_column", f"{source} {split}")
     names, labels = read_labels(tables, source, label_column, options, official_names=official_names)
     splits = {}
     for split, table in tables.items():
         where = f"{source} {split}"
         images = _image_table(table, image_column, folder, where)
-        splits[split] = Split(where, images, np.arange(len(table)), labels[split])
+        groups = None if options.group_column is None else _read_groups(table, options.group_column, where)
+        splits[split] = Split(where, images, np.arange(len(table)), labels[split], groups)
     return names, splits
 
 
@@ -122,6 +126,13 @@ def require_image_column(kind: pa.DataType, name: str, where: str) -> None:
     has_bytes = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
     if not (has_bytes or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
         raise DamagedFile(f"{where}: column {name!r} is {kind}, not images or encoded bytes")
+
+
+def _read_groups(table: datasets.Dataset, column: str, where: str) -> NDArray[np.str_]:
+    groups = [_text(value) for value in table.with_format(None)[column]]
+    if "" in groups:
+        raise DamagedFile(f"{where} row {groups.index('')}: no value in {column!r}: give every image a group")
+    return np.array(groups, str)
 
 
 def _as_labels(value: Any, options: ReadOptions) -> list[Any]:

@@ -480,7 +480,7 @@ def test_real_cifar10() -> None:
     names = "airplane automobile bird cat deer dog frog horse ship truck"
     assert data.class_names == tuple(names.split())
     assert data.fingerprint == {
-        "train": "21b7cd8f50bcaa985f0ae9de242f49cf",
-        "val": "6dcf3d9b5cbfc164c63dc881cb92d3df",
+        "train": "2c1ed31e6a1d1b84d745c5c82e0c40a1",
+        "val": "6368380c435f50784e02ec97c1b5dd0d",
         "test": "4775614877db61b451c3b45e5079eba0",
     }
