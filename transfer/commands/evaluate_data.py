@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -92,8 +93,10 @@ def _as_own(run: Run, labelled: Labelled) -> Dataset | None:
     if labelled.class_names != run.class_names or "train" not in labelled.splits:
         return None
     try:
-        found = complete(labelled.source, labelled.class_names, dict(labelled.splits), labelled.skipped)
-    except UserError:  # too few images to train on, which these need not be for
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # nobody trains on these images
+            found = complete(labelled.source, labelled.class_names, dict(labelled.splits), labelled.skipped)
+    except UserError:  # too few images to train on
         return None
     return found if found.fingerprint["train"] == run.data["fingerprint"].get("train") else None
 
