@@ -166,8 +166,8 @@ def check_groups(splits: Mapping[str, Split]) -> None:
         if shared := sorted(seen[first] & seen[second]):
             named = ", ".join(shared[:_MAX_NAMED]) + (", ..." if len(shared) > _MAX_NAMED else "")
             raise BadValue(
-                f"{splits[first].name}: {len(shared)} groups are in {second}, too ({named}): repair the splits, or leave"
-                " them out and let them be cut by `group_column`"
+                f"{splits[first].name}: {len(shared)} groups are in {second}, too ({named}): repair the splits, or"
+                " leave them out and let them be cut by `group_column`"
             )
 
 

@@ -147,7 +147,7 @@ class Dataset:
             )
         if changed:
             warnings.warn(
-                f"{self.name}: {' and '.join(changed)} changed since the checkpoint: metrics on other images than before",
+                f"{self.name}: {' and '.join(changed)} changed since the checkpoint: metrics on other images than then",
                 stacklevel=2,
             )
         return changed

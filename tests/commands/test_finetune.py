@@ -395,7 +395,7 @@ def test_a_moved_run_still_knows_its_best_epoch_when_resumed(run_dir: Path, tmp_
     # As if its best epoch had been perfect, and another epoch were still to come.
     content = torch.load(moved / "last.ckpt", weights_only=True)
     (state,) = (state for name, state in content["callbacks"].items() if name.startswith("BestCheckpoint"))
-    state["best_model_score"] = torch.tensor(1.0)
+    state["best"] = [1.0, 0.0]
     torch.save(content, moved / "last.ckpt")
     recipe = (moved / "config.yaml").read_text()
     (moved / "config.yaml").write_text(recipe.replace("max_epochs: 2", "max_epochs: 3"))

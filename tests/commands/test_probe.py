@@ -435,7 +435,8 @@ def test_init_head_starts_a_run_from_the_fitted_head(
 
 def test_a_head_of_other_classes_order_is_refused(tmp_path: Path) -> None:
     from transfer.config.command_line import save_config
-    from transfer.runs.predictor import load_head, save_classifier
+    from transfer.runs.checkpoint import save_classifier
+    from transfer.runs.predictor import load_head
 
     classifier = build_classifier("lite0", 2)
     data: dict[str, Any] = {

@@ -104,6 +104,36 @@ def _other_datamodules(error: ImportError) -> str | None:
     return package.__file__ or str(next(iter(package.__path__)))
 
 
+def add_allow_user_code(parser: argparse.ArgumentParser) -> None:
+    """Add the flag without which no code is imported that a run names; see `transfer.networks.user_code`."""
+    parser.add_argument(
+        "--allow_user_code",
+        action="store_true",
+        help="import a backbone or a head of your own that a run names, which runs its code",
+    )
+
+
+def add_reading(parser: argparse.ArgumentParser, otherwise: str) -> None:
+    """Add the flags that say how images of the user's own are read: fields of `ReadOptions`, None where not given.
+
+    Args:
+        parser: the command's parser.
+        otherwise: what holds where a flag is not given, for the help of those that have a default.
+    """
+    for name in ("image_column", "label_column", "split_column", "group_column"):
+        parser.add_argument(f"--data.{name}", f"--{name}", dest=name, metavar="NAME", help="of a table")
+    separator = f"between the labels of an image; default: {otherwise or '|'}"
+    parser.add_argument("--data.label_separator", "--label_separator", dest="label_separator", help=separator)
+    layout = "what the folders are: classes, splits (others are left out), or auto, what their names say; default: "
+    parser.add_argument(
+        "--data.folder_layout",
+        "--folder_layout",
+        dest="folder_layout",
+        choices=("auto", "classes", "splits"),
+        help=layout + (otherwise or "auto"),
+    )
+
+
 def check_folder(argument: str, file: Path | None) -> None:
     """Refuse, before any work is done, a file to write whose folder does not exist.
 
@@ -126,7 +156,7 @@ def _warnings_with_flags(build_parser: Callable[[], argparse.ArgumentParser] | N
     def with_flags(
         message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
     ) -> str:
-        text = name_flags(str(message), find_flags(build_parser))
+        text = printable(name_flags(str(message), find_flags(build_parser)))
         return f"warning: {text}\n" if category is UserWarning else original(text, category, filename, lineno, line)
 
     warnings.formatwarning = with_flags

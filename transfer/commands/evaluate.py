@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from transfer.commands.console import check_folder, exit_status
+from transfer.commands.console import add_allow_user_code, add_reading, check_folder, exit_status
 from transfer.errors import BadValue
 from transfer.files import expanded
 
@@ -44,8 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--split", choices=("train", "val", "test", "all"), help=splits)
     add("--data_root", metavar="PATH", help="where the run's data lie now, or other labelled images: a folder or table")
     add("--dataset", metavar="NAME", help="the data's name; default: the run's; `folder` for images of your own")
-    for name in ("image_column", "label_column", "split_column", "label_separator"):
-        add(f"--data.{name}", f"--{name}", dest=name, metavar="TEXT", help="of a table; default: the run's")
+    add_reading(parser, otherwise="the run's")
     bad = "images that cannot be read; default: the run's"
     add("--data.on_bad_image", "--on_bad_image", dest="on_bad_image", choices=("error", "skip"), help=bad)
     batch_size = "images per step; default: the run's"
@@ -57,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     out_dir = "folder for evaluation.json and predictions.npz; default: RUN_DIR/evaluations/<n>/ for other data"
     add("--out_dir", type=expanded, metavar="DIR", help=out_dir)
     add("--json", type=expanded, metavar="FILE", help="write the result there too")
+    add_allow_user_code(parser)
     return parser
 
 
@@ -124,6 +124,7 @@ def evaluate(
     num_workers: int | None = None,
     out_dir: Path | None = None,
     json: Path | None = None,
+    allow_user_code: bool = False,
     **reading: Unpack[ReadFields],
 ) -> Evaluation:
     """Score a run's checkpoint on labelled images, on one device with every image seen once; print and return it.
@@ -137,6 +138,7 @@ def evaluate(
         num_workers: loader processes, 0 or more; None: the run's.
         out_dir: folder for evaluation.json and predictions.npz; None: a numbered one of the run for other data.
         json: file that receives the result, too.
+        allow_user_code: see `load_run`.
         reading: fields of `datamodules.dataset.sheet.ReadOptions` in place of the run's. `data_root` is where the run's
             data lie now, or other labelled images.
 
@@ -155,7 +157,7 @@ def evaluate(
         raise BadValue(f"`out_dir`={out_dir} is not empty: nothing in it is overwritten; choose a new folder")
     if num_workers is not None and num_workers < 0:
         raise BadValue(f"`num_workers`={num_workers} (allowed: at least 0)")
-    run = load_run(run_dir, f"{checkpoint}.ckpt")
+    run = load_run(run_dir, f"{checkpoint}.ckpt", allow_user_code=allow_user_code)
     subject = open_images(run, split, dataset, {name: value for name, value in reading.items() if value is not None})
     warn_of_differences(subject)
     if out_dir is None and not subject.own and not os.access(run_dir, os.W_OK):

@@ -211,8 +211,10 @@ class FinetuneConfig:
     """none, backbone (train only the head), or 'until-epoch N'"""
     ema_half_life: float | None = None
     """average the weights with this half-life, as a fraction of the run (typically 0.05); unset: off"""
+    monitor: Literal["loss", "top1", "top5", "mean_per_class", "ece", "map", "f1", "exact_match"] | None = None
+    """metric on val that chooses best.ckpt and stops early; of equals the lower loss is better; unset: top1 or map"""
     early_stopping: int | None = None
-    """stop after this many validations without improvement; unset: off"""
+    """stop after this many validations in a row without a better one, by monitor; unset: off"""
     find_lr: bool = False
     """run Lightning's learning-rate finder first and use the rate that it suggests"""
     compile: bool = False
