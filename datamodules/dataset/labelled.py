@@ -12,6 +12,7 @@ from datamodules.dataset.checks import drop_bad_images
 from datamodules.dataset.sheet import Source, name_key
 from datamodules.dataset.split import Split, join
 from datamodules.images.decode import BadImage
+from datamodules.images.depth import DEFAULT_DECODING, Decoding
 from transfer.errors import BadValue, MissingData
 
 
@@ -52,8 +53,12 @@ class Labelled:
         return name, self.splits[name]
 
 
-def read_labelled(source: Source) -> Labelled:
+def read_labelled(source: Source, decoding: Decoding = DEFAULT_DECODING) -> Labelled:
     """Read what a source has, whether a classifier could be trained on it or not.
+
+    Args:
+        source: What to read, and how.
+        decoding: How its images become pixels: a network's.
 
     Raises:
         UserError: The source cannot be read, or has images that cannot be read and may not be left out.
@@ -61,6 +66,7 @@ def read_labelled(source: Source) -> Labelled:
     names, found = source.sheet.load_splits(source.options)
     if not any(map(len, found.values())):
         raise MissingData(f"{source.options.data_root}: no images")
+    found = {name: replace(split, decoding=decoding) for name, split in found.items()}
     splits, skipped = drop_bad_images(found, source.options.on_bad_image)
     return Labelled(source, names, {name: split for name, split in splits.items() if len(split)}, skipped)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -171,6 +171,7 @@ def read_source(source: Source) -> tuple[tuple[str, ...], dict[str, Split]]:
             f"{options.data_root or sheet.name}: no train split (found: {', '.join(splits)}); add one, or, if these are"
             " classes, set `folder_layout`=classes"
         )
+    splits = {name: replace(split, decoding=options.decoding) for name, split in splits.items()}
     check_official(splits, sheet, len(names), allow_decayed=options.allow_decayed)
     return check_class_order(names, sheet.official_names, sheet.name_aliases, splits["train"].name), splits
 

@@ -55,6 +55,7 @@ def open_images(run: Run, split: str | None, dataset: str | None, given: Mapping
     from datamodules.dataset.labelled import read_labelled
     from datamodules.dataset.loaded import read_dataset
     from datamodules.dataset.sheet import ReadOptions, Source
+    from datamodules.images.depth import Decoding
 
     name = dataset or run.config.dataset
     source = Source(get_sheet(name), ReadOptions(**{**run.config.read_options(), **given}))
@@ -65,7 +66,7 @@ def open_images(run: Run, split: str | None, dataset: str | None, given: Mapping
         except MissingData as error:
             raise MissingData(f"{error}{_hint(name, given)}") from None
         return _own_images(run, found, split, found.check_same_data(run.data))
-    labelled = read_labelled(source)
+    labelled = read_labelled(source, Decoding.of(run.preprocessing, source.options.max_pixels))
     own = _as_own(run, labelled) if moved else None
     if own is not None:
         return _own_images(run, own, split, own.check_same_data(run.data))
