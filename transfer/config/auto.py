@@ -76,9 +76,8 @@ def choose_recipe(
 def choose_batch_size(fits: int | None = None) -> int:
     """Return the images per process and step: the default, or the largest power of two that fits into memory.
 
-    The default holds for few images too, where smaller batches mean more steps, but noisier BatchNorm statistics: 24
-    photos of 4 classes (clothing, lite0 at 128 px, 10 epochs, seeds 0 to 4) give a mean of 75.4% on 121 test images at
-    64, 71.4% at 16 and 73.7% at 8 (2 cores of a Xeon).
+    The default holds for few images too: smaller batches take more steps, but with noisier BatchNorm statistics, and
+    were no better on 24 photos (`benchmarks/few_photos_cpu.json`).
 
     Args:
         fits: largest number of images that fits into memory; None: unknown.
@@ -131,7 +130,7 @@ def _choose_mixing(num_images: int) -> list[Choice]:
 def _choose_lr(num_images: int, resolution: int, batch_size: int) -> Choice:
     if num_images < _SMALL and resolution <= _LEARNING_RATES[0][0]:
         value = OptimConfig().lr * batch_size / DataConfig().batch_size
-        reason = "the defaults' rate for that batch, which suits short runs: AUTO"
+        reason = f"the defaults' rate, scaled to the batch size of {batch_size}: runs on few images are short (ours)"
         return Choice("optim.lr", float(f"{value:.1e}"), reason)
     _, rate, reason = next(row for row in _LEARNING_RATES if resolution <= row[0])
     value = float(f"{rate * batch_size / 256:.1e}")
