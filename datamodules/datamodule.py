@@ -137,7 +137,7 @@ class DataModule(pl.LightningDataModule):
 
     def _learn_ranges(self, dataset: Dataset) -> None:
         known = self.preprocessing
-        self.preprocessing = learn_ranges(known, dataset.split("train").decoding)
+        self.preprocessing = learn_ranges(known, next(iter(dataset.splits.values())).decoding)
         if self.preprocessing != known and self.source.options.bit_depth is None:
             pl.utilities.rank_zero_warn(describe_ranges(self.preprocessing), stacklevel=4)
 
