@@ -10,7 +10,7 @@ import yaml
 
 from tests.support.runs import call, read_results, read_weights, refused, run_script, same_weights
 from transfer.commands import finetune
-from transfer.config.command_line import flatten
+from transfer.config.parsing import flatten
 
 # A step of seconds; the length is the choices' own business, but for the number of steps.
 STEP = (

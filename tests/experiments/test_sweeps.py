@@ -13,7 +13,8 @@ import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from transfer.commands import table as script
-from transfer.config.command_line import flatten, parse_config
+from transfer.config.command_line import parse_config
+from transfer.config.parsing import flatten
 from transfer.config.protocols import get_protocol, protocol_settings
 from transfer.errors import UserError
 from transfer.experiments.sweeps import Sweep, draw, load_sweep

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.tables import GRID, make_cell
-from transfer.config.command_line import flatten, unflatten
+from transfer.config.parsing import flatten, unflatten
 from transfer.errors import UserError
 from transfer.experiments.table.cells import Table, extend, read_table, table_content
 from transfer.experiments.table.config import TableConfig, parse_table

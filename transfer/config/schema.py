@@ -165,7 +165,7 @@ class FinetuneConfig:
     other blocks: b0@blocks=r1_k3_e1_se0.25-...; or the import path of your own function (called with depth, width and
     resolution), which can be scaled too: my_net.build@phi=1"""
     dataset: str = "digits"
-    """digits, folder, cifar10, cifar100, birdsnap, cars, flowers, aircraft, pets, food101"""
+    """digits, folder, cifar10, cifar100, birdsnap, cars, flowers, aircraft, pets, food101; with data_root: folder"""
     data_root: str | None = None
     """folder of the hub's files (DIR/uoft-cs/cifar10/...) or the authors' extracted archive; for folder: your data"""
     protocol: str | None = None

@@ -12,9 +12,10 @@ from typing import Any
 
 import yaml
 
-from transfer.config.command_line import unflatten
+from transfer.config.parsing import unflatten
 from transfer.errors import Interrupted
 from transfer.experiments.processes import Children, last_lines, single_process_environment, was_stopped
+from transfer.files import write_text
 from transfer.run_files import BEST, LAST, METRICS, RESULTS
 from transfer.runs.results import Results, read_results
 
@@ -93,7 +94,7 @@ class Worker:
         run_dir = self.folder / name
         recipe, log = (run_dir.with_name(run_dir.name + suffix) for suffix in (".yaml", ".log"))
         if command := run_command(run_dir, ["--config", str(recipe)]):
-            recipe.write_text(yaml.safe_dump(unflatten(configuration), sort_keys=False))
+            write_text(recipe, yaml.safe_dump(unflatten(configuration), sort_keys=False))
             self.children.start(command, single_process_environment(**environment), log, self.lock)
             _, status = self.children.wait_any()
             if not (run_dir / RESULTS).exists():
