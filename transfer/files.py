@@ -35,7 +35,7 @@ def expanded(path: str | Path) -> Path:
         raise BadValue(f"{path}: no user of that name has a home folder here") from None
 
 
-def open_regular(path: str | Path) -> IO[bytes]:
+def open_regular(path: str | Path) -> io.BufferedReader:
     """Open a regular file to read its bytes.
 
     Raises:

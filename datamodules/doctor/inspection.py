@@ -6,7 +6,6 @@ Needs the package ImageHash (extra `doctor`).
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from datamodules.dataset.split import Split
-from datamodules.images.decode import BadImage, BadImageError, decode_image
+from datamodules.images.decode import BadImage, BadImageError, decode_image, open_image, read_encoded
 from datamodules.loading.workers import start_worker
 
 _THUMBNAIL = 16  # pixels a side; below, different photos of the same kind of scene correlate like copies
@@ -68,9 +67,9 @@ def inspect_image(source: bytes | Path) -> ImageRecord:
     """
     import imagehash
 
-    pixels = decode_image(source)
-    encoded = source if isinstance(source, bytes) else source.read_bytes()
-    with Image.open(io.BytesIO(encoded)) as file:
+    encoded = read_encoded(source)
+    pixels = decode_image(encoded)
+    with open_image(encoded) as file:
         format, mode = file.format or "", file.mode
         frames = getattr(file, "n_frames", 1) if format in _ANIMATED else 1
     height, width = pixels.shape[:2]

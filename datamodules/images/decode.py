@@ -1,43 +1,49 @@
 """Files and bytes into pixels: every image enters here, as uint8 RGB, or is refused with the reason.
 
-`decode_image` decodes the whole image, exactly. `open_picture` decodes on demand: where a training crop allows it, a
-plain JPEG is decoded at reduced scale, and not below the last row of the crop.
+`decode_image` decodes the whole image, exactly; `datamodules.images.pictures` what a training crop needs of it.
 """
 
 from __future__ import annotations
 
 import io
-import os
-import re
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from datamodules.images.jpeg import JpegHeader, read_jpeg_header
-from transfer.errors import DamagedFile, MissingData, UserError
+from datamodules.images.jpeg import read_jpeg_header
+from transfer.errors import DamagedFile, UserError
 
 Pixels = NDArray[np.uint8]
-Box = tuple[int, int, int, int]  # left, top, right, bottom
+# The picture formats that are read, by Pillow's names, with their file extensions. Pillow knows more, and is not asked
+# for them: to draw EPS it starts Ghostscript, and some others it recognises in any file.
+PICTURE_FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "PNG": (".png", ".apng"),
+    "GIF": (".gif",),
+    "BMP": (".bmp", ".dib"),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+    "AVIF": (".avif", ".avifs"),
+    "HEIF": (".heic", ".heif", ".hif"),
+    "JPEG2000": (".jp2", ".j2k", ".jpx", ".jpf", ".jpc", ".j2c"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+}
 # Any other file beside the images (Thumbs.db, labels.txt) is counted, never decoded.
-IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
-_IGNORED_FOLDERS = frozenset({"__MACOSX"})
+PICTURE_SUFFIXES = frozenset(suffix for suffixes in PICTURE_FORMATS.values() for suffix in suffixes)
+# What is missing where Pillow lacks a format: its files say in bytes 8 to 12 what they are.
+_NEEDED = {
+    **dict.fromkeys((b"avif", b"avis"), "AVIF needs Pillow 11.3 or later"),
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"mif1", b"msf1"), "HEIC needs a plugin: pip install pillow-heif"),
+}
 _EXIF_ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
-_REDUCTIONS = {
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    1: cv2.IMREAD_COLOR,
-}
-# Rows of the largest usual block that is coded together.
-_BLOCK_ROWS = 16
 
 
 class WorkerError(UserError):
@@ -86,7 +92,7 @@ def decode_image(source: bytes | Path) -> NDArray[np.uint8]:
     Raises:
         BadImageError: the image is missing, empty, truncated, no image at all, too large, or of unknown value range.
     """
-    with _open(_read(source)) as image:
+    with open_image(source) as image:
         return upright_pixels(image)
 
 
@@ -99,103 +105,33 @@ def upright_pixels(image: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
 
 
+@cache
+def readable_formats() -> tuple[str, ...]:
+    """Return those of `PICTURE_FORMATS` that the installed Pillow and its plugins read."""
+    Image.init()
+    with suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+    return tuple(name for name in PICTURE_FORMATS if name in Image.OPEN)
+
+
 @contextmanager
-def _open(encoded: bytes) -> Iterator[Image.Image]:
-    """Open an image by Pillow, and turn whatever goes wrong with it into a BadImageError."""
+def open_image(source: bytes | Path) -> Iterator[Image.Image]:
+    """Open an image by Pillow in one of `readable_formats`, and turn whatever goes wrong into a BadImageError."""
+    encoded = read_encoded(source)
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
+        with Image.open(io.BytesIO(encoded), formats=readable_formats()) as image:
             yield image
     except BadImageError:
         raise
     except UnidentifiedImageError:
-        raise BadImageError(f"not an image ({len(encoded)} bytes starting {encoded[:8]!r})") from None
+        reason = f"not an image of a format that is read ({', '.join(readable_formats())})"
+        if encoded[4:8] == b"ftyp" and encoded[8:12] in _NEEDED:
+            reason = _NEEDED[encoded[8:12]]
+        raise BadImageError(f"{reason} ({len(encoded)} bytes starting {encoded[:8]!r})") from None
     except Exception as error:  # on broken files Pillow's plugins raise OSError, SyntaxError, struct.error, ...
         raise BadImageError(" ".join(str(error).split()) or type(error).__name__) from error
-
-
-class Picture(Protocol):
-    """An image of which all pixels can be asked for, or those of a box."""
-
-    height: int
-    width: int
-
-    def pixels(self) -> Pixels:
-        """Return the whole image. Shape: (height, width, 3), RGB."""
-
-    def crop(self, box: Box, min_side: int) -> Pixels:
-        """Return the box, perhaps at a reduced scale that leaves both sides at least `min_side` pixels.
-
-        Shape: (h, w, 3), RGB.
-        """
-
-
-class DecodedPicture:
-    """A picture that has been decoded already."""
-
-    def __init__(self, pixels: Pixels) -> None:
-        self.height, self.width = pixels.shape[:2]
-        self._pixels = pixels
-
-    def pixels(self) -> Pixels:
-        return self._pixels
-
-    def crop(self, box: Box, min_side: int) -> Pixels:
-        left, top, right, bottom = box
-        return self._pixels[top:bottom, left:right]
-
-
-class JpegPicture:
-    """A plain JPEG, decoded on demand.
-
-    `pixels` calls `decode_image`. `crop` decodes by OpenCV, from the first row to the crop's last, at 1/2, 1/4 or 1/8
-    of the size if the crop has enough pixels. At full scale the result is Pillow's, to the bit; at a reduced scale the
-    crop's edges move to the next whole pixel.
-    """
-
-    def __init__(self, encoded: bytes, header: JpegHeader) -> None:
-        self.height, self.width = header.height, header.width
-        self._encoded, self._header = encoded, header
-
-    def pixels(self) -> Pixels:
-        return decode_image(self._encoded)
-
-    def crop(self, box: Box, min_side: int) -> Pixels:
-        left, top, right, bottom = box
-        side = min(right - left, bottom - top)
-        reduction = next((factor for factor in _REDUCTIONS if side // factor >= min_side), 1)
-        decoded = self._decode(bottom, reduction)
-        if decoded is None:  # what OpenCV refuses, Pillow reads, or says what is wrong with it
-            return self.pixels()[top:bottom, left:right]
-        left, top, right, bottom = ((edge + reduction // 2) // reduction for edge in box)
-        pixels: Any = cv2.cvtColor(decoded[top:bottom, left:right], cv2.COLOR_BGR2RGB)
-        return pixels
-
-    def _decode(self, bottom: int, reduction: int) -> Pixels | None:
-        rows, encoded = self.height, self._encoded
-        needed = (bottom // _BLOCK_ROWS + 1) * _BLOCK_ROWS  # one more at least: the upsampling of colours looks ahead
-        if self._header.one_scan and needed + _BLOCK_ROWS <= rows:
-            # A decoder that is told of fewer rows stops after them. The end marker goes too: at it, libjpeg would
-            # complain of the bytes that it has not read.
-            rows, at = needed, self._header.height_at
-            encoded = b"".join((encoded[:at], rows.to_bytes(2, "big"), encoded[at + 2 : -2]))
-        try:
-            flags = _REDUCTIONS[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
-            decoded: Any = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
-        except cv2.error:
-            return None
-        expected = (-(-rows // reduction), -(-self.width // reduction), 3)
-        return decoded if decoded is not None and decoded.shape == expected else None
-
-
-def open_picture(source: bytes | Path) -> Picture:
-    """Return an image of which perhaps only a crop is wanted; anything but a plain JPEG is decoded at once.
-
-    Raises:
-        BadImageError: as `decode_image`; for a JPEG, only when pixels are asked for.
-    """
-    encoded = _read(source)
-    header = read_jpeg_header(encoded)
-    return DecodedPicture(decode_image(encoded)) if header is None else JpegPicture(encoded, header)
 
 
 def image_shape(source: bytes | Path) -> tuple[int, int]:
@@ -204,21 +140,28 @@ def image_shape(source: bytes | Path) -> tuple[int, int]:
     Raises:
         BadImageError: the image is missing, empty, no image at all, or too large.
     """
-    encoded = _read(source)
+    encoded = read_encoded(source)
     header = read_jpeg_header(encoded)
     if header is not None:
         return header.height, header.width
-    with _open(encoded) as image:
+    with open_image(encoded) as image:
         width, height = image.size
         return (width, height) if image.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS else (height, width)
 
 
-def _read(source: bytes | Path) -> bytes:
+def read_encoded(source: bytes | Path) -> bytes:
+    """Return an image's encoded bytes.
+
+    Raises:
+        BadImageError: the file is missing, empty, not a regular one, or cannot be read.
+    """
     if isinstance(source, Path):
         try:
+            if not stat.S_ISREG(source.stat().st_mode):  # a FIFO would be waited for, /dev/zero never end
+                raise BadImageError("not a regular file")
             source = source.read_bytes()
-        except OSError as error:
-            raise BadImageError((error.strerror or str(error)).lower()) from error
+        except (OSError, ValueError) as error:
+            raise BadImageError((getattr(error, "strerror", None) or str(error)).lower()) from error
     if not source:
         raise BadImageError("empty (0 bytes)")
     return source
@@ -241,44 +184,3 @@ def _sixteen_bits_to_rgb(image: Image.Image) -> Image.Image:
     if values.min() < 0 or values.max() > 65535:
         raise BadImageError(f"pixel values {values.min()}..{values.max()} exceed 16 bits; save with 8 or 16 bits")
     return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
-
-
-def natural_key(text: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Return a sort key that reads digits as numbers, so that `2` comes before `10`; the text itself breaks ties."""
-    parts = re.split(r"([0-9]+)", text.lower())
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part], text
-
-
-def walk_files(folder: Path) -> Iterator[Path]:
-    """Yield every file under `folder`, natural-sorted per folder, following links and leaving hidden names out."""
-    seen: set[str] = set()  # a link to a folder above would lead round in circles
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:
-            folders[:] = []
-            continue
-        seen.add(real)
-        visible = (name for name in folders if not name.startswith(".") and name not in _IGNORED_FOLDERS)
-        folders[:] = sorted(visible, key=natural_key)
-        yield from (Path(parent, name) for name in sorted(files, key=natural_key) if not name.startswith("."))
-
-
-def is_image(path: Path) -> bool:
-    """Return whether the file name ends like an image's, in upper or lower case."""
-    return path.suffix.lower() in IMAGE_EXTENSIONS
-
-
-def list_images(path: Path) -> list[Path]:
-    """Return the image files at `path`: itself if it is a file, otherwise all those below it, natural-sorted.
-
-    Raises:
-        MissingData: there is nothing at `path`, or only a folder without images.
-    """
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise MissingData(f"no such file or folder: {path}")
-    images = [file for file in walk_files(path) if is_image(file)]
-    if not images:
-        raise MissingData(f"no image in {path} or below it; image files end in {', '.join(sorted(IMAGE_EXTENSIONS))}")
-    return images

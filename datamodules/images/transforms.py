@@ -19,8 +19,9 @@ from PIL import Image
 from torch import Tensor
 
 from datamodules.images.autoaugment import AutoAugment
-from datamodules.images.decode import Box, DecodedPicture, Picture, Pixels
+from datamodules.images.decode import Pixels
 from datamodules.images.ops import RandomOps, to_channels
+from datamodules.images.pictures import Box, DecodedPicture, Picture
 from datamodules.images.user_transform import UserTransform
 from transfer.errors import BadValue, unknown_name
 from transfer.preprocessing import Preprocessing

@@ -31,15 +31,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datamodules.dataset.split import Split
-from datamodules.images.decode import (
-    BadImage,
-    BadImageError,
-    DecodedPicture,
-    Picture,
-    Pixels,
-    decode_image,
-    image_shape,
-)
+from datamodules.images.decode import BadImage, BadImageError, Pixels, decode_image, image_shape, read_encoded
+from datamodules.images.pictures import DecodedPicture, Picture
 from datamodules.images.transforms import Resize
 from transfer.errors import DamagedFile, UserError, unknown_name
 
@@ -158,12 +151,7 @@ def _survey(split: Split, resize: Resize) -> tuple[str, NDArray[np.int64]]:
     """Return a digest of everything the pixels depend on, 128 bits in hex, and every image's shape in the cache."""
 
     def look(index: int) -> tuple[bytes, tuple[int, int]]:
-        encoded = split.encoded(index)
-        if isinstance(encoded, Path):
-            try:
-                encoded = encoded.read_bytes()
-            except OSError as error:
-                raise BadImageError((error.strerror or str(error)).lower()) from error
+        encoded = read_encoded(split.encoded(index))
         height, width = image_shape(encoded)
         return hashlib.blake2b(encoded, digest_size=16).digest(), resize.shrunk_shape(height, width)
 

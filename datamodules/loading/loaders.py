@@ -22,8 +22,8 @@ from datamodules.images.decode import (
     Pixels,
     WorkerError,
     decode_image,
-    open_picture,
 )
+from datamodules.images.pictures import open_picture
 from datamodules.images.transforms import Transform, apply_transform, seed_transform
 from datamodules.loading.cache import ImageCache
 from datamodules.loading.samplers import EpochSampler, RankSampler, distributed_position

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from datamodules.dataset.sheet import Layout
 from datamodules.dataset.split import Split
-from datamodules.images.decode import is_image
+from datamodules.images.listing import is_image
 from datamodules.reading.tables import encoded_images
 from transfer.errors import DamagedFile, MissingData
 

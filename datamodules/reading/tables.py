@@ -14,7 +14,7 @@ from torch import Tensor
 
 from datamodules.dataset.sheet import ReadOptions, name_key
 from datamodules.dataset.split import Split
-from datamodules.images.decode import natural_key
+from datamodules.images.listing import natural_key
 from transfer.errors import BadValue, DamagedFile, nearest
 
 

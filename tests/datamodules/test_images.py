@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
+from datamodules.images import decode
 from datamodules.images.decode import (
+    PICTURE_SUFFIXES,
     BadImage,
     BadImageError,
-    DecodedPicture,
-    JpegPicture,
     decode_image,
     image_shape,
-    list_images,
-    natural_key,
-    open_picture,
+    readable_formats,
 )
+from datamodules.images.listing import list_images
+from datamodules.images.pictures import DecodedPicture, JpegPicture, open_picture
 from datamodules.images.transforms import apply_transform, build_train_transform, seed_transform
-from transfer.errors import UserError
 from transfer.preprocessing import IMAGENET, Preprocessing
 
 PREPROCESSING = Preprocessing(64, 0.875, "bicubic", *IMAGENET)
@@ -112,6 +112,54 @@ def test_bad_files_are_refused_with_a_one_line_reason(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(BadImageError, match="no such file"):
         decode_image(tmp_path / "missing.jpg")
+
+
+def test_what_is_no_regular_file_is_refused_unread(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "endless.png").symlink_to("/dev/zero")
+    for name in ("pipe.png", "endless.png"):
+        with pytest.raises(BadImageError, match="not a regular file"):
+            decode_image(tmp_path / name)
+
+
+def test_postscript_named_jpg_starts_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture, started = tmp_path / "x.jpg", tmp_path / "started"
+    Image.new("RGB", (8, 8)).save(picture, "EPS")
+    ghostscript = tmp_path / "gs"
+    ghostscript.write_text(f"#!/bin/sh\ntouch {started}\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    for function in (decode_image, image_shape, lambda path: open_picture(path).pixels()):
+        with pytest.raises(BadImageError, match=r"not an image of a format that is read .* starting b'%!PS"):
+            function(picture)
+    assert not started.exists()
+    with pytest.raises(OSError), Image.open(picture) as image:
+        image.load()
+    assert started.exists()  # as Pillow does when it is not told what to read
+
+
+@pytest.mark.parametrize(
+    ("file_format", "suffix"),
+    [("AVIF", ".avif"), ("HEIF", ".heic"), ("JPEG2000", ".jp2"), ("JPEG", ".jfif"), ("WEBP", ".webp"), ("PPM", ".pnm")],
+)
+def test_every_format_of_the_table_is_read(tmp_path: Path, file_format: str, suffix: str) -> None:
+    assert file_format in readable_formats() and suffix in PICTURE_SUFFIXES
+    pixels = np.asarray(smooth(48, 64))
+    path = tmp_path / f"x{suffix.upper()}"
+    Image.fromarray(pixels).save(path, file_format)
+    assert list_images(tmp_path) == [path]
+    assert image_shape(path) == (48, 64)
+    assert np.abs(decode_image(path).astype(int) - pixels).mean() < 4
+
+
+def test_a_format_whose_plugin_is_missing_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = encode(smooth(48, 64), "HEIF")
+    monkeypatch.setattr(decode, "readable_formats", lambda: ("JPEG", "PNG"))
+    with pytest.raises(BadImageError, match="pip install pillow-heif"):
+        decode_image(encoded)
+    with pytest.raises(BadImageError, match=r"Pillow 11\.3"):
+        decode_image(encode(smooth(48, 64), "AVIF"))
 
 
 def test_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,33 +314,3 @@ def test_a_jpeg_too_large_to_be_an_image_is_refused(monkeypatch: pytest.MonkeyPa
 
 def test_bad_image_reads_as_name_and_reason() -> None:
     assert str(BadImage("a.jpg", "empty (0 bytes)")) == "a.jpg: empty (0 bytes)"
-
-
-def test_natural_order_reads_digits_as_numbers() -> None:
-    assert sorted(["10", "2", "1", "a10", "a9", "B"], key=natural_key) == ["1", "2", "10", "a9", "a10", "B"]
-
-
-def test_list_images_recurses_in_natural_order_without_hidden_files(tmp_path: Path) -> None:
-    for name in ("10.JPG", "2.jpg", ".hidden.jpg", "notes.txt", "sub/1.Png", ".git/x.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    assert [p.relative_to(tmp_path).as_posix() for p in list_images(tmp_path)] == [
-        "2.jpg",
-        "10.JPG",
-        "sub/1.Png",
-    ]
-    assert list_images(tmp_path / "2.jpg") == [tmp_path / "2.jpg"]
-
-
-def test_list_images_names_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no such file or folder: .*nowhere"):
-        list_images(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"no image in .* image files end in .*\.jpg"):
-        list_images(tmp_path)
-
-
-def test_a_link_back_to_a_folder_above_is_followed_once(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    Image.new("RGB", (4, 4)).save(tmp_path / "a" / "x.png")
-    (tmp_path / "a" / "loop").symlink_to(tmp_path, target_is_directory=True)
-    assert [path.name for path in list_images(tmp_path)] == ["x.png"]

@@ -152,10 +152,9 @@ def test_a_bad_image_is_named_in_one_clear_error(photos: Path, num_workers: int,
     path.write_bytes(b"text")
     with pytest.raises(UserError) as caught:
         list(kind(dataset, batch_size=4, num_workers=num_workers))
-    assert str(caught.value) == (
-        f"{path}: not an image (4 bytes starting b'text')\n"
-        "Repair the image, or set `on_bad_image`=skip to leave bad images out."
-    )
+    first, second = str(caught.value).splitlines()
+    assert first.startswith(f"{path}: not an image") and first.endswith("(4 bytes starting b'text')")
+    assert second == "Repair the image, or set `on_bad_image`=skip to leave bad images out."
     with pytest.raises(UnreadableImageError, match="not an image"):
         dataset[2]
 

@@ -17,7 +17,8 @@ from datamodules import build_datamodule
 from tests.support.runs import CHEAP, call, read_results
 from transfer.commands import finetune
 from transfer.errors import UserError
-from transfer.runs.predictor import load_run, read_classifier_state
+from transfer.runs.checkpoint import read_classifier_state
+from transfer.runs.predictor import load_run
 from transfer.runs.test_record import read_predictions
 from transfer.weights import build, downloads
 
@@ -147,7 +148,7 @@ def test_a_run_predicts_files_pictures_and_arrays_alike(run_dir: Path, tmp_path:
     for picture, path in zip(pictures, paths, strict=True):
         picture.save(path)
     arrays = [np.asarray(picture.convert("RGB")) for picture in pictures]
-    _, labelled = read_predictions(run_dir)
+    labelled = read_predictions(run_dir).predictions
     for images in (
         pictures,
         paths,

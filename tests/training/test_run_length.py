@@ -66,8 +66,8 @@ def fit(
         ),
         (
             {"warmup_epochs": 0.0, "schedule": "exponential"},
-            {"max_epochs": 3, "limit_train_batches": 1},
-            [0.1, 0.1, 0.1],
+            {"max_steps": 4, "max_epochs": -1},
+            [0.1 * 0.97**falls for falls in (0, 36, 72, 109)],
         ),
         (
             {"warmup_epochs": 0.0},
@@ -92,14 +92,14 @@ def test_a_loader_without_a_length_trains_by_the_schedule(
 @pytest.mark.parametrize(
     ("options", "trainer", "message"),
     [
-        ({}, {"max_epochs": 2}, r"`schedule`='cosine' falls to zero at the end of the run.*give `max_steps`"),
-        ({}, {"max_time": "00:00:01:00"}, r"`schedule`='cosine' falls to zero at the end of the run.*give `max_steps`"),
+        ({}, {"max_epochs": 2}, r"`schedule`='cosine' spreads its fall over the run.*give `max_steps`"),
+        ({}, {"max_time": "00:00:01:00"}, r"`schedule`='cosine' spreads its fall over the run.*give `max_steps`"),
         ({}, {"max_steps": 8, "max_epochs": -1}, r"`warmup_epochs`=0.5 counts epochs.*give `limit_train_batches`"),
         ({"schedule": "constant"}, {"max_epochs": 1}, r"`warmup_epochs`=0.5 counts epochs.*or `warmup_epochs`=0"),
         (
             {"schedule": "exponential", "warmup_epochs": 0.0},
-            {"max_steps": 8, "max_epochs": -1},
-            r"`schedule`='exponential' counts epochs.*give `limit_train_batches`",
+            {"max_epochs": 2},
+            r"`schedule`='exponential' spreads its fall over the run.*give `max_steps`",
         ),
     ],
 )
@@ -144,3 +144,20 @@ def test_known_lengths_are_counted_in_optimizer_steps(
     trainer = build_trainer(max_epochs=3, accumulate_grad_batches=3)
     trainer.fit(TransferModule(tiny_classifier), random_images)
     assert (total_steps(trainer), steps_per_epoch(trainer)) == (6, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"accumulate_grad_batches": 0}, "`accumulate_grad_batches`=0"),
+        ({"accumulate_grad_batches": -1}, "`accumulate_grad_batches`=-1"),
+        ({"max_steps": 0}, "`max_steps`=0: nothing would be learned"),
+        ({"val_check_interval": 0}, "`val_check_interval`=0"),
+        ({"val_check_interval": 0.0}, "`val_check_interval`=0"),
+    ],
+)
+def test_a_trainer_that_takes_no_step_or_another_one_is_refused(
+    tiny_classifier: Classifier, build_trainer: Build, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        fit(build_trainer, tiny_classifier, {"schedule": "constant"}, **{"max_epochs": 1, **options})

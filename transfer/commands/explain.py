@@ -16,9 +16,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transfer.commands.console import exit_status
+from transfer.commands.console import add_allow_user_code, exit_status
 from transfer.errors import BadValue, printable, unknown_name
-from transfer.files import expanded
+from transfer.files import expanded, written_whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--data.batch_size", "--batch_size", dest="batch_size", type=int, default=16, help="images per step"
     )
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
+    add_allow_user_code(parser)
     return parser
 
 
@@ -92,6 +93,7 @@ def explain(
     out_dir: Path = Path("explain"),
     batch_size: int = 16,
     checkpoint: str = "best",
+    allow_user_code: bool = False,
 ) -> list[str]:
     """Write a picture of each image, at the same relative path below `out_dir`, and print its name.
 
@@ -103,6 +105,7 @@ def explain(
         out_dir: folder of the pictures; nothing in it is overwritten.
         batch_size: images per step, at least 1.
         checkpoint: `best` or `last`.
+        allow_user_code: see `load_run`.
 
     Returns:
         The files that could not be read.
@@ -114,19 +117,18 @@ def explain(
     import torch
 
     from datamodules.images.transforms import build_eval_transform
-    from transfer.runs.overlay import draw_picture
     from transfer.runs.predictor import load_run
 
     if batch_size < 1:
         raise BadValue(f"`batch_size`={batch_size} (allowed: at least 1)")
     targets = plan_pictures(images, out_dir)
-    runs = {str(path): load_run(path, f"{checkpoint}.ckpt") for path in (run_dir, *compare)}
+    runs = {
+        str(path): load_run(path, f"{checkpoint}.ckpt", allow_user_code=allow_user_code) for path in (run_dir, *compare)
+    }
     class_indices = [find_class(run.class_names, class_name, name) for name, run in runs.items()]
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    transforms = []
     for run in runs.values():
-        run.classifier.to(device)
-        transforms.append(build_eval_transform(run.preprocessing))
+        run.classifier.to("cuda" if torch.cuda.is_available() else "cpu")
+    transforms = [build_eval_transform(run.preprocessing) for run in runs.values()]
 
     unreadable: list[str] = []
     photos = read_photos(list(targets), transforms, unreadable)
@@ -136,11 +138,9 @@ def explain(
             for i, ((name, run), index) in enumerate(zip(runs.items(), class_indices, strict=True))
         ]
         for photo, *evidence in zip(batch, *columns, strict=True):
-            target = targets[photo.path]
-            target.parent.mkdir(parents=True, exist_ok=True)
-            draw_picture(photo.drawn, photo.caption, evidence).save(target)
-            said = "; ".join(f"{name} {answer} ({method})" for answer, method, name in (e.lines for e in evidence))
-            print(printable(f"{target}: {said}"), flush=True)
+            write_picture(photo, evidence, targets[photo.path])
+    if unreadable:
+        print(f"{len(unreadable)} of {len(targets)} images could not be read", file=sys.stderr)
     return unreadable
 
 
@@ -153,7 +153,7 @@ def plan_pictures(images: list[Path], out_dir: Path) -> dict[Path, Path]:
         MissingData: there is no image.
         BadValue: `out_dir` is a file, or a picture exists already.
     """
-    from datamodules.images.decode import list_images
+    from datamodules.images.listing import list_images
 
     if out_dir.exists() and not out_dir.is_dir():
         raise BadValue(f"`out_dir`={out_dir}: not a folder")
@@ -197,7 +197,7 @@ def read_photos(paths: list[Path], transforms: list[Any], unreadable: list[str])
             pixels = decode_image(path)
         except BadImageError as error:
             unreadable.append(str(path))
-            print(f"unreadable: {BadImage(str(path), str(error))}", file=sys.stderr)
+            print(printable(f"unreadable: {BadImage(str(path), str(error))}"), file=sys.stderr)
             continue
         height, width = pixels.shape[:2]
         yield Photo(
@@ -207,6 +207,17 @@ def read_photos(paths: list[Path], transforms: list[Any], unreadable: list[str])
             [transform(image=pixels)["image"] for transform in transforms],
             [kept_part(transform, height, width) for transform in transforms],
         )
+
+
+def write_picture(photo: Photo, evidence: list[Evidence], target: Path) -> None:
+    """Write a photo's picture, whole or not at all, and print what the runs say of it."""
+    from transfer.runs.overlay import draw_picture
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(target) as file:
+        draw_picture(photo.drawn, photo.caption, evidence).save(file, "PNG")
+    said = "; ".join(f"{name} {answer} ({method})" for answer, method, name in (e.lines for e in evidence))
+    print(printable(f"{target}: {said}"), flush=True)
 
 
 def find_evidence(

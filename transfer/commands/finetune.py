@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from transfer.commands.console import exit_status
-from transfer.config.choices import choose_by_protocol, choose_by_rule
+from transfer.config.choices import choose_by_protocol, choose_by_rule, share_batch
 from transfer.config.command_line import build_config, build_parser, given_fields, parse_config
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import UserError
@@ -23,8 +23,6 @@ from transfer.files import expanded
 from transfer.runs.results import Metrics, Results
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from datamodules.datamodule import DataModule
     from datamodules.dataset.loaded import Dataset
     from datamodules.dataset.sheet import Sheet
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
     from transfer.networks.classifier import Classifier
     from transfer.runs.folder import RunFolder
     from transfer.training.callbacks import EpochLog
+    from transfer.training.losses import balanced_class_weights
     from transfer.training.module import TransferModule
     from transfer.weights.start import Start
 
@@ -49,12 +48,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_status(command, build_parser)
 
 
-def finetune(config: FinetuneConfig | None = None, *, resume: str | Path | None = None, **fields: Any) -> Results:
+def finetune(
+    config: FinetuneConfig | None = None,
+    *,
+    resume: str | Path | None = None,
+    allow_user_code: bool = False,
+    **fields: Any,
+) -> Results:
     """Fine-tune a network and return the results; `load_run(results.run_dir)` loads the trained network.
 
     Args:
         config: the whole configuration; None starts from the defaults. It is not modified.
         resume: folder of an interrupted run to continue.
+        allow_user_code: whether to import a backbone or a head of one's own that the run to continue names.
         fields: fields of `transfer.config.schema.FinetuneConfig` that override `config`; groups are dictionaries:
             `finetune(dataset="folder", data_root="photos", trainer={"max_epochs": 3})`.
 
@@ -63,7 +69,7 @@ def finetune(config: FinetuneConfig | None = None, *, resume: str | Path | None 
         RunInterrupted: a signal stopped the run, after last.ckpt was written.
     """
     run_dir = None if resume is None else expanded(resume)
-    config, given = build_config(config, run_dir, fields)
+    config, given = build_config(config, run_dir, fields, allow_user_code)
     return _run(config, run_dir, given)
 
 
@@ -78,10 +84,11 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
     # Imported here so that --help and mistyped flags do not wait for them.
     from datamodules import load_dataset
     from datamodules.datamodule import DataModule
-    from transfer.commands.finetune_report import collect_results, print_end, print_start
+    from transfer.commands.finetune_report import collect_results, print_data, print_end, print_start
     from transfer.runs.folder import check_run_dir, find_interrupted, is_main_process, open_run
     from transfer.training.callbacks import EpochLog
     from transfer.training.module import TransferModule
+    from transfer.training.selection import choose_monitor
     from transfer.training.trainer import build_fit_trainer, build_loggers, prepare_process
     from transfer.weights.start import resolve_start
 
@@ -92,20 +99,26 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
     num_processes = prepare_process(config)
 
     dataset = load_dataset(config.dataset, **config.read_options())
+    lines: list[str] = []
     if resume is None:
-        config = choose(config, given, start, dataset, num_processes)
+        config, lines = choose(config, given, start, dataset, num_processes)
         resume = find_interrupted(config)
+    else:
+        config, _ = share_batch(config, given, num_processes)
+    print_data(dataset, lines)
     # Again, because what was chosen may be other weights and another size.
     start = resolve_start(**config.start_options(), dataset_size=sheet.default_image_size, image_size=config.image_size)
+    monitor = choose_monitor(config.monitor, dataset.num_classes, config.data.multilabel)
     data = DataModule(dataset, start.preprocessing, **config.loader_options())
     classifier = build_network(config, start, dataset, resume)
-    module = TransferModule(classifier, class_weights=class_weights(config, dataset), **config.module_options())
+    weights = None if config.loss.class_weights == "none" else balanced_class_weights(dataset.class_counts["train"])
+    module = TransferModule(classifier, class_weights=weights, **config.module_options())
 
     with open_run(config, resume) as run:
         run.check_space(sum(p.numel() for p in classifier.parameters()))
         if is_main_process() and not run.resumes:
             run.begin(config, {name: {"of": s.name, "images": s.sources()} for name, s in dataset.held_out.items()})
-        log = EpochLog(run.metrics)
+        log = EpochLog(run.metrics, monitor)
         trainer = build_fit_trainer(config, run.path, log, build_loggers(config, run.path, dataset.fingerprint))
         if is_main_process():
             print_start(config, start, dataset, run)
@@ -154,8 +167,8 @@ def check_names(config: FinetuneConfig) -> tuple[Start, Sheet]:
 
 def choose(
     config: FinetuneConfig, given: frozenset[str], start: Start, dataset: Dataset, num_processes: int
-) -> FinetuneConfig:
-    """Return the configuration with the choices of its protocol or recipe, and print them.
+) -> tuple[FinetuneConfig, list[str]]:
+    """Return the configuration with the choices of its protocol or recipe and its batch divided, and lines of text.
 
     Args:
         config: configuration as the user set it.
@@ -167,13 +180,14 @@ def choose(
     Raises:
         UserError: the choices conflict with what the user set.
     """
-    from transfer.runs.folder import is_main_process
-
+    lines: list[str] = []
     if config.protocol is not None:
         num_images = sum(size for name, size in dataset.split_sizes.items() if name != "test")
-        config, lines = choose_by_protocol(config, given, num_images=num_images, num_processes=num_processes)
-    elif config.recipe == "auto":
-        config, lines = choose_by_rule(
+        config, lines = choose_by_protocol(config, given, num_images=num_images)
+    config, shares = share_batch(config, given, num_processes)
+    lines += shares
+    if config.recipe == "auto":
+        config, chosen = choose_by_rule(
             config,
             given,
             num_images=dataset.split_sizes["train"],
@@ -183,11 +197,8 @@ def choose(
             dropout_rate=start.variant.dropout_rate,
             num_processes=num_processes,
         )
-    else:
-        return config
-    if is_main_process():
-        print("\n".join(lines))
-    return config
+        lines += chosen
+    return config, lines
 
 
 def build_network(config: FinetuneConfig, start: Start, dataset: Dataset, resume: Path | None) -> Classifier:
@@ -223,15 +234,6 @@ def build_network(config: FinetuneConfig, start: Start, dataset: Dataset, resume
     return classifier
 
 
-def class_weights(config: FinetuneConfig, dataset: Dataset) -> Tensor | None:
-    """Return the weight of each class in the loss, (C,); None if all are equal."""
-    from transfer.training.losses import balanced_class_weights
-
-    if config.loss.class_weights == "none":
-        return None
-    return balanced_class_weights(dataset.class_counts["train"])
-
-
 def fit(config: FinetuneConfig, run: RunFolder, trainer: pl.Trainer, module: TransferModule, data: DataModule) -> None:
     """Train, and load the best checkpoint's tensors into the module.
 
@@ -241,9 +243,9 @@ def fit(config: FinetuneConfig, run: RunFolder, trainer: pl.Trainer, module: Tra
     """
     import torch
 
-    from transfer.runs.predictor import read_classifier_state
+    from transfer.runs.checkpoint import read_classifier_state
     from transfer.training.trainer import find_lr
-    from transfer.weights.files import strict_load
+    from transfer.weights.files import read_checkpoint, strict_load
 
     if config.find_lr and not run.resumes:
         module.lr = find_lr(config, module, data)
@@ -259,6 +261,7 @@ def fit(config: FinetuneConfig, run: RunFolder, trainer: pl.Trainer, module: Tra
     if config.data.train_on == "trainval" and not run.best.exists():
         trainer.save_checkpoint(run.best)  # a run stopped in its last step has nothing left to train
     strict_load(module.classifier, read_classifier_state(run.best), source=str(run.best))
+    module.classifier.threshold = read_checkpoint(run.best).get("threshold")
 
 
 def measure(
@@ -270,21 +273,24 @@ def measure(
     log: EpochLog,
 ) -> dict[str, Metrics]:
     """Return the metrics of the best checkpoint on val and test, and count the read of the test split."""
-    from transfer.runs.test_record import count_test_read, save_predictions
-    from transfer.training.metrics import main_metric
+    from transfer.runs.test_record import PREDICTIONS, count_test_read, make_predictions
     from transfer.training.trainer import build_trainer
 
     metrics = {}
     sizes = data.dataset.split_sizes
     if "val" in sizes:
-        metrics["val"] = Metrics(log.best_metrics(main_metric(config.data.multilabel)))
+        metrics["val"] = Metrics(log.best_metrics())
     if "test" in sizes and config.trainer.limit_test_batches != 0:
         tester = build_trainer(config, trainer.loggers, callbacks=[])
         if tester.is_global_zero:
             count_test_read(run.path)
         logged = tester.test(module, data, verbose=False)[0]
         metrics["test"] = Metrics({name.removeprefix("test/"): value for name, value in logged.items()})
-        predictions = module.predictions
-        if tester.is_global_zero and predictions is not None and len(predictions) == sizes["test"]:
-            save_predictions(run.path, predictions.numpy()[data.test_order("test", tester.world_size).argsort()])
+        found, test = module.predictions, data.dataset.split("test")
+        if tester.is_global_zero and found is not None and len(found.labels) == len(test):
+            order = data.test_order("test", tester.world_size).argsort()
+            labels, probabilities = (tensor.numpy()[order] for tensor in found)
+            names, threshold = data.class_names, module.classifier.threshold
+            predictions = make_predictions(labels, probabilities, test.image_names(), names, threshold)
+            predictions.save(run.path / PREDICTIONS)
     return metrics

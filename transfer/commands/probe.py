@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import exit_status
 from transfer.config.command_line import build_probe_parser, parse_probe_config
-from transfer.config.schema import FinetuneConfig, ProbeConfig
+from transfer.config.probe_schema import ProbeConfig
+from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue, MissingData, UserError
 from transfer.files import expanded
 from transfer.runs.results import Results, last_results, read_results
@@ -64,8 +65,8 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
     from datamodules.datamodule import DataModule
     from transfer.commands.probe_report import collect_results, measure_test, print_report
     from transfer.probe.fabric import build_fabric
+    from transfer.runs.checkpoint import save_classifier
     from transfer.runs.folder import check_run_dir, open_run
-    from transfer.runs.predictor import save_classifier
     from transfer.training.trainer import resolve_precision
 
     started = time.perf_counter()
@@ -112,14 +113,12 @@ def choose_start(config: FinetuneConfig) -> Start:
         BadValue: an unknown name, or a function of the user's own, of which no trained weights are known.
     """
     from datamodules import get_sheet
-    from transfer.networks.function import FunctionVariant
-    from transfer.networks.registry import get_backbone
+    from transfer.networks.user_code import is_import_path
     from transfer.weights.start import resolve_start
 
-    variant = get_backbone(config.backbone)
-    if isinstance(variant, FunctionVariant):
+    if is_import_path(config.backbone):
         raise BadValue(
-            f"`backbone`={variant.name}: a probe reads the features of trained weights, and none are known here of a"
+            f"`backbone`={config.backbone}: a probe reads the features of trained weights, and none are known here of a"
             " function of your own (allowed: a backbone of the tables)"
         )
     return resolve_start(
@@ -149,11 +148,8 @@ def begin(run: RunFolder, config: FinetuneConfig, start: Start, dataset: Dataset
     run.begin(config, {})
     if "test" in dataset.split_sizes:
         count_test_read(run.path)
-    size = start.preprocessing.image_size
-    print(
-        f"{start.variant.name} from {start.describe()}; {size} px, {dataset.num_classes} classes, images"
-        f" {dataset.split_sizes}"
-    )
+    print(dataset.describe())
+    print(f"{start.variant.name} from {start.describe()}; {start.preprocessing.image_size} px")
 
 
 def fit(features: Mapping[str, Features], dataset: Dataset, fabric: Fabric) -> Probe:

@@ -17,10 +17,13 @@ import jsonargparse
 import yaml
 
 from transfer.config.parsing import Given, flatten, instantiate, parse_given, parse_values, plain, read_given
+from transfer.config.probe_schema import PROBE_FIELDS, PROBE_TRAINER_FIELDS, ProbeConfig
 from transfer.config.problems import find_nulls, find_probe_problems, find_problems
-from transfer.config.schema import PROBE_FIELDS, PROBE_TRAINER_FIELDS, FinetuneConfig, ProbeConfig, TrainerConfig
+from transfer.config.recipes import add_allow_user_code, refuse_code_in_recipes, split_resume, user_code
+from transfer.config.schema import FinetuneConfig, TrainerConfig
 from transfer.errors import BadValue, MissingData
-from transfer.files import expanded, write_text
+from transfer.files import write_text
+from transfer.networks.user_code import refuse_user_code
 from transfer.run_files import CONFIG
 
 
@@ -38,6 +41,7 @@ def build_parser() -> jsonargparse.ArgumentParser:
     )
     parser.add_argument("--config", action="config", help="YAML recipe; it needs only what differs from the defaults")
     parser.add_argument("--resume", metavar="RUN_DIR", default=argparse.SUPPRESS, help="folder of the run to continue")
+    add_allow_user_code(parser)
     parser.add_class_arguments(FinetuneConfig)
     return parser
 
@@ -60,17 +64,15 @@ def parse_config(argv: Sequence[str]) -> tuple[FinetuneConfig, Path | None]:
             (all are listed), or resuming would change what the run computes.
         SystemExit: after --help and --print_config.
     """
-    # Parsed separately, because a recipe must not contain it.
-    resume_parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    resume_parser.add_argument("--resume", type=expanded)
-    try:
-        namespace, rest = resume_parser.parse_known_args(list(argv))
-    except argparse.ArgumentError as error:
-        raise BadValue(str(error)) from None
-    run_dir: Path | None = namespace.resume
+    run_dir, allow_user_code, rest = split_resume(argv)
     if run_dir is None:
-        return _parse(rest), None
+        parser = build_parser()
+        given = read_given(rest, parser)
+        config = _build(given, parser)
+        refuse_code_in_recipes(given, config, allow_user_code)
+        return config, None
     saved = load_config(run_dir / CONFIG)
+    refuse_user_code(run_dir, user_code(saved), allow_user_code)
     config = _parse(["--config", str(run_dir / CONFIG), *rest])
     _refuse_changes(run_dir, flatten(saved.to_dict()), flatten(config.to_dict()))
     return config, run_dir
@@ -85,7 +87,7 @@ def _refuse_changes(run_dir: Path, before: Mapping[str, Any], after: Mapping[str
 
 
 def build_config(
-    config: FinetuneConfig | None, resume: Path | None, changes: Mapping[str, Any]
+    config: FinetuneConfig | None, resume: Path | None, changes: Mapping[str, Any], allow_user_code: bool = False
 ) -> tuple[FinetuneConfig, frozenset[str]]:
     """Return the configuration of a call from Python, and the dotted fields that the caller set.
 
@@ -95,11 +97,14 @@ def build_config(
         resume: folder of the run to continue.
         changes: fields of `FinetuneConfig`; paths may be `Path`s; groups are dictionaries of some of their fields, or
             whole dataclasses, of which the fields that differ from the defaults count as set.
+        allow_user_code: whether to import a backbone or a head of one's own that the run to resume names.
 
     Raises:
         UserError: fields are unknown or wrong (all are listed), or resuming would change what the run computes.
     """
     defaults = FinetuneConfig() if resume is None else load_config(resume / CONFIG)
+    if resume is not None:
+        refuse_user_code(resume, user_code(defaults), allow_user_code)
     before, base = flatten(defaults.to_dict()), plain((config or defaults).to_dict())
     given = plain(changes)
     changed = FinetuneConfig(**parse_values({**base, **given}, build_parser()))
@@ -148,7 +153,7 @@ def parse_probe_config(argv: Sequence[str]) -> tuple[FinetuneConfig, ProbeConfig
     given = read_given(argv, parser)
     values = instantiate(parse_given(given, parser), parser)
     own = ProbeConfig(**{field.name: values.pop(field.name) for field in fields(ProbeConfig)})
-    config = _with_dataset(FinetuneConfig(**values), given.names)
+    config = _with_dataset(FinetuneConfig(**values), given.recipes.keys() | given.typed)
     given.refuse([*find_nulls(own), *find_probe_problems(config)])
     return config, own
 
@@ -156,7 +161,8 @@ def parse_probe_config(argv: Sequence[str]) -> tuple[FinetuneConfig, ProbeConfig
 def given_fields(argv: Sequence[str]) -> frozenset[str]:
     """Return the dotted fields set on a command line or in its recipes; `parse_config` must accept the line."""
     parser = build_parser()
-    return frozenset(vars(parse_given(read_given(argv, parser), parser, defaults=False).as_flat())) - {"config"}
+    flat = parse_given(read_given(argv, parser), parser, defaults=False).as_flat()
+    return frozenset(vars(flat)) - {"config", "allow_user_code"}
 
 
 def apply_choices(
@@ -189,8 +195,13 @@ def apply_choices(
 
 def _parse(argv: Sequence[str]) -> FinetuneConfig:
     parser = build_parser()
-    given = read_given(argv, parser)
-    config = _with_dataset(FinetuneConfig(**instantiate(parse_given(given, parser), parser)), given.names)
+    return _build(read_given(argv, parser), parser)
+
+
+def _build(given: Given, parser: jsonargparse.ArgumentParser) -> FinetuneConfig:
+    config = _with_dataset(
+        FinetuneConfig(**instantiate(parse_given(given, parser), parser)), given.recipes.keys() | given.typed
+    )
     given.refuse(find_problems(config))
     return config
 

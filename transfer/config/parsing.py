@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import jsonargparse
@@ -33,10 +34,9 @@ class Given:
     places: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def names(self) -> frozenset[str]:
-        """The dotted names of all that was given."""
-        typed = (word.partition("=")[0].removeprefix("--") for word in self.words if word.startswith("--"))
-        return frozenset(self.recipes) | frozenset(typed)
+    def typed(self) -> frozenset[str]:
+        """The dotted names of what was typed."""
+        return frozenset(word.partition("=")[0].removeprefix("--") for word in self.words if word.startswith("--"))
 
     def refuse(self, problems: Sequence[str]) -> None:
         """Raise an error that lists problems, if there are any, each behind the place of the field it begins with."""
@@ -47,8 +47,7 @@ class Given:
     def locate(self, problem: str) -> str:
         """Return a problem behind the place of the field that it begins with, if a recipe set it."""
         match = re.match(r"(?:`|unknown option ')([\w.-]+)", problem)
-        typed = Given({}, self.words).names
-        place = None if match is None or match[1] in typed else self.places.get(match[1])
+        place = None if match is None or match[1] in self.typed else self.places.get(match[1])
         return problem if place is None else f"{place}: {problem}"
 
 
@@ -65,9 +64,10 @@ def read_given(argv: Sequence[str], parser: jsonargparse.ArgumentParser) -> Give
     except argparse.ArgumentError as error:
         raise BadValue(str(error)) from None
     names, groups = _names(parser)
-    for word in words:
-        if (name := word.partition("=")[0].removeprefix("--")) in groups and word.startswith("--"):
-            raise BadValue(explain_unknown(name, names))
+    for word, following in pairwise([*words, ""]):
+        flag, equals, value = word.partition("=")
+        if flag.startswith("--") and flag[2:] in groups and not (value if equals else following).startswith("{"):
+            raise BadValue(explain_unknown(flag[2:], names))
         if _is_nested(word):
             raise BadValue(f"{word[:30]}...: nested too deeply")
     values: dict[str, Any] = {}
@@ -78,8 +78,8 @@ def read_given(argv: Sequence[str], parser: jsonargparse.ArgumentParser) -> Give
             raise BadValue(f"`config`={path}: it sets nothing (expected: lines such as `backbone: b0`)")
         here = {name: f"{path} line {line}" for name, line in file.lines.items()}
         flat = {name: value for name, value in flatten(file.content).items() if value != {} or name not in groups}
-        if "resume" in flat:
-            raise BadValue(f"{here['resume']}: a recipe cannot set what to resume: pass `resume` on the command line")
+        if own := sorted(flat.keys() & {"resume", "allow_user_code"}):
+            raise BadValue(f"{here[own[0]]}: a recipe cannot set {own[0]}: pass `{own[0]}` on the command line")
         Given(flat, (), here).refuse(_name_problems(flat, names, groups))
         values |= flat
         places |= here
@@ -117,7 +117,7 @@ def parse_values(values: Mapping[str, Any], parser: jsonargparse.ArgumentParser)
 def instantiate(values: jsonargparse.Namespace, parser: jsonargparse.ArgumentParser) -> dict[str, Any]:
     """Return the fields of the schema's dataclasses, with the paths in them expanded."""
     fields = dict(vars(parser.instantiate(values)))
-    for name in ("config", "resume"):
+    for name in ("config", "resume", "allow_user_code"):
         fields.pop(name, None)
     for name in PATH_FIELDS & fields.keys():
         fields[name] = _expanded(fields[name])

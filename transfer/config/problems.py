@@ -54,6 +54,7 @@ def _range_problems(config: FinetuneConfig) -> Iterator[str]:
     data, loss, optim, trainer = config.data, config.loss, config.optim, config.trainer
     checks: tuple[tuple[str, Any, str, Callable[[Any], object]], ...] = (
         ("seed", config.seed, "0 to 4294967295", lambda v: 0 <= v < 2**32),
+        ("global_batch_size", config.global_batch_size, "at least 1", _is_count),
         ("image_size", config.image_size, f"{SMALLEST_IMAGE} to 8192", lambda v: SMALLEST_IMAGE <= v <= 8192),
         ("dropout", config.dropout, "0 to below 1", _is_share),
         ("stochastic_depth_prob", config.stochastic_depth_prob, "0 to below 1", _is_share),
@@ -104,6 +105,8 @@ def _combination_problems(config: FinetuneConfig) -> Iterator[str]:
     if config.data.batch_size == 1 and config.bn != "frozen":
         yield "`data.batch_size`=1: BatchNorm needs at least 2 (use `trainer.accumulate_grad_batches`, or `bn`=frozen)"
     if config.data.train_on == "trainval":
+        if config.monitor is not None:
+            yield "`monitor` with `data.train_on`=trainval: there is no validation to choose from"
         if config.early_stopping is not None:
             yield "`early_stopping` with `data.train_on`=trainval: there is no validation to watch"
         if config.bn == "recompute":

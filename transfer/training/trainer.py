@@ -13,20 +13,19 @@ from typing import Any
 import torch
 
 from transfer.config.schema import FinetuneConfig, TrainerConfig
-from transfer.errors import UserError
+from transfer.errors import Diverged, UserError
 from transfer.lightning import MisconfigurationException, Tuner, pl
 from transfer.run_files import LAST
 from transfer.training.batch_norm import BatchNormCheck
 from transfer.training.callbacks import EMA, EpochLog, FinalValidation, FreezeBackbone
 from transfer.training.checkpointing import (
     AtomicCheckpointIO,
-    BestCheckpoint,
     GracefulStop,
     LastCheckpoint,
     UnvalidatedCheckpoints,
 )
-from transfer.training.metrics import main_metric
 from transfer.training.module import TransferModule
+from transfer.training.selection import BestCheckpoint, EarlyStop
 
 
 def prepare_process(config: FinetuneConfig) -> int:
@@ -93,7 +92,6 @@ def build_callbacks(config: FinetuneConfig, run_dir: Path, log: EpochLog) -> lis
         run_dir: the run's folder, for checkpoints.
         log: writes the run's `metrics.csv`.
     """
-    monitor = f"val/{main_metric(config.data.multilabel)}"
     validates = config.data.train_on == "train"
     callbacks: list[pl.Callback] = [FinalValidation()] if validates else []
     callbacks += _freezing(config)
@@ -101,16 +99,12 @@ def build_callbacks(config: FinetuneConfig, run_dir: Path, log: EpochLog) -> lis
         callbacks.append(EMA(config.ema_half_life))
     callbacks += [BatchNormCheck(), log]
     if config.early_stopping is not None:
-        callbacks.append(
-            pl.callbacks.EarlyStopping(
-                monitor, mode="max", patience=config.early_stopping, check_on_train_epoch_end=False
-            )
-        )
+        callbacks.append(EarlyStop(log.monitor, config.early_stopping))
     if _shows_progress(config):
         callbacks.append(pl.callbacks.RichProgressBar(refresh_rate=10))  # each refresh waits for the device
     callbacks.append(GracefulStop(run_dir / LAST))
     if validates:
-        return [*callbacks, BestCheckpoint(run_dir, monitor), LastCheckpoint(run_dir)]
+        return [*callbacks, BestCheckpoint(run_dir, log.monitor), LastCheckpoint(run_dir)]
     return [*callbacks, UnvalidatedCheckpoints(run_dir, config.trainer.check_val_every_n_epoch or 1)]
 
 
@@ -179,8 +173,14 @@ def build_loggers(config: FinetuneConfig, run_dir: Path, fingerprint: dict[str, 
     return []
 
 
+_FINDER_STEPS = 100  # Lightning's, from a rate of 1e-8 to 1
+
+
 def find_lr(config: FinetuneConfig, module: TransferModule, data: pl.LightningDataModule) -> float:
     """Return the rate at which the loss falls fastest, as Lightning's finder suggests (Smith 2017).
+
+    The finder takes its 100 steps however short the run is: a sweep that ends before the rates that matter suggests one
+    that learns nothing.
 
     Args:
         config: the run's configuration.
@@ -188,11 +188,17 @@ def find_lr(config: FinetuneConfig, module: TransferModule, data: pl.LightningDa
         data: the training data.
 
     Raises:
-        UserError: the finder has no suggestion.
+        Diverged: the loss grows before the finder can suggest a rate.
     """
-    finder = Tuner(build_trainer(config, [], _freezing(config))).lr_find(module, datamodule=data, update_attr=False)
+    sweep = replace(
+        config.trainer, max_steps=_FINDER_STEPS, max_epochs=-1, min_epochs=None, min_steps=None, max_time=None
+    )
+    tuner = Tuner(build_trainer(replace(config, trainer=sweep), [], _freezing(config)))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "training loss is")  # it goes on until the loss rises
+        finder = tuner.lr_find(module, datamodule=data, num_training=_FINDER_STEPS, update_attr=False)
     suggestion = finder.suggestion() if finder else None
     if suggestion is None:
         steps = len(finder.results["loss"]) if finder else 0
-        raise UserError(f"`find_lr`: no learning rate found in {steps} steps (20 are too few); choose `lr` yourself")
+        raise Diverged(f"`find_lr`: the loss grew within {steps} steps, at every rate; choose `optim.lr` yourself")
     return suggestion
