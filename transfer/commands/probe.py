@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -19,7 +20,7 @@ from transfer.commands.console import exit_status
 from transfer.config.command_line import build_probe_parser, parse_probe_config
 from transfer.config.probe_schema import ProbeConfig
 from transfer.config.schema import FinetuneConfig
-from transfer.errors import BadValue, MissingData, UserError
+from transfer.errors import BadValue, UserError
 from transfer.files import expanded
 from transfer.runs.results import Results, last_results, read_results
 
@@ -175,7 +176,10 @@ def find_fine_tuned(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
     try:
         return read_results(beside)
     except UserError as error:
-        raise MissingData(f"`beside`={beside}: no finished run there ({error})") from None
+        if own.beside is None:
+            warnings.warn(f"{beside} does not stand beside the probe: {error}", stacklevel=2)
+            return None
+        raise type(error)(f"`beside`={beside}: no finished run there ({error})") from None
 
 
 def extract(

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any, get_args, get_type_hints
 
-from transfer.config.schema import FREEZE, SMALLEST_IMAGE, FinetuneConfig
+from transfer.config.schema import FREEZE, SMALLEST_IMAGE, FinetuneConfig, TrainerConfig
 
+# A field, its value, the values it may have in words, and whether this one is.
+Range = tuple[str, Any, str, Callable[[Any], object]]
 _LARGEST = 2**31  # counts are 32-bit integers in places
 _SMALLEST_FLOAT, _LARGEST_FLOAT = 1e-30, 1e30  # of a float32 that is multiplied once more
 _BATCHES = "a number of batches from 1, or a share above 0.0 to 1.0"
@@ -51,8 +53,8 @@ def find_probe_problems(config: FinetuneConfig) -> list[str]:
 
 
 def _range_problems(config: FinetuneConfig) -> Iterator[str]:
-    data, loss, optim, trainer = config.data, config.loss, config.optim, config.trainer
-    checks: tuple[tuple[str, Any, str, Callable[[Any], object]], ...] = (
+    data, loss, optim = config.data, config.loss, config.optim
+    checks: tuple[Range, ...] = (
         ("seed", config.seed, "0 to 4294967295", lambda v: 0 <= v < 2**32),
         ("global_batch_size", config.global_batch_size, "at least 1", _is_count),
         ("image_size", config.image_size, f"{SMALLEST_IMAGE} to 8192", lambda v: SMALLEST_IMAGE <= v <= 8192),
@@ -63,6 +65,7 @@ def _range_problems(config: FinetuneConfig) -> Iterator[str]:
         ("data.batch_size", data.batch_size, "at least 1", _is_count),
         ("data.num_workers", data.num_workers, "0 to 1024", lambda v: 0 <= v <= 1024),
         ("data.val_fraction", data.val_fraction, "above 0, below 0.5", lambda v: 1e-6 <= v < 0.5),
+        ("data.test_fraction", data.test_fraction, "above 0, below 0.5", lambda v: 1e-6 <= v < 0.5),
         ("data.min_crop_area", data.min_crop_area, "above 0, at most 1", lambda v: 1e-6 <= v <= 1),
         ("loss.label_smoothing", loss.label_smoothing, "0 to below 1", _is_share),
         ("loss.mixup_alpha", loss.mixup_alpha, "0, or 0.001 to 1000", _is_alpha),
@@ -74,6 +77,15 @@ def _range_problems(config: FinetuneConfig) -> Iterator[str]:
         ("optim.layer_decay", optim.layer_decay, "above 0, at most 1", lambda v: 1e-6 <= v <= 1),
         ("optim.warmup_epochs", optim.warmup_epochs, "at least 0", _is_not_negative),
         ("optim.sam_rho", optim.sam_rho, "above 0", _is_positive),
+        *_trainer_ranges(config.trainer),
+    )
+    for name, value, allowed, ok in checks:
+        if value is not None and not ok(value):
+            yield f"`{name}`={value} (allowed: {allowed})"
+
+
+def _trainer_ranges(trainer: TrainerConfig) -> tuple[Range, ...]:
+    return (
         ("trainer.max_steps", trainer.max_steps, "at least 1, or -1 for no limit", lambda v: v == -1 or _is_count(v)),
         ("trainer.num_nodes", trainer.num_nodes, "at least 1", _is_count),
         ("trainer.min_epochs", trainer.min_epochs, "at least 1", _is_count),
@@ -91,9 +103,6 @@ def _range_problems(config: FinetuneConfig) -> Iterator[str]:
         ("trainer.max_time", trainer.max_time, "DD:HH:MM:SS, such as 00:12:00:00", _TIME.fullmatch),
         ("trainer.profiler", trainer.profiler, ", ".join(_PROFILERS), _PROFILERS.__contains__),
     )
-    for name, value, allowed, ok in checks:
-        if value is not None and not ok(value):
-            yield f"`{name}`={value} (allowed: {allowed})"
 
 
 def _combination_problems(config: FinetuneConfig) -> Iterator[str]:
