@@ -34,6 +34,8 @@ class ReadFields(TypedDict, total=False):
     label_separator: str
     folder_layout: str
     stream: bool
+    bit_depth: int | None
+    max_pixels: int
 
 
 class DataFields(ReadFields, total=False):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -166,6 +166,7 @@ def read_source(source: Source) -> tuple[tuple[str, ...], dict[str, Split]]:
     if options.allow_decayed and not sheet.decays:
         raise BadValue(f"{sheet.name} can be had complete; `allow_decayed` is for birdsnap")
     names, splits = sheet.load_splits(options)
+    splits = {name: replace(split, decoding=options.decoding) for name, split in splits.items()}
     check_official(splits, sheet, len(names), allow_decayed=options.allow_decayed)
     return check_class_order(names, sheet.official_names, sheet.name_aliases, splits["train"].name), splits
 

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from transfer.errors import BadValue, unknown_name
 from transfer.files import expanded
+from transfer.preprocessing import MAX_PIXELS
 
 if TYPE_CHECKING:
     from datamodules.dataset.split import Split
+    from datamodules.images.depth import Decoding
 
 ON_BAD_IMAGE = ("error", "skip")
 TRAIN_ON = ("train", "trainval")
@@ -112,6 +114,9 @@ class ReadOptions:
         folder_layout: What the folders in `data_root` are, for `folder`: `classes`; `splits`, any others being left
             out; `auto` goes by their names, and refuses what is doubtful.
         stream: Whether to fetch images while they are needed, for a hub dataset that does not fit on the disk.
+        bit_depth: Bits that are used in images of integers of more than 8 bits, 1 to 32; None takes them from the
+            values of all images.
+        max_pixels: Images with more are not read.
 
     Raises:
         UserError: A value outside its range, or an unknown name.
@@ -131,8 +136,14 @@ class ReadOptions:
     label_separator: str = "|"
     folder_layout: str = "auto"
     stream: bool = False
+    bit_depth: int | None = None
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
+        if self.bit_depth is not None and not 1 <= self.bit_depth <= 32:
+            raise BadValue(f"`bit_depth`={self.bit_depth} (allowed: 1 to 32)")
+        if self.max_pixels < 1:
+            raise BadValue(f"`max_pixels`={self.max_pixels} (allowed: at least 1)")
         if self.on_bad_image not in ON_BAD_IMAGE:
             raise unknown_name("on_bad_image", self.on_bad_image, ON_BAD_IMAGE)
         if self.train_on not in TRAIN_ON:
@@ -142,6 +153,14 @@ class ReadOptions:
         for name in ("val_fraction", "test_fraction"):
             if not 0 < (share := getattr(self, name)) < 0.5:
                 raise BadValue(f"`{name}`={share} (allowed: above 0, below 0.5)")
+
+    @property
+    def decoding(self) -> Decoding:
+        """How images become pixels, as far as it is known before they are read."""
+        from datamodules.images.depth import Decoding
+
+        known = None if self.bit_depth is None else (0, 2**self.bit_depth - 1)
+        return Decoding(self.max_pixels, integer_range=known)
 
     @property
     def root(self) -> Path | None:

@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from transfer.preprocessing import MAX_PIXELS
+
 SMALLEST_IMAGE = 32  # side in pixels; the networks reduce it to one cell
 FREEZE = re.compile(r"none|backbone|until-epoch[ =-]?(\d+)")
 
@@ -52,6 +54,10 @@ class DataConfig:
     """folder for cache disk; unset: efficientnet-transfer in XDG_CACHE_HOME, or else in ~/.cache"""
     stream: bool = False
     """fetch images from the hub while training, for data too large for the disk; needs 1, 2, 4 or 8 workers"""
+    bit_depth: int | None = None
+    """bits used in images of more than 8, such as a camera's 12 in a 16-bit file; unset: by the values of all images"""
+    max_pixels: int = MAX_PIXELS
+    """images with more pixels are refused, as an attack on the memory"""
 
 
 @dataclass(kw_only=True)

@@ -11,8 +11,8 @@ from transfer.errors import BadValue, DamagedFile, MissingData
 from transfer.experiments.child_run import RunFailed, Worker
 from transfer.experiments.locks import JobIsTaken, locked
 from transfer.experiments.processes import Children
-from transfer.experiments.records import checked
 from transfer.files import read_object, write_json
+from transfer.records import checked
 
 # Exit statuses of the command that computes one job: the job failed; another process computes it (EX_TEMPFAIL).
 FAILED, TAKEN = 1, 75

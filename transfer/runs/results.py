@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from transfer.errors import DamagedFile, MissingData
 from transfer.files import expanded, read_object, write_json
+from transfer.records import checked
 from transfer.run_files import RESULTS
-from transfer.typed import check_types
 
 SCHEMA_VERSION = 1  # version of results.json; files without one are older and hold the same fields
 
@@ -24,6 +24,13 @@ class Metrics(dict[str, float]):
         if name not in self:
             raise AttributeError(f"no metric {name!r} (there are: {', '.join(self)})")
         return self[name]
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """Tell `transfer.records` what it is made from."""
+        from pydantic_core.core_schema import no_info_after_validator_function
+
+        return no_info_after_validator_function(cls, handler(dict[str, float]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,31 +179,10 @@ def read_results(run_dir: str | Path) -> Results:
         raise DamagedFile(
             f"{path}: schema version {version} (readable here: at most {SCHEMA_VERSION}); update efficientnet-transfer"
         )
-    try:
-        results = _parse(run_dir, content)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DamagedFile(f"{path}: damaged, or not the results of a run ({error!r:.100})") from None
-    check_types(results, path)
-    return results
-
-
-def _parse(run_dir: Path, content: dict[str, Any]) -> Results:
-    probe = None
+    parts = {"run_dir": str(run_dir), "environment": {name: content[name] for name in _ENVIRONMENT if name in content}}
     if "penalty" in content:
-        probe = ProbeFit(**{name.name: content[name.name] for name in fields(ProbeFit)})
-    own = {f.name for f in fields(Results)} - {"run_dir", "metrics", "splits", "probe", "environment"}
-    facts = {f.name for f in fields(SplitFacts)}
-    return Results(
-        run_dir=run_dir,
-        metrics={split: Metrics(values) for split, values in content["metrics"].items()},
-        splits={
-            name: SplitFacts(**{key: value for key, value in split.items() if key in facts})
-            for name, split in content.get("splits", {}).items()
-        },
-        probe=probe,
-        environment={name: content[name] for name in _ENVIRONMENT if name in content},
-        **{name: value for name, value in content.items() if name in own},
-    )
+        parts["probe"] = content
+    return checked({**content, **parts}, Results, path)
 
 
 def last_results(parent: Path) -> Path | None:

@@ -84,9 +84,11 @@ def describe_preprocessing(preprocessing: Preprocessing, in_channels: int) -> st
     size = preprocessing.image_size
     resized = math.floor(size / preprocessing.crop_ratio)
     what = "the short side" if preprocessing.resize == "short_side" else "both sides, whatever the shape,"
+    ranges = {"integers": preprocessing.integer_range, "floats": preprocessing.float_range}
+    deep = "".join(f"{known[0]:g}..{known[1]:g} of deep {kind} to 0..255; " for kind, known in ranges.items() if known)
     return (
-        f"{channels}; resize {what} to {resized} px ({preprocessing.interpolation}, antialiased); crop the central"
-        f" {size} x {size} px; scale to 0..1; subtract mean {_rgb(preprocessing.mean)} and divide by std"
+        f"{channels}; {deep}resize {what} to {resized} px ({preprocessing.interpolation}, antialiased); crop the"
+        f" central {size} x {size} px; scale to 0..1; subtract mean {_rgb(preprocessing.mean)} and divide by std"
         f" {_rgb(preprocessing.std)}"
         f" (crop ratio {preprocessing.crop_ratio:.4g})"
     )
