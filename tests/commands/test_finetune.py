@@ -511,7 +511,7 @@ def test_a_folder_that_holds_another_run_is_left_alone(run_dir: Path, capsys: py
         (["--image_sizes", "64"], "unknown option 'image_sizes'; did you mean 'image_size'? (see --help)"),
         (["--optim.name", "sdg"], "--optim.name 'sdg'; did you mean 'sgd'? (allowed: sgd, adamw, rmsprop)"),
         (["--augment", "basix"], "--augment 'basix'; did you mean 'basic'? (allowed: none, basic, "),
-        (["--image_size", "16"], "--image_size 16 (allowed: at least 32)"),
+        (["--image_size", "16"], "--image_size 16 (allowed: 32 to 8192)"),
         (["--trainer.max_epochs", "ten"], "--trainer.max_epochs 'ten' (allowed: int)"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
         (["--dataset", "folder"], "--dataset folder needs --data_root"),
@@ -546,7 +546,8 @@ def test_a_mistake_in_a_recipe_is_told_like_one_on_the_command_line(
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("dataset: digits\noptim: {learning_rate: 0.1}\n")
     message = refused(capsys, "--config", recipe, "--out_dir", tmp_path / "run")
-    assert message.startswith("unknown option 'optim.learning_rate'")
+    expected = f"{recipe} line 2: unknown option 'optim.learning_rate'; did you mean 'optim.lr'? (see --help)"
+    assert message == expected
 
 
 @pytest.mark.slow

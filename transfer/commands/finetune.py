@@ -84,7 +84,7 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
     # Imported here so that --help and mistyped flags do not wait for them.
     from datamodules import load_dataset
     from datamodules.datamodule import DataModule
-    from transfer.commands.finetune_report import collect_results, print_data, print_end, print_start
+    from transfer.commands.finetune_report import collect_results, print_end, print_start
     from transfer.runs.folder import check_run_dir, find_interrupted, is_main_process, open_run
     from transfer.training.callbacks import EpochLog
     from transfer.training.module import TransferModule
@@ -99,13 +99,12 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
     num_processes = prepare_process(config)
 
     dataset = load_dataset(config.dataset, **config.read_options())
-    lines: list[str] = []
+    choices: list[str] = []
     if resume is None:
-        config, lines = choose(config, given, start, dataset, num_processes)
+        config, choices = choose(config, given, start, dataset, num_processes)
         resume = find_interrupted(config)
     else:
         config, _ = share_batch(config, given, num_processes)
-    print_data(dataset, lines)
     # Again, because what was chosen may be other weights and another size.
     start = resolve_start(**config.start_options(), dataset_size=sheet.default_image_size, image_size=config.image_size)
     monitor = choose_monitor(config.monitor, dataset.num_classes, config.data.multilabel)
@@ -121,7 +120,7 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
         log = EpochLog(run.metrics, monitor)
         trainer = build_fit_trainer(config, run.path, log, build_loggers(config, run.path, dataset.fingerprint))
         if is_main_process():
-            print_start(config, start, dataset, run)
+            print_start(config, start, dataset, run, choices)
         fit(config, run, trainer, module, data)
 
         metrics = measure(config, run, trainer, module, data, log)

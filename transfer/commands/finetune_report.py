@@ -76,18 +76,11 @@ def collect_results(
     )
 
 
-def print_data(dataset: Dataset, choices: Sequence[str]) -> None:
-    """Print the classes, the images of each split and the settings that were chosen, once for all processes."""
-    from transfer.runs.folder import is_main_process
-
-    if is_main_process():
-        print("\n".join([dataset.describe(), *choices]))
-
-
-def print_start(config: FinetuneConfig, start: Start, dataset: Dataset, run: RunFolder) -> None:
-    """Print the network, its weights, the image size, and the folder of an interrupted run."""
+def print_start(config: FinetuneConfig, start: Start, dataset: Dataset, run: RunFolder, choices: Sequence[str]) -> None:
+    """Print the data, the settings that were chosen, the network, and the folder of an interrupted run."""
     from transfer.weights.build import measure_warm_start
 
+    print("\n".join([dataset.describe(), *choices]))
     if run.resumes:
         print(f"resumes the run in {run.path}")
     print(f"{start.variant.name} from {start.describe()}; {start.preprocessing.image_size} px")
