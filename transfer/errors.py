@@ -39,7 +39,9 @@ class DamagedFile(UserError):
 
 
 class Diverged(UserError):
-    """The training loss is no longer a finite number."""
+    """The training loss is no longer a finite number; a command then ends with a status of its own."""
+
+    STATUS = 3
 
 
 def nearest(given: str, allowed: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Confidence intervals: over the seeds of a run, and for the difference of two runs on the same test images."""
+"""Confidence intervals over seeds and for the difference of two runs on the same test images; rank correlations."""
 
 from __future__ import annotations
 
@@ -50,6 +50,42 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Mean:
     return Mean(mean, mean - half_width, mean + half_width, count)
 
 
+@dataclass(frozen=True)
+class Correlation:
+    """A rank correlation.
+
+    Attributes:
+        value: Spearman's, in [-1, 1].
+        p_value: two-sided p-value by permutation: of few pairs it is exact, and not below 2 / n!.
+    """
+
+    value: float
+    p_value: float
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Correlation:
+    """Return the rank correlation of at least two pairs.
+
+    All permutations are counted for up to seven pairs, 9,999 random ones beyond. Student's t, which is common in their
+    place, gives a perfect order of three pairs p = 0.
+
+    Args:
+        x, y: the pairs' values; neither is the same throughout.
+    """
+    from scipy.stats import permutation_test, rankdata
+
+    ranks = [rankdata(values) - (len(values) + 1) / 2 for values in (x, y)]
+    scale = float(np.sqrt(np.prod([np.sum(centred**2) for centred in ranks])))
+
+    def statistic(permuted: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+        return np.asarray(np.sum(permuted * ranks[1], axis=axis) / scale)
+
+    found = permutation_test(
+        ranks[:1], statistic, permutation_type="pairings", vectorized=True, n_resamples=9_999, random_state=0
+    )
+    return Correlation(float(found.statistic), float(found.pvalue))
+
+
 def top1(labels: Labels, predictions: Labels) -> float:
     """Return the share of correct predictions, in [0, 1]. Shapes: (N,), N at least 1."""
     return float(np.mean(labels == predictions))
@@ -69,8 +105,8 @@ class Difference:
     Attributes:
         value: difference on the actual test images.
         low, high: bounds of the percentile interval.
-        p_value: two-sided p-value, at most 1: twice the share of resamples whose difference is zero or has the opposite
-            sign, computed as (k + 1) / (resamples + 1) so that it is never zero.
+        p_value: two-sided p-value of the hypothesis that both are equally good, by exchanging their predictions of each
+            image at random: exact where they differ on few images, 13 for 10,000 resamples.
         num_better, num_equal: number of resamples in which A is better than B, and in which they are equal.
         num_resamples: number of resamples of the images.
     """
@@ -125,14 +161,36 @@ def paired_bootstrap(
     resampled = differences(drawn)
     low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
     num_better, num_equal = int(np.sum(resampled > 0)), int(np.sum(resampled == 0))
-    num_worse = num_resamples - num_better - num_equal
-    tail = min(num_better, num_worse) + num_equal
+    _, group, sizes = np.unique(classes, return_inverse=True, return_counts=True)
+    contributions = gains / (len(sizes) * sizes[group])
     return Difference(
         value=float(differences(counts[None])[0]),
         low=float(low),
         high=float(high),
-        p_value=min(1.0, 2 * (tail + 1) / (num_resamples + 1)),
+        p_value=_exchange_p(contributions[gains != 0], num_resamples),
         num_better=num_better,
         num_equal=num_equal,
         num_resamples=num_resamples,
     )
+
+
+def _exchange_p(contributions: NDArray[np.float64], num_resamples: int) -> float:
+    """Return the p-value of a sum whose terms, (N,), might as well have the opposite sign."""
+    from scipy.stats import permutation_test
+
+    if len(contributions) < 2:
+        return 1.0  # of a single one either sign is as likely
+
+    def statistic(signed: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+        return np.asarray(np.sum(signed, axis=axis))
+
+    found = permutation_test(
+        (contributions,),
+        statistic,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=num_resamples,
+        batch=500,
+        random_state=0,
+    )
+    return min(1.0, float(found.pvalue))

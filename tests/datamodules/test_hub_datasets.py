@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import ClassVar
 
@@ -29,7 +30,7 @@ from datamodules.sheets.flowers import Flowers
 from datamodules.sheets.food import Food101
 from datamodules.sheets.pets import Pets
 from tests.support.data import PREPROCESSING
-from transfer.errors import UserError
+from transfer.errors import DamagedFile, UserError
 
 SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 OFFICIAL = ["aircraft", "cars", "cifar10", "cifar100", "flowers", "food101", "pets"]
@@ -181,6 +182,29 @@ def test_missing_folder_split_and_columns_are_named(tiny_cifar: Path) -> None:
     next(tiny_cifar.rglob("test-*.parquet")).unlink()
     with pytest.raises(UserError, match=r"no test-\*\.parquet there or below it"):
         load_dataset(TinyCIFAR10(), data_root=tiny_cifar)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
+        (b"<html>404</html>", "HTML"),
+        (b"PAR1 cut", "without its end"),
+        (b"PAR1 not really PAR1", "cannot read its parquet files|could not be read"),
+        (None, "a pipe"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_damaged_file_is_named(tiny_cifar: Path, content: bytes | None, message: str, stream: bool) -> None:
+    file = next(tiny_cifar.rglob("test-*.parquet"))
+    file.unlink()
+    if content is None:
+        os.mkfifo(file)
+    else:
+        file.write_bytes(content)
+    with pytest.raises(DamagedFile, match=message):
+        load_dataset(TinyCIFAR10(), data_root=tiny_cifar, stream=stream)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from transfer.errors import Interrupted, MissingData, UserError, printable
+from transfer.errors import Diverged, Interrupted, MissingData, UserError, printable
 
 # Arguments of the library whose flag has another name.
 _RENAMED = {"optimizer": "optim.name", "loss": "loss.name"}
@@ -30,8 +30,8 @@ def exit_status(
             None leaves the arguments' names.
 
     Returns:
-        What the command returns; 2 after a user's mistake or on a full disk, with a message on stderr; 128 + n after
-        signal n, and after SIGPIPE for a pipe that nobody reads any more.
+        What the command returns; 2 after a user's mistake or on a full disk, 3 where the training diverged, with a
+        message on stderr; 128 + n after signal n, and after SIGPIPE for a pipe that nobody reads any more.
 
     Raises:
         Exception: any other error is a bug; it passes with its traceback.
@@ -45,7 +45,7 @@ def exit_status(
         return 128 + signal.SIGPIPE
     except UserError as error:
         print(f"error: {printable(name_flags(str(error), find_flags(build_parser)))}", file=sys.stderr)
-        return 2
+        return error.STATUS if isinstance(error, Diverged) else 2
     except ImportError as error:
         if (place := _other_datamodules(error)) is None:
             raise

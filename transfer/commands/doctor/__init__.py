@@ -215,7 +215,6 @@ def examine(
             variant,
             short_sides=inspection.short_side.tolist(),
             num_classes=len(data.class_names),
-            num_train_images=len(data.splits.get("train", ())),
             own_size=data.default_image_size,
         )
     if run is not None:
