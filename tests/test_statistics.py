@@ -11,9 +11,18 @@ import pytest
 import scipy.stats
 from numpy.typing import NDArray
 from scipy.stats import binomtest, spearmanr
-from sklearn.metrics import accuracy_score, balanced_accuracy_score
+from sklearn.metrics import accuracy_score, average_precision_score, balanced_accuracy_score, f1_score
 
-from transfer.statistics import mean_interval, mean_per_class, paired_bootstrap, rank_correlation, top1
+from transfer.statistics import (
+    mean_interval,
+    mean_per_class,
+    mean_per_class_interval,
+    multilabel_intervals,
+    paired_bootstrap,
+    rank_correlation,
+    share_interval,
+    top1,
+)
 
 Labels = NDArray[np.int64]
 
@@ -135,6 +144,35 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     data = runs(200, 0.85, 0.8)
     assert paired_bootstrap(*data) == paired_bootstrap(*data)
     assert paired_bootstrap(*data) != paired_bootstrap(*data, seed=1)
+
+
+@pytest.mark.parametrize(("right", "images"), [(0, 3), (1, 3), (3, 3), (97, 100), (500, 1000)])
+def test_the_interval_of_a_share_is_wilsons(right: int, images: int) -> None:
+    expected = binomtest(right, images).proportion_ci(method="wilson")
+    found = share_interval(right / images, images)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_the_mean_over_classes_is_as_uncertain_as_its_small_classes_make_it() -> None:
+    assert mean_per_class_interval(0.9, [50, 50, 0]) == share_interval(0.9, 100)
+    uneven = mean_per_class_interval(0.9, [95, 5])
+    assert uneven == share_interval(0.9, 4 / (1 / 95 + 1 / 5)) and uneven.low < share_interval(0.9, 100).low
+    assert mean_per_class_interval(1.0, [1, 1, 1]).low < 0.5  # three images tell little
+
+
+def test_several_labels_are_resampled_by_image() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.random((80, 3)) < (0.5, 0.3, 0.1)
+    probabilities = np.round(0.4 * labels + 0.6 * rng.random((80, 3)), 1).astype(np.float32)  # many are equal
+    found = multilabel_intervals(labels, probabilities, num_resamples=300)
+    f1, precision = [], []
+    for _ in range(300):
+        drawn = rng.integers(80, size=80)
+        f1.append(f1_score(labels[drawn], probabilities[drawn] > 0.5, average="micro"))
+        with_label = labels[drawn].any(0)
+        precision.append(average_precision_score(labels[drawn][:, with_label], probabilities[drawn][:, with_label]))
+    for name, values in (("f1", f1), ("map", precision)):
+        assert (found[name].low, found[name].high) == pytest.approx(np.quantile(values, [0.025, 0.975]), abs=0.03)
 
 
 def exact_p(x: Sequence[float], y: Sequence[float]) -> float:

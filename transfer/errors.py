@@ -62,10 +62,10 @@ def printable(text: str) -> str:
 
 
 class Interrupted(Exception):
-    """The user or a scheduler stopped the work; the command `go_on` continues it from where it stopped."""
+    """The user or a scheduler stopped the work; the command `go_on`, if any, continues it from where it stopped."""
 
-    def __init__(self, signal_number: int, go_on: str) -> None:
-        super().__init__(f"stopped by {signal.Signals(signal_number).name}; go on with: {go_on}")
+    def __init__(self, signal_number: int, go_on: str = "") -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}{go_on and f'; go on with: {go_on}'}")
         self.signal_number = signal_number
 
 

@@ -1,4 +1,4 @@
-"""Confidence intervals over seeds and for the difference of two runs on the same test images; rank correlations."""
+"""Confidence intervals: over seeds, of a metric on test images, of the difference of two runs; rank correlations."""
 
 from __future__ import annotations
 
@@ -96,6 +96,86 @@ def mean_per_class(labels: Labels, predictions: Labels) -> float:
     right = np.bincount(labels, labels == predictions)
     images = np.bincount(labels)
     return float(np.mean(right[images > 0] / images[images > 0]))
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval.
+
+    Attributes:
+        low, high: its bounds.
+    """
+
+    low: float
+    high: float
+
+
+def share_interval(share: float, num_images: float) -> Interval:
+    """Return Wilson's 95% interval (1927) of a share of images: right for few images too, and within [0, 1].
+
+    Args:
+        share: the share found, in [0, 1].
+        num_images: number of images it was found on, above 0; may be an effective number.
+    """
+    z2 = 1.959963984540054**2
+    centre = (share + z2 / (2 * num_images)) / (1 + z2 / num_images)
+    half = np.sqrt(z2 * share * (1 - share) / num_images + (z2 / (2 * num_images)) ** 2) / (1 + z2 / num_images)
+    return Interval(float(max(centre - half, 0.0)), float(min(centre + half, 1.0)))
+
+
+def mean_per_class_interval(value: float, class_counts: Sequence[int]) -> Interval:
+    """Return Wilson's 95% interval of an accuracy averaged over classes.
+
+    It takes the number of images on which a plain accuracy would vary as much: C^2 / sum(1 / n) for C classes of n
+    images each, if all are as hard.
+
+    Args:
+        value: the mean of the classes' accuracies, in [0, 1].
+        class_counts: images of each class; those without any do not count.
+    """
+    counts = np.array([count for count in class_counts if count])
+    return share_interval(value, len(counts) ** 2 / np.sum(1 / counts))
+
+
+def multilabel_intervals(
+    labels: NDArray[np.bool_], probabilities: NDArray[np.float32], num_resamples: int = 1000, seed: int = 0
+) -> dict[str, Interval]:
+    """Return the 95% intervals of `f1` (micro, threshold one half) and `map`, by a bootstrap over the images.
+
+    Args:
+        labels: whether an image has each label. Shape: (N, C)
+        probabilities: of each label. Shape: (N, C)
+        num_resamples: number of resamples of the images.
+        seed: seed of the resampling.
+    """
+    rng, count = np.random.default_rng(seed), len(labels)
+    given = probabilities > 0.5
+    hits, both = (labels & given).sum(1), labels.sum(1) + given.sum(1)
+    order = np.argsort(-probabilities, axis=0, kind="stable")
+    ranked = [(order[:, label], labels[:, label], probabilities[:, label]) for label in range(labels.shape[1])]
+    f1, mean_precision = [], []
+    for _ in range(num_resamples):
+        weights = rng.multinomial(count, np.full(count, 1 / count))
+        f1.append(float(2 * (weights @ hits) / max(weights @ both, 1)))
+        precisions = [_average_precision(weights[by], truth[by], scores[by]) for by, truth, scores in ranked]
+        mean_precision.append(float(np.mean([value for value in precisions if value is not None] or [np.nan])))
+    return {"f1": _percentiles(f1), "map": _percentiles(mean_precision)}
+
+
+def _average_precision(
+    weights: NDArray[np.int64], truth: NDArray[np.bool_], scores: NDArray[np.float32]
+) -> float | None:
+    """Return the average precision of images in falling order of their scores; None if none of them has the label."""
+    last_of_equals = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
+    given, found = weights.cumsum()[last_of_equals], (weights * truth).cumsum()[last_of_equals]
+    if found[-1] == 0:
+        return None
+    return float(np.diff(found, prepend=0) @ (found / np.maximum(given, 1)) / found[-1])
+
+
+def _percentiles(values: Sequence[float]) -> Interval:
+    low, high = np.nanquantile(values, [0.025, 0.975])
+    return Interval(float(low), float(high))
 
 
 @dataclass(frozen=True)

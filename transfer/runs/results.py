@@ -83,6 +83,7 @@ class Results:
         warm_start: how much of the network came from `init_from`.
         threshold: probability from which on a label is given, with the best F1 on val; None for one label per image.
         image_size: side of the network's input, in pixels.
+        seen_images: for val and test, how many of their images the network was trained on, in this run or before it.
         decay: for each decayed split, how many of its official images were left.
         copy: what is known about a copy of the dataset that differs from the original.
         images_per_second: training speed, including augmentation.
@@ -110,6 +111,7 @@ class Results:
     skipped_images: list[dict[str, Any]] = field(default_factory=list)
     tested_images: int | None = None
     threshold: float | None = None
+    seen_images: dict[str, int] = field(default_factory=dict)
     decay: dict[str, str] = field(default_factory=dict)
     copy: str | None = None
     train_seconds: float | None = None
