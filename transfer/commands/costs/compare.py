@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from transfer.commands.console import check_folder
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -29,8 +31,21 @@ def compare(
 ) -> None:
     """Print networks against the first, as the paper's Table 4 does, and that table.
 
+    Args:
+        names: the networks; the first is the measure of the ratios.
+        image_size: side of the images, in pixels; None: each network's own.
+        batch_size: number of images of a batch; None: 1.
+        num_classes: number of classes.
+        precision: precision of the computation.
+        device: `cpu` or `cuda`; None: a GPU if there is one.
+        threads: number of the processor's threads; None: PyTorch's.
+        runs: number of timed runs; None: 20.
+        json: file that receives the figures, too.
+
     Raises:
         BadValue: an unknown network, or no such device.
+        MissingData: there is no folder for `json`.
+        UserError: there is too little memory.
     """
     from rich.console import Console
 
@@ -41,6 +56,7 @@ def compare(
     from transfer.paper import TABLE4
     from transfer.weights.build import build_classifier
 
+    check_folder("json", json)
     place = choose_device(device)
     size = batch_size or 1
     counts = {

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from transfer.commands.console import check_folder
 from transfer.errors import BadValue, MissingData
 
 if TYPE_CHECKING:
@@ -41,8 +42,25 @@ def plan(
 ) -> None:
     """Print the plan.
 
+    Args:
+        name: the network: a backbone's name, scaled perhaps, or an import path.
+        image_size: side of the images, in pixels; None: the network's own.
+        batch_size: number of images of a step; None: the default of finetune.
+        num_classes: number of classes.
+        precision: precision of the computation.
+        device: `cpu` or `cuda`, for a speed that is measured; None: a GPU if there is one.
+        threads: number of the processor's threads; None: PyTorch's.
+        memory: memory of the device, such as `16GiB`; None: what this machine has.
+        num_images: number of training images; None: no hours are planned.
+        epochs: number of passes over them.
+        benchmarks: files of `python -m benchmarks train --json`; None: the speed is measured.
+        json: file that receives the figures, too.
+
     Raises:
         BadValue: an unknown network, no such device, or not even two images fit.
+        MissingData: there is no folder for `json`, or no such file of `benchmarks`.
+        DamagedFile: a file of `benchmarks` is another one.
+        UserError: there is too little memory.
     """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -51,6 +69,7 @@ def plan(
     from transfer.environment import write_figures
     from transfer.networks.registry import get_backbone
 
+    check_folder("json", json)
     size = image_size or get_backbone(name).resolution
     figures = plan_memory(name, size, batch_size, num_classes, precision, memory)
     if num_images is not None or epochs is not None:
