@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 
 from tests.support.runs import CHEAP, best_row, call, read_results, read_rows, save_classes, save_photo
 from transfer.commands import evaluate, finetune
+from transfer.training.module import TransferModule
 
 pytestmark = pytest.mark.slow
 
@@ -157,3 +159,14 @@ def test_an_unknown_split_is_refused_by_the_command_line(run_dir: Path, capsys: 
         call(evaluate.main, run_dir, "--split", "dev")
     assert end.value.code == 2
     assert "argument --split: invalid choice: 'dev'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_test_has_its_status_and_is_told_in_a_line(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: signal.Signals
+) -> None:
+    monkeypatch.setattr(TransferModule, "test_step", lambda *_: signal.raise_signal(number))
+    assert call(evaluate.main, run_dir, "--num_workers", "0") == 128 + number
+    captured = capsys.readouterr()
+    expected = f"stopped by {number.name}; go on with: efficientnet-transfer evaluate {run_dir}\n"
+    assert captured.err == expected and "test" not in captured.out

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transfer.commands.console import add_allow_user_code, check_folder, exit_status
-from transfer.errors import BadValue, MissingData
+from transfer.errors import BadValue, Interrupted, MissingData
 from transfer.files import expanded
 
 if TYPE_CHECKING:
@@ -145,6 +145,7 @@ def load_data(
 def measure(run: Run, data: DataModule) -> tuple[dict[str, float], dict[str, float]]:
     """Return a run's metrics on the data's test loader, and its accuracy on each class, all in [0, 1] but the loss."""
     from transfer.lightning import pl
+    from transfer.training.interruption import StopAtOnce
     from transfer.training.module import TransferModule
     from transfer.training.trainer import quiet_lightning, resolve_precision
 
@@ -157,6 +158,7 @@ def measure(run: Run, data: DataModule) -> tuple[dict[str, float], dict[str, flo
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        callbacks=[StopAtOnce(lambda number: Interrupted(number, f"efficientnet-transfer evaluate {run.run_dir}"))],
     )
     logged = trainer.test(module, datamodule=data, verbose=False)[0]
     metrics = {name.removeprefix("test/"): float(value) for name, value in logged.items()}

@@ -20,10 +20,10 @@ from transfer.training.batch_norm import BatchNormCheck
 from transfer.training.callbacks import EMA, EpochLog, FinalValidation, FreezeBackbone
 from transfer.training.checkpointing import (
     AtomicCheckpointIO,
-    GracefulStop,
     LastCheckpoint,
     UnvalidatedCheckpoints,
 )
+from transfer.training.interruption import GracefulStop
 from transfer.training.module import TransferModule
 from transfer.training.selection import BestCheckpoint, EarlyStop
 
@@ -123,7 +123,7 @@ def build_trainer(config: FinetuneConfig, loggers: list[pl.loggers.Logger], call
     options["precision"] = resolve_precision(config.trainer)
     if config.data.train_on == "trainval":
         options["limit_val_batches"] = 0
-    options["enable_progress_bar"] = _shows_progress(config) and bool(callbacks)
+    options["enable_progress_bar"] = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
     try:
         return pl.Trainer(
             **options,
