@@ -37,7 +37,7 @@ SCENARIOS = {
     ),
     "validation in mid-epoch, freezing, sam, cutmix, recompute": (
         *("--trainer.val_check_interval", "2", "--freeze", "until-epoch 1", "--optim.sam_rho", "0.05"),
-        *("--loss.cutmix_alpha", "1", "--bn", "recompute", "--trainer.max_epochs", "2", "--optim.name", "adamw"),
+        *("--loss.cutmix_alpha", "1", "--bn", "recompute", "--trainer.max_steps", "9", "--optim.name", "adamw"),
     ),
     "a final fit without validation": (
         *("--data.train_on", "trainval", "--ema_half_life", "0.3", "--trainer.max_epochs", "3"),
@@ -46,9 +46,10 @@ SCENARIOS = {
 }
 MOMENTS = dict(zip(SCENARIOS, (22, 10, 8), strict=True))
 
-# What tells of the time a run took, of the process that finished it, or of how often it began to read the test.
+# What tells of the time, the process and the state of the code, or of how often the test was begun.
 PASSING = (
     *("train_seconds", "wall_seconds", "images_per_second", "peak_memory_bytes", "resumed", "command", "test_reads"),
+    *("git_commit",),
 )
 
 

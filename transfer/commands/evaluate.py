@@ -142,8 +142,11 @@ def load_data(
     return OneSplit(dataset, run.preprocessing, **options)
 
 
-def measure(run: Run, data: DataModule) -> tuple[dict[str, float], dict[str, float]]:
-    """Return a run's metrics on the data's test loader, and its accuracy on each class, all in [0, 1] but the loss."""
+def measure(run: Run, data: DataModule) -> tuple[dict[str, float], dict[str, float | None]]:
+    """Return a run's metrics on the data's test loader, and its accuracy on each class; None for one without an image.
+
+    All lie in [0, 1] but the loss.
+    """
     from transfer.lightning import pl
     from transfer.training.interruption import StopAtOnce
     from transfer.training.module import TransferModule

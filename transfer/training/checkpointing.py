@@ -79,3 +79,17 @@ class UnvalidatedCheckpoints(pl.callbacks.Checkpoint):
             trainer.save_checkpoint(self.folder / BEST)
         if is_end or (trainer.current_epoch + 1) % self.every_n_epochs == 0:
             trainer.save_checkpoint(self.folder / LAST)
+
+
+class EpochEndResume(pl.Callback):
+    """Goes on with the next epoch from a checkpoint written at the end of one; it comes before other callbacks.
+
+    With `max_steps`, Lightning takes such an epoch for unfinished, and trains another batch in it.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        loop = trainer.fit_loop
+        if loop.restarted_on_epoch_end:
+            loop.epoch_progress.increment_completed()
+            loop.reset_restart_stage()
+            loop._restarting = loop.epoch_loop.restarting = False

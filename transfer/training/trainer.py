@@ -20,6 +20,7 @@ from transfer.training.batch_norm import BatchNormCheck
 from transfer.training.callbacks import EMA, EpochLog, FinalValidation, FreezeBackbone
 from transfer.training.checkpointing import (
     AtomicCheckpointIO,
+    EpochEndResume,
     LastCheckpoint,
     UnvalidatedCheckpoints,
 )
@@ -93,7 +94,7 @@ def build_callbacks(config: FinetuneConfig, run_dir: Path, log: EpochLog) -> lis
         log: writes the run's `metrics.csv`.
     """
     validates = config.data.train_on == "train"
-    callbacks: list[pl.Callback] = [FinalValidation()] if validates else []
+    callbacks: list[pl.Callback] = [EpochEndResume(), *([FinalValidation()] if validates else [])]
     callbacks += _freezing(config)
     if config.ema_half_life is not None:
         callbacks.append(EMA(config.ema_half_life))
