@@ -161,6 +161,20 @@ def remove_leftovers(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def reserve(file: IO[bytes], size: int) -> None:
+    """Make a file `size` bytes long, with blocks of the disk behind all of them.
+
+    Without blocks, a disk that fills up kills a process that writes into the mapped file.
+
+    Raises:
+        OSError: the disk is too small.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+    else:
+        file.truncate(size)
+
+
 def sync_folder(folder: Path) -> None:
     """Bring the names in a folder to the disk, where its file system can."""
     with suppress(OSError):

@@ -5,14 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import permutations
+from dataclasses import replace
+from itertools import combinations, permutations
 
 from tqdm import tqdm
 
 from datamodules.dataset.sheet import Sheet, WrongCopy, name_key
 from datamodules.dataset.split import Split
 from datamodules.images.decode import BadImage
-from transfer.errors import MissingData, UserError
+from datamodules.images.depth import Extent
+from transfer.errors import BadValue, MissingData, UserError
 
 _MAX_NAMED = 10
 
@@ -155,8 +157,36 @@ def check_trainable(
         )
 
 
+def check_groups(splits: Mapping[str, Split]) -> None:
+    """Check that no group lies in two splits of the source.
+
+    Raises:
+        BadValue: One does; the text names up to ten and counts all.
+    """
+    seen = {name: set(split.groups.tolist()) for name, split in splits.items() if split.groups is not None}
+    for first, second in combinations(seen, 2):
+        if shared := sorted(seen[first] & seen[second]):
+            named = ", ".join(shared[:_MAX_NAMED]) + (", ..." if len(shared) > _MAX_NAMED else "")
+            raise BadValue(
+                f"{splits[first].name}: {len(shared)} groups are in {second}, too ({named}): repair the splits, or"
+                " leave them out and let them be cut by `group_column`"
+            )
+
+
+def warn_of_absent_classes(splits: Mapping[str, Split], class_names: Sequence[str]) -> None:
+    """Warn of classes without an image in val or test: nothing is known of them there."""
+    for name, split in splits.items():
+        counts = split.class_counts(len(class_names))
+        absent = [class_name for class_name, count in zip(class_names, counts, strict=True) if count == 0]
+        if name != "train" and absent:
+            named = ", ".join(absent[:_MAX_NAMED]) + (", ..." if len(absent) > _MAX_NAMED else "")
+            warnings.warn(f"no {name} image of {len(absent)} of {len(class_names)} classes: {named}", stacklevel=3)
+
+
 def drop_bad_images(splits: Mapping[str, Split], on_bad_image: str) -> tuple[dict[str, Split], list[BadImage]]:
     """Decode every image once; return the splits without the bad ones, and the bad ones, with a warning.
+
+    The range of deep images is taken from all of them, unless it is known.
 
     Args:
         splits: The splits to check.
@@ -165,12 +195,14 @@ def drop_bad_images(splits: Mapping[str, Split], on_bad_image: str) -> tuple[dic
     Raises:
         UserError: With `error`, there are bad images; the text names up to ten and counts all.
     """
+    seen = {name: _measure(split) for name, split in splits.items()}
+    extents = [found for images in seen.values() for found in images if isinstance(found, Extent)]
     readable, all_bad = {}, []
     for name, split in splits.items():
-        with ThreadPoolExecutor() as pool:
-            results = pool.map(split.check, range(len(split)))
-            checked = list(tqdm(results, total=len(split), desc=f"checking {split.name}", delay=3, leave=False))
-        readable[name] = split.select([index for index, bad in enumerate(checked) if bad is None])
+        measured = replace(split, decoding=split.decoding.measured(extents))
+        checked = [_refused(measured, index, found) for index, found in enumerate(seen[name])]
+        sound = [index for index, bad in enumerate(checked) if bad is None]
+        readable[name] = replace(measured.select(sound), is_checked=True)
         all_bad += [bad for bad in checked if bad]
     if not all_bad:
         return readable, []
@@ -180,6 +212,19 @@ def drop_bad_images(splits: Mapping[str, Split], on_bad_image: str) -> tuple[dic
         )
     warnings.warn(f"training without {_describe(all_bad)}", stacklevel=3)
     return readable, all_bad
+
+
+def _measure(split: Split) -> list[BadImage | Extent | None]:
+    with ThreadPoolExecutor() as pool:
+        results = pool.map(split.measure, range(len(split)))
+        return list(tqdm(results, total=len(split), desc=f"checking {split.name}", delay=3, leave=False))
+
+
+def _refused(split: Split, index: int, found: BadImage | Extent | None) -> BadImage | None:
+    if not isinstance(found, Extent):
+        return found
+    reason = split.decoding.refusal(found)
+    return None if reason is None else BadImage(split.image_name(index), reason)
 
 
 def _describe(bad: Sequence[BadImage]) -> str:

@@ -24,7 +24,6 @@ from typing import Any, TypeVar
 import numpy as np
 import PIL
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -35,6 +34,7 @@ from datamodules.images.decode import BadImage, BadImageError, Pixels, decode_im
 from datamodules.images.pictures import DecodedPicture, Picture
 from datamodules.images.transforms import Resize
 from transfer.errors import DamagedFile, UserError, unknown_name
+from transfer.locks import held
 
 CACHES = ("none", "ram", "disk")
 # Changes with the layout of the file and with what is done to an image before it is stored.
@@ -129,7 +129,7 @@ def build_cache(split: Split, resize: Resize, cache: str, cache_dir: Path | None
     if not _is_complete(path, header, total):
         with _explain(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{path}.lock"):
+            with held(path.with_name(f"{path.name}.lock")):
                 if not _is_complete(path, header, total):
                     _build_file(path, split, resize, shapes, header, total)
     return ImageCache(path, len(header), shapes)
@@ -152,11 +152,12 @@ def _survey(split: Split, resize: Resize) -> tuple[str, NDArray[np.int64]]:
 
     def look(index: int) -> tuple[bytes, tuple[int, int]]:
         encoded = read_encoded(split.encoded(index))
-        height, width = image_shape(encoded)
+        height, width = image_shape(encoded, split.decoding.max_pixels)
         return hashlib.blake2b(encoded, digest_size=16).digest(), resize.shrunk_shape(height, width)
 
     seen = _map_images(split, look, f"reading {split.name}")
     settings = f"{_VERSION} {PIL.__version__} {resize.size} {resize.resample.name} {resize.squash}"
+    settings += f" {split.decoding.integer_range} {split.decoding.float_range}"
     digest = hashlib.blake2b(settings.encode(), digest_size=16)
     for content, _ in seen:
         digest.update(content)
@@ -242,7 +243,7 @@ def _write_images(
 
     def store(index: int) -> None:
         height, width = (int(side) for side in shapes[index])
-        pixels = decode_image(split.encoded(index))
+        pixels = decode_image(split.encoded(index), split.decoding)
         if pixels.shape[:2] != (height, width):
             pixels = np.asarray(Image.fromarray(pixels).resize((width, height), resize.resample))
         write(int(ends[index]) - pixels.size, pixels)

@@ -23,6 +23,7 @@ from datamodules.doctor.suspects import rank_suspects
 from datamodules.images.decode import BadImageError, decode_image
 from tests.support.runs import CHEAP, ROOT, call, environment, save_csv
 from transfer.commands import doctor, finetune
+from transfer.config.schema import DataConfig
 
 Report = dict[str, Any]
 COUNTS = {"train": 12, "val": 3, "test": 4}  # images per class
@@ -221,7 +222,7 @@ def test_imbalance_recommends_class_weights(tmp_path: Path) -> None:
     for name, count in (("many", 60), ("few", 5)):
         for index in range(count):
             save(photo(count * 100 + index, (40, 40)), tmp_path / "data" / name / f"{index}.png")
-    report = examine(1, tmp_path / "data")  # 5 images are too few for val and test
+    report = examine(0, tmp_path / "data")
     (message,) = [f["message"] for f in report["findings"] if f["check"] == "imbalance"]
     assert "`class_weights`=balanced" in message
 
@@ -298,7 +299,13 @@ def test_several_labels_per_image_are_counted_and_compared(tmp_path: Path) -> No
     rows = [["image", "labels", "split"]]
     for index in range(24):
         save(photo(index, (40, 40)), tmp_path / f"{index}.png")
-        rows.append([f"{index}.png", ("day", "day|sea", "sea")[index % 3], "test" if index < 6 else "train"])
+        rows.append(
+            [
+                f"{index}.png",
+                ("day", "day|sea", "sea")[index % 3],
+                "test" if index < 6 else "val" if index < 9 else "train",
+            ]
+        )
     save(photo(0, (40, 40)), tmp_path / "copy.png")
     rows.append(["copy.png", "day|sea", "train"])
     report = examine(1, save_csv(tmp_path / "table.csv", rows), "--multilabel")
@@ -336,11 +343,12 @@ def test_names_are_data_and_never_markup(tmp_path: Path, capsys: pytest.CaptureF
 def test_the_sizes_are_recommended_from_images_and_network(root: Path, tmp_path: Path) -> None:
     recommended = examine(0, root)["recommended"]
     assert recommended["backbone"] == "lite0" and recommended["image_size"] == 224  # 120 pixels are enlarged
-    assert recommended["batch_size"] == 8 and recommended["is_an_estimate"]  # of 24 training images
+    assert recommended["batch_size"] == DataConfig().batch_size == 64  # of 24 training images, as in finetune
+    assert recommended["is_an_estimate"]
     for path in root.rglob("*.png"):
         Image.open(path).resize((500, 420)).save(path)
     large = examine(0, root, "--backbone", "b7")["recommended"]
-    assert large["image_size"] == 416 and large["median_short_side"] == 420
+    assert large["image_size"] == 600 and large["median_short_side"] == 420  # the weights' own, as in finetune
     assert examine(0, root, "--backbone", "b4")["recommended"]["image_size"] == 380
     assert large["largest_batch_that_fits"] < recommended["largest_batch_that_fits"]
     assert large["training_bytes_per_image"] > 10 * recommended["training_bytes_per_image"]

@@ -812,8 +812,9 @@ def test_class_folders_are_cut_into_three_and_named_in_numeric_order(tmp_path: P
     assert call(finetune.main, *CHEAP, *PHOTOS, "--data_root", photos, "--out_dir", tmp_path / "run") == 0
     results = read_results(tmp_path / "run")
     assert list(results["per_class_accuracy"]) == TWELVE
-    assert {name: split["size"] for name, split in results["splits"].items()} == {"train": 96, "val": 12, "test": 12}
-    assert results["splits"]["test"]["class_counts"] == [1] * 12
+    counts = {name: split["class_counts"] for name, split in results["splits"].items()}
+    assert np.sum(list(counts.values()), axis=0).tolist() == [10] * 12
+    assert min(map(min, counts.values())) == 1 and sum(counts["train"]) > 80
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,10 +18,10 @@ from PIL import Image
 from datamodules import build_datamodule, get_sheet, list_datasets, load_dataset
 from datamodules.datamodule import DataModule
 from datamodules.dataset.checks import check_class_order, check_official
-from datamodules.dataset.sheet import HubCopy, ReadOptions, Sheet, load_class_names
+from datamodules.dataset.sheet import HubCopy, ReadOptions, Sheet, load_class_names, name_key
 from datamodules.dataset.split import Split
 from datamodules.reading.sources import from_first_copy, load_hub_tables
-from datamodules.reading.tables import encoded_images, name_key, read_splits
+from datamodules.reading.tables import encoded_images, read_splits
 from datamodules.sheets.aircraft import Aircraft
 from datamodules.sheets.benchmark import Benchmark
 from datamodules.sheets.birdsnap import Birdsnap
@@ -29,7 +30,7 @@ from datamodules.sheets.flowers import Flowers
 from datamodules.sheets.food import Food101
 from datamodules.sheets.pets import Pets
 from tests.support.data import PREPROCESSING
-from transfer.errors import UserError
+from transfer.errors import DamagedFile, UserError
 
 SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 OFFICIAL = ["aircraft", "cars", "cifar10", "cifar100", "flowers", "food101", "pets"]
@@ -183,12 +184,37 @@ def test_missing_folder_split_and_columns_are_named(tiny_cifar: Path) -> None:
         load_dataset(TinyCIFAR10(), data_root=tiny_cifar)
 
 
-@pytest.mark.parametrize(("label", "shown"), [(-1, "-1"), (None, "None")])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
+        (b"<html>404</html>", "HTML"),
+        (b"PAR1 cut", "without its end"),
+        (b"PAR1 not really PAR1", "cannot read its parquet files|could not be read"),
+        (None, "a pipe"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_damaged_file_is_named(tiny_cifar: Path, content: bytes | None, message: str, stream: bool) -> None:
+    file = next(tiny_cifar.rglob("test-*.parquet"))
+    file.unlink()
+    if content is None:
+        os.mkfifo(file)
+    else:
+        file.write_bytes(content)
+    with pytest.raises(DamagedFile, match=message):
+        load_dataset(TinyCIFAR10(), data_root=tiny_cifar, stream=stream)
+
+
+@pytest.mark.parametrize(
+    ("label", "shown"), [(-1, r"label -1 is not allowed .*0\.\.9"), (None, r"no label \(2 of 22 rows")]
+)
 def test_label_outside_the_classes_is_named(tmp_path: Path, label: int | None, shown: str) -> None:
     folder = tmp_path / "uoft-cs" / "cifar10"
     save_split(folder, "train", [*range(10), label] * 2, 10, columns=("img", "label"))
     save_split(folder, "test", [0], 10, columns=("img", "label"))
-    with pytest.raises(UserError, match=rf"uoft-cs/cifar10 train row 10: label {shown} is not allowed .*0\.\.9"):
+    with pytest.raises(UserError, match=rf"uoft-cs/cifar10 train row 10: {shown}"):
         load_dataset(TinyCIFAR10(), data_root=tmp_path)
 
 
@@ -480,7 +506,7 @@ def test_real_cifar10() -> None:
     names = "airplane automobile bird cat deer dog frog horse ship truck"
     assert data.class_names == tuple(names.split())
     assert data.fingerprint == {
-        "train": "21b7cd8f50bcaa985f0ae9de242f49cf",
-        "val": "6dcf3d9b5cbfc164c63dc881cb92d3df",
+        "train": "2c1ed31e6a1d1b84d745c5c82e0c40a1",
+        "val": "6368380c435f50784e02ec97c1b5dd0d",
         "test": "4775614877db61b451c3b45e5079eba0",
     }

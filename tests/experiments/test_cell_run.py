@@ -36,7 +36,10 @@ def test_a_cell_chooses_on_val_at_the_end_and_tests_once(tmp_path: Path, table_s
     assert result["overrides"] == {"image_size": 32} and result["test_reads"] == 1
     assert result["train_seconds"] == 6.0 and result["gpu_hours"] == round(4 * 1.5 * 2 / 3600, 4)
     assert result["num_parameters_without_classifier"] == 3_371_008
-    assert result["final_run"] == f"cells/{cell.id}/final" and result["data_note"] == "small; a JPEG copy"
+    assert result["final_run"] == f"cells/{cell.id}/final" and (result["data_note"], result["copy"]) == (
+        "small",
+        "a JPEG copy",
+    )
     assert table_stub() == ["start trials/00", "start trials/01", "start trials/02", f"start {cell.id}/final"]
     assert sorted(p.name for p in (place / "trials" / "00").iterdir()) == ["config.yaml", "metrics.csv", "results.json"]
     assert (place / "final" / "best.ckpt").exists()
@@ -85,6 +88,51 @@ def test_a_failed_cell_says_why_and_is_retried_with_what_it_had(
     monkeypatch.setenv("STUB", "")
     assert run_cell(tmp_path, table, cell, retry_failed=True) == "done"
     assert table_stub()[2:] == ["start trials/01", "start trials/02", f"start {cell.id}/final"]
+
+
+def test_a_trial_that_diverges_is_the_worst_and_not_the_end(
+    tmp_path: Path, table_stub: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell, table = make_cell(), Table(cells=(make_cell(),), grid=GRID)
+    monkeypatch.setenv("STUB", "diverge 0.01")  # the best rate, otherwise
+    assert run_cell(tmp_path, table, cell) == "done"
+    result = json.loads((tmp_path / "cells" / cell.id / "result.json").read_text())
+    assert result["chosen"]["optim.lr"] == 0.1 and result["num_trials"] == 2
+    assert "trial 2 of 3, 14089 steps (optim.lr 0.01, optim.weight_decay 0): error: training loss is nan" in (
+        capsys.readouterr().out
+    )
+
+
+def test_trials_that_all_diverge_are_a_failed_cell(
+    tmp_path: Path, table_stub: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = {"optim.lr": [0.1], "optim.weight_decay": [0.0]}
+    cell = make_cell()
+    monkeypatch.setenv("STUB", "diverge 0.1")
+    assert run_cell(tmp_path, Table(cells=(cell,), grid={**grid, "optim.momentum": [0.9, 0.8]}), cell) == "failed"
+    result = json.loads((tmp_path / "cells" / cell.id / "result.json").read_text())
+    assert result["error"] == f"{cell.id}: every one of 2 trials diverged"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("results.json", "[", "results.json line 1: not JSON"),
+        ("metrics.csv", "", "no top1 among its metrics"),
+        ("metrics.csv", "step,val/top1\n1,high\n", "metrics.csv: damaged"),
+    ],
+)
+def test_a_damaged_child_is_a_failed_cell_in_one_line(
+    name: str, text: str, words: str, tmp_path: Path, table_stub: Any
+) -> None:
+    cell, table = make_cell(), Table(cells=(make_cell(),), grid=GRID)
+    assert run_cell(tmp_path, table, cell) == "done"
+    place = tmp_path / "cells" / cell.id
+    (place / "result.json").unlink()
+    (place / "trials" / "01" / name).write_text(text)
+    assert run_cell(tmp_path, table, cell) == "failed"
+    error = json.loads((place / "result.json").read_text())["error"]
+    assert words in error and "\n" not in error
 
 
 def test_a_run_that_was_killed_is_resumed(tmp_path: Path, table_stub: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,7 @@
 """Fine-tune an EfficientNet: efficientnet-transfer finetune --backbone b7 --dataset flowers
 
-A run writes config.yaml, best.ckpt, last.ckpt, metrics.csv and results.json into runs/<dataset>_<backbone>/<n>/. If
-there is a test split, it adds test_reads.json and test_predictions.npz. If the dataset has no val split (or your own
-data have no test split), held_out.json lists the images that were held out of train.
+A run writes config.yaml, best.ckpt, last.ckpt, metrics.csv and results.json into runs/<dataset>_<backbone>/<n>/; with a
+test split test_reads.json and test_predictions.npz; held_out.json if val or test was held out of train.
 """
 
 from __future__ import annotations
@@ -91,6 +90,7 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
     from transfer.training.module import TransferModule
     from transfer.training.selection import choose_monitor
     from transfer.training.trainer import build_fit_trainer, build_loggers, prepare_process
+    from transfer.weights.seen import read_seen_images
     from transfer.weights.start import resolve_start
 
     started = time.perf_counter()
@@ -110,6 +110,7 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
     start = resolve_start(**config.start_options(), dataset_size=sheet.default_image_size, image_size=config.image_size)
     monitor = choose_monitor(config.monitor, dataset.num_classes, config.data.multilabel)
     data = DataModule(dataset, start.preprocessing, **config.loader_options())
+    data.seen_before = read_seen_images(config.weights, config.init_from, config.init_head)
     classifier = build_network(config, start, dataset, resume)
     weights = None if config.loss.class_weights == "none" else balanced_class_weights(dataset.class_counts["train"])
     module = TransferModule(classifier, class_weights=weights, **config.module_options())
@@ -121,12 +122,12 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
         log = EpochLog(run.metrics, monitor)
         trainer = build_fit_trainer(config, run.path, log, build_loggers(config, run.path, dataset.fingerprint))
         if is_main_process():
-            print_start(config, start, dataset, run)
+            print_start(config, start, data, run)
         fit(config, run, trainer, module, data)
 
         metrics = measure(config, run, trainer, module, data, log)
         seconds = time.perf_counter() - started
-        results = collect_results(config, run, start, trainer, module, dataset, log, metrics, seconds)
+        results = collect_results(config, run, start, trainer, module, data, log, metrics, seconds)
         if trainer.is_global_zero:
             results.save()
             print_end(results)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from transfer.run_files import RESULTS
 from transfer.runs.results import Metrics, Results, SplitFacts
 
 if TYPE_CHECKING:
+    from datamodules.datamodule import DataModule
     from datamodules.dataset.loaded import Dataset
     from transfer.lightning import pl
     from transfer.runs.folder import RunFolder
@@ -24,7 +26,7 @@ def collect_results(
     start: Start,
     trainer: pl.Trainer,
     module: TransferModule,
-    dataset: Dataset,
+    data: DataModule,
     log: EpochLog,
     metrics: dict[str, Metrics],
     wall_seconds: float,
@@ -35,6 +37,7 @@ def collect_results(
     from transfer.training.selection import EarlyStop
     from transfer.weights.build import measure_warm_start
 
+    dataset = data.dataset
     warm_start = measure_warm_start(start)
     tested = dataset.class_counts.get("test", [])
     return Results(
@@ -64,6 +67,7 @@ def collect_results(
         skipped_images=[asdict(image) for image in dataset.skipped],
         tested_images=None if module.predictions is None else len(module.predictions.labels),
         threshold=module.classifier.threshold,
+        seen_images=count_seen_images(data),
         decay=dict(dataset.decay),
         copy=dataset.known_copy,
         train_seconds=round(log.seconds, 2),
@@ -86,8 +90,8 @@ def print_data(dataset: Dataset) -> None:
         print(dataset.describe())
 
 
-def print_start(config: FinetuneConfig, start: Start, dataset: Dataset, run: RunFolder) -> None:
-    """Print the network, its weights, the image size, and the folder of an interrupted run."""
+def print_start(config: FinetuneConfig, start: Start, data: DataModule, run: RunFolder) -> None:
+    """Print the network, its weights, the image size, and the folder of an interrupted run; warn of seen images."""
     from transfer.weights.build import measure_warm_start
 
     if run.resumes:
@@ -95,8 +99,31 @@ def print_start(config: FinetuneConfig, start: Start, dataset: Dataset, run: Run
     print(f"{start.variant.name} from {start.describe()}; {start.preprocessing.image_size} px")
     if warm_start := measure_warm_start(start):
         print(f"--init_from {config.init_from}: {warm_start}")
-    if not dataset.split_sizes.keys() - {"train"}:
+    if not data.dataset.split_sizes.keys() - {"train"}:
         print("nothing will be measured: there is no test split, and a final fit has no val split")
+    warn_of_seen_images(data)
+
+
+def count_seen_images(data: DataModule) -> dict[str, int]:
+    """Return for val and test how many of their images the network was trained on, in this run or before it."""
+    seen = data.seen_images()
+    return {name: seen.count(split.ids()) for name, split in data.dataset.splits.items() if name != "train"}
+
+
+def warn_of_seen_images(data: DataModule) -> None:
+    """Warn of val and test images that are in train, too, and of those that the network was trained on before."""
+    train = data.dataset.seen_images
+    for name, split in data.dataset.splits.items():
+        if name == "train":
+            continue
+        if data.seen_before is not None and (count := data.seen_before.count(split.ids())):
+            warnings.warn(
+                f"{count} of {len(split)} {name} images were trained on before, by the network that this run starts"
+                f" from: its {name} metrics are too good",
+                stacklevel=2,
+            )
+        if count := train.count(split.ids()):
+            warnings.warn(f"{count} of {len(split)} {name} images are in train, too (doctor lists them)", stacklevel=2)
 
 
 def print_end(results: Results) -> None:
@@ -106,6 +133,8 @@ def print_end(results: Results) -> None:
     print_results(results.dataset, results.backbone, results.metrics, results.quoted_metric)
     for missing in results.decay.values():
         print(f"on {missing}: not comparable with published results")
+    if seen := results.seen_images.get("test"):
+        print(f"{seen} of {results.splits['test'].size} test images were trained on: the result is too good")
     if results.copy:
         print(f"data: {results.copy}")
     speed = f"{results.images_per_second or 0:.0f} images/s"

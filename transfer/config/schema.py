@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from transfer.preprocessing import MAX_PIXELS
+
 SMALLEST_IMAGE = 32  # side in pixels; the networks reduce it to one cell
 FREEZE = re.compile(r"none|backbone|until-epoch[ =-]?(\d+)")
 
@@ -27,7 +29,9 @@ class DataConfig:
     train_on: Literal["train", "trainval"] = "train"
     """trainval adds val to train, for a final fit once all is chosen; no validation, the final weights are tested"""
     val_fraction: float = 0.1
-    """share of your own data held out for val, and for test too if it has no splits; above 0, below 0.5"""
+    """share of your own data held out for val if it has none; above 0, below 0.5"""
+    test_fraction: float = 0.1
+    """share of your own data held out for test if it has no splits; above 0, below 0.5"""
     min_crop_area: float | None = None
     """smallest share of the image's area in a random crop, above 0 to 1; unset: the dataset's, 0.08 as in the paper"""
     multilabel: bool = False
@@ -38,6 +42,8 @@ class DataConfig:
     """column of a table that holds the labels; unset: the dataset's own"""
     split_column: str | None = None
     """column of a table that holds train, val or test for each row"""
+    group_column: str | None = None
+    """column of a table whose equal values (such as a patient's) stay in one split"""
     label_separator: str = "|"
     """separator between several labels in one cell of a table"""
     folder_layout: Literal["auto", "classes", "splits"] = "auto"
@@ -48,6 +54,10 @@ class DataConfig:
     """folder for cache disk; unset: efficientnet-transfer in XDG_CACHE_HOME, or else in ~/.cache"""
     stream: bool = False
     """fetch images from the hub while training, for data too large for the disk; needs 1, 2, 4 or 8 workers"""
+    bit_depth: int | None = None
+    """bits used in images of more than 8, such as a camera's 12 in a 16-bit file; unset: by the values of all images"""
+    max_pixels: int = MAX_PIXELS
+    """images with more pixels are refused, as an attack on the memory"""
 
 
 @dataclass(kw_only=True)

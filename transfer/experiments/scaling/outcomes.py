@@ -6,9 +6,11 @@ import resource
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from transfer.experiments.child_run import Worker, drop_checkpoints, final_metrics
+from pydantic import AfterValidator
+
+from transfer.experiments.child_run import Worker, drop_checkpoints, final_metrics, quoted
 from transfer.experiments.jobs import Job
 from transfer.experiments.scaling.plan import RUNS, Study, TrialRun, run_configuration
 
@@ -43,6 +45,23 @@ class Outcome:
         return self.error is not None
 
 
+def _whole(outcome: Outcome) -> Outcome:
+    """Return the outcome of a run; one that did not fail has a share as its score, and says where it was computed.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if not outcome.failed:
+        if outcome.score is None or not 0 <= outcome.score <= 1:
+            raise ValueError("a run that has not failed needs a score from 0 to 1")
+        if missing := {"gpus", "cores", "cpu"} - outcome.hardware.keys():
+            raise ValueError(f"its hardware lacks {', '.join(sorted(missing))}")
+    return outcome
+
+
+WholeOutcome = Annotated[Outcome, AfterValidator(_whole)]
+
+
 def run_job(folder: Path, study: Study, run: TrialRun) -> Job:
     """Return the job that brings a run of a study to its outcome. Its checkpoints are not kept."""
     beside = folder / RUNS
@@ -52,6 +71,7 @@ def run_job(folder: Path, study: Study, run: TrialRun) -> Job:
         lock_file=beside / f"{run.id}.lock",
         compute=partial(_compute, study, run),
         failure=vars(Outcome()),
+        kind=WholeOutcome,
     )
 
 
@@ -73,7 +93,7 @@ def _compute(study: Study, run: TrialRun, worker: Worker) -> dict[str, Any]:
     results = worker.finetune(f"{RUNS}/{run.id}", run_configuration(study, run), **names)
     drop_checkpoints(results.run_dir)
     metrics = final_metrics(results.run_dir)
-    score = metrics[results.quoted_metric]
+    score = quoted(metrics, results)
     print(f"{run.id}: val {results.quoted_metric} {score:.4f}", flush=True)
     outcome = Outcome(
         score=score,
