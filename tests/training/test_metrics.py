@@ -67,6 +67,15 @@ def test_top5_is_scikit_learns(imbalanced: tuple[Tensor, Tensor]) -> None:
     assert measure(logits, targets)["top5"] == pytest.approx(expected, abs=1e-6)
 
 
+def test_top5_is_its_own_also_where_the_first_batch_is_all_right() -> None:
+    targets = torch.arange(8)
+    logits = 9.0 * torch.eye(8)
+    logits[4:] = logits[4:].roll(1, 1)  # wrong, but within the first five
+    found = measure(logits, targets, batch_size=4)
+    assert (found["top1"], found["top5"]) == (0.5, top_k_accuracy_score(targets, logits, k=5, labels=range(8)))
+    assert found["top5"] > 0.5
+
+
 def test_mean_per_class_gives_every_class_the_same_say(imbalanced: tuple[Tensor, Tensor]) -> None:
     logits, targets = imbalanced
     expected = balanced_accuracy_score(targets, logits.argmax(1))
