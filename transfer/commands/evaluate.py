@@ -211,7 +211,7 @@ def measure(run: Run, subject: Subject, checkpoint: str, loading: dict[str, int]
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[StopAtOnce(lambda number: Interrupted(number, f"efficientnet-transfer evaluate {run.run_dir}"))],
+        callbacks=[StopAtOnce(Interrupted)],
     )
     logged = trainer.test(module, datamodule=data, verbose=False)[0]
     metrics = {name.removeprefix("test/"): float(value) for name, value in logged.items()}
