@@ -107,7 +107,7 @@ class ReadOptions:
         test_fraction: Share of the images held out for test, where your own data have no splits, above 0 and below 0.5.
         multilabel: Whether an image may have any number of labels.
         image_column: Image column, where it is not the sheet's.
-        label_column: Label column, where it is not the sheet's.
+        label_column: Label column, where it is not the sheet's; `cat,dog` for columns of 0 and 1, one per label.
         split_column: Column that says train, val or test for each row of your own table.
         group_column: Column of your own table whose equal values stay in one split, such as patients.
         label_separator: Text between the labels of a cell, if `multilabel`.

@@ -38,7 +38,7 @@ class DataConfig:
     image_column: str | None = None
     """column of a table that holds the images or their paths; unset: the dataset's own"""
     label_column: str | None = None
-    """column of a table that holds the labels; unset: the dataset's own"""
+    """column of a table with the labels, or a column of 0 and 1 for each label (cat,dog); unset: the dataset's own"""
     split_column: str | None = None
     """column of a table that holds train, val or test for each row"""
     group_column: str | None = None
@@ -178,7 +178,7 @@ class FinetuneConfig:
     other blocks: b0@blocks=r1_k3_e1_se0.25-...; or the import path of your own function (called with depth, width and
     resolution), which can be scaled too: my_net.build@phi=1"""
     dataset: str = "digits"
-    """digits, folder, cifar10, cifar100, birdsnap, cars, flowers, aircraft, pets, food101"""
+    """digits, folder, cifar10, cifar100, birdsnap, cars, flowers, aircraft, pets, food101; with data_root: folder"""
     data_root: str | None = None
     """folder of the hub's files (DIR/uoft-cs/cifar10/...) or the authors' extracted archive; for folder: your data"""
     protocol: str | None = None
