@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -356,7 +356,7 @@ def test_labels_in_another_order_under_official_names_are_refused(name: str) -> 
     names = [str(index + 1) for index in range(102)] if name == "flowers" else sheet.official_names
     capitals = names if name != "pets" else [n.capitalize() if n[0] in "abemprs" else n for n in names]
     order = sorted(range(len(names)), key=lambda index: capitals[index])
-    with pytest.raises(UserError, match="x (train|test): .* a copy whose labels are in another order than its class"):
+    with pytest.raises(UserError, match=r"x (train|test): .* a copy whose labels are in another order than its class"):
         check_official(full_size(sheet, dict.fromkeys(sheet.class_counts, order)), sheet, sheet.num_classes)
 
 
