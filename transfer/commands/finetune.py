@@ -83,7 +83,7 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
     # Imported here so that --help and mistyped flags do not wait for them.
     from datamodules import load_dataset
     from datamodules.datamodule import DataModule
-    from transfer.commands.finetune_report import collect_results, print_data, print_end, print_start
+    from transfer.commands.finetune_report import collect_results, print_end, print_start
     from transfer.runs.folder import check_run_dir, find_interrupted, is_main_process, open_run
     from transfer.training.callbacks import EpochLog
     from transfer.training.interruption import interruptible
@@ -100,9 +100,9 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
     num_processes = prepare_process(config)
 
     dataset = load_dataset(config.dataset, **config.read_options())
-    print_data(dataset)
+    choices: list[str] = []
     if resume is None:
-        config = choose(config, given, start, dataset, num_processes)
+        config, choices = choose(config, given, start, dataset, num_processes)
         resume = find_interrupted(config)
     else:
         config, _ = share_batch(config, given, num_processes)
@@ -122,7 +122,7 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
         log = EpochLog(run.metrics, monitor)
         trainer = build_fit_trainer(config, run.path, log, build_loggers(config, run.path, dataset.fingerprint))
         if is_main_process():
-            print_start(config, start, data, run)
+            print_start(config, start, data, run, choices)
         fit(config, run, trainer, module, data)
 
         metrics = measure(config, run, trainer, module, data, log)
@@ -168,8 +168,8 @@ def check_names(config: FinetuneConfig) -> tuple[Start, Sheet]:
 
 def choose(
     config: FinetuneConfig, given: frozenset[str], start: Start, dataset: Dataset, num_processes: int
-) -> FinetuneConfig:
-    """Return the configuration with the choices of its protocol or recipe and its batch divided, and print them.
+) -> tuple[FinetuneConfig, list[str]]:
+    """Return the configuration with the choices of its protocol or recipe and its batch divided, and lines of text.
 
     Args:
         config: configuration as the user set it.
@@ -181,8 +181,6 @@ def choose(
     Raises:
         UserError: the choices conflict with what the user set.
     """
-    from transfer.runs.folder import is_main_process
-
     lines: list[str] = []
     if config.protocol is not None:
         num_images = sum(size for name, size in dataset.split_sizes.items() if name != "test")
@@ -201,9 +199,7 @@ def choose(
             num_processes=num_processes,
         )
         lines += chosen
-    if lines and is_main_process():
-        print("\n".join(lines))
-    return config
+    return config, lines
 
 
 def build_network(config: FinetuneConfig, start: Start, dataset: Dataset, resume: Path | None) -> Classifier:

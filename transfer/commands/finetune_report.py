@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,6 @@ from transfer.runs.results import Metrics, Results, SplitFacts
 
 if TYPE_CHECKING:
     from datamodules.datamodule import DataModule
-    from datamodules.dataset.loaded import Dataset
     from transfer.lightning import pl
     from transfer.runs.folder import RunFolder
     from transfer.training.callbacks import EpochLog
@@ -82,18 +82,14 @@ def collect_results(
     )
 
 
-def print_data(dataset: Dataset) -> None:
-    """Print the classes and the images of each split, once for all processes."""
-    from transfer.runs.folder import is_main_process
+def print_start(config: FinetuneConfig, start: Start, data: DataModule, run: RunFolder, choices: Sequence[str]) -> None:
+    """Print the data, the settings that were chosen, the network, and the folder of an interrupted run.
 
-    if is_main_process():
-        print(dataset.describe())
-
-
-def print_start(config: FinetuneConfig, start: Start, data: DataModule, run: RunFolder) -> None:
-    """Print the network, its weights, the image size, and the folder of an interrupted run; warn of seen images."""
+    Warn of test images that the network has seen.
+    """
     from transfer.weights.build import measure_warm_start
 
+    print("\n".join([data.dataset.describe(), *choices]))
     if run.resumes:
         print(f"resumes the run in {run.path}")
     print(f"{start.variant.name} from {start.describe()}; {start.preprocessing.image_size} px")

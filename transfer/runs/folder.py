@@ -11,7 +11,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from transfer.config.command_line import flatten, load_config, save_config
+from transfer.config.command_line import load_config, save_config
+from transfer.config.parsing import flatten
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import RunInterrupted, UserError
 from transfer.files import is_leftover, remove_leftovers, write_json
