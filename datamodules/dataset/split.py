@@ -107,6 +107,12 @@ class Split:
             return [self.image_name(index) for index in range(len(self))]
         return [f"{self.name} row {row}" for row in self.rows]
 
+    def file_names(self) -> list[str]:
+        """Return the name of each image's file, without its folder; empty where the source keeps none."""
+        if not isinstance(self.table, datasets.Dataset):
+            return [""] * len(self)
+        return [Path(self.table[int(row)]["image"]["path"] or "").name for row in self.rows]
+
     def sources(self) -> list[int] | list[str]:
         """Return where the images are in the source: rows of its table, or paths if the table holds only paths."""
         rows: list[int] = self.rows.tolist()
