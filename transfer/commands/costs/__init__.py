@@ -135,17 +135,7 @@ def profile(
 ) -> None:
     """Print what one network takes, part by part.
 
-    Args:
-        name: the network: a backbone's name, scaled perhaps, or an import path.
-        image_size: side of the images, in pixels; None: the network's own.
-        batch_size: number of images of a batch; None: 8.
-        num_classes: number of classes.
-        precision: precision of the computation.
-        device: `cpu` or `cuda`; None: a GPU if there is one.
-        threads: number of the processor's threads; None: PyTorch's.
-        runs: number of timed runs; None: 20.
-        measure_memory: whether to measure the memory too, in processes of their own.
-        json: file that receives the figures, too.
+    The arguments are the flags of `build_parser`, where None stands for the default.
 
     Raises:
         BadValue: an unknown network, or no such device.

@@ -31,16 +31,7 @@ def compare(
 ) -> None:
     """Print networks against the first, as the paper's Table 4 does, and that table.
 
-    Args:
-        names: the networks; the first is the measure of the ratios.
-        image_size: side of the images, in pixels; None: each network's own.
-        batch_size: number of images of a batch; None: 1.
-        num_classes: number of classes.
-        precision: precision of the computation.
-        device: `cpu` or `cuda`; None: a GPU if there is one.
-        threads: number of the processor's threads; None: PyTorch's.
-        runs: number of timed runs; None: 20.
-        json: file that receives the figures, too.
+    The arguments are the flags of `build_parser`, where None stands for the default.
 
     Raises:
         BadValue: an unknown network, or no such device.

@@ -42,19 +42,7 @@ def plan(
 ) -> None:
     """Print the plan.
 
-    Args:
-        name: the network: a backbone's name, scaled perhaps, or an import path.
-        image_size: side of the images, in pixels; None: the network's own.
-        batch_size: number of images of a step; None: the default of finetune.
-        num_classes: number of classes.
-        precision: precision of the computation.
-        device: `cpu` or `cuda`, for a speed that is measured; None: a GPU if there is one.
-        threads: number of the processor's threads; None: PyTorch's.
-        memory: memory of the device, such as `16GiB`; None: what this machine has.
-        num_images: number of training images; None: no hours are planned.
-        epochs: number of passes over them.
-        benchmarks: files of `python -m benchmarks train --json`; None: the speed is measured.
-        json: file that receives the figures, too.
+    The arguments are the flags of `build_parser`, where None stands for the default.
 
     Raises:
         BadValue: an unknown network, no such device, or not even two images fit.
