@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from transfer.commands.console import add_allow_user_code, add_reading, check_folder, exit_status
-from transfer.errors import BadValue
+from transfer.errors import BadValue, Interrupted
 from transfer.files import expanded
 
 if TYPE_CHECKING:
@@ -198,6 +198,7 @@ def measure(run: Run, subject: Subject, checkpoint: str, loading: dict[str, int]
     from datamodules.datamodule import DataModule
     from transfer.lightning import pl
     from transfer.runs.test_record import make_predictions
+    from transfer.training.interruption import StopAtOnce
     from transfer.training.module import TransferModule
     from transfer.training.trainer import quiet_lightning, resolve_precision
 
@@ -212,6 +213,7 @@ def measure(run: Run, subject: Subject, checkpoint: str, loading: dict[str, int]
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        callbacks=[StopAtOnce(Interrupted)],
     )
     logged = trainer.test(module, datamodule=data, verbose=False)[0]
     metrics = {name.removeprefix("test/"): float(value) for name, value in logged.items()}

@@ -34,6 +34,7 @@ def collect_results(
     """Return the results of the run."""
     from transfer.environment import command_words, environment, peak_memory_bytes
     from transfer.runs.test_record import num_test_reads
+    from transfer.training.selection import EarlyStop
     from transfer.weights.build import measure_warm_start
 
     dataset = data.dataset
@@ -50,6 +51,8 @@ def collect_results(
             name: accuracy if count else None
             for name, accuracy, count in zip(dataset.class_names, module.per_class_accuracy, tested, strict=False)
         },
+        monitor=log.monitor if "val" in metrics else None,
+        early_stopping=next((c.outcome() for c in trainer.callbacks if isinstance(c, EarlyStop)), None),  # type: ignore[attr-defined]
         test_reads=num_test_reads(run.path),
         seed=config.seed,
         lr=trainer.optimizers[0].param_groups[-1]["initial_lr"],
