@@ -165,7 +165,7 @@ def test_the_overlay_dims_what_was_not_seen_and_colours_only_positive_evidence()
 
 def test_a_part_thinner_than_a_pixel_is_framed() -> None:
     photo = Image.new("RGB", (100, 2), "grey")
-    drawn = np.asarray(overlay(photo, np.ones((1, 1)), (0.45, 0.3, 0.455, 0.6)))
+    drawn = np.asarray(overlay.overlay(photo, np.ones((1, 1)), (0.45, 0.3, 0.455, 0.6)))
     assert drawn.shape == (2, 100, 3) and (drawn == 255).all(2).sum() == 1
 
 

@@ -135,8 +135,6 @@ def profile(
 ) -> None:
     """Print what one network takes, part by part.
 
-    The arguments are the flags of `build_parser`, where None stands for the default.
-
     Raises:
         BadValue: an unknown network, or no such device.
         MissingData: there is no folder for `json`.

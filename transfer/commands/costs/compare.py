@@ -31,8 +31,6 @@ def compare(
 ) -> None:
     """Print networks against the first, as the paper's Table 4 does, and that table.
 
-    The arguments are the flags of `build_parser`, where None stands for the default.
-
     Raises:
         BadValue: an unknown network, or no such device.
         MissingData: there is no folder for `json`.
