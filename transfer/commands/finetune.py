@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from transfer.commands.console import exit_status
 from transfer.config.choices import choose_by_protocol, choose_by_rule, share_batch
 from transfer.config.command_line import build_config, build_parser, given_fields, parse_config
+from transfer.config.problems import check_shares
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import UserError
 from transfer.files import expanded
@@ -106,6 +107,7 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
         resume = find_interrupted(config)
     else:
         config, _ = share_batch(config, given, num_processes)
+    check_shares(config, dataset.split_sizes, num_processes)
     # Again, because what was chosen may be other weights and another size.
     start = resolve_start(**config.start_options(), dataset_size=sheet.default_image_size, image_size=config.image_size)
     monitor = choose_monitor(config.monitor, dataset.num_classes, config.data.multilabel)
