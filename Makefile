@@ -1,10 +1,8 @@
-# Each target sets up .venv by itself, with the versions that were tested, whose files have the hashes of requirements.lock.
+# Each target sets up .venv by itself, with the versions of constraints.txt and the hashes of requirements.lock.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# The hash of torch's CPU build for Linux and Python 3.11, which is not on PyPI.
-TORCH_CPU := 6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b
 # What `make finetune` runs when ARGS is not given.
 ARGS ?= --config configs/digits_lite0.yaml
 
@@ -26,9 +24,9 @@ lint: $(VENV)/installed  ## ruff and mypy
 	$(BIN)/mypy
 
 lock:  ## write requirements.lock anew for constraints.txt, with uv
+	rm -f requirements.lock
 	uv pip compile --no-deps --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-		--quiet constraints.txt --output-file requirements.lock
-	sed -i 's/^torch==.*/&\n    --hash=sha256:$(TORCH_CPU) \\/' requirements.lock
+		--no-emit-package torch --quiet constraints.txt --output-file requirements.lock
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info
@@ -37,8 +35,8 @@ $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 
-# What the lock leaves to pip is torch's own choice of libraries for a GPU. A source distribution is built with setuptools
-# of the same version, as the environment's constraint says.
+# torch is not in the lock: which build of it fits, and its libraries for a GPU, depend on the machine. Its version, and
+# that of setuptools for source distributions, are those of the environment's constraints.
 $(VENV)/installed: export PIP_CONSTRAINT := constraints.txt
 $(VENV)/installed: $(VENV)/bin/python setup.cfg pyproject.toml constraints.txt requirements.lock
 	$(INSTALL) --require-hashes --no-deps --requirement requirements.lock
