@@ -46,6 +46,7 @@ def collect_results(
         backbone=start.variant.name,
         metrics=metrics,
         quoted_metric=dataset.sheet.metric,
+        protocol=config.protocol,
         per_class_accuracy={
             name: accuracy if count else None
             for name, accuracy, count in zip(dataset.class_names, module.per_class_accuracy, tested, strict=False)
@@ -127,7 +128,7 @@ def print_end(results: Results) -> None:
     """Print the metrics, any caveats about the data, the speed, and the path of the results."""
     from transfer.commands.results_table import print_results
 
-    print_results(results.dataset, results.backbone, results.metrics, results.quoted_metric)
+    print_results(results.dataset, results.backbone, results.metrics, results.quoted_metric, results.protocol)
     for missing in results.decay.values():
         print(f"on {missing}: not comparable with published results")
     if seen := results.seen_images.get("test"):
