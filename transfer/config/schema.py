@@ -39,7 +39,7 @@ class DataConfig:
     image_column: str | None = None
     """column of a table that holds the images or their paths; unset: the dataset's own"""
     label_column: str | None = None
-    """column of a table that holds the labels, or one column of 0 and 1 per label (cat,dog); unset: the dataset's own"""
+    """column of a table with the labels, or a column of 0 and 1 for each label (cat,dog); unset: the dataset's own"""
     split_column: str | None = None
     """column of a table that holds train, val or test for each row"""
     group_column: str | None = None
