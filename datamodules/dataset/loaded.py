@@ -179,6 +179,8 @@ def read_source(source: Source) -> tuple[tuple[str, ...], dict[str, Split]]:
     for column in ("split_column", "group_column"):
         if getattr(options, column) is not None and sheet.num_examples:
             raise BadValue(f"{sheet.name} has fixed splits; `{column}` is for dataset 'folder'")
+    if options.hub_id is not None and not sheet.copies:
+        raise BadValue(f"{sheet.name} is not on the hub; `hub_id` is for published datasets")
     if options.allow_decayed and not sheet.decays:
         raise BadValue(f"{sheet.name} can be had complete; `allow_decayed` is for birdsnap")
     names, splits = sheet.load_splits(options)
@@ -189,7 +191,9 @@ def read_source(source: Source) -> tuple[tuple[str, ...], dict[str, Split]]:
         )
     splits = {name: replace(split, decoding=options.decoding) for name, split in splits.items()}
     check_official(splits, sheet, len(names), allow_decayed=options.allow_decayed)
-    return check_class_order(names, sheet.official_names, sheet.name_aliases, splits["train"].name), splits
+    class_names = check_class_order(names, sheet.official_names, sheet.name_aliases, splits["train"].name)
+    sheet.check_files(splits)
+    return class_names, splits
 
 
 def read_dataset(source: Source) -> Dataset:

@@ -83,6 +83,24 @@ def found(report: Report) -> dict[tuple[str, str], list[str]]:
 # A whole diagnosis
 
 
+def test_what_a_training_leaves_out_is_told(root: Path) -> None:
+    (root / "train" / "cat" / "notes.txt").write_text("not a picture")
+    (root / "val" / "empty").mkdir()
+    (remark,) = [finding for finding in examine(0, root)["findings"] if finding["check"] == "reading"]
+    assert (
+        remark["severity"] == "warning" and "left out 1 file" in remark["message"] and "(1 .txt)" in remark["message"]
+    )
+    assert f"folders without images: {root / 'val' / 'empty'}" in remark["message"]
+
+
+def test_cells_that_look_like_several_labels_are_told(tmp_path: Path) -> None:
+    rows = [[str(save(photo(index), tmp_path / f"{index}.png")), ("a", "b", "a|b")[index % 3]] for index in range(36)]
+    table = save_csv(tmp_path / "table.csv", [["image", "label"], *rows])
+    remarks = [finding["message"] for finding in examine(0, table)["findings"] if finding["check"] == "reading"]
+    assert len(remarks) == 1 and "label 'a|b' is taken for one class" in remarks[0]
+    assert "multilabel" in remarks[0]
+
+
 def test_nothing_is_found_where_nothing_is_wrong(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = examine(0, root)
     assert report["findings"] == [] and "nothing found" in capsys.readouterr().out

@@ -142,7 +142,7 @@ def test_steps_that_were_given_are_the_only_limit() -> None:
 
 def test_choices_that_do_not_go_with_what_was_given_are_told_at_once() -> None:
     config = parse_config(["--optim.warmup_epochs", "5"])[0]
-    with pytest.raises(UserError, match=r"the configuration has problems:\n  `optim.warmup_epochs`=5.0: the run ends"):
+    with pytest.raises(UserError, match=r"^`optim.warmup_epochs`=5.0: the run ends"):
         apply_choices(config, {"trainer.max_epochs": 3}, frozenset())
 
 

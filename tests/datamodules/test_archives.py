@@ -257,6 +257,8 @@ class TinyFlowers(Flowers):
     """Two images of each class in train and val, three in test."""
 
     layout = replace(Flowers.layout, md5={})
+    class_counts: ClassVar = {}
+    id_digests: ClassVar = {}
     num_examples: ClassVar = {"train": 204, "val": 204, "test": 306}
     images_per_class: ClassVar = {"train": (2, 2), "val": (2, 2), "test": (3, 3)}
 
@@ -330,6 +332,18 @@ def test_the_real_flower_lists_give_the_official_splits(tmp_path: Path) -> None:
     data = load_dataset(Flowers(), data_root=tmp_path)
     assert data.split_sizes == {"train": 1_020, "val": 1_020, "test": 6_149}
     assert data.class_counts["train"] == data.class_counts["val"] == [10] * 102
+    moved = scipy.io.loadmat(tmp_path / "setid.mat")
+    moved["trnid"][0, 0], moved["valid"][0, 0] = moved["valid"][0, 0], moved["trnid"][0, 0]
+    scipy.io.savemat(tmp_path / "setid.mat", {name: moved[name] for name in ("trnid", "valid", "tstid")})
+    with pytest.raises(UserError, match=r"setid\.mat: MD5"):
+        load_dataset(Flowers(), data_root=tmp_path)
+
+    class WithoutMD5(Flowers):
+        layout = replace(Flowers.layout, md5={})
+
+    # Two images of one class that change places leave every count as it was.
+    with pytest.raises(UserError, match="flowers train: the ids in its files' names are not those of the official"):
+        load_dataset(WithoutMD5(), data_root=tmp_path)
     totals = np.sum([data.class_counts[name] for name in data.splits], axis=0)
     assert (totals.min(), totals.max(), totals.sum()) == (40, 258, 8_189)
     members = Counter(name for split in data.splits for name in file_names(data, split))
@@ -340,6 +354,7 @@ def test_the_real_flower_lists_give_the_official_splits(tmp_path: Path) -> None:
 
 
 class TinyCars(Cars):
+    class_counts: ClassVar = {}
     num_examples: ClassVar = {"train": 392, "test": 196}
     images_per_class: ClassVar = {"train": (2, 2), "test": (1, 1)}
     val_size = 196
@@ -479,6 +494,7 @@ CATS |= {"ragdoll", "russian_blue", "siamese", "sphynx"}
 
 
 class TinyPets(Pets):
+    class_counts: ClassVar = {}
     num_examples: ClassVar = {"train": 74, "test": 37}
     images_per_class: ClassVar = {"train": (2, 2), "test": (1, 1)}
     val_size = 37

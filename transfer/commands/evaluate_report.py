@@ -38,6 +38,8 @@ def print_evaluation(run: Run, found: Evaluation) -> None:
     left_out = len(found.skipped_images)
     if left_out:
         print(f"without {left_out} image{'s' * (left_out > 1)} that cannot be read")
+    if found.seen_images and not (found.own_data and found.split == "train"):
+        print(f"{found.seen_images:,} of these images were trained on: the result is too good")
     if found.changed_splits:
         print(f"not the images of the run: {' and '.join(found.changed_splits)} changed since")
     if not found.own_data:

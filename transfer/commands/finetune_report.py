@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,6 @@ from transfer.runs.results import Metrics, Results, SplitFacts
 
 if TYPE_CHECKING:
     from datamodules.datamodule import DataModule
-    from datamodules.dataset.loaded import Dataset
     from transfer.lightning import pl
     from transfer.runs.folder import RunFolder
     from transfer.training.callbacks import EpochLog
@@ -34,6 +34,7 @@ def collect_results(
     """Return the results of the run."""
     from transfer.environment import command_words, environment, peak_memory_bytes
     from transfer.runs.test_record import num_test_reads
+    from transfer.training.selection import EarlyStop
     from transfer.weights.build import measure_warm_start
 
     dataset = data.dataset
@@ -51,6 +52,8 @@ def collect_results(
             name: accuracy if count else None
             for name, accuracy, count in zip(dataset.class_names, module.per_class_accuracy, tested, strict=False)
         },
+        monitor=log.monitor if "val" in metrics else None,
+        early_stopping=next((c.outcome() for c in trainer.callbacks if isinstance(c, EarlyStop)), None),  # type: ignore[attr-defined]
         test_reads=num_test_reads(run.path),
         seed=config.seed,
         lr=trainer.optimizers[0].param_groups[-1]["initial_lr"],
@@ -80,18 +83,14 @@ def collect_results(
     )
 
 
-def print_data(dataset: Dataset) -> None:
-    """Print the classes and the images of each split, once for all processes."""
-    from transfer.runs.folder import is_main_process
+def print_start(config: FinetuneConfig, start: Start, data: DataModule, run: RunFolder, choices: Sequence[str]) -> None:
+    """Print the data, the settings that were chosen, the network, and the folder of an interrupted run.
 
-    if is_main_process():
-        print(dataset.describe())
-
-
-def print_start(config: FinetuneConfig, start: Start, data: DataModule, run: RunFolder) -> None:
-    """Print the network, its weights, the image size, and the folder of an interrupted run; warn of seen images."""
+    Warn of test images that the network has seen.
+    """
     from transfer.weights.build import measure_warm_start
 
+    print("\n".join([data.dataset.describe(), *choices]))
     if run.resumes:
         print(f"resumes the run in {run.path}")
     print(f"{start.variant.name} from {start.describe()}; {start.preprocessing.image_size} px")

@@ -14,7 +14,6 @@ FREEZE = re.compile(r"none|backbone|until-epoch[ =-]?(\d+)")
 
 # Fields of DataConfig that concern batches; the others decide how the data are read.
 _LOADER_FIELDS = ("batch_size", "num_workers", "min_crop_area", "cache", "cache_dir")
-
 Augment = Literal["none", "basic", "randaugment", "trivialaugment", "autoaugment", "cutout"]
 
 
@@ -52,6 +51,8 @@ class DataConfig:
     """decode and resize each image once, into memory or a file; training crops then come from the resized image"""
     cache_dir: str | None = None
     """folder for cache disk; unset: efficientnet-transfer in XDG_CACHE_HOME, or else in ~/.cache"""
+    hub_id: str | None = None
+    """owner/name of another copy of a published dataset on the hub, or below data_root"""
     stream: bool = False
     """fetch images from the hub while training, for data too large for the disk; needs 1, 2, 4 or 8 workers"""
     bit_depth: int | None = None
@@ -101,8 +102,8 @@ class OptimConfig:
 
 
 # Lightning's arguments that are left out: logger, callbacks, enable_checkpointing and default_root_dir (a run writes
-# its own files), plugins and model_registry (objects, not values), fast_dev_run and barebones (they disable the
-# results), use_distributed_sampler and reload_dataloaders_every_n_epochs (the datamodule shards and resumes by itself),
+# its own files), plugins and model_registry (objects), fast_dev_run and barebones (they disable the results),
+# use_distributed_sampler and reload_dataloaders_every_n_epochs (the datamodule shards and resumes by itself),
 # limit_predict_batches and enable_autolog_hparams (not used here).
 @dataclass(kw_only=True)
 class TrainerConfig:
@@ -177,7 +178,7 @@ class FinetuneConfig:
     other blocks: b0@blocks=r1_k3_e1_se0.25-...; or the import path of your own function (called with depth, width and
     resolution), which can be scaled too: my_net.build@phi=1"""
     dataset: str = "digits"
-    """digits, folder, cifar10, cifar100, birdsnap, cars, flowers, aircraft, pets, food101"""
+    """digits, folder, cifar10, cifar100, birdsnap, cars, flowers, aircraft, pets, food101; with data_root: folder"""
     data_root: str | None = None
     """folder of the hub's files (DIR/uoft-cs/cifar10/...) or the authors' extracted archive; for folder: your data"""
     protocol: str | None = None

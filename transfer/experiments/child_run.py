@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from transfer.config.command_line import unflatten
+from transfer.config.parsing import unflatten
 from transfer.errors import DamagedFile, Diverged, Interrupted
 from transfer.experiments.processes import Children, last_lines, single_process_environment, was_stopped
 from transfer.files import read_rows, write_text

@@ -201,8 +201,10 @@ def examine(
 
     inspection = inspect_splits(data.splits, num_workers)
     diagnosis = diagnose(data.class_names, data.splits, inspection, near_distance, data.skipped)
-    if data.complaint is not None:
-        diagnosis.findings = sort_findings([Finding("error", "setup", data.complaint), *diagnosis.findings])
+    said = {finding.message for finding in diagnosis.findings}
+    remarks = [Finding("warning", "reading", remark) for remark in data.remarks if remark not in said]
+    complaints = [] if data.complaint is None else [Finding("error", "setup", data.complaint)]
+    diagnosis.findings = sort_findings([*complaints, *remarks, *diagnosis.findings])
     recommended, suspects = {}, {}
     if len(inspection):
         recommended = recommend_sizes(
