@@ -13,6 +13,7 @@ from transfer.runs.results import Metrics, Results, SplitFacts
 
 if TYPE_CHECKING:
     from datamodules.datamodule import DataModule
+    from datamodules.dataset.loaded import Dataset
     from transfer.lightning import pl
     from transfer.runs.folder import RunFolder
     from transfer.training.callbacks import EpochLog
@@ -61,10 +62,7 @@ def collect_results(
         warm_start=asdict(warm_start) if warm_start else None,
         num_parameters=sum(p.numel() for p in module.classifier.parameters()),
         image_size=start.preprocessing.image_size,
-        splits={
-            name: SplitFacts(size=size, fingerprint=dataset.fingerprint[name], class_counts=dataset.class_counts[name])
-            for name, size in dataset.split_sizes.items()
-        },
+        splits=_split_facts(dataset),
         skipped_images=[asdict(image) for image in dataset.skipped],
         tested_images=None if module.predictions is None else len(module.predictions.labels),
         threshold=module.classifier.threshold,
@@ -81,6 +79,13 @@ def collect_results(
         config=config.to_dict(),
         environment=environment(),
     )
+
+
+def _split_facts(dataset: Dataset) -> dict[str, SplitFacts]:
+    return {
+        name: SplitFacts(size=size, fingerprint=dataset.fingerprint[name], class_counts=dataset.class_counts[name])
+        for name, size in dataset.split_sizes.items()
+    }
 
 
 def print_start(config: FinetuneConfig, start: Start, data: DataModule, run: RunFolder, choices: Sequence[str]) -> None:
