@@ -66,7 +66,10 @@ def exit_status(
             raise
         return 2
     except Interrupted as interruption:
-        print(interruption, file=sys.stderr)
+        from transfer.runs.folder import is_main_process
+
+        if is_main_process():
+            print(interruption, file=sys.stderr)
         return 128 + interruption.signal_number
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

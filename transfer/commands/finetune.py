@@ -86,6 +86,7 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
     from transfer.commands.finetune_report import collect_results, print_end, print_start
     from transfer.runs.folder import check_run_dir, find_interrupted, is_main_process, open_run
     from transfer.training.callbacks import EpochLog
+    from transfer.training.interruption import interruptible
     from transfer.training.module import TransferModule
     from transfer.training.selection import choose_monitor
     from transfer.training.trainer import build_fit_trainer, build_loggers, prepare_process
@@ -114,7 +115,7 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
     weights = None if config.loss.class_weights == "none" else balanced_class_weights(dataset.class_counts["train"])
     module = TransferModule(classifier, class_weights=weights, **config.module_options())
 
-    with open_run(config, resume) as run:
+    with open_run(config, resume) as run, interruptible(run.interrupted):
         run.check_space(sum(p.numel() for p in classifier.parameters()))
         if is_main_process() and not run.resumes:
             run.begin(config, {name: {"of": s.name, "images": s.sources()} for name, s in dataset.held_out.items()})
@@ -274,14 +275,13 @@ def measure(
 ) -> dict[str, Metrics]:
     """Return the metrics of the best checkpoint on val and test, and count the read of the test split."""
     from transfer.runs.test_record import PREDICTIONS, count_test_read, make_predictions
+    from transfer.training.interruption import StopAtOnce
     from transfer.training.trainer import build_trainer
 
-    metrics = {}
     sizes = data.dataset.split_sizes
-    if "val" in sizes:
-        metrics["val"] = Metrics(log.best_metrics())
+    metrics = {"val": Metrics(log.best_metrics())} if "val" in sizes else {}
     if "test" in sizes and config.trainer.limit_test_batches != 0:
-        tester = build_trainer(config, trainer.loggers, callbacks=[])
+        tester = build_trainer(config, trainer.loggers, callbacks=[StopAtOnce(run.interrupted)])
         if tester.is_global_zero:
             count_test_read(run.path)
         logged = tester.test(module, data, verbose=False)[0]

@@ -77,6 +77,8 @@ class Results:
         metrics: metrics of each measured split; `val` and `test` are shortcuts.
         quoted_metric: metric that the literature quotes for the dataset.
         per_class_accuracy: test accuracy by class name, in [0, 1]; None for a class without test images.
+        monitor: metric on val that chose the best checkpoint; None without validation.
+        early_stopping: epoch in which the run was stopped early, metric and patience; None if it was not.
         test_reads: number of times the test split has been read.
         lr: peak learning rate used.
         weights: weights the run started from; None for random ones.
@@ -100,6 +102,8 @@ class Results:
     quoted_metric: str = "top1"
     protocol: str | None = None
     per_class_accuracy: dict[str, float | None] = field(default_factory=dict)
+    monitor: str | None = None
+    early_stopping: dict[str, Any] | None = None
     test_reads: int = 0
     seed: int = 0
     lr: float | None = None
