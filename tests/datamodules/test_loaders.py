@@ -18,7 +18,8 @@ from datamodules import build_datamodule
 from datamodules.datamodule import DataModule
 from datamodules.images.decode import BadImage
 from datamodules.images.transforms import build_eval_transform
-from datamodules.loading.loaders import ImageDataset, ImageLoader, UnreadableImageError, build_predict_loader
+from datamodules.loading.loaders import ImageDataset, ImageLoader, UnreadableImageError
+from datamodules.loading.predicting import build_predict_loader
 from tests.support.data import PREPROCESSING
 from tests.support.ranks import run_ranks
 from transfer.errors import UserError

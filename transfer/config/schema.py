@@ -13,7 +13,8 @@ SMALLEST_IMAGE = 32  # side in pixels; the networks reduce it to one cell
 FREEZE = re.compile(r"none|backbone|until-epoch[ =-]?(\d+)")
 
 # Fields of DataConfig that concern batches; the others decide how the data are read.
-_LOADER_FIELDS = ("batch_size", "num_workers", "min_crop_area", "cache", "cache_dir")
+AUGMENTATIONS = ("vertical_flip", "quarter_turns", "color_jitter")
+_LOADER_FIELDS = ("batch_size", "num_workers", "min_crop_area", *AUGMENTATIONS, "cache", "cache_dir")
 
 Augment = Literal["none", "basic", "randaugment", "trivialaugment", "autoaugment", "cutout"]
 
@@ -34,6 +35,12 @@ class DataConfig:
     """share of your own data held out for test if it has no splits; above 0, below 0.5"""
     min_crop_area: float | None = None
     """smallest share of the image's area in a random crop, above 0 to 1; unset: the dataset's, 0.08 as in the paper"""
+    vertical_flip: bool = False
+    """flip half of the training images upside down, for photos without an above and below"""
+    quarter_turns: bool = False
+    """turn training images by 0, 90, 180 or 270 degrees, for microscopes and cameras that look down"""
+    color_jitter: float = 0.0
+    """strength of random brightness, contrast, saturation and (a quarter) hue in training, 0: off; typically 0.4"""
     multilabel: bool = False
     """several labels per image (needs --loss.name bce)"""
     image_column: str | None = None
