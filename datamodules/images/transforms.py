@@ -128,9 +128,7 @@ def build_train_transform(
     if quarter_turns:
         steps.append(QuarterTurn(p=1))
     if color_jitter:
-        low, high = 1 - color_jitter, 1 + color_jitter
-        hue = (-color_jitter / 4, color_jitter / 4)
-        steps.append(A.ColorJitter((low, high), (low, high), (low, high), hue, p=1))
+        steps.append(_color_jitter(color_jitter))
     if augment == "randaugment":
         steps.append(RandomOps(2, _RANDAUGMENT_STRENGTHS))
     elif augment == "trivialaugment":
@@ -206,6 +204,11 @@ def normalize(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     for pixels, target in zip(images.flatten(2), result.flatten(2), strict=True):
         target.copy_(pixels).mul_(scale).add_(shift)
     return result.permute(0, 3, 1, 2)
+
+
+def _color_jitter(strength: float) -> A.BasicTransform:
+    factors = (1 - strength, 1 + strength)
+    return A.ColorJitter(factors, factors, factors, (-strength / 4, strength / 4), p=1)
 
 
 def _check_augmentation(
