@@ -34,6 +34,7 @@ from transfer.errors import BadValue
 from transfer.files import expanded
 from transfer.lightning import pl, refuse_mix
 from transfer.preprocessing import Preprocessing
+from transfer.seen_images import KEY, SeenImages
 
 
 class DataModule(pl.LightningDataModule):
@@ -101,16 +102,10 @@ class DataModule(pl.LightningDataModule):
         self._caches: dict[str, ImageCache] = {}
         sheet, p = self.source.sheet, self.preprocessing
         crop_scale = (sheet.default_min_crop_area if min_crop_area is None else min_crop_area, 1.0)
+        mirrors = sheet.horizontal_flip
         self._evaluation = build_eval_transform(p)
         self.train_transform: Transform = build_train_transform(
-            p,
-            augment,
-            crop_scale,
-            sheet.horizontal_flip,
-            sheet.augment_policy,
-            vertical_flip,
-            quarter_turns,
-            color_jitter,
+            p, augment, crop_scale, mirrors, sheet.augment_policy, vertical_flip, quarter_turns, color_jitter
         )
         self.eval_transform: Transform = self._evaluation
         if train_transform is not None:
@@ -123,6 +118,7 @@ class DataModule(pl.LightningDataModule):
         # progress travels with the datamodule's state.
         self._train_loader: ResumableLoader | None = None
         self._train_progress: dict[str, int] | None = None
+        self.seen_before: SeenImages | None = None  # by the network that a run starts from
 
     def prepare_data(self) -> None:
         """Read the dataset in one process of each machine first, so that the others find it in the hub's cache.
@@ -147,7 +143,7 @@ class DataModule(pl.LightningDataModule):
 
     def _learn_ranges(self, dataset: Dataset) -> None:
         known = self.preprocessing
-        self.preprocessing = learn_ranges(known, dataset.split("train").decoding)
+        self.preprocessing = learn_ranges(known, next(iter(dataset.splits.values())).decoding)
         if self.preprocessing != known and self.source.options.bit_depth is None:
             pl.utilities.rank_zero_warn(describe_ranges(self.preprocessing), stacklevel=4)
 
@@ -272,20 +268,17 @@ class DataModule(pl.LightningDataModule):
         images, labels = batch
         return self.normalize(images), labels
 
+    def seen_images(self) -> SeenImages:
+        """Return the images on which a network has been trained after training here."""
+        seen = self.dataset.seen_images
+        return seen if self.seen_before is None else seen | self.seen_before
+
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint must remember of its data, in plain types."""
-        p = self.preprocessing
-        return {
-            "dataset": self.dataset.name,
-            "class_names": list(self.class_names),
-            "fingerprint": dict(self.dataset.fingerprint),
-            "multilabel": self.source.options.multilabel,
-            **asdict(p),
-            "mean": list(p.mean),
-            "std": list(p.std),
-            "skipped": [asdict(image) for image in self.dataset.skipped],
-            "train_progress": None if self._train_loader is None else self._train_loader.state_dict(),
-        }
+        preprocessing = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self.preprocessing).items()}
+        progress = None if self._train_loader is None else self._train_loader.state_dict()
+        own = {KEY: self.seen_images().to_text(), "train_progress": progress}
+        return {**self.dataset.saved(), **preprocessing, **own}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on in the checkpoint's epoch, after the batches that it has seen.
@@ -295,5 +288,6 @@ class DataModule(pl.LightningDataModule):
         """
         self.dataset.check_same_data(state_dict)
         self._train_progress = state_dict["train_progress"]
+        self.seen_before = SeenImages.from_text(state_dict.get(KEY))
         if self.stream:  # else they were found again
             self.dataset.skipped[:] = [BadImage(image["name"], image["reason"]) for image in state_dict["skipped"]]

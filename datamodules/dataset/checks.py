@@ -61,6 +61,23 @@ def check_official(splits: Mapping[str, Split], sheet: Sheet, num_classes: int, 
                     f"{splits[name].name}: {allowed} images of each class expected, {count} of class {index} found; "
                     "not the official split, although its size is right: a copy that was cut anew. Download another"
                 )
+    _check_class_counts(splits, sheet, decayed)
+
+
+def _check_class_counts(splits: Mapping[str, Split], sheet: Sheet, decayed: set[str]) -> None:
+    for name, expected in sheet.class_counts.items():
+        found = splits[name].class_counts(len(expected))
+        if name in decayed or found == list(expected):
+            continue
+        index = next(index for index, count in enumerate(expected) if found[index] != count)
+        cause = "a copy that was cut anew"
+        if sorted(found) == sorted(expected):
+            cause = "a copy whose labels are in another order than its class names, such as sorted as text"
+        raise UserError(
+            f"{splits[name].name}: {expected[index]} images of class {index} expected, {found[index]} found (the first"
+            f" of {sum(a != b for a, b in zip(expected, found, strict=True))} classes that differ); not the official"
+            f" split, although its size is right: {cause}. Download another"
+        )
 
 
 def describe_decay(splits: Mapping[str, Split], num_examples: Mapping[str, int]) -> dict[str, str]:

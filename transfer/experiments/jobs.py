@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transfer.errors import BadValue, DamagedFile, MissingData
+from transfer.errors import BadValue, DamagedFile, MissingData, UserError
 from transfer.experiments.child_run import RunFailed, Worker
 from transfer.experiments.locks import JobIsTaken, locked
 from transfer.experiments.processes import Children
@@ -78,7 +78,7 @@ class Job:
             if outcome is None or (retry_failed and has_failed(outcome)):
                 try:
                     outcome = self.compute(Worker(folder, children, lock, go_on))
-                except RunFailed as failure:
+                except (RunFailed, UserError) as failure:
                     outcome = {**self.failure, "error": str(failure)}
                 write_json(self.outcome_file, outcome)
             return outcome

@@ -136,12 +136,20 @@ class Run:
         Raises:
             DamagedFile: a logit is not finite.
         """
-        if not logits.isfinite().all():
+        self.check_finite(logits)
+        return (logits.sigmoid() if self.config.data.multilabel else logits.softmax(1)).float()
+
+    def check_finite(self, outputs: Tensor) -> None:
+        """Check that the network computed numbers.
+
+        Raises:
+            DamagedFile: some are infinite or not a number.
+        """
+        if not outputs.isfinite().all():
             raise DamagedFile(
                 f"{self.run_dir}: the network's outputs are not finite numbers for an image: its checkpoint is damaged,"
                 " or its training diverged"
             )
-        return (logits.sigmoid() if self.config.data.multilabel else logits.softmax(1)).float()
 
     def prediction(self, probabilities: NDArray[np.float32], top_k: int) -> Prediction:
         """Return what the probabilities of all classes, (C,), say of one image."""

@@ -77,12 +77,15 @@ class Results:
         metrics: metrics of each measured split; `val` and `test` are shortcuts.
         quoted_metric: metric that the literature quotes for the dataset.
         per_class_accuracy: test accuracy by class name, in [0, 1]; None for a class without test images.
+        monitor: metric on val that chose the best checkpoint; None without validation.
+        early_stopping: epoch in which the run was stopped early, metric and patience; None if it was not.
         test_reads: number of times the test split has been read.
         lr: peak learning rate used.
         weights: weights the run started from; None for random ones.
         warm_start: how much of the network came from `init_from`.
         threshold: probability from which on a label is given, with the best F1 on val; None for one label per image.
         image_size: side of the network's input, in pixels.
+        seen_images: for val and test, how many of their images the network was trained on, in this run or before it.
         decay: for each decayed split, how many of its official images were left.
         copy: what is known about a copy of the dataset that differs from the original.
         images_per_second: training speed, including augmentation.
@@ -99,6 +102,8 @@ class Results:
     quoted_metric: str = "top1"
     protocol: str | None = None
     per_class_accuracy: dict[str, float | None] = field(default_factory=dict)
+    monitor: str | None = None
+    early_stopping: dict[str, Any] | None = None
     test_reads: int = 0
     seed: int = 0
     lr: float | None = None
@@ -110,6 +115,7 @@ class Results:
     skipped_images: list[dict[str, Any]] = field(default_factory=list)
     tested_images: int | None = None
     threshold: float | None = None
+    seen_images: dict[str, int] = field(default_factory=dict)
     decay: dict[str, str] = field(default_factory=dict)
     copy: str | None = None
     train_seconds: float | None = None

@@ -18,6 +18,7 @@ from transfer.errors import BadValue, MissingData
 from transfer.files import written_whole
 from transfer.networks.rows import Variant
 from transfer.preprocessing import Preprocessing
+from transfer.seen_images import KEY
 from transfer.weights.files import TRAINED_LIKE
 from transfer.weights.integrity import DIGEST, digest
 from transfer.weights.rows import WeightsRow
@@ -37,6 +38,7 @@ class PortableNetwork:
         head: a name in HEADS or an import path; None: a backbone alone.
         class_names: in the order of the logits; None: unknown.
         multilabel: whether an image has several labels; None: unknown.
+        trained_images: the text of its `SeenImages`; None: unknown.
         assumes_preprocessing: whether `preprocessing` is only what its family usually does.
     """
 
@@ -47,6 +49,7 @@ class PortableNetwork:
     head: str | None
     class_names: tuple[str, ...] | None = None
     multilabel: bool | None = None
+    trained_images: str | None = None
     assumes_preprocessing: bool = False
 
     @property
@@ -71,6 +74,7 @@ class PortableNetwork:
             "head": self.head,
             "class_names": None if self.class_names is None else json.dumps(self.class_names, ensure_ascii=False),
             "multilabel": None if self.multilabel is None else json.dumps(self.multilabel),
+            KEY: self.trained_images,
         }
         return {name: text for name, text in entries.items() if text is not None}
 
