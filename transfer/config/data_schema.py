@@ -37,7 +37,7 @@ class DataConfig:
     color_jitter: float = 0.0
     """strength of random brightness, contrast, saturation and (a quarter) hue in training, 0: off; typically 0.4"""
     multilabel: bool = False
-    """several labels per image (needs --loss.name bce)"""
+    """several labels per image; implies --loss.name bce"""
     image_column: str | None = None
     """column of a table that holds the images or their paths; unset: the dataset's own"""
     label_column: str | None = None
