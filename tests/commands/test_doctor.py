@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -554,3 +555,28 @@ def test_as_a_user_types_it_with_worker_processes(root: Path) -> None:
     )
     assert process.returncode == 1 and process.stderr == ""
     assert "error: 1 image of test with an equal picture in train" in process.stdout
+
+
+def test_duplicates_become_groups_that_training_keeps_on_one_side(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixty photos, and of thirty a copy in another size: near duplicates, cut apart without groups."""
+    for index in range(60):
+        picture = photo(index, (64, 64))
+        save(picture, tmp_path / "data" / "ab"[index % 2] / f"{index}.png")
+        if index < 30:
+            save(picture.resize((60, 60)), tmp_path / "data" / "ab"[index % 2] / f"small{index}.png")
+    monkeypatch.chdir(tmp_path)
+    assert call(doctor.main, "data", "--out_dir", "out", "--num_workers", "0") == 1
+    assert "--data_root out/groups.csv --data.group_column group cuts val and test anew" in capsys.readouterr().out
+    rows = list(csv.DictReader((tmp_path / "out" / "groups.csv").read_text().splitlines()))
+    sizes = Counter(row["group"] for row in rows)
+    assert len(rows) == 90 and sorted(sizes.values()) == [1] * 30 + [2] * 30
+    group_of = {Path(row["image"]).stem: row["group"] for row in rows}
+    assert all(group_of[str(index)] == group_of[f"small{index}"] for index in range(30))
+
+    data = load_dataset("folder", data_root="out/groups.csv", group_column="group")
+    sides = [set(split.groups.tolist()) for split in data.splits.values()]  # type: ignore[union-attr]  # has groups
+    assert sum(map(len, sides)) == len(set().union(*sides)) == 60 and all(sides)
+    report = examine(0, tmp_path / "out" / "groups.csv", "--data.group_column", "group")
+    assert {check for _, check in found(report)} <= {"near_duplicates", "tiny_classes"}

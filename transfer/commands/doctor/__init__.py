@@ -54,7 +54,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--data_root", metavar="DIR", help="folder that holds a named dataset's files")
     add("--run", type=expanded, metavar="RUN_DIR", help="a finished run: lists images with suspect labels")
     add("--backbone", help="what to recommend sizes for; default: the run's, or lite0")
-    add("--out_dir", "--out", type=expanded, metavar="DIR", help="write doctor.json and class_balance.png there")
+    add(
+        "--out_dir",
+        "--out",
+        type=expanded,
+        metavar="DIR",
+        help="write doctor.json, class_balance.png and groups.csv there",
+    )
     add("--json", type=expanded, metavar="FILE", help="write the whole report there")
     add(
         "--near_distance", type=int, default=NEAR_DISTANCE, metavar="N", help=f"bits, 0 to 16; default: {NEAR_DISTANCE}"
@@ -100,7 +106,7 @@ def doctor(
         data_root: folder that holds a named dataset's files.
         run: folder of a finished run, whose network looks for suspect labels; for `allow_user_code` see `load_run`.
         backbone: the network to recommend sizes for; None: the run's, or that of a default run.
-        out_dir: folder that receives doctor.json and class_balance.png.
+        out_dir: folder that receives doctor.json, class_balance.png and, if there are duplicates, groups.csv.
         json: file that receives the report.
         near_distance: bits by which the hashes of near duplicates may differ, 0 to 16.
         num_workers: processes, at least 0; None: one per usable core, at most 8.
@@ -115,7 +121,7 @@ def doctor(
     check_folder("json", json)
     check_ranges(near_distance, num_workers)
     from datamodules.doctor.subject import open_subject, read_subject
-    from transfer.commands.doctor.report import print_report, write_report
+    from transfer.commands.doctor.report import print_groups, print_report, write_report
     from transfer.config.schema import FinetuneConfig
     from transfer.files import write_json
     from transfer.networks.registry import get_backbone
@@ -128,16 +134,19 @@ def doctor(
     check_classes(loaded_run, data.class_names)
     if out_dir is not None:
         out_dir.mkdir(parents=True, exist_ok=True)
+    found, groups = examine(data, loaded_run, variant, near_distance, num_workers)
     report = {
         "subject": subject,
         "data_root": data_root,
         "run": run and str(run),
-        **examine(data, loaded_run, variant, near_distance, num_workers),
+        **found,
         "seconds": round(time.perf_counter() - started, 1),
     }
     print_report(report)
     if out_dir is not None:
-        print(f"written: {', '.join(map(str, write_report(report, out_dir)))}")
+        print(f"written: {', '.join(map(str, write_report(report, groups, out_dir)))}")
+    if groups:
+        print_groups(out_dir)
     if json is not None:
         write_json(json, report)
     return report
@@ -183,8 +192,8 @@ def examine(
     variant: Variant | FunctionVariant,
     near_distance: int,
     num_workers: int | None,
-) -> dict[str, Any]:
-    """Return what is found in a dataset, as it goes into the report.
+) -> tuple[dict[str, Any], list[tuple[str, str, str]]]:
+    """Return what is found in a dataset, as it goes into the report, and the rows of groups.csv.
 
     Args:
         data: what was read of the dataset.
@@ -194,6 +203,7 @@ def examine(
         num_workers: processes; None: one per usable core, at most 8.
     """
     from datamodules.doctor.diagnosis import Finding, diagnose, sort_findings
+    from datamodules.doctor.groups import group_rows
     from datamodules.doctor.inspection import inspect_splits
     from datamodules.doctor.suspects import find_suspects
     from transfer.costs.recommendation import recommend_sizes
@@ -215,7 +225,7 @@ def examine(
         )
     if run is not None:
         suspects = find_suspects(run.classifier, run.preprocessing, run.class_names, data.splits, inspection)
-    return {
+    report = {
         "falsifies_a_result": diagnosis.falsifies,
         "findings": [vars(finding) | {"count": len(finding.images)} for finding in diagnosis.findings],
         "classes": list(data.class_names),
@@ -230,6 +240,7 @@ def examine(
         "suspects": suspects,
         "environment": environment(),
     }
+    return report, group_rows(diagnosis.gallery, diagnosis.exact, diagnosis.near)
 
 
 def _few(names: Sequence[str]) -> str:

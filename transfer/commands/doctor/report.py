@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import shlex
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datamodules.doctor.groups import COLUMNS
 from transfer.commands.console import find_flags, name_flags
 from transfer.config.command_line import build_parser as build_finetune_parser
 from transfer.config.schema import DataConfig
 from transfer.errors import printable
-from transfer.files import write_json
+from transfer.files import write_json, write_text
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+GROUPS = "groups.csv"
 _SUSPECTS_PRINTED = 10
 _NAMED = 3  # images printed per finding
 _CLASSES_PRINTED = 20
@@ -51,14 +57,33 @@ def print_report(report: dict[str, Any]) -> None:
         console.print("nothing found")
 
 
-def write_report(report: dict[str, Any], out_dir: Path) -> list[Path]:
-    """Write doctor.json, and class_balance.png if there are images, and return their paths."""
+def write_report(report: dict[str, Any], groups: Sequence[Sequence[str]], out_dir: Path) -> list[Path]:
+    """Write doctor.json, class_balance.png if there are images and groups.csv if there are groups; return their paths.
+
+    Args:
+        report: what was found.
+        groups: path, label and group of each image.
+        out_dir: the folder.
+    """
     written = [out_dir / "doctor.json"]
     write_json(written[0], report)
     if report["splits"]:
         written.append(out_dir / "class_balance.png")
         draw_class_balance(report, written[1])
+    if groups:
+        written.append(out_dir / GROUPS)
+        with io.StringIO(newline="") as text:
+            csv.writer(text).writerows([COLUMNS, *groups])
+            write_text(written[-1], text.getvalue())
     return written
+
+
+def print_groups(out_dir: Path | None) -> None:
+    """Print how to train so that equal and nearly equal pictures stay in one split."""
+    path = (out_dir or Path("DIR")) / GROUPS
+    where = "" if out_dir else "--out_dir DIR writes groups.csv: "
+    flags = f"--data_root {shlex.quote(str(path))} --data.group_column {COLUMNS[-1]}"
+    print(f"{where}{flags} cuts val and test anew, with equal and nearly equal pictures on one side")
 
 
 def _shorten(text: str, most: int = 300) -> str:
