@@ -109,6 +109,24 @@ def test_the_papers_accuracies_stand_below_in_the_last_column(
         assert rows[4:] == [[f"paper, {name} (Table 5)", *empty, accuracy] for name, accuracy in published]
 
 
+@pytest.mark.parametrize(
+    ("protocol", "dataset", "published"),
+    [
+        ("kornblith", "cifar10", {"paper, b0 (Table 5)": "98.1%", "paper, b7 (Table 5)": "98.9%"}),
+        ("sam-paper", "cifar10", {"SAM (arXiv 2010.01412), b7": "99.0%", "SAM (arXiv 2010.01412), l2": "99.7%"}),
+        ("linear probe", "food101", {"SimCLR (arXiv 2002.05709), App. B.8, resnet50": "72.3%"}),
+        ("scratch", "pets", {"SimCLR (arXiv 2002.05709), App. B.8, resnet50": "81.5%"}),
+        ("efficientnetv2", "pets", {}),
+    ],
+)
+def test_a_protocols_own_paper_stands_below(
+    protocol: str, dataset: str, published: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_results(dataset, "b0", {"test": TEST}, protocol=protocol)
+    rows = dict(table_rows(capsys.readouterr().out)[4:])
+    assert published.items() <= rows.items() and bool(rows) == bool(published)
+
+
 def test_a_metric_that_one_split_lacks_is_left_blank(capsys: pytest.CaptureFixture[str]) -> None:
     print_results("digits", "lite0", {"val": {"top1": 0.5}, "test": {"top1": 0.25, "top5": 1.0}})
     assert table_rows(capsys.readouterr().out)[1:] == [["top1", "50.00%", "25.00%"], ["top5", "", "100.00%"]]

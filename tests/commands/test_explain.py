@@ -163,6 +163,12 @@ def test_the_overlay_dims_what_was_not_seen_and_colours_only_positive_evidence()
     assert (drawn[75:99, 125:149] == np.round([0.65 * 220 + 35, 0.65 * 20 + 35, 0.65 * 20 + 35])).all()
 
 
+def test_a_part_thinner_than_a_pixel_is_framed() -> None:
+    photo = Image.new("RGB", (100, 2), "grey")
+    drawn = np.asarray(overlay.overlay(photo, np.ones((1, 1)), (0.45, 0.3, 0.455, 0.6)))
+    assert drawn.shape == (2, 100, 3) and (drawn == 255).all(2).sum() == 1
+
+
 def test_without_a_crop_there_is_no_frame_and_without_evidence_no_colour() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
     panel = Image.fromarray(noise)

@@ -16,15 +16,12 @@ if TYPE_CHECKING:
 
 
 def warn_of_differences(subject: Subject) -> None:
-    """Warn of what keeps other images from being a test of the whole run."""
+    """Warn of images or labels that are left out; classes without an image are told when their mean is taken."""
     if subject.unknown:
         named = ", ".join(f"{name!r} ({count} images)" for name, count in subject.unknown.items())
         multilabel = subject.dataset.source.options.multilabel
         what = "these labels are left out" if multilabel else "these images are left out"
         warnings.warn(f"{subject.name}: the run has no class {named}: {what}", stacklevel=2)
-    if subject.absent:
-        missing = ", ".join(map(repr, subject.absent))
-        warnings.warn(f"{subject.name}: no image of the run's class {missing}: nothing is measured there", stacklevel=2)
 
 
 def print_evaluation(run: Run, found: Evaluation) -> None:

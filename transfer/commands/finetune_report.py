@@ -13,6 +13,7 @@ from transfer.runs.results import Metrics, Results, SplitFacts
 
 if TYPE_CHECKING:
     from datamodules.datamodule import DataModule
+    from datamodules.dataset.loaded import Dataset
     from transfer.lightning import pl
     from transfer.runs.folder import RunFolder
     from transfer.training.callbacks import EpochLog
@@ -47,6 +48,7 @@ def collect_results(
         backbone=start.variant.name,
         metrics=metrics,
         quoted_metric=dataset.sheet.metric,
+        protocol=config.protocol,
         per_class_accuracy={
             name: accuracy if count else None
             for name, accuracy, count in zip(dataset.class_names, module.per_class_accuracy, tested, strict=False)
@@ -60,10 +62,7 @@ def collect_results(
         warm_start=asdict(warm_start) if warm_start else None,
         num_parameters=sum(p.numel() for p in module.classifier.parameters()),
         image_size=start.preprocessing.image_size,
-        splits={
-            name: SplitFacts(size=size, fingerprint=dataset.fingerprint[name], class_counts=dataset.class_counts[name])
-            for name, size in dataset.split_sizes.items()
-        },
+        splits=_split_facts(dataset),
         skipped_images=[asdict(image) for image in dataset.skipped],
         tested_images=None if module.predictions is None else len(module.predictions.labels),
         threshold=module.classifier.threshold,
@@ -80,6 +79,13 @@ def collect_results(
         config=config.to_dict(),
         environment=environment(),
     )
+
+
+def _split_facts(dataset: Dataset) -> dict[str, SplitFacts]:
+    return {
+        name: SplitFacts(size=size, fingerprint=dataset.fingerprint[name], class_counts=dataset.class_counts[name])
+        for name, size in dataset.split_sizes.items()
+    }
 
 
 def print_start(config: FinetuneConfig, start: Start, data: DataModule, run: RunFolder, choices: Sequence[str]) -> None:
@@ -126,7 +132,7 @@ def print_end(results: Results) -> None:
     """Print the metrics, any caveats about the data, the speed, and the path of the results."""
     from transfer.commands.results_table import print_results
 
-    print_results(results.dataset, results.backbone, results.metrics, results.quoted_metric)
+    print_results(results.dataset, results.backbone, results.metrics, results.quoted_metric, results.protocol)
     for missing in results.decay.values():
         print(f"on {missing}: not comparable with published results")
     if seen := results.seen_images.get("test"):

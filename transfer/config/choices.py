@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from transfer.config.auto import choose_recipe
 from transfer.config.command_line import apply_choices
 from transfer.config.parsing import flatten
@@ -97,6 +99,13 @@ def choose_by_rule(
     return config, [str(c) if c.field in applied else f"{c.field}: as you set it" for c in choices]
 
 
+def _given_steps(config: FinetuneConfig, given: frozenset[str], steps_per_epoch: float) -> int | None:
+    """Return the length of the run that the user set, in steps; None if it is left to the protocol."""
+    trainer = config.trainer
+    lengths = {"trainer.max_steps": trainer.max_steps, "trainer.max_epochs": trainer.max_epochs * steps_per_epoch}
+    return min((math.ceil(steps) for name, steps in lengths.items() if name in given and steps > 0), default=None)
+
+
 def choose_by_protocol(
     config: FinetuneConfig, given: frozenset[str], *, num_images: int
 ) -> tuple[FinetuneConfig, list[str]]:
@@ -120,7 +129,12 @@ def choose_by_protocol(
             " or neither"
         )
     settings = protocol_settings(
-        protocol, protocol.middle, dataset=config.dataset, backbone=config.backbone, num_images=num_images
+        protocol,
+        protocol.middle,
+        dataset=config.dataset,
+        backbone=config.backbone,
+        num_images=num_images,
+        steps=_given_steps(config, given, num_images / protocol.batch_size),
     )
     before = flatten(config.to_dict())
     config, applied = apply_choices(config, settings, given)

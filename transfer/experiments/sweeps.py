@@ -19,7 +19,7 @@ from transfer.experiments.child_run import run_command
 from transfer.experiments.devices import device_slots
 from transfer.experiments.halving import describe_trial
 from transfer.experiments.locks import JobIsTaken, locked
-from transfer.experiments.processes import Children, run_pool
+from transfer.experiments.processes import Children, last_lines, run_pool
 from transfer.files import read_object, write_json, write_text
 from transfer.run_files import RESULTS
 from transfer.runs.results import read_results
@@ -201,7 +201,8 @@ def run_sweep(
             slots = device_slots(workers, devices, gpus)
             for name, status in run_pool(tasks(), slots, children, logs=folder, keep_open=lock):
                 if status and children.stopped is None:
-                    print(f"{folder / name}: exit status {status}; see {folder / name}.log", file=sys.stderr)
+                    log = folder / f"{name}.log"
+                    print(f"{folder / name}: exit status {status}: {last_lines(log, 1)} ({log})", file=sys.stderr)
             if children.stopped is not None:
                 go_on = f"efficientnet-transfer table sweep {path} --out_dir {folder}, with the same options"
                 raise Interrupted(children.stopped, go_on)

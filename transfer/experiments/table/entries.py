@@ -61,6 +61,7 @@ class CellResult(TypedDict, total=False):
     copy: str | None
     data_note: str | None
     skipped_images: NonNegativeInt | None
+    seen_test_images: NonNegativeInt | None
     chosen: dict[str, Any] | None
     search: str | None
     overrides: dict[str, Any] | None
