@@ -314,3 +314,11 @@ def test_a_value_out_of_range_is_told_with_the_recipes_line_unless_it_was_typed(
 def test_an_empty_recipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadValue, match="sets nothing"):
         parse_config(["--config", write(tmp_path / "r.yaml", "# all commented out\n")])
+
+
+def test_several_labels_per_image_imply_their_loss_unless_another_is_given() -> None:
+    words = ("--data_root", "photos", "--data.multilabel", "true")
+    assert parse_config(words)[0].loss.name == "bce"
+    assert build_config(None, None, {"data_root": "photos", "data": {"multilabel": True}})[0].loss.name == "bce"
+    with pytest.raises(UserError, match="several labels need `loss.name`=bce"):
+        parse_config((*words, "--loss.name", "cross_entropy"))

@@ -121,6 +121,25 @@ def test_ranges_and_choices_are_drawn_from() -> None:
         ({"command": ["${program}"]}, r"its command has no \$\{args\}"),
         ({"parameters": {"optim.lr": {"min": 0.1, "max": 1.0}}}, "parameter optim.lr: a grid needs value or values"),
         ({"method": "random"}, r"method random: the file has no run_cap; say how many runs: `count`=N"),
+        ({"parameters": 3}, r"sweep.yaml: damaged: parameters"),
+        ({"parameters": {"optim.lr": 0.1}}, r"sweep.yaml: damaged: parameters.optim.lr"),
+        ({"parameters": {"optim.lr": {"values": 0.1}}}, "parameter optim.lr: a grid needs value or values"),
+        ({"run_cap": "many"}, r"sweep.yaml: damaged: run_cap"),
+        ({"command": "finetune"}, r"sweep.yaml: damaged: command"),
+        ({"metric": [1]}, r"sweep.yaml: damaged: metric"),
+        (
+            {"method": "random", "run_cap": 1, "parameters": {"x": {"min": "a", "max": 2}}},
+            "x: give value, values, or min",
+        ),
+        ({"method": "random", "run_cap": 1, "parameters": {"x": {"min": 3, "max": 2}}}, "the smaller one first"),
+        (
+            {
+                "method": "random",
+                "run_cap": 1,
+                "parameters": {"x": {"min": 0, "max": 2, "distribution": "log_uniform_values"}},
+            },
+            "parameter x: min is 0",
+        ),
         (
             {"method": "random", "run_cap": 1, "parameters": {"x": {"min": 1.0, "max": 2.0, "distribution": "normal"}}},
             r"unknown distribution of x 'normal'",

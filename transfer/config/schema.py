@@ -34,7 +34,7 @@ class DataConfig:
     min_crop_area: float | None = None
     """smallest share of the image's area in a random crop, above 0 to 1; unset: the dataset's, 0.08 as in the paper"""
     multilabel: bool = False
-    """several labels per image (needs --loss.name bce)"""
+    """several labels per image; implies --loss.name bce"""
     image_column: str | None = None
     """column of a table that holds the images or their paths; unset: the dataset's own"""
     label_column: str | None = None

@@ -21,6 +21,7 @@ from transfer.experiments.halving import describe_trial
 from transfer.experiments.locks import JobIsTaken, locked
 from transfer.experiments.processes import Children, last_lines, run_pool
 from transfer.files import read_object, write_json, write_text
+from transfer.records import checked
 from transfer.run_files import RESULTS
 from transfer.runs.results import read_results
 from transfer.yaml_files import read_yaml
@@ -76,7 +77,9 @@ def load_sweep(path: Path) -> Sweep:
     """Read a sweep file.
 
     Raises:
-        UserError: no such file, or it needs what only W&B's own agents can do.
+        MissingData: no such file.
+        DamagedFile: it is not a sweep.
+        BadValue: it needs what only W&B's own agents can do.
     """
     content = read_yaml(path).content
     if not content.keys() >= {"program", "method", "parameters"}:
@@ -85,14 +88,7 @@ def load_sweep(path: Path) -> Sweep:
         raise unknown_name(f"method of {path}", str(content["method"]), METHODS)
     if "early_terminate" in content:
         print(f"{path}: early_terminate needs W&B; here every run goes on to its end", file=sys.stderr)
-    sweep = Sweep(
-        program=content["program"],
-        method=content["method"],
-        parameters=content["parameters"],
-        command=tuple(map(str, content.get("command", Sweep.command))),
-        metric=content.get("metric", {}),
-        run_cap=content.get("run_cap"),
-    )
+    sweep = checked(content, Sweep, path)
     for needed in ("${program}", "${args}"):
         if needed not in sweep.command:
             raise BadValue(f"{path}: its command has no {needed}")
@@ -140,7 +136,7 @@ def draw(sweep: Sweep, count: int | None, seed: int = 0) -> list[dict[str, Any]]
 def _choices(name: str, parameter: Mapping[str, Any]) -> Sequence[Any]:
     if "value" in parameter:
         return [parameter["value"]]
-    if "values" in parameter:
+    if isinstance(parameter.get("values"), list):
         return parameter["values"]
     raise BadValue(f"parameter {name}: a grid needs value or values")
 
@@ -149,15 +145,17 @@ def _sample(name: str, parameter: Mapping[str, Any], generator: random.Random) -
     if "value" in parameter or "values" in parameter:
         return generator.choice(_choices(name, parameter))
     low, high = parameter.get("min"), parameter.get("max")
-    if low is None or high is None:
-        raise BadValue(f"parameter {name}: give value, values, or min and max")
+    if not isinstance(low, (int, float)) or not isinstance(high, (int, float)) or low > high:
+        raise BadValue(f"parameter {name}: give value, values, or min and max: numbers, the smaller one first")
     integers = isinstance(low, int) and isinstance(high, int)
     kind = parameter.get("distribution", "int_uniform" if integers else "uniform")
     if kind == "int_uniform":
-        return generator.randint(low, high)
+        return generator.randint(int(low), int(high))
     if kind == "uniform":
         return generator.uniform(low, high)
     if kind == "log_uniform_values":
+        if low <= 0:
+            raise BadValue(f"parameter {name}: min is {low} (allowed with log_uniform_values: above 0)")
         return math.exp(generator.uniform(math.log(low), math.log(high)))
     raise unknown_name(f"distribution of {name}", str(kind), ("uniform", "int_uniform", "log_uniform_values"))
 

@@ -12,7 +12,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from transfer.errors import MissingData, unknown_name
 from transfer.experiments.jobs import check_same_plan
 from transfer.experiments.records import FileName
-from transfer.experiments.table.entries import CELLS, TABLE
+from transfer.experiments.table.entries import CELLS, TABLE, check_distinct
 from transfer.files import read_object
 from transfer.records import checked
 
@@ -88,7 +88,9 @@ def read_table(folder: Path) -> Table:
     path = folder / TABLE
     if not path.is_file():
         raise MissingData(f"{folder} is no table (it has no {TABLE}): efficientnet-transfer table plan {folder} ...")
-    return checked(read_object(path), Table, path)
+    table = checked(read_object(path), Table, path)
+    check_distinct([cell.id for cell in table.cells], path)
+    return table
 
 
 def table_content(table: Table) -> dict[str, Any]:

@@ -135,6 +135,8 @@ def _check_ranges(config: TableConfig) -> None:
     for name in ("protocols", "seeds"):
         if not getattr(config, name):
             raise BadValue(f"`{name}`: give at least one")
+    if len(set(config.seeds)) < len(config.seeds) or min(config.seeds) < 0:
+        raise BadValue(f"`seeds`={' '.join(map(str, config.seeds))} (allowed: different numbers of at least 0)")
 
 
 def typed(overrides: Mapping[str, Any]) -> dict[str, Any]:
