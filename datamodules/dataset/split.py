@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from datamodules.images.decode import BadImage, BadImageError, decode_image, image_shape, measure_image
 from datamodules.images.depth import DEFAULT_DECODING, Decoding, Extent
+from transfer.files import open_regular
 
 # Up to this size, in bytes, images without losses are told apart by their pixels: a source may store the 32x32 pixels
 # of an image raw, another as PNG. Larger ones are the authors' own files in every source.
@@ -183,7 +184,10 @@ class Split:
         if not isinstance(self.table, datasets.Dataset):
             return self.table.identity(int(self.rows[index]))
         encoded = self.encoded(index)
-        return encoded if isinstance(encoded, bytes) else encoded.read_bytes()
+        if isinstance(encoded, bytes):
+            return encoded
+        with open_regular(encoded) as file:
+            return file.read()
 
 
 def _identity(content: bytes) -> bytes:
