@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from datamodules.doctor import NEAR_DISTANCE
 from transfer.commands.console import add_allow_user_code, add_reading, check_folder, exit_status
 from transfer.errors import BadValue, UserError
-from transfer.files import expanded
+from transfer.files import expanded, write_json
 
 if TYPE_CHECKING:
     from datamodules.doctor.subject import Subject
@@ -121,9 +121,8 @@ def doctor(
     check_folder("json", json)
     check_ranges(near_distance, num_workers)
     from datamodules.doctor.subject import open_subject, read_subject
-    from transfer.commands.doctor.report import print_groups, print_report, write_report
+    from transfer.commands.doctor.report import print_report, write_report
     from transfer.config.schema import FinetuneConfig
-    from transfer.files import write_json
     from transfer.networks.registry import get_backbone
     from transfer.runs.predictor import load_run
 
@@ -144,9 +143,7 @@ def doctor(
     }
     print_report(report)
     if out_dir is not None:
-        print(f"written: {', '.join(map(str, write_report(report, groups, out_dir)))}")
-    if groups:
-        print_groups(out_dir)
+        write_report(report, groups, out_dir)
     if json is not None:
         write_json(json, report)
     return report

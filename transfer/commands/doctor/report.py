@@ -57,8 +57,8 @@ def print_report(report: dict[str, Any]) -> None:
         console.print("nothing found")
 
 
-def write_report(report: dict[str, Any], groups: Sequence[Sequence[str]], out_dir: Path) -> list[Path]:
-    """Write doctor.json, class_balance.png if there are images and groups.csv if there are groups; return their paths.
+def write_report(report: dict[str, Any], groups: Sequence[Sequence[str]], out_dir: Path) -> None:
+    """Write doctor.json, class_balance.png if there are images and groups.csv if there are groups; print their paths.
 
     Args:
         report: what was found.
@@ -75,15 +75,10 @@ def write_report(report: dict[str, Any], groups: Sequence[Sequence[str]], out_di
         with io.StringIO(newline="") as text:
             csv.writer(text).writerows([COLUMNS, *groups])
             write_text(written[-1], text.getvalue())
-    return written
-
-
-def print_groups(out_dir: Path | None) -> None:
-    """Print how to train so that equal and nearly equal pictures stay in one split."""
-    path = (out_dir or Path("DIR")) / GROUPS
-    where = "" if out_dir else "--out_dir DIR writes groups.csv: "
-    flags = f"--data_root {shlex.quote(str(path))} --data.group_column {COLUMNS[-1]}"
-    print(f"{where}{flags} cuts val and test anew, with equal and nearly equal pictures on one side")
+    print(f"written: {', '.join(map(str, written))}")
+    if groups:
+        flags = f"--data_root {shlex.quote(str(written[-1]))} --data.group_column {COLUMNS[-1]}"
+        print(f"{flags} cuts val and test anew, with equal and nearly equal pictures on one side")
 
 
 def _shorten(text: str, most: int = 300) -> str:
