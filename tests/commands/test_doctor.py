@@ -94,6 +94,36 @@ def test_what_a_training_leaves_out_is_told(root: Path) -> None:
     assert f"folders without images: {root / 'val' / 'empty'}" in remark["message"]
 
 
+def test_twins_become_groups_that_stay_on_one_side(tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    for index in range(40):
+        save(photo(index), root / ("cat", "dog")[index % 2] / f"{index}.png")
+    for index in range(0, 20):
+        save(photo(index).rotate(0.4), root / ("cat", "dog")[index % 2] / f"again{index}.png")
+    examine(1, root, "--out_dir", tmp_path / "report")
+    with open(tmp_path / "report" / "groups.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 60 and len({row["group"] for row in rows}) == 40
+    group_of = {Path(row["image"]).stem: row["group"] for row in rows}
+    assert all(group_of[f"again{index}"] == group_of[str(index)] for index in range(20))
+    data = load_dataset("folder", data_root=tmp_path / "report" / "groups.csv", group_column="group")
+    sides = [{group_of[Path(name).stem] for name in split.image_names()} for split in data.splits.values()]
+    assert len(sides) == 3 and sum(map(len, sides)) == 40
+
+    # Groups of the data's own are kept and joined with the twins.
+    own = [
+        [row["image"], row["label"], "p" if Path(row["image"]).stem in ("0", "31") else str(i)]
+        for i, row in enumerate(rows)
+    ]
+    for row, twin in ((own[i], own[j]) for i in range(60) for j in range(i) if rows[i]["group"] == rows[j]["group"]):
+        row[2] = twin[2]
+    table = save_csv(tmp_path / "patients.csv", [["image", "label", "patient"], *own])
+    examine(0, table, "--data.group_column", "patient", "--out_dir", tmp_path / "again")
+    with open(tmp_path / "again" / "groups.csv", newline="") as file:
+        group_of = {Path(row["image"]).stem: row["group"] for row in csv.DictReader(file)}
+    assert group_of["0"] == group_of["again0"] == group_of["31"] and len(set(group_of.values())) == 39
+
+
 def test_cells_that_look_like_several_labels_are_told(tmp_path: Path) -> None:
     rows = [[str(save(photo(index), tmp_path / f"{index}.png")), ("a", "b", "a|b")[index % 3]] for index in range(36)]
     table = save_csv(tmp_path / "table.csv", [["image", "label"], *rows])
@@ -555,28 +585,3 @@ def test_as_a_user_types_it_with_worker_processes(root: Path) -> None:
     )
     assert process.returncode == 1 and process.stderr == ""
     assert "error: 1 image of test with an equal picture in train" in process.stdout
-
-
-def test_duplicates_become_groups_that_training_keeps_on_one_side(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Sixty photos, and of thirty a copy in another size: near duplicates, cut apart without groups."""
-    for index in range(60):
-        picture = photo(index, (64, 64))
-        save(picture, tmp_path / "data" / "ab"[index % 2] / f"{index}.png")
-        if index < 30:
-            save(picture.resize((60, 60)), tmp_path / "data" / "ab"[index % 2] / f"small{index}.png")
-    monkeypatch.chdir(tmp_path)
-    assert call(doctor.main, "data", "--out_dir", "out", "--num_workers", "0") == 1
-    assert "--data_root out/groups.csv --data.group_column group cuts val and test anew" in capsys.readouterr().out
-    rows = list(csv.DictReader((tmp_path / "out" / "groups.csv").read_text().splitlines()))
-    sizes = Counter(row["group"] for row in rows)
-    assert len(rows) == 90 and sorted(sizes.values()) == [1] * 30 + [2] * 30
-    group_of = {Path(row["image"]).stem: row["group"] for row in rows}
-    assert all(group_of[str(index)] == group_of[f"small{index}"] for index in range(30))
-
-    data = load_dataset("folder", data_root="out/groups.csv", group_column="group")
-    sides = [set(split.groups.tolist()) for split in data.splits.values()]  # type: ignore[union-attr]  # has groups
-    assert sum(map(len, sides)) == len(set().union(*sides)) == 60 and all(sides)
-    report = examine(0, tmp_path / "out" / "groups.csv", "--data.group_column", "group")
-    assert {check for _, check in found(report)} <= {"near_duplicates", "tiny_classes"}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from datamodules.doctor import NEAR_DISTANCE
 from transfer.commands.console import add_allow_user_code, add_reading, check_folder, exit_status
 from transfer.errors import BadValue, UserError
-from transfer.files import expanded, write_json
+from transfer.files import expanded
 
 if TYPE_CHECKING:
     from datamodules.doctor.subject import Subject
@@ -54,13 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--data_root", metavar="DIR", help="folder that holds a named dataset's files")
     add("--run", type=expanded, metavar="RUN_DIR", help="a finished run: lists images with suspect labels")
     add("--backbone", help="what to recommend sizes for; default: the run's, or lite0")
-    add(
-        "--out_dir",
-        "--out",
-        type=expanded,
-        metavar="DIR",
-        help="write doctor.json, class_balance.png and groups.csv there",
-    )
+    add("--out_dir", "--out", type=expanded, metavar="DIR", help="write doctor.json and class_balance.png there")
     add("--json", type=expanded, metavar="FILE", help="write the whole report there")
     add(
         "--near_distance", type=int, default=NEAR_DISTANCE, metavar="N", help=f"bits, 0 to 16; default: {NEAR_DISTANCE}"
@@ -106,7 +100,7 @@ def doctor(
         data_root: folder that holds a named dataset's files.
         run: folder of a finished run, whose network looks for suspect labels; for `allow_user_code` see `load_run`.
         backbone: the network to recommend sizes for; None: the run's, or that of a default run.
-        out_dir: folder that receives doctor.json, class_balance.png and, if there are duplicates, groups.csv.
+        out_dir: folder that receives doctor.json, class_balance.png, and groups.csv if images have twins.
         json: file that receives the report.
         near_distance: bits by which the hashes of near duplicates may differ, 0 to 16.
         num_workers: processes, at least 0; None: one per usable core, at most 8.
@@ -123,6 +117,7 @@ def doctor(
     from datamodules.doctor.subject import open_subject, read_subject
     from transfer.commands.doctor.report import print_report, write_report
     from transfer.config.schema import FinetuneConfig
+    from transfer.files import write_json
     from transfer.networks.registry import get_backbone
     from transfer.runs.predictor import load_run
 
@@ -133,17 +128,16 @@ def doctor(
     check_classes(loaded_run, data.class_names)
     if out_dir is not None:
         out_dir.mkdir(parents=True, exist_ok=True)
-    found, groups = examine(data, loaded_run, variant, near_distance, num_workers)
     report = {
         "subject": subject,
         "data_root": data_root,
         "run": run and str(run),
-        **found,
+        **examine(data, loaded_run, variant, near_distance, num_workers),
         "seconds": round(time.perf_counter() - started, 1),
     }
     print_report(report)
     if out_dir is not None:
-        write_report(report, groups, out_dir)
+        print(f"written: {', '.join(map(str, write_report(report, out_dir)))}")
     if json is not None:
         write_json(json, report)
     return report
@@ -189,8 +183,8 @@ def examine(
     variant: Variant | FunctionVariant,
     near_distance: int,
     num_workers: int | None,
-) -> tuple[dict[str, Any], list[tuple[str, str, str]]]:
-    """Return what is found in a dataset, as it goes into the report, and the rows of groups.csv.
+) -> dict[str, Any]:
+    """Return what is found in a dataset, as it goes into the report.
 
     Args:
         data: what was read of the dataset.
@@ -200,9 +194,9 @@ def examine(
         num_workers: processes; None: one per usable core, at most 8.
     """
     from datamodules.doctor.diagnosis import Finding, diagnose, sort_findings
-    from datamodules.doctor.groups import group_rows
     from datamodules.doctor.inspection import inspect_splits
     from datamodules.doctor.suspects import find_suspects
+    from datamodules.doctor.twins import list_groups
     from transfer.costs.recommendation import recommend_sizes
     from transfer.environment import environment
 
@@ -222,7 +216,7 @@ def examine(
         )
     if run is not None:
         suspects = find_suspects(run.classifier, run.preprocessing, run.class_names, data.splits, inspection)
-    report = {
+    return {
         "falsifies_a_result": diagnosis.falsifies,
         "findings": [vars(finding) | {"count": len(finding.images)} for finding in diagnosis.findings],
         "classes": list(data.class_names),
@@ -233,11 +227,11 @@ def examine(
         "images": inspection.summary(),
         "exact_duplicates": diagnosis.exact.report(diagnosis.gallery),
         "near_duplicates": {"near_distance": near_distance, **diagnosis.near.report(diagnosis.gallery)},
+        "groups": list_groups(diagnosis.gallery, diagnosis.exact, diagnosis.near),
         "recommended": recommended,
         "suspects": suspects,
         "environment": environment(),
     }
-    return report, group_rows(diagnosis.gallery, diagnosis.exact, diagnosis.near)
 
 
 def _few(names: Sequence[str]) -> str:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import shlex
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datamodules.doctor.groups import COLUMNS
 from transfer.commands.console import find_flags, name_flags
 from transfer.config.command_line import build_parser as build_finetune_parser
 from transfer.config.schema import DataConfig
@@ -20,7 +17,6 @@ from transfer.files import write_json, write_text
 if TYPE_CHECKING:
     from rich.table import Table
 
-GROUPS = "groups.csv"
 _SUSPECTS_PRINTED = 10
 _NAMED = 3  # images printed per finding
 _CLASSES_PRINTED = 20
@@ -57,28 +53,21 @@ def print_report(report: dict[str, Any]) -> None:
         console.print("nothing found")
 
 
-def write_report(report: dict[str, Any], groups: Sequence[Sequence[str]], out_dir: Path) -> None:
-    """Write doctor.json, class_balance.png if there are images and groups.csv if there are groups; print their paths.
-
-    Args:
-        report: what was found.
-        groups: path, label and group of each image.
-        out_dir: the folder.
-    """
+def write_report(report: dict[str, Any], out_dir: Path) -> list[Path]:
+    """Write doctor.json, class_balance.png if there are images, and groups.csv if any are twins; return their paths."""
     written = [out_dir / "doctor.json"]
     write_json(written[0], report)
     if report["splits"]:
         written.append(out_dir / "class_balance.png")
         draw_class_balance(report, written[1])
-    if groups:
-        written.append(out_dir / GROUPS)
-        with io.StringIO(newline="") as text:
-            csv.writer(text).writerows([COLUMNS, *groups])
-            write_text(written[-1], text.getvalue())
-    print(f"written: {', '.join(map(str, written))}")
-    if groups:
-        flags = f"--data_root {shlex.quote(str(written[-1]))} --data.group_column {COLUMNS[-1]}"
-        print(f"{flags} cuts val and test anew, with equal and nearly equal pictures on one side")
+    if report["groups"]:
+        written.append(out_dir / "groups.csv")
+        text = io.StringIO()
+        table = csv.DictWriter(text, fieldnames=("image", "label", "group"))
+        table.writeheader()
+        table.writerows(report["groups"])
+        write_text(written[-1], text.getvalue())
+    return written
 
 
 def _shorten(text: str, most: int = 300) -> str:
