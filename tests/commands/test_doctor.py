@@ -24,7 +24,7 @@ from datamodules.doctor.suspects import rank_suspects
 from datamodules.images.decode import BadImageError, decode_image
 from tests.support.runs import CHEAP, ROOT, call, environment, save_csv
 from transfer.commands import doctor, finetune
-from transfer.config.schema import DataConfig
+from transfer.config.data_schema import DataConfig
 
 Report = dict[str, Any]
 COUNTS = {"train": 12, "val": 3, "test": 4}  # images per class
