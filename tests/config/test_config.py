@@ -12,8 +12,9 @@ import pytorch_lightning as pl
 
 from datamodules.dataset.sheet import ON_BAD_IMAGE
 from datamodules.images.transforms import AUGMENTS
+from transfer.config.data_schema import DataConfig
 from transfer.config.problems import find_problems
-from transfer.config.schema import DataConfig, FinetuneConfig, LossConfig, OptimConfig, TrainerConfig
+from transfer.config.schema import FinetuneConfig, LossConfig, OptimConfig, TrainerConfig
 from transfer.training import batch_norm, losses, optim
 
 # Parameters of pl.Trainer that are no field, and why.
