@@ -222,7 +222,7 @@ def test_validation_sees_the_average(
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
+    with open(path, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -266,7 +266,7 @@ def test_a_resumed_log_keeps_its_rows_and_drops_those_to_be_repeated(
     path, module = tmp_path / "metrics.csv", TransferModule(tiny_classifier)
     build_trainer(EpochLog(path), LastCheckpoint(tmp_path), max_epochs=1).fit(module, random_images)
     first = read_rows(path)
-    with open(path, "a") as file:
+    with open(path, "a", encoding="utf-8") as file:
         file.write("2,8,9,9,9,9,9,9,9\n")
     trainer = build_trainer(EpochLog(path), max_epochs=2)
     trainer.fit(module, random_images, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
@@ -343,7 +343,7 @@ def test_the_end_of_a_run_is_validated_once(
 ) -> None:
     trainer = build_trainer(FinalValidation(), EpochLog(tmp_path / "metrics.csv"), **options)
     trainer.fit(TransferModule(tiny_classifier), random_images)
-    with open(tmp_path / "metrics.csv", newline="") as file:
+    with open(tmp_path / "metrics.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == steps
     assert all(float(row["train/loss"]) > 0 for row in rows)

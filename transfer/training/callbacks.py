@@ -179,7 +179,7 @@ class EpochLog(pl.Callback):
         self._started = time.perf_counter()
 
     def _read_rows(self) -> list[dict[str, Any]]:
-        with open(self.path, newline="") as file:
+        with open(self.path, encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
