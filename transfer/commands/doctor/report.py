@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import find_flags, name_flags
 from transfer.config.command_line import build_parser as build_finetune_parser
-from transfer.config.schema import DataConfig
+from transfer.config.data_schema import DataConfig
 from transfer.errors import printable
 from transfer.files import write_json, write_text
 
