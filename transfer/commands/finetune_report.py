@@ -58,6 +58,7 @@ def collect_results(
         test_reads=num_test_reads(run.path),
         seed=config.seed,
         lr=trainer.optimizers[0].param_groups[-1]["initial_lr"],
+        final_lr=trainer.optimizers[0].param_groups[-1]["lr"],
         weights=start.provenance(),
         warm_start=asdict(warm_start) if warm_start else None,
         num_parameters=sum(p.numel() for p in module.classifier.parameters()),
