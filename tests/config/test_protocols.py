@@ -11,9 +11,10 @@ import pytest
 from datamodules import list_datasets
 from transfer.config.choices import choose_by_protocol, divide_batch, share_batch
 from transfer.config.command_line import apply_choices, given_fields, parse_config
+from transfer.config.data_schema import DataConfig
 from transfer.config.parsing import flatten
 from transfer.config.protocols import Protocol, get_protocol, list_protocols, protocol_settings, protocol_steps
-from transfer.config.schema import DataConfig, FinetuneConfig, TrainerConfig
+from transfer.config.schema import FinetuneConfig, TrainerConfig
 from transfer.errors import UserError
 from transfer.networks.registry import list_backbones
 from transfer.training.optim import schedule_factor
@@ -185,8 +186,8 @@ def test_a_global_batch_is_divided_exactly(processes: int, most: int, per_proces
     shared, lines = share_batch(config, frozenset(), processes)
     assert shared.data.batch_size * shared.trainer.accumulate_grad_batches * processes == 256
     assert lines == [
-        f"a step has 256 images: {processes} process{'es' if processes > 1 else ''} x {shared.data.batch_size} at once x"
-        f" {shared.trainer.accumulate_grad_batches}"
+        f"a step has 256 images: {processes} process{'es' if processes > 1 else ''} x {shared.data.batch_size} at once"
+        f" x {shared.trainer.accumulate_grad_batches}"
     ]
     assert share_batch(shared, frozenset(), processes)[0] == shared  # so that a resumed run is the same
 
