@@ -320,5 +320,5 @@ def test_several_labels_per_image_imply_their_loss_unless_another_is_given() -> 
     words = ("--data_root", "photos", "--data.multilabel", "true")
     assert parse_config(words)[0].loss.name == "bce"
     assert build_config(None, None, {"data_root": "photos", "data": {"multilabel": True}})[0].loss.name == "bce"
-    with pytest.raises(UserError, match="several labels need `loss.name`=bce"):
+    with pytest.raises(UserError, match=r"several labels need `loss\.name`=bce"):
         parse_config((*words, "--loss.name", "cross_entropy"))
