@@ -11,9 +11,10 @@ import pytest
 from datamodules import list_datasets
 from transfer.config.choices import choose_by_protocol, divide_batch, share_batch
 from transfer.config.command_line import apply_choices, given_fields, parse_config
+from transfer.config.data_schema import DataConfig
 from transfer.config.parsing import flatten
 from transfer.config.protocols import Protocol, get_protocol, list_protocols, protocol_settings, protocol_steps
-from transfer.config.schema import DataConfig, FinetuneConfig, TrainerConfig
+from transfer.config.schema import FinetuneConfig, TrainerConfig
 from transfer.errors import UserError
 from transfer.networks.registry import list_backbones
 from transfer.training.optim import schedule_factor

@@ -48,7 +48,8 @@ def build_parser() -> jsonargparse.ArgumentParser:
 
 # Fields that may change when a run is resumed: they decide where and how fast it computes, not what.
 RESUMABLE = re.compile(
-    r"data_root|logger|compile|data\.num_workers|trainer\.(accelerator|devices|num_nodes|strategy|precision|max_time"
+    r"data_root|on_bad_image|logger|compile|data\.(num_workers|max_pixels)"
+    r"|trainer\.(accelerator|devices|num_nodes|strategy|precision|max_time"
     r"|limit_test_batches|log_every_n_steps|deterministic|benchmark|profiler|detect_anomaly|enable_\w+)"
 )
 

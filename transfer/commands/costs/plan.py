@@ -93,7 +93,7 @@ def plan_memory(
     Raises:
         BadValue: not even two images fit, which BatchNorm needs.
     """
-    from transfer.config.schema import DataConfig
+    from transfer.config.data_schema import DataConfig
     from transfer.costs.memory import largest_batch, usable_memory
     from transfer.costs.profile import profile_backbone
     from transfer.costs.units import format_bytes, parse_bytes

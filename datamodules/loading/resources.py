@@ -1,0 +1,78 @@
+"""What batches need of the machine: shared memory for the workers, and what it means when a worker dies."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from transfer.errors import BadValue, UserError
+
+_SHARED_MEMORY = Path("/dev/shm")
+_PREFETCHED = 2  # batches that torch lets each worker prepare in advance
+
+
+def check_shared_memory(num_workers: int, batch_bytes: int) -> None:
+    """Compare what workers put into shared memory with what is free there: when it is full, they wait for ever.
+
+    Raises:
+        BadValue: too little is free; the text says what to set.
+    """
+    if num_workers == 0 or not _SHARED_MEMORY.is_dir():
+        return
+    needed, free = num_workers * _PREFETCHED * batch_bytes, shutil.disk_usage(_SHARED_MEMORY).free
+    if needed > free:
+        raise BadValue(
+            f"{_SHARED_MEMORY}: {num_workers} workers with {_PREFETCHED} batches of {batch_bytes / 1e6:.1f} MB each"
+            f" need {needed / 1e6:.0f} MB of shared memory, {free / 1e6:.0f} MB are free: give the container more"
+            " (docker run --shm-size=2g), or set `num_workers`=0, or lower `batch_size`"
+        )
+
+
+class ExplainingLoader(DataLoader[Any]):
+    """torch's own, which says in one line what it means that a worker died, or that files or memory ran out."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # its own is private
+        with failures_explained():
+            yield from super().__iter__()
+
+
+@contextmanager
+def failures_explained() -> Iterator[None]:
+    """Turn the failures of workers that are no bugs into a UserError of one line.
+
+    Raises:
+        UserError: a worker died, or files or memory ran out.
+    """
+    try:
+        yield
+    except (RuntimeError, OSError, MemoryError) as error:
+        if (reason := explain_failure(error)) is None:
+            raise
+        raise UserError(reason) from error
+
+
+def explain_failure(error: BaseException) -> str | None:
+    """Return what an error of torch's loaders means and what to do, in one line; None if it may be a bug."""
+    text = str(error)
+    if getattr(error, "errno", None) == errno.EMFILE or "Too many open files" in text:
+        return "too many open files: raise the limit (ulimit -n 4096), or set `num_workers`=0"
+    if "DataLoader worker (pid" in text:
+        return (
+            "a worker process of the loader was killed, most likely because memory ran out: lower `num_workers`"
+            " (0: none) or `batch_size`"
+        )
+    no_memory = (
+        "Cannot allocate memory",
+        "can't allocate memory",
+        "not enough memory",
+        "unable to allocate shared memory",
+    )
+    if isinstance(error, MemoryError) or any(said in text for said in no_memory):
+        return "memory ran out: lower `batch_size`, `num_workers` or `image_size`"
+    return None
