@@ -32,8 +32,9 @@ def exit_status(
             None leaves the arguments' names.
 
     Returns:
-        What the command returns; 2 after a user's mistake, on a full disk or for want of memory, 3 where the training diverged, with a
-        message on stderr; 128 + n after signal n, and after SIGPIPE for a pipe that nobody reads any more.
+        What the command returns; 2 after a user's mistake, on a full disk or for want of memory, 3 where the training
+        diverged, with a message on stderr; 128 + n after signal n, and after SIGPIPE for a pipe that nobody reads any
+        more.
 
     Raises:
         Exception: any other error is a bug; it passes with its traceback.
