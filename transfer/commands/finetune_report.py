@@ -35,12 +35,12 @@ def collect_results(
     """Return the results of the run."""
     from transfer.environment import command_words, environment, peak_memory_bytes
     from transfer.runs.test_record import num_test_reads
+    from transfer.training.run_length import run_length
     from transfer.training.selection import EarlyStop
     from transfer.weights.build import measure_warm_start
 
     dataset = data.dataset
     warm_start = measure_warm_start(start)
-    tested = dataset.class_counts.get("test", [])
     return Results(
         run_dir=run.path,
         command=command_words(),
@@ -49,15 +49,14 @@ def collect_results(
         metrics=metrics,
         quoted_metric=dataset.sheet.metric,
         protocol=config.protocol,
-        per_class_accuracy={
-            name: accuracy if count else None
-            for name, accuracy, count in zip(dataset.class_names, module.per_class_accuracy, tested, strict=False)
-        },
+        per_class_accuracy=_class_accuracies(dataset, module),
         monitor=log.monitor if "val" in metrics else None,
         early_stopping=next((c.outcome() for c in trainer.callbacks if isinstance(c, EarlyStop)), None),  # type: ignore[attr-defined]
         test_reads=num_test_reads(run.path),
         seed=config.seed,
-        lr=trainer.optimizers[0].param_groups[-1]["initial_lr"],
+        final_lr=trainer.optimizers[0].param_groups[-1]["lr"],
+        **asdict(run_length(trainer, config.data.batch_size)),
+        steps=trainer.global_step,
         weights=start.provenance(),
         warm_start=asdict(warm_start) if warm_start else None,
         num_parameters=sum(p.numel() for p in module.classifier.parameters()),
@@ -79,6 +78,13 @@ def collect_results(
         config=config.to_dict(),
         environment=environment(),
     )
+
+
+def _class_accuracies(dataset: Dataset, module: TransferModule) -> dict[str, float | None]:
+    """Return the test accuracy of each class; None for one without test images."""
+    tested = dataset.class_counts.get("test", [])
+    accuracies = zip(dataset.class_names, module.per_class_accuracy, tested, strict=False)
+    return {name: accuracy if count else None for name, accuracy, count in accuracies}
 
 
 def _split_facts(dataset: Dataset) -> dict[str, SplitFacts]:
