@@ -1,4 +1,4 @@
-"""What only a process of its own shows of the console."""
+"""How commands end: another package in the way, too little memory, files that cannot be written."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from transfer.commands import predict
+from transfer.commands.console import check_folder, exit_status
+from transfer.errors import BadValue, MissingData
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,3 +33,35 @@ def test_another_package_called_datamodules_is_named(tmp_path: Path, is_file: bo
     assert process.returncode == 2, process.stderr
     assert f"error: {other} is another package called datamodules" in process.stderr
     assert "Traceback" not in process.stderr
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_too_little_memory_is_one_line(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> None:
+        raise error
+
+    assert exit_status(command, predict.build_parser) == 2
+    assert capsys.readouterr().err == "error: too little memory: lower --data.batch_size\n"
+
+
+def test_another_runtime_error_keeps_its_traceback() -> None:
+    def command() -> None:
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        exit_status(command)
+
+
+def test_a_file_to_write_needs_a_folder_and_is_none(tmp_path: Path) -> None:
+    check_folder("out", tmp_path / "new.csv")
+    with pytest.raises(BadValue, match="is a folder"):
+        check_folder("out", tmp_path)
+    with pytest.raises(MissingData, match="no such folder"):
+        check_folder("out", tmp_path / "no" / "new.csv")

@@ -142,7 +142,7 @@ class FinetuneConfig:
     pretrained: bool | str = True
     """true: the best trained on ImageNet-1k; false: random; paper: closest to its transfer table; or a row or family"""
     init_from: str | None = None
-    """backbone (b2) or row whose weights to start from as far as they overlap, in place of pretrained; or a run's folder"""
+    """backbone (b2) or row whose weights to start from as far as they overlap; or the folder of a run"""
     weights: str | None = None
     """file to read in place of the weights' own source, trained as pretrained says; or a run's folder, with its head"""
     global_batch_size: int | None = None
