@@ -32,8 +32,9 @@ def exit_status(
             None leaves the arguments' names.
 
     Returns:
-        What the command returns; 2 after a user's mistake, on a full disk or for want of memory, 3 where the training diverged, with a
-        message on stderr; 128 + n after signal n, and after SIGPIPE for a pipe that nobody reads any more.
+        What the command returns; 2 after a user's mistake, on a full disk or for want of memory, 3 where the training
+        diverged, with a message on stderr; 128 + n after signal n, and after SIGPIPE for a pipe that nobody reads any
+        more.
 
     Raises:
         Exception: any other error is a bug; it passes with its traceback.
@@ -118,12 +119,12 @@ def _other_datamodules(error: ImportError) -> str | None:
     return package.__file__ or str(next(iter(package.__path__)))
 
 
-def add_allow_user_code(parser: argparse.ArgumentParser) -> None:
-    """Add the flag without which no code is imported that a run names; see `transfer.networks.user_code`."""
+def add_allow_user_code(parser: argparse._ActionsContainer) -> None:
+    """Add the flag without which no code is imported that a file names; see `transfer.networks.user_code`."""
     parser.add_argument(
         "--allow_user_code",
         action="store_true",
-        help="import a backbone or a head of your own that a run names, which runs its code",
+        help="import a backbone or a head of your own that a file names, which runs its code",
     )
 
 
