@@ -62,7 +62,11 @@ def exit_status(
             print(f"error: no space left on the disk while writing {error.filename or 'a file'}", file=sys.stderr)
         elif error.filename is not None:
             print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        else:
+        elif not _explained(error, build_parser):
+            raise
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not _explained(error, build_parser):
             raise
         return 2
     except Interrupted as interruption:
@@ -75,6 +79,16 @@ def exit_status(
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     return status or 0
+
+
+def _explained(error: Exception, build_parser: Callable[[], argparse.ArgumentParser] | None) -> bool:
+    """Print what an error means that is the system's and no bug, and return whether it is one."""
+    from datamodules.loading.resources import explain_failure
+
+    reason = explain_failure(error)
+    if reason is not None:
+        print(f"error: {name_flags(reason, find_flags(build_parser))}", file=sys.stderr)
+    return reason is not None
 
 
 @contextmanager
