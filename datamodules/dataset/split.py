@@ -80,8 +80,10 @@ class Split:
 
     def encoded(self, index: int) -> bytes | Path:
         """Return the bytes of an image file, or its path."""
-        image = self.table[int(self.rows[index])]["image"]
-        return image["bytes"] if image["bytes"] is not None else Path(image["path"] or "")
+        image = self.table[int(self.rows[index])]["image"] or {"bytes": None, "path": None}
+        if image["bytes"] is None and image["path"]:
+            return Path(image["path"])
+        return image["bytes"] or b""
 
     def shape(self, index: int) -> tuple[int, int]:
         """Return the picture's (height, width) in pixels, from the file's header.
@@ -97,8 +99,8 @@ class Split:
     def image_name(self, index: int) -> str:
         """Return the file's path, or `<dataset> <split> row <number> (<path>)` for an image inside a table."""
         row = int(self.rows[index])
-        image = self.table[row]["image"]
-        if image["bytes"] is None:
+        image = self.table[row]["image"] or {"bytes": None, "path": None}
+        if image["bytes"] is None and image["path"]:
             return str(image["path"])
         return f"{self.name} row {row}" + (f" ({image['path']})" if image["path"] else "")
 

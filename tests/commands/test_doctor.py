@@ -110,6 +110,19 @@ def test_twins_become_groups_that_stay_on_one_side(tmp_path: Path) -> None:
     sides = [{group_of[Path(name).stem] for name in split.image_names()} for split in data.splits.values()]
     assert len(sides) == 3 and sum(map(len, sides)) == 40
 
+    # Groups of the data's own are kept and joined with the twins.
+    own = [
+        [row["image"], row["label"], "p" if Path(row["image"]).stem in ("0", "31") else str(i)]
+        for i, row in enumerate(rows)
+    ]
+    for row, twin in ((own[i], own[j]) for i in range(60) for j in range(i) if rows[i]["group"] == rows[j]["group"]):
+        row[2] = twin[2]
+    table = save_csv(tmp_path / "patients.csv", [["image", "label", "patient"], *own])
+    examine(0, table, "--data.group_column", "patient", "--out_dir", tmp_path / "again")
+    with open(tmp_path / "again" / "groups.csv", newline="") as file:
+        group_of = {Path(row["image"]).stem: row["group"] for row in csv.DictReader(file)}
+    assert group_of["0"] == group_of["again0"] == group_of["31"] and len(set(group_of.values())) == 39
+
 
 def test_cells_that_look_like_several_labels_are_told(tmp_path: Path) -> None:
     rows = [[str(save(photo(index), tmp_path / f"{index}.png")), ("a", "b", "a|b")[index % 3]] for index in range(36)]

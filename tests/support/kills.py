@@ -32,8 +32,9 @@ CHEAP = (
 )
 SCENARIOS = {
     "accumulation, average, mixup, early stopping": (
-        *("--trainer.accumulate_grad_batches", "3", "--ema_half_life", "0.2", "--loss.mixup_alpha", "0.2"),
+        *("--trainer.accumulate_grad_batches", "2", "--ema_half_life", "0.2", "--loss.mixup_alpha", "0.2"),
         *("--early_stopping", "2", "--monitor", "loss", "--trainer.max_epochs", "6", "--optim.schedule", "constant"),
+        *("--trainer.max_steps", "12"),
     ),
     "validation in mid-epoch, freezing, sam, cutmix, recompute": (
         *("--trainer.val_check_interval", "2", "--freeze", "until-epoch 1", "--optim.sam_rho", "0.05"),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from transfer.commands.console import exit_status
 from transfer.config.choices import choose_by_protocol, choose_by_rule, share_batch
 from transfer.config.command_line import build_config, build_parser, given_fields, parse_config
+from transfer.config.problems import check_shares
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import UserError
 from transfer.files import expanded
@@ -26,10 +27,8 @@ if TYPE_CHECKING:
     from datamodules.dataset.loaded import Dataset
     from datamodules.dataset.sheet import Sheet
     from transfer.lightning import pl
-    from transfer.networks.classifier import Classifier
     from transfer.runs.folder import RunFolder
     from transfer.training.callbacks import EpochLog
-    from transfer.training.losses import balanced_class_weights
     from transfer.training.module import TransferModule
     from transfer.weights.start import Start
 
@@ -87,7 +86,6 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
     from transfer.runs.folder import check_run_dir, find_interrupted, is_main_process, open_run
     from transfer.training.callbacks import EpochLog
     from transfer.training.interruption import interruptible
-    from transfer.training.module import TransferModule
     from transfer.training.selection import choose_monitor
     from transfer.training.trainer import build_fit_trainer, build_loggers, prepare_process
     from transfer.weights.seen import read_seen_images
@@ -106,17 +104,16 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
         resume = find_interrupted(config)
     else:
         config, _ = share_batch(config, given, num_processes)
+    check_shares(config, dataset.split_sizes, num_processes)
     # Again, because what was chosen may be other weights and another size.
     start = resolve_start(**config.start_options(), dataset_size=sheet.default_image_size, image_size=config.image_size)
     monitor = choose_monitor(config.monitor, dataset.num_classes, config.data.multilabel)
     data = DataModule(dataset, start.preprocessing, **config.loader_options())
     data.seen_before = read_seen_images(config.weights, config.init_from, config.init_head)
-    classifier = build_network(config, start, dataset, resume)
-    weights = None if config.loss.class_weights == "none" else balanced_class_weights(dataset.class_counts["train"])
-    module = TransferModule(classifier, class_weights=weights, **config.module_options())
+    module = build_module(config, start, dataset, resume)
 
     with open_run(config, resume) as run, interruptible(run.interrupted):
-        run.check_space(sum(p.numel() for p in classifier.parameters()))
+        run.check_space(sum(p.numel() for p in module.classifier.parameters()))
         if is_main_process() and not run.resumes:
             run.begin(config, {name: {"of": s.name, "images": s.sources()} for name, s in dataset.held_out.items()})
         log = EpochLog(run.metrics, monitor)
@@ -202,8 +199,8 @@ def choose(
     return config, lines
 
 
-def build_network(config: FinetuneConfig, start: Start, dataset: Dataset, resume: Path | None) -> Classifier:
-    """Return the classifier to train; a resumed run with a checkpoint loads no other weights.
+def build_module(config: FinetuneConfig, start: Start, dataset: Dataset, resume: Path | None) -> TransferModule:
+    """Return the module to train; a resumed run with a checkpoint loads no other weights.
 
     Raises:
         UserError: the weights are unavailable, the checkpoint is damaged, or the head of `init_head` does not fit.
@@ -212,6 +209,8 @@ def build_network(config: FinetuneConfig, start: Start, dataset: Dataset, resume
 
     from transfer.runs.folder import RunFolder
     from transfer.runs.predictor import load_head
+    from transfer.training.losses import balanced_class_weights
+    from transfer.training.module import TransferModule
     from transfer.weights.build import classifier_from
     from transfer.weights.files import read_checkpoint
 
@@ -232,7 +231,8 @@ def build_network(config: FinetuneConfig, start: Start, dataset: Dataset, resume
     classifier = classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its types
     if config.compile:
         classifier.compile()
-    return classifier
+    weights = None if config.loss.class_weights == "none" else balanced_class_weights(dataset.class_counts["train"])
+    return TransferModule(classifier, class_weights=weights, **config.module_options())
 
 
 def fit(config: FinetuneConfig, run: RunFolder, trainer: pl.Trainer, module: TransferModule, data: DataModule) -> None:

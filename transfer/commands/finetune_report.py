@@ -35,6 +35,7 @@ def collect_results(
     """Return the results of the run."""
     from transfer.environment import command_words, environment, peak_memory_bytes
     from transfer.runs.test_record import num_test_reads
+    from transfer.training.run_length import run_length
     from transfer.training.selection import EarlyStop
     from transfer.weights.build import measure_warm_start
 
@@ -57,7 +58,8 @@ def collect_results(
         early_stopping=next((c.outcome() for c in trainer.callbacks if isinstance(c, EarlyStop)), None),  # type: ignore[attr-defined]
         test_reads=num_test_reads(run.path),
         seed=config.seed,
-        lr=trainer.optimizers[0].param_groups[-1]["initial_lr"],
+        **asdict(run_length(trainer, config.data.batch_size)),
+        steps=trainer.global_step,
         weights=start.provenance(),
         warm_start=asdict(warm_start) if warm_start else None,
         num_parameters=sum(p.numel() for p in module.classifier.parameters()),
