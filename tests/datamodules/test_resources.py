@@ -84,8 +84,8 @@ def test_a_killed_worker_is_one_line() -> None:
 def test_too_many_files_and_too_little_memory_are_one_line(num_workers: int) -> None:
     for error, reason in (
         (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), "ulimit -n"),
-        (MemoryError(), "memory ran out"),
-        (RuntimeError("unable to mmap 64 bytes: Cannot allocate memory (12)"), "memory ran out"),
+        (MemoryError(), "too little memory"),
+        (RuntimeError("unable to mmap 64 bytes: Cannot allocate memory (12)"), "too little memory"),
     ):
         with pytest.raises(UserError, match=reason) as caught:
             list(ExplainingLoader(Failing(error), num_workers=num_workers))

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from transfer.errors import Diverged, Interrupted, MissingData, UserError, printable
+from transfer.errors import BadValue, Diverged, Interrupted, MissingData, UserError, printable
 
 # Arguments of the library whose flag has another name.
 _RENAMED = {"optimizer": "optim.name", "loss": "loss.name"}
@@ -32,8 +32,9 @@ def exit_status(
             None leaves the arguments' names.
 
     Returns:
-        What the command returns; 2 after a user's mistake or on a full disk, 3 where the training diverged, with a
-        message on stderr; 128 + n after signal n, and after SIGPIPE for a pipe that nobody reads any more.
+        What the command returns; 2 after a user's mistake, on a full disk or for want of memory, 3 where the training
+        diverged, with a message on stderr; 128 + n after signal n, and after SIGPIPE for a pipe that nobody reads any
+        more.
 
     Raises:
         Exception: any other error is a bug; it passes with its traceback.
@@ -152,7 +153,7 @@ def add_reading(parser: argparse.ArgumentParser, otherwise: str) -> None:
 
 
 def check_folder(argument: str, file: Path | None) -> None:
-    """Refuse, before any work is done, a file to write whose folder does not exist.
+    """Refuse, before any work is done, a file to write whose folder does not exist, or that is a folder itself.
 
     Args:
         argument: name of the argument, for the message.
@@ -160,9 +161,12 @@ def check_folder(argument: str, file: Path | None) -> None:
 
     Raises:
         MissingData: there is no such folder.
+        BadValue: it is a folder.
     """
     if file is not None and not file.parent.is_dir():
         raise MissingData(f"`{argument}`={file}: no such folder")
+    if file is not None and file.is_dir():
+        raise BadValue(f"`{argument}`={file} is a folder: give the path of a file")
 
 
 @contextmanager
