@@ -66,6 +66,7 @@ GOOD = {
     "tab in txt": (rows("\t"), "utf-8", "t.txt"),
     "UTF-16 as Excel saves it": (rows("\t"), "utf-16", "t.txt"),
     "UTF-16 without a mark": (rows(), "utf-16-le", "t.csv"),
+    "UTF-16 without a mark, big-endian": (rows(), "utf-16-be", "t.csv"),
     "UTF-16, big-endian": ("\ufeff" + rows(), "utf-16-be", "t.csv"),
     "blank lines": ("\n" + rows().replace("\nimg/dog0", "\n\n , \nimg/dog0") + "\n\n", "utf-8", "t.csv"),
     "blanks around": (rows(", ", header="image, label"), "utf-8", "t.csv"),
