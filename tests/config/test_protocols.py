@@ -186,8 +186,8 @@ def test_a_global_batch_is_divided_exactly(processes: int, most: int, per_proces
     shared, lines = share_batch(config, frozenset(), processes)
     assert shared.data.batch_size * shared.trainer.accumulate_grad_batches * processes == 256
     assert lines == [
-        f"a step has 256 images: {processes} processes x {shared.data.batch_size} at once x"
-        f" {shared.trainer.accumulate_grad_batches}"
+        f"a step has 256 images: {processes} process{'es' if processes > 1 else ''} x {shared.data.batch_size} at once"
+        f" x {shared.trainer.accumulate_grad_batches}"
     ]
     assert share_batch(shared, frozenset(), processes)[0] == shared  # so that a resumed run is the same
 

@@ -84,6 +84,8 @@ def test_where_a_run_computes_does_not_make_it_incomparable() -> None:
         None, {"set": ["data.num_workers=0", "trainer.accelerator=cpu", "image_size=32", "allow_decayed=true"]}
     )
     assert config.not_comparable() == {"image_size": 32}
+    short = parse_table(None, {"set": ["trainer.max_time=00:00:01:00"]})
+    assert short.not_comparable() == {"trainer.max_time": "00:00:01:00"}
 
 
 def test_dotted_fields_and_nested_ones_are_inverse() -> None:

@@ -1,8 +1,8 @@
 """Stands for finetune in the tests of a study: the same files in milliseconds.
 
 The accuracy of networks named by phi grows with alpha, beta, the seed and the steps; that of others is a number made of
-the backbone's and the run's names. STUB: `fail RUN`, or `kill RUN`, which kills all processes of the session; every
-start is a line of STUB_CALLS: the run, W&B's group, CPU threads.
+the backbone's and the run's names. STUB: `fail RUN`, `diverge RUN`, or `kill RUN`, which kills all processes of the
+session; every start is a line of STUB_CALLS: the run, W&B's group, CPU threads.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ what, _, where = os.environ.get("STUB", "").partition(" ")
 if where == run_dir.name:
     if what == "kill":
         os.killpg(0, signal.SIGKILL)
+    if what == "diverge":
+        print("error: training loss is nan in epoch 1", file=sys.stderr)
+        sys.exit(3)
     sys.exit("error: no memory")
 run_dir.mkdir()
 if "phi=" in config["backbone"]:

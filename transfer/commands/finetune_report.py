@@ -41,7 +41,6 @@ def collect_results(
 
     dataset = data.dataset
     warm_start = measure_warm_start(start)
-    tested = dataset.class_counts.get("test", [])
     return Results(
         run_dir=run.path,
         command=command_words(),
@@ -50,14 +49,12 @@ def collect_results(
         metrics=metrics,
         quoted_metric=dataset.sheet.metric,
         protocol=config.protocol,
-        per_class_accuracy={
-            name: accuracy if count else None
-            for name, accuracy, count in zip(dataset.class_names, module.per_class_accuracy, tested, strict=False)
-        },
+        per_class_accuracy=_class_accuracies(dataset, module),
         monitor=log.monitor if "val" in metrics else None,
         early_stopping=next((c.outcome() for c in trainer.callbacks if isinstance(c, EarlyStop)), None),  # type: ignore[attr-defined]
         test_reads=num_test_reads(run.path),
         seed=config.seed,
+        final_lr=trainer.optimizers[0].param_groups[-1]["lr"],
         **asdict(run_length(trainer, config.data.batch_size)),
         steps=trainer.global_step,
         weights=start.provenance(),
@@ -81,6 +78,13 @@ def collect_results(
         config=config.to_dict(),
         environment=environment(),
     )
+
+
+def _class_accuracies(dataset: Dataset, module: TransferModule) -> dict[str, float | None]:
+    """Return the test accuracy of each class; None for one without test images."""
+    tested = dataset.class_counts.get("test", [])
+    accuracies = zip(dataset.class_names, module.per_class_accuracy, tested, strict=False)
+    return {name: accuracy if count else None for name, accuracy, count in accuracies}
 
 
 def _split_facts(dataset: Dataset) -> dict[str, SplitFacts]:

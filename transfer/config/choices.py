@@ -36,7 +36,8 @@ def share_batch(config: FinetuneConfig, given: frozenset[str], num_processes: in
         )
     shares = {"data.batch_size": per_process, accumulate: accumulated}
     config, _ = apply_choices(config, shares, frozenset())
-    return config, [f"a step has {total} images: {num_processes} processes x {per_process} at once x {accumulated}"]
+    processes = "1 process" if num_processes == 1 else f"{num_processes} processes"
+    return config, [f"a step has {total} images: {processes} x {per_process} at once x {accumulated}"]
 
 
 def divide_batch(batch_size: int, num_processes: int, most: int) -> tuple[int, int]:

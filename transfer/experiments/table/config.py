@@ -95,7 +95,8 @@ class TableConfig:
 
         `allow_decayed` is left out: a result says by itself whether its data has decayed.
         """
-        told = {name for name in self.set if RESUMABLE.fullmatch(name) or name == "allow_decayed"}
+        told = {name for name in self.set if RESUMABLE.fullmatch(name) and name != "trainer.max_time"}
+        told.add("allow_decayed")
         return {name: value for name, value in self.set.items() if name not in told}
 
 
