@@ -146,9 +146,9 @@ def load(path: Path) -> Any:
             return yaml.safe_load(path.read_text())
         case "metrics.csv":
             rows = list(csv.DictReader(path.read_text().splitlines()))
-            return [{name: value for name, value in row.items() if name not in PASSING} for row in rows]
+            return [_without_passing(row) for row in rows]
         case "results.json":
-            return {name: value for name, value in json.loads(path.read_text()).items() if name not in PASSING}
+            return _without_passing(json.loads(path.read_text()))
         case "test_predictions.npz":
             with np.load(path) as arrays:
                 return {name: arrays[name].tolist() for name in arrays}
@@ -157,9 +157,14 @@ def load(path: Path) -> Any:
             for name, state in content["callbacks"].items():
                 if name.startswith("EpochLog"):
                     del state["seconds"]
+                    state["rows"] = [_without_passing(row) for row in state["rows"]]
             return {name: value for name, value in content.items() if name != "loops"}  # Lightning's own counters
         case _:
             return path.read_bytes()
+
+
+def _without_passing(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in PASSING}
 
 
 def unequal(left: Any, right: Any, where: str = "") -> list[str]:
