@@ -91,6 +91,7 @@ def test_a_planned_tables_own_sweep_is_valid_and_starts_its_cells(
     for values, cell in zip(draw(sweep, None), cells, strict=True):
         verb, *words = agent_arguments(sweep, values)
         expected = {"what": "cell", "out": tmp_path, "cell": cell.id, "devices": 2, "retry_failed": True}
+        expected |= {"allow_user_code": False}
         assert verb == "table" and vars(script.build_parser().parse_args(words)) == expected
 
 
