@@ -41,6 +41,7 @@ from datamodules.images.decode import (
 )
 from datamodules.loading.image_cache import ImageCache, checksum
 from transfer.errors import DamagedFile, UserError, unknown_name
+from transfer.files import default_cache_dir
 from transfer.locks import held
 
 CACHES = ("none", "ram", "disk")
@@ -60,11 +61,6 @@ def check_cache(cache: str) -> None:
     """
     if cache not in CACHES:
         raise unknown_name("cache", cache, CACHES)
-
-
-def default_cache_dir() -> Path:
-    """Return `efficientnet-transfer` in the user's cache folder: `XDG_CACHE_HOME`, or else `~/.cache`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "efficientnet-transfer"
 
 
 def build_cache(split: Split, resize: Resize, cache: str, cache_dir: Path | None = None) -> ImageCache:
@@ -196,7 +192,7 @@ def _free_memory() -> int | None:
     """Return how many bytes shared memory may still take; None where the system does not tell."""
     if not _MEMORY_STATUS.is_file():
         return None
-    match = re.search(r"^MemAvailable: +(\d+) kB", _MEMORY_STATUS.read_text(), re.MULTILINE)
+    match = re.search(r"^MemAvailable: +(\d+) kB", _MEMORY_STATUS.read_text(encoding="utf-8"), re.MULTILINE)
     if match is None:
         return None
     free = 1024 * int(match[1])

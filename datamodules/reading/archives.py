@@ -7,15 +7,14 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from datamodules.dataset.record import find_in_files
 from datamodules.dataset.sheet import Layout
 from datamodules.dataset.split import Split
 from datamodules.images.listing import is_image, list_folder
@@ -141,9 +140,8 @@ def changed_files(folder: Path, files: Mapping[str, str], md5: Mapping[str, str]
         files: File of each listed path.
         md5: MD5 of each listed path.
     """
-    with ThreadPoolExecutor() as pool:
-        found = zip(files, pool.map(_md5, (folder / file for file in files.values())), strict=True)
-        return [path for path, digest in tqdm(found, total=len(files), desc="MD5", delay=3) if digest != md5[path]]
+    found = find_in_files("MD5", [folder / file for file in files.values()], _md5)
+    return [path for path, digest in zip(files, found, strict=True) if digest != md5[path]]
 
 
 def from_one(labels: Sequence[int] | Sequence[str] | NDArray[Any], num_classes: int, where: str) -> list[int]:

@@ -30,6 +30,7 @@ from datamodules.loading.cache import build_cache
 from datamodules.loading.image_cache import DamagedCache, ImageCache
 from tests.support.data import PREPROCESSING
 from transfer.errors import UserError
+from transfer.files import default_cache_dir
 
 SHORT = Resize(36, Image.Resampling.BICUBIC, squash=False)
 DiskUsage = namedtuple("DiskUsage", ("total", "used", "free"))
@@ -203,9 +204,9 @@ def test_a_damaged_file_is_built_anew(photos: Path, damage: str) -> None:
 
 def test_the_default_folder_is_in_the_users_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/there")
-    assert cache.default_cache_dir() == Path("/there/efficientnet-transfer")
+    assert default_cache_dir() == Path("/there/efficientnet-transfer")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache.default_cache_dir() == Path.home() / ".cache" / "efficientnet-transfer"
+    assert default_cache_dir() == Path.home() / ".cache" / "efficientnet-transfer"
 
 
 # --- several processes, and sudden ends

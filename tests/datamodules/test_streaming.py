@@ -236,6 +236,8 @@ def test_a_final_fit_streams_train_and_val(root: Path) -> None:
 def test_two_streamed_tables_are_joined(tmp_path: Path, root: Path) -> None:
     class Flowers(flowers.Flowers):
         copies = (replace(Streamed.copies[0], split_names={"train": "train", "val": "test", "test": "test"}),)
+        class_counts: ClassVar = {}
+        id_digests: ClassVar = {}
         num_examples: ClassVar = {"train": NUM_TRAIN, "val": NUM_TEST, "test": NUM_TEST}
         images_per_class: ClassVar = {}
         official_names = ()
