@@ -341,7 +341,7 @@ def probed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_a_probe_leaves_its_files_and_says_what_it_did(probed: Path) -> None:
-    names = {"config.yaml", "best.ckpt", "results.json", "test_reads.json", "test_predictions.npz"}
+    names = {"probe.yaml", "config.yaml", "best.ckpt", "results.json", "test_reads.json", "test_predictions.npz"}
     assert {path.name for path in probed.iterdir()} == names
     results = read_results(probed)
     assert [row["penalty"] for row in results["val_metrics"]] == list(PENALTIES)
