@@ -72,7 +72,7 @@ def test_no_command_imports_what_a_run_or_a_recipe_names(
 
 
 def test_a_probe_imports_nothing(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("recipe.yaml").write_text("backbone: evil.Head\n")
+    Path("recipe.yaml").write_text("backbone: evil.Head\n", encoding="utf-8")
     assert call(probe.main, "--config", "recipe.yaml") == 2
     assert "evil.Head" in capsys.readouterr().err and not Path("executed").exists()
 
@@ -91,7 +91,7 @@ def test_what_the_user_types_or_allows_is_taken(run: Path) -> None:
     assert parse_config(["--config", "run/config.yaml", "--head=evil.Head"])[0].head == "evil.Head"
     assert parse_config(["--config", "run/config.yaml", "--allow_user_code"])[0].head == "evil.Head"
     assert parse_config(["--config", "run/config.yaml", "--head", "mlp"])[0].head == "mlp"
-    Path("recipe.yaml").write_text("allow_user_code: true\nhead: evil.Head\n")
+    Path("recipe.yaml").write_text("allow_user_code: true\nhead: evil.Head\n", encoding="utf-8")
     with pytest.raises(UserError, match="allow_user_code"):
         parse_config(["--config", "recipe.yaml"])
 

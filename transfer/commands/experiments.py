@@ -72,15 +72,7 @@ def import_what_runs_need() -> None:
     """Import what finetune imports, on which a short run would spend most of its time."""
     import rich.table  # noqa: F401
 
-    import datamodules.datamodule
-    import datamodules.reading.benchmarks
     import datamodules.reading.folders  # noqa: F401
-    import transfer.runs.folder
-    import transfer.training.batch_norm
-    import transfer.training.callbacks
-    import transfer.training.checkpointing
-    import transfer.training.module
-    import transfer.training.trainer
     import transfer.weights.build  # noqa: F401
 
 

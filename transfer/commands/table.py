@@ -267,7 +267,7 @@ def report(out: Path) -> int:
 
     read_table(out)
     write_report(out)
-    print((out / "report.md").read_text())
+    print((out / "report.md").read_text(encoding="utf-8"))
     return 0
 
 

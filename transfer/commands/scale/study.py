@@ -168,6 +168,6 @@ def close(out: Path, study: Study, launcher: str) -> int:
         return int(failed > 0)
     outcomes = read_outcomes(out, study)
     written = write_files(out, study, outcomes, build_report(study, outcomes))
-    print((out / "report.md").read_text())
+    print((out / "report.md").read_text(encoding="utf-8"))
     print(f"written: {', '.join(map(str, written))}")
     return int(done < len(study.runs))
