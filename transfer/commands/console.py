@@ -122,12 +122,12 @@ def _other_datamodules(error: ImportError) -> str | None:
     return package.__file__ or str(next(iter(package.__path__)))
 
 
-def add_allow_user_code(parser: argparse.ArgumentParser) -> None:
-    """Add the flag without which no code is imported that a run names; see `transfer.networks.user_code`."""
+def add_allow_user_code(parser: argparse._ActionsContainer) -> None:
+    """Add the flag without which no code is imported that a file names; see `transfer.networks.user_code`."""
     parser.add_argument(
         "--allow_user_code",
         action="store_true",
-        help="import a backbone or a head of your own that a run names, which runs its code",
+        help="import a backbone or a head of your own that a file names, which runs its code",
     )
 
 
