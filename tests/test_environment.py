@@ -43,7 +43,7 @@ def test_json_round_trips_and_leaves_no_other_file(tmp_path: Path) -> None:
 def test_json_is_replaced_as_a_whole(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     write_json(path, {"a": 1})
-    with open(path) as reader:  # began before and ends after: reads the old file, never a mixture
+    with open(path, encoding="utf-8") as reader:  # began before and ends after: reads the old file, never a mixture
         write_json(path, {"b": 1})
         assert json.load(reader) == {"a": 1}
     assert json.loads(path.read_text()) == {"b": 1}
@@ -201,7 +201,9 @@ def test_a_package_that_is_not_installed_has_no_version(monkeypatch: pytest.Monk
 @pytest.mark.skipif(torch.cuda.is_available(), reason="counts the GPU's memory where there is one")
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux to compare with")
 def test_peak_memory_is_the_kernels_high_water_mark_in_bytes() -> None:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    line = next(
+        line for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM")
+    )
     assert line.endswith("kB")
     assert peak_memory_bytes() == pytest.approx(int(line.split()[1]) * 1024, rel=0.02)
 

@@ -110,7 +110,7 @@ def _bound(
     unit_of: NDArray[np.int64],
     share: float,
 ) -> None:
-    """Hold out at least half and at most twice its share of a class; `held` is changed in place."""
+    """Hold out at least half and at most twice its share of a class, or a single group; `held` is changed in place."""
     expected = share * len(members)
     least, most = max(int(expected >= _LEAST_EXPECTED), int(expected / 2)), max(1, math.ceil(2 * expected))
     members = members[np.argsort(draws[members], kind="stable")]
@@ -119,7 +119,8 @@ def _bound(
             break
         held[unit_of == unit_of[image]] = True
     for image in members[::-1]:
-        if held[members].sum() <= most:
+        chosen = members[held[members]]
+        if len(chosen) <= most or len(np.unique(unit_of[chosen])) == 1:
             break
         held[unit_of == unit_of[image]] = False
 

@@ -207,15 +207,18 @@ def _identity(content: bytes) -> bytes:
 def join(first: Split, second: Split, name: str) -> Split:
     """Return all images of both splits: in the order of their table if they share it, else the first's come first."""
     labels = torch.cat([first.labels, second.labels])
+    is_checked = first.is_checked and second.is_checked
     groups = None
     if first.groups is not None and second.groups is not None:
         groups = np.concatenate([first.groups, second.groups])
     if first.table is second.table:
-        joined = Split(name, first.table, np.concatenate([first.rows, second.rows]), labels, groups, first.decoding)
+        joined = Split(
+            name, first.table, np.concatenate([first.rows, second.rows]), labels, groups, first.decoding, is_checked
+        )
         return joined.select(np.argsort(joined.rows))
     if isinstance(first.table, datasets.Dataset):
         table: datasets.Dataset | RemoteTable = datasets.concatenate_datasets([first.table, second.table])
     else:
         table = first.table.followed_by(second.table)
     rows = np.concatenate([first.rows, second.rows + len(first.table)])
-    return Split(name, table, rows, labels, groups, first.decoding)
+    return Split(name, table, rows, labels, groups, first.decoding, is_checked)

@@ -192,7 +192,7 @@ def _free_memory() -> int | None:
     """Return how many bytes shared memory may still take; None where the system does not tell."""
     if not _MEMORY_STATUS.is_file():
         return None
-    match = re.search(r"^MemAvailable: +(\d+) kB", _MEMORY_STATUS.read_text(), re.MULTILINE)
+    match = re.search(r"^MemAvailable: +(\d+) kB", _MEMORY_STATUS.read_text(encoding="utf-8"), re.MULTILINE)
     if match is None:
         return None
     free = 1024 * int(match[1])

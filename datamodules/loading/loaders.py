@@ -22,7 +22,7 @@ from datamodules.images.decode import (
 from datamodules.images.pictures import Picture, open_picture
 from datamodules.images.transforms import Transform, apply_transform, output_bytes, seed_transform
 from datamodules.loading.image_cache import ImageCache
-from datamodules.loading.resources import ExplainingLoader, check_shared_memory
+from datamodules.loading.resources import ExplainingLoader, check_workers
 from datamodules.loading.samplers import EpochSampler, RankSampler, distributed_position
 from datamodules.loading.workers import start_worker
 from transfer.errors import DamagedFile
@@ -243,7 +243,7 @@ def build_loader(
     Raises:
         BadValue: its workers would fill the shared memory.
     """
-    check_shared_memory(num_workers, batch_size * output_bytes(images.transform))
+    check_workers(num_workers, batch_size * output_bytes(images.transform))
     return kind(
         images,
         batch_size=batch_size,

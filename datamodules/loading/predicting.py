@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.images.decode import BadImage, BadImageError, Pixels, decode_image
 from datamodules.images.depth import DEFAULT_DECODING, Decoding
 from datamodules.images.transforms import output_bytes
-from datamodules.loading.resources import ExplainingLoader, check_shared_memory
+from datamodules.loading.resources import ExplainingLoader, check_workers
 from datamodules.loading.workers import count_workers, start_worker
 
 PredictBatch = tuple[Tensor, list[str], list[BadImage]]
@@ -59,7 +59,7 @@ def build_predict_loader(
         Each batch: (uint8 (N, S, S, 3), N names, the bad images), with N <= batch_size and possibly 0.
     """
     workers = count_workers(num_workers)
-    check_shared_memory(workers, batch_size * output_bytes(transform))
+    check_workers(workers, batch_size * output_bytes(transform))
     return ExplainingLoader(
         cast("Dataset[Any]", PredictDataset(paths, transform, decoding)),
         batch_size=batch_size,

@@ -3,18 +3,54 @@
 from __future__ import annotations
 
 import errno
+import resource
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader
 
 from transfer.errors import BadValue, UserError
 
 _SHARED_MEMORY = Path("/dev/shm")
+_NO_MEMORY = (
+    "Cannot allocate memory",
+    "can't allocate memory",
+    "not enough memory",
+    "unable to allocate shared memory",
+)
+# Pipes, and the tensors of batches that are on their way.
+_FILES_PER_WORKER = 12
 _PREFETCHED = 2  # batches that torch lets each worker prepare in advance
+
+
+def check_workers(num_workers: int, batch_bytes: int) -> None:
+    """Check that the system lets this many workers run.
+
+    Raises:
+        BadValue: it does not; the text says what to set.
+    """
+    if num_workers > 0:
+        check_open_files(num_workers)
+        check_shared_memory(num_workers, batch_bytes)
+
+
+def check_open_files(num_workers: int) -> None:
+    """Compare the files that workers keep open with the limit: torch fails half-way where it is too low.
+
+    Raises:
+        BadValue: the limit is too low.
+    """
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    needed = len(list(Path("/dev/fd").iterdir())) + _FILES_PER_WORKER * num_workers
+    if limit != resource.RLIM_INFINITY and needed > limit:
+        raise BadValue(
+            f"{num_workers} workers need about {needed} open files, and the limit is {limit}: raise it (ulimit -n"
+            " 4096), or set `num_workers`=0"
+        )
 
 
 def check_shared_memory(num_workers: int, batch_bytes: int) -> None:
@@ -23,7 +59,7 @@ def check_shared_memory(num_workers: int, batch_bytes: int) -> None:
     Raises:
         BadValue: too little is free; the text says what to set.
     """
-    if num_workers == 0 or not _SHARED_MEMORY.is_dir():
+    if not _SHARED_MEMORY.is_dir():
         return
     needed, free = num_workers * _PREFETCHED * batch_bytes, shutil.disk_usage(_SHARED_MEMORY).free
     if needed > free:
@@ -67,12 +103,6 @@ def explain_failure(error: BaseException) -> str | None:
             "a worker process of the loader was killed, most likely because memory ran out: lower `num_workers`"
             " (0: none) or `batch_size`"
         )
-    no_memory = (
-        "Cannot allocate memory",
-        "can't allocate memory",
-        "not enough memory",
-        "unable to allocate shared memory",
-    )
-    if isinstance(error, MemoryError) or any(said in text for said in no_memory):
-        return "memory ran out: lower `batch_size`, `num_workers` or `image_size`"
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(said in text for said in _NO_MEMORY):
+        return "too little memory: lower `batch_size`, `num_workers` or `image_size`"
     return None

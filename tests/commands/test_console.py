@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -36,19 +37,24 @@ def test_another_package_called_datamodules_is_named(tmp_path: Path, is_file: bo
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "reason"),
     [
-        MemoryError(),
-        torch.OutOfMemoryError("CUDA out of memory"),
-        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        (MemoryError(), "too little memory: lower --data.batch_size"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "too little memory: lower --data.batch_size"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "too little memory: lower --data.batch_size"),
+        (OSError(errno.EMFILE, "Too many open files"), "too many open files"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), "a worker process of the loader"),
     ],
 )
-def test_too_little_memory_is_one_line(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_the_system_refuses_is_one_line_and_a_status(
+    error: Exception, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     def command() -> None:
         raise error
 
     assert exit_status(command, predict.build_parser) == 2
-    assert capsys.readouterr().err == "error: too little memory: lower --data.batch_size\n"
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {reason}") and said.count("\n") == 1
 
 
 def test_another_runtime_error_keeps_its_traceback() -> None:

@@ -101,7 +101,7 @@ def test_twins_become_groups_that_stay_on_one_side(tmp_path: Path) -> None:
     for index in range(0, 20):
         save(photo(index).rotate(0.4), root / ("cat", "dog")[index % 2] / f"again{index}.png")
     examine(1, root, "--out_dir", tmp_path / "report")
-    with open(tmp_path / "report" / "groups.csv", newline="") as file:
+    with open(tmp_path / "report" / "groups.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 60 and len({row["group"] for row in rows}) == 40
     group_of = {Path(row["image"]).stem: row["group"] for row in rows}
@@ -119,7 +119,7 @@ def test_twins_become_groups_that_stay_on_one_side(tmp_path: Path) -> None:
         row[2] = twin[2]
     table = save_csv(tmp_path / "patients.csv", [["image", "label", "patient"], *own])
     examine(0, table, "--data.group_column", "patient", "--out_dir", tmp_path / "again")
-    with open(tmp_path / "again" / "groups.csv", newline="") as file:
+    with open(tmp_path / "again" / "groups.csv", encoding="utf-8", newline="") as file:
         group_of = {Path(row["image"]).stem: row["group"] for row in csv.DictReader(file)}
     assert group_of["0"] == group_of["again0"] == group_of["31"] and len(set(group_of.values())) == 39
 

@@ -34,7 +34,7 @@ BENCHMARK = {
 def run(*argv: Any) -> dict[str, Any]:
     """The figures that the command writes, into the folder that it is called in."""
     assert profile.main([*map(str, argv), "--json", "figures.json"]) == 0
-    return json.loads(Path("figures.json").read_text())
+    return json.loads(Path("figures.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(autouse=True)
@@ -199,7 +199,7 @@ def test_the_prediction_is_compared_with_what_is_measured(
     monkeypatch.setattr("transfer.costs.peak_memory.measure_peak", measure)
     argv = ["memory_prediction", "--networks", TINY, "--cases", "32x4", "--device", "cpu", "--json", "figures.json"]
     assert benchmark.main(argv) == 0
-    figures = json.loads(Path("figures.json").read_text())
+    figures = json.loads(Path("figures.json").read_text(encoding="utf-8"))
     (case,) = figures["cases"]
     assert case["training"]["predicted_bytes"] == predicted[True] and case["training"]["error_percent"] == -20
     assert case["training"]["default_malloc_bytes"] == 2 * predicted[True]

@@ -47,7 +47,7 @@ def test_a_search_runs_and_reports_and_is_not_computed_again(
     assert config["image_size"] == round(44 * 1.2) and config["seed"] == 2
     assert config["trainer"] | {"max_steps": 7, "limit_test_batches": 0, "devices": 1} == config["trainer"]
 
-    with open(out / "report.csv", newline="") as file:
+    with open(out / "report.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     order = [("1.4", "1.2"), ("1.4", "1.0"), ("1.0", "1.4"), ("1.0", "1.2"), ("1.0", "1.0")]
     assert [(row["alpha"], row["beta"]) for row in rows] == order

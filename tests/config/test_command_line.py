@@ -17,7 +17,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def write(path: Path, text: str) -> str:
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return str(path)
 
 
@@ -190,7 +190,7 @@ def test_resume_without_a_folder_is_a_users_mistake() -> None:
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_parses(path: Path) -> None:
     argv = ["--config", str(path)]
-    if yaml.safe_load(path.read_text()).get("dataset") == "folder":
+    if yaml.safe_load(path.read_text(encoding="utf-8")).get("dataset") == "folder":
         argv += ["--data_root", "photos"]
     config, _ = parse_config(argv)
     assert find_problems(config) == []

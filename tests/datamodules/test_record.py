@@ -34,7 +34,7 @@ def test_only_new_and_changed_files_are_read_again(tmp_path: Path) -> None:
 
     def find(path: Path) -> str | None:
         read.append(path.name)
-        return path.read_text() if path.exists() else None
+        return path.read_text(encoding="utf-8") if path.exists() else None
 
     assert find_in_files("text", paths[:3], find) == ["0", "1", "2"] and len(read) == 3
     assert find_in_files("text", paths, find) == ["0", "1", "2", "3", "4"] and sorted(read[3:]) == [

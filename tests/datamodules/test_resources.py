@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import shutil
 import signal
 from collections import namedtuple
@@ -16,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules import build_datamodule
 from datamodules.images.transforms import build_eval_transform
 from datamodules.loading.predicting import build_predict_loader
-from datamodules.loading.resources import ExplainingLoader, check_shared_memory, explain_failure
+from datamodules.loading.resources import ExplainingLoader, check_shared_memory, check_workers, explain_failure
 from tests.support.data import PREPROCESSING
 from transfer.errors import BadValue, UserError
 
@@ -30,7 +31,7 @@ def small_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_workers_that_would_fill_the_shared_memory_are_refused(small_shared_memory: None) -> None:
     check_shared_memory(8, 4_000_000)
-    check_shared_memory(0, 10**12)
+    check_workers(0, 10**12)
     with pytest.raises(BadValue, match=r"8 workers .* need 66 MB .* 64 MB.*--shm-size.*`num_workers`=0"):
         check_shared_memory(8, 4_100_000)
 
@@ -44,6 +45,13 @@ def test_every_loader_is_compared_with_the_shared_memory(small_shared_memory: No
             build()
     with pytest.raises(BadValue, match=f"need {needed}"):
         build_predict_loader([tmp_path / "a.png"], build_eval_transform(PREPROCESSING), batch, 2)
+
+
+def test_workers_beyond_the_limit_of_open_files_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_workers(4, 1)
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (40, 40))
+    with pytest.raises(BadValue, match=r"4 workers need about \d\d open files, and the limit is 40.*`num_workers`=0"):
+        check_workers(4, 1)
 
 
 class Killed(Dataset[torch.Tensor]):
@@ -76,8 +84,8 @@ def test_a_killed_worker_is_one_line() -> None:
 def test_too_many_files_and_too_little_memory_are_one_line(num_workers: int) -> None:
     for error, reason in (
         (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), "ulimit -n"),
-        (MemoryError(), "memory ran out"),
-        (RuntimeError("unable to mmap 64 bytes: Cannot allocate memory (12)"), "memory ran out"),
+        (MemoryError(), "too little memory"),
+        (RuntimeError("unable to mmap 64 bytes: Cannot allocate memory (12)"), "too little memory"),
     ):
         with pytest.raises(UserError, match=reason) as caught:
             list(ExplainingLoader(Failing(error), num_workers=num_workers))

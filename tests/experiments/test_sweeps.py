@@ -45,7 +45,7 @@ def agent_arguments(sweep: Sweep, values: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_sweep_file_is_valid_and_its_runs_are_the_agents(path: Path) -> None:
-    content = yaml.safe_load(path.read_text())
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert is_valid(content) and (ROOT / content["program"]).is_file()
     assert not is_valid({**content, "methods": "grid", "method": "guess"})
     sweep = load_sweep(path)
@@ -91,6 +91,7 @@ def test_a_planned_tables_own_sweep_is_valid_and_starts_its_cells(
     for values, cell in zip(draw(sweep, None), cells, strict=True):
         verb, *words = agent_arguments(sweep, values)
         expected = {"what": "cell", "out": tmp_path, "cell": cell.id, "devices": 2, "retry_failed": True}
+        expected |= {"allow_user_code": False}
         assert verb == "table" and vars(script.build_parser().parse_args(words)) == expected
 
 

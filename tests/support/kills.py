@@ -73,7 +73,7 @@ def start(folder: Path, argv: tuple[str, ...], stop: Stop) -> tuple[int, list[st
             out = os.open("out.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(out, 1)
             os.dup2(out, 2)
-            moments = open("moments.txt", "w", buffering=1)  # noqa: SIM115  # until the process ends
+            moments = open("moments.txt", "w", encoding="utf-8", buffering=1)  # noqa: SIM115  # until the process ends
             watch(lambda name: moments.write(f"{name}\n"), stop)
             from transfer.commands import finetune
 
@@ -143,12 +143,12 @@ def load(path: Path) -> Any:
     """Return the content of a file of a run, without what tells of the time that the run took."""
     match path.name:
         case "config.yaml":
-            return yaml.safe_load(path.read_text())
+            return yaml.safe_load(path.read_text(encoding="utf-8"))
         case "metrics.csv":
-            rows = list(csv.DictReader(path.read_text().splitlines()))
+            rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
             return [_without_passing(row) for row in rows]
         case "results.json":
-            return _without_passing(json.loads(path.read_text()))
+            return _without_passing(json.loads(path.read_text(encoding="utf-8")))
         case "test_predictions.npz":
             with np.load(path) as arrays:
                 return {name: arrays[name].tolist() for name in arrays}

@@ -20,8 +20,8 @@ import yaml
 words = [word for word in sys.argv[1:] if word != "--allow_user_code"]
 arguments = dict(zip(words[::2], words[1::2], strict=True))
 run_dir = Path(arguments["--out_dir"])
-config = yaml.safe_load(Path(arguments["--config"]).read_text())
-with open(os.environ["STUB_CALLS"], "a") as calls:
+config = yaml.safe_load(Path(arguments["--config"]).read_text(encoding="utf-8"))
+with open(os.environ["STUB_CALLS"], "a", encoding="utf-8") as calls:
     calls.write(f"{run_dir.name} {os.environ['WANDB_RUN_GROUP']} {os.environ['OMP_NUM_THREADS']}\n")
 what, _, where = os.environ.get("STUB", "").partition(" ")
 if where == run_dir.name:

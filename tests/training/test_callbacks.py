@@ -222,7 +222,7 @@ def test_validation_sees_the_average(
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
+    with open(path, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -271,7 +271,7 @@ def test_a_resumed_log_keeps_its_rows_and_drops_those_to_be_repeated(
         content = torch.load(tmp_path / "last.ckpt", weights_only=True)
         del content["callbacks"]["EpochLog"]["rows"]
         torch.save(content, tmp_path / "last.ckpt")
-        with open(path, "a") as file:
+        with open(path, "a", encoding="utf-8") as file:
             file.write("2,8,9,9,9,9,9,9,9\n")
     else:
         path.write_text("damaged")
@@ -350,7 +350,7 @@ def test_the_end_of_a_run_is_validated_once(
 ) -> None:
     trainer = build_trainer(FinalValidation(), EpochLog(tmp_path / "metrics.csv"), **options)
     trainer.fit(TransferModule(tiny_classifier), random_images)
-    with open(tmp_path / "metrics.csv", newline="") as file:
+    with open(tmp_path / "metrics.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == steps
     assert all(float(row["train/loss"]) > 0 for row in rows)

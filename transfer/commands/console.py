@@ -63,13 +63,12 @@ def exit_status(
             print(f"error: no space left on the disk while writing {error.filename or 'a file'}", file=sys.stderr)
         elif error.filename is not None:
             print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        else:
+        elif not _explained(error, build_parser):
             raise
         return 2
     except (MemoryError, RuntimeError) as error:
-        if not _says_memory_is_short(error):
+        if not _explained(error, build_parser):
             raise
-        print(name_flags("error: too little memory: lower `batch_size`", find_flags(build_parser)), file=sys.stderr)
         return 2
     except Interrupted as interruption:
         from transfer.runs.folder import is_main_process
@@ -83,10 +82,14 @@ def exit_status(
     return status or 0
 
 
-def _says_memory_is_short(error: MemoryError | RuntimeError) -> bool:
-    # Of a GPU torch raises a class of its own, of the processor a plain RuntimeError.
-    is_of_gpu = type(error).__name__ == "OutOfMemoryError"
-    return is_of_gpu or isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+def _explained(error: Exception, build_parser: Callable[[], argparse.ArgumentParser] | None) -> bool:
+    """Print what an error means that is the system's and no bug, and return whether it is one."""
+    from datamodules.loading.resources import explain_failure
+
+    reason = explain_failure(error)
+    if reason is not None:
+        print(f"error: {name_flags(reason, find_flags(build_parser))}", file=sys.stderr)
+    return reason is not None
 
 
 @contextmanager
@@ -119,12 +122,12 @@ def _other_datamodules(error: ImportError) -> str | None:
     return package.__file__ or str(next(iter(package.__path__)))
 
 
-def add_allow_user_code(parser: argparse.ArgumentParser) -> None:
-    """Add the flag without which no code is imported that a run names; see `transfer.networks.user_code`."""
+def add_allow_user_code(parser: argparse._ActionsContainer) -> None:
+    """Add the flag without which no code is imported that a file names; see `transfer.networks.user_code`."""
     parser.add_argument(
         "--allow_user_code",
         action="store_true",
-        help="import a backbone or a head of your own that a run names, which runs its code",
+        help="import a backbone or a head of your own that a file names, which runs its code",
     )
 
 

@@ -18,7 +18,7 @@ from transfer.config.choices import choose_by_protocol, choose_by_rule, share_ba
 from transfer.config.command_line import build_config, build_parser, given_fields, parse_config
 from transfer.config.problems import check_shares
 from transfer.config.schema import FinetuneConfig
-from transfer.errors import UserError
+from transfer.errors import BadValue, UserError
 from transfer.files import expanded
 from transfer.runs.results import Metrics, Results
 
@@ -92,8 +92,7 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
     from transfer.weights.start import resolve_start
 
     started = time.perf_counter()
-    start, sheet = check_names(config)
-    config = replace(config, backbone=start.variant.name)
+    config, start, sheet = check_names(config)
     check_run_dir(config, resume)
     num_processes = prepare_process(config)
 
@@ -131,11 +130,12 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
         return results
 
 
-def check_names(config: FinetuneConfig) -> tuple[Start, Sheet]:
+def check_names(config: FinetuneConfig) -> tuple[FinetuneConfig, Start, Sheet]:
     """Look up all names before anything is loaded.
 
     Returns:
-        What the network starts from, at its own image size, and the dataset's sheet.
+        The configuration with the names that we use, what the network starts from, at its own image size, and the
+        dataset's sheet.
 
     Raises:
         UserError: names are unknown; all are listed.
@@ -143,6 +143,7 @@ def check_names(config: FinetuneConfig) -> tuple[Start, Sheet]:
     from datamodules import get_sheet
     from transfer.config.protocols import get_protocol
     from transfer.networks.heads import get_head
+    from transfer.runs.run_start import start_from_run
     from transfer.weights.start import resolve_start
 
     problems: list[str] = []
@@ -154,13 +155,14 @@ def check_names(config: FinetuneConfig) -> tuple[Start, Sheet]:
             problems.append(str(error))
             return None
 
+    config = found(lambda: start_from_run(config)) or config
     start = found(lambda: resolve_start(**config.start_options()))
     sheet = found(lambda: get_sheet(config.dataset))
     found(lambda: get_head(config.head))
     found(lambda: config.protocol and get_protocol(config.protocol))
     if start is None or sheet is None or problems:
-        raise UserError("\n".join(problems))
-    return start, sheet
+        raise BadValue("\n".join(problems))
+    return replace(config, backbone=start.variant.name), start, sheet
 
 
 def choose(
@@ -209,6 +211,7 @@ def build_module(config: FinetuneConfig, start: Start, dataset: Dataset, resume:
 
     from transfer.runs.folder import RunFolder
     from transfer.runs.predictor import load_head
+    from transfer.runs.run_start import head_source
     from transfer.training.losses import balanced_class_weights
     from transfer.training.module import TransferModule
     from transfer.weights.build import classifier_from
@@ -226,8 +229,8 @@ def build_module(config: FinetuneConfig, start: Start, dataset: Dataset, resume:
         load_weights=not continues,
         **config.network_options(),
     )
-    if config.init_head is not None and not continues:
-        load_head(classifier, config, dataset.class_names)
+    if not continues and (head := head_source(config, dataset.class_names)):
+        load_head(classifier, replace(config, init_head=head), dataset.class_names)
     classifier = classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its types
     if config.compile:
         classifier.compile()

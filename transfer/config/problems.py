@@ -68,6 +68,7 @@ def _range_problems(config: FinetuneConfig) -> Iterator[str]:
         ("data.num_workers", data.num_workers, "0 to 1024", lambda v: 0 <= v <= 1024),
         ("data.val_fraction", data.val_fraction, "above 0, below 0.5", lambda v: 1e-6 <= v < 0.5),
         ("data.test_fraction", data.test_fraction, "above 0, below 0.5", lambda v: 1e-6 <= v < 0.5),
+        ("data.color_jitter", data.color_jitter, "0 to 1", lambda v: 0 <= v <= 1),
         ("data.bit_depth", data.bit_depth, "1 to 32", lambda v: 1 <= v <= 32),
         ("data.max_pixels", data.max_pixels, "at least 1", lambda v: 1 <= v < 2**63),
         ("data.min_crop_area", data.min_crop_area, "above 0, at most 1", lambda v: 1e-6 <= v <= 1),

@@ -142,9 +142,9 @@ class FinetuneConfig:
     pretrained: bool | str = True
     """true: the best trained on ImageNet-1k; false: random; paper: closest to its transfer table; or a row or family"""
     init_from: str | None = None
-    """backbone (b2) or row whose weights to start from as far as they overlap, in place of pretrained"""
+    """backbone (b2) or row whose weights to start from as far as they overlap; or the folder of a run"""
     weights: str | None = None
-    """checkpoint file to read in place of the weights' own source; pretrained says how it was trained"""
+    """file to read in place of the weights' own source, trained as pretrained says; or a run's folder, with its head"""
     global_batch_size: int | None = None
     """images per step over all processes, divided among them: data.batch_size at most at once, the rest accumulated;
     unset: data.batch_size x processes x trainer.accumulate_grad_batches"""

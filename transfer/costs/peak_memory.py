@@ -73,7 +73,7 @@ def resident_bytes(field: str) -> int:
 
     getrusage's ru_maxrss will not do: through fork and exec it begins with the parent's.
     """
-    for line in PROCESS_STATUS.read_text().splitlines():
+    for line in PROCESS_STATUS.read_text(encoding="utf-8").splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
     raise ValueError(f"{PROCESS_STATUS} has no {field}")
@@ -105,7 +105,7 @@ def _measure(
     else:
         before = resident_bytes("VmRSS")
         with contextlib.suppress(OSError):  # forbidden in some containers; imports have no higher peak, mostly
-            Path("/proc/self/clear_refs").write_text("5")
+            Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     _run(build(), image_size, batch_size, training, precision, device)
     return (torch.cuda.max_memory_allocated() if on_gpu else resident_bytes("VmHWM")) - before
 

@@ -15,12 +15,13 @@ from typing import Any
 import yaml
 
 from transfer.errors import BadValue, DamagedFile, Interrupted, unknown_name
-from transfer.experiments.child_run import run_command
+from transfer.experiments.child_run import ALLOW_USER_CODE, run_command
 from transfer.experiments.devices import device_slots
 from transfer.experiments.halving import describe_trial
 from transfer.experiments.locks import JobIsTaken, locked
 from transfer.experiments.processes import Children, last_lines, run_pool
 from transfer.files import read_object, write_json, write_text
+from transfer.networks.user_code import refuse_user_code
 from transfer.records import checked
 from transfer.run_files import RESULTS
 from transfer.runs.results import read_results
@@ -161,7 +162,14 @@ def _sample(name: str, parameter: Mapping[str, Any], generator: random.Random) -
 
 
 def run_sweep(
-    path: Path, folder: Path, workers: int | None, devices: int, count: int | None, seed: int, gpus: Sequence[str]
+    path: Path,
+    folder: Path,
+    workers: int | None,
+    devices: int,
+    count: int | None,
+    seed: int,
+    gpus: Sequence[str],
+    allow_user_code: bool = False,
 ) -> int:
     """Run the runs of a sweep file as FOLDER/00, 01, ..., print the best and return how many failed.
 
@@ -173,6 +181,7 @@ def run_sweep(
         count: most runs; None takes all of a grid, or the file's run_cap.
         seed: seed of random draws.
         gpus: GPUs that may be used; without any, this process is forked for each run.
+        allow_user_code: whether runs may import a backbone or a head of one's own that the file names.
 
     Raises:
         UserError: not such a file, or the folder holds another sweep or is in use.
@@ -180,7 +189,10 @@ def run_sweep(
     """
     sweep = load_sweep(path)
     draws = draw(sweep, count, seed)
-    arguments = [sweep.finetune_arguments(values) for values in draws]
+    names = [(name, value) for values in draws for name, value in values.items() if name in ("backbone", "head")]
+    refuse_user_code(path, names, allow_user_code)
+    allowed = [ALLOW_USER_CODE] if allow_user_code else []
+    arguments = [[*sweep.finetune_arguments(values), *allowed] for values in draws]
     if sweep.method == "bayes":
         print(f"without W&B, bayes is a random search over the same ranges: {len(draws)} draws, seed {seed}")
     folder.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,6 @@ Parameters, multiply-adds and memory are counted on a network without weights; l
 from __future__ import annotations
 
 import argparse
-import importlib
 import importlib.util
 import re
 from collections.abc import Sequence
