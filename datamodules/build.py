@@ -30,6 +30,7 @@ class ReadFields(TypedDict, total=False):
     label_column: str | None
     split_column: str | None
     label_separator: str
+    folder_layout: str
     stream: bool
 
 

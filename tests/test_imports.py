@@ -21,7 +21,12 @@ BOTH = ("transfer.commands.", "transfer.runs.predictor")
 LEAVES = {f"transfer.{name}" for name in ("errors", "preprocessing", "files", "run_files", "statistics", "paper")}
 FILES_OF_A_RUN = {"config.yaml", "held_out.json", "metrics.csv", "best.ckpt", "last.ckpt", "results.json"}
 # What may be long: tables of rows with their sources.
-TABLES = {"transfer/weights/rows.py", "transfer/paper.py", "transfer/config/protocols.py"}
+TABLES = {
+    "transfer/weights/rows.py",
+    "transfer/paper.py",
+    "transfer/config/protocols.py",
+    "transfer/config/schema.py",
+}
 
 
 def module_name(path: Path) -> str:

@@ -149,7 +149,10 @@ def check_trainable(
         return
     counts = train.class_counts(len(class_names))
     if absent := [repr(name) for name, count in zip(class_names, counts, strict=True) if count == 0]:
-        raise UserError(f"{train.name}: no training image of {len(absent)} classes: {', '.join(absent)}")
+        raise UserError(
+            f"{train.name}: no training image of {len(absent)} classes: {', '.join(absent)}; add some, or remove these"
+            " classes from the other splits"
+        )
 
 
 def drop_bad_images(splits: Mapping[str, Split], on_bad_image: str) -> tuple[dict[str, Split], list[BadImage]]:

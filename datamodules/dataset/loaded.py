@@ -19,6 +19,8 @@ from datamodules.dataset.split import Split, join
 from datamodules.images.decode import BadImage
 from transfer.errors import BadValue, UserError
 
+_MAX_NAMED = 12
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
@@ -64,6 +66,17 @@ class Dataset:
     def class_counts(self) -> dict[str, list[int]]:
         """Images per split and class, in the order of `class_names`."""
         return {name: split.class_counts(self.num_classes) for name, split in self.splits.items()}
+
+    def describe(self) -> str:
+        """Return the classes and the images of each split in one line."""
+        shown = list(self.class_names)
+        if len(shown) > _MAX_NAMED:
+            shown = [*shown[: _MAX_NAMED - 1], "...", shown[-1]]
+        sizes = [
+            f"{name} {size:,}{' (held out of train)' if name in self.held_out else ''}"
+            for name, size in self.split_sizes.items()
+        ]
+        return f"{self.name}: {self.num_classes} classes ({', '.join(shown)}), images: {', '.join(sizes)}"
 
     @cached_property
     def fingerprint(self) -> dict[str, str]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ON_BAD_IMAGE = ("error", "skip")
 TRAIN_ON = ("train", "trainval")
+FOLDER_LAYOUTS = ("auto", "classes", "splits")
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,8 @@ class ReadOptions:
         label_column: Label column, where it is not the sheet's.
         split_column: Column that says train, val or test for each row of your own table.
         label_separator: Text between the labels of a cell, if `multilabel`.
+        folder_layout: What the folders in `data_root` are, for `folder`: `classes`; `splits`, any others being left
+            out; `auto` goes by their names, and refuses what is doubtful.
         stream: Whether to fetch images while they are needed, for a hub dataset that does not fit on the disk.
 
     Raises:
@@ -122,6 +125,7 @@ class ReadOptions:
     label_column: str | None = None
     split_column: str | None = None
     label_separator: str = "|"
+    folder_layout: str = "auto"
     stream: bool = False
 
     def __post_init__(self) -> None:
@@ -129,6 +133,8 @@ class ReadOptions:
             raise unknown_name("on_bad_image", self.on_bad_image, ON_BAD_IMAGE)
         if self.train_on not in TRAIN_ON:
             raise unknown_name("train_on", self.train_on, TRAIN_ON)
+        if self.folder_layout not in FOLDER_LAYOUTS:
+            raise unknown_name("folder_layout", self.folder_layout, FOLDER_LAYOUTS)
         if not 0 < self.val_fraction < 0.5:
             raise BadValue(f"`val_fraction`={self.val_fraction} (allowed: above 0, below 0.5)")
 

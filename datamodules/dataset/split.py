@@ -84,6 +84,12 @@ class Split:
             return str(image["path"])
         return f"{self.name} row {row}" + (f" ({image['path']})" if image["path"] else "")
 
+    def image_names(self) -> list[str]:
+        """Return `image_name` of every image; of a streamed one only its row, as its path would have to be fetched."""
+        if isinstance(self.table, datasets.Dataset):
+            return [self.image_name(index) for index in range(len(self))]
+        return [f"{self.name} row {row}" for row in self.rows]
+
     def sources(self) -> list[int] | list[str]:
         """Return where the images are in the source: rows of its table, or paths if the table holds only paths."""
         rows: list[int] = self.rows.tolist()

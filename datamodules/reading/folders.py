@@ -11,22 +11,11 @@ import numpy as np
 
 from datamodules.dataset.sheet import ReadOptions
 from datamodules.dataset.split import Split
-from datamodules.images.listing import is_image, natural_key, walk_files
+from datamodules.reading.class_folders import scan_class_folders
+from datamodules.reading.split_names import SPLIT_ALIASES, find_splits
 from datamodules.reading.tables import read_splits, require_column
 from transfer.errors import BadValue, DamagedFile, MissingData
 
-# What people call the three splits, as folders or as values of a split column, in lower case.
-SPLIT_ALIASES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-    "eval": "test",
-}
 # Column names that are recognised unless the user gives one; the first that the table has is taken.
 IMAGE_COLUMNS = ("image", "img", "path", "image_path", "file_name", "filename", "file")
 LABEL_COLUMNS = ("label", "labels", "class", "class_name")
@@ -50,7 +39,7 @@ def read_folder(options: ReadOptions) -> tuple[tuple[str, ...], dict[str, Split]
         raise MissingData(f"`data_root`={root}: no such file or folder")
     if (root / "dataset_dict.json").is_file() or (root / "state.json").is_file():
         return read_tables(datasets.load_from_disk(str(root)), str(root), options, root)
-    return read_splits(scan_class_folders(root), str(root), "image", "label", options)
+    return read_splits(scan_class_folders(root, options.folder_layout), str(root), "image", "label", options)
 
 
 def read_tables(
@@ -85,55 +74,16 @@ def _split_table(table: datasets.Dataset, where: str, options: ReadOptions) -> T
         require_column(table.column_names, column, "split_column", where)
     elif not (column := next((name for name in SPLIT_COLUMNS if name in table.column_names), None)):
         return {"train": table}
-    values = [str(value).strip().lower() for value in table.with_format(None)[column]]
+    values = [str(value).strip() for value in table.with_format(None)[column]]
+    splits = find_splits(set(values))
     for row, value in enumerate(values):
-        if value not in SPLIT_ALIASES:
-            raise DamagedFile(f"{where} row {row}: split {value!r} is none of {', '.join(SPLIT_ALIASES)}")
-    ours = np.array([SPLIT_ALIASES[value] for value in values])
+        if value not in splits:
+            raise DamagedFile(
+                f"{where} row {row}: split {value!r} in column {column!r} is none of {', '.join(SPLIT_ALIASES)}; write"
+                " one of these, or rename the column if it says something else"
+            )
+    ours = np.array([splits[value] for value in values])
     return _with_train({name: table.select(np.flatnonzero(ours == name)) for name in dict.fromkeys(ours)}, where)
-
-
-def scan_class_folders(root: Path) -> Tables:
-    """Return one table (image path, class name) per split below `root`.
-
-    Raises:
-        UserError: There are folders beside the splits, images outside any class folder, or no images.
-    """
-    folders = [path for path in sorted(root.iterdir(), key=lambda path: natural_key(path.name)) if _is_visible(path)]
-    splits = {path: SPLIT_ALIASES[path.name.lower()] for path in folders if path.name.lower() in SPLIT_ALIASES}
-    if not splits:
-        return {"train": _scan_classes(root)}
-    if others := [path.name for path in folders if path not in splits]:
-        raise DamagedFile(
-            f"{root}: {', '.join(others)} beside the splits {', '.join(path.name for path in splits)}; "
-            "keep only the split folders there, or only class folders"
-        )
-    if len(set(splits.values())) < len(splits):
-        raise DamagedFile(f"{root}: two folders for one split: {', '.join(path.name for path in splits)}")
-    return _with_train({name: _scan_classes(path) for path, name in splits.items()}, str(root))
-
-
-def _is_visible(path: Path) -> bool:
-    return path.is_dir() and not path.name.startswith(".") and path.name != "__MACOSX"
-
-
-def _scan_classes(folder: Path) -> datasets.Dataset:
-    paths: list[str] = []
-    labels: list[str] = []
-    others = 0
-    for file in walk_files(folder):
-        if not is_image(file):
-            others += 1
-        elif file.parent == folder:
-            raise DamagedFile(f"{file}: this image lies outside any class folder; move it to {folder}/<class>/")
-        else:
-            paths.append(str(file))
-            labels.append(file.relative_to(folder).parts[0])
-    if not paths:
-        raise MissingData(
-            f"{folder}: no images in class folders ({others} other files); expected {folder}/<class>/*.jpg"
-        )
-    return datasets.Dataset.from_dict({"image": paths, "label": labels})
 
 
 def _open_table(file: Path) -> datasets.Dataset:
@@ -154,10 +104,13 @@ def _open_table(file: Path) -> datasets.Dataset:
 
 
 def _translate(found: datasets.DatasetDict, where: str) -> Tables:
+    splits = find_splits(map(str, found))
     for name in found:
-        if str(name).lower() not in SPLIT_ALIASES:
-            raise DamagedFile(f"{where}: split {name!r} is none of {', '.join(SPLIT_ALIASES)}")
-    return _with_train({SPLIT_ALIASES[str(name).lower()]: table for name, table in found.items()}, where)
+        if name not in splits:
+            raise DamagedFile(f"{where}: split {name!r} is none of {', '.join(SPLIT_ALIASES)}; rename or remove it")
+    if len(set(splits.values())) < len(splits):
+        raise DamagedFile(f"{where}: two tables for one split: {', '.join(splits)}; keep one of each")
+    return _with_train({splits[str(name)]: table for name, table in found.items()}, where)
 
 
 def _with_train(tables: Tables, where: str) -> Tables:

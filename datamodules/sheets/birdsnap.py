@@ -61,7 +61,7 @@ class Birdsnap(Benchmark):
         Raises:
             UserError: There is nothing, or less than all without `allow_decayed`.
         """
-        from datamodules.reading.folders import scan_class_folders
+        from datamodules.reading.class_folders import scan_class_folders
         from datamodules.reading.sources import find_local_copy
         from datamodules.reading.tables import read_splits
 
@@ -78,7 +78,7 @@ class Birdsnap(Benchmark):
         folders = root / self.name
         has_class_folders = (folders / "train").is_dir() and (folders / "test").is_dir()
         if has_class_folders and find_local_copy(root, self.copies) is None:
-            return read_splits(scan_class_folders(folders), self.name, "image", "label", options)
+            return read_splits(scan_class_folders(folders, "splits"), self.name, "image", "label", options)
         return super().load_splits(options)
 
     def read_archive(self, folder: Path) -> tuple[tuple[str, ...], dict[str, Split]]:

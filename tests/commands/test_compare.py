@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,21 @@ LABELS = np.repeat([0, 1, 2], [50, 30, 20])
 A = np.where(np.arange(100) % 10 == 0, (LABELS + 1) % 3, LABELS)  # 90 right
 B = np.where(np.arange(100) % 5 == 0, (LABELS + 1) % 3, LABELS)  # 80 right
 
+PATHS = [f"/photos/{index}.png" for index in range(100)]
+TEST: dict[str, Any] = {"size": 100, "fingerprint": "f", "class_counts": [50, 30, 20]}
+
 
 def save_run(
-    path: Path, predictions: np.ndarray | None = A, labels: np.ndarray = LABELS, fingerprint: str = "f", **results: Any
+    path: Path,
+    predictions: np.ndarray | None = A,
+    labels: np.ndarray = LABELS,
+    fingerprint: str = "f",
+    paths: Sequence[str] = PATHS,
+    **results: Any,
 ) -> Path:
     path.mkdir()
     (path / "config.yaml").write_text("backbone: b0\n")
-    test = {"size": len(labels), "fingerprint": fingerprint, "class_counts": np.bincount(labels).tolist()}
+    test = {**TEST, "fingerprint": fingerprint}
     content = {
         "command": [],
         "metrics": {},
@@ -39,7 +48,7 @@ def save_run(
     content["per_class_accuracy"] = dict.fromkeys(["x", "y", "z"], 0.5)
     (path / "results.json").write_text(json.dumps({**content, **results}))
     if predictions is not None:
-        np.savez(path / "test_predictions.npz", label=labels, prediction=predictions)
+        np.savez(path / "test_predictions.npz", label=labels, prediction=predictions, path=paths)
     return path
 
 
@@ -103,6 +112,10 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> str:
         ({"per_class_accuracy": {"y": 1, "x": 1, "z": 1}}, "other classes or another order of them"),
         ({"labels": LABELS[::-1].copy()}, "the test images in another order, so that they cannot be paired"),
         ({"predictions": None}, "b has no test_predictions.npz"),
+        ({"paths": [f"/moved/{index}.png" for index in range(99, -1, -1)]}, "the test images in another order"),
+        ({"predictions": np.eye(3, dtype=bool)[A], "labels": np.eye(3, dtype=bool)[LABELS]}, "several labels each"),
+        ({"splits": {"test": TEST | {"class_counts": [60, 20, 20]}}}, r"npz: .* tells of \[60, 20, 20\]"),
+        ({"predictions": np.append(A[:-1], 3)}, "the two files are of different runs"),
     ],
 )
 def test_runs_that_were_tested_otherwise_are_not_compared(

@@ -265,7 +265,7 @@ def test_two_runs_side_by_side_say_what_predict_says(
     expected = [f"{out / name}:" for name in names]
     for run, method in zip(runs, ("CAM", "Grad-CAM"), strict=True):
         rows = tmp_path / "rows.csv"
-        assert call(predict.main, run, *images, "--num_workers", "0", "--out", rows) == 0
+        assert call(predict.main, run, *images, "--top_k", "1", "--num_workers", "0", "--out", rows) == 0
         with open(rows, newline="") as file:
             for i, row in enumerate(csv.DictReader(file)):
                 expected[i] += f" {run} {float(row['probability']):.1%} {row['class']} ({method}"

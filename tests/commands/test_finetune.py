@@ -23,7 +23,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from sklearn.datasets import load_digits
-from sklearn.metrics import accuracy_score, balanced_accuracy_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
 from datamodules import load_dataset
 from tests.support.runs import (
@@ -94,8 +94,10 @@ def test_a_run_leaves_exactly_its_files_and_says_where(
     assert process.returncode == 0, process.stderr
     assert {path.name for path in run_dir.iterdir()} == FILES
     lines = process.stdout.splitlines()
-    assert lines[0].startswith("lite0 from efficientnet_lite0.pypi, trained on ImageNet-1k; 32 px, 10 classes, images")
-    assert [line.split("  ")[0] for line in lines[1:3]] == ["epoch 1/2", "epoch 2/2"]
+    assert lines[0].startswith("digits: 10 classes (0, 1, ") and lines[1] == (
+        "lite0 from efficientnet_lite0.pypi, trained on ImageNet-1k; 32 px"
+    )
+    assert [line.split("  ")[0] for line in lines[2:4]] == ["epoch 1/2", "epoch 2/2"]
     assert lines[-1].endswith(f"results in {run_dir / 'results.json'}")
     assert "Traceback" not in process.stderr
 
@@ -150,7 +152,8 @@ def test_the_predictions_are_those_of_the_metrics_in_the_order_of_the_test_split
     data = load_dataset("digits")
     with np.load(run_dir / "test_predictions.npz", allow_pickle=False) as arrays:
         label, prediction = arrays["label"], arrays["prediction"]
-        assert set(arrays) == {"label", "prediction"}
+        assert set(arrays) == {"label", "prediction", "probability", "path", "class_name"}
+        assert arrays["probability"].argmax(1).tolist() == prediction.tolist() and len(set(arrays["path"])) == 360
     assert label.dtype == prediction.dtype == np.int64
     assert label.tolist() == data.splits["test"].labels.tolist()
     test = read_results(run_dir)["metrics"]["test"]
@@ -673,8 +676,7 @@ def test_results_say_that_nobody_knows_what_a_file_of_ones_own_saw(
     short = ("--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1", "--trainer.limit_test_batches", "1")
     options = (*CHEAP, *short, "--pretrained", "lukemelas", "--weights", own, "--out_dir", run_dir)
     assert call(finetune.main, *options) == 0
-    first = capsys.readouterr().out.splitlines()[0]
-    assert first.startswith(f"lite0 from {own}, trained on unknown data; 32 px, 10 classes, images ")
+    assert f"lite0 from {own}, trained on unknown data; 32 px" in capsys.readouterr().out.splitlines()
     assert read_results(run_dir)["weights"] == {
         "name": str(own),
         "sha256": hashlib.sha256(own.read_bytes()).hexdigest(),
@@ -793,9 +795,10 @@ def test_two_processes_write_one_run_and_test_every_image_once(tmp_path: Path) -
         right = results["metrics"][split]["top1"] * images
         assert right == pytest.approx(round(right), abs=1e-4)
     assert results["per_class_accuracy"] == pytest.approx(alone["per_class_accuracy"], abs=1e-6)
-    label, prediction = read_predictions(run_dir)
-    assert label.tolist() == [0] * 7 + [1] * 6
-    assert np.mean(label == prediction) == pytest.approx(results["metrics"]["test"]["top1"])
+    found = read_predictions(run_dir)
+    assert found.labels.tolist() == [0] * 7 + [1] * 6
+    assert np.mean(found.labels == found.predictions) == pytest.approx(results["metrics"]["test"]["top1"])
+    assert [Path(path).parent.name for path in found.paths] == ["dark"] * 7 + ["light"] * 6
     assert results["test_reads"] == 1 and num_test_reads(run_dir) == 2  # ours, here above, is the second
 
 
@@ -847,7 +850,15 @@ def test_several_labels_per_image_are_trained_and_measured(tmp_path: Path) -> No
     counts = np.sum([split["class_counts"] for split in results["splits"].values()], axis=0)
     assert counts.tolist() == [24, 24, 16]
     assert results["metrics"]["val"] == best_row(read_rows(tmp_path / "run"), "map")
-    assert results["test_reads"] == 1 and not (tmp_path / "run" / "test_predictions.npz").exists()
+    found = read_predictions(tmp_path / "run")
+    assert results["test_reads"] == 1 and found.probabilities is not None
+    assert found.labels.sum(0).tolist() == results["splits"]["test"]["class_counts"]
+    best = torch.load(tmp_path / "run" / "best.ckpt", weights_only=True)
+    assert 0.0 < results["threshold"] == best["threshold"] < 1.0
+    assert np.array_equal(found.predictions, found.probabilities >= results["threshold"])
+    given = found.probabilities >= 0.5
+    expected = f1_score(found.labels, given, average="micro", zero_division=0)
+    assert results["metrics"]["test"]["f1"] == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.slow

@@ -5,18 +5,24 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from datamodules import load_dataset
 from datamodules.images.decode import decode_image
-from tests.support.runs import CHEAP, ROOT, call, environment, read_results, save_csv, save_photo
+from tests.support.runs import CHEAP, ROOT, call, environment, read_results, save_photo, untrained_run
 from transfer.commands import finetune, predict
+from transfer.errors import UserError
+from transfer.networks.classifier import Classifier
+from transfer.runs.predictor import load_run
 
 pytestmark = pytest.mark.slow
 
@@ -132,7 +138,8 @@ def test_unreadable_files_are_named_and_the_others_classified(
     assert [row["image"] for row in csv.DictReader(io.StringIO(captured.out))] == [str(path) for path in good]
     lines = captured.err.splitlines()
     assert lines[0] == f"unreadable: {empty}: empty (0 bytes)"
-    assert lines[1].startswith(f"unreadable: {text}: not an image") and len(lines) == 2
+    assert lines[1].startswith(f"unreadable: {text}: not an image")
+    assert lines[2] == "2 of 4 images could not be read" and len(lines) == 3
 
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> str:
@@ -149,7 +156,8 @@ def test_what_cannot_be_classified_at_all_is_refused(
     empty = tmp_path / "empty"
     empty.mkdir()
     (empty / "notes.txt").write_text("no image")
-    assert refused(capsys, run_dir, empty).startswith(f"no image in {empty} or below it; image files end in .bmp, ")
+    message = refused(capsys, run_dir, empty)
+    assert message.startswith(f"no image in {empty} or below it, but 1 file") and "(1 .txt)" in message
     assert refused(capsys, run_dir, tmp_path / "no") == f"no such file or folder: {tmp_path / 'no'}"
     assert refused(capsys, empty, folder) == f"{empty} is not a run: it has no config.yaml"
     for top_k in ("0", "11"):
@@ -157,19 +165,91 @@ def test_what_cannot_be_classified_at_all_is_refused(
         assert message == f"--top_k {top_k} (allowed: 1 to 10, the number of classes)"
 
 
-def test_independent_labels_have_independent_probabilities(tmp_path: Path) -> None:
-    rows = [["image", "labels"]]
-    for index in range(24):
-        save_photo(tmp_path / f"{index}.png", index)
-        rows.append([f"{index}.png", ("day|sea", "sea", "day")[index % 3]])
-    own = ("--dataset", "folder", "--data_root", save_csv(tmp_path / "table.csv", rows), "--data.batch_size", "8")
-    several = ("--data.multilabel", "true", "--loss.name", "bce", "--out_dir", tmp_path / "run")
-    assert call(finetune.main, *CHEAP, *own, *several) == 0
-    (row,) = predicted(tmp_path / "run", tmp_path / "rows.csv", tmp_path / "0.png", "--top_k", "2")
-    assert {row["class"], row["class_2"]} == {"day", "sea"}
+@pytest.fixture(scope="module")
+def labelling(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return untrained_run(tmp_path_factory.mktemp("several") / "run", ["day", "sea", "tree"], threshold=0.5)
+
+
+def with_threshold(run_dir: Path, copy: Path, threshold: float | None) -> Path:
+    shutil.copytree(run_dir, copy)
+    content = torch.load(copy / "best.ckpt", weights_only=True)
+    torch.save({**content, "threshold": threshold}, copy / "best.ckpt")
+    return copy
+
+
+def test_independent_labels_have_independent_probabilities(labelling: Path, tmp_path: Path) -> None:
+    photo = save_photo(tmp_path / "0.png", 0)
+    (row,) = predicted(labelling, tmp_path / "rows.csv", photo, "--top_k", "2")
+    assert {row["class"], row["class_2"]} <= {"day", "sea", "tree"} and row["class"] != row["class_2"]
     probabilities = [float(row["probability"]), float(row["probability_2"])]
-    # Two classes, each near one half: an untrained softmax would make their sum one.
-    assert all(0.0 < value < 1.0 for value in probabilities) and abs(sum(probabilities) - 1.0) > 1e-4
+    assert 1.0 > probabilities[0] > probabilities[1] > 0.0 and sum(probabilities) != pytest.approx(1.0, abs=1e-3)
+
+
+def test_all_labels_from_the_threshold_on_are_given(labelling: Path, tmp_path: Path) -> None:
+    photos = [save_photo(tmp_path / f"{index}.png", index) for index in range(3)]
+    expected = [dict(prediction.top) for prediction in load_run(labelling).predict(photos, top_k=3)]
+    threshold = sorted(value for values in expected for value in values.values())[4]  # it is itself given
+    run_dir = with_threshold(labelling, tmp_path / "run", threshold)
+    rows = predicted(run_dir, tmp_path / "rows.csv", *photos)
+    for row, values in zip(rows, expected, strict=True):
+        given = [name for name, value in values.items() if value >= threshold]
+        assert row.keys() == {"image", "labels", "probabilities"} and row["labels"] == "|".join(given)
+        assert row["probabilities"] == "|".join(str(round(values[name], 6)) for name in given)
+    assert sum(len(row["labels"].split("|")) for row in rows if row["labels"]) == 5
+    out = tmp_path / "rows.jsonl"
+    assert call(predict.main, run_dir, *photos, "--format", "json", "--out", out, "--num_workers", "0") == 0
+    for line, row in zip(out.read_text().splitlines(), rows, strict=True):
+        assert "|".join(json.loads(line)["labels"]) == row["labels"]
+    (none,) = predicted(with_threshold(labelling, tmp_path / "strict", 1.0), out, photos[0])
+    assert (none["labels"], none["probabilities"]) == ("", "")
+    assert load_run(with_threshold(labelling, tmp_path / "old", None)).threshold == 0.5
+
+
+@pytest.mark.parametrize("threshold", ["0.5", -0.1, 1.5, float("nan")])
+def test_a_threshold_that_is_none_is_refused(threshold: Any, labelling: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"best\.ckpt: .*threshold"):
+        load_run(with_threshold(labelling, tmp_path / "run", threshold))
+
+
+def test_no_prediction_is_made_of_numbers_that_are_not_finite(
+    labelling: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "rows.csv"
+    out.write_text("as it was")
+    photos = [save_photo(tmp_path / "photos" / f"{index}.png", index) for index in range(3)]
+    outputs = iter([torch.zeros(1, 3), torch.tensor([[0.0, float("nan"), 1.0]])])
+    monkeypatch.setattr(Classifier, "forward", lambda self, images: next(outputs))
+    assert call(predict.main, labelling, *photos, "--batch_size", "1", "--num_workers", "0", "--out", out) == 2
+    assert f"error: {labelling}: the network's outputs are not finite" in capsys.readouterr().err
+    assert out.read_text() == "as it was"  # no half-written file
+    assert {path.name for path in tmp_path.iterdir()} == {"rows.csv", "photos"}
+
+
+def test_pipes_and_devices_are_unreadable_and_other_files_are_counted(
+    labelling: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    save_photo(photos / "1.png", 1)
+    os.mkfifo(photos / "2.png")
+    (photos / "3.png").symlink_to("/dev/zero")
+    for name in ("notes.txt", "more.txt", "raw.cr2"):
+        (photos / name).write_text("no picture")
+    with pytest.warns(UserWarning, match=r"left out 3 files .*2 \.txt, 1 \.cr2"):
+        assert call(predict.main, labelling, photos, "--num_workers", "0") == 1
+    printed = capsys.readouterr()
+    assert [Path(row["image"]).name for row in csv.DictReader(io.StringIO(printed.out))] == ["1.png"]
+    lines = printed.err.splitlines()
+    assert [line.split(":")[1].strip() for line in lines[:2]] == [str(photos / "2.png"), str(photos / "3.png")]
+    assert lines[2] == "2 of 3 images could not be read"
+
+
+def test_an_unfinished_run_predicts_with_a_warning(labelling: Path, tmp_path: Path) -> None:
+    run_dir = shutil.copytree(labelling, tmp_path / "run")
+    (run_dir / "results.json").unlink()
+    with pytest.warns(
+        UserWarning, match=r"run is unfinished \(it has no results\.json\): this is its best\.ckpt so far"
+    ):
+        predicted(run_dir, tmp_path / "rows.csv", save_photo(tmp_path / "0.png", 0))
 
 
 def test_as_a_user_types_it_only_the_rows_are_on_stdout(run_dir: Path, folder: Path) -> None:

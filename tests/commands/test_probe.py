@@ -21,7 +21,8 @@ from benchmarks import __main__ as benchmark
 from tests.support.runs import CHEAP, ROOT, call, environment, read_results, save_classes
 from transfer.commands import evaluate, finetune, predict, probe
 from transfer.config.command_line import parse_probe_config
-from transfer.config.schema import PROBE_FIELDS, PROBE_TRAINER_FIELDS, FinetuneConfig, TrainerConfig
+from transfer.config.probe_schema import PROBE_FIELDS, PROBE_TRAINER_FIELDS
+from transfer.config.schema import FinetuneConfig, TrainerConfig
 from transfer.errors import UserError
 from transfer.networks.classifier import Classifier
 from transfer.networks.layers import LayerSettings
@@ -324,8 +325,10 @@ def test_a_probe_leaves_its_files_and_says_what_it_did(probed: Path) -> None:
         assert features.features.shape == (split["size"], 1280)
         assert torch.bincount(features.labels, minlength=3).tolist() == split["class_counts"]
         assert Path(split["features"]).name.startswith(f"folder-{name}-lite0-32-")
-    label, prediction = read_predictions(probed)
-    assert (label == prediction).mean() == pytest.approx(results["metrics"]["test"]["top1"])
+    found = read_predictions(probed)
+    assert (found.labels == found.predictions).mean() == pytest.approx(results["metrics"]["test"]["top1"])
+    assert found.probabilities is not None and found.probabilities.sum(1) == pytest.approx(1.0, abs=1e-5)
+    assert all(Path(path).is_file() for path in found.paths) and found.class_names == ("dark", "grey", "light")
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from transfer.experiments.table.cells import Table, read_table
 from transfer.experiments.table.planning import count_parameters
 
 ROOT = Path(__file__).parents[2]
+GRID = ("--grid", "optim.lr=0.1,0.01", "--grid", "optim.weight_decay=0")
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_plan_writes_cells_and_says_what_they_cost(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     out = tmp_path / "out"
-    options = ("--benchmarks", speeds, "--grid", "optim.lr=0.1,0.01", "--max_batch_per_device", "32")
+    options = ("--benchmarks", speeds, *GRID, "--max_batch_per_device", "32")
     assert plan(out, *options, "--seeds", "0", "1") == 0
     table = read_table(out)
     assert [cell.id for cell in table.cells] == ["digits_lite0_kornblith_0", "digits_lite0_kornblith_1"]
@@ -52,7 +53,7 @@ def test_plan_writes_cells_and_says_what_they_cost(
     assert (cell.image_size, cell.num_images, cell.num_parameters) == (64, 1437, 3_371_008)
     steps = 3 * math.ceil(20_000 * 1437 / 2040)
     text = capsys.readouterr().out
-    assert f"{steps:,}" in text and "reduced grid: optim.lr 0.1, 0.01" in text
+    assert f"{steps:,}" in text and "reduced grid: optim.lr 0.1, 0.01; optim.weight_decay 0.0" in text
     assert f"{2 * steps * 256 / 100 / 3600:,.2f} device-hours" in text
     assert "on 2 cores of a CPU" in text
     assert plan(out, *options, "--seeds", "2") == 0
@@ -69,6 +70,12 @@ def test_plan_writes_cells_and_says_what_they_cost(
         (("--budget_steps", "10"), "--budget_steps 10: too few for 56 trials"),
         (("--benchmarks", "nowhere.json"), "--benchmarks nowhere.json: no such file"),
         (("--set", "optim.lr=0.1"), "--set optim.lr: the trials of kornblith choose it; give --grid optim.lr=..."),
+        (
+            ("--grid", "optim.lr=0.1,0.01"),
+            "--grid optim.lr: kornblith chooses optim.lr and optim.weight_decay together: give optim.weight_decay too",
+        ),
+        (("--set", "trainer.accumulate_grad_batches=3"), "3 with global_batch_size=256, which is 1 x"),
+        (("--protocols", "sam-paper-rho0.05", "--max_batch_per_device", "64"), "both passes need the whole batch"),
         (("--set", "early_stopping=3"), "there is no validation to watch"),
     ],
 )
@@ -103,7 +110,7 @@ def test_run_goes_on_after_a_failed_cell_and_says_how_to_retry(
     tmp_path: Path, speeds: Path, table_stub: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    cpu = ("--set", "trainer.accelerator=cpu", "--grid", "optim.lr=0.1,0.01", "--benchmarks", speeds)
+    cpu = ("--set", "trainer.accelerator=cpu", *GRID, "--benchmarks", speeds)
     assert plan(out, "--seeds", "0", "1", "--protocols", "kornblith", "sam-paper", *cpu) == 0
     monkeypatch.setenv("STUB", "fail 0.1")
     monkeypatch.setattr(launchers, "run_pool", run_here)
@@ -146,13 +153,12 @@ def test_another_file_is_no_benchmark(tmp_path: Path) -> None:
 def test_a_protocols_settings_are_those_of_its_runs() -> None:
     protocol = get_protocol("kornblith")
     cell, trial = make_cell(), protocol.grid[9]
-    settings = protocol_settings(
-        protocol, trial, dataset="digits", backbone="lite0", num_images=1437, devices=1, max_batch_per_device=64
-    )
+    settings = protocol_settings(protocol, trial, dataset="digits", backbone="lite0", num_images=1437)
     ours = run_configuration(cell, Table(cells=(cell,), pretrained="paper"), trial, 1, final=False)
     assert settings.items() <= ours.items()
     assert ours.keys() - settings.keys() == {
-        *("pretrained", "dataset", "backbone", "seed", "data_root", "trainer.devices", "trainer.limit_test_batches")
+        *("pretrained", "dataset", "backbone", "seed", "data_root", "data.batch_size"),
+        *("trainer.devices", "trainer.limit_test_batches"),
     }
     random = run_configuration(make_cell(protocol="scratch"), Table(cells=(cell,), pretrained="paper"), trial, 1, True)
     assert random["pretrained"] is False

@@ -49,7 +49,7 @@ def test_a_protocol_gives_the_middle_of_its_grid_and_the_batch_in_parts(
     assert call(finetune.main, *argv, "--out_dir", run_dir) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("protocol kornblith: Kornblith et al. 2019 as restated in SimCLR")
-    assert "optim.lr 0.003162" in lines and "trainer.accumulate_grad_batches 2" in lines
+    assert "optim.lr 0.003162" in lines and "a step has 256 images: 1 processes x 128 at once x 2" in lines
     assert "loss.label_smoothing: as you set it, not 0.0" in lines
     assert "optim.lr and optim.weight_decay: the middle of a grid of 56 trials" in lines
     config = flatten(read_results(run_dir)["config"])
@@ -60,7 +60,7 @@ def test_a_protocol_gives_the_middle_of_its_grid_and_the_batch_in_parts(
 
 @pytest.mark.slow
 def test_from_scratch_takes_no_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    argv = (*STEP, "--protocol", "scratch", "--data.batch_size", "32", "--trainer.accumulate_grad_batches", "1")
+    argv = (*STEP, "--protocol", "scratch", "--global_batch_size", "32")
     assert call(finetune.main, *argv, "--out_dir", tmp_path / "run") == 0
     assert "lite0 from random weights; 32 px" in capsys.readouterr().out
     results = read_results(tmp_path / "run")
@@ -76,10 +76,10 @@ def test_from_scratch_takes_no_weights(tmp_path: Path, capsys: pytest.CaptureFix
             "chooses optim.lr and optim.weight_decay together from its grid: set both, or neither",
         ),
         (
-            ("--protocol", "kornblith", "--data.batch_size", "48"),
-            "a step would see 384 images, not the protocol's 256: use --data.batch_size 32, or set",
+            ("--protocol", "kornblith", "--trainer.accumulate_grad_batches", "1"),
+            "--trainer.accumulate_grad_batches 1 with --global_batch_size 256, which is 1 x 64 images x 4: leave one",
         ),
-        (("--protocol", "sam-paper-rho0.05"), "SAM needs the batch of 1024 images at once"),
+        (("--protocol", "sam-paper-rho0.05"), "--trainer.accumulate_grad_batches 16: both passes need the whole batch"),
     ],
 )
 def test_a_protocol_refuses_half_of_what_belongs_together(

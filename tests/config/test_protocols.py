@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 
 from datamodules import list_datasets
+from transfer.config.choices import divide_batch, share_batch
 from transfer.config.command_line import apply_choices, flatten
 from transfer.config.protocols import Protocol, get_protocol, list_protocols, protocol_settings, protocol_steps
-from transfer.config.schema import FinetuneConfig
+from transfer.config.schema import DataConfig, FinetuneConfig, TrainerConfig
 from transfer.errors import UserError
 from transfer.networks.registry import list_backbones
+from transfer.training.optim import schedule_factor
 
 FIELDS = set(flatten(FinetuneConfig().to_dict()))
 
 
 def settings(name: str, **changes: Any) -> dict[str, Any]:
-    """Of the protocol's own trial on Flowers, on one device that takes 1,024 images."""
+    """Of the protocol's own trial on Flowers."""
     protocol = get_protocol(name)
-    options = {
-        "dataset": "flowers", "backbone": "b0", "num_images": 2040, "devices": 1, "max_batch_per_device": 1024,
-    }  # fmt: skip
+    options = {"dataset": "flowers", "backbone": "b0", "num_images": 2040}
     return protocol_settings(protocol, changes.pop("trial", protocol.middle), **{**options, **changes})
 
 
@@ -102,13 +102,24 @@ def test_the_papers_average_forgets_half_in_6931_steps() -> None:
     assert (found["optim.lr"], found["optim.name"], found["optim.schedule"]) == (0.004, "rmsprop", "exponential")
 
 
+@pytest.mark.parametrize("num_images", [2040, 75_750])
+def test_the_papers_warm_up_and_decay_are_shares_of_the_run_as_on_imagenet(num_images: int) -> None:
+    found = settings("paper", num_images=num_images)
+    epoch = num_images / 256
+    warmup = round(found["optim.warmup_epochs"] * epoch)
+    assert warmup / 20_000 == pytest.approx(5 / 350, rel=0.01)
+    rates = [schedule_factor(found["optim.schedule"], step, 20_000, warmup) for step in range(20_000)]
+    assert max(rates) > 0.9 and rates[-1] == pytest.approx(1.2e-2, rel=0.05)
+    assert sum(rate < 0.01 for rate in rates[warmup:]) == 0
+
+
 def test_sam_augments_cifar_by_autoaugment_and_l2_has_half_the_batch_and_rate() -> None:
     assert {name for name in list_datasets() if settings("sam-paper", dataset=name)["augment"] == "autoaugment"} == {
         "cifar10", "cifar100",
     }  # fmt: skip
     b7, l2 = (settings("sam-paper", dataset="cifar10", backbone=name) for name in ("b7", "l2"))
-    assert (b7["data.batch_size"], b7["optim.lr"], b7["augment"]) == (1024, 0.016, "autoaugment")
-    assert (l2["data.batch_size"], l2["optim.lr"], l2["augment"]) == (512, 0.008, "autoaugment")
+    assert (b7["global_batch_size"], b7["optim.lr"], b7["augment"]) == (1024, 0.016, "autoaugment")
+    assert (l2["global_batch_size"], l2["optim.lr"], l2["augment"]) == (512, 0.008, "autoaugment")
     with_sam = settings("sam-paper-rho0.05", dataset="cifar10", backbone="b7")
     assert {field for field in b7 if b7[field] != with_sam[field]} == {"optim.sam_rho"}
     assert with_sam["optim.sam_rho"] == 0.05
@@ -144,7 +155,7 @@ def test_a_run_is_validated_about_twenty_times() -> None:
 
 
 @pytest.mark.parametrize(
-    ("devices", "most", "per_device", "accumulated"),
+    ("processes", "most", "per_process", "accumulated"),
     [
         (1, 64, 64, 4),
         (1, 256, 256, 1),
@@ -152,29 +163,58 @@ def test_a_run_is_validated_about_twenty_times() -> None:
         (4, 64, 64, 1),
         (8, 7, 4, 8),
         (1, 100, 64, 4),
-        (256, 1, 1, 1),
     ],
 )
-def test_the_batch_is_the_protocols_exactly(devices: int, most: int, per_device: int, accumulated: int) -> None:
-    found = settings("kornblith", devices=devices, max_batch_per_device=most)
-    assert (found["data.batch_size"], found["trainer.accumulate_grad_batches"]) == (per_device, accumulated)
-    assert devices * per_device * accumulated == 256
+def test_a_global_batch_is_divided_exactly(processes: int, most: int, per_process: int, accumulated: int) -> None:
+    assert divide_batch(256, processes, most) == (per_process, accumulated)
+    assert processes * per_process * accumulated == 256
+    config = FinetuneConfig(global_batch_size=256, data=DataConfig(batch_size=most))
+    shared, lines = share_batch(config, frozenset(), processes)
+    assert shared.data.batch_size * shared.trainer.accumulate_grad_batches * processes == 256
+    assert lines == [
+        f"a step has 256 images: {processes} processes x {shared.data.batch_size} at once x"
+        f" {shared.trainer.accumulate_grad_batches}"
+    ]
+    assert share_batch(shared, frozenset(), processes)[0] == shared  # so that a resumed run is the same
 
 
-def test_devices_that_cannot_share_the_batch_are_told_which_can() -> None:
+def test_a_share_of_one_image_is_left_to_frozen_statistics() -> None:
+    assert divide_batch(256, 256, 64) == (1, 1)
+    with pytest.raises(UserError, match=r"`data.batch_size`=1: BatchNorm needs at least 2"):
+        share_batch(FinetuneConfig(global_batch_size=256), frozenset(), 256)
+
+
+def test_processes_that_cannot_share_the_batch_are_told_which_can() -> None:
     with pytest.raises(UserError) as caught:
-        settings("kornblith", devices=3)
+        divide_batch(256, 3, 64)
     assert str(caught.value) == (
-        "protocol kornblith: a batch of 256 images cannot be divided equally among 3 devices"
-        " (allowed: 1, 2, 4, 8, 16, 32, 64, 128, 256)"
+        "`global_batch_size`=256: 3 processes cannot share it equally"
+        " (allowed: 1, 2, 4, 8, 16, 32, 64, 128, 256 processes, or another batch)"
     )
 
 
+def test_a_run_resumed_on_other_processes_keeps_its_batch() -> None:
+    config, _ = share_batch(FinetuneConfig(global_batch_size=256), frozenset(), 1)
+    assert (config.data.batch_size, config.trainer.accumulate_grad_batches) == (64, 4)
+    config, _ = share_batch(config, frozenset(), 8)
+    assert (config.data.batch_size, config.trainer.accumulate_grad_batches) == (32, 1)
+
+
+def test_without_a_global_batch_nothing_is_divided() -> None:
+    assert share_batch(FinetuneConfig(), frozenset(), 3) == (FinetuneConfig(), [])
+
+
+def test_accumulation_that_contradicts_the_global_batch_is_refused() -> None:
+    config = FinetuneConfig(global_batch_size=256, trainer=TrainerConfig(accumulate_grad_batches=2))
+    with pytest.raises(UserError, match=r"=2 with `global_batch_size`=256, which is 1 x 64 images x 4: leave one"):
+        share_batch(config, frozenset({"trainer.accumulate_grad_batches"}), 1)
+
+
 def test_sam_needs_its_batch_at_once() -> None:
-    assert settings("sam-paper", max_batch_per_device=64)["trainer.accumulate_grad_batches"] == 16
-    assert settings("sam-paper-rho0.05", max_batch_per_device=64, devices=16)["data.batch_size"] == 64
-    with pytest.raises(UserError, match="SAM needs the batch of 1024 images at once, 512 on each of 2 devices, and 64"):
-        settings("sam-paper-rho0.05", max_batch_per_device=64, devices=2)
+    config, _ = apply_choices(FinetuneConfig(), settings("sam-paper-rho0.05"), frozenset())
+    assert share_batch(config, frozenset(), 16)[0].data.batch_size == 64
+    with pytest.raises(UserError, match=r"`trainer.accumulate_grad_batches`=8: both passes need the whole batch"):
+        share_batch(config, frozenset(), 2)
 
 
 def test_a_trial_goes_over_the_row() -> None:

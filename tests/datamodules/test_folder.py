@@ -63,6 +63,17 @@ def test_class_folders_are_cut_into_three(tmp_path: Path) -> None:
     assert len(files) == len(set(files)) == 50
 
 
+def test_a_line_names_the_classes_and_counts_the_splits(tmp_path: Path) -> None:
+    assert load(save_classes(tmp_path / "cut", {"cat": 30, "dog": 20})).describe() == (
+        "folder: 2 classes (cat, dog), images: train 40, val 5 (held out of train), test 5 (held out of train)"
+    )
+    for split, count in (("train", 2), ("val", 1)):
+        save_classes(tmp_path / "many" / split, {str(number): count for number in range(1, 21)})
+    assert load(tmp_path / "many").describe() == (
+        "folder: 20 classes (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ..., 20), images: train 40, val 20"
+    )
+
+
 def test_class_folders_sort_as_numbers(tmp_path: Path) -> None:
     data = load(save_classes(tmp_path, {str(number): 3 for number in range(12, 0, -1)}))
     assert data.class_names == tuple(str(number) for number in range(1, 13))
@@ -107,7 +118,7 @@ def test_other_files_are_ignored_and_extensions_have_any_case(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        ({}, r"no images in class folders \(0 other files\)"),
+        ({}, "no images in class folders; expected"),
         ({"a": 20}, "at least 2 classes are needed, found only 'a'"),
         ({"a": 1}, "at least 2 classes are needed"),
         ({"a": 1, "b": 1}, "cannot hold out 1 of 2 images in 2 classes"),
@@ -209,7 +220,7 @@ def test_csv_errors_name_row_and_value(tmp_path: Path) -> None:
     table = [["0.png", "a"], ["1.png", ""], ["2.png", "b"]]
     with pytest.raises(UserError, match=r"t.csv train row 1: label '' is not allowed"):
         load(save_csv(tmp_path / "t.csv", ["path", "label"], table))
-    with pytest.raises(UserError, match=r"t.csv row 0: split 'holdout' is none of train"):
+    with pytest.raises(UserError, match=r"t.csv row 0: split 'holdout' in column 'split' is none of train"):
         load(save_csv(tmp_path / "t.csv", ["path", "label", "split"], [["0.png", "a", "holdout"]]))
     with pytest.raises(UserError, match=r"t.csv row 1: 1 values for 2 columns"):
         load(save_csv(tmp_path / "t.csv", ["path", "label"], [["0.png", "a"], ["1.png"]]))

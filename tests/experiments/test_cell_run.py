@@ -30,9 +30,9 @@ def test_a_cell_chooses_on_val_at_the_end_and_tests_once(tmp_path: Path, table_s
     place = tmp_path / "cells" / cell.id
     result = json.loads((place / "result.json").read_text())
     assert result["status"] == "done" and result["error"] is None
-    assert result["chosen"] == {"optim.lr": 0.01} and result["num_trials"] == 3
+    assert result["chosen"] == {"optim.lr": 0.01, "optim.weight_decay": 0.0} and result["num_trials"] == 3
     assert result["metrics"] == {"test": {"top1": 1.0}, "val": {"top1": 1.0}}
-    assert result["search"] == "reduced grid: optim.lr 0.1, 0.01, 0.001"
+    assert result["search"] == "reduced grid: optim.lr 0.1, 0.01, 0.001; optim.weight_decay 0.0"
     assert result["overrides"] == {"image_size": 32} and result["test_reads"] == 1
     assert result["train_seconds"] == 6.0 and result["gpu_hours"] == round(4 * 1.5 * 2 / 3600, 4)
     assert result["num_parameters_without_classifier"] == 3_371_008

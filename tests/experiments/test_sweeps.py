@@ -13,6 +13,7 @@ import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from transfer.commands import table as script
+from transfer.config.choices import share_batch
 from transfer.config.command_line import flatten, parse_config
 from transfer.config.protocols import get_protocol, protocol_settings
 from transfer.errors import UserError
@@ -57,11 +58,12 @@ def test_the_grid_is_the_protocols() -> None:
     assert pairs == list(protocol.grid)
     for values, trial in zip(draws[::11], protocol.grid[::11], strict=True):
         config = flatten(parse_config(sweep.arguments(values))[0].to_dict())
-        expected = protocol_settings(
-            protocol, trial, dataset="cifar10", backbone="b0", num_images=50_000, devices=1, max_batch_per_device=256
-        )
+        expected = protocol_settings(protocol, trial, dataset="cifar10", backbone="b0", num_images=50_000)
         assert {name: config[name] for name in expected} == expected
         assert config["trainer.limit_test_batches"] == 0
+    for num_processes in (1, 2, 8):
+        config, _ = share_batch(parse_config(sweep.arguments(draws[0]))[0], frozenset(), num_processes)
+        assert config.data.batch_size * config.trainer.accumulate_grad_batches * num_processes == 256
 
 
 def test_the_cells_are_the_papers_table() -> None:

@@ -26,8 +26,8 @@ from transfer.experiments.table.cells import read_table
 
 # Runs of seconds: every file is written, nothing is learned.
 TINY = (
-    *("--pretrained", "false", "--set", "image_size=32", "--set", "trainer.max_steps=2", "--set", "data.batch_size=16"),
-    *("--set", "trainer.accumulate_grad_batches=1", "--set", "trainer.accelerator=cpu", "--set", "data.num_workers=0"),
+    *("--pretrained", "false", "--set", "image_size=32", "--set", "trainer.max_steps=2"),
+    *("--set", "global_batch_size=16", "--set", "trainer.accelerator=cpu", "--set", "data.num_workers=0"),
 )
 # What two runs of one cell may differ in.
 NOT_COMPARED = ("train_seconds", "gpu_hours", "git_commit")
@@ -107,7 +107,20 @@ def pictures(tmp_path: Path) -> Path:
 def test_a_table_killed_in_the_middle_goes_on_to_the_uninterrupted_one(tmp_path: Path, pictures: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     cells = ("--datasets", "digits", "folder", "--data_root", pictures, "--backbones", "lite0", "b0")
-    plan(whole, *cells, "--protocols", "kornblith", "sam-paper", "--seeds", "0", "1", "--grid", "optim.lr=0.3,0.003")
+    plan(
+        whole,
+        *cells,
+        "--protocols",
+        "kornblith",
+        "sam-paper",
+        "--seeds",
+        "0",
+        "1",
+        "--grid",
+        "optim.lr=0.3,0.003",
+        "--grid",
+        "optim.weight_decay=0",
+    )
     killed.mkdir()
     shutil.copy(whole / "table.json", killed)
     assert len(read_table(whole).cells) == 16

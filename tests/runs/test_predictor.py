@@ -147,7 +147,7 @@ def test_a_run_predicts_files_pictures_and_arrays_alike(run_dir: Path, tmp_path:
     for picture, path in zip(pictures, paths, strict=True):
         picture.save(path)
     arrays = [np.asarray(picture.convert("RGB")) for picture in pictures]
-    _, labelled = read_predictions(run_dir)
+    labelled = read_predictions(run_dir).predictions
     for images in (
         pictures,
         paths,

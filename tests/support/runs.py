@@ -7,7 +7,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from tests.support.data import PREPROCESSING
 from transfer.commands import finetune
+from transfer.config.command_line import parse_config, save_config
+from transfer.weights.build import build_classifier
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,6 +63,33 @@ def call(main: Callable[[list[str]], int], *argv: str | Path) -> int:
             return main([str(word) for word in argv])
         finally:
             torch.set_float32_matmul_precision(precision)
+
+
+def untrained_run(
+    run_dir: Path,
+    class_names: Sequence[str],
+    *words: str | Path,
+    threshold: float | None = None,
+    fingerprint: Mapping[str, str] | None = None,
+) -> Path:
+    """The folder of a run without training, of which `load_run` loads the network.
+
+    `words` are flags of its command; `threshold` makes it one of several labels per image.
+    """
+    several = () if threshold is None else ("--data.multilabel", "true", "--loss.name", "bce")
+    own = ("--dataset", "folder", "--data_root", "photos", "--pretrained", "false", "--image_size", "32", *several)
+    run_dir.mkdir(parents=True)
+    save_config(parse_config([*own, *map(str, words)])[0], run_dir / "config.yaml")
+    preprocessing = asdict(PREPROCESSING)
+    saved = {name: list(value) if isinstance(value, tuple) else value for name, value in preprocessing.items()}
+    saved |= {"class_names": list(class_names), "fingerprint": dict(fingerprint or {})}
+    torch.manual_seed(0)
+    state = build_classifier("lite0", len(class_names)).state_dict()
+    state["head.fc.weight"].normal_()  # a new head is all zeros, which gives every image the same answer
+    content = {"state_dict": {f"classifier.{name}": tensor for name, tensor in state.items()}, "DataModule": saved}
+    torch.save({**content, "threshold": threshold}, run_dir / "best.ckpt")
+    (run_dir / "results.json").write_text("{}")
+    return run_dir
 
 
 def environment(**extra: str) -> dict[str, str]:

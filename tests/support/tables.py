@@ -7,7 +7,7 @@ from pathlib import Path
 from transfer.experiments.table.cell_run import cell_job
 from transfer.experiments.table.cells import Cell, Table
 
-GRID = {"optim.lr": [0.1, 0.01, 0.001]}
+GRID = {"optim.lr": [0.1, 0.01, 0.001], "optim.weight_decay": [0.0]}
 STUB = Path(__file__).with_name("stub_finetune.py")
 
 

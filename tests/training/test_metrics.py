@@ -15,7 +15,14 @@ from sklearn.metrics import (
 )
 from torch import Tensor
 
-from transfer.training.metrics import Predictions, build_metrics, build_per_class_accuracy, main_metric
+from transfer.training.metrics import (
+    Predicted,
+    Predictions,
+    build_metrics,
+    build_per_class_accuracy,
+    fit_threshold,
+    main_metric,
+)
 
 NUM_CLASSES = 8
 
@@ -131,12 +138,15 @@ def test_a_class_without_images_does_not_count_in_the_mean_per_class() -> None:
     assert measure(logits, targets)["mean_per_class"] == pytest.approx((0.5 + 1 + 1) / 3)
 
 
+@pytest.mark.parametrize("multilabel", [False, True])
 @pytest.mark.parametrize(("num_images", "world_size"), [(13, 1), (13, 2), (13, 4), (8, 4), (2, 3)])
-def test_predictions_of_several_processes_come_rank_after_rank(num_images: int, world_size: int) -> None:
-    labels = torch.randint(NUM_CLASSES, (num_images,))
+def test_predictions_of_several_processes_come_rank_after_rank(
+    num_images: int, world_size: int, multilabel: bool
+) -> None:
+    labels = torch.randint(2, (num_images, NUM_CLASSES)) if multilabel else torch.randint(NUM_CLASSES, (num_images,))
     probabilities = torch.randn(num_images, NUM_CLASSES).softmax(1)
     ranks: list[Predictions] = []
-    names = iter(("labels", "classes"))  # in the order in which torchmetrics gathers them
+    names = iter(("labels", "probabilities"))  # in the order in which torchmetrics gathers them
 
     def gather(mine: Tensor, group: object) -> list[Tensor]:
         states = [getattr(rank, name) for name in [next(names)] for rank in ranks]
@@ -144,11 +154,38 @@ def test_predictions_of_several_processes_come_rank_after_rank(num_images: int, 
         return [torch.cat(s) if s else empty for s in states]
 
     for _ in range(world_size):
-        ranks.append(Predictions(dist_sync_fn=gather, distributed_available_fn=lambda: world_size > 1))
+        distributed = {"dist_sync_fn": gather, "distributed_available_fn": lambda: world_size > 1}
+        ranks.append(Predictions(NUM_CLASSES, multilabel, **distributed))
     for rank, metric in enumerate(ranks):
         for rows in torch.arange(rank, num_images, world_size).split(2):
             metric.update(probabilities[rows], labels[rows])
     found = ranks[0].compute()
-    assert found.dtype == torch.int64
     order = torch.cat([torch.arange(rank, num_images, world_size) for rank in range(world_size)])
-    assert found.tolist() == torch.stack([labels, probabilities.argmax(1)], dim=1)[order].tolist()
+    assert found.labels.dtype == torch.int64 and torch.equal(found.labels, labels[order])
+    assert torch.equal(found.probabilities, probabilities[order])
+    assert torch.equal(found.classes, probabilities.argmax(1)[order])
+
+
+def test_the_threshold_gives_the_highest_micro_f1() -> None:
+    labels = (torch.rand(40, 3) < 0.3).long()
+    probabilities = (0.3 * labels + 0.7 * torch.rand(40, 3)).round(decimals=2)  # some are equal
+    threshold = fit_threshold(Predicted(labels, probabilities))
+    values = probabilities.double().unique()
+    possible = {f1_score(labels, probabilities.double() >= value, average="micro") for value in values}
+    assert f1_score(labels, probabilities >= threshold, average="micro") == pytest.approx(max(possible), abs=1e-12)
+    assert max(possible) > f1_score(labels, probabilities >= 0.5, average="micro")
+    assert (probabilities - threshold).abs().min() > 1e-4  # between two, so that rounding decides nothing
+
+
+@pytest.mark.parametrize(
+    ("labels", "probabilities", "expected"),
+    [
+        ([[1, 0], [1, 0]], [[0.8, 0.2], [0.6, 0.3]], 0.45),
+        ([[1, 1]], [[0.4, 0.3]], 0.15),
+        ([[0, 0]], [[0.75, 0.25]], 0.5),  # nothing to find: every threshold is as good
+    ],
+)
+def test_the_threshold_lies_between_two_probabilities(
+    labels: list[list[int]], probabilities: list[list[float]], expected: float
+) -> None:
+    assert fit_threshold(Predicted(torch.tensor(labels), torch.tensor(probabilities))) == pytest.approx(expected)

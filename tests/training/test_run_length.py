@@ -66,8 +66,8 @@ def fit(
         ),
         (
             {"warmup_epochs": 0.0, "schedule": "exponential"},
-            {"max_epochs": 3, "limit_train_batches": 1},
-            [0.1, 0.1, 0.1],
+            {"max_steps": 4, "max_epochs": -1},
+            [0.1 * 0.97**falls for falls in (0, 36, 72, 109)],
         ),
         (
             {"warmup_epochs": 0.0},
@@ -92,14 +92,14 @@ def test_a_loader_without_a_length_trains_by_the_schedule(
 @pytest.mark.parametrize(
     ("options", "trainer", "message"),
     [
-        ({}, {"max_epochs": 2}, r"`schedule`='cosine' falls to zero at the end of the run.*give `max_steps`"),
-        ({}, {"max_time": "00:00:01:00"}, r"`schedule`='cosine' falls to zero at the end of the run.*give `max_steps`"),
+        ({}, {"max_epochs": 2}, r"`schedule`='cosine' spreads its fall over the run.*give `max_steps`"),
+        ({}, {"max_time": "00:00:01:00"}, r"`schedule`='cosine' spreads its fall over the run.*give `max_steps`"),
         ({}, {"max_steps": 8, "max_epochs": -1}, r"`warmup_epochs`=0.5 counts epochs.*give `limit_train_batches`"),
         ({"schedule": "constant"}, {"max_epochs": 1}, r"`warmup_epochs`=0.5 counts epochs.*or `warmup_epochs`=0"),
         (
             {"schedule": "exponential", "warmup_epochs": 0.0},
-            {"max_steps": 8, "max_epochs": -1},
-            r"`schedule`='exponential' counts epochs.*give `limit_train_batches`",
+            {"max_epochs": 2},
+            r"`schedule`='exponential' spreads its fall over the run.*give `max_steps`",
         ),
     ],
 )

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transfer.commands.console import check_folder, exit_status
-from transfer.errors import BadValue, MissingData, printable
+from transfer.errors import BadValue, DamagedFile, MissingData, printable
 from transfer.files import expanded
+from transfer.run_files import RESULTS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,12 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A finished run's results.json, and the labels and predicted classes of its N test images, (N,) each."""
+    """A finished run's results.json, and what it said of its N test images: labels and predicted classes, (N,) each."""
 
     path: Path
     results: Results
     labels: NDArray[np.int64]
     predictions: NDArray[np.int64]
+    images: tuple[str, ...]
 
     def __str__(self) -> str:
         run = self.results
@@ -83,6 +85,8 @@ def compare(run_a: Path, run_b: Path, json: Path | None = None) -> None:
     check_folder("json", json)
     a, b = read_run(run_a), read_run(run_b)
     check_same_test(a, b)
+    check_predictions(a)
+    check_predictions(b)
     accuracies = {
         "top1": [top1(run.labels, run.predictions) for run in (a, b)],
         "mean_per_class": [mean_per_class(run.labels, run.predictions) for run in (a, b)],
@@ -111,7 +115,7 @@ def read_run(path: Path) -> FinishedRun:
         MissingData: it is not a finished run, or has no predictions.
         DamagedFile: its results cannot be read.
     """
-    from transfer.run_files import CONFIG, RESULTS
+    from transfer.run_files import CONFIG
     from transfer.runs.results import read_results
     from transfer.runs.test_record import read_predictions
 
@@ -119,7 +123,29 @@ def read_run(path: Path) -> FinishedRun:
         if (path / CONFIG).is_file():
             raise MissingData(f"{path} is not finished: it has no {RESULTS}; go on with it: finetune --resume {path}")
         raise MissingData(f"{path} is not a run: it has no {RESULTS}")
-    return FinishedRun(path, read_results(path), *read_predictions(path))
+    results, found = read_results(path), read_predictions(path)
+    if found.multilabel:
+        raise BadValue(f"{path}: its images have several labels each; only runs with one label per image are compared")
+    return FinishedRun(path, results, found.labels, found.predictions, found.paths)
+
+
+def check_predictions(run: FinishedRun) -> None:
+    """Check that a run's predictions are of the test split that its results tell of.
+
+    Raises:
+        DamagedFile: another number of images, of images of a class, or of classes.
+    """
+    import numpy as np
+
+    from transfer.runs.test_record import PREDICTIONS
+
+    expected = run.results.splits["test"].class_counts
+    found = np.bincount(run.labels, minlength=len(expected)).tolist()
+    if found != expected or run.predictions.max() >= len(expected):
+        raise DamagedFile(
+            f"{run.path / PREDICTIONS}: {len(run.labels)} images in classes of {found}, but {RESULTS} tells of"
+            f" {expected}: the two files are of different runs"
+        )
 
 
 def check_same_test(a: FinishedRun, b: FinishedRun) -> None:
@@ -140,7 +166,9 @@ def check_same_test(a: FinishedRun, b: FinishedRun) -> None:
         )
     if list(a.results.per_class_accuracy) != list(b.results.per_class_accuracy):
         raise BadValue(f"{a.path} and {b.path} have other classes or another order of them")
-    if a.labels.tolist() != b.labels.tolist():
+    files = [[Path(image).name for image in run.images] for run in (a, b)]  # a folder may have moved between two runs
+    reordered = files[0] != files[1] and sorted(files[0]) == sorted(files[1])
+    if a.labels.tolist() != b.labels.tolist() or reordered:
         raise BadValue(f"{a.path} and {b.path} have the test images in another order, so that they cannot be paired")
 
 

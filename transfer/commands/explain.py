@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import exit_status
 from transfer.errors import BadValue, printable, unknown_name
-from transfer.files import expanded
+from transfer.files import expanded, written_whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -114,7 +114,6 @@ def explain(
     import torch
 
     from datamodules.images.transforms import build_eval_transform
-    from transfer.runs.overlay import draw_picture
     from transfer.runs.predictor import load_run
 
     if batch_size < 1:
@@ -136,11 +135,9 @@ def explain(
             for i, ((name, run), index) in enumerate(zip(runs.items(), class_indices, strict=True))
         ]
         for photo, *evidence in zip(batch, *columns, strict=True):
-            target = targets[photo.path]
-            target.parent.mkdir(parents=True, exist_ok=True)
-            draw_picture(photo.drawn, photo.caption, evidence).save(target)
-            said = "; ".join(f"{name} {answer} ({method})" for answer, method, name in (e.lines for e in evidence))
-            print(printable(f"{target}: {said}"), flush=True)
+            write_picture(photo, evidence, targets[photo.path])
+    if unreadable:
+        print(f"{len(unreadable)} of {len(targets)} images could not be read", file=sys.stderr)
     return unreadable
 
 
@@ -197,7 +194,7 @@ def read_photos(paths: list[Path], transforms: list[Any], unreadable: list[str])
             pixels = decode_image(path)
         except BadImageError as error:
             unreadable.append(str(path))
-            print(f"unreadable: {BadImage(str(path), str(error))}", file=sys.stderr)
+            print(printable(f"unreadable: {BadImage(str(path), str(error))}"), file=sys.stderr)
             continue
         height, width = pixels.shape[:2]
         yield Photo(
@@ -207,6 +204,17 @@ def read_photos(paths: list[Path], transforms: list[Any], unreadable: list[str])
             [transform(image=pixels)["image"] for transform in transforms],
             [kept_part(transform, height, width) for transform in transforms],
         )
+
+
+def write_picture(photo: Photo, evidence: list[Evidence], target: Path) -> None:
+    """Write a photo's picture, whole or not at all, and print what the runs say of it."""
+    from transfer.runs.overlay import draw_picture
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(target) as file:
+        draw_picture(photo.drawn, photo.caption, evidence).save(file, "PNG")
+    said = "; ".join(f"{name} {answer} ({method})" for answer, method, name in (e.lines for e in evidence))
+    print(printable(f"{target}: {said}"), flush=True)
 
 
 def find_evidence(

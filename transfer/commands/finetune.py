@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from transfer.commands.console import exit_status
-from transfer.config.choices import choose_by_protocol, choose_by_rule
+from transfer.config.choices import choose_by_protocol, choose_by_rule, share_batch
 from transfer.config.command_line import build_config, build_parser, given_fields, parse_config
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import UserError
@@ -78,7 +78,7 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
     # Imported here so that --help and mistyped flags do not wait for them.
     from datamodules import load_dataset
     from datamodules.datamodule import DataModule
-    from transfer.commands.finetune_report import collect_results, print_end, print_start
+    from transfer.commands.finetune_report import collect_results, print_data, print_end, print_start
     from transfer.runs.folder import check_run_dir, find_interrupted, is_main_process, open_run
     from transfer.training.callbacks import EpochLog
     from transfer.training.module import TransferModule
@@ -92,9 +92,12 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
     num_processes = prepare_process(config)
 
     dataset = load_dataset(config.dataset, **config.read_options())
+    print_data(dataset)
     if resume is None:
         config = choose(config, given, start, dataset, num_processes)
         resume = find_interrupted(config)
+    else:
+        config, _ = share_batch(config, given, num_processes)
     # Again, because what was chosen may be other weights and another size.
     start = resolve_start(**config.start_options(), dataset_size=sheet.default_image_size, image_size=config.image_size)
     data = DataModule(dataset, start.preprocessing, **config.loader_options())
@@ -155,7 +158,7 @@ def check_names(config: FinetuneConfig) -> tuple[Start, Sheet]:
 def choose(
     config: FinetuneConfig, given: frozenset[str], start: Start, dataset: Dataset, num_processes: int
 ) -> FinetuneConfig:
-    """Return the configuration with the choices of its protocol or recipe, and print them.
+    """Return the configuration with the choices of its protocol or recipe and its batch divided, and print them.
 
     Args:
         config: configuration as the user set it.
@@ -169,11 +172,14 @@ def choose(
     """
     from transfer.runs.folder import is_main_process
 
+    lines: list[str] = []
     if config.protocol is not None:
         num_images = sum(size for name, size in dataset.split_sizes.items() if name != "test")
-        config, lines = choose_by_protocol(config, given, num_images=num_images, num_processes=num_processes)
-    elif config.recipe == "auto":
-        config, lines = choose_by_rule(
+        config, lines = choose_by_protocol(config, given, num_images=num_images)
+    config, shares = share_batch(config, given, num_processes)
+    lines += shares
+    if config.recipe == "auto":
+        config, chosen = choose_by_rule(
             config,
             given,
             num_images=dataset.split_sizes["train"],
@@ -183,9 +189,8 @@ def choose(
             dropout_rate=start.variant.dropout_rate,
             num_processes=num_processes,
         )
-    else:
-        return config
-    if is_main_process():
+        lines += chosen
+    if lines and is_main_process():
         print("\n".join(lines))
     return config
 
@@ -243,7 +248,7 @@ def fit(config: FinetuneConfig, run: RunFolder, trainer: pl.Trainer, module: Tra
 
     from transfer.runs.predictor import read_classifier_state
     from transfer.training.trainer import find_lr
-    from transfer.weights.files import strict_load
+    from transfer.weights.files import read_checkpoint, strict_load
 
     if config.find_lr and not run.resumes:
         module.lr = find_lr(config, module, data)
@@ -259,6 +264,7 @@ def fit(config: FinetuneConfig, run: RunFolder, trainer: pl.Trainer, module: Tra
     if config.data.train_on == "trainval" and not run.best.exists():
         trainer.save_checkpoint(run.best)  # a run stopped in its last step has nothing left to train
     strict_load(module.classifier, read_classifier_state(run.best), source=str(run.best))
+    module.classifier.threshold = read_checkpoint(run.best).get("threshold")
 
 
 def measure(
@@ -270,7 +276,7 @@ def measure(
     log: EpochLog,
 ) -> dict[str, Metrics]:
     """Return the metrics of the best checkpoint on val and test, and count the read of the test split."""
-    from transfer.runs.test_record import count_test_read, save_predictions
+    from transfer.runs.test_record import PREDICTIONS, count_test_read, make_predictions
     from transfer.training.metrics import main_metric
     from transfer.training.trainer import build_trainer
 
@@ -284,7 +290,11 @@ def measure(
             count_test_read(run.path)
         logged = tester.test(module, data, verbose=False)[0]
         metrics["test"] = Metrics({name.removeprefix("test/"): value for name, value in logged.items()})
-        predictions = module.predictions
-        if tester.is_global_zero and predictions is not None and len(predictions) == sizes["test"]:
-            save_predictions(run.path, predictions.numpy()[data.test_order("test", tester.world_size).argsort()])
+        found, test = module.predictions, data.dataset.split("test")
+        if tester.is_global_zero and found is not None and len(found.labels) == len(test):
+            order = data.test_order("test", tester.world_size).argsort()
+            labels, probabilities = (tensor.numpy()[order] for tensor in found)
+            names, threshold = data.class_names, module.classifier.threshold
+            predictions = make_predictions(labels, probabilities, test.image_names(), names, threshold)
+            predictions.save(run.path / PREDICTIONS)
     return metrics

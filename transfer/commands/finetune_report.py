@@ -59,7 +59,8 @@ def collect_results(
             for name, size in dataset.split_sizes.items()
         },
         skipped_images=[asdict(image) for image in dataset.skipped],
-        tested_images=None if module.predictions is None else len(module.predictions),
+        tested_images=None if module.predictions is None else len(module.predictions.labels),
+        threshold=module.classifier.threshold,
         decay=dict(dataset.decay),
         copy=dataset.known_copy,
         train_seconds=round(log.seconds, 2),
@@ -74,16 +75,21 @@ def collect_results(
     )
 
 
+def print_data(dataset: Dataset) -> None:
+    """Print the classes and the images of each split, once for all processes."""
+    from transfer.runs.folder import is_main_process
+
+    if is_main_process():
+        print(dataset.describe())
+
+
 def print_start(config: FinetuneConfig, start: Start, dataset: Dataset, run: RunFolder) -> None:
-    """Print the network, its weights, the image size, the data, and the folder of an interrupted run."""
+    """Print the network, its weights, the image size, and the folder of an interrupted run."""
     from transfer.weights.build import measure_warm_start
 
     if run.resumes:
         print(f"resumes the run in {run.path}")
-    print(
-        f"{start.variant.name} from {start.describe()}; {start.preprocessing.image_size} px, {dataset.num_classes}"
-        f" classes, images {dataset.split_sizes}"
-    )
+    print(f"{start.variant.name} from {start.describe()}; {start.preprocessing.image_size} px")
     if warm_start := measure_warm_start(start):
         print(f"--init_from {config.init_from}: {warm_start}")
     if not dataset.split_sizes.keys() - {"train"}:

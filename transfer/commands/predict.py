@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from transfer.commands.console import check_folder, exit_status
-from transfer.errors import BadValue, MissingData
-from transfer.files import expanded
+from transfer.errors import BadValue, MissingData, printable
+from transfer.files import expanded, written_whole
 
 if TYPE_CHECKING:
     from transfer.runs.predictor import Run
@@ -29,7 +30,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--format", choices=("csv", "json"), default="csv", help="json is one object a line")
     parser.add_argument("--out", type=expanded, metavar="FILE", help="default: the terminal")
-    parser.add_argument("--top_k", type=int, default=1, help="classes per image, most probable first")
+    top_k = "classes per image, most probable first; default: 1, or every label that a multi-label run gives"
+    parser.add_argument("--top_k", type=int, help=top_k)
     parser.add_argument(
         "--data.batch_size", "--batch_size", dest="batch_size", type=int, default=64, help="images per step"
     )
@@ -55,7 +57,7 @@ def predict(
     images: list[Path],
     format: str = "csv",
     out: Path | None = None,
-    top_k: int = 1,
+    top_k: int | None = None,
     batch_size: int = 64,
     num_workers: int | None = None,
     checkpoint: str = "best",
@@ -67,7 +69,8 @@ def predict(
         images: files, or folders to search for images.
         format: `csv`, or `json` for one object a line.
         out: file that receives the rows; None prints them.
-        top_k: classes per image, 1 to the number of classes, most probable first.
+        top_k: classes per image, 1 to the number of classes, most probable first; None: the most probable one, or every
+            label that a multi-label run gives.
         batch_size: images per step, at least 1.
         num_workers: loader processes, at least 0; None: one less than the usable cores, at most 8.
         checkpoint: `best` or `last`.
@@ -77,6 +80,7 @@ def predict(
 
     Raises:
         MissingData: `run_dir` is not a run, there is no image, or the folder of `out` does not exist.
+        DamagedFile: the run's network computes no probabilities.
         BadValue: an argument is out of range.
     """
     from datamodules.images.listing import list_images
@@ -91,22 +95,31 @@ def predict(
     paths = [path for given in images for path in list_images(given)]
     if not paths:
         raise MissingData(f"no image in {', '.join(map(str, images))}")
-    if not 1 <= top_k <= len(run.class_names):
+    if top_k is not None and not 1 <= top_k <= len(run.class_names):
         raise BadValue(f"`top_k`={top_k} (allowed: 1 to {len(run.class_names)}, the number of classes)")
     unreadable: list[str] = []
     rows = predict_rows(run, paths, top_k, batch_size, num_workers, unreadable)
+    separator = run.config.data.label_separator
     if out is None:
-        write_rows(rows, format, sys.stdout)
+        write_rows(rows, format, sys.stdout, separator)
     else:
-        with open(out, "w", newline="") as file:
-            write_rows(rows, format, file)
+        with written_whole(out) as file:
+            text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
+            write_rows(rows, format, text, separator)
+            text.detach()  # or it would close the file
+    if unreadable:
+        print(f"{len(unreadable)} of {len(paths)} images could not be read", file=sys.stderr)
     return unreadable
 
 
 def predict_rows(
-    run: Run, paths: list[Path], top_k: int, batch_size: int, num_workers: int | None, unreadable: list[str]
+    run: Run, paths: list[Path], top_k: int | None, batch_size: int, num_workers: int | None, unreadable: list[str]
 ) -> Iterator[dict[str, Any]]:
-    """Yield a row for each readable image: image, class, probability, and class_2, probability_2, ... up to `top_k`."""
+    """Yield a row for each readable image.
+
+    Its fields are image, class, probability, and class_2, probability_2, ... up to `top_k`. Without `top_k` a
+    multi-label run has image, labels and probabilities instead, as lists.
+    """
     import torch
 
     from datamodules.images.transforms import build_eval_transform
@@ -117,20 +130,24 @@ def predict_rows(
     for images, names, bad in build_predict_loader(paths, transform, batch_size, num_workers):
         for image in bad:
             unreadable.append(image.name)
-            print(f"unreadable: {image}", file=sys.stderr)
+            print(printable(f"unreadable: {image}"), file=sys.stderr)
         if not names:
             continue
-        top = run.probabilities(images).cpu().topk(top_k)
-        for name, values, indices in zip(names, top.values.tolist(), top.indices.tolist(), strict=True):
+        for name, probabilities in zip(names, run.probabilities(images).cpu().numpy(), strict=True):
+            prediction = run.prediction(probabilities, top_k or 1)
+            if run.config.data.multilabel and top_k is None:
+                found = [(label, round(value, 6)) for label, value in prediction.labels]
+                yield {"image": name, "labels": [n for n, _ in found], "probabilities": [value for _, value in found]}
+                continue
             row: dict[str, Any] = {"image": name}
-            for rank, (value, index) in enumerate(zip(values, indices, strict=True), start=1):
+            for rank, (class_name, value) in enumerate(prediction.top, start=1):
                 suffix = "" if rank == 1 else f"_{rank}"
-                row |= {f"class{suffix}": run.class_names[index], f"probability{suffix}": round(value, 6)}
+                row |= {f"class{suffix}": class_name, f"probability{suffix}": round(value, 6)}
             yield row
 
 
-def write_rows(rows: Iterator[dict[str, Any]], format: str, file: TextIO) -> None:
-    """Write rows as they come."""
+def write_rows(rows: Iterator[dict[str, Any]], format: str, file: TextIO, separator: str) -> None:
+    """Write rows as they come; in CSV, `separator` stands between the items of a list."""
     writer = None
     for row in rows:
         if format == "json":
@@ -139,4 +156,4 @@ def write_rows(rows: Iterator[dict[str, Any]], format: str, file: TextIO) -> Non
         if writer is None:
             writer = csv.DictWriter(file, fieldnames=list(row))
             writer.writeheader()
-        writer.writerow(row)
+        writer.writerow({name: separator.join(map(str, v)) if isinstance(v, list) else v for name, v in row.items()})

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import exit_status
 from transfer.config.command_line import build_probe_parser, parse_probe_config
-from transfer.config.schema import FinetuneConfig, ProbeConfig
+from transfer.config.probe_schema import ProbeConfig
+from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue, MissingData, UserError
 from transfer.files import expanded
 from transfer.runs.results import Results, last_results, read_results
@@ -149,11 +150,8 @@ def begin(run: RunFolder, config: FinetuneConfig, start: Start, dataset: Dataset
     run.begin(config, {})
     if "test" in dataset.split_sizes:
         count_test_read(run.path)
-    size = start.preprocessing.image_size
-    print(
-        f"{start.variant.name} from {start.describe()}; {size} px, {dataset.num_classes} classes, images"
-        f" {dataset.split_sizes}"
-    )
+    print(dataset.describe())
+    print(f"{start.variant.name} from {start.describe()}; {start.preprocessing.image_size} px")
 
 
 def fit(features: Mapping[str, Features], dataset: Dataset, fabric: Fabric) -> Probe:

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transfer.config.schema import FinetuneConfig, ProbeConfig
+from transfer.config.probe_schema import ProbeConfig
+from transfer.config.schema import FinetuneConfig
 from transfer.run_files import RESULTS
 from transfer.runs.results import Metrics, ProbeFit, Results, SplitFacts
 
@@ -82,15 +83,17 @@ def collect_results(
 def measure_test(run_dir: Path, found: Probe, test: Features | None, dataset: Dataset) -> dict[str, Any]:
     """Save the predictions on test, and return the fields of the results that they decide."""
     from transfer.probe.penalties import linear_metrics, predict
-    from transfer.runs.test_record import save_predictions
+    from transfer.runs.test_record import PREDICTIONS, make_predictions
     from transfer.training.metrics import build_per_class_accuracy
 
     if test is None:
         return {}
-    predictions = predict(found.fit, test)
-    save_predictions(run_dir, predictions.numpy())
+    predicted = predict(found.fit, test)
+    labels, probabilities = (tensor.numpy() for tensor in predicted)
+    names = dataset.split("test").image_names()
+    make_predictions(labels, probabilities, names, dataset.class_names).save(run_dir / PREDICTIONS)
     measure = build_per_class_accuracy(dataset.num_classes, multilabel=False)
-    accuracies = measure(predictions[:, 1], predictions[:, 0]).tolist()
+    accuracies = measure(predicted.classes, predicted.labels).tolist()
     counts = dataset.class_counts["test"]
     val = Metrics(found.val_metrics[found.penalty])
     return {

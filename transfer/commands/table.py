@@ -221,10 +221,12 @@ def run(
     from transfer.experiments.launchers import LAUNCHERS, Launch, slurm_parameters
     from transfer.experiments.table.cell_run import table_jobs
     from transfer.experiments.table.cells import read_table
+    from transfer.experiments.table.planning import check_configurations
 
     check_counts(workers=workers, devices_per_cell=devices_per_cell)
     parameters = slurm_parameters(slurm, launcher)
     table = read_table(out)
+    check_configurations(table, devices_per_cell)
     jobs = table_jobs(out, table)
     if pending := pending_jobs(jobs, retry_failed):
         words = ["table", "cell", str(out.resolve()), "--devices", str(devices_per_cell), *retry_words(retry_failed)]

@@ -1,4 +1,4 @@
-"""Apply the settings that `--protocol` and `--recipe auto` choose to a configuration."""
+"""Apply the settings that `--protocol` and `--recipe auto` choose to a configuration, and divide its batch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,55 @@ from transfer.config.command_line import apply_choices, flatten
 from transfer.config.protocols import get_protocol, protocol_settings
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue
+
+
+def share_batch(config: FinetuneConfig, given: frozenset[str], num_processes: int) -> tuple[FinetuneConfig, list[str]]:
+    """Return the configuration with its global batch divided among the processes, and a line that says how.
+
+    Without a global batch, the configuration is returned as it is.
+
+    Args:
+        config: the configuration; `data.batch_size` is the most that a process takes at once.
+        given: dotted fields that the user set.
+        num_processes: number of processes that train together.
+
+    Raises:
+        BadValue: the batch cannot be divided, or conflicts with another setting.
+    """
+    total, accumulate = config.global_batch_size, "trainer.accumulate_grad_batches"
+    if total is None:
+        return config, []
+    per_process, accumulated = divide_batch(total, num_processes, config.data.batch_size)
+    if accumulate in given and config.trainer.accumulate_grad_batches != accumulated:
+        raise BadValue(
+            f"`{accumulate}`={config.trainer.accumulate_grad_batches} with `global_batch_size`={total}, which is"
+            f" {num_processes} x {per_process} images x {accumulated}: leave one of them out"
+        )
+    shares = {"data.batch_size": per_process, accumulate: accumulated}
+    config, _ = apply_choices(config, shares, frozenset())
+    return config, [f"a step has {total} images: {num_processes} processes x {per_process} at once x {accumulated}"]
+
+
+def divide_batch(batch_size: int, num_processes: int, most: int) -> tuple[int, int]:
+    """Return the images per process at once and the batches to accumulate, whose product is the process's share.
+
+    Args:
+        batch_size: images per optimizer step, over all processes.
+        num_processes: number of processes.
+        most: largest number of images per process at once; as many of these are taken as divide the share.
+
+    Raises:
+        BadValue: the batch cannot be divided equally among the processes.
+    """
+    if batch_size % num_processes:
+        allowed = ", ".join(str(n) for n in range(1, batch_size + 1) if batch_size % n == 0)
+        raise BadValue(
+            f"`global_batch_size`={batch_size}: {num_processes} processes cannot share it equally (allowed: {allowed}"
+            " processes, or another batch)"
+        )
+    share = batch_size // num_processes
+    per_process = max(n for n in range(1, min(most, share) + 1) if share % n == 0)
+    return per_process, share // per_process
 
 
 def choose_by_rule(
@@ -33,7 +82,7 @@ def choose_by_rule(
         num_processes: number of processes that train together.
 
     Raises:
-        UserError: the choices conflict with what the user set.
+        BadValue: the choices conflict with what the user set.
     """
     choices = choose_recipe(
         num_images=num_images,
@@ -48,7 +97,7 @@ def choose_by_rule(
 
 
 def choose_by_protocol(
-    config: FinetuneConfig, given: frozenset[str], *, num_images: int, num_processes: int
+    config: FinetuneConfig, given: frozenset[str], *, num_images: int
 ) -> tuple[FinetuneConfig, list[str]]:
     """Return the configuration with the settings of its protocol, and a line of text for each non-default setting.
 
@@ -56,10 +105,9 @@ def choose_by_protocol(
         config: configuration as the user set it, with a protocol.
         given: dotted fields that the user set; they stay unchanged.
         num_images: number of images in train and val together.
-        num_processes: number of processes that train together.
 
     Raises:
-        UserError: the user set only some of the fields that the protocol chooses together, or a value that conflicts
+        BadValue: the user set only some of the fields that the protocol chooses together, or a value that conflicts
             with it.
     """
     assert config.protocol is not None
@@ -71,23 +119,10 @@ def choose_by_protocol(
             " or neither"
         )
     settings = protocol_settings(
-        protocol,
-        protocol.middle,
-        dataset=config.dataset,
-        backbone=config.backbone,
-        num_images=num_images,
-        devices=num_processes,
-        max_batch_per_device=config.data.batch_size,
+        protocol, protocol.middle, dataset=config.dataset, backbone=config.backbone, num_images=num_images
     )
     before = flatten(config.to_dict())
     config, applied = apply_choices(config, settings, given)
-    at_once, accumulated = settings["data.batch_size"], settings["trainer.accumulate_grad_batches"]
-    found, wanted = config.data.batch_size * config.trainer.accumulate_grad_batches, at_once * accumulated
-    if found != wanted and not given >= {"data.batch_size", "trainer.accumulate_grad_batches"}:
-        raise BadValue(
-            f"`protocol`={protocol.name}: a step would see {found * num_processes} images, not the protocol's"
-            f" {wanted * num_processes}: use `data.batch_size`={at_once}, or set `trainer.accumulate_grad_batches` too"
-        )
     lines = [f"protocol {protocol.name}: {protocol.source}"]
     lines += [f"{name} {value}" for name, value in applied.items() if value != before[name]]
     lines += [f"{name}: as you set it, not {value}" for name, value in settings.items() if name not in applied]

@@ -18,13 +18,11 @@ import jsonargparse
 import yaml
 
 from transfer.config.parser_errors import explain
+from transfer.config.probe_schema import PROBE_FIELDS, PROBE_TRAINER_FIELDS, ProbeConfig
 from transfer.config.problems import find_probe_problems, find_problems
 from transfer.config.schema import (
     PATH_FIELDS,
-    PROBE_FIELDS,
-    PROBE_TRAINER_FIELDS,
     FinetuneConfig,
-    ProbeConfig,
     TrainerConfig,
 )
 from transfer.errors import BadValue, MissingData, nearest

@@ -27,6 +27,7 @@ def find_probe_problems(config: FinetuneConfig) -> list[str]:
 def _range_problems(config: FinetuneConfig) -> Iterator[str]:
     data, loss, optim = config.data, config.loss, config.optim
     for name, value, allowed, ok in (
+        ("global_batch_size", config.global_batch_size, "at least 1", lambda v: v >= 1),
         ("image_size", config.image_size, f"at least {SMALLEST_IMAGE}", lambda v: v >= SMALLEST_IMAGE),
         ("dropout", config.dropout, "0 to below 1", _is_share),
         ("stochastic_depth_prob", config.stochastic_depth_prob, "0 to below 1", _is_share),

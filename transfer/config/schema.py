@@ -40,6 +40,8 @@ class DataConfig:
     """column of a table that holds train, val or test for each row"""
     label_separator: str = "|"
     """separator between several labels in one cell of a table"""
+    folder_layout: Literal["auto", "classes", "splits"] = "auto"
+    """what the folders in data_root are: classes, splits (others are left out), or auto: what their names say"""
     cache: Literal["none", "ram", "disk"] = "none"
     """decode and resize each image once, into memory or a file; training crops then come from the resized image"""
     cache_dir: str | None = None
@@ -81,7 +83,7 @@ class OptimConfig:
     layer_decay: float = 1.0
     """learning rate of each stage relative to that of the next stage, above 0 to 1"""
     schedule: Literal["cosine", "exponential", "constant"] = "cosine"
-    """cosine to zero; exponential is the paper's x0.97 every 2.4 epochs"""
+    """cosine to zero; exponential to 0.012 of the peak: the paper's x0.97 every 2.4 of 350 epochs, over any run"""
     warmup_epochs: float = 0.5
     """length of the linear warm-up, in epochs"""
     sam_rho: float | None = None
@@ -178,6 +180,9 @@ class FinetuneConfig:
     """backbone (b2) or row whose weights to start from as far as they overlap, in place of pretrained"""
     weights: str | None = None
     """checkpoint file to read in place of the weights' own source; pretrained says how it was trained"""
+    global_batch_size: int | None = None
+    """images per step over all processes, divided among them: data.batch_size at most at once, the rest accumulated;
+    unset: data.batch_size x processes x trainer.accumulate_grad_batches"""
     image_size: int | None = None
     """side of the square input, in pixels; unset: the dataset's, or else the weights'"""
     augment: Augment = "basic"
@@ -280,20 +285,3 @@ class FinetuneConfig:
 
 # Fields of FinetuneConfig and ProbeConfig that hold paths, besides data.cache_dir.
 PATH_FIELDS = frozenset(("data_root", "weights", "init_head", "out_dir", "beside"))
-
-# Fields of FinetuneConfig that a linear probe shares; it augments nothing and trains a single linear layer.
-PROBE_FIELDS = (
-    *("backbone", "dataset", "data_root", "pretrained", "weights", "image_size", "on_bad_image", "allow_decayed"),
-    *("seed", "out_dir", "data"),
-)
-PROBE_TRAINER_FIELDS = ("accelerator", "devices", "num_nodes", "strategy", "precision")
-
-
-@dataclass(kw_only=True)
-class ProbeConfig:
-    """Probe"""
-
-    feature_dtype: Literal["float32", "bfloat16"] = "float32"
-    """type of the features in their file in --data.cache_dir; bfloat16 takes half the space"""
-    beside: str | None = None
-    """fine-tuned run to print beside the probe; unset: the last one in runs/<dataset>_<backbone>/"""

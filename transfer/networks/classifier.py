@@ -23,6 +23,7 @@ class Classifier(nn.Module):
         num_classes: outputs of the head.
         preprocessing: how images must be prepared for the backbone; None where nobody said.
         class_names: names of the outputs, in their order; None where nobody said.
+        threshold: probability from which on a label is given, if an image may have several; None where nobody said.
         build_arguments: arguments of `build_classifier` that build a network of this form again, as plain types; None
             if it was not built by name.
 
@@ -45,6 +46,7 @@ class Classifier(nn.Module):
         self.num_classes = num_classes
         self.preprocessing = preprocessing
         self.class_names = _checked_names(class_names, num_classes)
+        self.threshold: float | None = None
         self.build_arguments: dict[str, Any] | None = None
 
     @property
@@ -114,6 +116,7 @@ class Classifier(nn.Module):
         self.head = new.to(parameter.device, parameter.dtype)
         self.num_classes = num_classes
         self.class_names = names
+        self.threshold = None
         if self.build_arguments is not None:
             known = isinstance(head, str)
             self.build_arguments = {**self.build_arguments, "head": head, "dropout": dropout} if known else None

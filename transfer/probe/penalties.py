@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from transfer.probe.features import Features
 from transfer.probe.logistic import LinearFit, LogisticRegression
-from transfer.training.metrics import build_metrics
+from transfer.training.metrics import Predicted, build_metrics
 
 # Kornblith, Shlens & Le 2019 (arXiv 1805.08974), as restated in SimCLR (arXiv 2002.05709) appendix B.8: 45 values from
 # 1e-6 to 1e5, evenly spaced on a logarithmic scale. What they multiply is our reading, see `logistic`: half
@@ -60,10 +59,10 @@ def fit_probe(
     return Probe(final, best.penalty, metrics, passes + final.passes)
 
 
-def predict(fit: LinearFit, features: Features) -> Tensor:
-    """Return the label and the predicted class of each image, int64 on the CPU. Shape: (N, 2)"""
-    logits = fit.logits(features.features.to(fit.weight.device)).cpu()
-    return torch.stack([features.labels.cpu(), logits.argmax(1)], 1)
+def predict(fit: LinearFit, features: Features) -> Predicted:
+    """Return the label and the probabilities of each image."""
+    probabilities = fit.logits(features.features.to(fit.weight.device)).softmax(1)
+    return Predicted(features.labels.cpu(), probabilities.float().cpu())
 
 
 def linear_metrics(fit: LinearFit, features: Features) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from transfer.files import expanded
 from transfer.lightning import pl
 from transfer.networks.classifier import Classifier
 from transfer.preprocessing import Preprocessing
-from transfer.run_files import BEST, CONFIG
+from transfer.run_files import BEST, CONFIG, RESULTS
 from transfer.training.checkpointing import AtomicCheckpointIO
 from transfer.weights.build import classifier_from
 from transfer.weights.files import read_checkpoint, read_state_dict, strict_load
@@ -37,6 +38,8 @@ class Prediction:
         class_name: the most probable class.
         probability: probability of that class, in [0, 1].
         top: the k most probable classes with their probabilities, most probable first.
+        labels: what the image shows: the most probable class, or for a multi-label run every class from the run's
+            threshold on, with their probabilities, most probable first.
         probabilities: probabilities of all classes in class order, float32 (C,). They sum to 1, except for a
             multi-label run, whose classes are independent.
     """
@@ -44,6 +47,7 @@ class Prediction:
     class_name: str
     probability: float
     top: tuple[tuple[str, float], ...]
+    labels: tuple[tuple[str, float], ...]
     probabilities: NDArray[np.float32]
 
 
@@ -58,6 +62,8 @@ class Run:
         class_names: names of the classes, in the order of the logits.
         preprocessing: how images are prepared, as in the run's evaluation.
         data: what the datamodule saved in the checkpoint, including fingerprints.
+        threshold: probability from which on a multi-label run gives a label: the one with the best F1 on val, or one
+            half where the run had no val split.
     """
 
     run_dir: Path
@@ -66,6 +72,7 @@ class Run:
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
     data: dict[str, Any] = field(repr=False)
+    threshold: float = 0.5
 
     def predict(self, images: Sequence[ImageLike], *, top_k: int = 5, batch_size: int = 64) -> list[Prediction]:
         """Return a prediction for each image, in order; the network runs on the device of its parameters.
@@ -77,8 +84,8 @@ class Run:
             batch_size: images that go through the network at a time.
 
         Raises:
-            UserError: an image cannot be read (the message names its file or position), or `batch_size` or `top_k` is
-                below 1.
+            UserError: an image cannot be read (the message names its file or position), the network's outputs are not
+                finite, or `batch_size` or `top_k` is below 1.
         """
         from datamodules.images.transforms import build_eval_transform
 
@@ -93,7 +100,7 @@ class Run:
             batch = enumerate(images[start : start + batch_size], start)
             pixels = [transform(image=_pixels(image, position))["image"] for position, image in batch]
             probabilities = self.probabilities(torch.from_numpy(np.stack(pixels))).cpu().numpy()
-            predictions += [self._prediction(row, top_k) for row in probabilities]
+            predictions += [self.prediction(row, top_k) for row in probabilities]
         return predictions
 
     def probabilities(self, images: Tensor) -> Tensor:
@@ -101,6 +108,9 @@ class Run:
 
         Args:
             images: uint8 (N, S, S, 3), prepared by the run's evaluation transform.
+
+        Raises:
+            DamagedFile: the network's outputs are not finite.
         """
         from datamodules.images.transforms import normalize
 
@@ -109,13 +119,26 @@ class Run:
             return self.as_probabilities(self.classifier(normalize(images.to(device), self.preprocessing)))
 
     def as_probabilities(self, logits: Tensor) -> Tensor:
-        """Return logits (N, C) as probabilities, float32; those of a multi-label run are independent."""
+        """Return logits (N, C) as probabilities, float32; those of a multi-label run are independent.
+
+        Raises:
+            DamagedFile: a logit is not finite.
+        """
+        if not logits.isfinite().all():
+            raise DamagedFile(
+                f"{self.run_dir}: the network's outputs are not finite numbers for an image: its checkpoint is damaged,"
+                " or its training diverged"
+            )
         return (logits.sigmoid() if self.config.data.multilabel else logits.softmax(1)).float()
 
-    def _prediction(self, probabilities: NDArray[np.float32], top_k: int) -> Prediction:
-        order = np.argsort(-probabilities, kind="stable")[:top_k]
-        top = tuple((self.class_names[index], float(probabilities[index])) for index in order)
-        return Prediction(*top[0], top, probabilities)
+    def prediction(self, probabilities: NDArray[np.float32], top_k: int) -> Prediction:
+        """Return what the probabilities of all classes, (C,), say of one image."""
+        order = np.argsort(-probabilities, kind="stable")
+        ranked = tuple((self.class_names[index], float(probabilities[index])) for index in order)
+        labels = ranked[:1]
+        if self.config.data.multilabel:
+            labels = tuple((name, value) for name, value in ranked if value >= self.threshold)
+        return Prediction(*ranked[0], ranked[:top_k], labels, probabilities)
 
 
 def _pixels(image: ImageLike, position: int) -> NDArray[np.uint8]:
@@ -157,7 +180,10 @@ def load_run(run_dir: str | Path, checkpoint: str = BEST) -> Run:
         raise MissingData(
             f"{run_dir} has no {checkpoint}: the run stopped before its first validation; go on with `resume`={run_dir}"
         )
-    data = datamodule_state(read_checkpoint(path), path)
+    content = read_checkpoint(path)
+    if not (run_dir / RESULTS).is_file():
+        warnings.warn(f"{run_dir} is unfinished (it has no {RESULTS}): this is its {checkpoint} so far", stacklevel=2)
+    data = datamodule_state(content, path)
     values = {part.name: data[part.name] for part in fields(Preprocessing)}
     preprocessing = Preprocessing(**{**values, "mean": tuple(data["mean"]), "std": tuple(data["std"])})
     start = replace(resolve_start(**config.start_options()), preprocessing=preprocessing)
@@ -169,8 +195,17 @@ def load_run(run_dir: str | Path, checkpoint: str = BEST) -> Run:
         **config.network_options(),
     )
     strict_load(classifier, read_classifier_state(path), source=str(path))
+    classifier.threshold = _threshold(content, path)
+    threshold = 0.5 if classifier.threshold is None else classifier.threshold
     classifier = classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its types
-    return Run(run_dir, config, classifier.eval(), tuple(data["class_names"]), preprocessing, data)
+    return Run(run_dir, config, classifier.eval(), tuple(data["class_names"]), preprocessing, data, threshold)
+
+
+def _threshold(content: Mapping[str, Any], path: Path) -> float | None:
+    found = content.get("threshold")
+    if found is not None and not (isinstance(found, float) and 0 <= found <= 1):
+        raise DamagedFile(f"{path}: its threshold is {found!r} (allowed: 0 to 1)")
+    return found
 
 
 def save_classifier(path: Path, classifier: Classifier, data: Mapping[str, Any]) -> None:

@@ -74,6 +74,7 @@ class Results:
         lr: peak learning rate used.
         weights: weights the run started from; None for random ones.
         warm_start: how much of the network came from `init_from`.
+        threshold: probability from which on a label is given, with the best F1 on val; None for one label per image.
         image_size: side of the network's input, in pixels.
         decay: for each decayed split, how many of its official images were left.
         copy: what is known about a copy of the dataset that differs from the original.
@@ -101,6 +102,7 @@ class Results:
     splits: dict[str, SplitFacts] = field(default_factory=dict)
     skipped_images: list[dict[str, Any]] = field(default_factory=list)
     tested_images: int | None = None
+    threshold: float | None = None
     decay: dict[str, str] = field(default_factory=dict)
     copy: str | None = None
     train_seconds: float | None = None

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from transfer.errors import DamagedFile, UserError
-from transfer.files import write_json, written_whole
+from transfer.errors import DamagedFile, MissingData
+from transfer.files import open_regular, read_object, write_json, written_whole
 
 TEST_READS, PREDICTIONS = "test_reads.json", "test_predictions.npz"
 
@@ -34,43 +37,111 @@ def num_test_reads(run_dir: Path) -> int:
     path = run_dir / TEST_READS
     if not path.exists():
         return 0
-    try:
-        return int(json.loads(path.read_text())["reads"])
-    except (ValueError, TypeError, KeyError):
-        raise DamagedFile(
-            f'{path}: damaged (expected: {{"reads": n}}); the number of reads of the test split is lost'
-        ) from None
+    reads = read_object(path).get("reads")
+    if type(reads) is not int or reads < 0:
+        raise DamagedFile(f'{path}: damaged (expected: {{"reads": n}}); the number of reads of the test split is lost')
+    return reads
 
 
-def save_predictions(run_dir: Path, predictions: NDArray[np.int64]) -> None:
-    """Write `test_predictions.npz` atomically: int64 arrays `label` and `prediction`, each (N,).
+@dataclass(frozen=True)
+class SavedPredictions:
+    """What a network said of N images with C classes, in a split's order.
+
+    Attributes:
+        labels: class indices, int64 (N,); with several labels per image, bool (N, C).
+        predictions: most probable classes, int64 (N,); with several labels, whether each is given, bool (N, C).
+        probabilities: float32 (N, C); None in a file of an earlier version.
+        paths: where each image is: its file, or the row of its table; empty in a file of an earlier version.
+        class_names: names of the classes, in index order; empty in a file of an earlier version.
+    """
+
+    labels: NDArray[Any]
+    predictions: NDArray[Any]
+    probabilities: NDArray[np.float32] | None = None
+    paths: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether an image may have several labels."""
+        return self.labels.ndim == 2
+
+    def save(self, path: Path) -> None:
+        """Write arrays `label`, `prediction`, `probability`, `path` and `class_name` into a .npz file, atomically."""
+        arrays: dict[str, Any] = {"label": self.labels, "prediction": self.predictions}
+        if self.probabilities is not None:
+            arrays["probability"] = self.probabilities
+        arrays |= {"path": _text_array(self.paths), "class_name": _text_array(self.class_names)}
+        with written_whole(path) as file:
+            np.savez(file, **arrays)
+
+
+def make_predictions(
+    labels: NDArray[Any],
+    probabilities: NDArray[np.float32],
+    paths: Sequence[str],
+    class_names: Sequence[str],
+    threshold: float | None = None,
+) -> SavedPredictions:
+    """Return what probabilities say.
 
     Args:
-        run_dir: the run's folder.
-        predictions: label and predicted class of each test image in the split's order, (N, 2).
+        labels: class indices (N,), or multi-hot (N, C).
+        probabilities: float32 (N, C).
+        paths: where each image is.
+        class_names: names of the classes, in index order.
+        threshold: probability from which on a label is given, if an image may have several; None: one half.
     """
-    label, prediction = predictions.astype(np.int64).T
-    with written_whole(run_dir / PREDICTIONS) as file:
-        np.savez(file, label=label, prediction=prediction)
+    if labels.ndim == 2:
+        labels, predictions = labels.astype(bool), probabilities >= (0.5 if threshold is None else threshold)
+    else:
+        labels, predictions = labels.astype(np.int64), probabilities.argmax(1)
+    return SavedPredictions(labels, predictions, probabilities, tuple(paths), tuple(class_names))
 
 
-def read_predictions(run_dir: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return labels and predicted classes of a run's test images, each (N,), in the split's order.
+def _text_array(texts: Sequence[str]) -> NDArray[np.str_]:
+    # A path may hold bytes that are no UTF-8, for which Python has surrogates that numpy cannot store.
+    return np.array([text.encode(errors="backslashreplace").decode() for text in texts], dtype=np.str_)
+
+
+def read_predictions(run_dir: Path) -> SavedPredictions:
+    """Return what a run said of its test images.
 
     Raises:
-        UserError: the file is missing or damaged.
+        MissingData: the run has no such file.
+        DamagedFile: it cannot be read.
     """
     path = run_dir / PREDICTIONS
     if not path.exists():
-        raise UserError(
-            f"{run_dir} has no {PREDICTIONS}: the run read none or only part of a test split, has several labels per"
-            " image, or predates that file"
+        raise MissingData(
+            f"{run_dir} has no {PREDICTIONS}: the run read none or only part of a test split, or predates that file"
         )
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            label, prediction = arrays["label"], arrays["prediction"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        with open_regular(path) as file, np.load(file, allow_pickle=False) as arrays:
+            found = SavedPredictions(
+                arrays["label"],
+                arrays["prediction"],
+                arrays.get("probability"),
+                *(tuple(arrays[name].tolist()) if name in arrays else () for name in ("path", "class_name")),
+            )
+    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error):
         raise DamagedFile(f"{path}: damaged (expected: arrays 'label' and 'prediction')") from None
-    if label.ndim != 1 or label.shape != prediction.shape or not label.size:
-        raise DamagedFile(f"{path}: damaged (arrays of shapes {label.shape} and {prediction.shape})")
-    return label.astype(np.int64), prediction.astype(np.int64)
+    _check(found, path)
+    return found
+
+
+def _check(found: SavedPredictions, path: Path) -> None:
+    labels, predictions = found.labels, found.predictions
+    kinds = {1: "iu", 2: "b"}.get(labels.ndim, "")
+    if (
+        labels.shape != predictions.shape
+        or not labels.size
+        or not {labels.dtype.kind, predictions.dtype.kind} <= {*kinds}
+    ):
+        shapes = f"{labels.dtype} {labels.shape} and {predictions.dtype} {predictions.shape}"
+        raise DamagedFile(f"{path}: damaged (arrays of {shapes})")
+    if labels.ndim == 1 and min(labels.min(), predictions.min()) < 0:
+        raise DamagedFile(f"{path}: damaged (a class below 0)")
+    count, probabilities = len(labels), found.probabilities
+    if (found.paths and len(found.paths) != count) or (probabilities is not None and len(probabilities) != count):
+        raise DamagedFile(f"{path}: damaged (its arrays are of different lengths)")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,26 +30,62 @@ class MeanPerClassAccuracy(MulticlassAccuracy):
         return (hits[images > 0] / images[images > 0]).mean()
 
 
+class Predicted(NamedTuple):
+    """Labels and probabilities of N images, on the CPU.
+
+    Attributes:
+        labels: int64 class indices (N,), or multi-hot (N, C).
+        probabilities: float32 (N, C).
+    """
+
+    labels: Tensor
+    probabilities: Tensor
+
+    @property
+    def classes(self) -> Tensor:
+        """The most probable class of each image, (N,)."""
+        return self.probabilities.argmax(1)
+
+
 class Predictions(Metric):
-    """Collects the label and the most probable class of every image: rank after rank, each in its own order."""
+    """Collects the label and the probabilities of every image: rank after rank, each in its own order."""
 
-    # Floats, exact up to 2^24 classes: from a rank without images torchmetrics gathers an empty float vector.
+    # Flat floats, exact up to 2^24 classes: from a rank without images torchmetrics gathers an empty float vector.
     labels: list[Tensor]
-    classes: list[Tensor]
+    probabilities: list[Tensor]
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, num_classes: int, multilabel: bool, **options: Any) -> None:
         super().__init__(**options)
+        self.label_shape, self.num_classes = (-1, num_classes) if multilabel else (-1,), num_classes
         self.add_state("labels", default=[], dist_reduce_fx="cat")
-        self.add_state("classes", default=[], dist_reduce_fx="cat")
+        self.add_state("probabilities", default=[], dist_reduce_fx="cat")
 
     def update(self, probabilities: Tensor, labels: Tensor) -> None:
-        """Add a batch: probabilities (B, C) and labels (B,)."""
-        self.labels.append(labels.float())
-        self.classes.append(probabilities.argmax(1).float())
+        """Add a batch: probabilities (B, C) and labels (B,) or (B, C)."""
+        self.labels.append(labels.float().flatten())
+        self.probabilities.append(probabilities.float().flatten())
 
-    def compute(self) -> Tensor:
-        """Return labels and classes, int64 (N, 2) on the CPU."""
-        return torch.stack([dim_zero_cat(self.labels), dim_zero_cat(self.classes)], dim=1).long().cpu()
+    def compute(self) -> Predicted:
+        """Return what was collected."""
+        labels, probabilities = dim_zero_cat(self.labels).cpu(), dim_zero_cat(self.probabilities).cpu()
+        return Predicted(labels.long().reshape(self.label_shape), probabilities.reshape(-1, self.num_classes))
+
+
+def fit_threshold(predicted: Predicted) -> float:
+    """Return the probability from which on a label is given: the one with the highest micro-F1 on these images.
+
+    It lies in the middle between two neighbouring probabilities, and is one for all labels, as rare ones have too few
+    images for their own. Of equals the one nearest to one half is taken.
+    """
+    order = predicted.probabilities.flatten().double().sort(descending=True, stable=True)
+    truth = predicted.labels.flatten()[order.indices]
+    hits = truth.cumsum(0)
+    given = torch.arange(1, len(truth) + 1)
+    f1 = 2 * hits / (given + hits[-1])
+    following = torch.cat([order.values[1:], torch.zeros(1, dtype=torch.float64)])
+    is_cut = order.values > following  # equal probabilities are given or withheld together
+    candidates = ((order.values + following) / 2)[is_cut & (f1 == f1[is_cut].max())]
+    return float(candidates[(candidates - 0.5).abs().argmin()])
 
 
 def build_metrics(num_classes: int, multilabel: bool) -> MetricCollection:

@@ -18,7 +18,7 @@ from transfer.networks.layers import untracked_batch_norm
 from transfer.training import rebuild
 from transfer.training.batch_norm import POLICIES, BatchNormPolicy
 from transfer.training.losses import build_loss
-from transfer.training.metrics import Predictions, build_metrics, build_per_class_accuracy
+from transfer.training.metrics import Predicted, Predictions, build_metrics, build_per_class_accuracy, fit_threshold
 from transfer.training.mixing import mix_batch
 from transfer.training.optim import build_optimizer, build_schedule, check_optimizer, check_schedule, parameter_groups
 from transfer.training.random_state import get_random_state, set_random_state
@@ -38,8 +38,7 @@ class TransferModule(pl.LightningModule):
 
     Attributes:
         per_class_accuracy: accuracy of each class in the last test, in [0, 1], in class order.
-        predictions: label and predicted class of each image of the last test, int64 (N, 2) on the CPU, rank after rank;
-            None before it and with `multilabel`.
+        predictions: labels and probabilities of the last test, rank after rank; None before it.
 
     Args:
         classifier: has `backbone`, `head` and `num_classes`. None builds one from the next twelve arguments, which are
@@ -140,12 +139,12 @@ class TransferModule(pl.LightningModule):
         self.val_metrics = build_metrics(num_classes, self.multilabel).clone(prefix="val/")
         self.test_metrics = build_metrics(num_classes, self.multilabel).clone(prefix="test/")
         self.test_per_class = build_per_class_accuracy(num_classes, self.multilabel)
-        self.test_predictions = None if self.multilabel else Predictions()
+        self.val_predictions = Predictions(num_classes, self.multilabel)
+        self.test_predictions = Predictions(num_classes, self.multilabel)
         self.train_loss, self.val_loss, self.test_loss = MeanMetric(), MeanMetric(), MeanMetric()
         self.train_loss.persistent(True)  # a resumed run continues the mean of the epoch that it was stopped in
         self.per_class_accuracy: list[float] = []
-        self.predictions: Tensor | None = None
-        self._num_measured_classes = num_classes
+        self.predictions: Predicted | None = None
 
     @property
     def backbone(self) -> nn.Module:
@@ -154,7 +153,7 @@ class TransferModule(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Follow a head that was replaced, and compare the data with what the classifier knows."""
-        if self.classifier.num_classes != self._num_measured_classes:
+        if self.classifier.num_classes != self.test_predictions.num_classes:
             self._build_metrics()
         rebuild.meet_data(self.classifier, getattr(self.trainer, "datamodule", None))
 
@@ -199,30 +198,33 @@ class TransferModule(pl.LightningModule):
             )
 
     def on_validation_epoch_start(self) -> None:
-        self.val_loss.reset()  # here, as what `trainer.validate` resets cannot be updated in a fit
-        self.val_metrics.reset()
+        for metric in (self.val_loss, self.val_metrics, self.val_predictions):
+            metric.reset()  # here, as what `trainer.validate` resets cannot be updated in a fit
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         images, targets = batch
         logits = self(images).float()
         self.val_loss.update(self.eval_loss(logits, targets), len(images))
-        self.val_metrics.update(self._probabilities(logits), targets.long())
+        probabilities = self._probabilities(logits)
+        self.val_metrics.update(probabilities, targets.long())
+        if self.multilabel:
+            self.val_predictions.update(probabilities, targets)
 
     def on_validation_epoch_end(self) -> None:
         loss = self.val_loss.compute()
         if not self.trainer.sanity_checking:
             self._refuse_divergence("validation", loss)  # before a checkpoint is written
         self.log_dict({"val/loss": loss, **self.val_metrics.compute()}, sync_dist=True)
+        if self.multilabel:
+            self.classifier.threshold = fit_threshold(self.val_predictions.compute())
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         images, targets = batch
         logits = self(images).float()
         self.test_loss.update(self.eval_loss(logits, targets), len(images))
         probabilities = self._probabilities(logits)
-        self.test_metrics.update(probabilities, targets.long())
-        self.test_per_class.update(probabilities, targets.long())
-        if self.test_predictions is not None:
-            self.test_predictions.update(probabilities, targets)
+        for metric in (self.test_metrics, self.test_per_class, self.test_predictions):
+            metric.update(probabilities, targets.long())
 
     def predict_step(self, batch: Tensor | Sequence[Tensor], batch_idx: int) -> Tensor:
         """Return probabilities, float32 (N, num_classes), for a batch: images, or a sequence that begins with them."""
@@ -235,11 +237,9 @@ class TransferModule(pl.LightningModule):
         """Log the metrics and keep `per_class_accuracy` and `predictions`."""
         self.log_dict({"test/loss": self.test_loss.compute(), **self.test_metrics.compute()}, sync_dist=True)
         self.per_class_accuracy = self.test_per_class.compute().tolist()
-        for metric in (self.test_loss, self.test_metrics, self.test_per_class):
+        self.predictions = self.test_predictions.compute()
+        for metric in (self.test_loss, self.test_metrics, self.test_per_class, self.test_predictions):
             metric.reset()
-        if self.test_predictions is not None:
-            self.predictions = self.test_predictions.compute()
-            self.test_predictions.reset()
 
     def configure_optimizers(self) -> pl.utilities.types.OptimizerLRScheduler:
         try:

@@ -75,21 +75,23 @@ def hyperparameters(given: Mapping[str, Any], classifier: Classifier, lr: float)
 
 
 def knowledge(classifier: Classifier) -> dict[str, Any]:
-    """Return what a checkpoint keeps of a classifier's preprocessing and class names, as plain types."""
+    """Return what a checkpoint keeps of a classifier's preprocessing, class names and threshold, as plain types."""
     preprocessing = getattr(classifier, "preprocessing", None)
     names = getattr(classifier, "class_names", None)
     return {
         "preprocessing": None if preprocessing is None else asdict(preprocessing),
         "class_names": None if names is None else list(names),
+        "threshold": getattr(classifier, "threshold", None),
     }
 
 
 def restore_knowledge(classifier: Classifier, checkpoint: Mapping[str, Any]) -> None:
-    """Give a classifier the preprocessing and class names that a checkpoint keeps."""
+    """Give a classifier the preprocessing, class names and threshold that a checkpoint keeps."""
     if checkpoint.get("preprocessing") is not None:
         classifier.preprocessing = Preprocessing(**checkpoint["preprocessing"])
     if checkpoint.get("class_names") is not None:
         classifier.class_names = tuple(checkpoint["class_names"])
+    classifier.threshold = checkpoint.get("threshold")
 
 
 def meet_data(classifier: Classifier, datamodule: object) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from transfer.config.schema import FinetuneConfig, TrainerConfig
-from transfer.errors import UserError
+from transfer.errors import Diverged, UserError
 from transfer.lightning import MisconfigurationException, Tuner, pl
 from transfer.run_files import LAST
 from transfer.training.batch_norm import BatchNormCheck
@@ -179,8 +179,14 @@ def build_loggers(config: FinetuneConfig, run_dir: Path, fingerprint: dict[str, 
     return []
 
 
+_FINDER_STEPS = 100  # Lightning's, from a rate of 1e-8 to 1
+
+
 def find_lr(config: FinetuneConfig, module: TransferModule, data: pl.LightningDataModule) -> float:
     """Return the rate at which the loss falls fastest, as Lightning's finder suggests (Smith 2017).
+
+    The finder takes its 100 steps however short the run is: a sweep that ends before the rates that matter suggests one
+    that learns nothing.
 
     Args:
         config: the run's configuration.
@@ -188,11 +194,15 @@ def find_lr(config: FinetuneConfig, module: TransferModule, data: pl.LightningDa
         data: the training data.
 
     Raises:
-        UserError: the finder has no suggestion.
+        Diverged: the loss grows before the finder can suggest a rate.
     """
-    finder = Tuner(build_trainer(config, [], _freezing(config))).lr_find(module, datamodule=data, update_attr=False)
+    sweep = replace(
+        config.trainer, max_steps=_FINDER_STEPS, max_epochs=-1, min_epochs=None, min_steps=None, max_time=None
+    )
+    tuner = Tuner(build_trainer(replace(config, trainer=sweep), [], _freezing(config)))
+    finder = tuner.lr_find(module, datamodule=data, num_training=_FINDER_STEPS, update_attr=False)
     suggestion = finder.suggestion() if finder else None
     if suggestion is None:
         steps = len(finder.results["loss"]) if finder else 0
-        raise UserError(f"`find_lr`: no learning rate found in {steps} steps (20 are too few); choose `lr` yourself")
+        raise Diverged(f"`find_lr`: the loss grew within {steps} steps, at every rate; choose `optim.lr` yourself")
     return suggestion

@@ -64,6 +64,9 @@ def build_parser() -> argparse.ArgumentParser:
     for name in ("image_column", "label_column", "split_column"):
         add(f"--data.{name}", f"--{name}", dest=name, metavar="NAME", help="of a table")
     separator = "between the labels of an image; default: |"
+    layout = "what the folders are: classes, splits (others are left out), or auto, what their names say"
+    layouts = ("auto", "classes", "splits")
+    add("--data.folder_layout", "--folder_layout", dest="folder_layout", default="auto", choices=layouts, help=layout)
     add("--data.label_separator", "--label_separator", dest="label_separator", default="|", help=separator)
     labels = "an image may have any number of labels"
     add("--data.multilabel", dest="multilabel", type=_parse_bool, metavar="{true,false}", default=False, help=labels)
@@ -105,7 +108,7 @@ def doctor(
         json: file that receives the report.
         near_distance: bits by which the hashes of near duplicates may differ, 0 to 16.
         num_workers: processes, at least 0; None: one per usable core, at most 8.
-        columns: names of a table's columns, `label_separator` and `multilabel`; see `ReadOptions`.
+        columns: names of a table's columns, `label_separator`, `multilabel` and `folder_layout`; see `ReadOptions`.
 
     Raises:
         MissingData: there is no such folder or run.

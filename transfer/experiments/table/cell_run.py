@@ -59,8 +59,6 @@ def run_configuration(cell: Cell, table: Table, trial: Trial, devices: int, fina
         dataset=cell.dataset,
         backbone=cell.backbone,
         num_images=cell.num_images,
-        devices=devices,
-        max_batch_per_device=cell.max_batch_per_device,
     )
     decided = {
         "dataset": cell.dataset,
@@ -69,9 +67,10 @@ def run_configuration(cell: Cell, table: Table, trial: Trial, devices: int, fina
         "data_root": table.data_root,
         "trainer.devices": devices,
     }
+    most = {"data.batch_size": cell.max_batch_per_device}
     weights = {} if table.pretrained is None else {"pretrained": table.pretrained}
     last = {"data.train_on": "trainval"} if final else {"trainer.limit_test_batches": 0}
-    return {**weights, **settings, **table.set, **decided, **last}
+    return {**weights, **settings, **most, **table.set, **decided, **last}
 
 
 def shortened(configuration: Mapping[str, Any], steps: int) -> dict[str, Any]:

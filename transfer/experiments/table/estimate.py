@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from transfer.config.choices import share_batch
 from transfer.config.protocols import get_protocol
 from transfer.experiments.halving import describe_search, plan_rounds
 from transfer.experiments.table.cell_run import run_configuration
@@ -63,7 +64,7 @@ def _estimate(folder: Path, table: Table, given: Sequence[Speed], cells: Sequenc
     from transfer.costs.speed import find_speed, hours
 
     cell, trials = cells[0], cell_trials(table, cells[0])
-    fit = parse(run_configuration(cell, table, trials[0], 1, final=True))
+    fit, _ = share_batch(parse(run_configuration(cell, table, trials[0], 1, final=True)), frozenset(), 1)
     steps = fit.trainer.max_steps
     rounds = plan_rounds(len(trials), steps, table.budget_steps)
     all_steps = steps + sum(current.size * current.steps for current in rounds)

@@ -8,6 +8,7 @@ from functools import cache
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from transfer.config.choices import share_batch
 from transfer.config.command_line import parse_config
 from transfer.config.protocols import get_protocol
 from transfer.config.schema import FinetuneConfig
@@ -135,19 +136,30 @@ def _image_size(data: DatasetFacts, backbone: str, settings: Mapping[str, Any]) 
     return start.preprocessing.image_size
 
 
-def check_configurations(table: Table) -> None:
+def check_configurations(table: Table, devices: int = 1) -> None:
     """Parse the first trial and the final fit of every cell, whatever its seed, as finetune will.
 
+    Args:
+        table: the table.
+        devices: GPUs of each run, or processes where there are none.
+
     Raises:
-        UserError: one of them cannot work.
+        BadValue: one of them cannot work.
     """
     by_seed = {(cell.dataset, cell.backbone, cell.protocol): cell for cell in table.cells}
     for cell in by_seed.values():
+        own = get_protocol(cell.protocol).grid
+        if len(own) > 1 and table.grid and (left_out := own[0].keys() - table.grid.keys()):
+            raise BadValue(
+                f"`grid` {', '.join(table.grid)}: {cell.protocol} chooses {' and '.join(own[0])} together: give"
+                f" {' and '.join(sorted(left_out))} too, or none"
+            )
         trials = cell_trials(table, cell)
         if chosen := sorted(table.set.keys() & trials[0].keys()):
             raise BadValue(f"`set` {chosen[0]}: the trials of {cell.protocol} choose it; give `grid` {chosen[0]}=...")
         for final in (False, True):
-            configuration = parse(run_configuration(cell, table, trials[0], 1, final))
+            fields = run_configuration(cell, table, trials[0], devices, final)
+            configuration, _ = share_batch(parse(fields), frozenset(fields), devices)
         plan_rounds(len(trials), configuration.trainer.max_steps, table.budget_steps)
 
 

@@ -1,0 +1,23 @@
+"""The schema of a linear probe: its own fields, and those of a run that it shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+# Fields of FinetuneConfig that a linear probe shares; it augments nothing and trains a single linear layer.
+PROBE_FIELDS = (
+    *("backbone", "dataset", "data_root", "pretrained", "weights", "image_size", "on_bad_image", "allow_decayed"),
+    *("seed", "out_dir", "data"),
+)
+PROBE_TRAINER_FIELDS = ("accelerator", "devices", "num_nodes", "strategy", "precision")
+
+
+@dataclass(kw_only=True)
+class ProbeConfig:
+    """Probe"""
+
+    feature_dtype: Literal["float32", "bfloat16"] = "float32"
+    """type of the features in their file in --data.cache_dir; bfloat16 takes half the space"""
+    beside: str | None = None
+    """fine-tuned run to print beside the probe; unset: the last one in runs/<dataset>_<backbone>/"""
