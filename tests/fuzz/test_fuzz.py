@@ -90,15 +90,7 @@ def write(path: Path, content: bytes) -> Path:
 # ---------------------------------------------------------------------------------------------------------- pictures
 
 
-PICTURES = {
-    "png": {},
-    "jpg": {"format": "JPEG"},
-    "webp": {"lossless": True},
-    "gif": {},
-    "bmp": {},
-    "tif": {},
-    "ppm": {},
-}
+PICTURES = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "gif": "GIF", "bmp": "BMP", "tif": "TIFF", "ppm": "PPM"}
 
 
 def encoded_picture(suffix: str) -> bytes:
