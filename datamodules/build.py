@@ -25,10 +25,12 @@ class ReadFields(TypedDict, total=False):
     train_on: str
     allow_decayed: bool
     val_fraction: float
+    test_fraction: float
     multilabel: bool
     image_column: str | None
     label_column: str | None
     split_column: str | None
+    group_column: str | None
     label_separator: str
     folder_layout: str
     stream: bool

@@ -89,7 +89,7 @@ def build_trainer() -> Callable[..., pl.Trainer]:
     """A Trainer on CPU that writes nothing but what its callbacks write."""
 
     def build(*callbacks: pl.Callback, **options: Any) -> pl.Trainer:
-        checkpoints = any(isinstance(c, pl.callbacks.ModelCheckpoint) for c in callbacks)
+        checkpoints = any(isinstance(c, pl.callbacks.Checkpoint) for c in callbacks)
         quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
         defaults = {**quiet, "accelerator": "cpu", "devices": 1, "num_sanity_val_steps": 0}
         return pl.Trainer(**{**defaults, "enable_checkpointing": checkpoints, **options}, callbacks=list(callbacks))

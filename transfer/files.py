@@ -35,7 +35,7 @@ def expanded(path: str | Path) -> Path:
         raise BadValue(f"{path}: no user of that name has a home folder here") from None
 
 
-def open_regular(path: str | Path) -> IO[bytes]:
+def open_regular(path: str | Path) -> io.BufferedReader:
     """Open a regular file to read its bytes.
 
     Raises:
@@ -144,6 +144,20 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def reserve(file: IO[bytes], size: int) -> None:
+    """Make a file `size` bytes long, with blocks of the disk behind all of them.
+
+    Without blocks, a disk that fills up kills a process that writes into the mapped file.
+
+    Raises:
+        OSError: the disk is too small.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+    else:
+        file.truncate(size)
 
 
 def sync_folder(folder: Path) -> None:

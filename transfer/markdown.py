@@ -17,10 +17,18 @@ def escape_markdown(text: str) -> str:
 
 
 def escape_csv(text: str) -> str:
-    """Return the text as one line that no spreadsheet reads as a formula; one that begins like a formula gets a "'"."""
-    line = printable(" ".join(text.split()))
-    first = unicodedata.normalize("NFKC", line[:1])  # a full-width = counts too
-    return f"'{line}" if first and first in "=+-@" else line
+    """Return the text as one line for a cell; see `harmless_cell`."""
+    return harmless_cell(" ".join(text.split()))
+
+
+def harmless_cell(text: str) -> str:
+    """Return text that no spreadsheet reads as a formula and no terminal as a command.
+
+    Text that begins like a formula gets a "'"; characters that cannot be printed become escapes.
+    """
+    cell = printable(text)
+    first = unicodedata.normalize("NFKC", cell[:1])  # a full-width = counts too
+    return f"'{cell}" if first and first in "=+-@" else cell
 
 
 def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

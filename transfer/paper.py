@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal
 
 # The datasets of Table 5, in its order and with the paper's names.
@@ -335,3 +336,64 @@ SAM = {
     "l2": _row(_SAM, "l2", 474.8, 99.66, 95.93, 99.60, 96.92, 95.07, 94.20, 89.69, 96.03),
     "l2, SAM": _row(_SAM, "l2", 474.8, 99.70, 96.08, 99.65, 97.10, 95.96, 95.18, 90.07, 96.18),
 }
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a protocol's own paper reports, and what a result must have in common with it to be compared.
+
+    Attributes:
+        source: the table, in words.
+        accuracy: the accuracy in percent.
+        image_size: side of the images in pixels.
+        trained_on: data of the weights, as results state it; None for random weights.
+    """
+
+    source: str
+    accuracy: float
+    image_size: int
+    trained_on: str | None = "ImageNet-1k"
+
+
+# Side of the images: the released code's for b0 to b7 (on CIFAR too, by the author in tensorflow/tpu issue 476) and the
+# evaluation size of V2; SAM's L2 is NoisyStudent's at 475 px; SimCLR's ResNet-50, its B.8.
+_SIZES = {"b0": 224, "b1": 240, "b2": 260, "b3": 300, "b4": 380, "b5": 456, "b6": 528, "b7": 600, "l2": 475}
+_SIZES |= {"v2-s": 384, "v2-m": 480, "v2-l": 480, "resnet50": 224}
+TABLE5_SOURCE = "Tan & Le 2019, Table 5"
+_SIMCLR_SOURCE, _SAM_SOURCE = "SimCLR (arXiv 2002.05709), App. B.8", "SAM (arXiv 2010.01412)"
+_V2_SOURCE = "EfficientNetV2 (arXiv 2104.00298)"
+_IMAGENET, _NOISY_STUDENT = "ImageNet-1k", "JFT-300M and ImageNet-1k"
+
+
+@cache
+def _by_protocol() -> dict[tuple[str, str, str], Published]:
+    """By protocol, dataset and backbone: the table that the protocol was published with.
+
+    Table 5 names Kornblith's settings, and `paper` is its author's description of them. L2 has no row at rho 0.05.
+    """
+    rows: list[tuple[str, str, str, Mapping[str, float], str | None]] = [
+        ("kornblith", _SIMCLR_SOURCE, "resnet50", SIMCLR_RESNET50["fine-tuned"].accuracy, _IMAGENET),
+        ("scratch", _SIMCLR_SOURCE, "resnet50", SIMCLR_RESNET50["random"].accuracy, None),
+        ("sam-paper", _SAM_SOURCE, "b7", SAM["b7"].accuracy, _IMAGENET),
+        ("sam-paper", _SAM_SOURCE, "l2", SAM["l2"].accuracy, _NOISY_STUDENT),
+        ("sam-paper-rho0.05", _SAM_SOURCE, "b7", SAM["b7, SAM, rho 0.05"].accuracy, _IMAGENET),
+        *(("efficientnetv2", _V2_SOURCE, row.network, row.accuracy, _IMAGENET) for row in EFFICIENTNETV2),
+    ]
+    for protocol in ("paper", "kornblith"):
+        rows += [(protocol, TABLE5_SOURCE, cell.backbone, {cell.dataset: cell.accuracy}, _IMAGENET) for cell in TABLE5]
+    return {
+        (protocol, dataset, backbone): Published(source, accuracy, _SIZES[backbone], data)
+        for protocol, source, backbone, accuracies, data in rows
+        for dataset, accuracy in accuracies.items()
+    }
+
+
+def published_result(protocol: str, dataset: str, backbone: str) -> Published | None:
+    """Return what the protocol's own paper reports for a dataset and a backbone, or None if it does not."""
+    return _by_protocol().get((protocol, dataset, backbone))
+
+
+def published_results(protocol: str | None, dataset: str) -> list[tuple[str, Published]]:
+    """Return the backbones with what the protocol's own paper reports for them on a dataset; without one, Table 5's."""
+    wanted = (protocol or "paper", dataset)
+    return [(backbone, found) for (*key, backbone), found in _by_protocol().items() if tuple(key) == wanted]

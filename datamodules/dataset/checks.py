@@ -5,14 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import permutations
+from itertools import combinations, permutations
 
 from tqdm import tqdm
 
 from datamodules.dataset.sheet import Sheet, WrongCopy, name_key
 from datamodules.dataset.split import Split
 from datamodules.images.decode import BadImage
-from transfer.errors import MissingData, UserError
+from transfer.errors import BadValue, MissingData, UserError
 
 _MAX_NAMED = 10
 
@@ -153,6 +153,32 @@ def check_trainable(
             f"{train.name}: no training image of {len(absent)} classes: {', '.join(absent)}; add some, or remove these"
             " classes from the other splits"
         )
+
+
+def check_groups(splits: Mapping[str, Split]) -> None:
+    """Check that no group lies in two splits of the source.
+
+    Raises:
+        BadValue: One does; the text names up to ten and counts all.
+    """
+    seen = {name: set(split.groups.tolist()) for name, split in splits.items() if split.groups is not None}
+    for first, second in combinations(seen, 2):
+        if shared := sorted(seen[first] & seen[second]):
+            named = ", ".join(shared[:_MAX_NAMED]) + (", ..." if len(shared) > _MAX_NAMED else "")
+            raise BadValue(
+                f"{splits[first].name}: {len(shared)} groups are in {second}, too ({named}): repair the splits, or"
+                " leave them out and let them be cut by `group_column`"
+            )
+
+
+def warn_of_absent_classes(splits: Mapping[str, Split], class_names: Sequence[str]) -> None:
+    """Warn of classes without an image in val or test: nothing is known of them there."""
+    for name, split in splits.items():
+        counts = split.class_counts(len(class_names))
+        absent = [class_name for class_name, count in zip(class_names, counts, strict=True) if count == 0]
+        if name != "train" and absent:
+            named = ", ".join(absent[:_MAX_NAMED]) + (", ..." if len(absent) > _MAX_NAMED else "")
+            warnings.warn(f"no {name} image of {len(absent)} of {len(class_names)} classes: {named}", stacklevel=3)
 
 
 def drop_bad_images(splits: Mapping[str, Split], on_bad_image: str) -> tuple[dict[str, Split], list[BadImage]]:

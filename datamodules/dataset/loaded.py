@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,10 +10,12 @@ from typing import Any
 
 from datamodules.dataset.checks import (
     check_class_order,
+    check_groups,
     check_official,
     check_trainable,
     describe_decay,
     drop_bad_images,
+    warn_of_absent_classes,
 )
 from datamodules.dataset.sheet import Sheet, Source
 from datamodules.dataset.split import Split, join
@@ -111,14 +114,17 @@ class Dataset:
         sides = sorted(min(split.shape(index)) for index in range(0, len(split), apart)[:500])
         return sides[(len(sides) - 1) // 2]
 
-    def check_same_data(self, saved: Mapping[str, Any]) -> None:
-        """Compare this dataset with what a checkpoint remembers.
+    def check_same_data(self, saved: Mapping[str, Any]) -> list[str]:
+        """Compare this dataset with what a checkpoint remembers; warn of val and test images that are others now.
 
         Args:
             saved: The checkpoint's `class_names` and `fingerprint`.
 
+        Returns:
+            The splits besides train that changed, such as those from which a bad image was taken.
+
         Raises:
-            UserError: The class names or a split's images or labels have changed; the text says which.
+            UserError: The class names or the training images or labels have changed.
         """
         if saved["class_names"] != list(self.class_names):
             raise UserError(
@@ -133,11 +139,18 @@ class Dataset:
                 f" the run had it, {'whole' if self.source.options.stream else 'streamed'}"
             )
         names = sorted(before.keys() | self.fingerprint)
-        if changed := [name for name in names if before.get(name) != self.fingerprint.get(name)]:
+        changed = [name for name in names if before.get(name) != self.fingerprint.get(name)]
+        if "train" in changed:
             raise UserError(
                 f"{self.name}: the data changed since the checkpoint (split: {', '.join(changed)}); "
                 "restore the data to resume, or start a new run"
             )
+        if changed:
+            warnings.warn(
+                f"{self.name}: {' and '.join(changed)} changed since the checkpoint: metrics on other images than then",
+                stacklevel=2,
+            )
+        return changed
 
 
 def read_source(source: Source) -> tuple[tuple[str, ...], dict[str, Split]]:
@@ -147,8 +160,9 @@ def read_source(source: Source) -> tuple[tuple[str, ...], dict[str, Split]]:
         UserError: The source cannot be read, or is not the official dataset.
     """
     sheet, options = source.sheet, source.options
-    if options.split_column is not None and sheet.num_examples:
-        raise BadValue(f"{sheet.name} has fixed splits; `split_column` is for dataset 'folder'")
+    for column in ("split_column", "group_column"):
+        if getattr(options, column) is not None and sheet.num_examples:
+            raise BadValue(f"{sheet.name} has fixed splits; `{column}` is for dataset 'folder'")
     if options.allow_decayed and not sheet.decays:
         raise BadValue(f"{sheet.name} can be had complete; `allow_decayed` is for birdsnap")
     names, splits = sheet.load_splits(options)
@@ -169,7 +183,10 @@ def read_dataset(source: Source) -> Dataset:
         splits, skipped = drop_bad_images(splits, options.on_bad_image)
     decay = describe_decay(splits, sheet.num_examples) if sheet.decays else {}
     check_trainable(splits, class_names, allow_absent_classes=bool(decay))
+    check_groups(splits)
     official, splits = splits, sheet.complete_splits(splits, options)
+    if not sheet.num_examples:
+        warn_of_absent_classes(splits, class_names)
     if options.train_on == "trainval":
         val = splits.pop("val")
         splits["train"] = join(splits["train"], val, f"{sheet.name} train and val")

@@ -101,11 +101,13 @@ class ReadOptions:
         train_on: `train`; `trainval` adds the val images and leaves no val split, for a last fit once everything is
             chosen.
         allow_decayed: Whether to accept a dataset whose images can no longer all be had (birdsnap).
-        val_fraction: Share of the images held out for a split that your own data lacks, above 0 and below 0.5.
+        val_fraction: Share of the images held out for val, where your own data lack it, above 0 and below 0.5.
+        test_fraction: Share of the images held out for test, where your own data have no splits, above 0 and below 0.5.
         multilabel: Whether an image may have any number of labels.
         image_column: Image column, where it is not the sheet's.
         label_column: Label column, where it is not the sheet's.
         split_column: Column that says train, val or test for each row of your own table.
+        group_column: Column of your own table whose equal values stay in one split, such as patients.
         label_separator: Text between the labels of a cell, if `multilabel`.
         folder_layout: What the folders in `data_root` are, for `folder`: `classes`; `splits`, any others being left
             out; `auto` goes by their names, and refuses what is doubtful.
@@ -120,10 +122,12 @@ class ReadOptions:
     train_on: str = "train"
     allow_decayed: bool = False
     val_fraction: float = 0.1
+    test_fraction: float = 0.1
     multilabel: bool = False
     image_column: str | None = None
     label_column: str | None = None
     split_column: str | None = None
+    group_column: str | None = None
     label_separator: str = "|"
     folder_layout: str = "auto"
     stream: bool = False
@@ -135,8 +139,9 @@ class ReadOptions:
             raise unknown_name("train_on", self.train_on, TRAIN_ON)
         if self.folder_layout not in FOLDER_LAYOUTS:
             raise unknown_name("folder_layout", self.folder_layout, FOLDER_LAYOUTS)
-        if not 0 < self.val_fraction < 0.5:
-            raise BadValue(f"`val_fraction`={self.val_fraction} (allowed: above 0, below 0.5)")
+        for name in ("val_fraction", "test_fraction"):
+            if not 0 < (share := getattr(self, name)) < 0.5:
+                raise BadValue(f"`{name}`={share} (allowed: above 0, below 0.5)")
 
     @property
     def root(self) -> Path | None:
@@ -191,11 +196,11 @@ class Sheet(ABC):
 
     def complete_splits(self, splits: dict[str, Split], options: ReadOptions) -> dict[str, Split]:
         """Return the splits with val: the official one, or `val_size` images cut from train, never from test."""
-        from datamodules.dataset.split import hold_out
+        from datamodules.dataset.holdout import hold_out_exactly
 
         if "val" in splits or self.val_size is None:
             return splits
-        train, val = hold_out(splits["train"], self.val_size)
+        train, val = hold_out_exactly(splits["train"], self.val_size, "val")
         return {**splits, "train": train, "val": val}
 
 

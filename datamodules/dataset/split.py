@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,12 +14,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
 from datamodules.images.decode import BadImage, BadImageError, decode_image, image_shape
-from transfer.errors import UserError
 
-# The held-out images are the same for every run seed, so that runs that differ in seed are selected on the same data.
-_HOLDOUT_SEED = 0
+# Up to this size, in bytes, images without losses are told apart by their pixels: a source may store the 32x32 pixels
+# of an image raw, another as PNG. Larger ones are the authors' own files in every source.
+_SMALL = 2**14
+_JPEG = b"\xff\xd8"
+_DIGEST_BYTES = 16
+_ID_BYTES = 8
 
 
 class RemoteTable(Protocol):
@@ -45,12 +50,15 @@ class Split:
         table: Every row of the source; column `image` is an undecoded Image feature ({bytes, path}).
         rows: Which rows of the table belong to the split, in order. Shape: (N,)
         labels: Class indices, int64 (N,), or multi-hot float32 (N, C).
+        groups: What each image shares with others that must not lie in another split, such as a patient; None:
+            nothing. Shape: (N,)
     """
 
     name: str
     table: datasets.Dataset | RemoteTable
     rows: NDArray[np.int64]
     labels: Tensor
+    groups: NDArray[np.str_] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -58,7 +66,11 @@ class Split:
     def select(self, indices: Sequence[int] | NDArray[np.int64]) -> Split:
         """Return the split of these positions only, in this order; image names keep their original row."""
         chosen = np.asarray(indices, dtype=np.int64)
-        return replace(self, rows=self.rows[chosen], labels=self.labels[torch.from_numpy(chosen)])
+        groups = None if self.groups is None else self.groups[chosen]
+        part = replace(self, rows=self.rows[chosen], labels=self.labels[torch.from_numpy(chosen)], groups=groups)
+        if "_digests" in vars(self):
+            vars(part)["_digests"] = self._digests[chosen]
+        return part
 
     def encoded(self, index: int) -> bytes | Path:
         """Return the bytes of an image file, or its path."""
@@ -121,21 +133,33 @@ class Split:
         Each (label, bytes) is hashed by BLAKE2b and the digests are summed modulo 2^128. For streamed images the
         footers of their files are hashed instead; such a digest starts with `streamed-` and equals no other.
         """
-        total = sum(int.from_bytes(digest, "big") for digest in self._digests())
+        total = sum(int.from_bytes(digest.tobytes(), "big") for digest in self._digests[:, :_DIGEST_BYTES])
         return f"{'' if isinstance(self.table, datasets.Dataset) else 'streamed-'}{total % 2**128:032x}"
 
     def ordered_fingerprint(self) -> str:
         """Return a 128-bit hex digest that also depends on the order, for files with one row per image."""
-        digest = hashlib.blake2b(digest_size=16)
-        for part in self._digests():
-            digest.update(part)
-        return digest.hexdigest()
+        parts = self._digests[:, :_DIGEST_BYTES].tobytes()
+        return hashlib.blake2b(parts, digest_size=16).hexdigest()
 
-    def _digests(self) -> Iterator[bytes]:
-        for index, label in enumerate(self.labels.numpy()):
-            digest = hashlib.blake2b(label.tobytes(), digest_size=16)
-            digest.update(self._content(index))
-            yield digest.digest()
+    def ids(self) -> NDArray[np.uint64]:
+        """Return 64 bits of each image's content, whatever its name, row and label: equal for equal images.
+
+        They hash the file, or the pixels of a small picture without losses; of a streamed image, its place. Shape: (N,)
+        """
+        return np.ascontiguousarray(self._digests[:, _DIGEST_BYTES:]).view(">u8").ravel().astype(np.uint64)
+
+    @cached_property
+    def _digests(self) -> NDArray[np.uint8]:
+        """For each image, a digest of its label and bytes, and its id. Shape: (N, 24)"""
+        found = np.zeros((len(self), _DIGEST_BYTES + _ID_BYTES), np.uint8)
+        labels = self.labels.numpy()
+        for index in tqdm(range(len(self)), desc=f"hashing {self.name}", delay=3, leave=False):
+            content = self._content(index)
+            digest = hashlib.blake2b(labels[index].tobytes(), digest_size=_DIGEST_BYTES)
+            digest.update(content)
+            identity = hashlib.blake2b(_identity(content), digest_size=_ID_BYTES)
+            found[index] = np.frombuffer(digest.digest() + identity.digest(), np.uint8)
+        return found
 
     def _content(self, index: int) -> bytes:
         if not isinstance(self.table, datasets.Dataset):
@@ -144,53 +168,27 @@ class Split:
         return encoded if isinstance(encoded, bytes) else encoded.read_bytes()
 
 
+def _identity(content: bytes) -> bytes:
+    if len(content) > _SMALL or content.startswith(_JPEG):
+        return content
+    try:
+        pixels = decode_image(content)
+    except BadImageError:
+        return content
+    return f"{pixels.shape} ".encode() + pixels.tobytes()
+
+
 def join(first: Split, second: Split, name: str) -> Split:
     """Return all images of both splits: in the order of their table if they share it, else the first's come first."""
     labels = torch.cat([first.labels, second.labels])
+    groups = None
+    if first.groups is not None and second.groups is not None:
+        groups = np.concatenate([first.groups, second.groups])
     if first.table is second.table:
-        joined = Split(name, first.table, np.concatenate([first.rows, second.rows]), labels)
+        joined = Split(name, first.table, np.concatenate([first.rows, second.rows]), labels, groups)
         return joined.select(np.argsort(joined.rows))
     if isinstance(first.table, datasets.Dataset):
         table: datasets.Dataset | RemoteTable = datasets.concatenate_datasets([first.table, second.table])
     else:
         table = first.table.followed_by(second.table)
-    return Split(name, table, np.concatenate([first.rows, second.rows + len(first.table)]), labels)
-
-
-def hold_out(split: Split, size: int) -> tuple[Split, Split]:
-    """Return what remains, and `size` images cut from it: stratified by class, random but the same in every run.
-
-    Shares are proportional to the class sizes (largest remainders), and every class keeps at least one image
-    in what remains. An image with several labels counts as one of its rarest class.
-
-    Raises:
-        UserError: The classes are too small for that many.
-    """
-    strata = _strata(split.labels)
-    classes, counts = np.unique(strata, return_counts=True)
-    exact = counts * size / max(len(split), 1)
-    shares = np.minimum(np.floor(exact).astype(np.int64), counts - 1)
-    if not 1 <= size <= (counts - 1).sum():
-        raise UserError(
-            f"{split.name}: cannot hold out {size} of {len(split)} images in {len(classes)} classes and "
-            "leave one of each class for training; add images, or give val and test splits of your own"
-        )
-    by_remainder = np.argsort(shares - exact, kind="stable")
-    while shares.sum() < size:
-        for position in by_remainder:
-            shares[position] += shares.sum() < size and shares[position] < counts[position] - 1
-    rng = np.random.default_rng(_HOLDOUT_SEED)
-    held = [
-        rng.permutation(np.flatnonzero(strata == label))[:share] for label, share in zip(classes, shares, strict=True)
-    ]
-    mask = np.zeros(len(split), dtype=bool)
-    mask[np.concatenate(held)] = True
-    return split.select(np.flatnonzero(~mask)), split.select(np.flatnonzero(mask))
-
-
-def _strata(labels: Tensor) -> NDArray[np.int64]:
-    if labels.ndim == 1:
-        return labels.numpy()
-    frequency = labels.sum(dim=0)
-    rarest = torch.where(labels > 0, frequency, torch.inf).argmin(dim=1)
-    return torch.where(labels.any(dim=1), rarest, -1).numpy()
+    return Split(name, table, np.concatenate([first.rows, second.rows + len(first.table)]), labels, groups)

@@ -24,7 +24,6 @@ from typing import Any, TypeVar
 import numpy as np
 import PIL
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -35,6 +34,7 @@ from datamodules.images.decode import BadImage, BadImageError, Pixels, decode_im
 from datamodules.images.pictures import DecodedPicture, Picture
 from datamodules.images.transforms import Resize
 from transfer.errors import DamagedFile, UserError, unknown_name
+from transfer.locks import held
 
 CACHES = ("none", "ram", "disk")
 # Changes with the layout of the file and with what is done to an image before it is stored.
@@ -129,7 +129,7 @@ def build_cache(split: Split, resize: Resize, cache: str, cache_dir: Path | None
     if not _is_complete(path, header, total):
         with _explain(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{path}.lock"):
+            with held(path.with_name(f"{path.name}.lock")):
                 if not _is_complete(path, header, total):
                     _build_file(path, split, resize, shapes, header, total)
     return ImageCache(path, len(header), shapes)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import datasets
@@ -12,14 +11,11 @@ import numpy as np
 from datamodules.dataset.sheet import ReadOptions
 from datamodules.dataset.split import Split
 from datamodules.reading.class_folders import scan_class_folders
+from datamodules.reading.columns import choose_columns
 from datamodules.reading.split_names import SPLIT_ALIASES, find_splits
-from datamodules.reading.tables import read_splits, require_column
+from datamodules.reading.table_files import open_saved, open_table
+from datamodules.reading.tables import read_splits
 from transfer.errors import BadValue, DamagedFile, MissingData
-
-# Column names that are recognised unless the user gives one; the first that the table has is taken.
-IMAGE_COLUMNS = ("image", "img", "path", "image_path", "file_name", "filename", "file")
-LABEL_COLUMNS = ("label", "labels", "class", "class_name")
-SPLIT_COLUMNS = ("split",)
 
 Tables = dict[str, datasets.Dataset]
 
@@ -34,11 +30,12 @@ def read_folder(options: ReadOptions) -> tuple[tuple[str, ...], dict[str, Split]
     if root is None:
         raise BadValue("dataset 'folder' needs `data_root`: a folder of class folders, or a CSV or parquet file")
     if root.is_file():
-        return read_tables(_open_table(root), str(root), options, root.parent)
+        return read_tables(open_table(root), str(root), options, root.parent)
     if not root.is_dir():
-        raise MissingData(f"`data_root`={root}: no such file or folder")
+        found = "neither a file nor a folder" if root.exists() else "no such file or folder"
+        raise MissingData(f"`data_root`={root}: {found}")
     if (root / "dataset_dict.json").is_file() or (root / "state.json").is_file():
-        return read_tables(datasets.load_from_disk(str(root)), str(root), options, root)
+        return read_tables(open_saved(root), str(root), options, root)
     return read_splits(scan_class_folders(root, options.folder_layout), str(root), "image", "label", options)
 
 
@@ -56,23 +53,18 @@ def read_tables(
     Raises:
         UserError: A column is missing or of the wrong kind, or a split has a strange name.
     """
-    tables = _split_table(found, where, options) if isinstance(found, datasets.Dataset) else _translate(found, where)
-    columns = next(iter(tables.values())).column_names
-    return read_splits(
-        tables,
-        where,
-        options.image_column or _recognise("image_column", IMAGE_COLUMNS, columns, where),
-        options.label_column or _recognise("label_column", LABEL_COLUMNS, columns, where),
-        options,
-        folder=folder,
-    )
+    whole = {"": found} if isinstance(found, datasets.Dataset) else dict(found)
+    columns = choose_columns(whole, where, options)
+    whole = {name: columns.add_labels(table, f"{where} {name}".rstrip()) for name, table in whole.items()}
+    if isinstance(found, datasets.Dataset):
+        tables = _split_table(whole[""], columns.split, where)
+    else:
+        tables = _translate(whole, where)
+    return read_splits(tables, where, columns.image, columns.label, options, folder=folder)
 
 
-def _split_table(table: datasets.Dataset, where: str, options: ReadOptions) -> Tables:
-    column = options.split_column
-    if column is not None:
-        require_column(table.column_names, column, "split_column", where)
-    elif not (column := next((name for name in SPLIT_COLUMNS if name in table.column_names), None)):
+def _split_table(table: datasets.Dataset, column: str | None, where: str) -> Tables:
+    if column is None:
         return {"train": table}
     values = [str(value).strip() for value in table.with_format(None)[column]]
     splits = find_splits(set(values))
@@ -86,24 +78,7 @@ def _split_table(table: datasets.Dataset, where: str, options: ReadOptions) -> T
     return _with_train({name: table.select(np.flatnonzero(ours == name)) for name in dict.fromkeys(ours)}, where)
 
 
-def _open_table(file: Path) -> datasets.Dataset:
-    if file.suffix.lower() == ".parquet":
-        table = datasets.Dataset.from_parquet(str(file))
-        assert isinstance(table, datasets.Dataset)
-        return table
-    if file.suffix.lower() != ".csv":
-        raise BadValue(f"{file}: a table must be a .csv or .parquet file")
-    with file.open(encoding="utf-8-sig", newline="") as stream:  # Excel starts its CSV with a byte-order mark
-        header, *rows = list(csv.reader(stream)) or [[]]
-    for row, values in enumerate(rows):
-        if len(values) != len(header):
-            raise DamagedFile(f"{file} row {row}: {len(values)} values for {len(header)} columns")
-    columns = zip(*rows, strict=True) if rows else ([] for _ in header)
-    types = datasets.Features(dict.fromkeys(header, datasets.Value("string")))
-    return datasets.Dataset.from_dict({name: list(column) for name, column in zip(header, columns, strict=True)}, types)
-
-
-def _translate(found: datasets.DatasetDict, where: str) -> Tables:
+def _translate(found: Mapping[str, datasets.Dataset], where: str) -> Tables:
     splits = find_splits(map(str, found))
     for name in found:
         if name not in splits:
@@ -117,13 +92,3 @@ def _with_train(tables: Tables, where: str) -> Tables:
     if "train" not in tables:
         raise MissingData(f"{where}: no train split (found: {', '.join(tables)})")
     return tables
-
-
-def _recognise(option: str, candidates: Sequence[str], columns: Sequence[str], where: str) -> str:
-    for name in candidates:
-        if name in columns:
-            return name
-    raise DamagedFile(
-        f"{where}: none of the columns {', '.join(columns)} is one of {', '.join(candidates)}; "
-        f"choose one with `{option}`"
-    )

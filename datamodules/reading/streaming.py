@@ -27,8 +27,9 @@ from datamodules.dataset.sheet import ReadOptions
 from datamodules.dataset.split import Split
 from datamodules.images.decode import LostImageError
 from datamodules.loading.samplers import LANES
+from datamodules.reading.labels import read_labels
 from datamodules.reading.sources import first_line
-from datamodules.reading.tables import read_labels, require_column, require_image_column
+from datamodules.reading.tables import require_column, require_image_column
 from transfer.errors import DamagedFile, UserError
 
 # For the windows of all lanes of a training process. With photos of 50 kB in row groups of 100, each lane shuffles two

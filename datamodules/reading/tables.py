@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,15 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
-import torch
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.dataset.sheet import ReadOptions, name_key
+from datamodules.dataset.sheet import ReadOptions
 from datamodules.dataset.split import Split
-from datamodules.images.listing import natural_key
-from transfer.errors import BadValue, DamagedFile, nearest
+from datamodules.images.listing import walk_files
+from datamodules.reading.labels import as_text, read_labels
+from transfer.errors import DamagedFile, MissingData, nearest
 
 
 def read_splits(
@@ -48,50 +51,20 @@ def read_splits(
     for split, table in tables.items():
         require_column(table.column_names, label_column, "label_column", f"{source} {split}")
         require_column(table.column_names, image_column, "image_column", f"{source} {split}")
+        if options.group_column is not None:
+            require_column(table.column_names, options.group_column, "group_column", f"{source} {split}")
     names, labels = read_labels(tables, source, label_column, options, official_names=official_names)
     splits = {}
+    listed = {}
     for split, table in tables.items():
         where = f"{source} {split}"
-        images = _image_table(table, image_column, folder, where)
-        splits[split] = Split(where, images, np.arange(len(table)), labels[split])
+        images, paths = _read_images(table, image_column, folder, where)
+        if paths is not None:
+            listed[split] = paths
+        groups = None if options.group_column is None else _read_groups(table, options.group_column, where)
+        splits[split] = Split(where, images, np.arange(len(table)), labels[split], groups)
+    _refuse_contradictions(listed, labels, source)
     return names, splits
-
-
-def read_labels(
-    tables: Mapping[str, datasets.Dataset],
-    source: str,
-    label_column: str,
-    options: ReadOptions,
-    *,
-    official_names: Sequence[str] = (),
-) -> tuple[tuple[str, ...], dict[str, Tensor]]:
-    """Return the class names in index order, and each table's labels: int64 (N,), or multi-hot float32 (N, C).
-
-    Args:
-        See `read_splits`.
-
-    Raises:
-        UserError: There are lists where one label is expected, or a label lies outside the classes.
-    """
-    values: dict[str, list[Any]] = {}
-    declared: list[str] | None = None
-    for split, table in tables.items():
-        where = f"{source} {split}"
-        feature = table.features[label_column]
-        inner = getattr(feature, "feature", feature)
-        if inner is not feature and not options.multilabel:
-            raise BadValue(f"{where}: column {label_column!r} holds lists of labels; set `multilabel`=True")
-        declared = inner.names if isinstance(inner, datasets.ClassLabel) else declared
-        column = table.with_format(None)[label_column]
-        values[where] = [_as_labels(value, options) for value in column]
-    if declared is None and official_names:
-        declared = list(official_names)
-        values = {where: _match_official(rows, official_names, where) for where, rows in values.items()}
-    names = declared if declared is not None else _text_names(values)
-    return tuple(names), {
-        split: _encode(rows, names, declared is not None, options.multilabel, where)
-        for split, (where, rows) in zip(tables, values.items(), strict=True)
-    }
 
 
 def encoded_images(images: Sequence[tuple[bytes | None, str | None]]) -> datasets.Dataset:
@@ -124,63 +97,77 @@ def require_image_column(kind: pa.DataType, name: str, where: str) -> None:
         raise DamagedFile(f"{where}: column {name!r} is {kind}, not images or encoded bytes")
 
 
-def _as_labels(value: Any, options: ReadOptions) -> list[Any]:
-    if not options.multilabel:
-        return [value]
-    if isinstance(value, str):
-        return [part for part in value.split(options.label_separator) if part.strip()]
-    return [value] if value is None or isinstance(value, int) else list(value)
+def _read_groups(table: datasets.Dataset, column: str, where: str) -> NDArray[np.str_]:
+    groups = [as_text(value) for value in table.with_format(None)[column]]
+    if missing := [row for row, group in enumerate(groups) if group.lower() in ("", "nan")]:
+        raise DamagedFile(f"{where} row {missing[0]}: no value in {column!r}: give every image a group")
+    return np.array(groups, str)
 
 
-def _text_names(values: Mapping[str, list[list[Any]]]) -> list[str]:
-    found = {_text(label) for rows in values.values() for labels in rows for label in labels}
-    return sorted(found - {""}, key=natural_key)
-
-
-def _text(label: Any) -> str:
-    return "" if label is None else str(label).strip()
-
-
-def _match_official(rows: list[list[Any]], names: Sequence[str], where: str) -> list[list[Any]]:
-    """Return text labels as official names; numbers stay, as indices."""
-    official = {name_key(name): name for name in names}
-    for row, labels in enumerate(rows):
-        for label in labels:
-            if not isinstance(label, int) and name_key(_text(label)) not in official:
-                raise DamagedFile(
-                    f"{where} row {row}: label {label!r} is no official class name"
-                    f"{nearest(_text(label), names)} (they run from {names[0]!r} to {names[-1]!r})"
-                )
-    return [[label if isinstance(label, int) else official[name_key(_text(label))] for label in row] for row in rows]
-
-
-def _encode(rows: list[list[Any]], names: list[str], are_indices: bool, multilabel: bool, where: str) -> Tensor:
-    lookup: dict[Any, int] = {name: index for index, name in enumerate(names)}
-    if are_indices:
-        lookup |= {index: index for index in range(len(names))}
-    encoded = torch.zeros(len(rows), len(names)) if multilabel else torch.zeros(len(rows), dtype=torch.int64)
-    for row, labels in enumerate(rows):
-        for label in labels:
-            index = lookup.get(label if are_indices else _text(label))
-            if index is None:
-                allowed = f"0..{len(names) - 1} or a class name" if are_indices else "any non-empty text"
-                raise DamagedFile(f"{where} row {row}: label {label!r} is not allowed (allowed: {allowed})")
-            if multilabel:
-                encoded[row, index] = 1
-            else:
-                encoded[row] = index
-    return encoded
-
-
-def _image_table(table: datasets.Dataset, column: str, folder: Path | None, where: str) -> datasets.Dataset:
+def _read_images(
+    table: datasets.Dataset, column: str, folder: Path | None, where: str
+) -> tuple[datasets.Dataset, list[str] | None]:
+    """Return a table of encoded images, and their paths if the column holds only these."""
     feature = table.features[column]
+    values = table.with_format(None)
+    dtype = getattr(feature, "dtype", None)
     if isinstance(feature, datasets.Image):
         images = table.select_columns(column).cast_column(column, datasets.Image(decode=False))
-        return images if column == "image" else images.rename_column(column, "image")
-    dtype = getattr(feature, "dtype", None)
-    values = table.with_format(None)[column]
-    if dtype in ("string", "large_string"):
-        return encoded_images([(None, str((folder or Path()) / path) if path else "") for path in values])
-    if dtype in ("binary", "large_binary"):
-        return encoded_images([(content, None) for content in values])
-    raise DamagedFile(f"{where}: column {column!r} is {feature}, not images, encoded bytes or file paths")
+        images = images if column == "image" else images.rename_column(column, "image")
+        if pc.struct_field(images.data.column("image"), "bytes").null_count == 0:
+            return images, None
+        contents = [image and image["bytes"] for image in images["image"]]
+        paths = [image and image["path"] for image in images["image"]]
+    elif dtype in ("string", "large_string"):
+        contents, paths = [None] * len(table), list(values[column])
+    elif dtype in ("binary", "large_binary"):
+        return encoded_images([(content, None) for content in values[column]]), None
+    else:
+        raise DamagedFile(f"{where}: column {column!r} is {feature}, not images, encoded bytes or file paths")
+    rows = [row for row, content in enumerate(contents) if content is None]
+    found = dict(zip(rows, _find_files({row: paths[row] for row in rows}, folder or Path(), where), strict=True))
+    images = encoded_images([(content, found.get(row, paths[row])) for row, content in enumerate(contents)])
+    return images, list(found.values()) if len(found) == len(table) else None
+
+
+def _find_files(paths: Mapping[int, str | None], folder: Path, where: str) -> list[str]:
+    """Return the path of the image in each row; Windows' backslashes and blanks around it are understood.
+
+    Raises:
+        UserError: A path is missing or a web address, or no image is where its path says.
+    """
+    found, present = [], 0
+    for row, path in paths.items():
+        if not path or "\0" in path:
+            raise DamagedFile(f"{where} row {row}: {path!r} is no path of an image")
+        if "://" in path:
+            raise DamagedFile(f"{where} row {row}: {path} is a web address; download the images, and give their paths")
+        spellings = [str(folder / spelling) for spelling in (path, path.strip(), path.strip().replace("\\", "/"))]
+        existing = next(filter(os.path.exists, spellings), None)
+        present += existing is not None
+        found.append(existing or spellings[0])
+    if paths and not present:
+        raise MissingData(
+            f"{where}: none of its {len(paths)} images is there, such as {found[0]}{_hint(found[0], folder)}"
+        )
+    return found
+
+
+def _hint(missing: str, folder: Path) -> str:
+    name = Path(missing).name
+    elsewhere = next((file for file in walk_files(folder) if file.name == name), None) if folder.is_dir() else None
+    place = f"; {elsewhere} has that name" if elsewhere else ""
+    return f"{place}; write absolute paths, or paths that start in {folder}"
+
+
+def _refuse_contradictions(listed: Mapping[str, Sequence[str]], labels: Mapping[str, Tensor], source: str) -> None:
+    """Refuse an image that is listed twice under different labels."""
+    first: dict[str, tuple[str, Any]] = {}
+    for split, paths in listed.items():
+        for row, (path, label) in enumerate(zip(paths, labels[split].tolist(), strict=True)):
+            place, label_there = first.setdefault(path, (f"{split} row {row}", label))
+            if label != label_there:
+                raise DamagedFile(
+                    f"{source}: {path} is listed twice with different labels, in {place} and {split} row {row}; keep"
+                    " one row, or for several labels write them into one cell and set `multilabel`=True"
+                )

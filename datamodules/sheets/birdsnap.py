@@ -125,7 +125,7 @@ class Birdsnap(Benchmark):
 
     def complete_splits(self, splits: dict[str, Split], options: ReadOptions) -> dict[str, Split]:
         """Return the splits with val cut from train, as large a share of it as BYOL's."""
-        from datamodules.dataset.split import hold_out
+        from datamodules.dataset.holdout import hold_out_exactly
 
-        train, val = hold_out(splits["train"], max(1, round(len(splits["train"]) * self.val_share)))
+        train, val = hold_out_exactly(splits["train"], max(1, round(len(splits["train"]) * self.val_share)), "val")
         return {**splits, "train": train, "val": val}

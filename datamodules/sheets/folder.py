@@ -36,11 +36,12 @@ class Folder(Sheet):
 
     def complete_splits(self, splits: dict[str, Split], options: ReadOptions) -> dict[str, Split]:
         """Return the splits with val held out of train where it is missing, and test too where there are none."""
-        from datamodules.dataset.split import hold_out
+        from datamodules.dataset.holdout import hold_out
 
-        size = max(1, round(len(splits["train"]) * options.val_fraction))
-        remaining, completed = splits["train"], dict(splits)
-        for name in ("val",) if len(splits) > 1 else ("test", "val"):
-            if name not in splits:
-                remaining, completed[name] = hold_out(remaining, size)
-        return {**completed, "train": remaining}
+        completed, left = dict(splits), 1.0
+        if len(splits) == 1:
+            completed["train"], completed["test"] = hold_out(splits["train"], options.test_fraction, "test")
+            left -= options.test_fraction
+        if "val" not in splits:
+            completed["train"], completed["val"] = hold_out(completed["train"], options.val_fraction / left, "val")
+        return completed

@@ -221,7 +221,7 @@ def test_imbalance_recommends_class_weights(tmp_path: Path) -> None:
     for name, count in (("many", 60), ("few", 5)):
         for index in range(count):
             save(photo(count * 100 + index, (40, 40)), tmp_path / "data" / name / f"{index}.png")
-    report = examine(1, tmp_path / "data")  # 5 images are too few for val and test
+    report = examine(0, tmp_path / "data")
     (message,) = [f["message"] for f in report["findings"] if f["check"] == "imbalance"]
     assert "`class_weights`=balanced" in message
 
@@ -298,7 +298,13 @@ def test_several_labels_per_image_are_counted_and_compared(tmp_path: Path) -> No
     rows = [["image", "labels", "split"]]
     for index in range(24):
         save(photo(index, (40, 40)), tmp_path / f"{index}.png")
-        rows.append([f"{index}.png", ("day", "day|sea", "sea")[index % 3], "test" if index < 6 else "train"])
+        rows.append(
+            [
+                f"{index}.png",
+                ("day", "day|sea", "sea")[index % 3],
+                "test" if index < 6 else "val" if index < 9 else "train",
+            ]
+        )
     save(photo(0, (40, 40)), tmp_path / "copy.png")
     rows.append(["copy.png", "day|sea", "train"])
     report = examine(1, save_csv(tmp_path / "table.csv", rows), "--multilabel")

@@ -395,7 +395,7 @@ def test_a_moved_run_still_knows_its_best_epoch_when_resumed(run_dir: Path, tmp_
     # As if its best epoch had been perfect, and another epoch were still to come.
     content = torch.load(moved / "last.ckpt", weights_only=True)
     (state,) = (state for name, state in content["callbacks"].items() if name.startswith("BestCheckpoint"))
-    state["best_model_score"] = torch.tensor(1.0)
+    state["best"] = [1.0, 0.0]
     torch.save(content, moved / "last.ckpt")
     recipe = (moved / "config.yaml").read_text()
     (moved / "config.yaml").write_text(recipe.replace("max_epochs: 2", "max_epochs: 3"))
@@ -812,8 +812,9 @@ def test_class_folders_are_cut_into_three_and_named_in_numeric_order(tmp_path: P
     assert call(finetune.main, *CHEAP, *PHOTOS, "--data_root", photos, "--out_dir", tmp_path / "run") == 0
     results = read_results(tmp_path / "run")
     assert list(results["per_class_accuracy"]) == TWELVE
-    assert {name: split["size"] for name, split in results["splits"].items()} == {"train": 96, "val": 12, "test": 12}
-    assert results["splits"]["test"]["class_counts"] == [1] * 12
+    counts = {name: split["class_counts"] for name, split in results["splits"].items()}
+    assert np.sum(list(counts.values()), axis=0).tolist() == [10] * 12
+    assert min(map(min, counts.values())) == 1 and sum(counts["train"]) > 80
 
 
 @pytest.mark.slow

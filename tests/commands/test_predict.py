@@ -260,3 +260,15 @@ def test_as_a_user_types_it_only_the_rows_are_on_stdout(run_dir: Path, folder: P
     assert process.returncode == 0 and process.stderr == ""
     header, row = process.stdout.splitlines()
     assert header == "image,class,probability" and row.startswith(f"{folder / '4.png'},")
+
+
+def test_names_from_files_are_no_formulas_and_no_commands(tmp_path: Path) -> None:
+    names = ["=HYPERLINK(1)", "+1", "-1", "@a", "\uff1da", "\x1b[31mred", "a  b", "\udcff.jpg", "plain"]
+    predict.write_output(
+        iter([{"image": n, "class": n, "probability": -0.5} for n in names]), "csv", tmp_path / "a.csv", "|"
+    )
+    with open(tmp_path / "a.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    expected = ["'=HYPERLINK(1)", "'+1", "'-1", "'@a", "'\uff1da", "\\x1b[31mred", "a  b", "\\udcff.jpg", "plain"]
+    assert [row["image"] for row in rows] == [row["class"] for row in rows] == expected
+    assert {row["probability"] for row in rows} == {"-0.5"}

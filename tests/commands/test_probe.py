@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -86,7 +88,7 @@ def test_features_are_the_backbones_and_computed_once(
         tolerance = {"float32": 1e-6, "bfloat16": 2**-8}[dtype] * float(expected.abs().max())
         torch.testing.assert_close(found.features.float(), expected, atol=tolerance, rtol=0)
     size = torch.empty(0, dtype=getattr(torch, dtype)).element_size()
-    assert path.stat().st_size == 64 + 10 * (8 + size * tiny_classifier.backbone.num_features)
+    assert path.stat().st_size == 128 + 10 * (8 + size * tiny_classifier.backbone.num_features)
     assert {file.name for file in path.parent.iterdir()} == {"x.features", "x.features.lock"}
 
 
@@ -116,6 +118,35 @@ def test_what_a_killed_process_left_behind_is_not_taken(
         assert torch.equal(compute(path, tiny_classifier, images, fabric).features, whole)
         assert path.read_bytes() == content and not (tmp_path / "x.partial").exists()
     assert images.loaders == 4
+
+
+def test_a_file_that_was_damaged_since_is_not_believed(
+    tiny_classifier: Classifier, tmp_path: Path, fabric: Fabric
+) -> None:
+    images, path = Images(), tmp_path / "x.features"
+    labels = compute(path, tiny_classifier, images, fabric).labels.clone()
+    content = path.read_bytes()
+    path.write_bytes(content[:128] + bytes(80) + content[208:])  # every label is 0
+    with pytest.warns(UserWarning, match="x.features: damaged"), pytest.raises(UserError, match="not a whole file"):
+        read_features(path)
+    with pytest.warns(UserWarning, match="x.features: damaged"):
+        again = compute(path, tiny_classifier, images, fabric)
+    assert images.loaders == 2 and torch.equal(again.labels, labels) and path.read_bytes() == content
+
+
+def test_a_full_disk_is_told_before_anything_is_computed(
+    tiny_classifier: Classifier, tmp_path: Path, fabric: Fabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, offset: int, size: int) -> None:
+        assert size == 128 + 10 * (8 + 4 * tiny_classifier.backbone.num_features)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    images = Images()
+    with pytest.raises(OSError) as raised:
+        compute(tmp_path / "x.features", tiny_classifier, images, fabric)
+    assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, str(tmp_path))
+    assert images.loaders == 0 and [path.name for path in tmp_path.iterdir()] == ["x.features.lock"]
 
 
 def test_a_computation_that_breaks_off_leaves_no_file(
@@ -435,7 +466,8 @@ def test_init_head_starts_a_run_from_the_fitted_head(
 
 def test_a_head_of_other_classes_order_is_refused(tmp_path: Path) -> None:
     from transfer.config.command_line import save_config
-    from transfer.runs.predictor import load_head, save_classifier
+    from transfer.runs.checkpoint import save_classifier
+    from transfer.runs.predictor import load_head
 
     classifier = build_classifier("lite0", 2)
     data: dict[str, Any] = {

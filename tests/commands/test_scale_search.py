@@ -189,7 +189,7 @@ def test_folders_and_runs_that_are_none(tmp_path: Path, capsys: pytest.CaptureFi
         in capsys.readouterr().err
     )
     study = make_study([[0.1]])
-    write_study(tmp_path, replace(study, kind="sweep"))
+    write_study(tmp_path, replace(study, kind="sweep", facts={**study.facts, "figure": 3, "points": []}))
     assert search(tmp_path) == 2
     assert f"holds a study of another kind: efficientnet-transfer scale sweep {tmp_path}" in capsys.readouterr().err
     assert script.main(["run", str(tmp_path), "--run", "t0_s1"]) == 2

@@ -23,7 +23,7 @@ from torch.utils.data import DistributedSampler
 from datamodules import build_datamodule, get_sheet, load_dataset
 from datamodules.datamodule import DataModule
 from datamodules.dataset.sheet import ReadOptions
-from datamodules.dataset.split import Split, hold_out
+from datamodules.dataset.split import Split
 from datamodules.loading.workers import default_num_workers
 from datamodules.reading.tables import read_splits
 from tests.support.data import PREPROCESSING
@@ -236,10 +236,26 @@ def test_changed_data_is_refused_on_resume() -> None:
     data = digits()
     data.setup()
     state = data.state_dict()
-    with pytest.raises(UserError, match=r"data changed since the checkpoint \(split: val\)"):
-        data.load_state_dict({**state, "fingerprint": {**state["fingerprint"], "val": "0"}})
+    with pytest.raises(UserError, match=r"data changed since the checkpoint \(split: train\)"):
+        data.load_state_dict({**state, "fingerprint": {**state["fingerprint"], "train": "0"}})
     with pytest.raises(UserError, match="classes changed since the checkpoint: it has a, b; the data has 0, 1"):
         data.load_state_dict({**state, "class_names": ["a", "b"]})
+
+
+def test_repaired_val_and_test_images_are_only_named() -> None:
+    data = digits()
+    data.setup()
+    state = data.state_dict()
+    assert data.dataset.check_same_data(state) == []
+    state["fingerprint"] |= {"val": "0", "test": "1"}
+    with pytest.warns(UserWarning, match="digits: test and val changed since the checkpoint"):
+        assert data.dataset.check_same_data(state) == ["test", "val"]
+
+
+def relabel_first(split: Split) -> Split:
+    labels = split.labels.clone()
+    labels[0] = (labels[0] + 1) % 10
+    return replace(split, labels=labels)
 
 
 def test_fingerprint_ignores_order_and_notices_labels() -> None:
@@ -248,8 +264,7 @@ def test_fingerprint_ignores_order_and_notices_labels() -> None:
     split = data.dataset.splits["val"]
     assert split.select(np.arange(180)[::-1].copy()).fingerprint() == split.fingerprint()
     assert split.select(range(179)).fingerprint() != split.fingerprint()
-    relabelled = split.select(range(180))
-    relabelled.labels[0] = (relabelled.labels[0] + 1) % 10
+    relabelled = relabel_first(split)
     assert relabelled.fingerprint() != split.fingerprint()
 
 
@@ -258,22 +273,11 @@ def test_the_ordered_fingerprint_notices_the_order_too() -> None:
     data.setup()
     split = data.dataset.splits["val"]
     assert split.select(range(180)).ordered_fingerprint() == split.ordered_fingerprint()
-    others = [split.select(np.arange(180)[::-1].copy()), split.select(range(179)), split.select(range(180))]
-    others[2].labels[0] = (others[2].labels[0] + 1) % 10
+    others = [split.select(np.arange(180)[::-1].copy()), split.select(range(179)), relabel_first(split)]
     assert len({split.ordered_fingerprint(), *(other.ordered_fingerprint() for other in others)}) == 4
 
 
 # --- splits, labels and options
-
-
-def test_hold_out_is_proportional_and_spares_the_last_image() -> None:
-    _, split = read(tiny_table([0] * 60 + [1] * 30 + [2], datasets.ClassLabel(names=["a", "b", "c"])))
-    rest, held = hold_out(split, 9)
-    assert held.class_counts(3) == [6, 3, 0] and rest.class_counts(3) == [54, 27, 1]
-    again = hold_out(split, 9)[1]
-    assert np.array_equal(held.rows, again.rows) and not set(held.rows) & set(rest.rows)
-    with pytest.raises(UserError, match="tiny train: cannot hold out 89 of 91 images in 3 classes"):
-        hold_out(split, 89)
 
 
 def test_multilabel_from_lists_and_from_text() -> None:

@@ -36,7 +36,10 @@ def test_a_cell_chooses_on_val_at_the_end_and_tests_once(tmp_path: Path, table_s
     assert result["overrides"] == {"image_size": 32} and result["test_reads"] == 1
     assert result["train_seconds"] == 6.0 and result["gpu_hours"] == round(4 * 1.5 * 2 / 3600, 4)
     assert result["num_parameters_without_classifier"] == 3_371_008
-    assert result["final_run"] == f"cells/{cell.id}/final" and result["data_note"] == "small; a JPEG copy"
+    assert result["final_run"] == f"cells/{cell.id}/final" and (result["data_note"], result["copy"]) == (
+        "small",
+        "a JPEG copy",
+    )
     assert table_stub() == ["start trials/00", "start trials/01", "start trials/02", f"start {cell.id}/final"]
     assert sorted(p.name for p in (place / "trials" / "00").iterdir()) == ["config.yaml", "metrics.csv", "results.json"]
     assert (place / "final" / "best.ckpt").exists()

@@ -8,11 +8,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.studies import make_study
 from transfer.experiments.child_run import RunFailed, Worker
 from transfer.experiments.jobs import FAILED, TAKEN, Job, describe_progress, has_failed, pending_jobs
 from transfer.experiments.launchers import Launch
@@ -25,7 +27,7 @@ EXPERIMENTS = ROOT / "transfer" / "experiments"
 
 
 def make_job(folder: Path, name: str, compute: Callable[[Worker], dict[str, Any]]) -> Job:
-    return Job(name, folder / f"{name}.json", folder / "locks" / name, compute, {"score": None})
+    return Job(name, folder / f"{name}.json", folder / "locks" / name, compute, {"score": None}, dict)
 
 
 def test_a_job_is_computed_once_and_a_failed_one_again_only_if_asked(tmp_path: Path) -> None:
@@ -82,7 +84,8 @@ def test_the_command_of_a_job_finds_the_package_from_any_folder(
 def test_a_study_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     run = {"id": "rung1_a_s0", "trial": "a", "seed": 0, "steps": 5, "rung": 1}
     trial = {"name": "a", "backbone": "b0", "values": {}, "image_size": 32, "num_macs": 1, "num_parameters": 1}
-    content = {"kind": "search", "options": {}, "settings": {}, "facts": {}, "trials": [trial], "runs": [run]}
+    planned = asdict(make_study([[0.1]]))
+    content = {**planned, "trials": [trial], "runs": [run]}
     (tmp_path / "study.json").write_text(json.dumps(content))
     assert read_study(tmp_path).runs == (TrialRun("rung1_a_s0", "a", 0, 5, round=1),)
 

@@ -55,18 +55,19 @@ def test_a_run_that_another_process_computes_is_waited_for(tmp_path: Path, monke
     study = make_study([[0.1, 0.2]])
     write_study(tmp_path, study)
     taken, held = study.runs[1], threading.Event()
+    place = {"hardware": {"gpus": [], "cores": 2, "cpu": "a CPU"}}
 
     def other() -> None:
         with locked(run_job(tmp_path, study, taken).lock_file):
             held.set()
             launched.wait(10)
-            write_json(tmp_path / "runs" / f"{taken.id}.json", {"score": 0.2})  # whole, as a run is
+            write_json(tmp_path / "runs" / f"{taken.id}.json", {"score": 0.2, **place})  # whole, as a run is
 
     launched, ids = threading.Event(), []
 
     def local(launch: Launch) -> None:
         ids.append(list(launch.ids))
-        (tmp_path / "runs" / f"{launch.ids[0]}.json").write_text(json.dumps({"score": 0.1}))
+        (tmp_path / "runs" / f"{launch.ids[0]}.json").write_text(json.dumps({"score": 0.1, **place}))
         launched.set()
 
     monkeypatch.setitem(LAUNCHERS, "local", local)

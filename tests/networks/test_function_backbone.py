@@ -341,16 +341,24 @@ def test_it_is_trained_stopped_resumed_and_evaluated_by_another_process(
     assert not (stopped / "results.json").exists()
     assert torch.load(stopped / "last.ckpt", weights_only=True)["global_step"] == 2
 
-    assert call(finetune.main, "--resume", stopped) == 0
+    assert call(finetune.main, "--resume", stopped) == 2 and "--allow_user_code" in capsys.readouterr().err
+    assert call(finetune.main, "--resume", stopped, "--allow_user_code") == 0
     assert call(finetune.main, *argv, "--out_dir", whole) == 0
     results = read_results(stopped)
     assert (results["backbone"], results["weights"], results["image_size"]) == (name, None, 32)
     assert yaml.safe_load((stopped / "config.yaml").read_text())["backbone"] == name
-    resumed, uninterrupted = load_run(stopped).classifier, load_run(whole).classifier
+    resumed, uninterrupted = (load_run(path, allow_user_code=True).classifier for path in (stopped, whole))
     assert resumed.backbone.variant == get_backbone(name)
     assert all(torch.equal(t, uninterrupted.state_dict()[key]) for key, t in resumed.state_dict().items())
 
-    command = [sys.executable, str(ROOT / "scripts/evaluate.py"), "whole", "--json", "evaluated.json"]
+    command = [
+        sys.executable,
+        str(ROOT / "scripts/evaluate.py"),
+        "whole",
+        "--allow_user_code",
+        "--json",
+        "evaluated.json",
+    ]
     evaluated = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
     assert evaluated.returncode == 0, evaluated.stderr
     metrics = json.loads((folder / "evaluated.json").read_text())["metrics"]
@@ -358,7 +366,7 @@ def test_it_is_trained_stopped_resumed_and_evaluated_by_another_process(
 
     Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(folder / "photo.png")
     for script, more in ((predict, ()), (explain, ("--out", folder / "explained"))):
-        assert call(script.main, whole, folder / "photo.png", *more) == 0
+        assert call(script.main, whole, folder / "photo.png", "--allow_user_code", *more) == 0
     assert (folder / "explained/photo.png").is_file()
     with pytest.raises(UserError, match=r"whole: my_net\.Build@phi=1 is a function of your own: no other code base"):
-        read_network(whole)
+        read_network(whole, allow_user_code=True)

@@ -17,7 +17,8 @@ from datamodules import build_datamodule
 from tests.support.runs import CHEAP, call, read_results
 from transfer.commands import finetune
 from transfer.errors import UserError
-from transfer.runs.predictor import load_run, read_classifier_state
+from transfer.runs.checkpoint import read_classifier_state
+from transfer.runs.predictor import load_run
 from transfer.runs.test_record import read_predictions
 from transfer.weights import build, downloads
 

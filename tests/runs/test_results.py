@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from transfer.errors import UserError
+from transfer.errors import DamagedFile, UserError
 from transfer.runs.results import SCHEMA_VERSION, Metrics, ProbeFit, Results, SplitFacts, last_results, read_results
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -63,15 +63,15 @@ def test_results_of_the_first_version_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "damaged"),
-        ("[]", "damaged"),
+        ("{", "line 1: not JSON"),
+        ("[]", "expected a JSON object, found list"),
         ("{}", "damaged"),
         (json.dumps({"schema_version": SCHEMA_VERSION + 1}), r"schema version \d+ \(readable here: at most"),
     ],
 )
 def test_what_is_no_results_file_is_told(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "results.json").write_text(text)
-    with pytest.raises(UserError, match=f"results.json: {message}"):
+    with pytest.raises(UserError, match=rf"results\.json.*{message}"):
         read_results(tmp_path)
     with pytest.raises(UserError, match=r"is not a finished run: it has no results\.json"):
         read_results(tmp_path / "other")
@@ -84,3 +84,27 @@ def test_the_last_results_are_those_of_the_highest_number(tmp_path: Path) -> Non
         (tmp_path / name / "results.json").write_text("{}")
     (tmp_path / "11").mkdir()
     assert last_results(tmp_path) == tmp_path / "10"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "where"),
+    [
+        ("seed", "0", "seed"),
+        ("seed", True, "seed"),
+        ("test_reads", 1.5, "test_reads"),
+        ("dataset", None, "dataset"),
+        ("metrics", {"test": {"top1": "high"}}, r"metrics\.test\.top1"),
+        ("metrics", {"test": [1]}, "damaged"),
+        ("splits", {"test": {"size": 4, "fingerprint": "ab", "class_counts": [1, "3"]}}, r"class_counts\[1\]"),
+        ("splits", {"test": {"size": 4}}, "damaged"),
+        ("per_class_accuracy", {"cat": "1"}, r"per_class_accuracy\.cat"),
+        ("decay", {"test": 3}, r"decay\.test"),
+        ("image_size", [32], "image_size"),
+    ],
+)
+def test_a_value_of_another_type_is_named(tmp_path: Path, name: str, value: object, where: str) -> None:
+    make_results(tmp_path).save()
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    with pytest.raises(DamagedFile, match=rf"results\.json: {where}"):
+        read_results(tmp_path)

@@ -8,6 +8,8 @@ from typing import Any
 
 from transfer.paper import PARAMETERS_WITHOUT_CLASSIFIER
 
+# Tan & Le's released code.
+SIZES = {"b0": 224, "b1": 240, "b2": 260, "b3": 300, "b4": 380, "b5": 456, "b6": 528, "b7": 600}
 EVIL = "=HYPERLINK(1)|<b>x</b>\n`$y_z"
 
 
@@ -50,6 +52,7 @@ def every_kind_of_cell() -> list[tuple[str, str, str, dict[str, Any] | None]]:
         "data_note": "went through JPEG once",
         "weights": {"name": "w", "trained_on": "JFT-300M and ImageNet-1k"},
         "test_reads": 2,
+        "image_size": 32,
         "num_parameters_without_classifier": of("b4"),
     }
     birds = {"decay": {"test": "1,902 of 2,443 test images"}, "num_parameters_without_classifier": of("b5")}
@@ -75,7 +78,7 @@ def save_table(folder: Path, cells: Cells) -> Path:
     plan = []
     for number, (dataset, backbone, protocol, result) in enumerate(cells):
         cell = {"id": f"cell-{number}", "dataset": dataset, "backbone": backbone, "protocol": protocol, "seed": number}
-        plan.append(cell)
+        plan.append({**cell, "image_size": SIZES.get(backbone, 224)})
         path = folder / "cells" / f"cell-{number}" / "result.json"
         path.parent.mkdir(parents=True)
         if result is not None:

@@ -17,6 +17,7 @@ def make_study(scores: Sequence[Sequence[float]], budget: int | None = None, ste
         for k in range(len(scores))
     )
     options = {"baseline": "b0", "dataset": "digits", "image_size": 40, "steps": steps, "budget_steps": budget}
+    options |= {"threads": 1}
     options["seeds"] = list(range(len(scores[0])))
     facts = {"num_classes": 10, "train_images": 1257, "val_images": 180, "baseline_macs": 10**7, "equal": []}
     return plan_next_round(Study("search", options, {"bn": "adapt"}, facts, trials), {})

@@ -14,26 +14,25 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
 
 from transfer.errors import RunInterrupted, UserError
 from transfer.networks.classifier import Classifier
 from transfer.training.batch_norm import BatchNormPolicy
 from transfer.training.callbacks import EMA, EpochLog, FinalValidation, FreezeBackbone
-from transfer.training.checkpointing import AtomicCheckpointIO, BestCheckpoint, GracefulStop, LastCheckpoint
+from transfer.training.checkpointing import AtomicCheckpointIO, GracefulStop, LastCheckpoint
 from transfer.training.module import TransferModule
+from transfer.training.selection import BestCheckpoint
 
 Builder = Callable[..., pl.Trainer]
 
 
 def copy_state(module: nn.Module) -> dict[str, Tensor]:
-    """The network's tensors; metrics that a checkpoint carries too are left out."""
-    return {key: tensor.detach().clone() for key, tensor in module.state_dict().items() if "train_loss" not in key}
+    return {key: tensor.detach().clone() for key, tensor in module.state_dict().items()}
 
 
 def saved_state(path: Path) -> dict[str, Tensor]:
-    state = torch.load(path, weights_only=True)["state_dict"]
-    return {key: tensor for key, tensor in state.items() if "train_loss" not in key}
+    state: dict[str, Tensor] = torch.load(path, weights_only=True)["state_dict"]
+    return state
 
 
 @pytest.fixture(autouse=True)
@@ -222,38 +221,6 @@ def test_validation_sees_the_average(
     assert moved(seen.state, snapshots.states[-1], "conv.weight")
 
 
-class Scripted(pl.LightningModule):
-    """Logs a given val/top1 at each epoch."""
-
-    def __init__(self, scores: list[float]) -> None:
-        super().__init__()
-        self.scores = scores
-        self.weight = nn.Parameter(torch.zeros(1))
-
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        return self.weight.sum()
-
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self.log("val/top1", torch.tensor(self.scores[self.current_epoch]))
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-@pytest.mark.parametrize(
-    ("scores", "best"), [([0.5, 0.7, 0.6], 1), ([0.5, 0.7, 0.7, 0.6], 2), ([0.4, 0.4, 0.4], 2), ([0.9, 0.1], 0)]
-)
-def test_best_is_the_highest_score_and_the_last_of_equals(
-    build_trainer: Builder, tmp_path: Path, scores: list[float], best: int
-) -> None:
-    loader = DataLoader(TensorDataset(torch.zeros(2, 1)))
-    trainer = build_trainer(BestCheckpoint(tmp_path, "val/top1"), LastCheckpoint(tmp_path), max_epochs=len(scores))
-    trainer.fit(Scripted(scores), loader, loader)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "last.ckpt"]
-    epochs = {name: torch.load(tmp_path / name, weights_only=True)["epoch"] for name in ("best.ckpt", "last.ckpt")}
-    assert epochs == {"best.ckpt": best, "last.ckpt": len(scores) - 1}
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_finishes_the_step_writes_last_and_raises(
     tiny_classifier: Classifier, random_images: Any, build_trainer: Builder, tmp_path: Path,
@@ -276,7 +243,7 @@ def test_a_validation_that_is_due_comes_before_the_stop(
     options: dict[str, int],
 ) -> None:  # fmt: skip
     def fit(*callbacks: pl.Callback, ckpt_path: Path | None = None) -> EpochLog:
-        log, checkpoint = EpochLog(tmp_path / "metrics.csv"), BestCheckpoint(tmp_path, "val/top1")
+        log, checkpoint = EpochLog(tmp_path / "metrics.csv"), BestCheckpoint(tmp_path, "top1")
         trainer = build_trainer(log, checkpoint, *callbacks, max_epochs=2, **options)
         trainer.fit(TransferModule(tiny_classifier), random_images, ckpt_path=ckpt_path, weights_only=True)
         return log
@@ -284,7 +251,7 @@ def test_a_validation_that_is_due_comes_before_the_stop(
     with pytest.raises(RunInterrupted):
         fit(Snapshots(stop_after), GracefulStop(tmp_path / "last.ckpt"))
     random_images.train_batches.skip = random_images.train_batches.yielded = 0
-    assert "top1" in fit(ckpt_path=tmp_path / "last.ckpt").best_metrics("top1")
+    assert "top1" in fit(ckpt_path=tmp_path / "last.ckpt").best_metrics()
     steps = [row["step"] for row in read_rows(tmp_path / "metrics.csv")]
     assert steps == (["2", "4", "6", "8"] if options else ["4", "8"])
     assert (tmp_path / "best.ckpt").exists()
@@ -382,17 +349,6 @@ def test_a_resumed_log_keeps_its_rows_and_drops_those_to_be_repeated(
     assert rows[1]["lr"] != "9"
 
 
-def test_best_metrics_are_those_of_the_last_of_equals(tmp_path: Path) -> None:
-    log = EpochLog(tmp_path / "metrics.csv")
-    log._rows = [
-        {"epoch": 1, "val/top1": 0.5, "val/loss": 1.0},
-        {"epoch": 2, "val/top1": "0.75", "val/loss": "0.9"},  # as read back from a file
-        {"epoch": 3, "val/top1": 0.75, "val/loss": 0.8},
-        {"epoch": 4, "val/top1": 0.7, "val/loss": 0.7},
-    ]
-    assert log.best_metrics("top1") == {"top1": 0.75, "loss": 0.8}
-
-
 class Pause(pl.Callback):
     """Makes a training batch take 100 ms more, and a validation 200 ms."""
 
@@ -464,20 +420,3 @@ def test_the_end_of_a_run_is_validated_once(
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == steps
     assert all(float(row["train/loss"]) > 0 for row in rows)
-
-
-def test_the_best_score_is_known_after_the_folder_was_moved(tmp_path: Path) -> None:
-    before = BestCheckpoint(tmp_path / "old", "val/top1")
-    best = str(tmp_path / "old" / "best.ckpt")
-    before.best_model_score, before.best_model_path = torch.tensor(0.9), best
-    before.kth_best_model_path, before.kth_value, before.best_k_models = (
-        best,
-        torch.tensor(0.9),
-        {best: torch.tensor(0.9)},
-    )
-    after = BestCheckpoint(tmp_path / "new", "val/top1")
-    after.load_state_dict(before.state_dict())
-    assert after.best_model_path == str(tmp_path / "new" / "best.ckpt")
-    trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", devices=1)
-    assert not after.check_monitor_top_k(trainer, torch.tensor(0.1))
-    assert after.check_monitor_top_k(trainer, torch.tensor(0.95))

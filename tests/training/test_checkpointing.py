@@ -16,3 +16,11 @@ def test_the_state_of_data_is_found_under_the_name_that_earlier_versions_gave_it
     for name in ("old.ckpt", "new.ckpt"):
         content = AtomicCheckpointIO().load_checkpoint(tmp_path / name, weights_only=True)
         assert content == {"epoch": 1, "DataModule": state}
+
+
+def test_a_training_loss_that_earlier_versions_kept_among_the_tensors_is_left_out(tmp_path: Path) -> None:
+    states = {name: {"classifier.w": torch.ones(2)} for name in ("state_dict", "current_model_state")}
+    old = {name: {**state, "train_loss.mean_value": torch.ones(())} for name, state in states.items()}
+    torch.save(old, tmp_path / "old.ckpt")
+    content = AtomicCheckpointIO().load_checkpoint(tmp_path / "old.ckpt", weights_only=True)
+    assert {name: state.keys() for name, state in content.items()} == {name: {"classifier.w"} for name in states}

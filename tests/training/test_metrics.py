@@ -21,7 +21,6 @@ from transfer.training.metrics import (
     build_metrics,
     build_per_class_accuracy,
     fit_threshold,
-    main_metric,
 )
 
 NUM_CLASSES = 8
@@ -124,12 +123,6 @@ def test_per_class_accuracy_of_several_labels_counts_yes_and_no(several_labels: 
 def test_top5_needs_six_classes() -> None:
     assert "top5" not in build_metrics(5, multilabel=False)
     assert "top5" in build_metrics(6, multilabel=False)
-
-
-@pytest.mark.parametrize("multilabel", [False, True])
-def test_the_main_metric_is_measured(multilabel: bool) -> None:
-    assert main_metric(multilabel) == ("map" if multilabel else "top1")
-    assert main_metric(multilabel) in build_metrics(3, multilabel)
 
 
 def test_a_class_without_images_does_not_count_in_the_mean_per_class() -> None:

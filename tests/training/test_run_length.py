@@ -144,3 +144,20 @@ def test_known_lengths_are_counted_in_optimizer_steps(
     trainer = build_trainer(max_epochs=3, accumulate_grad_batches=3)
     trainer.fit(TransferModule(tiny_classifier), random_images)
     assert (total_steps(trainer), steps_per_epoch(trainer)) == (6, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"accumulate_grad_batches": 0}, "`accumulate_grad_batches`=0"),
+        ({"accumulate_grad_batches": -1}, "`accumulate_grad_batches`=-1"),
+        ({"max_steps": 0}, "`max_steps`=0: nothing would be learned"),
+        ({"val_check_interval": 0}, "`val_check_interval`=0"),
+        ({"val_check_interval": 0.0}, "`val_check_interval`=0"),
+    ],
+)
+def test_a_trainer_that_takes_no_step_or_another_one_is_refused(
+    tiny_classifier: Classifier, build_trainer: Build, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        fit(build_trainer, tiny_classifier, {"schedule": "constant"}, **{"max_epochs": 1, **options})

@@ -80,6 +80,15 @@ def _other_datamodules(error: ImportError) -> str | None:
     return package.__file__ or str(next(iter(package.__path__)))
 
 
+def add_allow_user_code(parser: argparse.ArgumentParser) -> None:
+    """Add the flag without which no code is imported that a run names; see `transfer.networks.user_code`."""
+    parser.add_argument(
+        "--allow_user_code",
+        action="store_true",
+        help="import a backbone or a head of your own that a run names, which runs its code",
+    )
+
+
 def check_folder(argument: str, file: Path | None) -> None:
     """Refuse, before any work is done, a file to write whose folder does not exist.
 
@@ -102,7 +111,7 @@ def _warnings_with_flags(build_parser: Callable[[], argparse.ArgumentParser] | N
     def with_flags(
         message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
     ) -> str:
-        text = name_flags(str(message), find_flags(build_parser))
+        text = printable(name_flags(str(message), find_flags(build_parser)))
         return f"warning: {text}\n" if category is UserWarning else original(text, category, filename, lineno, line)
 
     warnings.formatwarning = with_flags

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transfer.commands.console import check_folder, exit_status
+from transfer.commands.console import add_allow_user_code, check_folder, exit_status
 from transfer.errors import BadValue, MissingData
 from transfer.files import expanded
 
@@ -45,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="fetch images while they are needed; default: as the run did",
     )
     parser.add_argument("--json", type=expanded, metavar="FILE", help="write the metrics there too")
+    add_allow_user_code(parser)
     return parser
 
 
@@ -63,6 +64,7 @@ def evaluate(
     num_workers: int | None = None,
     stream: str | None = None,
     json: Path | None = None,
+    allow_user_code: bool = False,
 ) -> None:
     """Print the metrics of a run's checkpoint on one split, computed on one device with every image seen once.
 
@@ -75,6 +77,7 @@ def evaluate(
         num_workers: loader processes, 0 or more; None: the run's.
         stream: `true` or `false`, whether to fetch images while they are needed; None: as the run did.
         json: file that receives the metrics, too.
+        allow_user_code: see `load_run`.
 
     Raises:
         MissingData: `run_dir` is not a run, or its data is not there.
@@ -88,7 +91,7 @@ def evaluate(
     check_folder("json", json)
     if num_workers is not None and num_workers < 0:
         raise BadValue(f"`num_workers`={num_workers} (allowed: at least 0)")
-    run = load_run(run_dir, f"{checkpoint}.ckpt")
+    run = load_run(run_dir, f"{checkpoint}.ckpt", allow_user_code=allow_user_code)
     data = load_data(run, split, data_root, stream, {"batch_size": batch_size, "num_workers": num_workers})
     if split == "test":
         try:

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transfer.commands.console import exit_status
+from transfer.commands.console import add_allow_user_code, exit_status
 from transfer.errors import BadValue, printable, unknown_name
 from transfer.files import expanded, written_whole
 
@@ -56,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--data.batch_size", "--batch_size", dest="batch_size", type=int, default=16, help="images per step"
     )
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
+    add_allow_user_code(parser)
     return parser
 
 
@@ -92,6 +93,7 @@ def explain(
     out_dir: Path = Path("explain"),
     batch_size: int = 16,
     checkpoint: str = "best",
+    allow_user_code: bool = False,
 ) -> list[str]:
     """Write a picture of each image, at the same relative path below `out_dir`, and print its name.
 
@@ -103,6 +105,7 @@ def explain(
         out_dir: folder of the pictures; nothing in it is overwritten.
         batch_size: images per step, at least 1.
         checkpoint: `best` or `last`.
+        allow_user_code: see `load_run`.
 
     Returns:
         The files that could not be read.
@@ -119,13 +122,13 @@ def explain(
     if batch_size < 1:
         raise BadValue(f"`batch_size`={batch_size} (allowed: at least 1)")
     targets = plan_pictures(images, out_dir)
-    runs = {str(path): load_run(path, f"{checkpoint}.ckpt") for path in (run_dir, *compare)}
+    runs = {
+        str(path): load_run(path, f"{checkpoint}.ckpt", allow_user_code=allow_user_code) for path in (run_dir, *compare)
+    }
     class_indices = [find_class(run.class_names, class_name, name) for name, run in runs.items()]
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    transforms = []
     for run in runs.values():
-        run.classifier.to(device)
-        transforms.append(build_eval_transform(run.preprocessing))
+        run.classifier.to("cuda" if torch.cuda.is_available() else "cpu")
+    transforms = [build_eval_transform(run.preprocessing) for run in runs.values()]
 
     unreadable: list[str] = []
     photos = read_photos(list(targets), transforms, unreadable)

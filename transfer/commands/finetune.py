@@ -23,8 +23,6 @@ from transfer.files import expanded
 from transfer.runs.results import Metrics, Results
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from datamodules.datamodule import DataModule
     from datamodules.dataset.loaded import Dataset
     from datamodules.dataset.sheet import Sheet
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
     from transfer.networks.classifier import Classifier
     from transfer.runs.folder import RunFolder
     from transfer.training.callbacks import EpochLog
+    from transfer.training.losses import balanced_class_weights
     from transfer.training.module import TransferModule
     from transfer.weights.start import Start
 
@@ -49,12 +48,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_status(command, build_parser)
 
 
-def finetune(config: FinetuneConfig | None = None, *, resume: str | Path | None = None, **fields: Any) -> Results:
+def finetune(
+    config: FinetuneConfig | None = None,
+    *,
+    resume: str | Path | None = None,
+    allow_user_code: bool = False,
+    **fields: Any,
+) -> Results:
     """Fine-tune a network and return the results; `load_run(results.run_dir)` loads the trained network.
 
     Args:
         config: the whole configuration; None starts from the defaults. It is not modified.
         resume: folder of an interrupted run to continue.
+        allow_user_code: whether to import a backbone or a head of one's own that the run to continue names.
         fields: fields of `transfer.config.schema.FinetuneConfig` that override `config`; groups are dictionaries:
             `finetune(dataset="folder", data_root="photos", trainer={"max_epochs": 3})`.
 
@@ -63,7 +69,7 @@ def finetune(config: FinetuneConfig | None = None, *, resume: str | Path | None 
         RunInterrupted: a signal stopped the run, after last.ckpt was written.
     """
     run_dir = None if resume is None else expanded(resume)
-    config, given = build_config(config, run_dir, fields)
+    config, given = build_config(config, run_dir, fields, allow_user_code)
     return _run(config, run_dir, given)
 
 
@@ -82,6 +88,7 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
     from transfer.runs.folder import check_run_dir, find_interrupted, is_main_process, open_run
     from transfer.training.callbacks import EpochLog
     from transfer.training.module import TransferModule
+    from transfer.training.selection import choose_monitor
     from transfer.training.trainer import build_fit_trainer, build_loggers, prepare_process
     from transfer.weights.start import resolve_start
 
@@ -100,15 +107,17 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
         config, _ = share_batch(config, given, num_processes)
     # Again, because what was chosen may be other weights and another size.
     start = resolve_start(**config.start_options(), dataset_size=sheet.default_image_size, image_size=config.image_size)
+    monitor = choose_monitor(config.monitor, dataset.num_classes, config.data.multilabel)
     data = DataModule(dataset, start.preprocessing, **config.loader_options())
     classifier = build_network(config, start, dataset, resume)
-    module = TransferModule(classifier, class_weights=class_weights(config, dataset), **config.module_options())
+    weights = None if config.loss.class_weights == "none" else balanced_class_weights(dataset.class_counts["train"])
+    module = TransferModule(classifier, class_weights=weights, **config.module_options())
 
     with open_run(config, resume) as run:
         run.check_space(sum(p.numel() for p in classifier.parameters()))
         if is_main_process() and not run.resumes:
             run.begin(config, {name: {"of": s.name, "images": s.sources()} for name, s in dataset.held_out.items()})
-        log = EpochLog(run.metrics)
+        log = EpochLog(run.metrics, monitor)
         trainer = build_fit_trainer(config, run.path, log, build_loggers(config, run.path, dataset.fingerprint))
         if is_main_process():
             print_start(config, start, dataset, run)
@@ -228,15 +237,6 @@ def build_network(config: FinetuneConfig, start: Start, dataset: Dataset, resume
     return classifier
 
 
-def class_weights(config: FinetuneConfig, dataset: Dataset) -> Tensor | None:
-    """Return the weight of each class in the loss, (C,); None if all are equal."""
-    from transfer.training.losses import balanced_class_weights
-
-    if config.loss.class_weights == "none":
-        return None
-    return balanced_class_weights(dataset.class_counts["train"])
-
-
 def fit(config: FinetuneConfig, run: RunFolder, trainer: pl.Trainer, module: TransferModule, data: DataModule) -> None:
     """Train, and load the best checkpoint's tensors into the module.
 
@@ -246,7 +246,7 @@ def fit(config: FinetuneConfig, run: RunFolder, trainer: pl.Trainer, module: Tra
     """
     import torch
 
-    from transfer.runs.predictor import read_classifier_state
+    from transfer.runs.checkpoint import read_classifier_state
     from transfer.training.trainer import find_lr
     from transfer.weights.files import read_checkpoint, strict_load
 
@@ -277,13 +277,12 @@ def measure(
 ) -> dict[str, Metrics]:
     """Return the metrics of the best checkpoint on val and test, and count the read of the test split."""
     from transfer.runs.test_record import PREDICTIONS, count_test_read, make_predictions
-    from transfer.training.metrics import main_metric
     from transfer.training.trainer import build_trainer
 
     metrics = {}
     sizes = data.dataset.split_sizes
     if "val" in sizes:
-        metrics["val"] = Metrics(log.best_metrics(main_metric(config.data.multilabel)))
+        metrics["val"] = Metrics(log.best_metrics())
     if "test" in sizes and config.trainer.limit_test_batches != 0:
         tester = build_trainer(config, trainer.loggers, callbacks=[])
         if tester.is_global_zero:

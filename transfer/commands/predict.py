@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from transfer.commands.console import check_folder, exit_status
+from transfer.commands.console import add_allow_user_code, check_folder, exit_status
 from transfer.errors import BadValue, MissingData, printable
 from transfer.files import expanded, written_whole
+from transfer.markdown import harmless_cell
 
 if TYPE_CHECKING:
     from transfer.runs.predictor import Run
@@ -43,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="loader processes; default: usable cores - 1, at most 8",
     )
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
+    add_allow_user_code(parser)
     return parser
 
 
@@ -61,6 +63,7 @@ def predict(
     batch_size: int = 64,
     num_workers: int | None = None,
     checkpoint: str = "best",
+    allow_user_code: bool = False,
 ) -> list[str]:
     """Write a row for each image, in the order given, and name unreadable files on stderr.
 
@@ -74,6 +77,7 @@ def predict(
         batch_size: images per step, at least 1.
         num_workers: loader processes, at least 0; None: one less than the usable cores, at most 8.
         checkpoint: `best` or `last`.
+        allow_user_code: see `load_run`.
 
     Returns:
         The files that could not be read.
@@ -91,7 +95,7 @@ def predict(
     if num_workers is not None and num_workers < 0:
         raise BadValue(f"`num_workers`={num_workers} (allowed: at least 0)")
     check_folder("out", out)
-    run = load_run(run_dir, f"{checkpoint}.ckpt")
+    run = load_run(run_dir, f"{checkpoint}.ckpt", allow_user_code=allow_user_code)
     paths = [path for given in images for path in list_images(given)]
     if not paths:
         raise MissingData(f"no image in {', '.join(map(str, images))}")
@@ -99,14 +103,7 @@ def predict(
         raise BadValue(f"`top_k`={top_k} (allowed: 1 to {len(run.class_names)}, the number of classes)")
     unreadable: list[str] = []
     rows = predict_rows(run, paths, top_k, batch_size, num_workers, unreadable)
-    separator = run.config.data.label_separator
-    if out is None:
-        write_rows(rows, format, sys.stdout, separator)
-    else:
-        with written_whole(out) as file:
-            text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
-            write_rows(rows, format, text, separator)
-            text.detach()  # or it would close the file
+    write_output(rows, format, out, run.config.data.label_separator)
     if unreadable:
         print(f"{len(unreadable)} of {len(paths)} images could not be read", file=sys.stderr)
     return unreadable
@@ -146,6 +143,16 @@ def predict_rows(
             yield row
 
 
+def write_output(rows: Iterator[dict[str, Any]], format: str, out: Path | None, separator: str) -> None:
+    """Write rows to a file, whole or not at all, or as they come to the terminal."""
+    if out is None:
+        return write_rows(rows, format, sys.stdout, separator)
+    with written_whole(out) as file:
+        text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
+        write_rows(rows, format, text, separator)
+        text.detach()  # or it would close the file
+
+
 def write_rows(rows: Iterator[dict[str, Any]], format: str, file: TextIO, separator: str) -> None:
     """Write rows as they come; in CSV, `separator` stands between the items of a list."""
     writer = None
@@ -156,4 +163,5 @@ def write_rows(rows: Iterator[dict[str, Any]], format: str, file: TextIO, separa
         if writer is None:
             writer = csv.DictWriter(file, fieldnames=list(row))
             writer.writeheader()
-        writer.writerow({name: separator.join(map(str, v)) if isinstance(v, list) else v for name, v in row.items()})
+        cells = {name: separator.join(map(str, v)) if isinstance(v, list) else v for name, v in row.items()}
+        writer.writerow({name: harmless_cell(v) if isinstance(v, str) else v for name, v in cells.items()})

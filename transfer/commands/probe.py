@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -19,7 +20,7 @@ from transfer.commands.console import exit_status
 from transfer.config.command_line import build_probe_parser, parse_probe_config
 from transfer.config.probe_schema import ProbeConfig
 from transfer.config.schema import FinetuneConfig
-from transfer.errors import BadValue, MissingData, UserError
+from transfer.errors import BadValue, UserError
 from transfer.files import expanded
 from transfer.runs.results import Results, last_results, read_results
 
@@ -65,8 +66,8 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
     from datamodules.datamodule import DataModule
     from transfer.commands.probe_report import collect_results, measure_test, print_report
     from transfer.probe.fabric import build_fabric
+    from transfer.runs.checkpoint import save_classifier
     from transfer.runs.folder import check_run_dir, open_run
-    from transfer.runs.predictor import save_classifier
     from transfer.training.trainer import resolve_precision
 
     started = time.perf_counter()
@@ -113,14 +114,12 @@ def choose_start(config: FinetuneConfig) -> Start:
         BadValue: an unknown name, or a function of the user's own, of which no trained weights are known.
     """
     from datamodules import get_sheet
-    from transfer.networks.function import FunctionVariant
-    from transfer.networks.registry import get_backbone
+    from transfer.networks.user_code import is_import_path
     from transfer.weights.start import resolve_start
 
-    variant = get_backbone(config.backbone)
-    if isinstance(variant, FunctionVariant):
+    if is_import_path(config.backbone):
         raise BadValue(
-            f"`backbone`={variant.name}: a probe reads the features of trained weights, and none are known here of a"
+            f"`backbone`={config.backbone}: a probe reads the features of trained weights, and none are known here of a"
             " function of your own (allowed: a backbone of the tables)"
         )
     return resolve_start(
@@ -177,7 +176,10 @@ def find_fine_tuned(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
     try:
         return read_results(beside)
     except UserError as error:
-        raise MissingData(f"`beside`={beside}: no finished run there ({error})") from None
+        if own.beside is None:
+            warnings.warn(f"{beside} does not stand beside the probe: {error}", stacklevel=2)
+            return None
+        raise type(error)(f"`beside`={beside}: no finished run there ({error})") from None
 
 
 def extract(

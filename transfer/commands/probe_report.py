@@ -128,7 +128,8 @@ def compare(fine_tuned: Results, probe: Results) -> str:
     tested = fine_tuned.metrics.get("test", Metrics())
     if metric not in tested:
         return f"fine-tuned: {source} has no test {metric}"
-    same = fine_tuned.splits["test"].fingerprint == probe.splits["test"].fingerprint
+    tests = [results.splits.get("test") for results in (fine_tuned, probe)]
+    same = tests[0] is not None and tests[1] is not None and tests[0].fingerprint == tests[1].fingerprint
     other = "" if same else " on other test images"
     return (
         f"test {metric}: probe {100 * probe.test[metric]:.2f}%, fine-tuned {100 * tested[metric]:.2f}%"

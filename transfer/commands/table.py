@@ -10,7 +10,7 @@ sweep   runs a W&B sweep file of finetune without W&B
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,6 @@ from transfer.files import expanded
 
 if TYPE_CHECKING:
     from transfer.experiments.table.config import TableConfig
-    from transfer.experiments.table.estimate import Estimate
     from transfer.experiments.table.planning import DatasetFacts
 
 _EPILOG = """\
@@ -129,6 +128,7 @@ def plan(out: Path, config: Path | None = None, benchmarks: Sequence[Path] = (),
     Raises:
         UserError: an unknown name, a configuration that cannot work, or another table's folder.
     """
+    from transfer.commands.table_costs import print_estimates
     from transfer.costs.speed import read_benchmarks
     from transfer.experiments.table.cells import extend, read_table, table_content
     from transfer.experiments.table.config import parse_table
@@ -167,42 +167,6 @@ def dataset_facts(dataset: str, wanted: TableConfig) -> DatasetFacts:
     return DatasetFacts(sum(size for split, size in sizes.items() if split != "test"), sheet.default_image_size)
 
 
-def print_estimates(out: Path, estimates: Iterable[Estimate]) -> None:
-    """Print one line for the cells that differ only by their seed, and the sums."""
-    import math
-
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table as Lines
-
-    estimates = list(estimates)
-    number = sum(len(line.cells) for line in estimates)
-    lines = Lines(title=f"{number} cells in {out}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for column in ("dataset", "backbone", "protocol"):
-        lines.add_column(column, no_wrap=True)
-    for column in ("cells", "px", "steps", "hours", "GiB", "disk"):
-        lines.add_column(column, justify="right", no_wrap=True)
-    for line in estimates:
-        cell = line.cells[0]
-        lines.add_row(
-            *(cell.dataset, cell.backbone, cell.protocol, str(len(line.cells)), str(cell.image_size)),
-            *(f"{line.steps:,}", "?" if math.isnan(line.hours) else f"{line.hours:,.2f}"),
-            *(f"{line.memory:.1f}", f"{line.disk:.1f}"),
-        )
-    Console().print(lines)
-    searches: dict[str, str] = {}
-    for line in estimates:
-        searches.setdefault(line.cells[0].protocol, line.search)
-    for protocol, search in searches.items():
-        print(f"search of {protocol}: {search}")
-    places = sorted({line.measured_on for line in estimates if line.measured_on is not None})
-    total_hours, total_disk = sum(line.hours for line in estimates), sum(line.disk for line in estimates)
-    print("hours: of one device, for all cells of the line; GiB: memory of a device; disk: GiB of checkpoints")
-    print(f"{total_hours:,.2f} device-hours, {total_disk:.1f} GiB on disk (the data is not counted)")
-    print(f"from the speed of training steps alone, on {'; '.join(places)}: loading and validation come on top")
-    print(f"start: efficientnet-transfer table run {out}")
-
-
 def run(
     out: Path,
     workers: int | None,
@@ -211,7 +175,7 @@ def run(
     launcher: str,
     slurm: Sequence[str],
 ) -> int:
-    """Run the cells that are left and return 1 if a cell has failed.
+    """Run the cells that are left and return 1 if a cell has failed, or was to be computed here and has no result.
 
     Raises:
         UserError: no table there, or it cannot be run like this.
@@ -244,10 +208,14 @@ def run(
             on_cpu=table.on_cpu,
         )
         LAUNCHERS[launcher](launch)
-    _, failed, lines = describe_progress(jobs, "cells")
+    done, failed, lines = describe_progress(jobs, "cells")
     print("\n".join(lines))
     if failed:
         print(f"why: {out}/cells/<cell>/result.json; again: {run_command(out)} --retry_failed")
+    left = len(jobs) - done - failed
+    if left and launcher == "local":
+        print(f"{left} of {len(jobs)} cells have no result; go on with: {run_command(out)}")
+        return 1
     return int(failed > 0)
 
 

@@ -20,6 +20,7 @@ import yaml
 from transfer.config.parser_errors import explain
 from transfer.config.probe_schema import PROBE_FIELDS, PROBE_TRAINER_FIELDS, ProbeConfig
 from transfer.config.problems import find_probe_problems, find_problems
+from transfer.config.recipes import add_allow_user_code, recipes_first, refuse_code_in_recipes, split_resume, user_code
 from transfer.config.schema import (
     PATH_FIELDS,
     FinetuneConfig,
@@ -27,6 +28,7 @@ from transfer.config.schema import (
 )
 from transfer.errors import BadValue, MissingData, nearest
 from transfer.files import expanded, write_text
+from transfer.networks.user_code import refuse_user_code
 from transfer.run_files import CONFIG
 
 
@@ -44,6 +46,7 @@ def build_parser() -> jsonargparse.ArgumentParser:
     )
     parser.add_argument("--config", action="config", help="YAML recipe; it needs only what differs from the defaults")
     parser.add_argument("--resume", metavar="RUN_DIR", default=argparse.SUPPRESS, help="folder of the run to continue")
+    add_allow_user_code(parser)
     parser.add_class_arguments(FinetuneConfig)
     return parser
 
@@ -66,17 +69,13 @@ def parse_config(argv: Sequence[str]) -> tuple[FinetuneConfig, Path | None]:
             (all are listed), or resuming would change what the run computes.
         SystemExit: after --help and --print_config.
     """
-    # Parsed separately, because a recipe must not contain it.
-    resume_parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    resume_parser.add_argument("--resume", type=expanded)
-    try:
-        namespace, rest = resume_parser.parse_known_args(list(argv))
-    except argparse.ArgumentError as error:
-        raise BadValue(str(error)) from None
-    run_dir: Path | None = namespace.resume
+    run_dir, allow_user_code, rest = split_resume(argv)
     if run_dir is None:
-        return _parse(rest), None
+        config = _parse(rest)
+        refuse_code_in_recipes(build_parser(), rest, config, allow_user_code)
+        return config, None
     saved = load_config(run_dir / CONFIG)
+    refuse_user_code(run_dir, user_code(saved), allow_user_code)
     config = _parse(["--config", str(run_dir / CONFIG), *rest])
     _refuse_changes(run_dir, flatten(saved.to_dict()), flatten(config.to_dict()))
     return config, run_dir
@@ -91,7 +90,7 @@ def _refuse_changes(run_dir: Path, before: Mapping[str, Any], after: Mapping[str
 
 
 def build_config(
-    config: FinetuneConfig | None, resume: Path | None, changes: Mapping[str, Any]
+    config: FinetuneConfig | None, resume: Path | None, changes: Mapping[str, Any], allow_user_code: bool = False
 ) -> tuple[FinetuneConfig, frozenset[str]]:
     """Return the configuration of a call from Python, and the dotted fields that the caller set.
 
@@ -101,11 +100,14 @@ def build_config(
         resume: folder of the run to continue.
         changes: fields of `FinetuneConfig`; paths may be `Path`s; groups are dictionaries of some of their fields, or
             whole dataclasses, of which the fields that differ from the defaults count as set.
+        allow_user_code: whether to import a backbone or a head of one's own that the run to resume names.
 
     Raises:
         UserError: fields are unknown or wrong (all are listed), or resuming would change what the run computes.
     """
     defaults = FinetuneConfig() if resume is None else load_config(resume / CONFIG)
+    if resume is not None:
+        refuse_user_code(resume, user_code(defaults), allow_user_code)
     before, base = flatten(defaults.to_dict()), _plain((config or defaults).to_dict())
     given = _plain(changes)
     if groups := given.keys() & {name.partition(".")[0] for name in base if "." in name}:
@@ -168,7 +170,10 @@ def parse_probe_config(argv: Sequence[str]) -> tuple[FinetuneConfig, ProbeConfig
 
 def given_fields(argv: Sequence[str]) -> frozenset[str]:
     """Return the dotted fields set on a command line or in its recipes; `parse_config` must accept the line."""
-    return frozenset(vars(build_parser().parse_args(_recipes_first(argv), defaults=False).as_flat())) - {"config"}
+    return frozenset(vars(build_parser().parse_args(recipes_first(argv), defaults=False).as_flat())) - {
+        "config",
+        "allow_user_code",
+    }
 
 
 def apply_choices(
@@ -199,14 +204,6 @@ def apply_choices(
     return config, applied
 
 
-def _recipes_first(argv: Sequence[str]) -> list[str]:
-    """Return the words with all recipes moved to the front, so that typed options override them."""
-    recipes = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    recipes.add_argument("--config", action="append", default=[])
-    given, rest = recipes.parse_known_args(list(argv))
-    return [*(f"--config={expanded(path)}" for path in given.config), *rest]
-
-
 def _parse(argv: Sequence[str]) -> FinetuneConfig:
     config = FinetuneConfig(**_parse_values(build_parser(), argv))
     _refuse(find_problems(config))
@@ -214,7 +211,7 @@ def _parse(argv: Sequence[str]) -> FinetuneConfig:
 
 
 def _parse_values(parser: jsonargparse.ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
-    return _values_of(lambda parser: parser.parse_args(_recipes_first(argv)), parser)
+    return _values_of(lambda parser: parser.parse_args(recipes_first(argv)), parser)
 
 
 def _values_of(
@@ -228,8 +225,8 @@ def _values_of(
     for name in PATH_FIELDS & values.keys():
         values[name] = _expanded(values[name])
     values["data"] = replace(values["data"], cache_dir=_expanded(values["data"].cache_dir))
-    if "resume" in values:
-        raise BadValue("a recipe cannot set what to resume: pass `resume` on the command line")
+    if own := values.keys() & {"resume", "allow_user_code"}:
+        raise BadValue(f"a recipe cannot set {', '.join(own)}: pass it on the command line")
     return values
 
 

@@ -36,6 +36,7 @@ def _range_problems(config: FinetuneConfig) -> Iterator[str]:
         ("data.batch_size", data.batch_size, "at least 1", lambda v: v >= 1),
         ("data.num_workers", data.num_workers, "at least 0", lambda v: v >= 0),
         ("data.val_fraction", data.val_fraction, "above 0, below 0.5", lambda v: 0 < v < 0.5),
+        ("data.test_fraction", data.test_fraction, "above 0, below 0.5", lambda v: 0 < v < 0.5),
         ("data.min_crop_area", data.min_crop_area, "above 0, at most 1", lambda v: 0 < v <= 1),
         ("loss.label_smoothing", loss.label_smoothing, "0 to below 1", _is_share),
         ("loss.mixup_alpha", loss.mixup_alpha, "at least 0", _is_not_negative),
@@ -65,6 +66,8 @@ def _combination_problems(config: FinetuneConfig) -> Iterator[str]:
     if trainer.limit_val_batches == 0:
         yield "`trainer.limit_val_batches`=0: the best checkpoint is chosen by validation (use 1 or more)"
     if config.data.train_on == "trainval":
+        if config.monitor is not None:
+            yield "`monitor` with `data.train_on`=trainval: there is no validation to choose from"
         if config.early_stopping is not None:
             yield "`early_stopping` with `data.train_on`=trainval: there is no validation to watch"
         if config.bn == "recompute":

@@ -27,7 +27,9 @@ class DataConfig:
     train_on: Literal["train", "trainval"] = "train"
     """trainval adds val to train, for a final fit once all is chosen; no validation, the final weights are tested"""
     val_fraction: float = 0.1
-    """share of your own data held out for val, and for test too if it has no splits; above 0, below 0.5"""
+    """share of your own data held out for val if it has none; above 0, below 0.5"""
+    test_fraction: float = 0.1
+    """share of your own data held out for test if it has no splits; above 0, below 0.5"""
     min_crop_area: float | None = None
     """smallest share of the image's area in a random crop, above 0 to 1; unset: the dataset's, 0.08 as in the paper"""
     multilabel: bool = False
@@ -38,6 +40,8 @@ class DataConfig:
     """column of a table that holds the labels; unset: the dataset's own"""
     split_column: str | None = None
     """column of a table that holds train, val or test for each row"""
+    group_column: str | None = None
+    """column of a table whose equal values (such as a patient's) stay in one split"""
     label_separator: str = "|"
     """separator between several labels in one cell of a table"""
     folder_layout: Literal["auto", "classes", "splits"] = "auto"
@@ -207,8 +211,10 @@ class FinetuneConfig:
     """none, backbone (train only the head), or 'until-epoch N'"""
     ema_half_life: float | None = None
     """average the weights with this half-life, as a fraction of the run (typically 0.05); unset: off"""
+    monitor: Literal["loss", "top1", "top5", "mean_per_class", "ece", "map", "f1", "exact_match"] | None = None
+    """metric on val that chooses best.ckpt and stops early; of equals the lower loss is better; unset: top1 or map"""
     early_stopping: int | None = None
-    """stop after this many validations without improvement; unset: off"""
+    """stop after this many validations in a row without a better one, by monitor; unset: off"""
     find_lr: bool = False
     """run Lightning's learning-rate finder first and use the rate that it suggests"""
     compile: bool = False

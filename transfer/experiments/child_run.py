@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 import signal
 from collections.abc import Mapping, Sequence
@@ -13,12 +12,13 @@ from typing import Any
 import yaml
 
 from transfer.config.command_line import unflatten
-from transfer.errors import Interrupted
+from transfer.errors import DamagedFile, Interrupted
 from transfer.experiments.processes import Children, last_lines, single_process_environment, was_stopped
+from transfer.files import read_rows, write_text
 from transfer.run_files import BEST, LAST, METRICS, RESULTS
 from transfer.runs.results import Results, read_results
 
-FINETUNE = ("-m", "transfer", "finetune")
+FINETUNE, ALLOW_USER_CODE = ("-m", "transfer", "finetune"), "--allow_user_code"
 
 
 class RunFailed(Exception):
@@ -37,7 +37,7 @@ def run_command(run_dir: Path, arguments: Sequence[str]) -> list[str] | None:
     if (run_dir / RESULTS).exists():
         return None
     if (run_dir / LAST).exists():
-        return [*FINETUNE, "--resume", str(run_dir)]
+        return [*FINETUNE, "--resume", str(run_dir), *(word for word in arguments if word == ALLOW_USER_CODE)]
     if run_dir.exists():
         shutil.rmtree(run_dir)
     run_dir.parent.mkdir(parents=True, exist_ok=True)
@@ -49,9 +49,12 @@ def final_metrics(run_dir: Path) -> dict[str, float]:
 
     The weights at the end are those that a final fit, which has no val split, is tested with.
     """
-    with open(run_dir / METRICS, newline="") as file:
-        *_, row = csv.DictReader(file)
-    return {name.removeprefix("val/"): float(value) for name, value in row.items() if name.startswith("val/")}
+    path = run_dir / METRICS
+    row = (read_rows(path) or [{}])[-1]
+    try:
+        return {name.removeprefix("val/"): float(value) for name, value in row.items() if name.startswith("val/")}
+    except ValueError:
+        raise DamagedFile(f"{path}: damaged: its last row is {row}") from None
 
 
 def drop_checkpoints(run_dir: Path) -> None:
@@ -62,7 +65,7 @@ def drop_checkpoints(run_dir: Path) -> None:
 
 @dataclass(frozen=True)
 class Worker:
-    """Runs finetune for one job, one run after the other.
+    """Runs finetune for one job, one run after the other; who opened the experiment's folder has allowed its code.
 
     Attributes:
         folder: folder of the experiment.
@@ -92,8 +95,8 @@ class Worker:
         """
         run_dir = self.folder / name
         recipe, log = (run_dir.with_name(run_dir.name + suffix) for suffix in (".yaml", ".log"))
-        if command := run_command(run_dir, ["--config", str(recipe)]):
-            recipe.write_text(yaml.safe_dump(unflatten(configuration), sort_keys=False))
+        if command := run_command(run_dir, ["--config", str(recipe), ALLOW_USER_CODE]):
+            write_text(recipe, yaml.safe_dump(unflatten(configuration), sort_keys=False))
             self.children.start(command, single_process_environment(**environment), log, self.lock)
             _, status = self.children.wait_any()
             if not (run_dir / RESULTS).exists():

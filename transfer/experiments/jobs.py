@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transfer.errors import UserError
+from transfer.errors import BadValue, DamagedFile, MissingData
 from transfer.experiments.child_run import RunFailed, Worker
 from transfer.experiments.locks import JobIsTaken, locked
 from transfer.experiments.processes import Children
-from transfer.files import write_json
+from transfer.experiments.records import checked
+from transfer.files import read_object, write_json
 
 # Exit statuses of the command that computes one job: the job failed; another process computes it (EX_TEMPFAIL).
 FAILED, TAKEN = 1, 75
@@ -30,6 +30,7 @@ class Job:
         lock_file: file that the process which computes the job holds locked.
         compute: returns the outcome, from wherever an earlier attempt ended; raises `RunFailed`.
         failure: entries of a failed job's outcome besides `error`.
+        kind: dataclass or typed dictionary that an outcome is checked against.
     """
 
     id: str
@@ -37,10 +38,18 @@ class Job:
     lock_file: Path
     compute: Callable[[Worker], Outcome]
     failure: Mapping[str, Any]
+    kind: Any
 
     def read(self) -> Outcome | None:
-        """Return the outcome, or None while there is none."""
-        return json.loads(self.outcome_file.read_text()) if self.outcome_file.is_file() else None
+        """Return the outcome, or None while there is none; a damaged one is that of a failed job."""
+        if not self.outcome_file.exists():
+            return None
+        try:
+            outcome = read_object(self.outcome_file)
+            checked(outcome, self.kind, self.outcome_file)
+        except (DamagedFile, MissingData) as error:
+            return {**self.failure, "error": str(error)}
+        return outcome
 
     def is_pending(self, retry_failed: bool = False) -> bool:
         """Return whether the job has yet to be computed.
@@ -126,10 +135,10 @@ def check_same_plan(folder: Path, before: Mapping[str, Any], after: Mapping[str,
         names: fields that must be equal.
 
     Raises:
-        UserError: something else would be computed; the text says what differs.
+        BadValue: something else would be computed; the text says what differs.
     """
     pairs = [(name, before.get(name), after.get(name)) for name in names]
     if changed := [f"{name}: {old!r} -> {new!r}" for name, old, new in pairs if old != new]:
-        raise UserError(
+        raise BadValue(
             "\n  ".join([f"{folder} was planned otherwise; give a new folder, or the same options:", *changed])
         )

@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import Timeout
+
+from transfer.locks import NO_FLOCK, soft_lock
+
 
 class JobIsTaken(Exception):
     """Another process computes this job."""
@@ -34,6 +38,15 @@ def locked(path: Path, wait: bool = False) -> Iterator[int]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise JobIsTaken(path.parent.name) from None
+        except OSError as error:
+            if error.errno not in NO_FLOCK:
+                raise
+            try:
+                with soft_lock(path, error).acquire(timeout=-1 if wait else 0):
+                    yield descriptor
+                return
+            except Timeout:
+                raise JobIsTaken(path.parent.name) from None
         yield descriptor
     finally:
         os.close(descriptor)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import random
@@ -21,7 +20,7 @@ from transfer.experiments.devices import device_slots
 from transfer.experiments.halving import describe_trial
 from transfer.experiments.locks import JobIsTaken, locked
 from transfer.experiments.processes import Children, run_pool
-from transfer.files import write_json, write_text
+from transfer.files import read_object, write_json, write_text
 from transfer.run_files import RESULTS
 from transfer.runs.results import read_results
 
@@ -188,7 +187,7 @@ def run_sweep(
     if sweep.method == "bayes":
         print(f"without W&B, bayes is a random search over the same ranges: {len(draws)} draws, seed {seed}")
     folder.mkdir(parents=True, exist_ok=True)
-    if (folder / DRAWS).exists() and json.loads((folder / DRAWS).read_text())["runs"] != draws:
+    if (folder / DRAWS).exists() and read_object(folder / DRAWS).get("runs") != draws:
         raise BadValue(f"{folder} holds another sweep, or other draws of this one: give a new `out_dir`")
     os.environ.setdefault("WANDB_MODE", "offline")
     try:
@@ -213,13 +212,24 @@ def run_sweep(
 
 
 def _print_best(folder: Path, draws: Sequence[Mapping[str, Any]], metric: Mapping[str, str]) -> int:
+    """Print the best run, and a line for each that has no finite value of the metric; return how many these are."""
     split, _, name = metric.get("name", "val/top1").partition("/")
     sign = -1 if metric.get("goal") == "minimize" else 1
     scores = {}
     for index in range(len(draws)):
         run_dir = folder / f"{index:02d}"
-        if (run_dir / RESULTS).exists():
-            scores[index] = read_results(run_dir).metrics[split][name]
+        if not (run_dir / RESULTS).exists():
+            continue  # its exit status was printed
+        try:
+            measured = read_results(run_dir).metrics.get(split)
+        except DamagedFile as error:
+            print(error, file=sys.stderr)
+            continue
+        score = math.nan if measured is None else measured.get(name, math.nan)
+        if math.isfinite(score):
+            scores[index] = score
+        else:
+            print(f"{run_dir}: no finite {split}/{name}, left out", file=sys.stderr)
     if scores:
         best = max(scores, key=lambda index: sign * scores[index])
         place, values = folder / f"{best:02d}", describe_trial(draws[best])

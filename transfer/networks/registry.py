@@ -16,7 +16,7 @@ from transfer.networks.function import FunctionVariant, function_variant
 from transfer.networks.notation import BLOCKS, with_blocks
 from transfer.networks.rows import Variant
 from transfer.networks.scaling import scale_spec
-from transfer.networks.user_code import import_callable
+from transfer.networks.user_code import import_callable, is_import_path
 
 # Each family's rows and the class that builds them.
 FAMILIES: tuple[tuple[Mapping[str, Variant], type[StagedBackbone]], ...] = (
@@ -43,7 +43,7 @@ def get_backbone(name: str) -> Variant | FunctionVariant:
         UserError: no such backbone, or a scale that is not allowed.
     """
     path, at, spec = name.strip().partition("@")
-    if "." not in path:
+    if not is_import_path(name):
         return get_variant(name)
     variant = function_variant(import_callable(path, "backbone", list_backbones()), path)
     return scale_spec(variant, spec.lower()) if at else variant

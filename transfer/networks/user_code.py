@@ -11,6 +11,30 @@ from typing import Any
 from transfer.errors import BadValue
 
 
+def refuse_user_code(source: object, names: Iterable[tuple[str, object]], allow_user_code: bool) -> None:
+    """Refuse import paths that come from a file: importing one runs code that whoever wrote the file has chosen.
+
+    Args:
+        source: the file or folder, for the message.
+        names: pairs of an argument, and a row of a table or an import path.
+        allow_user_code: whether the user trusts the file.
+
+    Raises:
+        BadValue: there is an import path, and `allow_user_code` is False.
+    """
+    paths = dict.fromkeys(f"`{argument}`={name}" for argument, name in names if is_import_path(name))
+    if paths and not allow_user_code:
+        raise BadValue(
+            f"{source} names code, {' and '.join(paths)}, that would be imported from {Path.cwd()} or an installed"
+            " package, and run: if you trust it, pass `allow_user_code`=True"
+        )
+
+
+def is_import_path(name: object) -> bool:
+    """Return whether a backbone's or head's name is an import path rather than a table's row."""
+    return isinstance(name, str) and "." in name.partition("@")[0]
+
+
 def import_callable(path: str, kind: str, allowed: Iterable[str]) -> Callable[..., Any]:
     """Import a callable from an installed package or from the folder in which the command was started.
 

@@ -1,8 +1,9 @@
 """Pooled features of a frozen backbone, computed once: a file that later runs map into memory.
 
 A file is named by what its numbers depend on: the backbone's tensors and structure, content and order of the images,
-their preprocessing, and the precision of the computation and of the file. It holds `_header`, int64 labels, then the
-features, image after image, and appears under its name only when it is complete.
+their preprocessing, and the precision of the computation and of the file. It holds a header, int64 labels, then the
+features, image after image, and appears under its name only when it is complete. The header ends with a digest of what
+follows, which is compared whenever the file is opened.
 """
 
 from __future__ import annotations
@@ -11,26 +12,31 @@ import errno
 import hashlib
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 import torch
-from filelock import FileLock
+import xxhash
 from lightning_fabric import Fabric
 from torch import Tensor
 from tqdm import tqdm
 
-from transfer.errors import DamagedFile, MissingData, UserError
+from transfer.errors import BadValue, DamagedFile, MissingData
+from transfer.files import open_regular, reserve, sync_folder
+from transfer.locks import held
 from transfer.networks.classifier import Classifier
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Changes with the layout of the file and with how features are computed.
-_VERSION = 1
-_HEADER_BYTES = 64  # so that the numbers behind it are aligned
+_VERSION = 2
+_HEADER_BYTES = 128  # so that the numbers behind it are aligned
+# What decides what a layer computes in evaluation, besides its class and its tensors.
+_LAYER = ("kernel_size", "stride", "padding", "dilation", "groups", "eps", "static_size")
 
 
 @dataclass(frozen=True)
@@ -60,9 +66,10 @@ class ImageLoader(Protocol):
 def backbone_digest(classifier: Classifier) -> str:
     """Return 128 bits, in hex, of everything that the backbone computes with."""
     backbone = classifier.backbone
-    digest = hashlib.blake2b(f"{backbone.variant} {backbone}".encode(), digest_size=16)
-    for module in backbone.modules():
-        digest.update(str(getattr(module, "static_size", None)).encode())
+    digest = hashlib.blake2b(digest_size=16)
+    for name, module in backbone.named_modules():
+        layer = [(fact, getattr(module, fact)) for fact in _LAYER if hasattr(module, fact)]
+        digest.update(repr((name, type(module).__name__, layer)).encode())
     for name, tensor in backbone.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
@@ -109,23 +116,21 @@ def cached_features(
     """
     num_features = classifier.backbone.num_features
     size = _HEADER_BYTES + num_images * (8 + num_features * DTYPES[dtype].itemsize)
-    header = f"EfficientNet features {_VERSION} {dtype} {num_images} {num_features}\n".encode().ljust(_HEADER_BYTES)
+    header = f"EfficientNet features {_VERSION} {dtype} {num_images} {num_features} ".encode()
     partial = path.with_suffix(".partial")  # also what a killed process left behind: it starts anew
     with _explain(path.parent), _alone(path, fabric):
-        if not fabric.broadcast(_is_complete(path, header, size)):
+        if not fabric.broadcast(fabric.global_rank == 0 and _is_complete(path, header, size)):
             if fabric.global_rank == 0:
-                _make_room(partial, header, size)
+                _make_room(partial, size)
             fabric.barrier()
             seen = _write(
                 _map(partial, num_images, num_features, dtype, "r+"), classifier, build_loader(), normalize, fabric
             )
             total = int(fabric.all_reduce(torch.tensor(seen, device=fabric.device), reduce_op="sum"))  # type: ignore[arg-type]
             if total != num_images:
-                raise UserError(f"{path.name}: {total} of {num_images} images came from the loader")
+                raise BadValue(f"{path.name}: {total} of {num_images} images came from the loader")
             if fabric.global_rank == 0:
-                with partial.open("rb") as file:
-                    os.fsync(file.fileno())
-                partial.replace(path)
+                _complete(partial, header, path)
             fabric.barrier()
     return _map(path, num_images, num_features, dtype, "c")
 
@@ -134,26 +139,59 @@ def read_features(path: Path) -> Features:
     """Return the features in a file of `cached_features`, mapped into memory.
 
     Raises:
-        UserError: there is no such file, or another one.
+        MissingData: there is no such file.
+        DamagedFile: it is another one, or was damaged since it was written.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             words = file.read(_HEADER_BYTES).decode(errors="replace").split()
-    except OSError as error:
-        raise MissingData(
-            f"{path}: {(error.strerror or str(error)).lower()}; efficientnet-transfer probe computes it"
-        ) from None
-    if words[:3] != ["EfficientNet", "features", str(_VERSION)]:
-        raise DamagedFile(f"{path}: not a file of features")
-    return _map(path, int(words[4]), int(words[5]), words[3], "c")
+    except MissingData as error:
+        raise MissingData(f"{error}; efficientnet-transfer probe computes it") from None
+    try:
+        dtype, num_images, num_features = words[3], int(words[4]), int(words[5])
+        size = _HEADER_BYTES + num_images * (8 + num_features * DTYPES[dtype].itemsize)
+    except (IndexError, KeyError, ValueError):
+        raise DamagedFile(f"{path}: not a file of features") from None
+    header = f"EfficientNet features {_VERSION} {dtype} {num_images} {num_features} ".encode()
+    if not _is_complete(path, header, size):
+        raise DamagedFile(f"{path}: not a whole file of features; efficientnet-transfer probe computes it again")
+    return _map(path, num_images, num_features, dtype, "c")
 
 
 def _is_complete(path: Path, header: bytes, size: int) -> bool:
+    """Return whether a file is there, of this size and with this header, and as it was written."""
     try:
         with path.open("rb") as file:
-            return path.stat().st_size == size and file.read(len(header)) == header
+            if os.fstat(file.fileno()).st_size != size or file.read(len(header)) != header:
+                return False
+            written = file.read(_HEADER_BYTES - len(header)).strip()
+            if written == _digest(file):
+                return True
     except OSError:
         return False
+    warnings.warn(f"{path}: damaged since it was written: its digest is another", stacklevel=2)
+    return False
+
+
+def _digest(file: IO[bytes]) -> bytes:
+    """Return the digest of what follows the header."""
+    file.seek(_HEADER_BYTES)
+    found = xxhash.xxh3_64()
+    while part := file.read(2**24):
+        found.update(part)
+    return found.hexdigest().encode()
+
+
+def _complete(partial: Path, header: bytes, path: Path) -> None:
+    """Write the header and give the file its name, once all of it is on the disk."""
+    with partial.open("r+b") as file:
+        whole = header + _digest(file)
+        file.seek(0)
+        file.write(whole.ljust(_HEADER_BYTES - 1) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    sync_folder(path.parent)
 
 
 @contextmanager
@@ -163,7 +201,7 @@ def _alone(path: Path, fabric: Fabric) -> Iterator[None]:
         yield
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
+    with held(path.with_name(f"{path.name}.lock")):
         yield
 
 
@@ -174,23 +212,27 @@ def _explain(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            error.filename = error.filename or str(folder)
             raise
-        raise UserError(
+        raise MissingData(
             f"{folder}: the features cannot be written: {(error.strerror or str(error)).lower()}; pass `cache_dir`=DIR"
         ) from error
 
 
-def _make_room(partial: Path, header: bytes, size: int) -> None:
+def _make_room(partial: Path, size: int) -> None:
     free = shutil.disk_usage(partial.parent).free
     if free < size:
-        raise UserError(
+        raise MissingData(
             f"{partial.parent}: the features take {size / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; make room, pass"
             " `cache_dir`=DIR on another disk, or `feature_dtype`=bfloat16"
         )
     partial.unlink(missing_ok=True)  # a process of a killed run may still hold it
-    with partial.open("wb") as file:
-        file.write(header)
-        file.truncate(size)
+    try:
+        with partial.open("wb") as file:
+            reserve(file, size)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def _map(path: Path, num_images: int, num_features: int, dtype: str, mode: Any) -> Features:

@@ -15,16 +15,18 @@ from PIL.Image import Image
 from torch import Tensor
 
 from transfer.config.command_line import load_config
+from transfer.config.recipes import user_code
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue, DamagedFile, MissingData
 from transfer.files import expanded
 from transfer.lightning import pl
 from transfer.networks.classifier import Classifier
+from transfer.networks.user_code import refuse_user_code
 from transfer.preprocessing import Preprocessing
 from transfer.run_files import BEST, CONFIG, RESULTS
-from transfer.training.checkpointing import AtomicCheckpointIO
+from transfer.runs.checkpoint import classifier_state, datamodule_state, read_preprocessing
 from transfer.weights.build import classifier_from
-from transfer.weights.files import read_checkpoint, read_state_dict, strict_load
+from transfer.weights.files import read_checkpoint, strict_load
 from transfer.weights.start import resolve_start
 
 ImageLike = str | Path | bytes | Image | NDArray[np.uint8]
@@ -163,18 +165,20 @@ def _pixels(image: ImageLike, position: int) -> NDArray[np.uint8]:
     return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
 
 
-def load_run(run_dir: str | Path, checkpoint: str = BEST) -> Run:
+def load_run(run_dir: str | Path, checkpoint: str = BEST, *, allow_user_code: bool = False) -> Run:
     """Return a run from its folder; nothing else is read, and nothing is downloaded.
 
     Args:
         run_dir: the run's folder.
         checkpoint: `best.ckpt` or `last.ckpt`.
+        allow_user_code: whether to import a backbone or a head of one's own that the run names, which runs code.
 
     Raises:
-        UserError: the folder is not a run, or its checkpoint is missing or damaged.
+        UserError: the folder is not a run, its checkpoint is missing or damaged, or it names code to import.
     """
     run_dir = expanded(run_dir)
     config = load_config(run_dir / CONFIG)
+    refuse_user_code(run_dir, user_code(config), allow_user_code)
     path = run_dir / checkpoint
     if not path.is_file():
         raise MissingData(
@@ -184,8 +188,8 @@ def load_run(run_dir: str | Path, checkpoint: str = BEST) -> Run:
     if not (run_dir / RESULTS).is_file():
         warnings.warn(f"{run_dir} is unfinished (it has no {RESULTS}): this is its {checkpoint} so far", stacklevel=2)
     data = datamodule_state(content, path)
-    values = {part.name: data[part.name] for part in fields(Preprocessing)}
-    preprocessing = Preprocessing(**{**values, "mean": tuple(data["mean"]), "std": tuple(data["std"])})
+    entries = {part.name: data[part.name] for part in fields(Preprocessing) if part.name in data}
+    preprocessing = read_preprocessing(entries, path)
     start = replace(resolve_start(**config.start_options()), preprocessing=preprocessing)
     classifier = classifier_from(
         start,
@@ -194,7 +198,7 @@ def load_run(run_dir: str | Path, checkpoint: str = BEST) -> Run:
         load_weights=False,
         **config.network_options(),
     )
-    strict_load(classifier, read_classifier_state(path), source=str(path))
+    strict_load(classifier, classifier_state(content, path), source=str(path))
     classifier.threshold = _threshold(content, path)
     threshold = 0.5 if classifier.threshold is None else classifier.threshold
     classifier = classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its types
@@ -208,18 +212,6 @@ def _threshold(content: Mapping[str, Any], path: Path) -> float | None:
     return found
 
 
-def save_classifier(path: Path, classifier: Classifier, data: Mapping[str, Any]) -> None:
-    """Write a checkpoint that `load_run` reads, for a classifier that was trained without a Trainer, atomically.
-
-    Args:
-        path: the checkpoint file.
-        classifier: the classifier.
-        data: the datamodule's `state_dict()`.
-    """
-    state = {f"classifier.{name}": tensor for name, tensor in classifier.state_dict().items()}
-    AtomicCheckpointIO().save_checkpoint({"state_dict": state, "data": dict(data)}, path)
-
-
 def load_head(classifier: Classifier, config: FinetuneConfig, class_names: Sequence[str]) -> None:
     """Load the head of the run in `config.init_head` into a fresh classifier.
 
@@ -227,7 +219,8 @@ def load_head(classifier: Classifier, config: FinetuneConfig, class_names: Seque
         UserError: `init_head` is not a run, or its head has another backbone, other weights, classes or kind of head.
     """
     assert config.init_head is not None
-    run = load_run(config.init_head)
+    saved = load_config(expanded(config.init_head) / CONFIG)
+    run = load_run(config.init_head, allow_user_code=user_code(saved) == user_code(config))
     differences = [
         f"{what} {theirs}, here {ours}"
         for what, theirs, ours in (
@@ -247,30 +240,3 @@ def load_head(classifier: Classifier, config: FinetuneConfig, class_names: Seque
             " statistics, but training computes features with those of its batches. On images unlike the checkpoint's,"
             " the head has to relearn. `bn`=frozen starts where the probe ended; it needs a lower `lr`."
         )
-
-
-def read_classifier_state(path: Path) -> dict[str, Tensor]:
-    """Return the classifier's tensors in a run's checkpoint: with EMA, the averaged ones.
-
-    Raises:
-        UserError: the file is missing or damaged.
-    """
-    prefix = "classifier."  # attribute of the trained module; its other tensors belong to metrics
-    state = read_state_dict(path)
-    return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
-
-
-def datamodule_state(content: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return what the datamodule saved in a checkpoint; Lightning stores it under the name of the datamodule's class.
-
-    Args:
-        content: the checkpoint's content.
-        path: the checkpoint's path, for the message.
-
-    Raises:
-        UserError: the checkpoint holds no state of a datamodule.
-    """
-    for value in content.values():
-        if isinstance(value, dict) and "class_names" in value:
-            return value
-    raise DamagedFile(f"{path}: not a checkpoint of efficientnet-transfer finetune (it names no classes)")

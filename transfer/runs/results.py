@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from transfer.errors import DamagedFile, MissingData, UserError
-from transfer.files import expanded, write_json
+from transfer.errors import DamagedFile, MissingData
+from transfer.files import expanded, read_object, write_json
 from transfer.run_files import RESULTS
+from transfer.typed import check_types
 
 SCHEMA_VERSION = 1  # version of results.json; files without one are older and hold the same fields
 
@@ -121,7 +121,7 @@ class Results:
         """The metrics on val.
 
         Raises:
-            UserError: val was not measured.
+            MissingData: val was not measured.
         """
         return self._split("val")
 
@@ -130,13 +130,15 @@ class Results:
         """The metrics on test.
 
         Raises:
-            UserError: test was not measured.
+            MissingData: test was not measured.
         """
         return self._split("test")
 
     def _split(self, name: str) -> Metrics:
         if name not in self.metrics:
-            raise UserError(f"{self.run_dir}: no metrics on {name} (measured: {', '.join(self.metrics) or 'nothing'})")
+            raise MissingData(
+                f"{self.run_dir}: no metrics on {name} (measured: {', '.join(self.metrics) or 'nothing'})"
+            )
         return self.metrics[name]
 
     def save(self) -> None:
@@ -164,19 +166,18 @@ def read_results(run_dir: str | Path) -> Results:
     path = run_dir / RESULTS
     if not path.is_file():
         raise MissingData(f"{run_dir} is not a finished run: it has no {RESULTS}")
+    content = read_object(path)
+    version = content.get("schema_version", 0)
+    if type(version) is not int or version > SCHEMA_VERSION:
+        raise DamagedFile(
+            f"{path}: schema version {version} (readable here: at most {SCHEMA_VERSION}); update efficientnet-transfer"
+        )
     try:
-        content = json.loads(path.read_text())
-        version = content.get("schema_version", 0)
-        if version > SCHEMA_VERSION:
-            raise UserError(
-                f"{path}: schema version {version} (readable here: at most {SCHEMA_VERSION});"
-                " update efficientnet-transfer"
-            )
-        return _parse(run_dir, content)
-    except UserError:
-        raise
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        results = _parse(run_dir, content)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DamagedFile(f"{path}: damaged, or not the results of a run ({error!r:.100})") from None
+    check_types(results, path)
+    return results
 
 
 def _parse(run_dir: Path, content: dict[str, Any]) -> Results:

@@ -17,6 +17,7 @@ from transfer.lightning import pl
 from transfer.training.batch_norm import backbone_of
 from transfer.training.module import TransferModule
 from transfer.training.run_length import total_steps
+from transfer.training.selection import goodness, is_validation_of_fit
 
 
 class FreezeBackbone(pl.Callback):
@@ -143,10 +144,12 @@ class EpochLog(pl.Callback):
 
     Args:
         path: the table; a resumed run continues it.
+        monitor: name of the metric that chooses the best validation.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, monitor: str = "top1") -> None:
         self.path = path
+        self.monitor = monitor
         self.num_images = 0
         self.seconds = 0.0
         self._started: float | None = None
@@ -164,10 +167,10 @@ class EpochLog(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.num_images, self.seconds = state_dict["num_images"], state_dict["seconds"]
 
-    def best_metrics(self, name: str) -> dict[str, float]:
-        """Return the val metrics of `best.ckpt`: of the row with the highest `name`, the last of equals."""
+    def best_metrics(self) -> dict[str, float]:
+        """Return the val metrics of `best.ckpt`: of the best row by `goodness`, the last of equals."""
         rows = self._rows or self._read_rows()  # a run that was stopped at its very end has no step left
-        best = max(reversed(rows), key=lambda row: float(row[f"val/{name}"]))
+        best = max(reversed(rows), key=lambda row: goodness(row, self.monitor))
         return {k.removeprefix("val/"): float(v) for k, v in best.items() if k.startswith("val/")}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -197,18 +200,18 @@ class EpochLog(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, TransferModule)
-        if trainer.sanity_checking:
+        if not is_validation_of_fit(trainer):
             return
         self._started = time.perf_counter()
-        self._log(trainer, pl_module.train_loss.compute().item())  # on every rank, as they exchange their sums
+        self._log(trainer, pl_module.train_loss.compute())  # on every rank
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, TransferModule)
         # A run that resumes at the end of this epoch has logged it before.
-        if not trainer.enable_validation and pl_module.train_loss.update_count > 0:
+        if not trainer.enable_validation and len(pl_module.train_loss):
             self._pause()
             self._started = time.perf_counter()
-            self._log(trainer, pl_module.train_loss.compute().item())
+            self._log(trainer, pl_module.train_loss.compute())
 
     def _log(self, trainer: pl.Trainer, train_loss: float) -> None:
         values = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val/")}

@@ -9,13 +9,13 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from transfer.errors import RunInterrupted
 from transfer.files import written_whole
 from transfer.lightning import TorchCheckpointIO, pl
 from transfer.run_files import BEST, LAST
 from transfer.training.callbacks import is_end_of_run
+from transfer.training.selection import is_validation_of_fit
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -46,47 +46,21 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         content = super().load_checkpoint(path, *arguments, **options)
         old = [key for key, value in content.items() if key.endswith("DataModule") and key != "DataModule"]
+        for state in (content.get("state_dict", {}), content.get("current_model_state", {})):
+            for key in [key for key in state if key.startswith("train_loss.")]:
+                del state[key]  # which used to be a metric among the tensors
         return {"DataModule" if key in old else key: value for key, value in content.items()}
 
 
-class BestCheckpoint(pl.callbacks.ModelCheckpoint):
-    """Keeps `best.ckpt`: the highest `monitor` on val; a tie goes to the later epoch, whose learning rate is lower."""
-
-    def __init__(self, folder: Path, monitor: str) -> None:
-        super().__init__(
-            dirpath=folder,
-            filename=BEST.removesuffix(".ckpt"),
-            monitor=monitor,
-            mode="max",
-            auto_insert_metric_name=False,
-            enable_version_counter=False,
-            save_on_train_epoch_end=False,
-        )
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state, also of a run whose folder was moved, for which Lightning would forget the best score."""
-        if state_dict["best_model_score"] is None:
-            return  # it stopped before its first validation
-        assert self.dirpath is not None
-        best = str(Path(self.dirpath) / BEST)
-        moved = {"dirpath": self.dirpath, "best_model_path": best, "kth_best_model_path": best, "last_model_path": ""}
-        super().load_state_dict({**state_dict, **moved, "best_k_models": {best: state_dict["best_model_score"]}})
-
-    def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
-        is_tie = current is not None and self.best_model_score is not None and bool(current == self.best_model_score)
-        return is_tie or super().check_monitor_top_k(trainer, current)
-
-
-class LastCheckpoint(pl.callbacks.ModelCheckpoint):
+class LastCheckpoint(pl.callbacks.Checkpoint):
     """Keeps `last.ckpt`: the state after the last validation, whether it was the best or not."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(
-            dirpath=folder,
-            filename=LAST.removesuffix(".ckpt"),
-            enable_version_counter=False,
-            save_on_train_epoch_end=False,
-        )
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if is_validation_of_fit(trainer):
+            trainer.save_checkpoint(self.folder / LAST)
 
 
 class UnvalidatedCheckpoints(pl.callbacks.Checkpoint):
@@ -99,8 +73,8 @@ class UnvalidatedCheckpoints(pl.callbacks.Checkpoint):
         every_n_epochs: epochs between two writings of `last.ckpt`.
     """
 
-    def __init__(self, folder: Path, every_n_epochs: int) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | Path, every_n_epochs: int) -> None:
+        self.folder = Path(folder)
         self.every_n_epochs = every_n_epochs
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -125,6 +125,6 @@ def build_per_class_accuracy(num_classes: int, multilabel: bool) -> Metric:
     return MulticlassAccuracy(num_classes, average="none", validate_args=False)
 
 
-def main_metric(multilabel: bool) -> str:
-    """Return the name of the metric that chooses the best checkpoint; higher is better."""
-    return "map" if multilabel else "top1"
+def metric_names(num_classes: int, multilabel: bool) -> tuple[str, ...]:
+    """Return the names of the metrics of `build_metrics`."""
+    return tuple(str(name) for name in build_metrics(num_classes, multilabel))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,19 +11,22 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from transfer.config.schema import DataConfig, FinetuneConfig, LossConfig, OptimConfig
-from transfer.errors import BadValue, Diverged, unknown_name
+from transfer.errors import BadValue, unknown_name
 from transfer.lightning import pl, refuse_mix
 from transfer.networks.classifier import Classifier
 from transfer.networks.layers import untracked_batch_norm
 from transfer.training import rebuild
+from transfer.training.accumulation import complete_group
 from transfer.training.batch_norm import POLICIES, BatchNormPolicy
+from transfer.training.divergence import refuse_divergence, warn_of_rise
 from transfer.training.losses import build_loss
 from transfer.training.metrics import Predicted, Predictions, build_metrics, build_per_class_accuracy, fit_threshold
 from transfer.training.mixing import mix_batch
 from transfer.training.optim import build_optimizer, build_schedule, check_optimizer, check_schedule, parameter_groups
 from transfer.training.random_state import get_random_state, set_random_state
-from transfer.training.run_length import steps_per_epoch, total_steps
+from transfer.training.run_length import check_length, steps_per_epoch, total_steps
 from transfer.training.sam import SAM
+from transfer.training.train_loss import TrainLoss
 
 Batch = tuple[Tensor, Tensor]
 
@@ -120,18 +123,20 @@ class TransferModule(pl.LightningModule):
         class_weights = None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32)
         self.loss = build_loss(loss, label_smoothing, class_weights)
         self.eval_loss = build_loss(loss)  # comparable between runs: no smoothing, no class weights
+        self.is_binary = loss == "bce"
         self.multilabel, self.mixup_alpha, self.cutmix_alpha = multilabel, mixup_alpha, cutmix_alpha
         self.optimizer, self.momentum, self.weight_decay = optimizer, momentum, weight_decay
         self.lr, self.backbone_lr_factor, self.layer_decay = lr, backbone_lr_factor, layer_decay
         self.schedule, self.warmup_epochs, self.sam_rho, self.bn = schedule, warmup_epochs, sam_rho, bn
         self.save_hyperparameters(ignore=["classifier"], logger=False)  # a command's logger has its configuration
         self._is_rebuilt = classifier is None
+        self.train_loss = TrainLoss()
         self.classifier = rebuild.build(self.hparams) if classifier is None else classifier
         if layer_decay != 1.0:
             parameter_groups(self.classifier, lr, weight_decay, layer_decay=layer_decay)  # refuses it before a run
         self._build_metrics()
         self._rng_to_restore: dict[str, Tensor] | None = None
-        self._is_replay = False
+        self._is_replay = self._has_warned = False
 
     def _build_metrics(self) -> None:
         """Make metrics for the classifier's number of classes."""
@@ -141,8 +146,7 @@ class TransferModule(pl.LightningModule):
         self.test_per_class = build_per_class_accuracy(num_classes, self.multilabel)
         self.val_predictions = Predictions(num_classes, self.multilabel)
         self.test_predictions = Predictions(num_classes, self.multilabel)
-        self.train_loss, self.val_loss, self.test_loss = MeanMetric(), MeanMetric(), MeanMetric()
-        self.train_loss.persistent(True)  # a resumed run continues the mean of the epoch that it was stopped in
+        self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
         self.per_class_accuracy: list[float] = []
         self.predictions: Predicted | None = None
 
@@ -177,25 +181,22 @@ class TransferModule(pl.LightningModule):
         else:
             loss = self.loss(self(images), targets)
         if not self._is_replay:
-            self.train_loss.update(loss.detach())
+            self.train_loss.update(loss)
             self.log("train/step_loss", loss.detach(), prog_bar=True)
-        return loss
+        return complete_group(loss, self.parameters(), self.trainer, batch_idx)
+
+    def on_train_epoch_start(self) -> None:
+        self.train_loss.reset()  # not called where a run resumes in the middle of an epoch
 
     def on_train_epoch_end(self) -> None:
-        if self.train_loss.update_count == 0:  # a run that resumes at the end of this epoch has logged it
-            self.train_loss.reset()
+        if not len(self.train_loss):  # a run that resumes at the end of this epoch has logged it
             return
         loss = self.train_loss.compute()
         self.train_loss.reset()
-        self._refuse_divergence("training", loss)
+        refuse_divergence("training", loss, self.current_epoch + 1, self.lr)
+        answers = 2 if self.is_binary else self.classifier.num_classes
+        self._has_warned = self._has_warned or warn_of_rise(loss, answers, self.current_epoch + 1, self.lr)
         self.log("train/loss", loss, sync_dist=True)
-
-    def _refuse_divergence(self, what: str, loss: Tensor) -> None:
-        if not torch.isfinite(loss):
-            raise Diverged(
-                f"{what} loss is {loss.item()} in epoch {self.current_epoch + 1}: the run has diverged; lower `lr` (now"
-                f" {self.lr}), lengthen `warmup_epochs` or set `gradient_clip_val`=1.0"
-            )
 
     def on_validation_epoch_start(self) -> None:
         for metric in (self.val_loss, self.val_metrics, self.val_predictions):
@@ -213,7 +214,7 @@ class TransferModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         loss = self.val_loss.compute()
         if not self.trainer.sanity_checking:
-            self._refuse_divergence("validation", loss)  # before a checkpoint is written
+            refuse_divergence("validation", loss.item(), self.current_epoch + 1, self.lr)  # before a checkpoint
         self.log_dict({"val/loss": loss, **self.val_metrics.compute()}, sync_dist=True)
         if self.multilabel:
             self.classifier.threshold = fit_threshold(self.val_predictions.compute())
@@ -242,6 +243,7 @@ class TransferModule(pl.LightningModule):
             metric.reset()
 
     def configure_optimizers(self) -> pl.utilities.types.OptimizerLRScheduler:
+        check_length(self.trainer, self.sam_rho)
         try:
             self.trainer.fit_loop.setup_data()  # or num_training_batches may not be known yet
         except ValueError as error:
@@ -257,39 +259,32 @@ class TransferModule(pl.LightningModule):
         )
         optimizer = build_optimizer(self.optimizer, groups, self.lr, self.momentum)
         if self.sam_rho is not None:
-            optimizer = SAM(optimizer, self.sam_rho, self._replay)
+            optimizer = SAM(optimizer, self.sam_rho, lambda: self._replay(get_random_state(self.device)))
         scheduler = build_schedule(
             optimizer, self.schedule, self.warmup_epochs, total_steps(self.trainer), steps_per_epoch(self.trainer)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def _replay(self) -> AbstractContextManager[None]:
-        """Return the context of a second training step on the same batch.
-
-        It repeats the dropout, stochastic depth and mixing of the step that follows this call, and leaves BatchNorm
-        statistics and metrics as that step leaves them.
-        """
-        rng = get_random_state(self.device)
-
-        @contextmanager
-        def replay() -> Iterator[None]:
-            set_random_state(rng, self.device)
-            self._is_replay = True
-            try:
-                with untracked_batch_norm(self.classifier):
-                    yield
-            finally:
-                self._is_replay = False
-
-        return replay()
+    @contextmanager
+    def _replay(self, rng: dict[str, Tensor]) -> Iterator[None]:
+        """Repeat the dropout, stochastic depth and mixing that followed `rng`; BatchNorm and metrics do not move."""
+        set_random_state(rng, self.device)
+        self._is_replay = True
+        try:
+            with untracked_batch_norm(self.classifier):
+                yield
+        finally:
+            self._is_replay = False
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the random state, so that dropout and mixing resume where they stopped, and what rebuilds the module."""
         checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = rebuild.hyperparameters(self.hparams, self.classifier, self.lr)
         checkpoint.update(rebuild.knowledge(self.classifier), rng=get_random_state(self.device))
+        checkpoint["train_loss"] = self.train_loss.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._rng_to_restore = checkpoint.get("rng")
+        self.train_loss.restore(checkpoint.get("train_loss", []))
         if self._is_rebuilt:
             rebuild.restore_knowledge(self.classifier, checkpoint)
 

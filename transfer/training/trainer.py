@@ -20,13 +20,12 @@ from transfer.training.batch_norm import BatchNormCheck
 from transfer.training.callbacks import EMA, EpochLog, FinalValidation, FreezeBackbone
 from transfer.training.checkpointing import (
     AtomicCheckpointIO,
-    BestCheckpoint,
     GracefulStop,
     LastCheckpoint,
     UnvalidatedCheckpoints,
 )
-from transfer.training.metrics import main_metric
 from transfer.training.module import TransferModule
+from transfer.training.selection import BestCheckpoint, EarlyStop
 
 
 def prepare_process(config: FinetuneConfig) -> int:
@@ -93,7 +92,6 @@ def build_callbacks(config: FinetuneConfig, run_dir: Path, log: EpochLog) -> lis
         run_dir: the run's folder, for checkpoints.
         log: writes the run's `metrics.csv`.
     """
-    monitor = f"val/{main_metric(config.data.multilabel)}"
     validates = config.data.train_on == "train"
     callbacks: list[pl.Callback] = [FinalValidation()] if validates else []
     callbacks += _freezing(config)
@@ -101,16 +99,12 @@ def build_callbacks(config: FinetuneConfig, run_dir: Path, log: EpochLog) -> lis
         callbacks.append(EMA(config.ema_half_life))
     callbacks += [BatchNormCheck(), log]
     if config.early_stopping is not None:
-        callbacks.append(
-            pl.callbacks.EarlyStopping(
-                monitor, mode="max", patience=config.early_stopping, check_on_train_epoch_end=False
-            )
-        )
+        callbacks.append(EarlyStop(log.monitor, config.early_stopping))
     if _shows_progress(config):
         callbacks.append(pl.callbacks.RichProgressBar(refresh_rate=10))  # each refresh waits for the device
     callbacks.append(GracefulStop(run_dir / LAST))
     if validates:
-        return [*callbacks, BestCheckpoint(run_dir, monitor), LastCheckpoint(run_dir)]
+        return [*callbacks, BestCheckpoint(run_dir, log.monitor), LastCheckpoint(run_dir)]
     return [*callbacks, UnvalidatedCheckpoints(run_dir, config.trainer.check_val_every_n_epoch or 1)]
 
 
@@ -200,7 +194,9 @@ def find_lr(config: FinetuneConfig, module: TransferModule, data: pl.LightningDa
         config.trainer, max_steps=_FINDER_STEPS, max_epochs=-1, min_epochs=None, min_steps=None, max_time=None
     )
     tuner = Tuner(build_trainer(replace(config, trainer=sweep), [], _freezing(config)))
-    finder = tuner.lr_find(module, datamodule=data, num_training=_FINDER_STEPS, update_attr=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "training loss is")  # it goes on until the loss rises
+        finder = tuner.lr_find(module, datamodule=data, num_training=_FINDER_STEPS, update_attr=False)
     suggestion = finder.suggestion() if finder else None
     if suggestion is None:
         steps = len(finder.results["loss"]) if finder else 0

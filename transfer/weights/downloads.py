@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from filelock import FileLock
 from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.file_download import http_get
 
 from transfer.errors import BadValue, DamagedFile, MissingData, UserError
 from transfer.files import expanded
+from transfer.locks import held
 from transfer.weights.files import file_sha256, recognise
 from transfer.weights.rows import HUB_FILE, WeightsRow
 
@@ -141,7 +141,7 @@ def _download_release(row: WeightsRow, cache_dir: Path | None) -> Path:
     path = _release_path(row, cache_dir)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.incomplete")
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    with held(path.with_name(f".{path.name}.lock")):
         if path.exists():
             return path
         _append_rest(row.url, partial, row.file_name)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from transfer.errors import BadValue, DamagedFile, MissingData, UserError, printable
+from transfer.errors import BadValue, DamagedFile, UserError, printable
+from transfer.files import open_regular
+from transfer.weights.integrity import DIGEST, check_archive, digest, kind
 from transfer.weights.key_names import find_prefix
 from transfer.weights.rows import FAMILIES, WEIGHTS, WeightsRow, contradictions, named_row
 
@@ -112,23 +114,22 @@ def file_sha256(path: Path) -> str:
     Raises:
         UserError: the file cannot be read.
     """
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise MissingData(f"weights file {path}: {os.strerror(error.errno or 0)}") from None
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Return the content of a safetensors, PyTorch or NumPy (`.npz`) file without executing any code in it.
 
     Raises:
-        UserError: the file is of another kind, or holds more than tensors and plain types.
+        UserError: the file is of another kind, holds more than tensors and plain types, or was damaged since it was
+            written.
     """
     start = _read_start(path)
     try:
         if _is_safetensors(start):
             content: Any = load_file(path)
+            _check_digest(path, content)
         elif path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
                 content = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
@@ -136,6 +137,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             # Training scripts save their options beside the tensors; a Namespace only holds values.
             with torch.serialization.safe_globals([argparse.Namespace]):
                 content = torch.load(path, "cpu", weights_only=True)
+            if zipfile.is_zipfile(path):
+                with zipfile.ZipFile(path) as archive:
+                    check_archive(path, archive)
+    except UserError:
+        raise
     except Exception as error:  # on arbitrary bytes the readers raise errors of any type
         raise DamagedFile(f"{path}: not a safetensors, npz or PyTorch checkpoint ({_reason(start, error)})") from None
     if not isinstance(content, Mapping):
@@ -143,12 +149,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
+def _check_digest(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    metadata = read_metadata(path)
+    if DIGEST in metadata and metadata[DIGEST] != digest(tensors, metadata):
+        raise DamagedFile(f"{path}: damaged since it was written: its content is not what its header states")
+
+
 def _read_start(path: Path) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read(64)
-    except OSError as error:
-        raise MissingData(f"weights file {path}: {os.strerror(error.errno or 0)}") from None
+    with open_regular(path) as file:
+        return file.read(64)
 
 
 def _is_safetensors(start: bytes) -> bool:
@@ -205,11 +214,15 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: see `read_checkpoint`; or the file holds no tensors by name.
     """
-    content = read_checkpoint(path)
+    return find_tensors(read_checkpoint(path), path)
+
+
+def find_tensors(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+    """Return the tensors in the content of a checkpoint file; see `read_state_dict`."""
     found = [name for name in CONTAINERS if content.get(name) and isinstance(content[name], Mapping)]
     if len(found) > 1:
         warnings.warn(f"{path} holds {', '.join(found)}: {found[0]} is used", stacklevel=2)
-    tensors = dict(content[found[0]]) if found else content
+    tensors = dict(content[found[0]] if found else content)
     tensors.pop("n_averaged", None)  # AveragedModel's counter
     if not tensors or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in tensors.items()):
         shown = printable(", ".join(map(str, list(content)[:5]))) or "nothing"
@@ -251,7 +264,7 @@ def strict_load(module: nn.Module, state: Mapping[str, Tensor], source: str) -> 
 
 
 def check_fit(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Check that every name and shape of `state` matches `module`.
+    """Check that every name, shape and kind of number of `state` matches `module`.
 
     Args:
         module: the module.
@@ -259,7 +272,7 @@ def check_fit(module: nn.Module, state: Mapping[str, Tensor], source: str) -> No
         source: where the tensors come from, for the message.
 
     Raises:
-        UserError: names or shapes differ; the message lists them, with `-` for names missing from the source.
+        UserError: something differs; the message lists it, with `-` for names missing from the source.
     """
     own = module.state_dict()
     differences = [f"  - {key} {tuple(own[key].shape)}" for key in own if key not in state]
@@ -269,9 +282,14 @@ def check_fit(module: nn.Module, state: Mapping[str, Tensor], source: str) -> No
         for key in own
         if key in state and state[key].shape != own[key].shape
     ]
+    differences += [
+        f"  ! {key} of {kind(state[key])} numbers in the source, {kind(own[key])} in the network"
+        for key in own
+        if key in state and kind(state[key]) != kind(own[key])
+    ]
     if differences:
         shown = differences[:20] + ([f"  ... and {len(differences) - 20} more"] if len(differences) > 20 else [])
         raise DamagedFile(
-            f"{source} does not fit the network (- missing from the source, + unknown to the network, ! shape):\n"
-            + "\n".join(shown)
+            f"{source} does not fit the network (- missing from the source, + unknown to the network, ! shape or"
+            " kind):\n" + "\n".join(shown)
         )

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from transfer.errors import BadValue, MissingData, UserError
+from transfer.errors import BadValue, MissingData
+from transfer.files import written_whole
 from transfer.networks.rows import Variant
 from transfer.preprocessing import Preprocessing
 from transfer.weights.files import TRAINED_LIKE
+from transfer.weights.integrity import DIGEST, digest
 from transfer.weights.rows import WeightsRow
 
 SUFFIX = ".safetensors"
@@ -118,19 +118,10 @@ def check_destination(dest: Path, overwrite: bool) -> None:
 
 
 def save_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], dest: Path) -> None:
-    """Write a safetensors file whole or not at all.
+    """Write a safetensors file whole or not at all, with the digest of its content in its header.
 
     Raises:
-        UserError: it could not be written.
+        OSError: the disk is full or refuses the file.
     """
-    partial = dest.with_name(f".{dest.name}.{os.getpid()}.partial")
-    try:
-        partial.touch()
-        mode = partial.stat().st_mode
-        save_file(dict(tensors), partial, dict(metadata))
-        partial.chmod(mode)  # safetensors takes everybody else's permission to read
-        partial.replace(dest)
-    except SafetensorError as error:
-        raise UserError(f"{dest}: could not be written ({error})") from None
-    finally:
-        partial.unlink(missing_ok=True)
+    with written_whole(dest) as file:
+        file.write(save(dict(tensors), {**metadata, DIGEST: digest(tensors, metadata)}))

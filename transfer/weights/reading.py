@@ -15,6 +15,7 @@ from transfer.networks.registry import get_variant, is_without_weights
 from transfer.networks.rows import Variant
 from transfer.weights.downloads import fetch_weights
 from transfer.weights.files import identify_file, read_state_dict
+from transfer.weights.integrity import check_numbers
 from transfer.weights.key_names import find_scheme, own_modules, to_own_keys
 from transfer.weights.rows import WeightsRow
 
@@ -33,6 +34,7 @@ def read_weights(row: WeightsRow, weights: str | Path | None, row_was_named: boo
     variant = get_variant(row.backbone)
     path = fetch_weights(row) if weights is None else expanded(weights)
     state = read_state_dict(path)
+    check_numbers(state, path)
     try:
         # For a network that is in no table, the tensors do not show how it was scaled.
         found = variant if is_without_weights(variant.name) else infer_variant(state)

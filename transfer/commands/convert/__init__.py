@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from transfer.commands.console import exit_status, find_flags, name_flags
+from transfer.commands.console import add_allow_user_code, exit_status, find_flags, name_flags
 from transfer.files import expanded
 
 
@@ -32,6 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="convert even if the code base cannot pad as the network was trained, which changes its outputs",
     )
+    add_allow_user_code(parser)
     return parser
 
 
@@ -48,6 +49,7 @@ def convert(
     family: str | None = None,
     overwrite: bool = False,
     allow_other_padding: bool = False,
+    allow_user_code: bool = False,
 ) -> None:
     """Write `dest` and print how to use it.
 
@@ -58,6 +60,7 @@ def convert(
         family: what an unknown file was trained like: a family or a row.
         overwrite: whether to replace `dest`.
         allow_other_padding: whether to convert although the code base pads otherwise, which changes the outputs.
+        allow_user_code: whether to import a head of one's own that a run names.
 
     Raises:
         MissingData: there is no such source.
@@ -69,7 +72,7 @@ def convert(
     from transfer.weights.portable import check_destination, describe_preprocessing, save_tensors
 
     check_destination(dest, overwrite)
-    network = read_network(source, family)
+    network = read_network(source, family, allow_user_code)
     tensors = code_bases.convert(network, to, allow_other_padding)
     save_tensors(tensors, network.metadata(), dest)
 

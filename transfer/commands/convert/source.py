@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ from transfer.networks.registry import get_variant, is_without_weights
 from transfer.networks.rows import Variant
 from transfer.preprocessing import Preprocessing
 from transfer.run_files import BEST, CONFIG, LAST
-from transfer.runs.predictor import datamodule_state, load_run
+from transfer.runs.checkpoint import datamodule_state, read_preprocessing
+from transfer.runs.predictor import load_run
 from transfer.weights.build import build_classifier
 from transfer.weights.files import (
     CANNOT_BE_READ_OFF,
@@ -28,6 +28,7 @@ from transfer.weights.files import (
     recognise,
     strict_load,
 )
+from transfer.weights.integrity import check_numbers
 from transfer.weights.key_names import to_own_keys
 from transfer.weights.portable import PortableNetwork
 from transfer.weights.reading import infer_variant
@@ -35,12 +36,13 @@ from transfer.weights.rows import FAMILIES, WeightsRow, contradictions, family_r
 from transfer.weights.start import resolve_start
 
 
-def read_network(source: Path, family: str | None = None) -> PortableNetwork:
+def read_network(source: Path, family: str | None = None, allow_user_code: bool = False) -> PortableNetwork:
     """Return the network of a run's folder or of a checkpoint file.
 
     Args:
         source: a checkpoint, or a run's folder, which stands for its best checkpoint; with EMA, the averaged weights.
         family: what an unknown file was trained like: a name in FAMILIES, or of a row.
+        allow_user_code: see `load_run`.
 
     Raises:
         MissingData: there is no such file or run.
@@ -48,14 +50,14 @@ def read_network(source: Path, family: str | None = None) -> PortableNetwork:
         BadValue: `family` is needed, or contradicts what is known.
     """
     if source.is_dir():
-        return _read_run(source, BEST, family)
+        return _read_run(source, BEST, family, allow_user_code)
     if source.name in (BEST, LAST) and (source.parent / CONFIG).is_file():
-        return _read_run(source.parent, source.name, family)
+        return _read_run(source.parent, source.name, family, allow_user_code)
     return _read_file(source, family)
 
 
-def _read_run(run_dir: Path, checkpoint: str, family: str | None) -> PortableNetwork:
-    run = load_run(run_dir, checkpoint)
+def _read_run(run_dir: Path, checkpoint: str, family: str | None, allow_user_code: bool) -> PortableNetwork:
+    run = load_run(run_dir, checkpoint, allow_user_code=allow_user_code)
     variant = run.classifier.backbone.variant
     if isinstance(variant, FunctionVariant):
         raise BadValue(
@@ -80,6 +82,7 @@ def _read_run(run_dir: Path, checkpoint: str, family: str | None) -> PortableNet
 
 def _read_file(path: Path, family: str | None) -> PortableNetwork:
     tensors = read_state_dict(path)
+    check_numbers(tensors, path)
     named = read_metadata(path).get("backbone", "")
     # Tensors do not tell how a network that is in no table was scaled, nor are there public ones of other families.
     variant = get_variant(named) if is_without_weights(named) else infer_variant(tensors)
@@ -93,7 +96,7 @@ def _read_file(path: Path, family: str | None) -> PortableNetwork:
         state,
         variant,
         like,
-        _preprocessing(path, notes["preprocessing"]) if "preprocessing" in notes else usual,
+        read_preprocessing(notes["preprocessing"], path) if "preprocessing" in notes else usual,
         notes.get("head") or _infer_head(path, state, variant),
         tuple(notes["class_names"]) if "class_names" in notes else None,
         notes.get("multilabel"),
@@ -142,28 +145,6 @@ def _read_module_notes(content: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     notes = {name: content[name] for name in ("preprocessing", "class_names") if content[name] is not None}
     return {**notes, "multilabel": content.get("hyper_parameters", {}).get("multilabel")}
-
-
-def _preprocessing(path: Path, entries: Any) -> Preprocessing:
-    try:
-        found = Preprocessing(**{**entries, "mean": tuple(entries["mean"]), "std": tuple(entries["std"])})
-        numbers = (found.crop_ratio, *found.mean, *found.std)
-        valid = (
-            type(found.image_size) is int
-            and all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
-            and min(found.image_size, found.crop_ratio, *found.std) > 0
-            and (len(found.mean), len(found.std)) in ((1, 1), (3, 3))
-            and found.interpolation in ("bicubic", "bilinear")
-            and found.resize in ("short_side", "squash")
-        )
-    except (TypeError, KeyError, ValueError):
-        valid = False
-    if not valid:
-        raise DamagedFile(
-            f"{path}: its preprocessing is {str(entries)[:200]}"
-            f" (needed: {', '.join(Preprocessing.__dataclass_fields__)}; sizes and std above 0)"
-        )
-    return found
 
 
 def _resolve_like(source: Path, variant: Variant, known: WeightsRow | None, family: str | None) -> WeightsRow:

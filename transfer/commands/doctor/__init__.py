@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datamodules.doctor import NEAR_DISTANCE
-from transfer.commands.console import check_folder, exit_status
+from transfer.commands.console import add_allow_user_code, check_folder, exit_status
 from transfer.errors import BadValue, UserError
 from transfer.files import expanded
 
@@ -71,6 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     labels = "an image may have any number of labels"
     add("--data.multilabel", dest="multilabel", type=_parse_bool, metavar="{true,false}", default=False, help=labels)
     add("--multilabel", action="store_true", help=argparse.SUPPRESS)  # the short spelling takes no value
+    add_allow_user_code(parser)
     return parser
 
 
@@ -95,6 +96,7 @@ def doctor(
     json: Path | None = None,
     near_distance: int = NEAR_DISTANCE,
     num_workers: int | None = None,
+    allow_user_code: bool = False,
     **columns: Any,
 ) -> dict[str, Any]:
     """Print the diagnosis of a dataset, write what was asked for, and return the report.
@@ -102,7 +104,7 @@ def doctor(
     Args:
         subject: a dataset's name, a folder, a CSV or a parquet file.
         data_root: folder that holds a named dataset's files.
-        run: folder of a finished run, whose network looks for suspect labels.
+        run: folder of a finished run, whose network looks for suspect labels; for `allow_user_code` see `load_run`.
         backbone: the network to recommend sizes for; None: the run's, or that of a default run.
         out_dir: folder that receives doctor.json and class_balance.png.
         json: file that receives the report.
@@ -126,17 +128,16 @@ def doctor(
     from transfer.runs.predictor import load_run
 
     started = time.perf_counter()
-    loaded_run = load_run(run) if run is not None else None
+    loaded_run = load_run(run, allow_user_code=allow_user_code) if run is not None else None
     variant = get_backbone(backbone or (loaded_run.config.backbone if loaded_run else FinetuneConfig().backbone))
     data = read_subject(open_subject(subject, data_root, columns))
-    if loaded_run is not None and data.class_names and loaded_run.class_names != data.class_names:
-        raise BadValue(f"`run`={run}: its classes ({_few(loaded_run.class_names)}) are not {_few(data.class_names)}")
+    check_classes(loaded_run, data.class_names)
     if out_dir is not None:
         out_dir.mkdir(parents=True, exist_ok=True)
     report = {
         "subject": subject,
         "data_root": data_root,
-        "run": None if run is None else str(run),
+        "run": run and str(run),
         **examine(data, loaded_run, variant, near_distance, num_workers),
         "seconds": round(time.perf_counter() - started, 1),
     }
@@ -146,6 +147,12 @@ def doctor(
     if json is not None:
         write_json(json, report)
     return report
+
+
+def check_classes(run: Run | None, class_names: Sequence[str]) -> None:
+    """Refuse a run that was trained on other classes than those of the data, if both are known."""
+    if run is not None and class_names and run.class_names != tuple(class_names):
+        raise BadValue(f"`run`={run.run_dir}: its classes ({_few(run.class_names)}) are not {_few(class_names)}")
 
 
 def check_ranges(near_distance: int, num_workers: int | None) -> None:

@@ -6,7 +6,9 @@ import resource
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
 
 from transfer.experiments.child_run import Worker, drop_checkpoints, final_metrics
 from transfer.experiments.jobs import Job
@@ -43,6 +45,23 @@ class Outcome:
         return self.error is not None
 
 
+def _whole(outcome: Outcome) -> Outcome:
+    """Return the outcome of a run; one that did not fail has a share as its score, and says where it was computed.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if not outcome.failed:
+        if outcome.score is None or not 0 <= outcome.score <= 1:
+            raise ValueError("a run that has not failed needs a score from 0 to 1")
+        if missing := {"gpus", "cores", "cpu"} - outcome.hardware.keys():
+            raise ValueError(f"its hardware lacks {', '.join(sorted(missing))}")
+    return outcome
+
+
+WholeOutcome = Annotated[Outcome, AfterValidator(_whole)]
+
+
 def run_job(folder: Path, study: Study, run: TrialRun) -> Job:
     """Return the job that brings a run of a study to its outcome. Its checkpoints are not kept."""
     beside = folder / RUNS
@@ -52,6 +71,7 @@ def run_job(folder: Path, study: Study, run: TrialRun) -> Job:
         lock_file=beside / f"{run.id}.lock",
         compute=partial(_compute, study, run),
         failure=vars(Outcome()),
+        kind=WholeOutcome,
     )
 
 

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from transfer.errors import MissingData, unknown_name
+from pydantic import NonNegativeInt, PositiveInt
+
+from transfer.errors import DamagedFile, MissingData, unknown_name
 from transfer.experiments.jobs import check_same_plan
-from transfer.files import write_json
+from transfer.experiments.records import FileName, checked
+from transfer.files import read_object, write_json
 
 STUDY, RUNS = "study.json", "runs"
 # Options that say where and how runs compute, not what: a later call may give others.
 FREE_OPTIONS = ("data_root", "logger")
+# Options and facts without which no study is run or reported, and those that each kind adds.
+_NEEDED = {"baseline", "dataset", "seeds", "steps", "image_size", "threads", "train_images", "val_images"}
+_NEEDED |= {"num_classes", "baseline_macs"}
+_NEEDED_BY_KIND = {
+    "search": {"equal", "budget_steps"},
+    "sweep": {"figure", "points"},
+    "evolve": {"target_macs", "exponent", "networks", "population"},
+}
 
 
 @dataclass(frozen=True)
@@ -30,12 +40,12 @@ class Trial:
         num_parameters: parameters with the classifier.
     """
 
-    name: str
+    name: FileName
     backbone: str
     values: Mapping[str, float]
-    image_size: int
-    num_macs: int
-    num_parameters: int
+    image_size: PositiveInt
+    num_macs: PositiveInt
+    num_parameters: PositiveInt
 
 
 @dataclass(frozen=True)
@@ -50,11 +60,11 @@ class TrialRun:
         round: number of the round in which it was planned, from 0.
     """
 
-    id: str
+    id: FileName
     trial: str
-    seed: int
-    steps: int
-    round: int
+    seed: NonNegativeInt
+    steps: PositiveInt
+    round: NonNegativeInt
 
 
 @dataclass(frozen=True)
@@ -116,20 +126,26 @@ def read_study(folder: Path) -> Study:
     """Read the study that was planned in a folder.
 
     Raises:
-        UserError: none was.
+        MissingData: none was.
+        DamagedFile: the plan cannot be read.
     """
     if not is_study(folder):
         raise MissingData(
             f"{folder} is no study (it has no {STUDY}): efficientnet-transfer scale search, sweep or evolve plans one"
         )
-    content = json.loads((folder / STUDY).read_text())
-    trials = tuple(Trial(**trial) for trial in content.pop("trials"))
-    runs = tuple(_read_run(**run) for run in content.pop("runs"))
-    return Study(**content, trials=trials, runs=runs)
-
-
-def _read_run(*, rung: int = 0, **fields: Any) -> TrialRun:
-    return TrialRun(**{"round": rung, **fields})  # earlier versions wrote `rung`
+    path = folder / STUDY
+    content = read_object(path)
+    if isinstance(runs := content.get("runs"), list):  # earlier versions wrote `rung`
+        content["runs"] = [{"round": run.get("rung"), **run} if isinstance(run, dict) else run for run in runs]
+    study = checked(content, Study, path)
+    if study.kind not in _NEEDED_BY_KIND:
+        raise DamagedFile(f"{path}: damaged: no kind of study {study.kind!r} (there are: {', '.join(_NEEDED_BY_KIND)})")
+    known, read = {trial.name for trial in study.trials}, {*study.options} | {*study.facts}
+    if unknown := sorted({run.trial for run in study.runs} - known):
+        raise DamagedFile(f"{path}: damaged: no trial {unknown[0]!r}, of which there is a run")
+    if missing := sorted((_NEEDED | _NEEDED_BY_KIND[study.kind]) - read):
+        raise DamagedFile(f"{path}: damaged: no {missing[0]!r} in its options and facts")
+    return study
 
 
 def write_study(folder: Path, study: Study) -> None:

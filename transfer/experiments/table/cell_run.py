@@ -13,7 +13,7 @@ from transfer.experiments.child_run import Worker, drop_checkpoints, final_metri
 from transfer.experiments.halving import best, describe_search, describe_trial, list_trials, plan_rounds
 from transfer.experiments.jobs import Job, Outcome
 from transfer.experiments.table.cells import Cell, Table, cell_dir
-from transfer.experiments.table.entries import CELLS, RESULT
+from transfer.experiments.table.entries import CELLS, RESULT, CellResult
 from transfer.runs.results import Results
 
 Trial = Mapping[str, Any]
@@ -35,6 +35,7 @@ def cell_job(folder: Path, table: Table, cell: Cell, devices: int = 1) -> Job:
         lock_file=place / "lock",
         compute=partial(compute_cell, table, cell, devices),
         failure={**_planned(cell, table), "status": "failed"},
+        kind=CellResult,
     )
 
 
@@ -102,7 +103,9 @@ def compute_cell(table: Table, cell: Cell, devices: int, worker: Worker) -> Outc
     return {
         **_planned(cell, table),
         "status": "done",
-        "data_note": "; ".join(note for note in (table.data_note, final.copy) if note) or None,
+        "copy": final.copy,
+        "skipped_images": len(final.skipped_images),
+        "image_size": final.image_size or None,
         "metrics": {"test": final.test, "val": search.val},
         "quoted_metric": metric,
         "decay": final.decay,
@@ -165,6 +168,7 @@ def _planned(cell: Cell, table: Table) -> dict[str, Any]:
     """Return all entries of a result, with those that are known before anything was run."""
     unknown = (
         *("metrics", "quoted_metric", "decay", "chosen", "num_trials", "search", "weights", "final_run", "test_reads"),
+        *("copy", "skipped_images", "image_size"),
         *("train_seconds", "gpu_hours", "hardware", "versions", "git_commit", "error"),
     )
     return {

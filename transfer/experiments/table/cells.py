@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import NonNegativeInt, PositiveInt
+
 from transfer.errors import MissingData, unknown_name
 from transfer.experiments.jobs import check_same_plan
+from transfer.experiments.records import FileName, checked
 from transfer.experiments.table.entries import CELLS, TABLE
+from transfer.files import read_object
 
 # What decides what a result means; a table has one of each for all its cells.
 MEANING = ("pretrained", "set", "grid", "budget_steps", "data_note")
@@ -28,15 +31,15 @@ class Cell:
         max_batch_per_device: images that fit on a device.
     """
 
-    id: str
+    id: FileName
     dataset: str
     backbone: str
     protocol: str
-    seed: int
-    image_size: int
-    num_images: int
-    num_parameters: int
-    max_batch_per_device: int
+    seed: NonNegativeInt
+    image_size: PositiveInt
+    num_images: PositiveInt
+    num_parameters: PositiveInt
+    max_batch_per_device: PositiveInt
 
 
 def cell_id(dataset: str, backbone: str, protocol: str, seed: int) -> str:
@@ -66,7 +69,7 @@ class Table:
         """Return the cell with this id.
 
         Raises:
-            UserError: there is none; the text names the nearest.
+            BadValue: there is none; the text names the nearest.
         """
         for cell in self.cells:
             if cell.id == name:
@@ -78,13 +81,13 @@ def read_table(folder: Path) -> Table:
     """Read the table that was planned in a folder.
 
     Raises:
-        UserError: none was.
+        MissingData: none was.
+        DamagedFile: the plan cannot be read.
     """
     path = folder / TABLE
     if not path.is_file():
         raise MissingData(f"{folder} is no table (it has no {TABLE}): efficientnet-transfer table plan {folder} ...")
-    content = json.loads(path.read_text())
-    return Table(**{**content, "cells": tuple(Cell(**cell) for cell in content["cells"])})
+    return checked(read_object(path), Table, path)
 
 
 def table_content(table: Table) -> dict[str, Any]:
@@ -96,7 +99,7 @@ def extend(existing: Table, planned: Table, folder: Path) -> Table:
     """Return the existing table with the planned cells that it lacks; its own cells stay as they were planned.
 
     Raises:
-        UserError: the planned cells would be computed in another way.
+        BadValue: the planned cells would be computed in another way.
     """
     check_same_plan(folder, vars(existing), vars(planned), MEANING)
     known = {cell.id for cell in existing.cells}

@@ -2,16 +2,90 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NotRequired, Required
+
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt
+from typing_extensions import TypedDict
 
 from transfer.errors import DamagedFile, MissingData
-from transfer.files import expanded
+from transfer.experiments.records import FileName, checked
+from transfer.files import read_object
 
 TABLE, CELLS, RESULT = "table.json", "cells", "result.json"
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Accuracies(TypedDict, total=False):
+    """The metrics of a split that a report shows; there are others."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+    top1: Share
+    mean_per_class: Share
+    map: Share
+
+
+class Measured(TypedDict):
+    """The metrics of the final fit on test, and of the chosen trial on val."""
+
+    test: Accuracies
+    val: NotRequired[dict[str, float] | None]
+
+
+class Weights(TypedDict):
+    """Where the network started, as far as a report reads it."""
+
+    trained_on: NotRequired[str | None]
+
+
+class Hardware(TypedDict):
+    """What the final fit was computed on, as far as a report reads it."""
+
+    gpus: NotRequired[list[str]]
+
+
+class CellResult(TypedDict, total=False):
+    """Content of result.json, as far as a report reads it; a failed cell has `error` and little else."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+    status: Required[Literal["done", "failed"]]
+    metrics: Measured | None
+    quoted_metric: str | None
+    num_parameters_without_classifier: PositiveInt | None
+    image_size: PositiveInt | None
+    decay: dict[str, str] | None
+    copy: str | None
+    data_note: str | None
+    skipped_images: NonNegativeInt | None
+    chosen: dict[str, Any] | None
+    search: str | None
+    overrides: dict[str, Any] | None
+    weights: Weights | None
+    test_reads: NonNegativeInt | None
+    train_seconds: float | None
+    gpu_hours: float | None
+    hardware: Hardware | None
+    versions: dict[str, str | None] | None
+    git_commit: str | None
+    error: str | None
+
+
+class _Planned(TypedDict):
+    """A cell of table.json, as far as a report reads it."""
+
+    id: FileName
+    dataset: str
+    backbone: str
+    protocol: str
+    seed: NonNegativeInt
+    image_size: NotRequired[PositiveInt]
+
+
+class _Plan(TypedDict):
+    cells: list[_Planned]
 
 
 @dataclass(frozen=True)
@@ -22,6 +96,7 @@ class Entry:
         id: name of its folder below `cells`.
         dataset, backbone, protocol, seed: see `transfer.experiments.table.cells.Cell`.
         status: whether it was run, and ended well.
+        image_size: side of the images in pixels; None if nobody wrote it down.
         result: content of its result.json; empty before it was run.
     """
 
@@ -31,6 +106,7 @@ class Entry:
     protocol: str
     seed: int
     status: Literal["done", "failed", "not run"]
+    image_size: int | None
     result: Mapping[str, Any]
 
     def accuracy(self, metric: str) -> float | None:
@@ -46,29 +122,32 @@ def read_entries(table_dir: str | Path) -> list[Entry]:
     A damaged result counts as failed, so that the others can be reported.
 
     Raises:
-        UserError: not a table, or its plan is damaged.
+        MissingData: not a table.
+        DamagedFile: its plan cannot be read.
     """
-    table_dir = expanded(table_dir)
-    try:
-        cells = json.loads((table_dir / TABLE).read_text())["cells"]
-        return [_read_entry(table_dir, **{name: cell[name] for name in _IDENTITY}) for cell in cells]
-    except FileNotFoundError:
-        raise MissingData(f"{table_dir} is not a table: it has no {TABLE}") from None
-    except (ValueError, TypeError, KeyError) as error:
-        raise DamagedFile(f"{table_dir / TABLE}: damaged ({error!r}); plan the table anew") from None
+    path = Path(table_dir) / TABLE
+    if not path.is_file():
+        raise MissingData(f"{table_dir} is not a table: it has no {TABLE}")
+    return [_read_entry(Path(table_dir), cell) for cell in checked(read_object(path), _Plan, path)["cells"]]
 
 
-_IDENTITY = ("id", "dataset", "backbone", "protocol", "seed")
-
-
-def _read_entry(table_dir: Path, id: str, dataset: str, backbone: str, protocol: str, seed: int) -> Entry:
-    path = table_dir / CELLS / id / RESULT
+def _read_entry(table_dir: Path, cell: _Planned) -> Entry:
+    path = table_dir / CELLS / cell["id"] / RESULT
     status: Literal["done", "failed", "not run"] = "not run"
     result: dict[str, Any] = {}
     if path.exists():
         try:
-            result = json.loads(path.read_text())
-            status = {"done": "done", "failed": "failed"}[result["status"]]  # type: ignore[assignment]
-        except (ValueError, TypeError, KeyError):
-            status, result = "failed", {"error": f"{RESULT} is damaged"}
-    return Entry(id, dataset, backbone, protocol, seed, status, result)
+            result = read_object(path)
+            status = checked(result, CellResult, path)["status"]
+        except (DamagedFile, MissingData) as error:
+            status, result = "failed", {"error": str(error)}
+    return Entry(
+        cell["id"],
+        cell["dataset"],
+        cell["backbone"],
+        cell["protocol"],
+        cell["seed"],
+        status,
+        result.get("image_size") or cell.get("image_size"),
+        result,
+    )

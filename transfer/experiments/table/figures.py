@@ -16,7 +16,8 @@ from matplotlib.transforms import ScaledTranslation
 
 from transfer.errors import printable
 from transfer.experiments.drawing import AMBER, BLUE, DPI, FAINT, GREEN, GREY, INK, ORANGE, PINK, SKY, save_png, tidy
-from transfer.experiments.table.results import TOLERANCE, Result, Status, Table5Line
+from transfer.experiments.table.results import Result
+from transfer.experiments.table.verdicts import MARGIN, Table5Line, status
 from transfer.paper import (
     DATASET_TITLES,
     EFFICIENTNET_DIGITISED,
@@ -45,8 +46,9 @@ def draw_figure6(results: Sequence[Result], path: Path) -> Path:
     """Draw the paper's Figure 6 with our results in it and return the picture's path.
 
     Each dataset has a panel of accuracy against parameters without the classifier. Peers are grey, the paper's
-    EfficientNets (filled: Table 5; hollow: digitised) and ours are coloured, ours just to the right of their place;
-    what was not run is absent. A row has four panels of 540 x 480 pixels; the legend is 90 pixels high.
+    EfficientNets (filled: Table 5; hollow: digitised) and ours are coloured, ours just to the right of their place
+    (hollow: not comparable); what was not run is absent. A row has four panels of 540 x 480 pixels; the legend is 90
+    pixels high.
     """
     shown = [result for result in results if result.done or result.dataset in DATASET_TITLES]
     groups = [(name, list(group)) for name, group in groupby(shown, lambda result: result.dataset)]
@@ -109,7 +111,8 @@ def _draw_own(axes: Any, result: Result, mean: Mean, colour: str, marker: str, p
     # Beside the paper's point and the other protocols', by a fixed number of points on paper: all have one x.
     right = 5 * (place + 1)
     shift = ScaledTranslation(right / 72, 0, axes.figure.dpi_scale_trans)
-    face = "white" if result.decay else colour
+    deviates = status(result).name == "not comparable"
+    face = "white" if deviates else colour
     axes.errorbar(
         *(x, mean.value, mean.half_width),
         **{"color": colour, "marker": marker, "ms": 5, "mfc": face, "capsize": 2, "lw": 1.2, "zorder": 4},
@@ -118,7 +121,7 @@ def _draw_own(axes: Any, result: Result, mean: Mean, colour: str, marker: str, p
     reach = min(mean.half_width or 0, 1)  # an interval of two seeds may run out of the panel
     axes.update_datalim([(x, mean.value - reach), (x, mean.value + reach)])  # shifted points are left out of the limits
     named = {cell.backbone for cell in paper_results(result.dataset)}
-    text = "decayed" if result.decay else "" if result.backbone in named else result.backbone
+    text = "" if result.backbone in named else result.backbone
     _label(axes, text, x, mean.value - reach, colour, below=True, right=right)
 
 
@@ -143,8 +146,9 @@ def draw_table5(lines: Sequence[Table5Line], path: Path) -> Path:
     """Draw Table 5 and return the picture's path.
 
     Each cell has a row, 1800 x 45 pixels, with the paper's accuracy, ours, the status, and their difference as a chart.
-    There, zero is the paper's EfficientNet, the band what counts as reproduced, the bar our 95% interval, and the
-    diamond the network that the paper compares it with.
+    There, zero is the paper's EfficientNet, the band what an interval must lie in to count as reproduced, the bar our
+    95% interval, and the diamond the network that the paper compares it with. What is not comparable has no bar: what
+    deviates is written there.
     """
     height = _ROW_HEIGHT * (len(lines) + 4)
     figure = Figure(figsize=(12, height), dpi=DPI)
@@ -155,7 +159,7 @@ def draw_table5(lines: Sequence[Table5Line], path: Path) -> Path:
     chart.set(xlim=(-_WIDEST_DIFFERENCE * 1.05, _WIDEST_DIFFERENCE * 1.05), ylim=(len(lines) - 0.5, -0.5), yticks=[])
     for head, x in _PLACES.items():
         table.text(x, -1, head, fontsize=9, weight="bold", color=INK, va="center")
-    chart.axvspan(-TOLERANCE, TOLERANCE, color=GREEN, alpha=0.15, lw=0)
+    chart.axvspan(-MARGIN, MARGIN, color=GREEN, alpha=0.15, lw=0)
     chart.axvline(0, color=_PAPER, lw=1)
     previous = None
     for row, line in enumerate(lines):
@@ -177,8 +181,9 @@ def draw_table5(lines: Sequence[Table5Line], path: Path) -> Path:
 
 
 def _write_row(axes: Any, row: int, line: Table5Line, *, is_new: bool) -> None:
-    paper, result, status = line.paper, line.result, line.status
-    texts = {"protocol": _shown(result.protocol, 14) if result else "", "status": _status_text(status)}
+    paper, result, found = line.paper, line.result, line.status
+    long = found.name in ("not comparable", "inconclusive")
+    texts = {"protocol": _shown(result.protocol, 14) if result else "", "status": found.name if long else str(found)}
     if is_new:
         texts["dataset"] = DATASET_TITLES[paper.dataset]
         texts["set against"] = f"{paper.peer} {paper.peer_accuracy:.1f}"
@@ -190,18 +195,19 @@ def _write_row(axes: Any, row: int, line: Table5Line, *, is_new: bool) -> None:
         ratio = "" if line.ratio is None else f", {line.ratio:.0f}x" if line.ratio >= 10 else f", {line.ratio:.1f}x"
         texts["parameters"] = f"{result.num_parameters / 1e6:.1f}M{ratio}"
     for head, text in texts.items():
-        colour = _STATUS_COLOURS.get(status.name, GREY) if head == "status" else INK
+        colour = _STATUS_COLOURS.get(found.name, GREY) if head == "status" else INK
         axes.text(_PLACES[head], row, text, fontsize=9, color=colour, va="center", parse_math=False)
 
 
-def _status_text(status: Status) -> str:
-    return status.name if status.name == "data decayed" else str(status)
-
-
 def _draw_difference(axes: Any, row: int, line: Table5Line) -> None:
+    if line.status.name == "not comparable":
+        text = _shown(line.status.detail, 66)
+        style = {"fontsize": 7, "color": INK, "va": "center", "ha": "center", "parse_math": False}
+        axes.text(0, row, text, **style)
+        return
     peer = line.paper.peer_accuracy - line.paper.accuracy
     axes.plot(peer, row, color=GREY, marker="D", ms=4, zorder=2)
-    mean = line.result.quoted if line.result and not line.result.decay else None
+    mean = line.result.quoted if line.result else None
     if mean is None:
         return
     difference = mean.value - line.paper.accuracy

@@ -7,7 +7,16 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from transfer.experiments.table.results import METRICS, STATUS_RULE, Result, Table5Line, paper_cell, settings, status
+from transfer.experiments.table.results import METRICS, Result, settings
+from transfer.experiments.table.verdicts import (
+    MARGIN,
+    STATUS_RULE,
+    Status,
+    Table5Line,
+    paper_cell,
+    published_of,
+    status,
+)
 from transfer.markdown import escape_csv, escape_markdown, markdown_table
 from transfer.paper import DATASET_TITLES, MISPRINTS, PRINTED_GEO_MEANS, TABLE5, PaperResult, geo_mean
 
@@ -41,8 +50,11 @@ def markdown_report(name: str, results: Sequence[Result], lines: Sequence[Table5
             for misprint in MISPRINTS
             if misprint.place in ("Table 5", "Table 6")
         ]
-        parts += [f"How the status comes about. {STATUS_RULE}", "Misprints of the paper:", "\n".join(misprints)]
-    parts += ["## All results", _all_results(results), "## Measured on", _provenance(results)]
+        parts += ["Misprints of the paper:", "\n".join(misprints)]
+    parts += ["## All results", _all_results(results)]
+    if any(published_of(result) for result in results):
+        parts += ["## How the status comes about", STATUS_RULE]
+    parts += ["## Measured on", _provenance(results)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -62,8 +74,7 @@ def _table5(column: str, lines: Sequence[Table5Line]) -> str:
                 *(_accuracy(result, metric) if result else "" for metric in ("top1", "mean_per_class")),
                 f"{result.num_parameters:,}" if result and result.num_parameters else "",
                 _times(line.ratio),
-                escape_markdown(str(line.status)),
-                escape_markdown("; ".join(result.notes)) if result else "",
+                *_verdict(result, line.status),
             ]
         )
     by_cell = {line.paper: line.ratio for line in lines if line.ratio is not None}
@@ -88,8 +99,8 @@ def _all_results(results: Sequence[Result]) -> str:
             f"{result.num_parameters:,}" if result.num_parameters else "",
             escape_markdown("; ".join(settings(chosen) for chosen in result.distinct("chosen"))),
             f"{result.total('gpu_hours'):.2f}",
-            escape_markdown(str(status(result, paper_cell(result)))),
-            escape_markdown("; ".join(result.notes)),
+            _published(result),
+            *_verdict(result, status(result)),
         ]
         for result in results
     ]
@@ -103,10 +114,23 @@ def _all_results(results: Sequence[Result]) -> str:
         "parameters",
         "chosen",
         "GPU-hours",
+        "published",
         "status",
         "notes",
     ]
     return markdown_table(heads, rows)
+
+
+def _verdict(result: Result | None, found: Status) -> list[str]:
+    """Return the status, and the notes that it does not contain already, as cells."""
+    notes = [note for note in result.notes if note not in found.detail] if result else []
+    return [escape_markdown(str(found)), escape_markdown("; ".join(notes))]
+
+
+def _published(result: Result) -> str:
+    """Return the value that a result is compared with, and its table."""
+    published = published_of(result)
+    return "" if published is None else escape_markdown(f"{published.accuracy:.2f} ({published.source})")
 
 
 def _provenance(results: Sequence[Result]) -> str:
@@ -163,7 +187,7 @@ def csv_report(results: Sequence[Result], lines: Sequence[Table5Line]) -> str:
 
 
 def _csv_row(result: Result | None, paper: PaperResult | None) -> dict[str, Any]:
-    found = status(result, paper)
+    found, published = status(result), result and published_of(result)
     means: dict[str, float | None] = {}
     for metric in METRICS:
         mean = result.mean(metric) if result else None
@@ -181,7 +205,11 @@ def _csv_row(result: Result | None, paper: PaperResult | None) -> dict[str, Any]
         **means,
         "quoted_metric": result.quoted_metric if result and result.done else None,
         "status": found.name,
+        "detail": found.detail,
         "difference": _rounded(found.difference),
+        "margin": MARGIN if published else None,
+        "published": published and published.accuracy,
+        "published_in": published and published.source,
         "paper_accuracy": paper and paper.accuracy,
         "paper_column": paper and paper.column,
         "peer": paper and paper.peer,
@@ -190,7 +218,6 @@ def _csv_row(result: Result | None, paper: PaperResult | None) -> dict[str, Any]
         "printed_ratio": paper and paper.printed_ratio,
         "num_parameters_without_classifier": result and result.num_parameters,
         "ratio": _rounded(ratio),
-        "decay": result and result.decay,
         "chosen": result and "; ".join(settings(chosen) for chosen in result.distinct("chosen")),
         "notes": result and "; ".join(result.notes),
         "train_seconds": result and _rounded(result.total("train_seconds")),

@@ -1,0 +1,65 @@
+"""The recipes on a command line: their order, and the code that they name."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import jsonargparse
+
+from transfer.config.schema import FinetuneConfig
+from transfer.errors import BadValue
+from transfer.files import expanded
+from transfer.networks.user_code import refuse_user_code
+
+
+def recipes_first(argv: Sequence[str]) -> list[str]:
+    """Return the words with all recipes moved to the front, so that typed options override them."""
+    recipes, rest = split_recipes(argv)
+    return [*(f"--config={expanded(path)}" for path in recipes), *rest]
+
+
+def split_recipes(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the recipes on a command line, and its other words."""
+    recipes = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    recipes.add_argument("--config", action="append", default=[])
+    given, rest = recipes.parse_known_args(list(argv))
+    return given.config, rest
+
+
+def split_resume(argv: Sequence[str]) -> tuple[Path | None, bool, list[str]]:
+    """Return what a recipe must not contain, the run to resume and whether its code is allowed, and the other words."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    add_allow_user_code(parser)
+    parser.add_argument("--resume", type=expanded)
+    try:
+        given, rest = parser.parse_known_args(list(argv))
+    except argparse.ArgumentError as error:
+        raise BadValue(str(error)) from None
+    return given.resume, "allow_user_code" in given, rest
+
+
+def add_allow_user_code(parser: argparse.ArgumentParser) -> None:
+    """Add the flag without which no code is imported that a recipe or a run to resume names."""
+    parser.add_argument(
+        "--allow_user_code",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="import a backbone or a head of your own that a recipe or the run to continue names, which runs its code",
+    )
+
+
+def refuse_code_in_recipes(
+    parser: jsonargparse.ArgumentParser, words: Sequence[str], config: FinetuneConfig, allow_user_code: bool
+) -> None:
+    """Refuse import paths that the recipes on a command line name; those that the user typed are his own."""
+    recipes, rest = split_recipes(words)
+    typed = vars(parser.parse_args(rest, defaults=False).as_flat())
+    names = [pair for pair in user_code(config) if pair[0] not in typed]
+    refuse_user_code(", ".join(recipes), names, allow_user_code)
+
+
+def user_code(config: FinetuneConfig) -> list[tuple[str, object]]:
+    """Return the fields that may be import paths, with their values; see `refuse_user_code`."""
+    return [("backbone", config.backbone), ("head", config.head)]
