@@ -42,7 +42,6 @@ READ: dict[str, Counts] = {
     "06_csv/bool_label.csv": {"False": 14, "True": 14},
     "06_csv/numeric.csv": {"2": 14, "10": 14},
     "06_csv/group.csv": CAT_DOG,
-    "08_latin1_names": {"cat": 13, "dog": 12},
     "08_odd_names": {"50% [x]": 12, "cat, Persian": 12, "chien été 🐕": 12, 'quote"d': 12},
     "10_clutter": CAT_DOG,
     "10_split_clutter": {"cat": 18, "dog": 18},
@@ -80,10 +79,11 @@ EITHER: dict[str, tuple[Counts, str]] = {
     "06_csv/na_label.csv": ({"NA": 14, "None": 14}, "na_label.csv"),
     "06_csv/one_hot.csv": (CAT_DOG, "one_hot.csv"),
     "06_csv/multi_space.csv": ({"cat": 9, "cat dog": 10, "dog": 9}, "multi_space.csv"),
+    "08_latin1_names": ({"cat": 13, "dog": 12}, "08_latin1_names"),
     "09_valid_invalid": ({"invalid": 14, "valid": 14}, "09_valid_invalid"),
     "11_train_only": ({"cat": 18, "dog": 14, "eel": 18}, "dog"),
     "13_float": ({"cat": 13, "dog": 12}, "float.tif"),
-    "14_relative/float_label.parquet": ({"1.0": 14, "2.0": 14}, "float_label.parquet"),
+    "14_relative/float_label.parquet": ({"1": 14, "2": 14}, "float_label.parquet"),
     "14_relative/multihot.parquet": (CAT_DOG, "multihot.parquet"),
 }
 RECIPES = {
