@@ -33,7 +33,10 @@ class ReadFields(TypedDict, total=False):
     group_column: str | None
     label_separator: str
     folder_layout: str
+    hub_id: str | None
     stream: bool
+    bit_depth: int | None
+    max_pixels: int
 
 
 class DataFields(ReadFields, total=False):

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from datamodules.dataset.loaded import Dataset, read_dataset
 from datamodules.dataset.sheet import Source
+from datamodules.dataset.split import Split
 from datamodules.images.decode import BadImage
+from datamodules.images.depth import Decoding, describe_ranges, learn_ranges
 from datamodules.images.transforms import (
     Transform,
     build_eval_transform,
@@ -27,12 +29,13 @@ from datamodules.images.user_transform import UserTransform
 from datamodules.loading.cache import ImageCache, build_cache, check_cache
 from datamodules.loading.loaders import ImageDataset, ImageLoader, ResumableLoader
 from datamodules.loading.samplers import EpochSampler, EvalSampler, RankSampler, StreamEvalSampler, StreamSampler
-from datamodules.loading.workers import default_num_workers, start_worker
+from datamodules.loading.workers import count_workers, start_worker
 from datamodules.reading.streaming import StreamedTable, for_evaluation, for_training, streaming_workers
 from transfer.errors import BadValue
 from transfer.files import expanded
 from transfer.lightning import pl, refuse_mix
 from transfer.preprocessing import Preprocessing
+from transfer.seen_images import KEY, SeenImages
 
 Loader = TypeVar("Loader", bound=ImageLoader)
 
@@ -92,9 +95,13 @@ class DataModule(pl.LightningDataModule):
         self.cache = cache
         self.cache_dir = None if cache_dir is None else expanded(cache_dir)
         self.stream = self.source.options.stream
-        self.num_workers = default_num_workers() if num_workers is None else num_workers
+        self.num_workers = count_workers(num_workers)
         if self.stream:
-            self._check_stream(num_workers)
+            if cache != "none":
+                raise BadValue(f"`stream`=True with `cache`={cache}: a cache needs all images (choose one)")
+            self.num_workers = streaming_workers(self.num_workers)
+            if num_workers not in (None, self.num_workers):
+                warnings.warn(f"`num_workers`={num_workers}: a stream uses {self.num_workers}", stacklevel=2)
         self._caches: dict[str, ImageCache] = {}
         sheet, p = self.source.sheet, self.preprocessing
         crop_scale = (min_crop_area or sheet.default_min_crop_area, 1.0)
@@ -106,17 +113,13 @@ class DataModule(pl.LightningDataModule):
             self.train_transform = UserTransform(train_transform, "train_transform", p)
         if eval_transform is not None:
             self.eval_transform = UserTransform(eval_transform, "eval_transform", p)
+        if self._dataset is not None:
+            self._learn_ranges(self._dataset)
         # Lightning restores loaders only if nothing asked for their length before, which every schedule does; so their
         # progress travels with the datamodule's state.
         self._train_loader: ResumableLoader | None = None
         self._train_progress: dict[str, int] | None = None
-
-    def _check_stream(self, asked: int | None) -> None:
-        if self.cache != "none":
-            raise BadValue(f"`stream`=True with `cache`={self.cache}: a cache needs all images (choose one)")
-        self.num_workers = streaming_workers(self.num_workers)
-        if asked not in (None, self.num_workers):
-            warnings.warn(f"`num_workers`={asked}: a stream uses {self.num_workers}", stacklevel=3)
+        self.seen_before: SeenImages | None = None  # by the network that a run starts from
 
     def prepare_data(self) -> None:
         """Read the dataset in one process of each machine first, so that the others find it in the hub's cache."""
@@ -130,6 +133,13 @@ class DataModule(pl.LightningDataModule):
         """
         if self._dataset is None:
             self._dataset = read_dataset(self.source)
+            self._learn_ranges(self._dataset)
+
+    def _learn_ranges(self, dataset: Dataset) -> None:
+        known = self.preprocessing
+        self.preprocessing = learn_ranges(known, next(iter(dataset.splits.values())).decoding)
+        if self.preprocessing != known and self.source.options.bit_depth is None:
+            pl.utilities.rank_zero_warn(describe_ranges(self.preprocessing), stacklevel=4)
 
     @property
     def dataset(self) -> Dataset:
@@ -214,7 +224,7 @@ class DataModule(pl.LightningDataModule):
     def _loader(
         self, kind: type[Loader], name: str, transform: Transform, sampler: RankSampler[Any], drop_last: bool
     ) -> Loader:
-        split = self.dataset.split(name)
+        split = self._split(name)
         if self.stream and kind is ResumableLoader:
             split = for_training(split, self.num_workers)
         elif self.stream:
@@ -241,13 +251,18 @@ class DataModule(pl.LightningDataModule):
             generator=torch.Generator(),
         )
 
+    def _split(self, name: str) -> Split:
+        return replace(
+            self.dataset.split(name), decoding=Decoding.of(self.preprocessing, self.source.options.max_pixels)
+        )
+
     def _cache(self, name: str, transform: Transform) -> ImageCache | None:
         """Return the split's cache, made at the first call; None if the transform wants other pixels than are kept."""
         resize = cached_resize(self.train_transform if name == "train" else self.eval_transform, self._evaluation)
         if self.cache == "none" or cached_resize(transform, self._evaluation) != resize:
             return None
         if name not in self._caches:
-            self._caches[name] = build_cache(self.dataset.split(name), resize, self.cache, self.cache_dir)
+            self._caches[name] = build_cache(self._split(name), resize, self.cache, self.cache_dir)
         return self._caches[name]
 
     def normalize(self, images: Tensor) -> Tensor:
@@ -259,20 +274,17 @@ class DataModule(pl.LightningDataModule):
         images, labels = batch
         return self.normalize(images), labels
 
+    def seen_images(self) -> SeenImages:
+        """Return the images on which a network has been trained after training here."""
+        seen = self.dataset.seen_images
+        return seen if self.seen_before is None else seen | self.seen_before
+
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint must remember of its data, in plain types."""
-        p = self.preprocessing
-        return {
-            "dataset": self.dataset.name,
-            "class_names": list(self.class_names),
-            "fingerprint": dict(self.dataset.fingerprint),
-            "multilabel": self.source.options.multilabel,
-            **asdict(p),
-            "mean": list(p.mean),
-            "std": list(p.std),
-            "skipped": [asdict(image) for image in self.dataset.skipped],
-            "train_progress": None if self._train_loader is None else self._train_loader.state_dict(),
-        }
+        preprocessing = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self.preprocessing).items()}
+        progress = None if self._train_loader is None else self._train_loader.state_dict()
+        own = {KEY: self.seen_images().to_text(), "train_progress": progress}
+        return {**self.dataset.saved(), **preprocessing, **own}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on in the checkpoint's epoch, after the batches that it has seen.
@@ -282,5 +294,6 @@ class DataModule(pl.LightningDataModule):
         """
         self.dataset.check_same_data(state_dict)
         self._train_progress = state_dict["train_progress"]
+        self.seen_before = SeenImages.from_text(state_dict.get(KEY))
         if self.stream:  # else they were found again
             self.dataset.skipped[:] = [BadImage(image["name"], image["reason"]) for image in state_dict["skipped"]]

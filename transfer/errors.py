@@ -39,7 +39,9 @@ class DamagedFile(UserError):
 
 
 class Diverged(UserError):
-    """The training loss is no longer a finite number."""
+    """The training loss is no longer a finite number; a command then ends with a status of its own."""
+
+    STATUS = 3
 
 
 def nearest(given: str, allowed: Iterable[str]) -> str:
@@ -60,10 +62,10 @@ def printable(text: str) -> str:
 
 
 class Interrupted(Exception):
-    """The user or a scheduler stopped the work; the command `go_on` continues it from where it stopped."""
+    """The user or a scheduler stopped the work; the command `go_on`, if any, continues it from where it stopped."""
 
-    def __init__(self, signal_number: int, go_on: str) -> None:
-        super().__init__(f"stopped by {signal.Signals(signal_number).name}; go on with: {go_on}")
+    def __init__(self, signal_number: int, go_on: str = "") -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}{go_on and f'; go on with: {go_on}'}")
         self.signal_number = signal_number
 
 

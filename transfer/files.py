@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -144,6 +145,20 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+_TEMPORARY = re.compile(r".+\.\d+\.tmp")
+
+
+def is_leftover(path: Path) -> bool:
+    """Return whether a file has the name that `written_whole` gives to one that is not whole yet."""
+    return _TEMPORARY.fullmatch(path.name) is not None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes have left half written in a folder; no other process may be writing into it."""
+    for path in filter(is_leftover, folder.iterdir()):
+        path.unlink(missing_ok=True)
 
 
 def reserve(file: IO[bytes], size: int) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 Rgb = tuple[float, float, float]
+Range = tuple[float, float]  # the values that become black and white
+# Beyond, Pillow's own limit takes an image for an attack on the memory.
+MAX_PIXELS = 178_956_970
 
 
 IMAGENET: tuple[Rgb, Rgb] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -33,6 +38,9 @@ class Preprocessing:
         mean, std: mean and standard deviation of each channel, for values in [0, 1]; one value each for a network with
             one input channel, whose images are converted to grey.
         resize: which side is resized: `short_side`, or both sides regardless of the image's shape (`squash`).
+        integer_range: the values that become black and white, in images of integers of more than 8 bits; None: 0 and
+            65535.
+        float_range: likewise, in images of floating-point values; None: not known, such images are refused.
     """
 
     image_size: int
@@ -41,6 +49,14 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     resize: str = "short_side"
+    integer_range: Range | None = None
+    float_range: Range | None = None
+
+    @classmethod
+    def from_entries(cls, entries: Mapping[str, Any]) -> Preprocessing:
+        """Return what `dataclasses.asdict` took apart, whose tuples JSON may have made lists."""
+        values: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in entries.items()}
+        return cls(**values)
 
     def grey(self) -> Preprocessing:
         """Return the preprocessing for one input channel, with mean and std averaged over the channels."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import combinations, permutations
 
 from tqdm import tqdm
@@ -12,6 +13,7 @@ from tqdm import tqdm
 from datamodules.dataset.sheet import Sheet, WrongCopy, name_key
 from datamodules.dataset.split import Split
 from datamodules.images.decode import BadImage
+from datamodules.images.depth import Extent
 from transfer.errors import BadValue, MissingData, UserError
 
 _MAX_NAMED = 10
@@ -59,6 +61,23 @@ def check_official(splits: Mapping[str, Split], sheet: Sheet, num_classes: int, 
                     f"{splits[name].name}: {allowed} images of each class expected, {count} of class {index} found; "
                     "not the official split, although its size is right: a copy that was cut anew. Download another"
                 )
+    _check_class_counts(splits, sheet, decayed)
+
+
+def _check_class_counts(splits: Mapping[str, Split], sheet: Sheet, decayed: set[str]) -> None:
+    for name, expected in sheet.class_counts.items():
+        found = splits[name].class_counts(len(expected))
+        if name in decayed or found == list(expected):
+            continue
+        index = next(index for index, count in enumerate(expected) if found[index] != count)
+        cause = "a copy that was cut anew"
+        if sorted(found) == sorted(expected):
+            cause = "a copy whose labels are in another order than its class names, such as sorted as text"
+        raise UserError(
+            f"{splits[name].name}: {expected[index]} images of class {index} expected, {found[index]} found (the first"
+            f" of {sum(a != b for a, b in zip(expected, found, strict=True))} classes that differ); not the official"
+            f" split, although its size is right: {cause}. Download another"
+        )
 
 
 def describe_decay(splits: Mapping[str, Split], num_examples: Mapping[str, int]) -> dict[str, str]:
@@ -184,6 +203,8 @@ def warn_of_absent_classes(splits: Mapping[str, Split], class_names: Sequence[st
 def drop_bad_images(splits: Mapping[str, Split], on_bad_image: str) -> tuple[dict[str, Split], list[BadImage]]:
     """Decode every image once; return the splits without the bad ones, and the bad ones, with a warning.
 
+    The range of deep images is taken from all of them, unless it is known.
+
     Args:
         splits: The splits to check.
         on_bad_image: `skip` leaves bad images out, `error` refuses them.
@@ -191,12 +212,14 @@ def drop_bad_images(splits: Mapping[str, Split], on_bad_image: str) -> tuple[dic
     Raises:
         UserError: With `error`, there are bad images; the text names up to ten and counts all.
     """
+    seen = {name: _measure(split) for name, split in splits.items()}
+    extents = [found for images in seen.values() for found in images if isinstance(found, Extent)]
     readable, all_bad = {}, []
     for name, split in splits.items():
-        with ThreadPoolExecutor() as pool:
-            results = pool.map(split.check, range(len(split)))
-            checked = list(tqdm(results, total=len(split), desc=f"checking {split.name}", delay=3, leave=False))
-        readable[name] = split.select([index for index, bad in enumerate(checked) if bad is None])
+        measured = replace(split, decoding=split.decoding.measured(extents))
+        checked = [_refused(measured, index, found) for index, found in enumerate(seen[name])]
+        sound = [index for index, bad in enumerate(checked) if bad is None]
+        readable[name] = replace(measured.select(sound), is_checked=True)
         all_bad += [bad for bad in checked if bad]
     if not all_bad:
         return readable, []
@@ -206,6 +229,19 @@ def drop_bad_images(splits: Mapping[str, Split], on_bad_image: str) -> tuple[dic
         )
     warnings.warn(f"training without {_describe(all_bad)}", stacklevel=3)
     return readable, all_bad
+
+
+def _measure(split: Split) -> list[BadImage | Extent | None]:
+    with ThreadPoolExecutor() as pool:
+        results = pool.map(split.measure, range(len(split)))
+        return list(tqdm(results, total=len(split), desc=f"checking {split.name}", delay=3, leave=False))
+
+
+def _refused(split: Split, index: int, found: BadImage | Extent | None) -> BadImage | None:
+    if not isinstance(found, Extent):
+        return found
+    reason = split.decoding.refusal(found)
+    return None if reason is None else BadImage(split.image_name(index), reason)
 
 
 def _describe(bad: Sequence[BadImage]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -20,7 +20,8 @@ from datamodules.dataset.checks import (
 from datamodules.dataset.sheet import Sheet, Source
 from datamodules.dataset.split import Split, join
 from datamodules.images.decode import BadImage
-from transfer.errors import BadValue, UserError
+from transfer.errors import BadValue, MissingData, UserError
+from transfer.seen_images import SeenImages
 
 _MAX_NAMED = 12
 
@@ -114,6 +115,21 @@ class Dataset:
         sides = sorted(min(split.shape(index)) for index in range(0, len(split), apart)[:500])
         return sides[(len(sides) - 1) // 2]
 
+    @cached_property
+    def seen_images(self) -> SeenImages:
+        """The images on which a network has been trained after training here."""
+        return SeenImages.of(self.split("train").ids())
+
+    def saved(self) -> dict[str, Any]:
+        """Return what a checkpoint must remember of its images, in plain types, for `check_same_data` and people."""
+        return {
+            "dataset": self.name,
+            "class_names": list(self.class_names),
+            "fingerprint": dict(self.fingerprint),
+            "multilabel": self.source.options.multilabel,
+            "skipped": [asdict(image) for image in self.skipped],
+        }
+
     def check_same_data(self, saved: Mapping[str, Any]) -> list[str]:
         """Compare this dataset with what a checkpoint remembers; warn of val and test images that are others now.
 
@@ -163,11 +179,21 @@ def read_source(source: Source) -> tuple[tuple[str, ...], dict[str, Split]]:
     for column in ("split_column", "group_column"):
         if getattr(options, column) is not None and sheet.num_examples:
             raise BadValue(f"{sheet.name} has fixed splits; `{column}` is for dataset 'folder'")
+    if options.hub_id is not None and not sheet.copies:
+        raise BadValue(f"{sheet.name} is not on the hub; `hub_id` is for published datasets")
     if options.allow_decayed and not sheet.decays:
         raise BadValue(f"{sheet.name} can be had complete; `allow_decayed` is for birdsnap")
     names, splits = sheet.load_splits(options)
+    if "train" not in splits:
+        raise MissingData(
+            f"{options.data_root or sheet.name}: no train split (found: {', '.join(splits)}); add one, or, if these are"
+            " classes, set `folder_layout`=classes"
+        )
+    splits = {name: replace(split, decoding=options.decoding) for name, split in splits.items()}
     check_official(splits, sheet, len(names), allow_decayed=options.allow_decayed)
-    return check_class_order(names, sheet.official_names, sheet.name_aliases, splits["train"].name), splits
+    class_names = check_class_order(names, sheet.official_names, sheet.name_aliases, splits["train"].name)
+    sheet.check_files(splits)
+    return class_names, splits
 
 
 def read_dataset(source: Source) -> Dataset:
@@ -181,6 +207,18 @@ def read_dataset(source: Source) -> Dataset:
     skipped: list[BadImage] = []
     if not options.stream and (sheet.checks_all_images or options.on_bad_image == "skip"):
         splits, skipped = drop_bad_images(splits, options.on_bad_image)
+    return complete(source, class_names, splits, skipped)
+
+
+def complete(
+    source: Source, class_names: tuple[str, ...], splits: dict[str, Split], skipped: list[BadImage]
+) -> Dataset:
+    """Check that a classifier can be trained on what was read, and cut the splits that are missing.
+
+    Raises:
+        UserError: It cannot; the text names the place.
+    """
+    sheet, options = source.sheet, source.options
     decay = describe_decay(splits, sheet.num_examples) if sheet.decays else {}
     check_trainable(splits, class_names, allow_absent_classes=bool(decay))
     check_groups(splits)

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from transfer.errors import BadValue, unknown_name
 from transfer.files import expanded
+from transfer.preprocessing import MAX_PIXELS
 
 if TYPE_CHECKING:
     from datamodules.dataset.split import Split
+    from datamodules.images.depth import Decoding
 
 ON_BAD_IMAGE = ("error", "skip")
 TRAIN_ON = ("train", "trainval")
@@ -105,13 +107,18 @@ class ReadOptions:
         test_fraction: Share of the images held out for test, where your own data have no splits, above 0 and below 0.5.
         multilabel: Whether an image may have any number of labels.
         image_column: Image column, where it is not the sheet's.
-        label_column: Label column, where it is not the sheet's.
+        label_column: Label column, where it is not the sheet's; `cat,dog` for columns of 0 and 1, one per label.
         split_column: Column that says train, val or test for each row of your own table.
         group_column: Column of your own table whose equal values stay in one split, such as patients.
         label_separator: Text between the labels of a cell, if `multilabel`.
         folder_layout: What the folders in `data_root` are, for `folder`: `classes`; `splits`, any others being left
             out; `auto` goes by their names, and refuses what is doubtful.
+        hub_id: `owner/name` of a copy of a published dataset that the sheet does not know; its splits and columns are
+            named like those of a copy that it knows.
         stream: Whether to fetch images while they are needed, for a hub dataset that does not fit on the disk.
+        bit_depth: Bits that are used in images of integers of more than 8 bits, 1 to 32; None takes them from the
+            values of all images.
+        max_pixels: Images with more are not read.
 
     Raises:
         UserError: A value outside its range, or an unknown name.
@@ -130,9 +137,16 @@ class ReadOptions:
     group_column: str | None = None
     label_separator: str = "|"
     folder_layout: str = "auto"
+    hub_id: str | None = None
     stream: bool = False
+    bit_depth: int | None = None
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
+        if self.bit_depth is not None and not 1 <= self.bit_depth <= 32:
+            raise BadValue(f"`bit_depth`={self.bit_depth} (allowed: 1 to 32)")
+        if self.max_pixels < 1:
+            raise BadValue(f"`max_pixels`={self.max_pixels} (allowed: at least 1)")
         if self.on_bad_image not in ON_BAD_IMAGE:
             raise unknown_name("on_bad_image", self.on_bad_image, ON_BAD_IMAGE)
         if self.train_on not in TRAIN_ON:
@@ -142,6 +156,14 @@ class ReadOptions:
         for name in ("val_fraction", "test_fraction"):
             if not 0 < (share := getattr(self, name)) < 0.5:
                 raise BadValue(f"`{name}`={share} (allowed: above 0, below 0.5)")
+
+    @property
+    def decoding(self) -> Decoding:
+        """How images become pixels, as far as it is known before they are read."""
+        from datamodules.images.depth import Decoding
+
+        known = None if self.bit_depth is None else (0, 2**self.bit_depth - 1)
+        return Decoding(self.max_pixels, integer_range=known)
 
     @property
     def root(self) -> Path | None:
@@ -161,6 +183,8 @@ class Sheet(ABC):
     num_examples: ClassVar[Mapping[str, int]] = {}
     # Fewest and most images of a class, per split.
     images_per_class: ClassVar[Mapping[str, tuple[int, int]]] = {}
+    # Images of each class in the authors' order, per split: what tells labels that were permuted.
+    class_counts: ClassVar[Mapping[str, Sequence[int]]] = {}
     # 0 where only the data tell.
     num_classes: ClassVar[int] = 0
     # In the authors' order; empty where only the archive has them.
@@ -192,6 +216,13 @@ class Sheet(ABC):
 
         Raises:
             UserError: The source is not there, cannot be reached, or lacks the expected columns and labels.
+        """
+
+    def check_files(self, splits: Mapping[str, Split]) -> None:  # noqa: B027  # most sheets know nothing of file names
+        """Compare the names of the images' files with the authors', where a source keeps them.
+
+        Raises:
+            UserError: They contradict the splits or the labels.
         """
 
     def complete_splits(self, splits: dict[str, Split], options: ReadOptions) -> dict[str, Split]:

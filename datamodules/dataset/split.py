@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from datamodules.images.decode import BadImage, BadImageError, decode_image, image_shape
+from datamodules.images.decode import BadImage, BadImageError, decode_image, image_shape, measure_image
+from datamodules.images.depth import DEFAULT_DECODING, Decoding, Extent
 
 # Up to this size, in bytes, images without losses are told apart by their pixels: a source may store the 32x32 pixels
 # of an image raw, another as PNG. Larger ones are the authors' own files in every source.
@@ -52,6 +53,8 @@ class Split:
         labels: Class indices, int64 (N,), or multi-hot float32 (N, C).
         groups: What each image shares with others that must not lie in another split, such as a patient; None:
             nothing. Shape: (N,)
+        decoding: How its images become 8-bit pixels.
+        is_checked: Whether all its images have been decoded without damage.
     """
 
     name: str
@@ -59,6 +62,8 @@ class Split:
     rows: NDArray[np.int64]
     labels: Tensor
     groups: NDArray[np.str_] | None = None
+    decoding: Decoding = DEFAULT_DECODING
+    is_checked: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -84,7 +89,7 @@ class Split:
             BadImageError: The file is not an image; the text names it.
         """
         try:
-            return image_shape(self.encoded(index))
+            return image_shape(self.encoded(index), self.decoding.max_pixels)
         except BadImageError as error:
             raise BadImageError(f"{self.image_name(index)}: {error}") from None
 
@@ -102,6 +107,12 @@ class Split:
             return [self.image_name(index) for index in range(len(self))]
         return [f"{self.name} row {row}" for row in self.rows]
 
+    def file_names(self) -> list[str]:
+        """Return the name of each image's file, without its folder; empty where the source keeps none."""
+        if not isinstance(self.table, datasets.Dataset):
+            return [""] * len(self)
+        return [Path(self.table[int(row)]["image"]["path"] or "").name for row in self.rows]
+
     def sources(self) -> list[int] | list[str]:
         """Return where the images are in the source: rows of its table, or paths if the table holds only paths."""
         rows: list[int] = self.rows.tolist()
@@ -116,10 +127,17 @@ class Split:
     def check(self, index: int) -> BadImage | None:
         """Return what is wrong with an image, or None if it decodes."""
         try:
-            decode_image(self.encoded(index))
+            decode_image(self.encoded(index), self.decoding)
         except BadImageError as error:
             return BadImage(self.image_name(index), str(error))
         return None
+
+    def measure(self, index: int) -> BadImage | Extent | None:
+        """Return what is wrong with an image, or the extent of its values if it has more than 8 bits."""
+        try:
+            return measure_image(self.encoded(index), self.decoding)
+        except BadImageError as error:
+            return BadImage(self.image_name(index), str(error))
 
     def class_counts(self, num_classes: int) -> list[int]:
         """Return the images per class, in class order; an image with several labels counts once for each."""
@@ -172,6 +190,8 @@ def _identity(content: bytes) -> bytes:
     if len(content) > _SMALL or content.startswith(_JPEG):
         return content
     try:
+        if measure_image(content) is not None:  # of a deep image, other values may become equal pixels
+            return content
         pixels = decode_image(content)
     except BadImageError:
         return content
@@ -185,10 +205,11 @@ def join(first: Split, second: Split, name: str) -> Split:
     if first.groups is not None and second.groups is not None:
         groups = np.concatenate([first.groups, second.groups])
     if first.table is second.table:
-        joined = Split(name, first.table, np.concatenate([first.rows, second.rows]), labels, groups)
+        joined = Split(name, first.table, np.concatenate([first.rows, second.rows]), labels, groups, first.decoding)
         return joined.select(np.argsort(joined.rows))
     if isinstance(first.table, datasets.Dataset):
         table: datasets.Dataset | RemoteTable = datasets.concatenate_datasets([first.table, second.table])
     else:
         table = first.table.followed_by(second.table)
-    return Split(name, table, np.concatenate([first.rows, second.rows + len(first.table)]), labels, groups)
+    rows = np.concatenate([first.rows, second.rows + len(first.table)])
+    return Split(name, table, rows, labels, groups, first.decoding)

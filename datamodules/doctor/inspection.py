@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from datamodules.dataset.split import Split
 from datamodules.images.decode import BadImage, BadImageError, decode_image, open_image, read_encoded
+from datamodules.images.depth import DEFAULT_DECODING, Decoding
 from datamodules.loading.workers import start_worker
 
 _THUMBNAIL = 16  # pixels a side; below, different photos of the same kind of scene correlate like copies
@@ -59,7 +60,7 @@ class ImageRecord:
     thumbnail: NDArray[np.uint8]
 
 
-def inspect_image(source: bytes | Path) -> ImageRecord:
+def inspect_image(source: bytes | Path, decoding: Decoding = DEFAULT_DECODING) -> ImageRecord:
     """Decode an image as training does, and measure it.
 
     Raises:
@@ -68,8 +69,8 @@ def inspect_image(source: bytes | Path) -> ImageRecord:
     import imagehash
 
     encoded = read_encoded(source)
-    pixels = decode_image(encoded)
-    with open_image(encoded) as file:
+    pixels = decode_image(encoded, decoding)
+    with open_image(encoded, decoding.max_pixels) as file:
         format, mode = file.format or "", file.mode
         frames = getattr(file, "n_frames", 1) if format in _ANIMATED else 1
     height, width = pixels.shape[:2]
@@ -103,7 +104,7 @@ class InspectionDataset(Dataset[ImageRecord | BadImage]):
 
     def __getitem__(self, index: int) -> ImageRecord | BadImage:
         try:
-            return inspect_image(self.split.encoded(index))
+            return inspect_image(self.split.encoded(index), self.split.decoding)
         except BadImageError as error:
             return BadImage(self.split.image_name(index), str(error))
 

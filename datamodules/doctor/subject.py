@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ class Subject:
         skipped: images that cannot be read and are in no split.
         complaint: why training refuses the data; None: it does not.
         default_image_size: what the dataset prescribes, in pixels; None: nothing.
+        remarks: what a training would warn of while it reads the data, such as files that are left out.
     """
 
     class_names: tuple[str, ...]
@@ -36,6 +37,7 @@ class Subject:
     skipped: Sequence[BadImage]
     complaint: str | None
     default_image_size: int | None
+    remarks: list[str] = field(default_factory=list)
 
 
 def open_subject(subject: str, data_root: str | None, columns: dict[str, Any]) -> Source:
@@ -73,19 +75,25 @@ def read_subject(source: Source) -> Subject:
         UserError: a named dataset cannot be loaded at all.
     """
     own_size = source.sheet.default_image_size
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the unreadable images are findings
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", UserWarning)
+        warnings.filterwarnings("ignore", "training without")  # the unreadable images are findings
         try:
             dataset = read_dataset(source)
         except UserError as error:
             complaint = str(error)
         else:
-            return Subject(dataset.class_names, dataset.splits, dataset.skipped, None, own_size)
+            return Subject(dataset.class_names, dataset.splits, dataset.skipped, None, own_size, _remarks(warned))
+        warned.clear()  # reading the source repeats them
         try:
             class_names, found = read_source(source)
         except UserError:
             if source.sheet.name != "folder":
                 raise
-            return Subject((), {}, (), complaint, own_size)
+            return Subject((), {}, (), complaint, own_size, _remarks(warned))
     splits: dict[str, Split] = {name: found[name] for name in ("train", "val", "test") if name in found}
-    return Subject(class_names, splits, (), complaint, own_size)
+    return Subject(class_names, splits, (), complaint, own_size, _remarks(warned))
+
+
+def _remarks(warned: Iterable[warnings.WarningMessage]) -> list[str]:
+    return list(dict.fromkeys(str(warning.message) for warning in warned if warning.category is UserWarning))

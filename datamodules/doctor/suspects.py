@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from tqdm import tqdm
 
 from datamodules.dataset.split import Split
 from datamodules.doctor.inspection import Inspection
+from datamodules.images.depth import Decoding
 from datamodules.images.transforms import build_eval_transform, normalize
 from datamodules.loading.loaders import ImageDataset, ImageLoader
 from datamodules.loading.workers import default_num_workers, start_worker
@@ -60,6 +62,7 @@ def predict_split(
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     classifier = classifier.to(device)
+    split = replace(split, decoding=Decoding.of(preprocessing, split.decoding.max_pixels))
     loader = ImageLoader(
         ImageDataset(split, build_eval_transform(preprocessing)),
         batch_size=_BATCH,

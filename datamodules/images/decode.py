@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import io
+import math
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,10 +17,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
-from datamodules.images.jpeg import read_jpeg_header
+from datamodules.images.depth import DEFAULT_DECODING, Decoding, Extent, deep_values, extent_of
+from datamodules.images.jpeg import check_jpeg, decode_jpeg, read_jpeg_header
 from transfer.errors import DamagedFile, UserError
+from transfer.preprocessing import MAX_PIXELS
 
 Pixels = NDArray[np.uint8]
 # The picture formats that are read, by Pillow's names, with their file extensions. Pillow knows more, and is not asked
@@ -44,6 +48,19 @@ _NEEDED = {
 }
 _EXIF_ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_PNG_END = b"IEND\xaeB`\x82"
+# A long comment in a PNG is no attack on the memory, and nobody reads it here.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
+_OPENING = threading.Lock()
 
 
 class WorkerError(UserError):
@@ -80,29 +97,90 @@ class BadImage:
         return f"{self.name}: {self.reason}"
 
 
-def decode_image(source: bytes | Path) -> NDArray[np.uint8]:
+def decode_image(source: bytes | Path, decoding: Decoding = DEFAULT_DECODING) -> Pixels:
     """Return the image as a person sees it: upright, on white where it is transparent, the first frame if animated.
 
     Args:
         source: the encoded bytes, or the file that holds them.
+        decoding: what becomes black and white in deep images, and how large an image may be.
 
     Returns:
         RGB pixels, uint8. Shape: (H, W, 3)
 
     Raises:
-        BadImageError: the image is missing, empty, truncated, no image at all, too large, or of unknown value range.
+        BadImageError: the image is missing, empty, damaged, no image at all, too large, or of unknown value range.
     """
-    with open_image(source) as image:
-        return upright_pixels(image)
+    encoded = read_encoded(source)
+    with open_image(encoded, decoding.max_pixels) as image:
+        return _pixels(image, encoded, decoding)
 
 
-def upright_pixels(image: Image.Image) -> NDArray[np.uint8]:
+def measure_image(source: bytes | Path, decoding: Decoding = DEFAULT_DECODING) -> Extent | None:
+    """Decode an image, and return its smallest and largest value if it has more than 8 bits, else None.
+
+    Raises:
+        BadImageError: as `decode_image`, except that any finite range is accepted.
+    """
+    encoded = read_encoded(source)
+    with open_image(encoded, decoding.max_pixels) as image:
+        _load_large(image)
+        values = deep_values(image, encoded)
+        if values is None:
+            _pixels(image, encoded, decoding)
+            return None
+        extent = extent_of(values)
+        if not math.isfinite(extent.low + extent.high):
+            raise BadImageError("NaN or infinite pixels")
+        return extent
+
+
+def upright_pixels(image: Image.Image, decoding: Decoding = DEFAULT_DECODING) -> Pixels:
     """Return a PIL image as a person sees it: upright and over white where it is transparent. uint8 RGB (H, W, 3).
 
     Raises:
         BadImageError: pixels of an unknown value range.
     """
-    return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+    try:
+        return _pixels(image, b"", decoding)
+    except UserError:
+        raise
+    except ValueError as error:
+        raise BadImageError(str(error)) from error
+
+
+def _pixels(image: Image.Image, encoded: bytes, decoding: Decoding) -> Pixels:
+    _load_large(image)
+    values = _own_values(image, encoded, decoding)
+    if values is None:
+        image.load()  # which turns a TIFF upright
+    turn = _TURNS.get(image.getexif().get(_EXIF_ORIENTATION, 1))
+    if values is not None and values.shape[2:] == (3,) and turn is None:
+        return values
+    picture = image if values is None else Image.fromarray(values)
+    if picture.has_transparency_data:
+        rgba = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    picture = picture.convert("RGB")
+    return np.asarray(picture if turn is None else picture.transpose(turn))
+
+
+def _load_large(image: Image.Image) -> None:
+    """Load what Pillow would refuse at a size that `open_image` has allowed."""
+    if image.format == "TIFF" and image.width * image.height > (Image.MAX_IMAGE_PIXELS or image.width * image.height):
+        with _without_limit():
+            image.load()
+
+
+def _own_values(image: Image.Image, encoded: bytes, decoding: Decoding) -> Pixels | None:
+    """Return the 8-bit values, not yet upright, of what Pillow would decode wrongly or without seeing damage."""
+    if encoded and image.format in ("JPEG", "MPO"):
+        if image.mode in ("RGB", "L"):
+            return decode_jpeg(encoded, image.height, image.width)
+        check_jpeg(encoded, image.mode)
+    if image.format == "PNG" and encoded and _PNG_END not in encoded:
+        raise BadImageError("truncated: a PNG without its end")
+    values = deep_values(image, encoded)
+    return None if values is None else decoding.eight_bits(values)
 
 
 @cache
@@ -117,13 +195,18 @@ def readable_formats() -> tuple[str, ...]:
 
 
 @contextmanager
-def open_image(source: bytes | Path) -> Iterator[Image.Image]:
+def open_image(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """Open an image by Pillow in one of `readable_formats`, and turn whatever goes wrong into a BadImageError."""
-    encoded = read_encoded(source)
     try:
-        with Image.open(io.BytesIO(encoded), formats=readable_formats()) as image:
+        with _opened(encoded) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise BadImageError(
+                    f"{width} x {height} = {width * height:,} pixels are more than `max_pixels`={max_pixels} allows; if"
+                    " you trust the file and have the memory (3 bytes a pixel, for each worker), set it higher"
+                )
             yield image
-    except BadImageError:
+    except (BadImageError, MemoryError):
         raise
     except UnidentifiedImageError:
         reason = f"not an image of a format that is read ({', '.join(readable_formats())})"
@@ -134,7 +217,23 @@ def open_image(source: bytes | Path) -> Iterator[Image.Image]:
         raise BadImageError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
-def image_shape(source: bytes | Path) -> tuple[int, int]:
+def _opened(encoded: bytes) -> Image.Image:
+    formats = readable_formats()
+    with _without_limit():
+        return Image.open(io.BytesIO(encoded), formats=formats)
+
+
+@contextmanager
+def _without_limit() -> Iterator[None]:
+    with _OPENING:  # Pillow's own limit is a global that other threads read
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def image_shape(source: bytes | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Return the (height, width) of what `decode_image` returns, in pixels, from the header alone.
 
     Raises:
@@ -142,9 +241,9 @@ def image_shape(source: bytes | Path) -> tuple[int, int]:
     """
     encoded = read_encoded(source)
     header = read_jpeg_header(encoded)
-    if header is not None:
+    if header is not None and header.height * header.width <= max_pixels:
         return header.height, header.width
-    with open_image(encoded) as image:
+    with open_image(encoded, max_pixels) as image:
         width, height = image.size
         return (width, height) if image.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS else (height, width)
 
@@ -157,30 +256,12 @@ def read_encoded(source: bytes | Path) -> bytes:
     """
     if isinstance(source, Path):
         try:
-            if not stat.S_ISREG(source.stat().st_mode):  # a FIFO would be waited for, /dev/zero never end
-                raise BadImageError("not a regular file")
-            source = source.read_bytes()
+            is_regular = stat.S_ISREG(source.stat().st_mode)  # a FIFO would be waited for, /dev/zero never end
+            source = source.read_bytes() if is_regular else source
         except (OSError, ValueError) as error:
             raise BadImageError((getattr(error, "strerror", None) or str(error)).lower()) from error
+        if isinstance(source, Path):
+            raise BadImageError("not a regular file")
     if not source:
         raise BadImageError("empty (0 bytes)")
     return source
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise BadImageError("floating-point pixels have no known range; save the image with 8 or 16 bits")
-    if image.mode.startswith("I"):
-        return _sixteen_bits_to_rgb(image)
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    return image.convert("RGB")
-
-
-def _sixteen_bits_to_rgb(image: Image.Image) -> Image.Image:
-    # Pillow's own convert() clips 16-bit values at 255, which turns an X-ray into a white sheet.
-    values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
-        raise BadImageError(f"pixel values {values.min()}..{values.max()} exceed 16 bits; save with 8 or 16 bits")
-    return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")

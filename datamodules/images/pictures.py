@@ -6,21 +6,14 @@ Where the crop allows it, a plain JPEG is decoded at reduced scale, and not belo
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
-
-import cv2
-import numpy as np
+from typing import Protocol
 
 from datamodules.images.decode import Pixels, decode_image, read_encoded
-from datamodules.images.jpeg import JpegHeader, read_jpeg_header
+from datamodules.images.depth import DEFAULT_DECODING, Decoding
+from datamodules.images.jpeg import JpegHeader, decode_jpeg, read_jpeg_header
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
-_REDUCTIONS = {
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    1: cv2.IMREAD_COLOR,
-}
+_REDUCTIONS = (8, 4, 2, 1)
 # Rows of the largest usual block that is coded together.
 _BLOCK_ROWS = 16
 
@@ -59,52 +52,54 @@ class DecodedPicture:
 class JpegPicture:
     """A plain JPEG, decoded on demand.
 
-    `pixels` calls `decode_image`. `crop` decodes by OpenCV, from the first row to the crop's last, at 1/2, 1/4 or 1/8
-    of the size if the crop has enough pixels. At full scale the result is Pillow's, to the bit; at a reduced scale the
-    crop's edges move to the next whole pixel.
+    `pixels` calls `decode_image`. `crop` decodes at 1/2, 1/4 or 1/8 of the size if the crop has enough pixels; and not
+    below its last row if the file is known to be sound, for damage shows at the end of the data only. At full scale the
+    result is that of `pixels`, to the bit; at a reduced scale the crop's edges move to the next whole pixel.
     """
 
-    def __init__(self, encoded: bytes, header: JpegHeader) -> None:
+    def __init__(self, encoded: bytes, header: JpegHeader, decoding: Decoding, is_sound: bool) -> None:
         self.height, self.width = header.height, header.width
-        self._encoded, self._header = encoded, header
+        self._encoded, self._header, self._decoding, self._is_sound = encoded, header, decoding, is_sound
 
     def pixels(self) -> Pixels:
-        return decode_image(self._encoded)
+        return decode_image(self._encoded, self._decoding)
 
     def crop(self, box: Box, min_side: int) -> Pixels:
         left, top, right, bottom = box
         side = min(right - left, bottom - top)
         reduction = next((factor for factor in _REDUCTIONS if side // factor >= min_side), 1)
-        decoded = self._decode(bottom, reduction)
-        if decoded is None:  # what OpenCV refuses, Pillow reads, or says what is wrong with it
+        try:
+            decoded = self._decode(bottom, reduction)
+        except ValueError:
+            decoded = None
+        if decoded is None:  # Pillow reads it, or `decode_image` says what is wrong with it
             return self.pixels()[top:bottom, left:right]
         left, top, right, bottom = ((edge + reduction // 2) // reduction for edge in box)
-        pixels: Any = cv2.cvtColor(decoded[top:bottom, left:right], cv2.COLOR_BGR2RGB)
-        return pixels
+        return decoded[top:bottom, left:right]
 
     def _decode(self, bottom: int, reduction: int) -> Pixels | None:
         rows, encoded = self.height, self._encoded
         needed = (bottom // _BLOCK_ROWS + 1) * _BLOCK_ROWS  # one more at least: the upsampling of colours looks ahead
-        if self._header.one_scan and needed + _BLOCK_ROWS <= rows:
-            # A decoder that is told of fewer rows stops after them. The end marker goes too: at it, libjpeg would
-            # complain of the bytes that it has not read.
+        stops_early = self._is_sound and self._header.one_scan and needed + _BLOCK_ROWS <= rows
+        if stops_early:  # a decoder that is told of fewer rows stops after them
             rows, at = needed, self._header.height_at
-            encoded = b"".join((encoded[:at], rows.to_bytes(2, "big"), encoded[at + 2 : -2]))
-        try:
-            flags = _REDUCTIONS[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
-            decoded: Any = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
-        except cv2.error:
-            return None
-        expected = (-(-rows // reduction), -(-self.width // reduction), 3)
-        return decoded if decoded is not None and decoded.shape == expected else None
+            encoded = b"".join((encoded[:at], rows.to_bytes(2, "big"), encoded[at + 2 :]))
+        return decode_jpeg(encoded, rows, self.width, reduction, stops_early=stops_early)
 
 
-def open_picture(source: bytes | Path) -> Picture:
+def open_picture(source: bytes | Path, decoding: Decoding = DEFAULT_DECODING, *, is_sound: bool = False) -> Picture:
     """Return an image of which perhaps only a crop is wanted; anything but a plain JPEG is decoded at once.
+
+    Args:
+        source: the encoded bytes, or the file that holds them.
+        decoding: see `decode_image`.
+        is_sound: whether the image has been decoded before, without damage.
 
     Raises:
         BadImageError: as `decode_image`; for a JPEG, only when pixels are asked for.
     """
     encoded = read_encoded(source)
     header = read_jpeg_header(encoded)
-    return DecodedPicture(decode_image(encoded)) if header is None else JpegPicture(encoded, header)
+    if header is None or header.height * header.width > decoding.max_pixels:
+        return DecodedPicture(decode_image(encoded, decoding))
+    return JpegPicture(encoded, header, decoding, is_sound)

@@ -152,11 +152,12 @@ def _survey(split: Split, resize: Resize) -> tuple[str, NDArray[np.int64]]:
 
     def look(index: int) -> tuple[bytes, tuple[int, int]]:
         encoded = read_encoded(split.encoded(index))
-        height, width = image_shape(encoded)
+        height, width = image_shape(encoded, split.decoding.max_pixels)
         return hashlib.blake2b(encoded, digest_size=16).digest(), resize.shrunk_shape(height, width)
 
     seen = _map_images(split, look, f"reading {split.name}")
     settings = f"{_VERSION} {PIL.__version__} {resize.size} {resize.resample.name} {resize.squash}"
+    settings += f" {split.decoding.integer_range} {split.decoding.float_range}"
     digest = hashlib.blake2b(settings.encode(), digest_size=16)
     for content, _ in seen:
         digest.update(content)
@@ -242,7 +243,7 @@ def _write_images(
 
     def store(index: int) -> None:
         height, width = (int(side) for side in shapes[index])
-        pixels = decode_image(split.encoded(index))
+        pixels = decode_image(split.encoded(index), split.decoding)
         if pixels.shape[:2] != (height, width):
             pixels = np.asarray(Image.fromarray(pixels).resize((width, height), resize.resample))
         write(int(ends[index]) - pixels.size, pixels)

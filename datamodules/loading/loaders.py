@@ -23,7 +23,8 @@ from datamodules.images.decode import (
     WorkerError,
     decode_image,
 )
-from datamodules.images.pictures import open_picture
+from datamodules.images.depth import DEFAULT_DECODING, Decoding
+from datamodules.images.pictures import Picture, open_picture
 from datamodules.images.transforms import Transform, apply_transform, seed_transform
 from datamodules.loading.cache import ImageCache
 from datamodules.loading.samplers import EpochSampler, RankSampler, distributed_position
@@ -79,6 +80,9 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
         self._left_out = torch.zeros(0 if skipped is None else len(split), dtype=torch.bool)
         self._left_out.share_memory_()  # type: ignore[no-untyped-call]  # torch's types
         self._num_reported = 0
+        # Which images have been decoded whole. The first crop of a JPEG looks for damage below its last row, too.
+        self._sound = torch.full((len(split) if is_training else 0,), split.is_checked)
+        self._sound.share_memory_()  # type: ignore[no-untyped-call]  # torch's types
 
     def __len__(self) -> int:
         return len(self.split)
@@ -88,7 +92,7 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
         if seed is not None:
             seed_transform(self.transform, seed)
         try:
-            picture = open_picture(self.split.encoded(index)) if self.cache is None else self.cache[index]
+            picture = self._open(index) if self.cache is None else self.cache[index]
             image = apply_transform(self.transform, picture)
         except LostImageError as error:
             raise UnreadableImageError(
@@ -100,9 +104,15 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
                 f"{self.split.image_name(index)}: {error}\n"
                 "Repair the image, or set `on_bad_image`=skip to leave bad images out."
             ) from error
+        if self.is_training:
+            self._sound[index] = True
         if isinstance(image, np.ndarray):
             image = torch.from_numpy(np.require(image, requirements=("C", "W")))
         return image, self.split.labels[index]
+
+    def _open(self, index: int) -> Picture:
+        is_sound = self.is_training and bool(self._sound[index])
+        return open_picture(self.split.encoded(index), self.split.decoding, is_sound=is_sound)
 
     def __getitems__(self, items: Sequence[int | tuple[int, int]]) -> list[tuple[Tensor, Tensor]]:
         """Return the items of a batch, without those that `skipped` collects."""
@@ -225,9 +235,10 @@ class ResumableLoader(ImageLoader):
 class PredictDataset(Dataset[tuple[str, Pixels | BadImage]]):
     """Files by their position: (path as text, pixels or what is wrong with the file)."""
 
-    def __init__(self, paths: list[Path], transform: A.Compose) -> None:
+    def __init__(self, paths: list[Path], transform: A.Compose, decoding: Decoding) -> None:
         self.paths = paths
         self.transform = transform
+        self.decoding = decoding
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -235,13 +246,17 @@ class PredictDataset(Dataset[tuple[str, Pixels | BadImage]]):
     def __getitem__(self, index: int) -> tuple[str, Pixels | BadImage]:
         name = str(self.paths[index])
         try:
-            return name, self.transform(image=decode_image(self.paths[index]))["image"]
+            return name, self.transform(image=decode_image(self.paths[index], self.decoding))["image"]
         except BadImageError as error:
             return name, BadImage(name, str(error))
 
 
 def build_predict_loader(
-    paths: list[Path], transform: A.Compose, batch_size: int, num_workers: int | None = None
+    paths: list[Path],
+    transform: A.Compose,
+    batch_size: int,
+    num_workers: int | None = None,
+    decoding: Decoding = DEFAULT_DECODING,
 ) -> DataLoader[PredictBatch]:
     """Return batches of the user's own files, in the given order; bad files are reported beside the batch.
 
@@ -250,12 +265,13 @@ def build_predict_loader(
         transform: see `build_eval_transform`.
         batch_size: images per batch, bad ones included.
         num_workers: processes that decode; None leaves one core free, up to 8.
+        decoding: how images become pixels, a run's `decoding`.
 
     Shape:
         Each batch: (uint8 (N, S, S, 3), N names, the bad images), with N <= batch_size and possibly 0.
     """
     return DataLoader(
-        cast("Dataset[Any]", PredictDataset(paths, transform)),
+        cast("Dataset[Any]", PredictDataset(paths, transform, decoding)),
         batch_size=batch_size,
         num_workers=default_num_workers() if num_workers is None else num_workers,
         collate_fn=_collate_predict,

@@ -10,6 +10,8 @@ import threading
 
 import cv2
 
+from transfer.errors import BadValue
+
 _MAX_DEFAULT_WORKERS = 8
 
 
@@ -17,6 +19,17 @@ def default_num_workers() -> int:
     """Return the number of usable cores less one for the main process, between 1 and 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(max(cores - 1, 1), _MAX_DEFAULT_WORKERS)
+
+
+def count_workers(asked: int | None) -> int:
+    """Return the number of worker processes, `default_num_workers()` unless one is asked for.
+
+    Raises:
+        BadValue: it is negative.
+    """
+    if asked is not None and asked < 0:
+        raise BadValue(f"`num_workers`={asked} (allowed: at least 0)")
+    return default_num_workers() if asked is None else asked
 
 
 def start_worker(worker_id: int) -> None:

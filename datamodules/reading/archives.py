@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,9 +16,10 @@ from tqdm import tqdm
 
 from datamodules.dataset.sheet import Layout
 from datamodules.dataset.split import Split
-from datamodules.images.listing import is_image
+from datamodules.images.listing import is_image, list_folder
 from datamodules.reading.tables import encoded_images
-from transfer.errors import DamagedFile, MissingData
+from transfer.errors import DamagedFile, MissingData, UserError
+from transfer.files import open_regular, read_text
 
 _MAX_NAMED = 5
 
@@ -65,11 +64,16 @@ def check_md5(folder: Path, expected: Mapping[str, str]) -> None:
         UserError: A file has other content.
     """
     for name, md5 in expected.items():
-        found = hashlib.md5((folder / name).read_bytes(), usedforsecurity=False).hexdigest()
+        found = _md5(folder / name)
         if found != md5:
             raise DamagedFile(
                 f"{folder / name}: MD5 {md5} expected, {found} found; not the authors' file. Download it again"
             )
+
+
+def _md5(path: Path) -> str:
+    with open_regular(path) as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def image_split(name: str, folder: Path, files: Sequence[str], labels: Sequence[int]) -> Split:
@@ -102,7 +106,7 @@ def missing_files(folder: Path, files: Sequence[str]) -> list[str]:
     present: dict[str, set[str]] = {}
     for parent in {file.rpartition("/")[0] for file in files}:
         path = folder / parent
-        present[parent] = {entry.name for entry in os.scandir(path)} if path.is_dir() else set()
+        present[parent] = {entry.name for entry in list_folder(path)} if path.is_dir() else set()
     return [file for file in files if file.rpartition("/")[2] not in present[file.rpartition("/")[0]]]
 
 
@@ -111,11 +115,11 @@ def find_ignoring_case(folder: Path, files: Sequence[str]) -> dict[str, str]:
 
     A listed path without a file is left out.
     """
-    folders = {entry.name.lower(): entry.name for entry in os.scandir(folder) if entry.is_dir()}
+    folders = {entry.name.lower(): entry.name for entry in list_folder(folder) if entry.is_dir()}
     present = {
         f"{lower}/{entry.name.lower()}": f"{name}/{entry.name}"
         for lower, name in folders.items()
-        for entry in os.scandir(folder / name)
+        for entry in list_folder(folder / name)
         if is_image(Path(entry.name))
     }
     return {file: present[file.lower()] for file in files if file.lower() in present}
@@ -129,23 +133,21 @@ def changed_files(folder: Path, files: Mapping[str, str], md5: Mapping[str, str]
         files: File of each listed path.
         md5: MD5 of each listed path.
     """
-
-    def digest(file: str) -> str:
-        with (folder / file).open("rb") as stream:
-            return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
     with ThreadPoolExecutor() as pool:
-        found = zip(files, pool.map(digest, files.values()), strict=True)
-        return [path for path, digest_ in tqdm(found, total=len(files), desc="MD5", delay=3) if digest_ != md5[path]]
+        found = zip(files, pool.map(_md5, (folder / file for file in files.values())), strict=True)
+        return [path for path, digest in tqdm(found, total=len(files), desc="MD5", delay=3) if digest != md5[path]]
 
 
-def from_one(labels: Sequence[int] | NDArray[Any], num_classes: int, where: str) -> list[int]:
+def from_one(labels: Sequence[int] | Sequence[str] | NDArray[Any], num_classes: int, where: str) -> list[int]:
     """Return class indices, from 0, for labels that the authors count from 1.
 
     Raises:
         UserError: A label lies outside 1..`num_classes`.
     """
-    values = np.asarray(labels, dtype=np.int64)
+    try:
+        values = np.asarray(labels, dtype=np.int64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DamagedFile(f"{where}: its labels are not numbers ({error})") from None
     outside = np.flatnonzero((values < 1) | (values > num_classes))
     if len(outside):
         hint = " (the file counts from 0, the authors' from 1)" if values.min() == 0 else ""
@@ -159,10 +161,7 @@ def read_lines(path: Path) -> list[str]:
     Raises:
         UserError: The file is not text.
     """
-    try:
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except UnicodeDecodeError as error:
-        raise DamagedFile(f"{path}: not a text file ({error.reason})") from None
+    return [line for line in read_text(path).splitlines() if line.strip()]
 
 
 def read_columns(path: Path, *names: str) -> list[tuple[str, ...]]:
@@ -185,18 +184,6 @@ def read_columns(path: Path, *names: str) -> list[tuple[str, ...]]:
     return rows
 
 
-def read_json(path: Path) -> Any:
-    """Return the content of a JSON file.
-
-    Raises:
-        UserError: The file is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DamagedFile(f"{path}: not a JSON file ({error})") from None
-
-
 def read_mat(path: Path, *names: str) -> tuple[NDArray[Any], ...]:
     """Return variables of a Matlab file, each flattened.
 
@@ -204,7 +191,10 @@ def read_mat(path: Path, *names: str) -> tuple[NDArray[Any], ...]:
         UserError: The file is not a Matlab file, or lacks a variable.
     """
     try:
-        content = scipy.io.loadmat(str(path), squeeze_me=True)
+        with open_regular(path) as stream:
+            content = scipy.io.loadmat(stream, squeeze_me=True)
+    except UserError:
+        raise
     except Exception as error:  # scipy's readers raise ValueError, TypeError, NotImplementedError, zlib.error, ...
         raise DamagedFile(f"{path}: not a Matlab file that can be read ({error})") from error
     if absent := [name for name in names if name not in content]:

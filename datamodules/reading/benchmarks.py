@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from datamodules.dataset.checks import likely_cause
-from datamodules.dataset.sheet import ReadOptions, Sheet
+from datamodules.dataset.sheet import HubCopy, ReadOptions, Sheet
 from datamodules.dataset.split import Split
 from datamodules.reading.archives import check_md5, find_archive
 from datamodules.reading.sources import (
@@ -20,7 +21,7 @@ from datamodules.reading.sources import (
 )
 from datamodules.reading.streaming import stream_splits
 from datamodules.reading.tables import read_splits
-from transfer.errors import UserError
+from transfer.errors import MissingData, UserError
 
 
 def load_benchmark(
@@ -36,22 +37,44 @@ def load_benchmark(
     Raises:
         UserError: The source is not there, cannot be reached, or lacks the expected columns and labels.
     """
+    problem: MissingSplitError | None = None
+    for copies in _copies(sheet, options):
+        try:
+            return _load_benchmark(sheet, copies, read_archive, options)
+        except MissingSplitError as error:
+            problem = problem or error
+    assert problem is not None
+    raise UserError(f"{problem}{likely_cause(problem.found, sheet.num_examples, sheet.wrong_copies)}") from None
+
+
+def _copies(sheet: Sheet, options: ReadOptions) -> list[Sequence[HubCopy]]:
+    """Return what to look for: the known copies, or the user's, with the splits and columns of each known one."""
+    if options.hub_id is None:
+        return [sheet.copies]
+    return [[replace(copy, id=options.hub_id, config=None, revision=None, files=None)] for copy in sheet.copies]
+
+
+def _load_benchmark(
+    sheet: Sheet,
+    copies: Sequence[HubCopy],
+    read_archive: Callable[[Path], tuple[tuple[str, ...], dict[str, Split]]],
+    options: ReadOptions,
+) -> tuple[tuple[str, ...], dict[str, Split]]:
     root = options.root
-    try:
-        if options.stream:
-            return _stream_benchmark(sheet, options)
-        if root is None:
-            copy, tables = from_first_copy(sheet.copies, load_hub_tables)
-        elif local := find_local_copy(root, sheet.copies):
-            copy, tables = local, load_local_tables(root / local.id, local.config, local.split_names)
-        else:
-            folder = find_archive(root, sheet.name, sheet.layout, sheet.copies[0].id)
-            names, splits = read_archive(folder)
-            if {name: len(split) for name, split in splits.items()} == sheet.num_examples and sheet.layout:
-                check_md5(folder, sheet.layout.md5)  # other sizes have a cause that says more
-            return names, splits
-    except MissingSplitError as error:
-        raise UserError(f"{error}{likely_cause(error.found, sheet.num_examples, sheet.wrong_copies)}") from None
+    if options.stream:
+        return _stream_benchmark(sheet, copies, options)
+    if root is None:
+        copy, tables = from_first_copy(copies, load_hub_tables)
+    elif local := find_local_copy(root, copies):
+        copy, tables = local, load_local_tables(root / local.id, local.config, local.split_names)
+    elif options.hub_id is not None:
+        raise MissingData(f"no folder {root / options.hub_id}, where `data_root` should hold the files of `hub_id`")
+    else:
+        folder = find_archive(root, sheet.name, sheet.layout, sheet.copies[0].id)
+        names, splits = read_archive(folder)
+        if {name: len(split) for name, split in splits.items()} == sheet.num_examples and sheet.layout:
+            check_md5(folder, sheet.layout.md5)  # other sizes have a cause that says more
+        return names, splits
     return read_splits(
         tables,
         copy.id,
@@ -62,15 +85,17 @@ def load_benchmark(
     )
 
 
-def _stream_benchmark(sheet: Sheet, options: ReadOptions) -> tuple[tuple[str, ...], dict[str, Split]]:
+def _stream_benchmark(
+    sheet: Sheet, copies: Sequence[HubCopy], options: ReadOptions
+) -> tuple[tuple[str, ...], dict[str, Split]]:
     root = options.root
     if root is None:
-        copy, files = from_first_copy(sheet.copies, find_hub_files)
-    elif local := find_local_copy(root, sheet.copies):
+        copy, files = from_first_copy(copies, find_hub_files)
+    elif local := find_local_copy(root, copies):
         copy, files = local, find_local_files(root / local.id, local.config, local.split_names)
     else:
         raise UserError(
-            f"`stream`=True reads parquet files, and {root} has no {sheet.copies[0].id}/; the authors' archive is read"
+            f"`stream`=True reads parquet files, and {root} has no {copies[0].id}/; the authors' archive is read"
             " where it lies anyway: leave `stream` out"
         )
     return stream_splits(

@@ -76,11 +76,11 @@ def _scan_splits(root: Path, folders: list[Path], names: Mapping[str, str], layo
             f"{root}: {listed(beside)} beside the splits {', '.join(names)}: set `folder_layout`=splits to leave"
             f" {listed(beside)} out; {way}"
         )
-    if "train" not in names.values():
-        found = ", ".join(f"{split} in {name}" for name, split in names.items())
-        raise MissingData(f"{root}: no train split (found: {found}); {way}")
     flat = [name for name, scan in scans.items() if scan.loose and not any(scan.classes.values())]
     no_labels = [name for name in flat if names.get(name) != "train"]
+    if not names.keys() - set(no_labels):
+        found = ", ".join(f"{split} in {name}" for name, split in names.items())
+        raise MissingData(f"{root}: no train split (found: {found}); {way}")
     tables = {}
     for name, split in names.items():
         if name not in no_labels:

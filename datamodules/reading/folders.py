@@ -75,7 +75,7 @@ def _split_table(table: datasets.Dataset, column: str | None, where: str) -> Tab
                 " one of these, or rename the column if it says something else"
             )
     ours = np.array([splits[value] for value in values])
-    return _with_train({name: table.select(np.flatnonzero(ours == name)) for name in dict.fromkeys(ours)}, where)
+    return {name: table.select(np.flatnonzero(ours == name)) for name in dict.fromkeys(ours)}
 
 
 def _translate(found: Mapping[str, datasets.Dataset], where: str) -> Tables:
@@ -85,10 +85,4 @@ def _translate(found: Mapping[str, datasets.Dataset], where: str) -> Tables:
             raise DamagedFile(f"{where}: split {name!r} is none of {', '.join(SPLIT_ALIASES)}; rename or remove it")
     if len(set(splits.values())) < len(splits):
         raise DamagedFile(f"{where}: two tables for one split: {', '.join(splits)}; keep one of each")
-    return _with_train({splits[str(name)]: table for name, table in found.items()}, where)
-
-
-def _with_train(tables: Tables, where: str) -> Tables:
-    if "train" not in tables:
-        raise MissingData(f"{where}: no train split (found: {', '.join(tables)})")
-    return tables
+    return {splits[str(name)]: table for name, table in found.items()}

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from transfer.errors import DamagedFile
+from transfer.errors import DamagedFile, UserError
+from transfer.files import open_regular
 
 _reconstruct = np.empty(0).__reduce__()[0]  # its module has another name in each numpy
 
@@ -45,9 +46,9 @@ def read_pickle(path: Path) -> dict[str, Any]:
         UserError: The file holds something else than containers, text, numbers and arrays, or is no pickle.
     """
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             content = _ArrayUnpickler(stream, encoding="bytes").load()
-    except OSError:
+    except (OSError, UserError):
         raise
     except Exception as error:  # a broken pickle raises nearly anything
         raise DamagedFile(

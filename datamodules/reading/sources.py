@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +16,8 @@ from datasets.exceptions import DataFilesNotFoundError, DatasetGenerationError
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
 from datamodules.dataset.sheet import HubCopy
+from datamodules.images.listing import walk_files
+from datamodules.reading.table_files import check_parquet
 from transfer.errors import DamagedFile, MissingData, UserError
 
 T = TypeVar("T")
@@ -81,7 +84,13 @@ def find_local_files(folder: Path, config: str | None, splits: Mapping[str, str]
     if not folder.is_dir():
         raise MissingData(f"no folder {folder}: `data_root`=DIR must hold DIR/<hub id>/**/<split>-*.parquet")
     searched = folder / config if config and (folder / config).is_dir() else folder
-    files = {ours: sorted(map(str, searched.rglob(f"{theirs}-*.parquet"))) for ours, theirs in splits.items()}
+    parquet = [file for file in walk_files(searched) if file.suffix == ".parquet"]
+    files = {
+        ours: sorted(str(file) for file in parquet if file.name.startswith(f"{theirs}-"))
+        for ours, theirs in splits.items()
+    }
+    for file in chain.from_iterable(files.values()):
+        check_parquet(Path(file))
     for ours, found in files.items():
         if not found:
             rows = {name: sum(map(_num_rows, paths)) for name, paths in files.items() if paths}

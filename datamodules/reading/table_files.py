@@ -43,6 +43,20 @@ def open_table(file: Path) -> datasets.Dataset:
         return _read_csv(file)
     if suffix != ".parquet":
         raise BadValue(f"{file}: a table must be a {', '.join(TEXT_SUFFIXES)} or .parquet file")
+    check_parquet(file)
+    if _guarded(lambda: pq.read_metadata(file).num_rows, file) == 0:
+        raise DamagedFile(f"{file}: a table without rows")
+    table = _guarded(lambda: datasets.Dataset.from_parquet(str(file)), file)
+    assert isinstance(table, datasets.Dataset)
+    return table
+
+
+def check_parquet(file: Path) -> None:
+    """Check that a file begins and ends as parquet does.
+
+    Raises:
+        UserError: It does not, or is no regular file.
+    """
     with open_regular(file) as stream:
         head = stream.read(64)
         tail = stream.seek(max(stream.seek(0, 2) - 4, 0)) and stream.read()
@@ -50,11 +64,6 @@ def open_table(file: Path) -> datasets.Dataset:
         raise DamagedFile(f"{file}: no parquet file, but {_describe(head)}")
     if tail != _PARQUET:
         raise DamagedFile(f"{file}: a parquet file without its end; write or download it again")
-    if _guarded(lambda: pq.read_metadata(file).num_rows, file) == 0:
-        raise DamagedFile(f"{file}: a table without rows")
-    table = _guarded(lambda: datasets.Dataset.from_parquet(str(file)), file)
-    assert isinstance(table, datasets.Dataset)
-    return table
 
 
 def open_saved(folder: Path) -> datasets.Dataset | datasets.DatasetDict:

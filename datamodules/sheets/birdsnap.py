@@ -95,7 +95,7 @@ class Birdsnap(Benchmark):
         if [number for number, _ in species] != [str(index + 1) for index in range(len(species))]:
             raise DamagedFile(f"{folder / 'species.txt'}: ids are not 1 to {len(species)} in order")
         listed = read_columns(folder / "images.txt", "path", "species_id", "md5")
-        labels = from_one([int(number) for _, number, _ in listed], len(species), str(folder / "images.txt"))
+        labels = from_one([number for _, number, _ in listed], len(species), str(folder / "images.txt"))
         label_of = {path: label for (path, *_), label in zip(listed, labels, strict=True)}
         in_test = {path.lower() for (path,) in read_columns(folder / "test_images.txt", "path")}
         if strange := in_test - {path.lower() for path in label_of}:

@@ -30,6 +30,17 @@ if TYPE_CHECKING:
 _TEST_ANNOTATIONS = "cars_test_annos_withlabels.mat"
 _ALL_ANNOTATIONS = "cars_annos.mat"
 
+# Test images of each class, as MTEB counted them on `isaacchung/StanfordCars`
+# (embeddings-benchmark/mteb, mteb/descriptive_stats/Image/ImageClassification/StanfordCars.json).
+_TEST_COUNTS = """
+44 32 43 42 40 44 39 45 41 33 38 36 41 42 43 43 40 42 40 46 42 42 39 45 39 34 35 41 42 41 44 41 42 44 41 41 38 40 36
+39 35 34 46 44 32 43 35 42 37 42 43 41 44 40 39 46 37 44 44 36 43 37 44 29 45 41 38 40 38 42 35 45 44 43 44 43 40 37
+48 43 45 45 40 42 43 42 44 39 44 41 38 40 39 43 45 41 42 46 27 33 42 39 39 42 43 41 44 44 44 43 42 45 42 45 45 37 42
+41 68 42 44 40 44 39 43 42 41 39 38 41 42 43 42 33 42 24 43 39 42 42 34 32 40 46 44 43 44 45 42 36 43 35 44 42 42 39
+36 29 36 44 48 45 36 43 44 41 47 42 38 44 46 44 43 41 30 38 44 41 45 42 38 46 42 40 38 38 43 43 40 43 46 42 41 45 43
+40
+"""
+
 
 class Cars(Benchmark):
     """Stanford Cars, as `tanganke/stanford_cars`: the original JPEGs (1 GB per split)."""
@@ -48,6 +59,7 @@ class Cars(Benchmark):
     )
     num_examples: ClassVar = {"train": 8_144, "test": 8_041}
     images_per_class: ClassVar = {"train": (24, 68), "test": (24, 68)}
+    class_counts: ClassVar = {"test": [int(count) for count in _TEST_COUNTS.split()]}
     num_classes = 196
     official_names = load_class_names("cars")
     val_size = 1_650

@@ -15,15 +15,33 @@ Metric: mean per class in the literature that the paper follows; whether the pap
 
 from __future__ import annotations
 
+import hashlib
+import re
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from datamodules.dataset.sheet import HubCopy, Layout, WrongCopy, load_class_names
 from datamodules.sheets.benchmark import Benchmark
-from transfer.errors import DamagedFile
+from transfer.errors import DamagedFile, UserError
 
 if TYPE_CHECKING:
     from datamodules.dataset.split import Split
+
+_FILE = re.compile(r"image_0*(\d+)\.jpe?g", re.IGNORECASE)
+# MD5 of each split's ids in setid.mat, in ascending order and separated by spaces.
+_ID_DIGESTS = {
+    "train": "2f793144d7b9ecf2a36990fd6de436cf",
+    "val": "d01409d4266576694ad92063565fdc89",
+    "test": "17a3e006072a509f3db00c2613301537",
+}
+# Test images of each class: imagelabels.mat at the ids in tstid of setid.mat.
+_TEST_COUNTS = """
+20 40 20 36 45 25 20 65 26 25 67 67 29 28 29 21 65 62 29 36 20 39 71 22 21 21 20 46 58 65 32 25 26 20 23 55 88 36 21
+47 107 39 110 73 20 176 47 51 29 72 238 65 73 41 51 89 47 94 47 89 30 35 34 32 82 41 22 34 34 42 58 76 174 151 100 87
+231 117 21 85 146 92 111 66 43 38 43 134 164 62 56 46 26 142 108 71 46 62 43 29 38 28
+"""
 
 
 class Flowers(Benchmark):
@@ -50,6 +68,7 @@ class Flowers(Benchmark):
     )
     num_examples: ClassVar = {"train": 1_020, "val": 1_020, "test": 6_149}
     images_per_class: ClassVar = {"train": (10, 10), "val": (10, 10), "test": (20, 238)}
+    class_counts: ClassVar = {"test": [int(count) for count in _TEST_COUNTS.split()]}
     num_classes = 102
     official_names = load_class_names("flowers")
     wrong_copies = (
@@ -58,6 +77,28 @@ class Flowers(Benchmark):
         WrongCopy({"train": 6_149}, "the test images (tstid) taken for train"),
     )
     metric = "mean_per_class"
+    id_digests: ClassVar = _ID_DIGESTS
+
+    def check_files(self, splits: Mapping[str, Split]) -> None:
+        """Check the ids in the files' names, such as `image_00042.jpg`; warn where a copy does not keep them.
+
+        A copy that is cut anew with ten images of each class has the right counts everywhere.
+        """
+        for name, digest in self.id_digests.items():
+            matches = [_FILE.fullmatch(file) for file in splits[name].file_names()]
+            if not all(matches):
+                warnings.warn(
+                    f"{splits[name].name}: its files do not carry the authors' ids, so whether it is the official"
+                    f" {name} split is not known",
+                    stacklevel=2,
+                )
+                return
+            ids = " ".join(map(str, sorted(int(match[1]) for match in matches if match)))
+            if hashlib.md5(ids.encode(), usedforsecurity=False).hexdigest() != digest:
+                raise UserError(
+                    f"{splits[name].name}: the ids in its files' names are not those of the official {name} split: a"
+                    " copy that was cut anew. Download another"
+                )
 
     def read_archive(self, folder: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
         """Return the names and splits; see `Benchmark.read_archive`."""

@@ -3,8 +3,10 @@
 `data_root` is one of
     DIR/<class>/*.jpg                       val and test are held out, `val_fraction` each
     DIR/{train,val,test}/<class>/*.jpg      val is held out of train if missing; test is never made up then
-    FILE.csv or FILE.parquet                an image and a label column, optionally a split column
+    FILE.csv, .tsv, .txt or .parquet        an image and a label column (or one of 0 and 1 per label), perhaps a split
+                                            column; commas, semicolons or tabs, in UTF-8, UTF-16 or cp1252
     DIR written by `save_to_disk`           the same columns
+Splits may have other names, such as `training_set` and `seg_test`; `folder_layout` decides where that is open.
 Classes are natural-sorted: `2` comes before `10`. Licence and citation are the user's.
 """
 

@@ -51,14 +51,15 @@ class Food101(Benchmark):
 
     def read_archive(self, folder: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
         """Return the names and splits; see `Benchmark.read_archive`."""
-        from datamodules.reading.archives import image_split, read_json, read_lines
+        from datamodules.reading.archives import image_split, read_lines
+        from transfer.files import read_object
 
         names = [line.strip() for line in read_lines(folder / "meta" / "classes.txt")]
         splits = {}
         for split in self.num_examples:
             path = folder / "meta" / f"{split}.json"
-            images = read_json(path)
-            if not isinstance(images, dict) or images.keys() != set(names):
+            images = read_object(path)
+            if images.keys() != set(names) or not all(isinstance(listed, list) for listed in images.values()):
                 raise DamagedFile(f"{path}: its classes are not those of classes.txt")
             rows = [(f"images/{image}.jpg", label) for label, name in enumerate(names) for image in images[name]]
             splits[split] = image_split(

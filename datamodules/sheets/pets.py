@@ -17,12 +17,13 @@ Metric: mean per class in the literature that the paper follows; whether the pap
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from datamodules.dataset.sheet import HubCopy, Layout, WrongCopy, load_class_names
+from datamodules.dataset.sheet import HubCopy, Layout, WrongCopy, load_class_names, name_key
 from datamodules.sheets.benchmark import Benchmark
-from transfer.errors import DamagedFile
+from transfer.errors import DamagedFile, UserError
 
 if TYPE_CHECKING:
     from datamodules.dataset.split import Split
@@ -43,6 +44,11 @@ class Pets(Benchmark):
     )
     num_examples: ClassVar = {"train": 3_680, "test": 3_669}
     images_per_class: ClassVar = {"train": (93, 100), "test": (88, 100)}
+    # As MTEB counted them on `isaacchung/OxfordPets` (embeddings-benchmark/mteb, descriptive_stats, OxfordPets.json).
+    class_counts: ClassVar = {
+        "train": [{7: 96, 11: 93, 12: 96, 22: 96, 32: 99}.get(index, 100) for index in range(37)],
+        "test": [{0: 98, 7: 88, 8: 99, 11: 97, 18: 99, 30: 99, 34: 89}.get(index, 100) for index in range(37)],
+    }
     num_classes = 37
     official_names = load_class_names("pets")
     wrong_copies = (
@@ -51,6 +57,17 @@ class Pets(Benchmark):
     )
     val_size = 740
     metric = "mean_per_class"
+
+    def check_files(self, splits: Mapping[str, Split]) -> None:
+        """Check that each file's name, such as `Maine_Coon_12.jpg`, begins with the name of its class."""
+        for split in splits.values():
+            for file, label in zip(split.file_names(), split.labels.tolist(), strict=True):
+                named, _, number = file.rpartition(".")[0].rpartition("_")
+                if named and number.isdecimal() and name_key(named) != name_key(self.official_names[label]):
+                    raise UserError(
+                        f"{split.name}: {file} is labelled {self.official_names[label]!r}: a copy whose labels are"
+                        " in another order than its class names. Download another"
+                    )
 
     def read_archive(self, folder: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
         """Return the names and splits; see `Benchmark.read_archive`."""

@@ -23,6 +23,7 @@ from datamodules.doctor.suspects import rank_suspects
 from datamodules.images.decode import BadImageError, decode_image
 from tests.support.runs import CHEAP, ROOT, call, environment, save_csv
 from transfer.commands import doctor, finetune
+from transfer.config.schema import DataConfig
 
 Report = dict[str, Any]
 COUNTS = {"train": 12, "val": 3, "test": 4}  # images per class
@@ -80,6 +81,24 @@ def found(report: Report) -> dict[tuple[str, str], list[str]]:
 
 
 # A whole diagnosis
+
+
+def test_what_a_training_leaves_out_is_told(root: Path) -> None:
+    (root / "train" / "cat" / "notes.txt").write_text("not a picture")
+    (root / "val" / "empty").mkdir()
+    (remark,) = [finding for finding in examine(0, root)["findings"] if finding["check"] == "reading"]
+    assert (
+        remark["severity"] == "warning" and "left out 1 file" in remark["message"] and "(1 .txt)" in remark["message"]
+    )
+    assert f"folders without images: {root / 'val' / 'empty'}" in remark["message"]
+
+
+def test_cells_that_look_like_several_labels_are_told(tmp_path: Path) -> None:
+    rows = [[str(save(photo(index), tmp_path / f"{index}.png")), ("a", "b", "a|b")[index % 3]] for index in range(36)]
+    table = save_csv(tmp_path / "table.csv", [["image", "label"], *rows])
+    remarks = [finding["message"] for finding in examine(0, table)["findings"] if finding["check"] == "reading"]
+    assert len(remarks) == 1 and "label 'a|b' is taken for one class" in remarks[0]
+    assert "multilabel" in remarks[0]
 
 
 def test_nothing_is_found_where_nothing_is_wrong(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -342,11 +361,12 @@ def test_names_are_data_and_never_markup(tmp_path: Path, capsys: pytest.CaptureF
 def test_the_sizes_are_recommended_from_images_and_network(root: Path, tmp_path: Path) -> None:
     recommended = examine(0, root)["recommended"]
     assert recommended["backbone"] == "lite0" and recommended["image_size"] == 224  # 120 pixels are enlarged
-    assert recommended["batch_size"] == 8 and recommended["is_an_estimate"]  # of 24 training images
+    assert recommended["batch_size"] == DataConfig().batch_size == 64  # of 24 training images, as in finetune
+    assert recommended["is_an_estimate"]
     for path in root.rglob("*.png"):
         Image.open(path).resize((500, 420)).save(path)
     large = examine(0, root, "--backbone", "b7")["recommended"]
-    assert large["image_size"] == 416 and large["median_short_side"] == 420
+    assert large["image_size"] == 600 and large["median_short_side"] == 420  # the weights' own, as in finetune
     assert examine(0, root, "--backbone", "b4")["recommended"]["image_size"] == 380
     assert large["largest_batch_that_fits"] < recommended["largest_batch_that_fits"]
     assert large["training_bytes_per_image"] > 10 * recommended["training_bytes_per_image"]

@@ -292,7 +292,8 @@ def test_ugly_files_are_drawn_upright_or_named(
     (folder / "d.png").write_bytes(b"")
     assert call(explain.main, runs[0], folder, "--out", out, "--class", "dog") == 1
     captured = capsys.readouterr()
-    assert captured.err == f"unreadable: {folder / 'd.png'}: empty (0 bytes)\n"
+    unreadable = f"unreadable: {folder / 'd.png'}: empty (0 bytes)"
+    assert captured.err.splitlines() == [unreadable, "1 of 4 images could not be read"]
     assert len(captured.out.splitlines()) == 3 and all("% dog (" in line for line in captured.out.splitlines())
     rotated, grey, clear = (decode_image(out / f"{name}.png") for name in "abc")
     assert rotated.shape[0] == grey.shape[0] == 400 + 3 * 22 + 3 * 12

@@ -53,7 +53,7 @@ def test_a_network_is_shown_part_by_part(capsys: pytest.CaptureFixture[str], mon
     options = ("--image_size", 32, "--batch_size", 3, "--num_classes", 5, "--runs", 2, "--threads", 1)
     figures = run(TINY, *options, "--measure_memory")
     network = build_classifier(TINY, 5)
-    assert figures["num_params"] == sum(p.numel() for p in network.parameters())
+    assert figures["num_parameters"] == sum(p.numel() for p in network.parameters())
     assert figures["macs"] == count_macs(get_backbone(TINY), 32, 5) == sum(p["macs"] for p in figures["parts"])
     assert figures["training_bytes"] == training_memory(network, 32).total(3)
     assert figures["inference_bytes"] == inference_memory(network, 32, 3)

@@ -74,15 +74,15 @@ def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def test_a_function_of_the_users_own_is_scaled_as_far_as_it_fits(functions: str) -> None:
     costs = Costs(f"{functions}.net", Use(2), 10)
-    limits = {"num_params": 20_000.0, "macs": 60e6}
+    limits = {"num_parameters": 20_000.0, "macs": 60e6}
     for axis in list_axes(costs.baseline_size)[1:]:
         fitting = []
         for value in axis.values:
             factors = axis.factors(value)
             width, depth, side = round(16 * factors.width), round(2 * factors.depth), factors.pixels(40)
-            num_params = 28 * width + depth * (9 * width + 1) * width + 10 * (width + 1)
+            num_parameters = 28 * width + depth * (9 * width + 1) * width + 10 * (width + 1)
             macs = side**2 * (27 * width + depth * 9 * width**2) + 10 * width
-            if num_params <= 20_000 and macs <= 60e6:
+            if num_parameters <= 20_000 and macs <= 60e6:
                 fitting.append(value)
         assert find(axis, costs, limits).value == max(fitting)
     assert costs.counted == ()
@@ -106,7 +106,7 @@ def test_the_command_prints_the_answers_and_writes_them(tmp_path: Path, capsys: 
     status, out, err = fitted(capsys, *limits, *use, "--json", tmp_path / "fit.json")
     assert (status, err) == (0, "")
     found = json.loads((tmp_path / "fit.json").read_text())
-    assert found["limits"] == {"macs": 0.2e9, "memory": int(1.2 * 2**30), "num_params": 7.3e6}
+    assert found["limits"] == {"macs": 0.2e9, "memory": int(1.2 * 2**30), "num_parameters": 7.3e6}
     assert found["use"] == {"batch_size": 16, "inference": False, "precision": "32-true"}
     assert found["baseline"]["name"] == "b0" and found["hardware"]["cores"] >= 1
     answers = found["answers"]
@@ -116,7 +116,7 @@ def test_the_command_prints_the_answers_and_writes_them(tmp_path: Path, capsys: 
     for answer in answers.values():
         variant = get_backbone(answer["name"])
         counts = count(variant, answer["image_size"], 10)
-        assert (answer["costs"]["num_params"], answer["costs"]["macs"]) == (counts.num_params, counts.macs)
+        assert (answer["costs"]["num_parameters"], answer["costs"]["macs"]) == (counts.num_parameters, counts.macs)
         assert answer["blocks"] == [row.repeats for row in variant.stages]
         assert all(answer["costs"][name] <= most for name, most in found["limits"].items())
         assert all(each["needs"] > each["allowed"] for each in answer["fit"]["broken"])
@@ -151,8 +151,8 @@ def test_where_no_phi_fits_but_a_width_does_both_are_said(capsys: pytest.Capture
     status, out, _ = fitted(capsys, "--max_params", "120e3", "--num_classes", "10", "--inference")
     assert status == 1 and "train it" not in out
     assert cells(out)["backbone"][0::2] == ["none fits", "b0@w=0.13"]
-    smallest = count(get_backbone("b0@phi=-12.57"), 32, 10).num_params
-    needs = str(Excess("num_params", smallest, 120e3))
+    smallest = count(get_backbone("b0@phi=-12.57"), 32, 10).num_parameters
+    needs = str(Excess("num_parameters", smallest, 120e3))
     assert f"b0@phi=-12.62, the smallest by compound: {needs}" in out
     assert "b0@r=0.15, the smallest by resolution: parameters: needs 4.02036 M, allowed 120 k" in out
 

@@ -10,7 +10,7 @@ import yaml
 
 from tests.support.runs import call, read_results, read_weights, refused, run_script, same_weights
 from transfer.commands import finetune
-from transfer.config.command_line import flatten
+from transfer.config.parsing import flatten
 
 # A step of seconds; the length is the choices' own business, but for the number of steps.
 STEP = (
@@ -48,7 +48,7 @@ def test_a_protocol_gives_the_middle_of_its_grid_and_the_batch_in_parts(
     argv = (*STEP, "--protocol", "kornblith", "--data.batch_size", "128", "--loss.label_smoothing", "0.1")
     assert call(finetune.main, *argv, "--out_dir", run_dir) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("protocol kornblith: Kornblith et al. 2019 as restated in SimCLR")
+    assert lines[1].startswith("protocol kornblith: Kornblith et al. 2019 as restated in SimCLR")
     assert "optim.lr 0.003162" in lines and "a step has 256 images: 1 processes x 128 at once x 2" in lines
     assert "loss.label_smoothing: as you set it, not 0.0" in lines
     assert "optim.lr and optim.weight_decay: the middle of a grid of 56 trials" in lines

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from transfer.config.command_line import build_config, load_config, parse_config, save_config
+from transfer.config.command_line import build_config, load_config, parse_config, parse_probe_config, save_config
 from transfer.config.problems import find_problems
 from transfer.config.schema import FinetuneConfig, OptimConfig, TrainerConfig
-from transfer.errors import UserError
+from transfer.errors import BadValue, UserError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -67,7 +67,8 @@ def test_a_configuration_comes_back_from_its_file(tmp_path: Path) -> None:
     for config in (
         FinetuneConfig(),
         FinetuneConfig(
-            backbone="b3", pretrained="paper", dropout=0.5, freeze="backbone", ema_half_life=0.1, data_root="/a b",
+            backbone="b3", pretrained="paper", dropout=0.5, freeze="backbone", ema_half_life=0.1,
+            dataset="folder", data_root="/a b",
             trainer=TrainerConfig(max_epochs=5, devices=[0, 1], limit_train_batches=0.5, max_time="00:01:00:00"),
         ),
     ):  # fmt: skip
@@ -126,7 +127,7 @@ def test_all_problems_are_told_at_once() -> None:
         parse_config(["--image_size", "16", "--optim.lr", "-1", "--dataset", "folder"])
     assert str(caught.value).splitlines() == [
         "the configuration has problems:",
-        "  `image_size`=16 (allowed: at least 32)",
+        "  `image_size`=16 (allowed: 32 to 8192)",
         "  `optim.lr`=-1.0 (allowed: above 0)",
         "  `dataset`=folder needs `data_root`: class folders, a CSV or parquet file, or a save_to_disk folder",
     ]
@@ -222,7 +223,9 @@ def test_python_may_pass_paths_and_dataclasses() -> None:
             "trainer": TrainerConfig(max_epochs=3),
         },
     )
-    expected = FinetuneConfig(data_root="photos", out_dir="run", init_head="probe", trainer=TrainerConfig(max_epochs=3))
+    expected = FinetuneConfig(
+        dataset="folder", data_root="photos", out_dir="run", init_head="probe", trainer=TrainerConfig(max_epochs=3)
+    )
     assert config == replace(expected, data=replace(expected.data, cache_dir="c"))
     assert given == {"data_root", "out_dir", "init_head", "data.cache_dir", "trainer.max_epochs"}
     before = FinetuneConfig(out_dir=Path("run"), trainer=TrainerConfig(max_steps=7))  # type: ignore[arg-type]
@@ -244,3 +247,70 @@ def test_a_value_of_the_wrong_type_is_told_in_our_words(name: str, value: object
     with pytest.raises(UserError) as error:
         build_config(None, None, {name: value})
     assert str(error.value) == message
+
+
+def test_a_data_root_without_a_dataset_is_a_folder_of_ones_own(tmp_path: Path) -> None:
+    recipe = write(tmp_path / "r.yaml", "data_root: photos\n")
+    probe, _ = parse_probe_config(["--data_root", "photos"])
+    for config in (
+        parse_config(["--data_root", "photos"])[0],
+        parse_config(["--config", recipe])[0],
+        build_config(None, None, {"data_root": "photos"})[0],
+        build_config(FinetuneConfig(data_root="photos"), None, {})[0],
+        probe,
+    ):
+        assert (config.dataset, config.data_root) == ("folder", "photos")
+    assert parse_config(["--data_root", "photos", "--dataset", "pets"])[0].dataset == "pets"
+    assert build_config(FinetuneConfig(dataset="pets"), None, {"data_root": "photos"})[0].dataset == "pets"
+    with pytest.raises(BadValue, match="`data_root`=photos with `dataset`=digits"):
+        parse_config(["--data_root", "photos", "--dataset", "digits"])
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        *((name, "trainer.max_epochs") for name in ("epochs", "num_epochs", "num-epochs", "trainer.epochs")),
+        *((name, "optim.lr") for name in ("lr", "learning_rate", "optim.learning_rate")),
+        *((name, "data.batch_size") for name in ("batch_size", "bs")),
+        ("model", "backbone"),
+        ("data_dir", "data_root"),
+        ("data_path", "data_root"),
+        ("gpus", "trainer.devices"),
+        ("wd", "optim.weight_decay"),
+        ("optimizer", "optim.name"),
+        ("workers", "data.num_workers"),
+        ("patience", "early_stopping"),
+        ("momentum", "optim.momentum"),
+        ("output_dir", "out_dir"),
+    ],
+)
+def test_names_of_other_programs_lead_to_the_field(tmp_path: Path, given: str, meant: str) -> None:
+    group, _, last = given.rpartition(".")
+    recipe = write(tmp_path / "r.yaml", f"{group}: {{{last}: 1}}\n" if group else f"{given}: 1\n")
+    for parse in (
+        lambda: parse_config([f"--{given}", "1"]),
+        lambda: parse_config(["--config", recipe]),
+        lambda: build_config(None, None, {group: {last: 1}} if group else {given: 1}),
+    ):
+        with pytest.raises(BadValue, match=f"unknown option '{given}.*; did you mean '{meant}'"):
+            parse()
+
+
+def test_data_on_the_command_line_is_a_group_and_leads_to_the_folder() -> None:
+    with pytest.raises(BadValue, match="did you mean 'data_root'"):
+        parse_config(["--data", "photos"])
+
+
+def test_a_value_out_of_range_is_told_with_the_recipes_line_unless_it_was_typed(tmp_path: Path) -> None:
+    recipe = write(tmp_path / "r.yaml", "seed: 1\noptim:\n  lr: -1\n")
+    with pytest.raises(BadValue) as caught:
+        parse_config(["--config", recipe])
+    assert str(caught.value) == f"{recipe} line 3: `optim.lr`=-1.0 (allowed: above 0)"
+    with pytest.raises(BadValue) as caught:
+        parse_config(["--config", recipe, "--optim.lr", "-2"])
+    assert str(caught.value) == "`optim.lr`=-2.0 (allowed: above 0)"
+
+
+def test_an_empty_recipe_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadValue, match="sets nothing"):
+        parse_config(["--config", write(tmp_path / "r.yaml", "# all commented out\n")])

@@ -10,7 +10,8 @@ import pytest
 
 from datamodules import list_datasets
 from transfer.config.choices import divide_batch, share_batch
-from transfer.config.command_line import apply_choices, flatten
+from transfer.config.command_line import apply_choices
+from transfer.config.parsing import flatten
 from transfer.config.protocols import Protocol, get_protocol, list_protocols, protocol_settings, protocol_steps
 from transfer.config.schema import DataConfig, FinetuneConfig, TrainerConfig
 from transfer.errors import UserError

@@ -13,11 +13,14 @@ from PIL import Image
 from datamodules import load_dataset
 from datamodules.dataset.split import Split
 from datamodules.reading.tables import encoded_images
-from transfer.config.auto import Choice, choose_recipe
+from transfer.config.auto import Choice, choose_batch_size, choose_recipe
 from transfer.config.command_line import apply_choices, given_fields, parse_config
 from transfer.config.problems import find_problems
 from transfer.config.schema import FinetuneConfig
+from transfer.costs import recommendation
+from transfer.costs.recommendation import recommend_sizes
 from transfer.errors import UserError
+from transfer.networks.registry import get_backbone
 
 
 def choices(**changes: Any) -> dict[str, Choice]:
@@ -79,6 +82,26 @@ def test_the_rate_is_proportional_to_the_batch_and_smaller_for_larger_backbones(
     assert rates == {224: 0.04, 300: 0.015, 528: 0.015, 600: 0.004, 800: 0.004}
 
 
+def test_few_images_get_the_defaults_rate_and_batch() -> None:
+    default = FinetuneConfig()
+    found = choices(num_images=24, num_classes=4, batch_size=default.data.batch_size)
+    assert found["optim.lr"].value == default.optim.lr == 0.02
+    assert choices(num_images=24, batch_size=256)["optim.lr"].value == 0.08
+    assert choices(num_images=24, resolution=600, batch_size=256)["optim.lr"].value == 0.004
+    assert choose_batch_size() == choose_batch_size(10_000) == default.data.batch_size
+    assert [choose_batch_size(fits) for fits in (63, 32, 3, 0)] == [32, 32, 2, 1]  # less only where memory ends
+
+
+@pytest.mark.parametrize(("short_side", "size"), [(32, 128), (120, 380), (2000, 380)])
+def test_the_doctor_recommends_what_the_recipe_takes(
+    short_side: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recommendation, "usable_memory", lambda: (None, "ram"))
+    found = recommend_sizes(get_backbone("b4"), short_sides=[short_side], num_classes=4, own_size=None)
+    assert found["image_size"] == choices(short_side=short_side, resolution=380)["image_size"].value == size
+    assert found["batch_size"] == FinetuneConfig().data.batch_size
+
+
 def test_mixup_from_20000_images_on() -> None:
     assert [choices(num_images=n)["loss.mixup_alpha"].value for n in (19_999, 20_000)] == [0.0, 0.1]
 
@@ -119,7 +142,7 @@ def test_steps_that_were_given_are_the_only_limit() -> None:
 
 def test_choices_that_do_not_go_with_what_was_given_are_told_at_once() -> None:
     config = parse_config(["--optim.warmup_epochs", "5"])[0]
-    with pytest.raises(UserError, match=r"the configuration has problems:\n  `optim.warmup_epochs`=5.0: the run ends"):
+    with pytest.raises(UserError, match=r"^`optim.warmup_epochs`=5.0: the run ends"):
         apply_choices(config, {"trainer.max_epochs": 3}, frozenset())
 
 

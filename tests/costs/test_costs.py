@@ -33,7 +33,7 @@ def test_counts_by_formula_are_those_of_the_network(name: str) -> None:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             network(torch.empty(1, 3, 83, 83))
     counts = count(variant, 83, 7)
-    assert counts.num_params == sum(parameter.numel() for parameter in network.parameters())
+    assert counts.num_parameters == sum(parameter.numel() for parameter in network.parameters())
     assert 2 * counts.macs == counter.get_total_flops()
     assert counts.activations == sum(outputs)
 
@@ -61,7 +61,7 @@ def test_every_answer_to_random_limits_keeps_them_counted_on_networks_of_its_nam
     use = Use(draw.randint(1, 64), draw.random() < 0.5, draw.choice(["32-true", "bf16-mixed"]))
     size = draw.choice([None, 65])
     costs = Costs(baseline, use, 10, size)
-    factors = {name: draw.uniform(0.6, 1.6) for name in ("num_params", "macs", "memory")}
+    factors = {name: draw.uniform(0.6, 1.6) for name in ("num_parameters", "macs", "memory")}
     del factors[draw.choice(list(factors))]
     limits = {name: factor * costs.of(costs.baseline, name) for name, factor in factors.items()}
     for axis in list_axes(costs.baseline_size):
@@ -84,7 +84,7 @@ def kept(name: str, factors: Scale, costs: Costs, limits: dict[str, float]) -> b
     else:
         memory = training_memory(network, side, precision=use.precision).total(use.batch_size)
     found = {
-        "num_params": sum(parameter.numel() for parameter in network.parameters()),
+        "num_parameters": sum(parameter.numel() for parameter in network.parameters()),
         "macs": counter.get_total_flops() // 2,
         "memory": memory,
     }
@@ -94,9 +94,9 @@ def kept(name: str, factors: Scale, costs: Costs, limits: dict[str, float]) -> b
 @pytest.mark.parametrize(
     ("baseline", "limits"),
     [
-        ("b0", {"macs": 1.8e9, "num_params": 20e6}),
+        ("b0", {"macs": 1.8e9, "num_parameters": 20e6}),
         ("lite0", {"macs": 0.3e9}),
-        ("resnet50", {"num_params": 9e6}),
+        ("resnet50", {"num_parameters": 9e6}),
     ],
 )
 def test_no_larger_value_of_the_grid_keeps_limits_on_counts(baseline: str, limits: dict[str, float]) -> None:

@@ -14,7 +14,7 @@ from transfer.errors import UserError
 from transfer.networks.registry import get_backbone
 
 ROOT = Path(__file__).parents[2]
-NOTHING = dict.fromkeys(("num_params", "macs", "memory", "latency_ms"))
+NOTHING = dict.fromkeys(("num_parameters", "macs", "memory", "latency_ms"))
 
 
 def compound() -> Axis:
@@ -24,7 +24,7 @@ def compound() -> Axis:
 @pytest.mark.parametrize(
     ("name", "text", "value"),
     [
-        ("num_params", "20e6", 20e6),
+        ("num_parameters", "20e6", 20e6),
         ("macs", " 1.8e9 ", 1.8e9),
         ("memory", "16GiB", 16 * 2**30),
         ("memory", "1.5 gb", 1.5e9),
@@ -41,8 +41,8 @@ def test_a_limit_is_read_as_it_is_written(name: str, text: str, value: float) ->
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("num_params", "0", r"`max_params`=\'0' \(allowed: a number above 0, as 20e6\)"),
-        ("num_params", "20M", r"`max_params`=\'20M' \(allowed: a number above 0, as 20e6\)"),
+        ("num_parameters", "0", r"`max_params`=\'0' \(allowed: a number above 0, as 20e6\)"),
+        ("num_parameters", "20M", r"`max_params`=\'20M' \(allowed: a number above 0, as 20e6\)"),
         ("macs", "-1", r"`max_macs`=\'-1' \(allowed"),
         ("macs", "nan", r"`max_macs`=\'nan' \(allowed"),
         ("macs", "inf", r"`max_macs`=\'inf' \(allowed"),
@@ -69,7 +69,11 @@ def test_without_a_limit_there_is_nothing_to_fit() -> None:
 
 
 def test_a_cost_has_a_unit() -> None:
-    shown = [format_cost("macs", 1_827_141_392), format_cost("num_params", 5_288_548), format_cost("num_params", 12)]
+    shown = [
+        format_cost("macs", 1_827_141_392),
+        format_cost("num_parameters", 5_288_548),
+        format_cost("num_parameters", 12),
+    ]
     assert shown == ["1.827 G", "5.289 M", "12"]
     assert [format_cost("memory", value) for value in (0, 1023, 2**20, 1.5 * 2**40)] == [
         *("0 B", "1023 B", "1 MiB", "1.5 TiB")
@@ -139,9 +143,9 @@ def growth(axis: Axis) -> Callable[[float], float]:
 def test_counted_costs_give_the_largest_value_of_all_even_if_they_do_not_always_grow(seed: int) -> None:
     draw = random.Random(seed)
     for axis in list_axes(224):
-        oracle = Oracle(num_params=steps(axis, draw, 0.6, 0.05), macs=steps(axis, draw, 1.0, 0.05))
-        limits = {"num_params": draw.uniform(100, 20_000), "macs": draw.uniform(100, 20_000)}
-        found = largest_fit(axis, oracle, growth(axis), limits, ("num_params", "macs"))
+        oracle = Oracle(num_parameters=steps(axis, draw, 0.6, 0.05), macs=steps(axis, draw, 1.0, 0.05))
+        limits = {"num_parameters": draw.uniform(100, 20_000), "macs": draw.uniform(100, 20_000)}
+        found = largest_fit(axis, oracle, growth(axis), limits, ("num_parameters", "macs"))
         expected = max((value for value in axis.values if oracle.fits(value, limits)), default=None)
         assert found.value == expected
         if expected is not None and expected != axis.values[-1]:
@@ -183,14 +187,14 @@ def test_where_memory_does_not_always_grow_the_answer_fits_and_the_next_value_do
 
 def test_where_nothing_fits_every_limit_that_the_smallest_breaks_is_named() -> None:
     axis = compound()
-    tables = {name: dict.fromkeys(axis.values, 100.0) for name in ("num_params", "macs", "memory", "latency_ms")}
-    limits = {"num_params": 50.0, "macs": 200.0, "memory": 10.0, "latency_ms": 80.0}
-    for counted in ((), ("num_params", "macs")):
+    tables = {name: dict.fromkeys(axis.values, 100.0) for name in ("num_parameters", "macs", "memory", "latency_ms")}
+    limits = {"num_parameters": 50.0, "macs": 200.0, "memory": 10.0, "latency_ms": 80.0}
+    for counted in ((), ("num_parameters", "macs")):
         found = largest_fit(axis, Oracle(**tables), growth(axis), limits, counted)
         assert found == Fit(
             None,
             -12.62,
-            (Excess("num_params", 100, 50), Excess("memory", 100, 10), Excess("latency_ms", 100, 80)),
+            (Excess("num_parameters", 100, 50), Excess("memory", 100, 10), Excess("latency_ms", 100, 80)),
         )
 
 

@@ -32,8 +32,8 @@ def test_the_parts_are_the_constructions_own(name: str, image_size: int) -> None
     assert [(part.part, part.macs) for part in profile.parts] == [(row.part, row.macs) for row in expected]
     assert profile.macs == count_macs(variant, image_size, num_classes=7)
     network = build_classifier(name, 7)
-    assert sum(part.num_params for part in profile.parts) == profile.num_params
-    assert profile.num_params == sum(parameter.numel() for parameter in network.parameters())
+    assert sum(part.num_parameters for part in profile.parts) == profile.num_parameters
+    assert profile.num_parameters == sum(parameter.numel() for parameter in network.parameters())
     assert profile.training == training_memory(network, image_size)
     assert profile.inference_bytes == inference_memory(network, image_size, 2)
     assert (profile.image_size, profile.batch_size, profile.precision) == (image_size, 2, "32-true")
@@ -51,9 +51,9 @@ def test_a_size_of_its_own_is_the_default() -> None:
 def test_any_module_is_profiled_by_its_children() -> None:
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 5, bias=False))
     profile = profile_network(network, 8)
-    rows = {part.part: (part.num_params, part.macs) for part in profile.parts}
+    rows = {part.part: (part.num_parameters, part.macs) for part in profile.parts}
     assert rows == {"0": (224, 27 * 8 * 36), "1": (0, 0), "2": (0, 0), "3": (1440, 1440)}
-    assert (profile.num_params, profile.macs) == (1664, 27 * 8 * 36 + 1440)
+    assert (profile.num_parameters, profile.macs) == (1664, 27 * 8 * 36 + 1440)
     assert profile_network(nn.Conv2d(3, 4, 1), 2).parts == ()
 
 

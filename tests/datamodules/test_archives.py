@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import pickle
 import shutil
 import struct
@@ -23,7 +24,8 @@ from datamodules.datamodule import DataModule
 from datamodules.dataset.loaded import Dataset
 from datamodules.dataset.sheet import load_class_names
 from datamodules.images.decode import decode_image
-from datamodules.reading.archives import check_md5, read_columns, read_json, read_lines, read_mat
+from datamodules.reading.archives import check_md5, from_one, read_columns, read_lines, read_mat
+from datamodules.reading.cifar import read_split
 from datamodules.reading.pickles import read_pickle
 from datamodules.sheets.aircraft import Aircraft
 from datamodules.sheets.birdsnap import Birdsnap
@@ -33,7 +35,7 @@ from datamodules.sheets.flowers import Flowers
 from datamodules.sheets.food import Food101
 from datamodules.sheets.pets import Pets
 from tests.support.data import PREPROCESSING
-from transfer.errors import UserError
+from transfer.errors import DamagedFile, UserError
 
 SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -255,6 +257,8 @@ class TinyFlowers(Flowers):
     """Two images of each class in train and val, three in test."""
 
     layout = replace(Flowers.layout, md5={})
+    class_counts: ClassVar = {}
+    id_digests: ClassVar = {}
     num_examples: ClassVar = {"train": 204, "val": 204, "test": 306}
     images_per_class: ClassVar = {"train": (2, 2), "val": (2, 2), "test": (3, 3)}
 
@@ -328,6 +332,18 @@ def test_the_real_flower_lists_give_the_official_splits(tmp_path: Path) -> None:
     data = load_dataset(Flowers(), data_root=tmp_path)
     assert data.split_sizes == {"train": 1_020, "val": 1_020, "test": 6_149}
     assert data.class_counts["train"] == data.class_counts["val"] == [10] * 102
+    moved = scipy.io.loadmat(tmp_path / "setid.mat")
+    moved["trnid"][0, 0], moved["valid"][0, 0] = moved["valid"][0, 0], moved["trnid"][0, 0]
+    scipy.io.savemat(tmp_path / "setid.mat", {name: moved[name] for name in ("trnid", "valid", "tstid")})
+    with pytest.raises(UserError, match=r"setid\.mat: MD5"):
+        load_dataset(Flowers(), data_root=tmp_path)
+
+    class WithoutMD5(Flowers):
+        layout = replace(Flowers.layout, md5={})
+
+    # Two images of one class that change places leave every count as it was.
+    with pytest.raises(UserError, match="flowers train: the ids in its files' names are not those of the official"):
+        load_dataset(WithoutMD5(), data_root=tmp_path)
     totals = np.sum([data.class_counts[name] for name in data.splits], axis=0)
     assert (totals.min(), totals.max(), totals.sum()) == (40, 258, 8_189)
     members = Counter(name for split in data.splits for name in file_names(data, split))
@@ -338,6 +354,7 @@ def test_the_real_flower_lists_give_the_official_splits(tmp_path: Path) -> None:
 
 
 class TinyCars(Cars):
+    class_counts: ClassVar = {}
     num_examples: ClassVar = {"train": 392, "test": 196}
     images_per_class: ClassVar = {"train": (2, 2), "test": (1, 1)}
     val_size = 196
@@ -477,6 +494,7 @@ CATS |= {"ragdoll", "russian_blue", "siamese", "sphynx"}
 
 
 class TinyPets(Pets):
+    class_counts: ClassVar = {}
     num_examples: ClassVar = {"train": 74, "test": 37}
     images_per_class: ClassVar = {"train": (2, 2), "test": (1, 1)}
     val_size = 37
@@ -664,18 +682,42 @@ def test_a_test_image_that_no_list_has_is_named(tmp_path: Path) -> None:
 def test_files_that_are_something_else_are_named(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"\xff\xfe<html>")
-    with pytest.raises(UserError, match="file: not a text file"):
+    with pytest.raises(UserError, match="file line 1: not text in UTF-8"):
         read_lines(path)
     with pytest.raises(UserError, match="file: not a Matlab file"):
         read_mat(path, "labels")
     path.write_text("<html>")
-    with pytest.raises(UserError, match="file: not a JSON file"):
-        read_json(path)
     with pytest.raises(UserError, match=r"no column 'id' in its first line \(columns: <html>\)"):
         read_columns(path, "id")
     path.write_text("id\tcommon\n1\n")
     with pytest.raises(UserError, match="line 2: 1 values, 2 expected"):
         read_columns(path, "id", "common")
+
+
+def test_pipes_and_labels_that_are_no_numbers_are_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for read in (read_lines, read_mat, read_pickle, lambda path: check_md5(path.parent, {"pipe": "0"})):
+        with pytest.raises(DamagedFile, match="pipe: a pipe, where a regular file is needed"):
+            read(tmp_path / "pipe")
+    assert from_one(["2", "1"], 2, "images.txt") == [1, 0]
+    with pytest.raises(DamagedFile, match=r"images\.txt: its labels are not numbers"):
+        from_one(["2", "one"], 2, "images.txt")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": 3}, "'labels' is a int, where a list is expected"),
+        ({"filenames": ["a.png"]}, "1 file names for 2 images"),
+        ({"filenames": 5}, "'filenames' is a int, where a list is expected"),
+        ({"labels": [0, 7]}, r"label 7 is not in 0\.\.1"),
+    ],
+)
+def test_a_cifar_batch_with_other_content_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    batch = {"data": np.zeros((2, 3072), np.uint8), "labels": [0, 1], "filenames": ["a.png", "b.png"], **change}
+    (tmp_path / "batch").write_bytes(pickle.dumps(batch, protocol=2))
+    with pytest.raises(DamagedFile, match=message):
+        read_split("cifar10 train", [tmp_path / "batch"], "labels", 2)
 
 
 def test_a_matlab_file_without_the_variable_lists_what_it_has(tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def test_workers_get_a_name_or_shared_memory_and_no_copy(photos: Path) -> None:
 
 def test_a_second_run_finds_what_the_first_one_made(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = batches(folder_data(photos, cache="disk").train_dataloader())
-    monkeypatch.setattr(cache, "decode_image", lambda encoded: pytest.fail("decoded again"))
+    monkeypatch.setattr(cache, "decode_image", lambda *arguments: pytest.fail("decoded again"))
     assert torch.equal(batches(folder_data(photos, cache="disk").train_dataloader()), first)
     assert len(cache_files(photos)) == 1
 
@@ -217,10 +217,10 @@ from datamodules.loading import cache
 split, resize = pickle.loads(Path(sys.argv[1]).read_bytes())
 decode_image, decoded = cache.decode_image, []
 
-def slowly(encoded):
-    decoded.append(encoded)
+def slowly(*arguments):
+    decoded.append(arguments)
     time.sleep(float(sys.argv[3]))
-    return decode_image(encoded)
+    return decode_image(*arguments)
 
 cache.decode_image = slowly
 print("starts", flush=True)

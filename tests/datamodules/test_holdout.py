@@ -144,6 +144,15 @@ def test_ids_are_those_of_pixels_for_small_pictures_without_losses(tmp_path: Pat
     assert ids.dtype == np.uint64 and ids[0] == ids[1] == ids[2] and len(np.unique(ids)) == 4
 
 
+def test_deep_pictures_are_told_apart_by_values_that_would_be_equal_in_8_bits(tmp_path: Path) -> None:
+    for index in range(60):
+        deep = np.full((8, 8), index, np.uint16)
+        path = tmp_path / ("dark", "light")[index % 2] / f"{index}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(deep).save(path)
+    assert load(tmp_path).split_sizes.keys() == {"train", "val", "test"}
+
+
 def test_ids_and_fingerprint_follow_a_selection() -> None:
     split = split_of([index % 2 for index in range(10)])
     fresh = split_of([index % 2 for index in range(10)]).select([3, 1])

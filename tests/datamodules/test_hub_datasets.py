@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -29,7 +31,7 @@ from datamodules.sheets.flowers import Flowers
 from datamodules.sheets.food import Food101
 from datamodules.sheets.pets import Pets
 from tests.support.data import PREPROCESSING
-from transfer.errors import UserError
+from transfer.errors import DamagedFile, UserError
 
 SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 OFFICIAL = ["aircraft", "cars", "cifar10", "cifar100", "flowers", "food101", "pets"]
@@ -88,6 +90,8 @@ class TinyFood101(Food101):
 class TinyFlowers(Flowers):
     num_examples: ClassVar = {"train": 2, "val": 3, "test": 2}
     images_per_class: ClassVar = {}
+    class_counts: ClassVar = {}
+    id_digests: ClassVar = {}
     official_names = ("pink primrose", "globe thistle")
     num_classes = 2
 
@@ -181,6 +185,29 @@ def test_missing_folder_split_and_columns_are_named(tiny_cifar: Path) -> None:
     next(tiny_cifar.rglob("test-*.parquet")).unlink()
     with pytest.raises(UserError, match=r"no test-\*\.parquet there or below it"):
         load_dataset(TinyCIFAR10(), data_root=tiny_cifar)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
+        (b"<html>404</html>", "HTML"),
+        (b"PAR1 cut", "without its end"),
+        (b"PAR1 not really PAR1", "cannot read its parquet files|could not be read"),
+        (None, "a pipe"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_damaged_file_is_named(tiny_cifar: Path, content: bytes | None, message: str, stream: bool) -> None:
+    file = next(tiny_cifar.rglob("test-*.parquet"))
+    file.unlink()
+    if content is None:
+        os.mkfifo(file)
+    else:
+        file.write_bytes(content)
+    with pytest.raises(DamagedFile, match=message):
+        load_dataset(TinyCIFAR10(), data_root=tiny_cifar, stream=stream)
 
 
 @pytest.mark.parametrize(
@@ -279,6 +306,7 @@ def test_a_copy_without_a_split_says_what_it_is(tmp_path: Path) -> None:
     save_split(tmp_path / "timm" / "oxford-iiit-pet", "train", [0, 1], 37)
 
     class TwoPets(Pets):
+        class_counts: ClassVar = {}
         num_examples: ClassVar = {"train": 1, "test": 1}
 
     with pytest.raises(
@@ -302,6 +330,74 @@ def test_the_right_size_with_other_class_counts_is_refused() -> None:
     with pytest.raises(UserError, match=r"x train: 2 images of each class expected, 3 of class 0 found.*cut anew"):
         check_official(splits, TwoOfEach(), 2)
     check_official(splits, OneToThree(), 2)
+
+
+def full_size(sheet: Sheet, permuted: dict[str, list[int]] | None = None) -> dict[str, Split]:
+    """Splits with the official number of images of each class, as if nothing but the labels were known."""
+    splits = {}
+    for name, size in sheet.num_examples.items():
+        counts = list(sheet.class_counts.get(name, ()))
+        if not counts:
+            each, rest = divmod(size, sheet.num_classes)
+            counts = [each + (index < rest) for index in range(sheet.num_classes)]
+        counts = [counts[index] for index in (permuted or {}).get(name, range(len(counts)))]
+        splits[name] = in_memory(f"x {name}", size, np.repeat(np.arange(len(counts)), counts).tolist())
+    return splits
+
+
+@pytest.mark.parametrize("name", ["flowers", "cars", "pets"])
+def test_labels_in_another_order_under_official_names_are_refused(name: str) -> None:
+    """Flowers whose ids were sorted as text, cars and pets whose names were sorted: label i means another class."""
+    sheet = get_sheet(name)
+    assert {split: sum(counts) for split, counts in sheet.class_counts.items()}.items() <= sheet.num_examples.items()
+    for split, counts in sheet.class_counts.items():
+        assert (min(counts), max(counts)) == sheet.images_per_class[split]
+    check_official(full_size(sheet), sheet, sheet.num_classes)
+    names = [str(index + 1) for index in range(102)] if name == "flowers" else sheet.official_names
+    capitals = names if name != "pets" else [n.capitalize() if n[0] in "abemprs" else n for n in names]
+    order = sorted(range(len(names)), key=lambda index: capitals[index])
+    with pytest.raises(UserError, match=r"x (train|test): .* a copy whose labels are in another order than its class"):
+        check_official(full_size(sheet, dict.fromkeys(sheet.class_counts, order)), sheet, sheet.num_classes)
+
+
+def test_pets_whose_files_name_another_class_are_refused(tmp_path: Path) -> None:
+    sheet = get_sheet("pets")
+    files = [(b"x", "images/Abyssinian_1.jpg"), (b"y", "American_Bulldog_12.jpg"), (b"z", "3.png"), (b"w", "")]
+    split = Split("x train", encoded_images(files), np.arange(4), torch.tensor([0, 1, 2, 3]))
+    sheet.check_files({"train": split})
+    with pytest.raises(UserError, match=r"x train: American_Bulldog_12\.jpg is labelled 'abyssinian'"):
+        sheet.check_files({"train": replace(split, labels=torch.tensor([0, 0, 2, 3]))})
+
+
+def test_flowers_without_ids_are_of_unknown_cut() -> None:
+    splits = {name: in_memory(f"x {name}", size) for name, size in Flowers.num_examples.items()}
+    with pytest.warns(UserWarning, match="x train: its files do not carry the authors' ids, so whether it is the offi"):
+        get_sheet("flowers").check_files(splits)
+
+
+def test_a_copy_of_another_name_is_read_with_the_splits_of_a_known_one(tmp_path: Path, tiny_cifar: Path) -> None:
+    (tiny_cifar / "uoft-cs").rename(tiny_cifar / "someone")
+    data = load_dataset(TinyCIFAR10(), data_root=tiny_cifar, hub_id="someone/cifar10")
+    assert data.split_sizes == {"train": 50, "val": 10, "test": 20}
+    assert data.splits["test"].image_name(4) == "someone/cifar10 test row 4 (4.png)"
+    with pytest.raises(UserError, match=r"no folder .*someone/else, where `data_root` should hold the files of"):
+        load_dataset(TinyCIFAR10(), data_root=tiny_cifar, hub_id="someone/else")
+    with pytest.raises(UserError, match="digits is not on the hub; `hub_id` is for published datasets"):
+        load_dataset("digits", hub_id="someone/cifar10")
+
+    class TinyAircraft(Aircraft):
+        num_examples: ClassVar = {"train": 200, "val": 100, "test": 100}
+        images_per_class: ClassVar = {"train": (2, 2)}
+
+    # The second known copy calls its val split `validation`.
+    for split, size in {"train": 200, "validation": 100, "test": 100}.items():
+        labels = [index % 100 for index in range(size)]
+        names = load_class_names("aircraft")
+        save_split(tmp_path / "my" / "planes", split, labels, 100, columns=("image", "variant"), names=names)
+    assert load_dataset(TinyAircraft(), data_root=tmp_path, hub_id="my/planes").split_sizes["val"] == 100
+    (tmp_path / "my" / "planes" / "test-00000-of-00001.parquet").unlink()
+    with pytest.raises(UserError, match=r"no val-\*\.parquet there or below it, needed for the val split"):
+        load_dataset(TinyAircraft(), data_root=tmp_path, hub_id="my/planes")
 
 
 def test_pets_sorted_with_capitals_first_are_refused() -> None:

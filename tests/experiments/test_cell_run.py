@@ -90,6 +90,51 @@ def test_a_failed_cell_says_why_and_is_retried_with_what_it_had(
     assert table_stub()[2:] == ["start trials/01", "start trials/02", f"start {cell.id}/final"]
 
 
+def test_a_trial_that_diverges_is_the_worst_and_not_the_end(
+    tmp_path: Path, table_stub: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell, table = make_cell(), Table(cells=(make_cell(),), grid=GRID)
+    monkeypatch.setenv("STUB", "diverge 0.01")  # the best rate, otherwise
+    assert run_cell(tmp_path, table, cell) == "done"
+    result = json.loads((tmp_path / "cells" / cell.id / "result.json").read_text())
+    assert result["chosen"]["optim.lr"] == 0.1 and result["num_trials"] == 2
+    assert "trial 2 of 3, 14089 steps (optim.lr 0.01, optim.weight_decay 0): error: training loss is nan" in (
+        capsys.readouterr().out
+    )
+
+
+def test_trials_that_all_diverge_are_a_failed_cell(
+    tmp_path: Path, table_stub: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = {"optim.lr": [0.1], "optim.weight_decay": [0.0]}
+    cell = make_cell()
+    monkeypatch.setenv("STUB", "diverge 0.1")
+    assert run_cell(tmp_path, Table(cells=(cell,), grid={**grid, "optim.momentum": [0.9, 0.8]}), cell) == "failed"
+    result = json.loads((tmp_path / "cells" / cell.id / "result.json").read_text())
+    assert result["error"] == f"{cell.id}: every one of 2 trials diverged"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("results.json", "[", "results.json line 1: not JSON"),
+        ("metrics.csv", "", "no top1 among its metrics"),
+        ("metrics.csv", "step,val/top1\n1,high\n", "metrics.csv: damaged"),
+    ],
+)
+def test_a_damaged_child_is_a_failed_cell_in_one_line(
+    name: str, text: str, words: str, tmp_path: Path, table_stub: Any
+) -> None:
+    cell, table = make_cell(), Table(cells=(make_cell(),), grid=GRID)
+    assert run_cell(tmp_path, table, cell) == "done"
+    place = tmp_path / "cells" / cell.id
+    (place / "result.json").unlink()
+    (place / "trials" / "01" / name).write_text(text)
+    assert run_cell(tmp_path, table, cell) == "failed"
+    error = json.loads((place / "result.json").read_text())["error"]
+    assert words in error and "\n" not in error
+
+
 def test_a_run_that_was_killed_is_resumed(tmp_path: Path, table_stub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     cell, table = make_cell(), Table(cells=(make_cell(),), grid=GRID)
     monkeypatch.setenv("STUB", "die 0.01")

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.studies import make_study, outcomes_of
-from transfer.config.command_line import flatten, parse_config
+from transfer.config.command_line import parse_config
+from transfer.config.parsing import flatten
 from transfer.errors import UserError
 from transfer.experiments.launchers import LAUNCHERS, Launch
 from transfer.experiments.locks import locked

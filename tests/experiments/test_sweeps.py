@@ -14,7 +14,8 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_com
 
 from transfer.commands import table as script
 from transfer.config.choices import share_batch
-from transfer.config.command_line import flatten, parse_config
+from transfer.config.command_line import parse_config
+from transfer.config.parsing import flatten
 from transfer.config.protocols import get_protocol, protocol_settings
 from transfer.errors import UserError
 from transfer.experiments.sweeps import Sweep, draw, load_sweep

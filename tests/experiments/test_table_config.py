@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.tables import GRID, make_cell
-from transfer.config.command_line import flatten, unflatten
+from transfer.config.parsing import flatten, unflatten
 from transfer.errors import UserError
 from transfer.experiments.table.cells import Table, extend, read_table, table_content
 from transfer.experiments.table.config import TableConfig, parse_table
@@ -49,7 +49,7 @@ def test_the_papers_table_is_table_5() -> None:
     [
         ("protocol: [kornblith]", {}, r"unknown option 'protocol'; did you mean 'protocols'\?"),
         ("seeds: many", {}, "seeds"),
-        ("- a list", {}, "not a table"),
+        ("- a list", {}, "NAME: VALUE"),
         ("cells: [{dataset: digits, backbon: b0}]", {}, "backbon"),
         ("", {"set": ["optim.lrr=1"]}, r"unknown option 'optim.lrr'; did you mean 'optim.lr'\?"),
         ("", {"set": ["optim.lr"]}, "`set` optim.lr: expected KEY=VALUE, for example `set` optim.lr=0.1"),

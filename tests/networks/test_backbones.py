@@ -53,7 +53,7 @@ def test_parameters_and_multiply_adds_are_the_published_counts(name: str) -> Non
     with torch.device("meta"):
         classifier = build_classifier(name, 1000).eval()
         image = torch.empty(1, 3, variant.resolution, variant.resolution)
-    assert sum(p.numel() for p in classifier.parameters()) == variant.num_params
+    assert sum(p.numel() for p in classifier.parameters()) == variant.num_parameters
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         classifier(image)
     assert counter.get_total_flops() == 2 * variant.num_macs
@@ -75,7 +75,7 @@ def test_parameters_and_multiply_adds_are_the_published_counts(name: str) -> Non
     ],
 )
 def test_the_table_holds_the_published_counts(name: str, params: int, macs: int) -> None:
-    assert (get_backbone(name).num_params, get_backbone(name).num_macs) == (params, macs)
+    assert (get_backbone(name).num_parameters, get_backbone(name).num_macs) == (params, macs)
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (65, 33), (79, 224)])

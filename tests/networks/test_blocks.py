@@ -50,7 +50,7 @@ def test_each_stage_gets_its_blocks_and_the_rest_is_the_baselines() -> None:
     assert (variant.stem_channels, variant.num_features, variant.resolution, variant.dropout_rate) == (
         *(32, 1280, 224, 0.2),
     )
-    assert (variant.row, variant.num_params, variant.num_macs) == (b0, 0, 0)
+    assert (variant.row, variant.num_parameters, variant.num_macs) == (b0, 0, 0)
     assert [row.fused for row in get_variant(f"v2-b0@blocks={V2}").stages] == [True] * 3 + [False] * 3
 
 

@@ -273,7 +273,7 @@ def test_the_papers_other_baselines_are_the_references_too(
     backbone = build_network(variant, replace(variant.settings, padding=padding, bn_eps=eps))
     own = Classifier(backbone, LinearHead(backbone.num_features, 1000, 0.2), 1000)
     theirs, ours = layers_as_called(reference), layers_as_called(own)
-    assert sum(p.numel() for p in reference.parameters()) == variant.num_params
+    assert sum(p.numel() for p in reference.parameters()) == variant.num_parameters
     for module, source in zip(ours, theirs, strict=True):
         strict_load(module, source.state_dict(), source=name)
     stem = next(m for m in reference.modules() if isinstance(m, nn.Conv2d))

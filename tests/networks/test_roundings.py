@@ -89,7 +89,7 @@ def test_the_compound_row_of_table_7_is_b3s_network() -> None:
         b3.num_features,
     )
     row = table7()[-1]
-    assert (row.backbone, row.image_size, row.num_params) == (compound.name, 291, b3.num_params)
+    assert (row.backbone, row.image_size, row.num_parameters) == (compound.name, 291, b3.num_parameters)
     assert row.gmacs == pytest.approx(1.800, abs=5e-4) and abs(row.difference) < 0.001
 
 
@@ -118,7 +118,7 @@ def test_the_printed_numbers_of_resnet_that_its_architecture_does_not_give_stay_
 
 
 def test_the_number_of_parameters_is_that_of_the_tables() -> None:
-    millions = {row.backbone: round(row.num_params / 1e6, 2) for row in table3()}
+    millions = {row.backbone: round(row.num_parameters / 1e6, 2) for row in table3()}
     assert millions["mobilenet-v1@d=1.4,w=1.2,r=1.3"] == 8.68
     assert (millions["mobilenet-v2@d=4"], millions["mobilenet-v2@w=2"]) == (12.05, 11.26)
     assert (millions["resnet50@d=4"], millions["resnet50@w=2"]) == (89.82, 98.0)

@@ -17,6 +17,7 @@ from tests.support.runs import ROOT, environment
 from transfer.config.command_line import save_config
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import UserError
+from transfer.runs import folder
 from transfer.runs.folder import RUN_DIR_VARIABLE, RunFolder, check_run_dir, find_interrupted, is_main_process, open_run
 
 FOREIGN = (RUN_DIR_VARIABLE, "SLURM_JOB_ID", "SLURM_PROCID", "TORCHELASTIC_RUN_ID", "WORLD_SIZE", "RANK", "LOCAL_RANK")
@@ -310,3 +311,30 @@ def test_a_probe_has_a_folder_of_its_own_in_a_job(job: Path) -> None:
     (run.path / "results.json").write_text("{}")
     with pytest.raises(UserError, match="flowers_b7_probe/77 is a finished run"):
         check_run_dir(CONFIG, None, "_probe")
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("last.ckpt.123.tmp", "metrics.csv.7.tmp", "config.yaml"):
+        (run / name).write_text("half")
+    config = replace(CONFIG, out_dir=str(run))
+    check_run_dir(config, None)
+    with open_run(config, None) as opened:
+        assert {path.name for path in opened.path.iterdir()} == {"config.yaml", "run.lock"}
+    (run / "last.ckpt.123.tmp").touch()
+    (run / "notes.tmp").touch()
+    with open_run(config, run) as opened:
+        assert {path.name for path in opened.path.iterdir()} == {"config.yaml", "run.lock", "notes.tmp"}
+
+
+def test_a_folder_holds_a_run_only_once_all_its_first_files_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(folder, "write_json", fail)
+    with pytest.raises(KeyboardInterrupt):
+        RunFolder(tmp_path).begin(CONFIG, {"val": {"of": "train", "images": []}})
+    assert not (tmp_path / "config.yaml").exists()

@@ -127,9 +127,9 @@ def same_weights(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
 
 
 def best_row(rows: Rows, metric: str = "top1") -> dict[str, float]:
-    """The val metrics of the best epoch, the last of equals."""
-    highest = max(float(row[f"val/{metric}"]) for row in rows)
-    best = [row for row in rows if float(row[f"val/{metric}"]) == highest][-1]
+    """The val metrics of the best epoch; of equals that of lower loss, then the last."""
+    goodness = [(float(row[f"val/{metric}"]), -float(row["val/loss"]), number) for number, row in enumerate(rows)]
+    best = rows[max(goodness)[2]]
     return {name.removeprefix("val/"): float(value) for name, value in best.items() if name.startswith("val/")}
 
 

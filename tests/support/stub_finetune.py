@@ -1,7 +1,7 @@
 """Stands for finetune in the tests of a table: the same files in milliseconds, and ends as STUB says.
 
-The accuracy falls with the distance of the learning rate from 0.01. STUB: `fail LR`, `die LR` (SIGKILL once it has a
-checkpoint), `wait LR` (until SIGTERM), each at that learning rate; every start is a line of STUB_CALLS.
+The accuracy falls with the distance of the learning rate from 0.01. STUB: `fail LR`, `diverge LR`, `die LR` (SIGKILL
+once it has a checkpoint), `wait LR` (until SIGTERM), each at that learning rate; every start is a line of STUB_CALLS.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pathlib import Path
 
 import yaml
 
-arguments = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
+words = [word for word in sys.argv[1:] if word != "--allow_user_code"]
+arguments = dict(zip(words[::2], words[1::2], strict=True))
 resumed = "--resume" in arguments
 run_dir = Path(arguments["--resume" if resumed else "--out_dir"])
 if not resumed:
@@ -29,6 +30,9 @@ config = yaml.safe_load((run_dir / "config.yaml").read_text())
 lr, steps = config["optim"]["lr"], config["trainer"]["max_steps"]
 what, _, where = os.environ.get("STUB", "").partition(" ")
 here = bool(where) and float(where) == lr
+if here and what == "diverge":
+    print("error: training loss is nan in epoch 1: the run has diverged", file=sys.stderr)
+    sys.exit(3)
 if here and what == "fail":
     print("error: the learning rate is wrong", file=sys.stderr)
     sys.exit(2)

@@ -19,9 +19,9 @@ from transfer.errors import RunInterrupted, UserError
 from transfer.networks.classifier import Classifier
 from transfer.training.batch_norm import BatchNormPolicy
 from transfer.training.callbacks import EMA, EpochLog, FinalValidation, FreezeBackbone
-from transfer.training.checkpointing import AtomicCheckpointIO, GracefulStop, LastCheckpoint
+from transfer.training.checkpointing import AtomicCheckpointIO, LastCheckpoint
+from transfer.training.interruption import GracefulStop
 from transfer.training.module import TransferModule
-from transfer.training.selection import BestCheckpoint
 
 Builder = Callable[..., pl.Trainer]
 
@@ -219,79 +219,6 @@ def test_validation_sees_the_average(
     build_trainer(*callbacks, max_epochs=1).fit(TransferModule(tiny_classifier), random_images)
     torch.testing.assert_close(seen.state, saved_state(tmp_path / "last.ckpt"), rtol=0, atol=0)
     assert moved(seen.state, snapshots.states[-1], "conv.weight")
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_finishes_the_step_writes_last_and_raises(
-    tiny_classifier: Classifier, random_images: Any, build_trainer: Builder, tmp_path: Path,
-    number: signal.Signals,
-) -> None:  # fmt: skip
-    module, snapshots = TransferModule(tiny_classifier), Snapshots(3, number)
-    trainer = build_trainer(snapshots, GracefulStop(tmp_path / "last.ckpt"), max_epochs=2)
-    with pytest.raises(RunInterrupted, match=f"stopped by {number.name}") as caught:
-        trainer.fit(module, random_images)
-    assert caught.value.signal_number == number
-    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
-    assert (saved["epoch"], saved["global_step"]) == (0, 3)
-    torch.testing.assert_close(saved_state(tmp_path / "last.ckpt"), snapshots.states[-1], rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("options", [{}, {"val_check_interval": 2}])
-@pytest.mark.parametrize("stop_after", [2, 4, 6, 8])
-def test_a_validation_that_is_due_comes_before_the_stop(
-    tiny_classifier: Classifier, random_images: Any, build_trainer: Builder, tmp_path: Path, stop_after: int,
-    options: dict[str, int],
-) -> None:  # fmt: skip
-    def fit(*callbacks: pl.Callback, ckpt_path: Path | None = None) -> EpochLog:
-        log, checkpoint = EpochLog(tmp_path / "metrics.csv"), BestCheckpoint(tmp_path, "top1")
-        trainer = build_trainer(log, checkpoint, *callbacks, max_epochs=2, **options)
-        trainer.fit(TransferModule(tiny_classifier), random_images, ckpt_path=ckpt_path, weights_only=True)
-        return log
-
-    with pytest.raises(RunInterrupted):
-        fit(Snapshots(stop_after), GracefulStop(tmp_path / "last.ckpt"))
-    random_images.train_batches.skip = random_images.train_batches.yielded = 0
-    assert "top1" in fit(ckpt_path=tmp_path / "last.ckpt").best_metrics()
-    steps = [row["step"] for row in read_rows(tmp_path / "metrics.csv")]
-    assert steps == (["2", "4", "6", "8"] if options else ["4", "8"])
-    assert (tmp_path / "best.ckpt").exists()
-
-
-def test_a_second_ctrl_c_stops_at_once(
-    tiny_classifier: Classifier, random_images: Any, build_trainer: Builder, tmp_path: Path
-) -> None:
-    stop = GracefulStop(tmp_path / "last.ckpt")
-    stop.on_train_start(build_trainer(), TransferModule(tiny_classifier))
-    signal.raise_signal(signal.SIGINT)
-    assert stop.received == signal.SIGINT
-    signal.raise_signal(signal.SIGTERM)  # which a parent passes on that got the Ctrl-C too
-    assert stop.received == signal.SIGINT
-    with pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT)
-
-
-def test_several_batches_of_one_step_are_not_torn_apart(
-    tiny_classifier: Classifier, random_images: Any, build_trainer: Builder, tmp_path: Path
-) -> None:
-    snapshots = Snapshots(1)
-    trainer = build_trainer(snapshots, GracefulStop(tmp_path / "last.ckpt"), max_epochs=2, accumulate_grad_batches=2)
-    with pytest.raises(RunInterrupted):
-        trainer.fit(TransferModule(tiny_classifier), random_images)
-    assert len(snapshots.states) == 2
-    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 1
-
-
-@pytest.mark.parametrize("stop_after", [None, 2])
-def test_the_signal_handlers_are_put_back(
-    tiny_classifier: Classifier, random_images: Any, build_trainer: Builder, tmp_path: Path, handlers: Any,
-    stop_after: int | None,
-) -> None:  # fmt: skip
-    trainer = build_trainer(Snapshots(stop_after), GracefulStop(tmp_path / "last.ckpt"), max_epochs=1)
-    try:
-        trainer.fit(TransferModule(tiny_classifier), random_images)
-    except RunInterrupted:
-        assert stop_after is not None
-    assert {number: signal.getsignal(number) for number in handlers} == handlers
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

@@ -20,8 +20,10 @@ from transfer.training.metrics import (
     Predictions,
     build_metrics,
     build_per_class_accuracy,
+    describe_absent,
     fit_threshold,
 )
+from transfer.training.scores import Scores
 
 NUM_CLASSES = 8
 
@@ -63,6 +65,15 @@ def test_top5_is_scikit_learns(imbalanced: tuple[Tensor, Tensor]) -> None:
     expected = top_k_accuracy_score(targets, logits, k=5, labels=range(NUM_CLASSES))
     assert expected < 0.99
     assert measure(logits, targets)["top5"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_top5_is_its_own_also_where_the_first_batch_is_all_right() -> None:
+    targets = torch.arange(8)
+    logits = 9.0 * torch.eye(8)
+    logits[4:] = logits[4:].roll(1, 1)  # wrong, but within the first five
+    found = measure(logits, targets, batch_size=4)
+    assert (found["top1"], found["top5"]) == (0.5, top_k_accuracy_score(targets, logits, k=5, labels=range(8)))
+    assert found["top5"] > 0.5
 
 
 def test_mean_per_class_gives_every_class_the_same_say(imbalanced: tuple[Tensor, Tensor]) -> None:
@@ -123,6 +134,59 @@ def test_per_class_accuracy_of_several_labels_counts_yes_and_no(several_labels: 
 def test_top5_needs_six_classes() -> None:
     assert "top5" not in build_metrics(5, multilabel=False)
     assert "top5" in build_metrics(6, multilabel=False)
+
+
+def test_a_label_without_images_does_not_count_in_the_mean_average_precision() -> None:
+    """Perfect predictions of one label among five, and noise, against scikit-learn on the labels that are there."""
+    targets = torch.zeros(12, 5, dtype=torch.long)
+    targets[:4, 2] = 1
+    assert measure(10.0 * targets - 5.0, targets, multilabel=True)["map"] == 1.0
+    targets[3:9, 0] = 1
+    logits = torch.randn(12, 5)
+    expected = average_precision_score(targets[:, [0, 2]], logits[:, [0, 2]], average="macro")
+    assert expected < 0.99
+    assert measure(logits, targets, multilabel=True, batch_size=5)["map"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_labels_that_no_image_has_give_no_average_precision() -> None:
+    assert measure(torch.randn(4, 3), torch.zeros(4, 3, dtype=torch.long), multilabel=True)["map"] == 0.0
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_classes_that_are_left_out_of_a_mean_are_named(multilabel: bool) -> None:
+    metrics = build_metrics(4, multilabel).clone(prefix="test/")
+    labels = torch.tensor([0, 2, 2])
+    metrics.update(torch.rand(3, 4), torch.nn.functional.one_hot(labels, 4) if multilabel else labels)
+    metrics.compute()
+    name = "map" if multilabel else "mean_per_class"
+    assert describe_absent(metrics, None) == f"no image of 1, 3: {name} is the mean over the other classes"
+    assert "no image of b, d" in str(describe_absent(metrics, ["a", "b", "c", "d"]))
+    metrics.update(torch.rand(4, 4), torch.eye(4, dtype=torch.long) if multilabel else torch.arange(4))
+    metrics.compute()
+    assert describe_absent(metrics, None) is None
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+@pytest.mark.parametrize("world_size", [2, 3, 5])
+def test_all_that_is_measured_is_the_same_to_the_bit_for_any_number_of_ranks(
+    imbalanced: tuple[Tensor, Tensor], several_labels: tuple[Tensor, Tensor], multilabel: bool, world_size: int
+) -> None:
+    logits, targets = several_labels if multilabel else imbalanced
+    found = []
+    for ranks in (1, world_size):
+        scores = Scores("test", logits.shape[1], multilabel, "bce" if multilabel else "cross_entropy", False)
+        for rank in range(ranks):  # the order in which the images of all ranks are gathered
+            for rows in torch.arange(rank, len(targets), ranks).split(7):
+                scores.update(logits[rows], targets[rows].float() if multilabel else targets[rows])
+        found.append({name: value.item() for name, value in scores.compute().items()})
+        assert found[0] == found[-1]
+    loss = torch.nn.functional
+    expected = (
+        loss.binary_cross_entropy_with_logits(logits.double(), targets.double())
+        if multilabel
+        else loss.cross_entropy(logits.double(), targets)
+    )
+    assert found[0]["test/loss"] == pytest.approx(expected.item(), rel=1e-7)
 
 
 def test_a_class_without_images_does_not_count_in_the_mean_per_class() -> None:

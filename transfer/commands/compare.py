@@ -28,7 +28,8 @@ _METRICS = {"top1": "top-1", "mean_per_class": "mean per class"}
 _EPILOG = """\
 The interval says how far the difference depends on which images happen to be in the test split, for these two trained
 networks. It does not know how far other seeds of the same two settings would differ: for that, train several seeds.
-p is twice the share of resamples in which the other run is better or as good."""
+p is the chance of a difference as large, in either direction, if both were equally good: their predictions of each
+image are exchanged at random."""
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -8,12 +8,14 @@ import os
 import re
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
-from transfer.errors import Interrupted, MissingData, UserError, printable
+from transfer.errors import Diverged, Interrupted, MissingData, UserError, printable
 
 # Arguments of the library whose flag has another name.
 _RENAMED = {"optimizer": "optim.name", "loss": "loss.name"}
@@ -30,14 +32,14 @@ def exit_status(
             None leaves the arguments' names.
 
     Returns:
-        What the command returns; 2 after a user's mistake or on a full disk, with a message on stderr; 128 + n after
-        signal n, and after SIGPIPE for a pipe that nobody reads any more.
+        What the command returns; 2 after a user's mistake or on a full disk, 3 where the training diverged, with a
+        message on stderr; 128 + n after signal n, and after SIGPIPE for a pipe that nobody reads any more.
 
     Raises:
         Exception: any other error is a bug; it passes with its traceback.
     """
     try:
-        with _warnings_with_flags(build_parser):
+        with _warnings_with_flags(build_parser), _stopped_by_sigterm():
             status = command()
         sys.stdout.flush()
     except BrokenPipeError:
@@ -45,7 +47,7 @@ def exit_status(
         return 128 + signal.SIGPIPE
     except UserError as error:
         print(f"error: {printable(name_flags(str(error), find_flags(build_parser)))}", file=sys.stderr)
-        return 2
+        return error.STATUS if isinstance(error, Diverged) else 2
     except ImportError as error:
         if (place := _other_datamodules(error)) is None:
             raise
@@ -64,12 +66,37 @@ def exit_status(
             raise
         return 2
     except Interrupted as interruption:
-        print(interruption, file=sys.stderr)
+        from transfer.runs.folder import is_main_process
+
+        if is_main_process():
+            print(interruption, file=sys.stderr)
         return 128 + interruption.signal_number
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     return status or 0
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM unwind the command as Ctrl-C does, so that nothing is left half-written; a handler in place stays.
+
+    Raises:
+        Interrupted: in the middle of the command, when the signal comes.
+    """
+    is_free = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if not is_free or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _other_datamodules(error: ImportError) -> str | None:
@@ -86,6 +113,27 @@ def add_allow_user_code(parser: argparse.ArgumentParser) -> None:
         "--allow_user_code",
         action="store_true",
         help="import a backbone or a head of your own that a run names, which runs its code",
+    )
+
+
+def add_reading(parser: argparse.ArgumentParser, otherwise: str) -> None:
+    """Add the flags that say how images of the user's own are read: fields of `ReadOptions`, None where not given.
+
+    Args:
+        parser: the command's parser.
+        otherwise: what holds where a flag is not given, for the help of those that have a default.
+    """
+    for name in ("image_column", "label_column", "split_column", "group_column"):
+        parser.add_argument(f"--data.{name}", f"--{name}", dest=name, metavar="NAME", help="of a table")
+    separator = f"between the labels of an image; default: {otherwise or '|'}"
+    parser.add_argument("--data.label_separator", "--label_separator", dest="label_separator", help=separator)
+    layout = "what the folders are: classes, splits (others are left out), or auto, what their names say; default: "
+    parser.add_argument(
+        "--data.folder_layout",
+        "--folder_layout",
+        dest="folder_layout",
+        choices=("auto", "classes", "splits"),
+        help=layout + (otherwise or "auto"),
     )
 
 

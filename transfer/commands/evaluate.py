@@ -1,154 +1,208 @@
-"""Evaluate a finished run again: efficientnet-transfer evaluate RUN_DIR
+"""Evaluate a finished run again, or on other labelled images: efficientnet-transfer evaluate RUN_DIR --data_root OTHER
 
-Rebuilds the network from the run's own files, loads the data, refuses data the run was not trained on, and prints the
-metrics. Each reading of the test split is counted in the run's test_reads.json.
+Without --data_root, it loads the run's own data and refuses other training images than the run's. --data_root may name
+where these lie now, or other labelled images: class folders, with or without splits, or a table. Their classes are
+matched with the run's by name, and the result and every prediction are written to RUN_DIR/evaluations/<n>/. Each
+reading of the run's own test split is counted in test_reads.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Unpack
 
-from transfer.commands.console import add_allow_user_code, check_folder, exit_status
-from transfer.errors import BadValue, MissingData
+from transfer.commands.console import add_allow_user_code, add_reading, check_folder, exit_status
+from transfer.errors import BadValue, Interrupted
 from transfer.files import expanded
 
 if TYPE_CHECKING:
-    from datamodules.datamodule import DataModule
-    from datamodules.loading.loaders import ImageLoader
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from datamodules.build import ReadFields
+    from transfer.commands.evaluate_data import Subject
     from transfer.runs.predictor import Run
+    from transfer.runs.test_record import SavedPredictions
+    from transfer.statistics import Interval
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of `efficientnet-transfer evaluate`."""
     parser = argparse.ArgumentParser(
-        prog="efficientnet-transfer evaluate", description="Evaluate a run of finetune again."
+        prog="efficientnet-transfer evaluate",
+        description="Evaluate a run of finetune again, or on other labelled images.",
     )
-    parser.add_argument("run_dir", metavar="RUN_DIR", type=expanded)
-    parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
-    parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="default: test")
-    parser.add_argument("--data_root", help="where the data lies now, if not where the run found it")
-    parser.add_argument(
-        "--data.batch_size", "--batch_size", dest="batch_size", type=int, help="images per step; default: the run's"
-    )
-    parser.add_argument(
-        "--data.num_workers", "--num_workers", dest="num_workers", type=int, help="loader processes; default: the run's"
-    )
-    parser.add_argument(
-        "--data.stream",
-        "--stream",
-        dest="stream",
-        choices=("true", "false"),
-        help="fetch images while they are needed; default: as the run did",
-    )
-    parser.add_argument("--json", type=expanded, metavar="FILE", help="write the metrics there too")
+    add = parser.add_argument
+    add("run_dir", metavar="RUN_DIR", type=expanded)
+    add("--checkpoint", choices=("best", "last"), default="best")
+    splits = "default: test; all images of other data without splits"
+    add("--split", choices=("train", "val", "test", "all"), help=splits)
+    add("--data_root", metavar="PATH", help="where the run's data lie now, or other labelled images: a folder or table")
+    add("--dataset", metavar="NAME", help="the data's name; default: the run's; `folder` for images of your own")
+    add_reading(parser, otherwise="the run's")
+    bad = "images that cannot be read; default: the run's"
+    add("--data.on_bad_image", "--on_bad_image", dest="on_bad_image", choices=("error", "skip"), help=bad)
+    batch_size = "images per step; default: the run's"
+    add("--data.batch_size", "--batch_size", dest="batch_size", type=int, metavar="N", help=batch_size)
+    workers = "loader processes; default: the run's"
+    add("--data.num_workers", "--num_workers", dest="num_workers", type=int, metavar="N", help=workers)
+    stream = "fetch images while they are needed; default: as the run did"
+    add("--data.stream", "--stream", dest="stream", choices=("true", "false"), help=stream)
+    out_dir = "folder for evaluation.json and predictions.npz; default: RUN_DIR/evaluations/<n>/ for other data"
+    add("--out_dir", type=expanded, metavar="DIR", help=out_dir)
+    add("--json", type=expanded, metavar="FILE", help="write the result there too")
     add_allow_user_code(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    arguments = build_parser().parse_args(argv)
-    return exit_status(lambda: evaluate(**vars(arguments)), build_parser)
+    arguments = vars(build_parser().parse_args(argv))
+    if arguments["stream"] is not None:
+        arguments["stream"] = arguments["stream"] == "true"
+
+    def command() -> None:
+        evaluate(**arguments)
+
+    return exit_status(command, build_parser)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The result of scoring a run on labelled images.
+
+    Attributes:
+        run_dir: the run's folder.
+        checkpoint: `best` or `last`.
+        data: where the images come from: a dataset's name, or a path.
+        own_data: whether they are a split of the run's own data.
+        split: `train`, `val`, `test` or `all`.
+        num_images: number of images.
+        metrics: each metric, as in the run's own results.
+        intervals: 95% intervals of the metrics for other images like these; not of all metrics.
+        per_class_accuracy: by class name, in [0, 1]; None for a class without an image.
+        changed_splits: splits of the run's own data that have changed since.
+        absent_classes: classes of the run without an image.
+        unknown_classes: classes that the run does not know, with their numbers of images; these are not in the metrics.
+        skipped_images: images that cannot be read, with the reason; they are not in the metrics either.
+        predictions: label and probabilities of each image; they are not part of the file.
+    """
+
+    run_dir: str
+    checkpoint: str
+    data: str
+    own_data: bool
+    split: str
+    num_images: int
+    metrics: dict[str, float]
+    intervals: dict[str, Interval]
+    per_class_accuracy: dict[str, float | None]
+    changed_splits: list[str]
+    absent_classes: tuple[str, ...]
+    unknown_classes: dict[str, int]
+    skipped_images: list[dict[str, Any]]
+    predictions: SavedPredictions = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what is written as JSON."""
+        content = {name: value for name, value in vars(self).items() if name != "predictions"}
+        return {**content, "intervals": {name: asdict(interval) for name, interval in self.intervals.items()}}
 
 
 def evaluate(
-    run_dir: Path,
+    run_dir: str | Path,
     checkpoint: str = "best",
-    split: str = "test",
-    data_root: str | None = None,
+    split: str | None = None,
+    dataset: str | None = None,
+    *,
     batch_size: int | None = None,
     num_workers: int | None = None,
-    stream: str | None = None,
+    out_dir: Path | None = None,
     json: Path | None = None,
     allow_user_code: bool = False,
-) -> None:
-    """Print the metrics of a run's checkpoint on one split, computed on one device with every image seen once.
+    **reading: Unpack[ReadFields],
+) -> Evaluation:
+    """Score a run's checkpoint on labelled images, on one device with every image seen once; print and return it.
 
     Args:
         run_dir: folder of a finished run.
         checkpoint: `best` or `last`.
-        split: `train`, `val` or `test`.
-        data_root: where the data lies now; None: where the run found it.
+        split: `train`, `val`, `test` or `all`; None: `test`, or all images of other data without splits.
+        dataset: the data's name, `folder` for images of one's own; None: the run's.
         batch_size: images per step; None: the run's.
         num_workers: loader processes, 0 or more; None: the run's.
-        stream: `true` or `false`, whether to fetch images while they are needed; None: as the run did.
-        json: file that receives the metrics, too.
+        out_dir: folder for evaluation.json and predictions.npz; None: a numbered one of the run for other data.
+        json: file that receives the result, too.
         allow_user_code: see `load_run`.
+        reading: fields of `datamodules.dataset.sheet.ReadOptions` in place of the run's. `data_root` is where the run's
+            data lie now, or other labelled images.
 
     Raises:
-        MissingData: `run_dir` is not a run, or its data is not there.
-        BadValue: an argument is out of range, or the data is not what the run was trained on.
+        MissingData: `run_dir` is not a run, or the data is not there.
+        BadValue: an argument is out of range, or the data does not fit the run.
     """
-    from transfer.commands.results_table import print_results
+    from transfer.commands.evaluate_data import open_images
+    from transfer.commands.evaluate_report import print_evaluation, warn_of_differences, write_evaluation
     from transfer.files import write_json
     from transfer.runs.predictor import load_run
-    from transfer.runs.test_record import count_test_read
 
+    run_dir = Path(run_dir)
     check_folder("json", json)
+    if out_dir is not None and out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
+        raise BadValue(f"`out_dir`={out_dir} is not empty: nothing in it is overwritten; choose a new folder")
     if num_workers is not None and num_workers < 0:
         raise BadValue(f"`num_workers`={num_workers} (allowed: at least 0)")
     run = load_run(run_dir, f"{checkpoint}.ckpt", allow_user_code=allow_user_code)
-    data = load_data(run, split, data_root, stream, {"batch_size": batch_size, "num_workers": num_workers})
-    if split == "test":
-        try:
-            count_test_read(run_dir)
-        except OSError as error:
-            print(f"warning: this reading of the test split could not be counted: {error}", file=sys.stderr)
-    metrics, per_class = measure(run, data)
-    print_results(run.config.dataset, run.config.backbone, {split: metrics}, data.dataset.sheet.metric)
+    subject = open_images(run, split, dataset, {name: value for name, value in reading.items() if value is not None})
+    warn_of_differences(subject)
+    if out_dir is None and not subject.own and not os.access(run_dir, os.W_OK):
+        raise BadValue(f"{run_dir} cannot be written to: choose another folder for the result with `out_dir`")
+    if subject.own and subject.split == "test":
+        record_test_read(run_dir)
+    loading = {"batch_size": batch_size, "num_workers": num_workers}
+    evaluation = measure(run, subject, checkpoint, {name: v for name, v in loading.items() if v is not None})
+    print_evaluation(run, evaluation)
+    if out_dir is not None or not subject.own:
+        print(f"written: {write_evaluation(evaluation, out_dir)}")
     if json is not None:
-        facts = {"run_dir": str(run_dir), "split": split}
-        write_json(json, {**facts, "metrics": metrics, "per_class_accuracy": per_class})
+        write_json(json, evaluation.to_dict())
+    return evaluation
 
 
-def load_data(
-    run: Run, split: str, data_root: str | None, stream: str | None, loading: Mapping[str, int | None]
-) -> DataModule:
-    """Return the data that a run was trained on, whose test loader reads `split`.
+def record_test_read(run_dir: Path) -> None:
+    """Count a reading of the run's own test split, or warn that it cannot be counted."""
+    from transfer.runs.test_record import count_test_read
+
+    try:
+        count_test_read(run_dir)
+    except OSError as error:
+        print(f"warning: this reading of the test split could not be counted: {error}", file=sys.stderr)
+
+
+def measure(run: Run, subject: Subject, checkpoint: str, loading: dict[str, int]) -> Evaluation:
+    """Return a run's metrics and predictions on images.
 
     Args:
-        run: the run, whose options hold where no other is given.
-        split: `train`, `val` or `test`.
-        data_root: where the data lies now; None: where the run found it.
-        stream: `true` or `false`; None: as the run did.
-        loading: batch_size and num_workers; None: the run's.
-
-    Raises:
-        MissingData: the data or the split is not there.
-        BadValue: it is not what the run was trained on.
+        run: the run.
+        subject: the images.
+        checkpoint: which of the run's checkpoints it is, for the result.
+        loading: options of the loaders in place of the run's.
     """
-    from datamodules import load_dataset
     from datamodules.datamodule import DataModule
-
-    reading, options = run.config.read_options(), run.config.loader_options()
-    if data_root is not None:
-        reading["data_root"] = data_root
-    if stream is not None:
-        reading["stream"] = stream == "true"
-    options |= {name: value for name, value in loading.items() if value is not None}
-    dataset = load_dataset(run.config.dataset, **reading)
-    dataset.check_same_data(run.data)
-    if split not in dataset.splits:
-        raise MissingData(f"`split`={split}: the data has only {', '.join(dataset.splits)}")
-
-    class OneSplit(DataModule):
-        def test_dataloader(self) -> ImageLoader:
-            return self.eval_dataloader(split)
-
-    return OneSplit(dataset, run.preprocessing, **options)
-
-
-def measure(run: Run, data: DataModule) -> tuple[dict[str, float], dict[str, float]]:
-    """Return a run's metrics on the data's test loader, and its accuracy on each class, all in [0, 1] but the loss."""
     from transfer.lightning import pl
+    from transfer.runs.test_record import make_predictions
+    from transfer.training.interruption import StopAtOnce
     from transfer.training.module import TransferModule
     from transfer.training.trainer import quiet_lightning, resolve_precision
 
     quiet_lightning()
+    options = {**run.config.loader_options(), **loading} | ({} if subject.own else {"cache": "none"})
+    data = DataModule(subject.dataset, run.preprocessing, **options)
     module = TransferModule(run.classifier, multilabel=run.config.data.multilabel, loss=run.config.loss.name)
     trainer = pl.Trainer(
         devices=1,
@@ -157,7 +211,54 @@ def measure(run: Run, data: DataModule) -> tuple[dict[str, float], dict[str, flo
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        callbacks=[StopAtOnce(Interrupted)],
     )
     logged = trainer.test(module, datamodule=data, verbose=False)[0]
     metrics = {name.removeprefix("test/"): float(value) for name, value in logged.items()}
-    return metrics, dict(zip(run.class_names, module.per_class_accuracy, strict=True))
+    assert module.predictions is not None
+    labels, probabilities = module.predictions
+    run.check_finite(probabilities)
+    images, names = subject.dataset.split("test"), []
+    if len(labels) == len(images):  # a stream leaves bad images out on its way, and nobody knows where
+        order = data.test_order("test", 1).argsort()
+        labels, probabilities, names = labels[order], probabilities[order], images.image_names()
+    counts = images.class_counts(len(run.class_names))
+    accuracies = zip(run.class_names, module.per_class_accuracy, counts, strict=True)
+    return Evaluation(
+        run_dir=str(run.run_dir),
+        checkpoint=checkpoint,
+        data=subject.name,
+        own_data=subject.own,
+        split=subject.split,
+        num_images=len(labels),
+        metrics=metrics,
+        intervals=find_intervals(metrics, labels.numpy(), probabilities.numpy(), counts),
+        per_class_accuracy={name: accuracy if count else None for name, accuracy, count in accuracies},
+        changed_splits=subject.changed,
+        absent_classes=subject.absent,
+        unknown_classes=subject.unknown,
+        skipped_images=[asdict(image) for image in subject.dataset.skipped],
+        predictions=make_predictions(labels.numpy(), probabilities.numpy(), names, run.class_names, run.threshold),
+    )
+
+
+def find_intervals(
+    metrics: Mapping[str, float], labels: NDArray[Any], probabilities: NDArray[np.float32], class_counts: Sequence[int]
+) -> dict[str, Interval]:
+    """Return the 95% intervals of the metrics that are accuracies, or means of the images' precisions.
+
+    Args:
+        metrics: each metric that was found.
+        labels: class indices (N,), or multi-hot (N, C).
+        probabilities: of each class, (N, C).
+        class_counts: images of each class.
+    """
+    from transfer.statistics import mean_per_class_interval, multilabel_intervals, share_interval
+
+    shares = [name for name in ("top1", "top5", "exact_match") if name in metrics]
+    intervals = {name: share_interval(metrics[name], len(labels)) for name in shares}
+    if "mean_per_class" in metrics:
+        intervals["mean_per_class"] = mean_per_class_interval(metrics["mean_per_class"], class_counts)
+    if labels.ndim == 2:
+        intervals |= multilabel_intervals(labels.astype(bool), probabilities)
+    return intervals

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
+    from datamodules.images.depth import Decoding
     from datamodules.images.transforms import Part
     from transfer.runs.overlay import Evidence
     from transfer.runs.predictor import Run
@@ -131,7 +132,7 @@ def explain(
     transforms = [build_eval_transform(run.preprocessing) for run in runs.values()]
 
     unreadable: list[str] = []
-    photos = read_photos(list(targets), transforms, unreadable)
+    photos = read_photos(list(targets), transforms, [run.decoding for run in runs.values()], unreadable)
     while batch := list(islice(photos, batch_size)):
         columns = [
             find_evidence(name, run, [photo.inputs[i] for photo in batch], [photo.parts[i] for photo in batch], index)
@@ -186,7 +187,9 @@ def find_class(class_names: Sequence[str], class_name: str | None, run: str) -> 
     raise unknown_name(f"`class_name` for {run}:", class_name, class_names)
 
 
-def read_photos(paths: list[Path], transforms: list[Any], unreadable: list[str]) -> Iterator[Photo]:
+def read_photos(
+    paths: list[Path], transforms: list[Any], decodings: list[Decoding], unreadable: list[str]
+) -> Iterator[Photo]:
     """Yield the photos that can be read; name the others on stderr and in `unreadable`."""
     from datamodules.images.decode import BadImage, BadImageError, decode_image
     from datamodules.images.transforms import kept_part
@@ -194,17 +197,20 @@ def read_photos(paths: list[Path], transforms: list[Any], unreadable: list[str])
 
     for path in paths:
         try:
-            pixels = decode_image(path)
+            pixels = {decoding: decode_image(path, decoding) for decoding in decodings}
         except BadImageError as error:
             unreadable.append(str(path))
             print(printable(f"unreadable: {BadImage(str(path), str(error))}"), file=sys.stderr)
             continue
-        height, width = pixels.shape[:2]
+        height, width = pixels[decodings[0]].shape[:2]
         yield Photo(
             path,
             (path.name, f"{width} x {height}"),
-            fit_photo(pixels),
-            [transform(image=pixels)["image"] for transform in transforms],
+            fit_photo(pixels[decodings[0]]),
+            [
+                transform(image=pixels[decoding])["image"]
+                for transform, decoding in zip(transforms, decodings, strict=True)
+            ],
             [kept_part(transform, height, width) for transform in transforms],
         )
 

@@ -1,8 +1,7 @@
 """Fine-tune an EfficientNet: efficientnet-transfer finetune --backbone b7 --dataset flowers
 
-A run writes config.yaml, best.ckpt, last.ckpt, metrics.csv and results.json into runs/<dataset>_<backbone>/<n>/. If
-there is a test split, it adds test_reads.json and test_predictions.npz. If the dataset has no val split (or your own
-data have no test split), held_out.json lists the images that were held out of train.
+A run writes config.yaml, best.ckpt, last.ckpt, metrics.csv and results.json into runs/<dataset>_<backbone>/<n>/; with a
+test split test_reads.json and test_predictions.npz; held_out.json if val or test was held out of train.
 """
 
 from __future__ import annotations
@@ -84,12 +83,14 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
     # Imported here so that --help and mistyped flags do not wait for them.
     from datamodules import load_dataset
     from datamodules.datamodule import DataModule
-    from transfer.commands.finetune_report import collect_results, print_data, print_end, print_start
+    from transfer.commands.finetune_report import collect_results, print_end, print_start
     from transfer.runs.folder import check_run_dir, find_interrupted, is_main_process, open_run
     from transfer.training.callbacks import EpochLog
+    from transfer.training.interruption import interruptible
     from transfer.training.module import TransferModule
     from transfer.training.selection import choose_monitor
     from transfer.training.trainer import build_fit_trainer, build_loggers, prepare_process
+    from transfer.weights.seen import read_seen_images
     from transfer.weights.start import resolve_start
 
     started = time.perf_counter()
@@ -99,9 +100,9 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
     num_processes = prepare_process(config)
 
     dataset = load_dataset(config.dataset, **config.read_options())
-    print_data(dataset)
+    choices: list[str] = []
     if resume is None:
-        config = choose(config, given, start, dataset, num_processes)
+        config, choices = choose(config, given, start, dataset, num_processes)
         resume = find_interrupted(config)
     else:
         config, _ = share_batch(config, given, num_processes)
@@ -109,23 +110,24 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
     start = resolve_start(**config.start_options(), dataset_size=sheet.default_image_size, image_size=config.image_size)
     monitor = choose_monitor(config.monitor, dataset.num_classes, config.data.multilabel)
     data = DataModule(dataset, start.preprocessing, **config.loader_options())
+    data.seen_before = read_seen_images(config.weights, config.init_from, config.init_head)
     classifier = build_network(config, start, dataset, resume)
     weights = None if config.loss.class_weights == "none" else balanced_class_weights(dataset.class_counts["train"])
     module = TransferModule(classifier, class_weights=weights, **config.module_options())
 
-    with open_run(config, resume) as run:
+    with open_run(config, resume) as run, interruptible(run.interrupted):
         run.check_space(sum(p.numel() for p in classifier.parameters()))
         if is_main_process() and not run.resumes:
             run.begin(config, {name: {"of": s.name, "images": s.sources()} for name, s in dataset.held_out.items()})
         log = EpochLog(run.metrics, monitor)
         trainer = build_fit_trainer(config, run.path, log, build_loggers(config, run.path, dataset.fingerprint))
         if is_main_process():
-            print_start(config, start, dataset, run)
+            print_start(config, start, data, run, choices)
         fit(config, run, trainer, module, data)
 
         metrics = measure(config, run, trainer, module, data, log)
         seconds = time.perf_counter() - started
-        results = collect_results(config, run, start, trainer, module, dataset, log, metrics, seconds)
+        results = collect_results(config, run, start, trainer, module, data, log, metrics, seconds)
         if trainer.is_global_zero:
             results.save()
             print_end(results)
@@ -166,8 +168,8 @@ def check_names(config: FinetuneConfig) -> tuple[Start, Sheet]:
 
 def choose(
     config: FinetuneConfig, given: frozenset[str], start: Start, dataset: Dataset, num_processes: int
-) -> FinetuneConfig:
-    """Return the configuration with the choices of its protocol or recipe and its batch divided, and print them.
+) -> tuple[FinetuneConfig, list[str]]:
+    """Return the configuration with the choices of its protocol or recipe and its batch divided, and lines of text.
 
     Args:
         config: configuration as the user set it.
@@ -179,8 +181,6 @@ def choose(
     Raises:
         UserError: the choices conflict with what the user set.
     """
-    from transfer.runs.folder import is_main_process
-
     lines: list[str] = []
     if config.protocol is not None:
         num_images = sum(size for name, size in dataset.split_sizes.items() if name != "test")
@@ -199,9 +199,7 @@ def choose(
             num_processes=num_processes,
         )
         lines += chosen
-    if lines and is_main_process():
-        print("\n".join(lines))
-    return config
+    return config, lines
 
 
 def build_network(config: FinetuneConfig, start: Start, dataset: Dataset, resume: Path | None) -> Classifier:
@@ -277,14 +275,13 @@ def measure(
 ) -> dict[str, Metrics]:
     """Return the metrics of the best checkpoint on val and test, and count the read of the test split."""
     from transfer.runs.test_record import PREDICTIONS, count_test_read, make_predictions
+    from transfer.training.interruption import StopAtOnce
     from transfer.training.trainer import build_trainer
 
-    metrics = {}
     sizes = data.dataset.split_sizes
-    if "val" in sizes:
-        metrics["val"] = Metrics(log.best_metrics())
+    metrics = {"val": Metrics(log.best_metrics())} if "val" in sizes else {}
     if "test" in sizes and config.trainer.limit_test_batches != 0:
-        tester = build_trainer(config, trainer.loggers, callbacks=[])
+        tester = build_trainer(config, trainer.loggers, callbacks=[StopAtOnce(run.interrupted)])
         if tester.is_global_zero:
             count_test_read(run.path)
         logged = tester.test(module, data, verbose=False)[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,7 @@ from transfer.run_files import RESULTS
 from transfer.runs.results import Metrics, Results, SplitFacts
 
 if TYPE_CHECKING:
-    from datamodules.dataset.loaded import Dataset
+    from datamodules.datamodule import DataModule
     from transfer.lightning import pl
     from transfer.runs.folder import RunFolder
     from transfer.training.callbacks import EpochLog
@@ -24,7 +26,7 @@ def collect_results(
     start: Start,
     trainer: pl.Trainer,
     module: TransferModule,
-    dataset: Dataset,
+    data: DataModule,
     log: EpochLog,
     metrics: dict[str, Metrics],
     wall_seconds: float,
@@ -32,8 +34,10 @@ def collect_results(
     """Return the results of the run."""
     from transfer.environment import command_words, environment, peak_memory_bytes
     from transfer.runs.test_record import num_test_reads
+    from transfer.training.selection import EarlyStop
     from transfer.weights.build import measure_warm_start
 
+    dataset = data.dataset
     warm_start = measure_warm_start(start)
     tested = dataset.class_counts.get("test", [])
     return Results(
@@ -47,6 +51,8 @@ def collect_results(
             name: accuracy if count else None
             for name, accuracy, count in zip(dataset.class_names, module.per_class_accuracy, tested, strict=False)
         },
+        monitor=log.monitor if "val" in metrics else None,
+        early_stopping=next((c.outcome() for c in trainer.callbacks if isinstance(c, EarlyStop)), None),  # type: ignore[attr-defined]
         test_reads=num_test_reads(run.path),
         seed=config.seed,
         lr=trainer.optimizers[0].param_groups[-1]["initial_lr"],
@@ -61,6 +67,7 @@ def collect_results(
         skipped_images=[asdict(image) for image in dataset.skipped],
         tested_images=None if module.predictions is None else len(module.predictions.labels),
         threshold=module.classifier.threshold,
+        seen_images=count_seen_images(data),
         decay=dict(dataset.decay),
         copy=dataset.known_copy,
         train_seconds=round(log.seconds, 2),
@@ -75,25 +82,44 @@ def collect_results(
     )
 
 
-def print_data(dataset: Dataset) -> None:
-    """Print the classes and the images of each split, once for all processes."""
-    from transfer.runs.folder import is_main_process
+def print_start(config: FinetuneConfig, start: Start, data: DataModule, run: RunFolder, choices: Sequence[str]) -> None:
+    """Print the data, the settings that were chosen, the network, and the folder of an interrupted run.
 
-    if is_main_process():
-        print(dataset.describe())
-
-
-def print_start(config: FinetuneConfig, start: Start, dataset: Dataset, run: RunFolder) -> None:
-    """Print the network, its weights, the image size, and the folder of an interrupted run."""
+    Warn of test images that the network has seen.
+    """
     from transfer.weights.build import measure_warm_start
 
+    print("\n".join([data.dataset.describe(), *choices]))
     if run.resumes:
         print(f"resumes the run in {run.path}")
     print(f"{start.variant.name} from {start.describe()}; {start.preprocessing.image_size} px")
     if warm_start := measure_warm_start(start):
         print(f"--init_from {config.init_from}: {warm_start}")
-    if not dataset.split_sizes.keys() - {"train"}:
+    if not data.dataset.split_sizes.keys() - {"train"}:
         print("nothing will be measured: there is no test split, and a final fit has no val split")
+    warn_of_seen_images(data)
+
+
+def count_seen_images(data: DataModule) -> dict[str, int]:
+    """Return for val and test how many of their images the network was trained on, in this run or before it."""
+    seen = data.seen_images()
+    return {name: seen.count(split.ids()) for name, split in data.dataset.splits.items() if name != "train"}
+
+
+def warn_of_seen_images(data: DataModule) -> None:
+    """Warn of val and test images that are in train, too, and of those that the network was trained on before."""
+    train = data.dataset.seen_images
+    for name, split in data.dataset.splits.items():
+        if name == "train":
+            continue
+        if data.seen_before is not None and (count := data.seen_before.count(split.ids())):
+            warnings.warn(
+                f"{count} of {len(split)} {name} images were trained on before, by the network that this run starts"
+                f" from: its {name} metrics are too good",
+                stacklevel=2,
+            )
+        if count := train.count(split.ids()):
+            warnings.warn(f"{count} of {len(split)} {name} images are in train, too (doctor lists them)", stacklevel=2)
 
 
 def print_end(results: Results) -> None:
@@ -103,6 +129,8 @@ def print_end(results: Results) -> None:
     print_results(results.dataset, results.backbone, results.metrics, results.quoted_metric)
     for missing in results.decay.values():
         print(f"on {missing}: not comparable with published results")
+    if seen := results.seen_images.get("test"):
+        print(f"{seen} of {results.splits['test'].size} test images were trained on: the result is too good")
     if results.copy:
         print(f"data: {results.copy}")
     speed = f"{results.images_per_second or 0:.0f} images/s"

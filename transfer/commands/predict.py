@@ -124,7 +124,7 @@ def predict_rows(
 
     run.classifier.to("cuda" if torch.cuda.is_available() else "cpu")
     transform = build_eval_transform(run.preprocessing)
-    for images, names, bad in build_predict_loader(paths, transform, batch_size, num_workers):
+    for images, names, bad in build_predict_loader(paths, transform, batch_size, num_workers, run.decoding):
         for image in bad:
             unreadable.append(image.name)
             print(printable(f"unreadable: {image}"), file=sys.stderr)

@@ -84,7 +84,7 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
         data = DataModule(dataset, start.preprocessing, **{**config.loader_options(), "augment": "none"})
         classifier = build_network(config, start, dataset, fabric)
         if fabric.global_rank == 0:
-            begin(run, config, start, dataset)
+            begin(run, config, start, data)
         features, files = extract(config, own, data, classifier, fabric, precision)
         if fabric.global_rank > 0:
             return None
@@ -96,7 +96,7 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
         save_classifier(run.best, classifier, data.state_dict())
         results = replace(
             collect_results(config, own, run.path, start, dataset, found, files, seconds),
-            **measure_test(run.path, found, features.get("test"), dataset),
+            **measure_test(run.path, found, features.get("test"), data),
             num_parameters=sum(p.numel() for p in classifier.parameters()),
             wall_seconds=round(time.perf_counter() - started, 2),
             precision=precision,
@@ -142,9 +142,15 @@ def build_network(config: FinetuneConfig, start: Start, dataset: Dataset, fabric
     return classifier.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its types
 
 
-def begin(run: RunFolder, config: FinetuneConfig, start: Start, dataset: Dataset) -> None:
+def begin(run: RunFolder, config: FinetuneConfig, start: Start, data: DataModule) -> None:
     """Write what the run starts with, count the reading of the test split, and print whose features are fitted."""
+    from transfer.commands.finetune_report import warn_of_seen_images
     from transfer.runs.test_record import count_test_read
+    from transfer.weights.seen import read_seen_images
+
+    dataset = data.dataset
+    data.seen_before = read_seen_images(config.weights)
+    warn_of_seen_images(data)
 
     run.begin(config, {})
     if "test" in dataset.split_sizes:

@@ -13,6 +13,7 @@ from transfer.run_files import RESULTS
 from transfer.runs.results import Metrics, ProbeFit, Results, SplitFacts
 
 if TYPE_CHECKING:
+    from datamodules.datamodule import DataModule
     from datamodules.dataset.loaded import Dataset
     from transfer.probe.features import Features
     from transfer.probe.penalties import Probe
@@ -80,14 +81,16 @@ def collect_results(
     )
 
 
-def measure_test(run_dir: Path, found: Probe, test: Features | None, dataset: Dataset) -> dict[str, Any]:
-    """Save the predictions on test, and return the fields of the results that they decide."""
+def measure_test(run_dir: Path, found: Probe, test: Features | None, data: DataModule) -> dict[str, Any]:
+    """Save the predictions on test, and return the fields of the results that they and their images decide."""
+    from transfer.commands.finetune_report import count_seen_images
     from transfer.probe.penalties import linear_metrics, predict
     from transfer.runs.test_record import PREDICTIONS, make_predictions
     from transfer.training.metrics import build_per_class_accuracy
 
+    dataset, seen = data.dataset, {"seen_images": count_seen_images(data)}
     if test is None:
-        return {}
+        return seen
     predicted = predict(found.fit, test)
     labels, probabilities = (tensor.numpy() for tensor in predicted)
     names = dataset.split("test").image_names()
@@ -97,6 +100,7 @@ def measure_test(run_dir: Path, found: Probe, test: Features | None, dataset: Da
     counts = dataset.class_counts["test"]
     val = Metrics(found.val_metrics[found.penalty])
     return {
+        **seen,
         "metrics": {"val": val, "test": Metrics(linear_metrics(found.fit, test))},
         "per_class_accuracy": {
             name: accuracy if count else None

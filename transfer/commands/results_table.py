@@ -22,7 +22,7 @@ def print_results(
         quoted_metric: metric that the literature quotes for the dataset; it is marked in the table.
     """
     published = paper_results(dataset)
-    splits = [split for split in ("train", "val", "test") if metrics.get(split)]
+    splits = [split for split in ("train", "val", "test", "all") if metrics.get(split)]
     table = Table(title=f"{backbone} on {dataset}", title_justify="left")
     table.add_column("metric")
     for split in splits:

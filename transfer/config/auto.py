@@ -1,5 +1,7 @@
 """Rules that choose settings from the size of the data and the backbone, each choice with its reason.
 
+The doctor recommends by the same rules, and for small data and backbones they are the defaults.
+
 The framework is BiT-HyperRule (Kolesnikov et al. 2020, arXiv 1912.11370): training length by dataset size, with steps
 at 20,000 and 500,000 images; smaller inputs for small images; mixup from 20,000 images on. Its learning rate was tuned
 for another family of networks, so ours follows published fine-tuning of EfficientNets instead. Reasons marked "(ours)"
@@ -11,6 +13,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from typing import Any
+
+from transfer.config.schema import DataConfig, OptimConfig
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ _SMALL_SIDE = 96
 # 0.02 at batch size 64 and 0.05 at 128 (benchmarks/digits_lite0_cpu.json, cifar10_lite0_cpu.json). DNA: its author in
 # changlin31/DNA issue 3, 0.06 at 1,024. SAM: arXiv 2010.01412, 0.016 at 1,024. The boundaries in pixels are ours.
 _LEARNING_RATES = (
-    (260, 0.04, "half the rate that worked well for lite0 here, as runs are several times longer (ours)"),
+    (260, 0.04, "half the defaults' rate, as runs are several times longer (ours)"),
     (599, 0.015, "the rate of DNA, applied to medium-sized backbones (ours)"),
     (math.inf, 0.004, "the rate of SAM for b7, which diverged at higher ones"),
 )
@@ -58,18 +62,32 @@ def choose_recipe(
         batch_size: images per optimizer step, over all processes.
     """
     return [
-        *_choose_size(short_side, resolution),
+        *choose_size(short_side, resolution),
         *_choose_length(num_images, num_classes, batch_size),
         *_choose_mixing(num_images),
         Choice("augment", "basic", "random crop and flip only, as in Kornblith et al. 2019 and BiT"),
         Choice("dropout", dropout_rate, "the backbone's published rate; the author kept ImageNet's settings"),
         # log(0.5) / log(0.9999) = 6,931 steps of 218,949.
         Choice("ema_half_life", 0.03, "equivalent to 0.9999 in the paper's ImageNet training, 6,931 of 218,949 steps"),
-        _choose_lr(resolution, batch_size),
+        _choose_lr(num_images, resolution, batch_size),
     ]
 
 
-def _choose_size(short_side: int, resolution: int) -> list[Choice]:
+def choose_batch_size(fits: int | None = None) -> int:
+    """Return the images per process and step: the default, or the largest power of two that fits into memory.
+
+    The default holds for few images too: smaller batches take more steps, but with noisier BatchNorm statistics, and
+    were no better on 24 photos (`benchmarks/few_photos_cpu.json`).
+
+    Args:
+        fits: largest number of images that fits into memory; None: unknown.
+    """
+    default = DataConfig().batch_size
+    return default if fits is None or fits >= default else 1 << (max(fits, 1).bit_length() - 1)
+
+
+def choose_size(short_side: int, resolution: int) -> list[Choice]:
+    """Return the image size and, for small images, the smallest crop; the arguments are those of `choose_recipe`."""
     if short_side >= _SMALL_SIDE:
         reason = f"the size the weights were trained for; half of the images have a side below {short_side + 1} px"
         return [Choice("image_size", resolution, reason)]
@@ -109,7 +127,11 @@ def _choose_mixing(num_images: int) -> list[Choice]:
     return [Choice("loss.mixup_alpha", 0.0, "BiT does not use mixup below 20,000 images")]
 
 
-def _choose_lr(resolution: int, batch_size: int) -> Choice:
+def _choose_lr(num_images: int, resolution: int, batch_size: int) -> Choice:
+    if num_images < _SMALL and resolution <= _LEARNING_RATES[0][0]:
+        value = OptimConfig().lr * batch_size / DataConfig().batch_size
+        reason = f"the defaults' rate, scaled to the batch size of {batch_size}: runs on few images are short (ours)"
+        return Choice("optim.lr", float(f"{value:.1e}"), reason)
     _, rate, reason = next(row for row in _LEARNING_RATES if resolution <= row[0])
     value = float(f"{rate * batch_size / 256:.1e}")
     return Choice("optim.lr", value, f"{rate} per 256 images, scaled to the batch size of {batch_size}: {reason}")

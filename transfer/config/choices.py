@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from transfer.config.auto import choose_recipe
-from transfer.config.command_line import apply_choices, flatten
+from transfer.config.command_line import apply_choices
+from transfer.config.parsing import flatten
 from transfer.config.protocols import get_protocol, protocol_settings
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue

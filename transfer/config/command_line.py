@@ -7,27 +7,22 @@ the defaults. This module imports neither torch nor Lightning, so that `--help` 
 from __future__ import annotations
 
 import argparse
-import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jsonargparse
 import yaml
 
-from transfer.config.parser_errors import explain
+from transfer.config.parsing import Given, flatten, instantiate, parse_given, parse_values, plain, read_given
 from transfer.config.probe_schema import PROBE_FIELDS, PROBE_TRAINER_FIELDS, ProbeConfig
-from transfer.config.problems import find_probe_problems, find_problems
-from transfer.config.recipes import add_allow_user_code, recipes_first, refuse_code_in_recipes, split_resume, user_code
-from transfer.config.schema import (
-    PATH_FIELDS,
-    FinetuneConfig,
-    TrainerConfig,
-)
-from transfer.errors import BadValue, MissingData, nearest
-from transfer.files import expanded, write_text
+from transfer.config.problems import find_nulls, find_probe_problems, find_problems
+from transfer.config.recipes import add_allow_user_code, refuse_code_in_recipes, split_resume, user_code
+from transfer.config.schema import FinetuneConfig, TrainerConfig
+from transfer.errors import BadValue, MissingData
+from transfer.files import write_text
 from transfer.networks.user_code import refuse_user_code
 from transfer.run_files import CONFIG
 
@@ -71,8 +66,10 @@ def parse_config(argv: Sequence[str]) -> tuple[FinetuneConfig, Path | None]:
     """
     run_dir, allow_user_code, rest = split_resume(argv)
     if run_dir is None:
-        config = _parse(rest)
-        refuse_code_in_recipes(build_parser(), rest, config, allow_user_code)
+        parser = build_parser()
+        given = read_given(rest, parser)
+        config = _build(given, parser)
+        refuse_code_in_recipes(given, config, allow_user_code)
         return config, None
     saved = load_config(run_dir / CONFIG)
     refuse_user_code(run_dir, user_code(saved), allow_user_code)
@@ -108,26 +105,17 @@ def build_config(
     defaults = FinetuneConfig() if resume is None else load_config(resume / CONFIG)
     if resume is not None:
         refuse_user_code(resume, user_code(defaults), allow_user_code)
-    before, base = flatten(defaults.to_dict()), _plain((config or defaults).to_dict())
-    given = _plain(changes)
-    if groups := given.keys() & {name.partition(".")[0] for name in base if "." in name}:
-        raise BadValue("\n".join(f"`{name}`={given[name]!r} (allowed: a dictionary of its fields)" for name in groups))
-    if unknown := given.keys() - base.keys():
-        raise BadValue("\n".join(f"unknown field {name!r}{nearest(name, base)}" for name in sorted(unknown)))
-    values = _values_of(lambda parser: parser.parse_object(unflatten({**base, **given})), build_parser())
-    changed = FinetuneConfig(**values)
-    _refuse(find_problems(changed))
+    before, base = flatten(defaults.to_dict()), plain((config or defaults).to_dict())
+    given = plain(changes)
+    changed = FinetuneConfig(**parse_values({**base, **given}, build_parser()))
+    set_before = {name for name, value in base.items() if resume is not None or value != before[name]}
+    changed = _with_dataset(changed, {*given, *set_before})
+    Given(given).refuse(find_problems(changed))
     if resume is not None:
         _refuse_changes(resume, before, flatten(changed.to_dict()))
         return changed, frozenset()
     chosen = {k for k, v in given.items() if not is_dataclass(changes.get(k.partition(".")[0])) or v != before[k]}
-    return changed, frozenset(chosen) | {name for name, value in base.items() if value != before[name]}
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values from Python as a command line has them: dotted, with paths as strings and no dataclasses."""
-    groups = {k: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v for k, v in values.items()}
-    return {k: os.fspath(v) if isinstance(v, os.PathLike) else v for k, v in flatten(groups).items()}
+    return changed, frozenset(chosen) | set_before
 
 
 def build_probe_parser() -> jsonargparse.ArgumentParser:
@@ -161,19 +149,20 @@ def parse_probe_config(argv: Sequence[str]) -> tuple[FinetuneConfig, ProbeConfig
         UserError: see `parse_config`.
         SystemExit: after --help and --print_config.
     """
-    values = _parse_values(build_probe_parser(), argv)
+    parser = build_probe_parser()
+    given = read_given(argv, parser)
+    values = instantiate(parse_given(given, parser), parser)
     own = ProbeConfig(**{field.name: values.pop(field.name) for field in fields(ProbeConfig)})
-    config = FinetuneConfig(**values)
-    _refuse(find_probe_problems(config))
+    config = _with_dataset(FinetuneConfig(**values), given.recipes.keys() | given.typed)
+    given.refuse([*find_nulls(own), *find_probe_problems(config)])
     return config, own
 
 
 def given_fields(argv: Sequence[str]) -> frozenset[str]:
     """Return the dotted fields set on a command line or in its recipes; `parse_config` must accept the line."""
-    return frozenset(vars(build_parser().parse_args(recipes_first(argv), defaults=False).as_flat())) - {
-        "config",
-        "allow_user_code",
-    }
+    parser = build_parser()
+    flat = parse_given(read_given(argv, parser), parser, defaults=False).as_flat()
+    return frozenset(vars(flat)) - {"config", "allow_user_code"}
 
 
 def apply_choices(
@@ -200,43 +189,26 @@ def apply_choices(
         groups.setdefault(group, {})[field] = value
     top = groups.pop("", {})
     config = replace(config, **top, **{g: replace(getattr(config, g), **values) for g, values in groups.items()})
-    _refuse(find_problems(config))
+    Given(applied).refuse(find_problems(config))
     return config, applied
 
 
 def _parse(argv: Sequence[str]) -> FinetuneConfig:
-    config = FinetuneConfig(**_parse_values(build_parser(), argv))
-    _refuse(find_problems(config))
+    parser = build_parser()
+    return _build(read_given(argv, parser), parser)
+
+
+def _build(given: Given, parser: jsonargparse.ArgumentParser) -> FinetuneConfig:
+    config = _with_dataset(
+        FinetuneConfig(**instantiate(parse_given(given, parser), parser)), given.recipes.keys() | given.typed
+    )
+    given.refuse(find_problems(config))
     return config
 
 
-def _parse_values(parser: jsonargparse.ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
-    return _values_of(lambda parser: parser.parse_args(recipes_first(argv)), parser)
-
-
-def _values_of(
-    parse: Callable[[jsonargparse.ArgumentParser], jsonargparse.Namespace], parser: jsonargparse.ArgumentParser
-) -> dict[str, Any]:
-    try:
-        values = dict(vars(parser.instantiate(parse(parser))))
-    except (jsonargparse.ArgumentError, argparse.ArgumentError) as error:
-        raise BadValue(explain(str(error), [action.dest for action in parser._actions])) from None
-    values.pop("config")
-    for name in PATH_FIELDS & values.keys():
-        values[name] = _expanded(values[name])
-    values["data"] = replace(values["data"], cache_dir=_expanded(values["data"].cache_dir))
-    if own := values.keys() & {"resume", "allow_user_code"}:
-        raise BadValue(f"a recipe cannot set {', '.join(own)}: pass it on the command line")
-    return values
-
-
-def _expanded(path: str | None) -> str | None:
-    return None if path is None else str(expanded(path))
-
-
-def _refuse(problems: Sequence[str]) -> None:
-    if problems:
-        raise BadValue("\n  ".join(["the configuration has problems:", *problems]))
+def _with_dataset(config: FinetuneConfig, given: Collection[str]) -> FinetuneConfig:
+    """Return the configuration whose `data_root` is the user's own folder if no dataset was named."""
+    return replace(config, dataset="folder") if config.data_root is not None and "dataset" not in given else config
 
 
 def split_pairs(option: str, words: Sequence[str], example: str) -> list[tuple[str, str]]:
@@ -254,26 +226,6 @@ def split_pairs(option: str, words: Sequence[str], example: str) -> list[tuple[s
     if bad := ["".join(pair) for pair in pairs if not all(pair)]:
         raise BadValue(f"{option} {bad[0]}: expected KEY=VALUE, for example {option} {example}")
     return [(key, value) for key, _, value in pairs]
-
-
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a nested configuration as one dictionary with dotted names."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
-
-
-def unflatten(dotted: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the nested configuration of dotted names, the content of a recipe; the inverse of `flatten`."""
-    values: dict[str, Any] = {}
-    for name, value in dotted.items():
-        *groups, last = name.split(".")
-        group = values
-        for key in groups:
-            group = group.setdefault(key, {})
-        group[last] = value
-    return values
 
 
 def load_config(path: Path) -> FinetuneConfig:

@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any, get_args, get_type_hints
 
-from transfer.config.schema import FREEZE, SMALLEST_IMAGE, FinetuneConfig
+from transfer.config.schema import FREEZE, SMALLEST_IMAGE, FinetuneConfig, TrainerConfig
+
+# A field, its value, the values it may have in words, and whether this one is.
+Range = tuple[str, Any, str, Callable[[Any], object]]
+_LARGEST = 2**31  # counts are 32-bit integers in places
+_SMALLEST_FLOAT, _LARGEST_FLOAT = 1e-30, 1e30  # of a float32 that is multiplied once more
+_BATCHES = "a number of batches from 1, or a share above 0.0 to 1.0"
+_TIME = re.compile(r"\d+:\d\d:\d\d:\d\d")
+_PROFILERS = ("simple", "advanced", "pytorch")
 
 
 def find_problems(config: FinetuneConfig) -> list[str]:
     """Return a message for each value that is out of range or conflicts with another, with its field in backticks."""
-    return [*_range_problems(config), *_combination_problems(config)]
+    if nulls := find_nulls(config):
+        return nulls
+    ranges = list(_range_problems(config))
+    wrong = {problem.partition("=")[0] for problem in ranges}
+    return [*ranges, *(p for p in _combination_problems(config) if p.partition("=")[0] not in wrong)]
+
+
+def find_nulls(config: Any, prefix: str = "") -> list[str]:
+    """Return a message for each field of a schema, or of a group in it, that is None and must not be."""
+    problems: list[str] = []
+    for name, kind in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if is_dataclass(value):
+            problems += find_nulls(value, f"{prefix}{name}.")
+        elif value is None and type(None) not in get_args(kind):
+            default = next(field.default for field in fields(config) if field.name == name)
+            problems.append(f"`{prefix}{name}`=null (leave it out for its default, {default})")
+    return problems
 
 
 def find_probe_problems(config: FinetuneConfig) -> list[str]:
@@ -26,45 +54,67 @@ def find_probe_problems(config: FinetuneConfig) -> list[str]:
 
 def _range_problems(config: FinetuneConfig) -> Iterator[str]:
     data, loss, optim = config.data, config.loss, config.optim
-    for name, value, allowed, ok in (
-        ("global_batch_size", config.global_batch_size, "at least 1", lambda v: v >= 1),
-        ("image_size", config.image_size, f"at least {SMALLEST_IMAGE}", lambda v: v >= SMALLEST_IMAGE),
+    checks: tuple[Range, ...] = (
+        ("seed", config.seed, "0 to 4294967295", lambda v: 0 <= v < 2**32),
+        ("global_batch_size", config.global_batch_size, "at least 1", _is_count),
+        ("image_size", config.image_size, f"{SMALLEST_IMAGE} to 8192", lambda v: SMALLEST_IMAGE <= v <= 8192),
         ("dropout", config.dropout, "0 to below 1", _is_share),
         ("stochastic_depth_prob", config.stochastic_depth_prob, "0 to below 1", _is_share),
-        ("ema_half_life", config.ema_half_life, "above 0, below 1", lambda v: 0 < v < 1),
-        ("early_stopping", config.early_stopping, "at least 1", lambda v: v >= 1),
-        ("data.batch_size", data.batch_size, "at least 1", lambda v: v >= 1),
-        ("data.num_workers", data.num_workers, "at least 0", lambda v: v >= 0),
-        ("data.val_fraction", data.val_fraction, "above 0, below 0.5", lambda v: 0 < v < 0.5),
-        ("data.test_fraction", data.test_fraction, "above 0, below 0.5", lambda v: 0 < v < 0.5),
-        ("data.min_crop_area", data.min_crop_area, "above 0, at most 1", lambda v: 0 < v <= 1),
+        ("ema_half_life", config.ema_half_life, "above 0, below 1", lambda v: 1e-6 <= v < 1),
+        ("early_stopping", config.early_stopping, "at least 1", _is_count),
+        ("data.batch_size", data.batch_size, "at least 1", _is_count),
+        ("data.num_workers", data.num_workers, "0 to 1024", lambda v: 0 <= v <= 1024),
+        ("data.val_fraction", data.val_fraction, "above 0, below 0.5", lambda v: 1e-6 <= v < 0.5),
+        ("data.test_fraction", data.test_fraction, "above 0, below 0.5", lambda v: 1e-6 <= v < 0.5),
+        ("data.bit_depth", data.bit_depth, "1 to 32", lambda v: 1 <= v <= 32),
+        ("data.max_pixels", data.max_pixels, "at least 1", lambda v: 1 <= v < 2**63),
+        ("data.min_crop_area", data.min_crop_area, "above 0, at most 1", lambda v: 1e-6 <= v <= 1),
         ("loss.label_smoothing", loss.label_smoothing, "0 to below 1", _is_share),
-        ("loss.mixup_alpha", loss.mixup_alpha, "at least 0", _is_not_negative),
-        ("loss.cutmix_alpha", loss.cutmix_alpha, "at least 0", _is_not_negative),
-        ("optim.lr", optim.lr, "above 0", lambda v: v > 0),
+        ("loss.mixup_alpha", loss.mixup_alpha, "0, or 0.001 to 1000", _is_alpha),
+        ("loss.cutmix_alpha", loss.cutmix_alpha, "0, or 0.001 to 1000", _is_alpha),
+        ("optim.lr", optim.lr, "above 0", _is_positive),
         ("optim.momentum", optim.momentum, "0 to below 1", _is_share),
         ("optim.weight_decay", optim.weight_decay, "at least 0", _is_not_negative),
         ("optim.backbone_lr_factor", optim.backbone_lr_factor, "at least 0", _is_not_negative),
-        ("optim.layer_decay", optim.layer_decay, "above 0, at most 1", lambda v: 0 < v <= 1),
+        ("optim.layer_decay", optim.layer_decay, "above 0, at most 1", lambda v: 1e-6 <= v <= 1),
         ("optim.warmup_epochs", optim.warmup_epochs, "at least 0", _is_not_negative),
-        ("optim.sam_rho", optim.sam_rho, "above 0", lambda v: v > 0),
-    ):
+        ("optim.sam_rho", optim.sam_rho, "above 0", _is_positive),
+        *_trainer_ranges(config.trainer),
+    )
+    for name, value, allowed, ok in checks:
         if value is not None and not ok(value):
             yield f"`{name}`={value} (allowed: {allowed})"
 
 
+def _trainer_ranges(trainer: TrainerConfig) -> tuple[Range, ...]:
+    return (
+        ("trainer.max_steps", trainer.max_steps, "at least 1, or -1 for no limit", lambda v: v == -1 or _is_count(v)),
+        ("trainer.num_nodes", trainer.num_nodes, "at least 1", _is_count),
+        ("trainer.min_epochs", trainer.min_epochs, "at least 1", _is_count),
+        ("trainer.min_steps", trainer.min_steps, "at least 1", _is_count),
+        ("trainer.val_check_interval", trainer.val_check_interval, _BATCHES, _is_batches),
+        ("trainer.check_val_every_n_epoch", trainer.check_val_every_n_epoch, "at least 1", _is_count),
+        ("trainer.limit_train_batches", trainer.limit_train_batches, _BATCHES, _is_batches),
+        ("trainer.limit_val_batches", trainer.limit_val_batches, _BATCHES, _is_batches),
+        ("trainer.limit_test_batches", trainer.limit_test_batches, f"0, {_BATCHES}", _is_no_or_some_batches),
+        ("trainer.overfit_batches", trainer.overfit_batches, f"0, {_BATCHES}", _is_no_or_some_batches),
+        ("trainer.num_sanity_val_steps", trainer.num_sanity_val_steps, "at least 0, or -1 for all", lambda v: v >= -1),
+        ("trainer.log_every_n_steps", trainer.log_every_n_steps, "at least 0", lambda v: 0 <= v < _LARGEST),
+        ("trainer.accumulate_grad_batches", trainer.accumulate_grad_batches, "at least 1", _is_count),
+        ("trainer.gradient_clip_val", trainer.gradient_clip_val, "above 0", _is_positive),
+        ("trainer.max_time", trainer.max_time, "DD:HH:MM:SS, such as 00:12:00:00", _TIME.fullmatch),
+        ("trainer.profiler", trainer.profiler, ", ".join(_PROFILERS), _PROFILERS.__contains__),
+    )
+
+
 def _combination_problems(config: FinetuneConfig) -> Iterator[str]:
     trainer = config.trainer
-    if trainer.max_epochs < 1 and not (trainer.max_epochs == -1 and trainer.max_steps > 0):
+    if not _is_count(trainer.max_epochs) and not (trainer.max_epochs == -1 and trainer.max_steps > 0):
         yield f"`trainer.max_epochs`={trainer.max_epochs} (allowed: at least 1, or -1 with `trainer.max_steps`)"
-    if trainer.limit_train_batches == 0:
-        yield "`trainer.limit_train_batches`=0: nothing would be learned (use 1 or more)"
     if trainer.strategy.startswith(("fsdp", "deepspeed")):
         yield f"`trainer.strategy`={trainer.strategy}: checkpoints would be sharded (allowed: auto, ddp, ddp_...)"
     if config.data.batch_size == 1 and config.bn != "frozen":
         yield "`data.batch_size`=1: BatchNorm needs at least 2 (use `trainer.accumulate_grad_batches`, or `bn`=frozen)"
-    if trainer.limit_val_batches == 0:
-        yield "`trainer.limit_val_batches`=0: the best checkpoint is chosen by validation (use 1 or more)"
     if config.data.train_on == "trainval":
         if config.monitor is not None:
             yield "`monitor` with `data.train_on`=trainval: there is no validation to choose from"
@@ -78,6 +128,8 @@ def _combination_problems(config: FinetuneConfig) -> Iterator[str]:
         yield f"`data.multilabel`=True with `loss.name`={config.loss.name}: several labels need `loss.name`=bce"
     if config.dataset == "folder" and config.data_root is None:
         yield "`dataset`=folder needs `data_root`: class folders, a CSV or parquet file, or a save_to_disk folder"
+    if config.dataset == "digits" and config.data_root is not None:
+        yield f"`data_root`={config.data_root} with `dataset`=digits: its images come with scikit-learn (use folder)"
     if config.protocol is not None and config.recipe == "auto":
         yield f"`protocol`={config.protocol} with `recipe`=auto: both choose the settings; leave one out"
     if not FREEZE.fullmatch(config.freeze):
@@ -118,4 +170,24 @@ def _is_share(value: float) -> bool:
 
 
 def _is_not_negative(value: float) -> bool:
-    return value >= 0
+    return value == 0 or _is_positive(value)
+
+
+def _is_positive(value: float) -> bool:
+    return _SMALLEST_FLOAT <= value <= _LARGEST_FLOAT
+
+
+def _is_alpha(value: float) -> bool:
+    return value == 0 or 1e-3 <= value <= 1e3  # beyond, draws from Beta are not finite
+
+
+def _is_count(value: int) -> bool:
+    return 1 <= value < _LARGEST
+
+
+def _is_batches(value: float) -> bool:
+    return _is_count(value) if isinstance(value, int) else 1e-9 <= value <= 1
+
+
+def _is_no_or_some_batches(value: float) -> bool:
+    return value == 0 or _is_batches(value)

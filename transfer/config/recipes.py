@@ -1,4 +1,4 @@
-"""The recipes on a command line: their order, and the code that they name."""
+"""What a recipe must not decide: the run to resume, and the code that is imported."""
 
 from __future__ import annotations
 
@@ -6,26 +6,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import jsonargparse
-
+from transfer.config.parsing import Given
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue
 from transfer.files import expanded
 from transfer.networks.user_code import refuse_user_code
-
-
-def recipes_first(argv: Sequence[str]) -> list[str]:
-    """Return the words with all recipes moved to the front, so that typed options override them."""
-    recipes, rest = split_recipes(argv)
-    return [*(f"--config={expanded(path)}" for path in recipes), *rest]
-
-
-def split_recipes(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the recipes on a command line, and its other words."""
-    recipes = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    recipes.add_argument("--config", action="append", default=[])
-    given, rest = recipes.parse_known_args(list(argv))
-    return given.config, rest
 
 
 def split_resume(argv: Sequence[str]) -> tuple[Path | None, bool, list[str]]:
@@ -50,13 +35,10 @@ def add_allow_user_code(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def refuse_code_in_recipes(
-    parser: jsonargparse.ArgumentParser, words: Sequence[str], config: FinetuneConfig, allow_user_code: bool
-) -> None:
+def refuse_code_in_recipes(given: Given, config: FinetuneConfig, allow_user_code: bool) -> None:
     """Refuse import paths that the recipes on a command line name; those that the user typed are his own."""
-    recipes, rest = split_recipes(words)
-    typed = vars(parser.parse_args(rest, defaults=False).as_flat())
-    names = [pair for pair in user_code(config) if pair[0] not in typed]
+    names = [pair for pair in user_code(config) if pair[0] in given.places and pair[0] not in given.typed]
+    recipes = dict.fromkeys(given.places[name].rpartition(" line ")[0] for name, _ in names)
     refuse_user_code(", ".join(recipes), names, allow_user_code)
 
 

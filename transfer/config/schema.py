@@ -7,12 +7,13 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from transfer.preprocessing import MAX_PIXELS
+
 SMALLEST_IMAGE = 32  # side in pixels; the networks reduce it to one cell
 FREEZE = re.compile(r"none|backbone|until-epoch[ =-]?(\d+)")
 
 # Fields of DataConfig that concern batches; the others decide how the data are read.
 _LOADER_FIELDS = ("batch_size", "num_workers", "min_crop_area", "cache", "cache_dir")
-
 Augment = Literal["none", "basic", "randaugment", "trivialaugment", "autoaugment", "cutout"]
 
 
@@ -37,7 +38,7 @@ class DataConfig:
     image_column: str | None = None
     """column of a table that holds the images or their paths; unset: the dataset's own"""
     label_column: str | None = None
-    """column of a table that holds the labels; unset: the dataset's own"""
+    """column of a table with the labels, or a column of 0 and 1 for each label (cat,dog); unset: the dataset's own"""
     split_column: str | None = None
     """column of a table that holds train, val or test for each row"""
     group_column: str | None = None
@@ -50,8 +51,14 @@ class DataConfig:
     """decode and resize each image once, into memory or a file; training crops then come from the resized image"""
     cache_dir: str | None = None
     """folder for cache disk; unset: efficientnet-transfer in XDG_CACHE_HOME, or else in ~/.cache"""
+    hub_id: str | None = None
+    """owner/name of another copy of a published dataset on the hub, or below data_root"""
     stream: bool = False
     """fetch images from the hub while training, for data too large for the disk; needs 1, 2, 4 or 8 workers"""
+    bit_depth: int | None = None
+    """bits used in images of more than 8, such as a camera's 12 in a 16-bit file; unset: by the values of all images"""
+    max_pixels: int = MAX_PIXELS
+    """images with more pixels are refused, as an attack on the memory"""
 
 
 @dataclass(kw_only=True)
@@ -95,8 +102,8 @@ class OptimConfig:
 
 
 # Lightning's arguments that are left out: logger, callbacks, enable_checkpointing and default_root_dir (a run writes
-# its own files), plugins and model_registry (objects, not values), fast_dev_run and barebones (they disable the
-# results), use_distributed_sampler and reload_dataloaders_every_n_epochs (the datamodule shards and resumes by itself),
+# its own files), plugins and model_registry (objects), fast_dev_run and barebones (they disable the results),
+# use_distributed_sampler and reload_dataloaders_every_n_epochs (the datamodule shards and resumes by itself),
 # limit_predict_batches and enable_autolog_hparams (not used here).
 @dataclass(kw_only=True)
 class TrainerConfig:
@@ -171,7 +178,7 @@ class FinetuneConfig:
     other blocks: b0@blocks=r1_k3_e1_se0.25-...; or the import path of your own function (called with depth, width and
     resolution), which can be scaled too: my_net.build@phi=1"""
     dataset: str = "digits"
-    """digits, folder, cifar10, cifar100, birdsnap, cars, flowers, aircraft, pets, food101"""
+    """digits, folder, cifar10, cifar100, birdsnap, cars, flowers, aircraft, pets, food101; with data_root: folder"""
     data_root: str | None = None
     """folder of the hub's files (DIR/uoft-cs/cifar10/...) or the authors' extracted archive; for folder: your data"""
     protocol: str | None = None

@@ -71,20 +71,20 @@ class Counts:
     """Exact costs of a network with a linear classifier.
 
     Attributes:
-        num_params: number of parameters.
+        num_parameters: number of parameters.
         macs: multiply-adds of convolutions and classifier for one image.
         activations: number of their output values for one image (as in Radosavovic et al. 2020).
     """
 
-    num_params: int
+    num_parameters: int
     macs: int
     activations: int
 
 
 def count(variant: Variant, image_size: int | None = None, num_classes: int = 1000) -> Counts:
     """Count parameters, multiply-adds and activations without building the network; arguments as in `roundings`."""
-    num_params, macs, activations = _count(_parts(variant, image_size, num_classes, rounded=True))
-    return Counts(round(num_params), round(macs), round(activations))
+    num_parameters, macs, activations = _count(_parts(variant, image_size, num_classes, rounded=True))
+    return Counts(round(num_parameters), round(macs), round(activations))
 
 
 def count_macs(variant: Variant, image_size: int | None = None, num_classes: int = 1000) -> int:
@@ -121,16 +121,16 @@ class _Part(NamedTuple):
 
 def _count(parts: Sequence[_Part]) -> tuple[float, float, float]:
     """Count parameters, multiply-adds and activations of parts."""
-    num_params: float = 0
+    num_parameters: float = 0
     macs: float = 0
     activations: float = 0
     for part in parts:
         for convs, times in ((part.first, 1), (part.others, part.repeats - 1)):
             for fan_in, channels, area, extras in convs:
-                num_params += times * (fan_in + extras) * channels
+                num_parameters += times * (fan_in + extras) * channels
                 macs += times * fan_in * channels * area
                 activations += times * channels * area
-    return num_params, macs, activations
+    return num_parameters, macs, activations
 
 
 def _macs(part: _Part) -> float:

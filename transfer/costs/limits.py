@@ -37,7 +37,7 @@ class Quantity:
 
 # In the order of what it takes to find them out.
 QUANTITIES = {
-    "num_params": Quantity("parameters", "max_params", "20e6"),
+    "num_parameters": Quantity("parameters", "max_params", "20e6"),
     "macs": Quantity("multiply-adds", "max_macs", "1.8e9"),
     "memory": Quantity("memory", "max_memory", "16GiB"),
     "latency_ms": Quantity("latency", "max_latency_ms", "30"),

@@ -67,7 +67,7 @@ class Costs:
         self.baseline_size = self._scalable.image_size
         self.num_classes = num_classes
         self.use = use or Use()
-        self.counted = ("num_params", "macs") if isinstance(self.baseline, Variant) else ()
+        self.counted = ("num_parameters", "macs") if isinstance(self.baseline, Variant) else ()
         self._known: dict[str, tuple[Counts, Hashable]] = {}
         self._memory: dict[Hashable, int] = {}
         self._latency: dict[Hashable, Latency] = {}
@@ -159,7 +159,7 @@ class Costs:
         counts = self.counts(network)
         if not counts.activations:
             return (network.scale or Scale()).flops_factor
-        return 12 * counts.num_params + 13 * self.use.batch_size * counts.activations
+        return 12 * counts.num_parameters + 13 * self.use.batch_size * counts.activations
 
     def build(self, network: Network) -> nn.Module:
         """Build the network with random weights, on the default device.
@@ -198,8 +198,8 @@ class Costs:
         except Exception as error:
             raise UserError(f"{network.name} on an image of {size} px {_what_happened(error)}") from error
         shapes = tuple((name, tuple(tensor.shape)) for name, tensor in module.state_dict().items())
-        num_params = sum(parameter.numel() for parameter in module.parameters())
-        return Counts(num_params, macs[""], 0), (shapes, tuple(macs.items()))
+        num_parameters = sum(parameter.numel() for parameter in module.parameters())
+        return Counts(num_parameters, macs[""], 0), (shapes, tuple(macs.items()))
 
 
 def _what_happened(error: Exception) -> str:

@@ -28,7 +28,7 @@ class PartProfile:
     """
 
     part: str
-    num_params: int
+    num_parameters: int
     macs: int
     training_bytes: int
     inference_bytes: int
@@ -48,7 +48,7 @@ class Profile:
     image_size: int
     batch_size: int
     precision: Precision
-    num_params: int
+    num_parameters: int
     macs: int
     training: TrainingMemory
     inference_bytes: int
@@ -89,14 +89,14 @@ def profile_network(
         image_size=image_size,
         batch_size=batch_size,
         precision=precision,
-        num_params=sum(parameter.numel() for parameter in network.parameters()),
+        num_parameters=sum(parameter.numel() for parameter in network.parameters()),
         macs=module_macs[""],
         training=training_memory(network, image_size, precision=precision),
         inference_bytes=inference_memory(network, image_size, batch_size, precision),
         parts=tuple(
             PartProfile(
                 part=name,
-                num_params=sum(p.numel() for module in modules for p in module.parameters()),
+                num_parameters=sum(p.numel() for module in modules for p in module.parameters()),
                 macs=sum(module_macs.get(names[module], 0) for module in modules),
                 training_bytes=memory[name].training,
                 inference_bytes=memory[name].inference,

@@ -97,7 +97,7 @@ class TableCount:
         computed_gmacs: counted from the architecture outside this project; None where nobody did.
         gmacs: of the network that is built here, exact, in billions; `image_size` in pixels.
         difference: of `gmacs` from what is printed, relative.
-        num_params: with a classifier of 1000 classes.
+        num_parameters: with a classifier of 1000 classes.
     """
 
     backbone: str
@@ -106,7 +106,7 @@ class TableCount:
     computed_gmacs: float | None
     gmacs: float
     difference: float
-    num_params: int
+    num_parameters: int
 
 
 def table_counts(table: Literal["table3", "table7"]) -> list[TableCount]:
@@ -125,7 +125,7 @@ def table_counts(table: Literal["table3", "table7"]) -> list[TableCount]:
                 computed_gmacs=row.computed,
                 gmacs=macs / 1e9,
                 difference=round(macs / 1e9 / row.gmacs - 1, 4),
-                num_params=parameters + 1000 * (variant.num_features + 1),
+                num_parameters=parameters + 1000 * (variant.num_features + 1),
             )
         )
     return counts

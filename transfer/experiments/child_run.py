@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from transfer.config.command_line import unflatten
-from transfer.errors import DamagedFile, Interrupted
+from transfer.config.parsing import unflatten
+from transfer.errors import DamagedFile, Diverged, Interrupted
 from transfer.experiments.processes import Children, last_lines, single_process_environment, was_stopped
 from transfer.files import read_rows, write_text
 from transfer.run_files import BEST, LAST, METRICS, RESULTS
@@ -23,6 +23,10 @@ FINETUNE, ALLOW_USER_CODE = ("-m", "transfer", "finetune"), "--allow_user_code"
 
 class RunFailed(Exception):
     """A fine-tuning run ended with an error; the text is the end of its output."""
+
+
+class RunDiverged(RunFailed):
+    """A fine-tuning run ended because its loss was no longer finite, which it would be again."""
 
 
 def run_command(run_dir: Path, arguments: Sequence[str]) -> list[str] | None:
@@ -55,6 +59,17 @@ def final_metrics(run_dir: Path) -> dict[str, float]:
         return {name.removeprefix("val/"): float(value) for name, value in row.items() if name.startswith("val/")}
     except ValueError:
         raise DamagedFile(f"{path}: damaged: its last row is {row}") from None
+
+
+def quoted(metrics: Mapping[str, float], run: Results) -> float:
+    """Return the metric of a finished run that the literature quotes for its dataset.
+
+    Raises:
+        DamagedFile: it is not among the metrics.
+    """
+    if run.quoted_metric not in metrics:
+        raise DamagedFile(f"{run.run_dir}: no {run.quoted_metric} among its metrics ({', '.join(metrics) or 'none'})")
+    return metrics[run.quoted_metric]
 
 
 def drop_checkpoints(run_dir: Path) -> None:
@@ -90,7 +105,9 @@ class Worker:
             environment: variables of the run in addition to this process's.
 
         Raises:
+            RunDiverged: the training loss was no longer finite.
             RunFailed: the run ended without results.
+            DamagedFile: its results cannot be read.
             Interrupted: Ctrl-C or SIGTERM.
         """
         run_dir = self.folder / name
@@ -102,6 +119,8 @@ class Worker:
             if not (run_dir / RESULTS).exists():
                 if self.children.stopped is not None or was_stopped(status):
                     raise Interrupted(self.children.stopped or signal.SIGTERM, self.go_on)
+                if status == Diverged.STATUS:
+                    raise RunDiverged(f"{name}: diverged\n{last_lines(log, 1)}")
                 reason = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
                 raise RunFailed(f"{name}: {reason}\n{last_lines(log)}")
         return read_results(run_dir)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transfer.errors import BadValue, DamagedFile, MissingData
+from transfer.errors import BadValue, DamagedFile, MissingData, UserError
 from transfer.experiments.child_run import RunFailed, Worker
 from transfer.experiments.locks import JobIsTaken, locked
 from transfer.experiments.processes import Children
-from transfer.experiments.records import checked
 from transfer.files import read_object, write_json
+from transfer.records import checked
 
 # Exit statuses of the command that computes one job: the job failed; another process computes it (EX_TEMPFAIL).
 FAILED, TAKEN = 1, 75
@@ -78,7 +78,7 @@ class Job:
             if outcome is None or (retry_failed and has_failed(outcome)):
                 try:
                     outcome = self.compute(Worker(folder, children, lock, go_on))
-                except RunFailed as failure:
+                except (RunFailed, UserError) as failure:
                     outcome = {**self.failure, "error": str(failure)}
                 write_json(self.outcome_file, outcome)
             return outcome

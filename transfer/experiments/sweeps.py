@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from transfer.errors import BadValue, DamagedFile, Interrupted, MissingData, unknown_name
+from transfer.errors import BadValue, DamagedFile, Interrupted, unknown_name
 from transfer.experiments.child_run import run_command
 from transfer.experiments.devices import device_slots
 from transfer.experiments.halving import describe_trial
@@ -23,6 +23,7 @@ from transfer.experiments.processes import Children, run_pool
 from transfer.files import read_object, write_json, write_text
 from transfer.run_files import RESULTS
 from transfer.runs.results import read_results
+from transfer.yaml_files import read_yaml
 
 METHODS = ("grid", "random", "bayes")
 DRAWS = "sweep.json"
@@ -77,10 +78,8 @@ def load_sweep(path: Path) -> Sweep:
     Raises:
         UserError: no such file, or it needs what only W&B's own agents can do.
     """
-    if not path.is_file():
-        raise MissingData(f"{path}: no such file")
-    content = yaml.safe_load(path.read_text())
-    if not isinstance(content, dict) or not content.keys() >= {"program", "method", "parameters"}:
+    content = read_yaml(path).content
+    if not content.keys() >= {"program", "method", "parameters"}:
         raise DamagedFile(f"{path}: not a sweep file (it needs program, method and parameters)")
     if content["method"] not in METHODS:
         raise unknown_name(f"method of {path}", str(content["method"]), METHODS)

@@ -63,7 +63,7 @@ def with_blocks(baseline: Variant, text: str) -> Variant:
     return replace(
         baseline,
         name=f"{baseline.name}@{BLOCKS}{format_blocks(rows)}",
-        num_params=0,
+        num_parameters=0,
         num_macs=0,
         baseline=replace(baseline.baseline, stages=rows),
         origin=baseline,

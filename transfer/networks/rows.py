@@ -83,7 +83,7 @@ class Variant:
         depth_coefficient: factor of the baseline's repeats.
         resolution: side of the square input at which the variant was evaluated, in pixels.
         dropout_rate: probability of dropout before the classifier; a scaled network keeps its baseline's.
-        num_params: number of parameters with a 1000-class classifier; 0 if unpublished.
+        num_parameters: number of parameters with a 1000-class classifier; 0 if unpublished.
         num_macs: multiply-adds of the convolutions and a 1000-class classifier at `resolution`; 0 if unpublished.
         baseline: the network that the coefficients scale.
         origin: variant of the table that the network was derived from; None for a variant of the table.
@@ -95,7 +95,7 @@ class Variant:
     depth_coefficient: float
     resolution: int
     dropout_rate: float
-    num_params: int
+    num_parameters: int
     num_macs: int
     baseline: Baseline
     origin: Variant | None = None
@@ -149,7 +149,7 @@ class Variant:
             width_coefficient=float(f"{self.width_coefficient * scale.width:.12g}"),
             depth_coefficient=float(f"{self.depth_coefficient * scale.depth:.12g}"),
             resolution=scale.pixels(self.resolution),
-            num_params=0,
+            num_parameters=0,
             num_macs=0,
             origin=self,
             scale=scale,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def read_preprocessing(entries: Any, path: Path) -> Preprocessing:
         DamagedFile: one is missing, unknown or out of range.
     """
     try:
-        found = Preprocessing(**{**entries, "mean": tuple(entries["mean"]), "std": tuple(entries["std"])})
+        found = Preprocessing.from_entries(entries)
         numbers = (found.crop_ratio, *found.mean, *found.std)
         valid = (
             type(found.image_size) is int
@@ -67,6 +67,7 @@ def read_preprocessing(entries: Any, path: Path) -> Preprocessing:
             and (len(found.mean), len(found.std)) in ((1, 1), (3, 3))
             and found.interpolation in ("bicubic", "bilinear")
             and found.resize in ("short_side", "squash")
+            and all(known is None or _is_range(known) for known in (found.integer_range, found.float_range))
         )
     except (TypeError, KeyError, ValueError):
         valid = False
@@ -76,6 +77,10 @@ def read_preprocessing(entries: Any, path: Path) -> Preprocessing:
             f" (needed: {', '.join(Preprocessing.__dataclass_fields__)}; sizes and std above 0)"
         )
     return found
+
+
+def _is_range(values: Sequence[float]) -> bool:
+    return len(values) == 2 and all(math.isfinite(value) for value in values) and values[0] < values[1]
 
 
 def datamodule_state(content: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from transfer.config.command_line import flatten, load_config, save_config
+from transfer.config.command_line import load_config, save_config
+from transfer.config.parsing import flatten
 from transfer.config.schema import FinetuneConfig
-from transfer.errors import UserError
-from transfer.files import write_json
+from transfer.errors import RunInterrupted, UserError
+from transfer.files import is_leftover, remove_leftovers, write_json
 from transfer.run_files import BEST, CONFIG, HELD_OUT, LAST, LOCK, METRICS, RESULTS
 
 RUN_DIR_VARIABLE = "TRANSFER_RUN_DIR"
@@ -47,6 +48,10 @@ class RunFolder:
         """The table of metrics, one row per validation."""
         return self.path / METRICS
 
+    def interrupted(self, signal_number: int) -> RunInterrupted:
+        """Return the exception for a signal that stops the run where it is."""
+        return RunInterrupted(signal_number, self.last)
+
     def begin(self, config: FinetuneConfig, held_out: dict[str, dict[str, object]]) -> None:
         """Write the first files of a new run: its configuration, and the images that were held out of train.
 
@@ -54,9 +59,9 @@ class RunFolder:
             config: the whole configuration.
             held_out: for each split that the source lacks, where its images come from.
         """
-        save_config(config, self.path / CONFIG)
         if held_out:
             write_json(self.path / HELD_OUT, held_out)
+        save_config(config, self.path / CONFIG)  # last: a folder that has it holds a run to resume
 
     def check_space(self, num_parameters: int) -> None:
         """Check that the checkpoints fit on the disk.
@@ -103,6 +108,7 @@ def open_run(config: FinetuneConfig, resume: Path | None, kind: str = "") -> Ite
     path = resume or (_named_folder(config, kind) if config.out_dir or _job_id() else _claim_number(config, kind))
     path.mkdir(parents=True, exist_ok=True)
     with _held(path):
+        remove_leftovers(path)
         check_run_dir(config, resume, kind)
         if resume is None and _content(path):
             _check_same_run(path, config)
@@ -220,7 +226,8 @@ def _check_same_run(path: Path, config: FinetuneConfig) -> None:
 
 def _content(path: Path) -> set[str]:
     """Return the names in a folder other than those that a run leaves which never took a step."""
-    return {p.name for p in path.iterdir()} - {CONFIG, HELD_OUT, LOCK} if path.is_dir() else set()
+    files = (p.name for p in path.iterdir() if not is_leftover(p)) if path.is_dir() else ()
+    return {*files} - {CONFIG, HELD_OUT, LOCK}
 
 
 def is_main_process() -> bool:

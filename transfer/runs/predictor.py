@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ from transfer.runs.checkpoint import classifier_state, datamodule_state, read_pr
 from transfer.weights.build import classifier_from
 from transfer.weights.files import read_checkpoint, strict_load
 from transfer.weights.start import resolve_start
+
+if TYPE_CHECKING:
+    from datamodules.images.depth import Decoding
 
 ImageLike = str | Path | bytes | Image | NDArray[np.uint8]
 
@@ -100,10 +103,17 @@ class Run:
         predictions: list[Prediction] = []
         for start in range(0, len(images), batch_size):
             batch = enumerate(images[start : start + batch_size], start)
-            pixels = [transform(image=_pixels(image, position))["image"] for position, image in batch]
+            pixels = [transform(image=_pixels(image, position, self.decoding))["image"] for position, image in batch]
             probabilities = self.probabilities(torch.from_numpy(np.stack(pixels))).cpu().numpy()
             predictions += [self.prediction(row, top_k) for row in probabilities]
         return predictions
+
+    @property
+    def decoding(self) -> Decoding:
+        """How image files become pixels, as in the run."""
+        from datamodules.images.depth import Decoding
+
+        return Decoding.of(self.preprocessing, self.config.data.max_pixels)
 
     def probabilities(self, images: Tensor) -> Tensor:
         """Return the probabilities of all classes, float32 (N, C), on the classifier's device.
@@ -126,12 +136,20 @@ class Run:
         Raises:
             DamagedFile: a logit is not finite.
         """
-        if not logits.isfinite().all():
+        self.check_finite(logits)
+        return (logits.sigmoid() if self.config.data.multilabel else logits.softmax(1)).float()
+
+    def check_finite(self, outputs: Tensor) -> None:
+        """Check that the network computed numbers.
+
+        Raises:
+            DamagedFile: some are infinite or not a number.
+        """
+        if not outputs.isfinite().all():
             raise DamagedFile(
                 f"{self.run_dir}: the network's outputs are not finite numbers for an image: its checkpoint is damaged,"
                 " or its training diverged"
             )
-        return (logits.sigmoid() if self.config.data.multilabel else logits.softmax(1)).float()
 
     def prediction(self, probabilities: NDArray[np.float32], top_k: int) -> Prediction:
         """Return what the probabilities of all classes, (C,), say of one image."""
@@ -143,17 +161,17 @@ class Run:
         return Prediction(*ranked[0], ranked[:top_k], labels, probabilities)
 
 
-def _pixels(image: ImageLike, position: int) -> NDArray[np.uint8]:
+def _pixels(image: ImageLike, position: int, decoding: Decoding) -> NDArray[np.uint8]:
     from datamodules.images.decode import decode_image, upright_pixels
 
     name = str(image) if isinstance(image, (str, Path)) else f"`images`[{position}]"
     try:
         if isinstance(image, (str, Path)):
-            return decode_image(expanded(image))
+            return decode_image(expanded(image), decoding)
         if isinstance(image, bytes):
-            return decode_image(image)
+            return decode_image(image, decoding)
         if isinstance(image, Image):
-            return upright_pixels(image)
+            return upright_pixels(image, decoding)
     except (OSError, DamagedFile) as error:  # Pillow reads an image's pixels when they are first needed
         raise DamagedFile(f"{name}: {error}") from error
     if not isinstance(image, np.ndarray):

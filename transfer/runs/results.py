@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from transfer.errors import DamagedFile, MissingData
 from transfer.files import expanded, read_object, write_json
+from transfer.records import checked
 from transfer.run_files import RESULTS
-from transfer.typed import check_types
 
 SCHEMA_VERSION = 1  # version of results.json; files without one are older and hold the same fields
 
@@ -24,6 +24,13 @@ class Metrics(dict[str, float]):
         if name not in self:
             raise AttributeError(f"no metric {name!r} (there are: {', '.join(self)})")
         return self[name]
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """Tell `transfer.records` what it is made from."""
+        from pydantic_core.core_schema import no_info_after_validator_function
+
+        return no_info_after_validator_function(cls, handler(dict[str, float]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +77,15 @@ class Results:
         metrics: metrics of each measured split; `val` and `test` are shortcuts.
         quoted_metric: metric that the literature quotes for the dataset.
         per_class_accuracy: test accuracy by class name, in [0, 1]; None for a class without test images.
+        monitor: metric on val that chose the best checkpoint; None without validation.
+        early_stopping: epoch in which the run was stopped early, metric and patience; None if it was not.
         test_reads: number of times the test split has been read.
         lr: peak learning rate used.
         weights: weights the run started from; None for random ones.
         warm_start: how much of the network came from `init_from`.
         threshold: probability from which on a label is given, with the best F1 on val; None for one label per image.
         image_size: side of the network's input, in pixels.
+        seen_images: for val and test, how many of their images the network was trained on, in this run or before it.
         decay: for each decayed split, how many of its official images were left.
         copy: what is known about a copy of the dataset that differs from the original.
         images_per_second: training speed, including augmentation.
@@ -92,6 +102,8 @@ class Results:
     quoted_metric: str = "top1"
     protocol: str | None = None
     per_class_accuracy: dict[str, float | None] = field(default_factory=dict)
+    monitor: str | None = None
+    early_stopping: dict[str, Any] | None = None
     test_reads: int = 0
     seed: int = 0
     lr: float | None = None
@@ -103,6 +115,7 @@ class Results:
     skipped_images: list[dict[str, Any]] = field(default_factory=list)
     tested_images: int | None = None
     threshold: float | None = None
+    seen_images: dict[str, int] = field(default_factory=dict)
     decay: dict[str, str] = field(default_factory=dict)
     copy: str | None = None
     train_seconds: float | None = None
@@ -172,31 +185,10 @@ def read_results(run_dir: str | Path) -> Results:
         raise DamagedFile(
             f"{path}: schema version {version} (readable here: at most {SCHEMA_VERSION}); update efficientnet-transfer"
         )
-    try:
-        results = _parse(run_dir, content)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DamagedFile(f"{path}: damaged, or not the results of a run ({error!r:.100})") from None
-    check_types(results, path)
-    return results
-
-
-def _parse(run_dir: Path, content: dict[str, Any]) -> Results:
-    probe = None
+    parts = {"run_dir": str(run_dir), "environment": {name: content[name] for name in _ENVIRONMENT if name in content}}
     if "penalty" in content:
-        probe = ProbeFit(**{name.name: content[name.name] for name in fields(ProbeFit)})
-    own = {f.name for f in fields(Results)} - {"run_dir", "metrics", "splits", "probe", "environment"}
-    facts = {f.name for f in fields(SplitFacts)}
-    return Results(
-        run_dir=run_dir,
-        metrics={split: Metrics(values) for split, values in content["metrics"].items()},
-        splits={
-            name: SplitFacts(**{key: value for key, value in split.items() if key in facts})
-            for name, split in content.get("splits", {}).items()
-        },
-        probe=probe,
-        environment={name: content[name] for name in _ENVIRONMENT if name in content},
-        **{name: value for name, value in content.items() if name in own},
-    )
+        parts["probe"] = content
+    return checked({**content, **parts}, Results, path)
 
 
 def last_results(parent: Path) -> Path | None:

@@ -1,16 +1,12 @@
-"""What a run saves while it trains: best.ckpt, last.ckpt, and its state when it is stopped."""
+"""What a run saves while it trains, and how it is written."""
 
 from __future__ import annotations
 
-import signal
-import threading
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 
-from transfer.errors import RunInterrupted
 from transfer.files import written_whole
 from transfer.lightning import TorchCheckpointIO, pl
 from transfer.run_files import BEST, LAST
@@ -85,49 +81,15 @@ class UnvalidatedCheckpoints(pl.callbacks.Checkpoint):
             trainer.save_checkpoint(self.folder / LAST)
 
 
-class GracefulStop(pl.Callback):
-    """On Ctrl-C or SIGTERM, finishes the optimizer step, writes the checkpoint and raises `RunInterrupted`.
+class EpochEndResume(pl.Callback):
+    """Goes on with the next epoch from a checkpoint written at the end of one; it comes before other callbacks.
 
-    If a validation follows the step, the stop comes after it, as a resumed run would leave it out. A second Ctrl-C
-    stops at once. A SIGTERM does not: Ctrl-C reaches both the run and the process that started it, which passes a
-    SIGTERM on.
-
-    Args:
-        checkpoint: the file to write.
+    With `max_steps`, Lightning takes such an epoch for unfinished, and trains another batch in it.
     """
 
-    def __init__(self, checkpoint: Path) -> None:
-        self.checkpoint = checkpoint
-        self.received: int | None = None
-
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if threading.current_thread() is threading.main_thread():
-            # After Lightning has noted the handlers that it puts back when fit() ends, in whatever way.
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, self._receive)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
-            if number == signal.SIGINT:
-                raise KeyboardInterrupt
-            return
-        self.received = number
-        print("\nstopping after this step and writing last.ckpt; Ctrl-C again stops at once", flush=True)
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        interval = trainer.val_check_batch
-        if trainer.is_last_batch or (interval is not None and (batch_idx + 1) % interval == 0):
-            return
-        # Ranks must agree, which costs a synchronisation: not at every step.
-        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and (trainer.world_size == 1 or batch_idx % 20 == 19):
-            self._stop(trainer)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._stop(trainer)
-
-    def _stop(self, trainer: pl.Trainer) -> None:
-        if trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
-            trainer.save_checkpoint(self.checkpoint)
-            raise RunInterrupted(self.received or signal.SIGTERM, self.checkpoint)
+        loop = trainer.fit_loop
+        if loop.restarted_on_epoch_end:
+            loop.epoch_progress.increment_completed()
+            loop.reset_restart_stage()
+            loop._restarting = loop.epoch_loop.restarting = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -35,43 +35,51 @@ class BinaryCrossEntropy(nn.Module):
     Args:
         label_smoothing: share by which targets move from 0 and 1 towards one half, in [0, 1).
         pos_weight: weight of each class's positive targets, (C,).
+        reduction: `mean`, or `none` for the loss of each image.
     """
 
     pos_weight: Tensor | None
 
-    def __init__(self, label_smoothing: float = 0.0, pos_weight: Tensor | None = None) -> None:
+    def __init__(
+        self, label_smoothing: float = 0.0, pos_weight: Tensor | None = None, *, reduction: str = "mean"
+    ) -> None:
         super().__init__()
         self.label_smoothing = label_smoothing
+        self.reduction = reduction
         self.register_buffer("pos_weight", pos_weight, persistent=False)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss of logits (N, C) for multi-hot targets (N, C) or class indices (N,)."""
+        """Return the loss of logits (N, C) for multi-hot targets (N, C) or class indices (N,): (), or (N,)."""
         hot = F.one_hot(targets, logits.shape[1]) if targets.ndim == 1 else targets
         smoothed = hot.to(logits.dtype) * (1.0 - self.label_smoothing) + 0.5 * self.label_smoothing
-        return F.binary_cross_entropy_with_logits(logits, smoothed, pos_weight=self.pos_weight)
+        losses = F.binary_cross_entropy_with_logits(logits, smoothed, reduction="none", pos_weight=self.pos_weight)
+        return losses.mean() if self.reduction == "mean" else losses.mean(1)
 
 
 class CrossEntropy(nn.CrossEntropyLoss):
     """Softmax cross-entropy for class indices (N,), averaged over the batch; class weights stay out of checkpoints."""
 
-    def __init__(self, label_smoothing: float = 0.0, weight: Tensor | None = None) -> None:
-        super().__init__(label_smoothing=label_smoothing)
+    def __init__(self, label_smoothing: float = 0.0, weight: Tensor | None = None, *, reduction: str = "mean") -> None:
+        super().__init__(label_smoothing=label_smoothing, reduction=reduction)
         self.register_buffer("weight", weight, persistent=False)
 
 
-LOSSES: dict[str, Callable[[float, Tensor | None], nn.Module]] = {
+LOSSES: dict[str, type[BinaryCrossEntropy] | type[CrossEntropy]] = {
     "cross_entropy": CrossEntropy,
     "bce": BinaryCrossEntropy,
 }
 
 
-def build_loss(name: str, label_smoothing: float = 0.0, class_weights: Tensor | None = None) -> nn.Module:
+def build_loss(
+    name: str, label_smoothing: float = 0.0, class_weights: Tensor | None = None, reduction: str = "mean"
+) -> nn.Module:
     """Return a loss (logits (N, C), targets) -> scalar.
 
     Args:
         name: `cross_entropy`, or `bce` for several labels per image.
         label_smoothing: share of the target spread over all classes, in [0, 1).
         class_weights: weight of each class, (C,); for `bce`, of its positive targets.
+        reduction: `mean`, or `none` for the loss of each image, (N,).
 
     Raises:
         UserError: unknown loss, or `label_smoothing` out of range.
@@ -80,4 +88,4 @@ def build_loss(name: str, label_smoothing: float = 0.0, class_weights: Tensor | 
         raise unknown_name("loss", name, LOSSES)
     if not 0.0 <= label_smoothing < 1.0:
         raise BadValue(f"`label_smoothing`={label_smoothing}: allowed is 0 <= label_smoothing < 1")
-    return LOSSES[name](label_smoothing, class_weights)
+    return LOSSES[name](label_smoothing, class_weights, reduction=reduction)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import warnings
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -18,16 +21,81 @@ from torchmetrics.classification import (
 from torchmetrics.utilities.data import dim_zero_cat
 
 
-class MeanPerClassAccuracy(MulticlassAccuracy):
-    """Mean of the accuracies of the classes that have an image; torchmetrics counts the other classes as zero."""
+class PerClassAccuracy(MulticlassAccuracy):
+    """Accuracy of each class, (C,); NaN for one without an image, which torchmetrics counts as zero."""
 
     def __init__(self, num_classes: int) -> None:
-        super().__init__(num_classes, average="macro", validate_args=False)
+        super().__init__(num_classes, average="none", validate_args=False)
 
     def compute(self) -> Tensor:
         hits, _, _, misses = self._final_state()
-        images = hits + misses
-        return (hits[images > 0] / images[images > 0]).mean()
+        return hits / (hits + misses)
+
+
+class MeanPerClassAccuracy(PerClassAccuracy):
+    """Mean of the accuracies of the classes that have an image.
+
+    Attributes:
+        absent: the other classes, at the last computation.
+    """
+
+    absent: list[int]
+
+    def compute(self) -> Tensor:
+        accuracies = super().compute()
+        self.absent = accuracies.isnan().nonzero().flatten().tolist()
+        return accuracies.nanmean()
+
+
+class MeanAveragePrecision(MultilabelAveragePrecision):
+    """Mean of the average precisions of the labels that an image has; torchmetrics counts the others as zero.
+
+    Attributes:
+        absent: the other labels, at the last computation.
+    """
+
+    absent: list[int]
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes, average="none", validate_args=False)
+
+    def compute(self) -> Tensor:  # type: ignore[override]  # the curve's type, which is not its own
+        has_image = dim_zero_cat(self.target).any(0)
+        self.absent = (~has_image).nonzero().flatten().tolist()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "No positive samples")
+            return super().compute()[has_image].mean().nan_to_num()
+
+
+class CalibrationError(MulticlassCalibrationError):
+    """Expected calibration error in 15 bins, the same for any order of the images."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes, n_bins=15, validate_args=False)
+
+    def compute(self) -> Tensor:
+        confidences = dim_zero_cat(self.confidences).cpu().double()
+        gaps, order = (dim_zero_cat(self.accuracies).cpu() - confidences).sort()
+        bins = (confidences[order] * 15).long().clamp(max=14)
+        return (torch.zeros(15, dtype=gaps.dtype).scatter_add(0, bins, gaps).abs().sum() / len(gaps)).float()
+
+
+class MeanLoss(Metric):
+    """Mean of the losses of all images, the same for any order and any batches."""
+
+    losses: list[Tensor]
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.add_state("losses", default=[], dist_reduce_fx="cat")
+
+    def update(self, losses: Tensor) -> None:
+        """Add the losses of a batch, (B,)."""
+        self.losses.append(losses)
+
+    def compute(self) -> Tensor:
+        losses = dim_zero_cat(self.losses).tolist()
+        return torch.tensor(math.fsum(losses) / len(losses))
 
 
 class Predicted(NamedTuple):
@@ -102,7 +170,7 @@ def build_metrics(num_classes: int, multilabel: bool) -> MetricCollection:
     metrics: dict[str, Metric | MetricCollection]
     if multilabel:
         metrics = {
-            "map": MultilabelAveragePrecision(num_classes, validate_args=False),
+            "map": MeanAveragePrecision(num_classes),
             "f1": MultilabelF1Score(num_classes, average="micro", validate_args=False),
             "exact_match": MultilabelExactMatch(num_classes, validate_args=False),
         }
@@ -111,18 +179,36 @@ def build_metrics(num_classes: int, multilabel: bool) -> MetricCollection:
         metrics = {
             "top1": MulticlassAccuracy(num_classes, average="micro", validate_args=False),
             "mean_per_class": MeanPerClassAccuracy(num_classes),
-            "ece": MulticlassCalibrationError(num_classes, n_bins=15, validate_args=False),
+            "ece": CalibrationError(num_classes),
         }
         if num_classes > 5:
             metrics["top5"] = MulticlassAccuracy(num_classes, top_k=5, average="micro", validate_args=False)
-    return MetricCollection(metrics)
+    # Groups are guessed from the first batch: top5 would be top1 for good where all its images are right.
+    return MetricCollection(metrics, compute_groups=False)
 
 
 def build_per_class_accuracy(num_classes: int, multilabel: bool) -> Metric:
-    """Return the accuracy of each class, (C,): on its images, or of its yes-or-no answers if `multilabel`."""
+    """Return the accuracy of each class, (C,): on its images (NaN without one), or of its yes-or-no answers."""
     if multilabel:
         return MultilabelAccuracy(num_classes, average="none", validate_args=False)
-    return MulticlassAccuracy(num_classes, average="none", validate_args=False)
+    return PerClassAccuracy(num_classes)
+
+
+def describe_absent(metrics: MetricCollection, class_names: Sequence[str] | None) -> str | None:
+    """Return which classes the metrics left out of a mean, as no image has them, or None; after they were computed.
+
+    Args:
+        metrics: see `build_metrics`.
+        class_names: names of the classes; None calls them by their indices.
+    """
+    means = MeanPerClassAccuracy, MeanAveragePrecision
+    name, mean = next((name, metric) for name, metric in metrics.items(keep_base=True) if isinstance(metric, means))
+    absent = mean.absent
+    if not absent:
+        return None
+    names = [str(index) if class_names is None else class_names[index] for index in absent]
+    listed = f"{', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"
+    return f"no image of {listed}: {name} is the mean over the other classes"
 
 
 def metric_names(num_classes: int, multilabel: bool) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 
 from transfer.config.schema import DataConfig, FinetuneConfig, LossConfig, OptimConfig
 from transfer.errors import BadValue, unknown_name
@@ -20,12 +19,13 @@ from transfer.training.accumulation import complete_group
 from transfer.training.batch_norm import POLICIES, BatchNormPolicy
 from transfer.training.divergence import refuse_divergence, warn_of_rise
 from transfer.training.losses import build_loss
-from transfer.training.metrics import Predicted, Predictions, build_metrics, build_per_class_accuracy, fit_threshold
+from transfer.training.metrics import Predicted, fit_threshold
 from transfer.training.mixing import mix_batch
 from transfer.training.optim import build_optimizer, build_schedule, check_optimizer, check_schedule, parameter_groups
 from transfer.training.random_state import get_random_state, set_random_state
 from transfer.training.run_length import check_length, steps_per_epoch, total_steps
 from transfer.training.sam import SAM
+from transfer.training.scores import Scores, to_probabilities
 from transfer.training.train_loss import TrainLoss
 
 Batch = tuple[Tensor, Tensor]
@@ -40,7 +40,7 @@ class TransferModule(pl.LightningModule):
     `build_classifier` again, and reads or downloads no other weights; for any other one, pass `classifier=` too.
 
     Attributes:
-        per_class_accuracy: accuracy of each class in the last test, in [0, 1], in class order.
+        per_class_accuracy: accuracy of each class in the last test, in [0, 1], in class order; None without an image.
         predictions: labels and probabilities of the last test, rank after rank; None before it.
 
     Args:
@@ -122,8 +122,7 @@ class TransferModule(pl.LightningModule):
         check_schedule(schedule)
         class_weights = None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32)
         self.loss = build_loss(loss, label_smoothing, class_weights)
-        self.eval_loss = build_loss(loss)  # comparable between runs: no smoothing, no class weights
-        self.is_binary = loss == "bce"
+        self.loss_name = loss
         self.multilabel, self.mixup_alpha, self.cutmix_alpha = multilabel, mixup_alpha, cutmix_alpha
         self.optimizer, self.momentum, self.weight_decay = optimizer, momentum, weight_decay
         self.lr, self.backbone_lr_factor, self.layer_decay = lr, backbone_lr_factor, layer_decay
@@ -134,20 +133,16 @@ class TransferModule(pl.LightningModule):
         self.classifier = rebuild.build(self.hparams) if classifier is None else classifier
         if layer_decay != 1.0:
             parameter_groups(self.classifier, lr, weight_decay, layer_decay=layer_decay)  # refuses it before a run
-        self._build_metrics()
+        self._build_scores()
         self._rng_to_restore: dict[str, Tensor] | None = None
         self._is_replay = self._has_warned = False
 
-    def _build_metrics(self) -> None:
+    def _build_scores(self) -> None:
         """Make metrics for the classifier's number of classes."""
-        num_classes = self.classifier.num_classes
-        self.val_metrics = build_metrics(num_classes, self.multilabel).clone(prefix="val/")
-        self.test_metrics = build_metrics(num_classes, self.multilabel).clone(prefix="test/")
-        self.test_per_class = build_per_class_accuracy(num_classes, self.multilabel)
-        self.val_predictions = Predictions(num_classes, self.multilabel)
-        self.test_predictions = Predictions(num_classes, self.multilabel)
-        self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
-        self.per_class_accuracy: list[float] = []
+        arguments = self.classifier.num_classes, self.multilabel, self.loss_name
+        self.val_scores = Scores("val", *arguments, keep_predictions=self.multilabel)
+        self.test_scores = Scores("test", *arguments, keep_predictions=True)
+        self.per_class_accuracy: list[float | None] = []
         self.predictions: Predicted | None = None
 
     @property
@@ -157,8 +152,8 @@ class TransferModule(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Follow a head that was replaced, and compare the data with what the classifier knows."""
-        if self.classifier.num_classes != self.test_predictions.num_classes:
-            self._build_metrics()
+        if self.classifier.num_classes != self.test_scores.num_classes:
+            self._build_scores()
         rebuild.meet_data(self.classifier, getattr(self.trainer, "datamodule", None))
 
     def configure_callbacks(self) -> list[pl.Callback]:
@@ -194,53 +189,42 @@ class TransferModule(pl.LightningModule):
         loss = self.train_loss.compute()
         self.train_loss.reset()
         refuse_divergence("training", loss, self.current_epoch + 1, self.lr)
-        answers = 2 if self.is_binary else self.classifier.num_classes
+        answers = 2 if self.loss_name == "bce" else self.classifier.num_classes
         self._has_warned = self._has_warned or warn_of_rise(loss, answers, self.current_epoch + 1, self.lr)
         self.log("train/loss", loss, sync_dist=True)
 
     def on_validation_epoch_start(self) -> None:
-        for metric in (self.val_loss, self.val_metrics, self.val_predictions):
-            metric.reset()  # here, as what `trainer.validate` resets cannot be updated in a fit
+        self.val_scores.reset()  # here, as what `trainer.validate` resets cannot be updated in a fit
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        images, targets = batch
-        logits = self(images).float()
-        self.val_loss.update(self.eval_loss(logits, targets), len(images))
-        probabilities = self._probabilities(logits)
-        self.val_metrics.update(probabilities, targets.long())
-        if self.multilabel:
-            self.val_predictions.update(probabilities, targets)
+        self.val_scores.update(self(batch[0]).float(), batch[1])
 
     def on_validation_epoch_end(self) -> None:
-        loss = self.val_loss.compute()
+        values = self.val_scores.compute()
         if not self.trainer.sanity_checking:
-            refuse_divergence("validation", loss.item(), self.current_epoch + 1, self.lr)  # before a checkpoint
-        self.log_dict({"val/loss": loss, **self.val_metrics.compute()}, sync_dist=True)
+            refuse_divergence("validation", values["val/loss"].item(), self.current_epoch + 1, self.lr)
+        self._log_scores(self.val_scores, values)
         if self.multilabel:
-            self.classifier.threshold = fit_threshold(self.val_predictions.compute())
+            self.classifier.threshold = fit_threshold(self.val_scores.predicted())
+
+    def _log_scores(self, scores: Scores, values: dict[str, Tensor]) -> None:
+        self.log_dict(values, sync_dist=True, reduce_fx="max")  # all ranks have the same; a mean would round them
+        if not self.trainer.sanity_checking:
+            scores.warn_of_absent(getattr(self.classifier, "class_names", None))
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        images, targets = batch
-        logits = self(images).float()
-        self.test_loss.update(self.eval_loss(logits, targets), len(images))
-        probabilities = self._probabilities(logits)
-        for metric in (self.test_metrics, self.test_per_class, self.test_predictions):
-            metric.update(probabilities, targets.long())
-
-    def predict_step(self, batch: Tensor | Sequence[Tensor], batch_idx: int) -> Tensor:
-        """Return probabilities, float32 (N, num_classes), for a batch: images, or a sequence that begins with them."""
-        return self._probabilities(self(batch if isinstance(batch, Tensor) else batch[0]).float())
-
-    def _probabilities(self, logits: Tensor) -> Tensor:
-        return logits.sigmoid() if self.multilabel else logits.softmax(1)
+        self.test_scores.update(self(batch[0]).float(), batch[1])
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics and keep `per_class_accuracy` and `predictions`."""
-        self.log_dict({"test/loss": self.test_loss.compute(), **self.test_metrics.compute()}, sync_dist=True)
-        self.per_class_accuracy = self.test_per_class.compute().tolist()
-        self.predictions = self.test_predictions.compute()
-        for metric in (self.test_loss, self.test_metrics, self.test_per_class, self.test_predictions):
-            metric.reset()
+        self._log_scores(self.test_scores, self.test_scores.compute())
+        self.per_class_accuracy = self.test_scores.per_class_accuracy()
+        self.predictions = self.test_scores.predicted()
+        self.test_scores.reset()
+
+    def predict_step(self, batch: Tensor | Sequence[Tensor], batch_idx: int) -> Tensor:
+        """Return probabilities, float32 (N, num_classes), for a batch: images, or a sequence that begins with them."""
+        return to_probabilities(self(batch if isinstance(batch, Tensor) else batch[0]).float(), self.multilabel)
 
     def configure_optimizers(self) -> pl.utilities.types.OptimizerLRScheduler:
         check_length(self.trainer, self.sam_rho)

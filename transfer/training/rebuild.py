@@ -88,7 +88,7 @@ def knowledge(classifier: Classifier) -> dict[str, Any]:
 def restore_knowledge(classifier: Classifier, checkpoint: Mapping[str, Any]) -> None:
     """Give a classifier the preprocessing, class names and threshold that a checkpoint keeps."""
     if checkpoint.get("preprocessing") is not None:
-        classifier.preprocessing = Preprocessing(**checkpoint["preprocessing"])
+        classifier.preprocessing = Preprocessing.from_entries(checkpoint["preprocessing"])
     if checkpoint.get("class_names") is not None:
         classifier.class_names = tuple(checkpoint["class_names"])
     classifier.threshold = checkpoint.get("threshold")
@@ -118,7 +118,9 @@ def meet_data(classifier: Classifier, datamodule: object) -> None:
     differences = [
         f"{field.name} {getattr(given, field.name)} instead of {getattr(expected, field.name)}"
         for field in fields(Preprocessing)
-        if field.name != "image_size" and getattr(given, field.name) != getattr(expected, field.name)
+        if field.name != "image_size"
+        and getattr(expected, field.name) is not None
+        and getattr(given, field.name) != getattr(expected, field.name)
     ]
     if differences:
         pl.utilities.rank_zero_warn(

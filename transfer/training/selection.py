@@ -107,6 +107,12 @@ class EarlyStop(pl.Callback):
     def __str__(self) -> str:
         return f"no better val {self.monitor} in {self.patience} validations"
 
+    def outcome(self) -> dict[str, Any] | None:
+        """Return why and where it ended the run, or None."""
+        if self.stopped_epoch is None:
+            return None
+        return {"epoch": self.stopped_epoch, "monitor": self.monitor, "patience": self.patience}
+
     def state_dict(self) -> dict[str, Any]:
         return {"best": list(self.best), "waited": self.waited, "stopped_epoch": self.stopped_epoch}
 

@@ -20,10 +20,11 @@ from transfer.training.batch_norm import BatchNormCheck
 from transfer.training.callbacks import EMA, EpochLog, FinalValidation, FreezeBackbone
 from transfer.training.checkpointing import (
     AtomicCheckpointIO,
-    GracefulStop,
+    EpochEndResume,
     LastCheckpoint,
     UnvalidatedCheckpoints,
 )
+from transfer.training.interruption import GracefulStop
 from transfer.training.module import TransferModule
 from transfer.training.selection import BestCheckpoint, EarlyStop
 
@@ -93,7 +94,7 @@ def build_callbacks(config: FinetuneConfig, run_dir: Path, log: EpochLog) -> lis
         log: writes the run's `metrics.csv`.
     """
     validates = config.data.train_on == "train"
-    callbacks: list[pl.Callback] = [FinalValidation()] if validates else []
+    callbacks: list[pl.Callback] = [EpochEndResume(), *([FinalValidation()] if validates else [])]
     callbacks += _freezing(config)
     if config.ema_half_life is not None:
         callbacks.append(EMA(config.ema_half_life))
@@ -123,7 +124,7 @@ def build_trainer(config: FinetuneConfig, loggers: list[pl.loggers.Logger], call
     options["precision"] = resolve_precision(config.trainer)
     if config.data.train_on == "trainval":
         options["limit_val_batches"] = 0
-    options["enable_progress_bar"] = _shows_progress(config) and bool(callbacks)
+    options["enable_progress_bar"] = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
     try:
         return pl.Trainer(
             **options,

@@ -32,7 +32,7 @@ def describe(row: WeightsRow) -> dict[str, Any]:
 def megabytes(row: WeightsRow, variant: Variant) -> float:
     """Return the size of the parameters in megabytes, four bytes each, which is about that of the file."""
     classifier = (variant.num_features + 1) * (row.num_classes - 1000)
-    return (variant.num_params + classifier) * 4 / 1e6
+    return (variant.num_parameters + classifier) * 4 / 1e6
 
 
 def picked_by(row: WeightsRow, variant: Variant) -> list[str]:

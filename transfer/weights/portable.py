@@ -18,6 +18,7 @@ from transfer.errors import BadValue, MissingData
 from transfer.files import written_whole
 from transfer.networks.rows import Variant
 from transfer.preprocessing import Preprocessing
+from transfer.seen_images import KEY
 from transfer.weights.files import TRAINED_LIKE
 from transfer.weights.integrity import DIGEST, digest
 from transfer.weights.rows import WeightsRow
@@ -37,6 +38,7 @@ class PortableNetwork:
         head: a name in HEADS or an import path; None: a backbone alone.
         class_names: in the order of the logits; None: unknown.
         multilabel: whether an image has several labels; None: unknown.
+        trained_images: the text of its `SeenImages`; None: unknown.
         assumes_preprocessing: whether `preprocessing` is only what its family usually does.
     """
 
@@ -47,6 +49,7 @@ class PortableNetwork:
     head: str | None
     class_names: tuple[str, ...] | None = None
     multilabel: bool | None = None
+    trained_images: str | None = None
     assumes_preprocessing: bool = False
 
     @property
@@ -71,6 +74,7 @@ class PortableNetwork:
             "head": self.head,
             "class_names": None if self.class_names is None else json.dumps(self.class_names, ensure_ascii=False),
             "multilabel": None if self.multilabel is None else json.dumps(self.multilabel),
+            KEY: self.trained_images,
         }
         return {name: text for name, text in entries.items() if text is not None}
 
@@ -84,9 +88,11 @@ def describe_preprocessing(preprocessing: Preprocessing, in_channels: int) -> st
     size = preprocessing.image_size
     resized = math.floor(size / preprocessing.crop_ratio)
     what = "the short side" if preprocessing.resize == "short_side" else "both sides, whatever the shape,"
+    ranges = {"integers": preprocessing.integer_range, "floats": preprocessing.float_range}
+    deep = "".join(f"{known[0]:g}..{known[1]:g} of deep {kind} to 0..255; " for kind, known in ranges.items() if known)
     return (
-        f"{channels}; resize {what} to {resized} px ({preprocessing.interpolation}, antialiased); crop the central"
-        f" {size} x {size} px; scale to 0..1; subtract mean {_rgb(preprocessing.mean)} and divide by std"
+        f"{channels}; {deep}resize {what} to {resized} px ({preprocessing.interpolation}, antialiased); crop the"
+        f" central {size} x {size} px; scale to 0..1; subtract mean {_rgb(preprocessing.mean)} and divide by std"
         f" {_rgb(preprocessing.std)}"
         f" (crop ratio {preprocessing.crop_ratio:.4g})"
     )

@@ -19,6 +19,7 @@ from transfer.preprocessing import Preprocessing
 from transfer.run_files import BEST, CONFIG, LAST
 from transfer.runs.checkpoint import datamodule_state, read_preprocessing
 from transfer.runs.predictor import load_run
+from transfer.seen_images import KEY
 from transfer.weights.build import build_classifier
 from transfer.weights.files import (
     CANNOT_BE_READ_OFF,
@@ -33,6 +34,7 @@ from transfer.weights.key_names import to_own_keys
 from transfer.weights.portable import PortableNetwork
 from transfer.weights.reading import infer_variant
 from transfer.weights.rows import FAMILIES, WeightsRow, contradictions, family_row, list_weights, named_row
+from transfer.weights.seen import read_seen_images
 from transfer.weights.start import resolve_start
 
 
@@ -77,6 +79,7 @@ def _read_run(run_dir: Path, checkpoint: str, family: str | None, allow_user_cod
         run.config.head,
         run.class_names,
         run.config.data.multilabel,
+        run.data.get(KEY),
     )
 
 
@@ -100,6 +103,7 @@ def _read_file(path: Path, family: str | None) -> PortableNetwork:
         notes.get("head") or _infer_head(path, state, variant),
         tuple(notes["class_names"]) if "class_names" in notes else None,
         notes.get("multilabel"),
+        None if (seen := read_seen_images(path)) is None else seen.to_text(),
         assumes_preprocessing="preprocessing" not in notes and like.name in FAMILIES,
     )
     _check_tensors(network, path)

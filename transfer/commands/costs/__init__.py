@@ -214,7 +214,7 @@ def parts_table(name: str, counted: Profile, latency: Latency) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     for part in counted.parts:
         table.add_row(
-            *(part.part, f"{part.num_params:,}", f"{part.macs:,}"),
+            *(part.part, f"{part.num_parameters:,}", f"{part.macs:,}"),
             *(format_bytes(part.training_bytes), format_bytes(part.inference_bytes)),
             f"{latency.part_ms[part.part]:.2f}",
         )
@@ -222,7 +222,7 @@ def parts_table(name: str, counted: Profile, latency: Latency) -> Table:
     kept = sum(part.training_bytes for part in counted.parts)
     most = max((part.inference_bytes for part in counted.parts), default=0)
     table.add_row(
-        *("all", f"{counted.num_params:,}", f"{counted.macs:,}", format_bytes(kept), format_bytes(most)),
+        *("all", f"{counted.num_parameters:,}", f"{counted.macs:,}", format_bytes(kept), format_bytes(most)),
         f"{latency.median_ms:.2f}",
     )
     return table

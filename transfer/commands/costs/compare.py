@@ -95,7 +95,7 @@ def comparison_table(counts: Mapping[str, Profile], latencies: Mapping[str, Late
     for name, counted in counts.items():
         latency = latencies[name]
         table.add_row(
-            *(name, str(counted.image_size), f"{counted.num_params / 1e6:.2f} M", f"{counted.macs / 1e9:.3f} G"),
+            *(name, str(counted.image_size), f"{counted.num_parameters / 1e6:.2f} M", f"{counted.macs / 1e9:.3f} G"),
             *(format_bytes(counted.inference_bytes), f"{latency.median_ms:.1f}"),
             f"{latency.lower_quartile_ms:.1f} to {latency.upper_quartile_ms:.1f}",
             f"{latency.median_ms / first.median_ms:.2f}",

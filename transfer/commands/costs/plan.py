@@ -111,7 +111,7 @@ def plan_memory(
     steps = -(-wanted // fits)
     taken = -(-wanted // steps)
     return [
-        Figure("parameters", counted.num_params, f"{counted.num_params:,}", "counted"),
+        Figure("parameters", counted.num_parameters, f"{counted.num_parameters:,}", "counted"),
         Figure("multiply-adds", counted.macs, f"{counted.macs:,}", "counted"),
         Figure("memory", available, format_bytes(available), source),
         Figure("memory, fixed", step.fixed, format_bytes(step.fixed), "predicted"),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datamodules.doctor import NEAR_DISTANCE
-from transfer.commands.console import add_allow_user_code, check_folder, exit_status
+from transfer.commands.console import add_allow_user_code, add_reading, check_folder, exit_status
 from transfer.errors import BadValue, UserError
 from transfer.files import expanded
 
@@ -61,13 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     workers = "processes; default: one per usable core, at most 8"
     add("--data.num_workers", "--num_workers", dest="num_workers", type=int, metavar="N", help=workers)
-    for name in ("image_column", "label_column", "split_column"):
-        add(f"--data.{name}", f"--{name}", dest=name, metavar="NAME", help="of a table")
-    separator = "between the labels of an image; default: |"
-    layout = "what the folders are: classes, splits (others are left out), or auto, what their names say"
-    layouts = ("auto", "classes", "splits")
-    add("--data.folder_layout", "--folder_layout", dest="folder_layout", default="auto", choices=layouts, help=layout)
-    add("--data.label_separator", "--label_separator", dest="label_separator", default="|", help=separator)
+    add_reading(parser, otherwise="")
     labels = "an image may have any number of labels"
     add("--data.multilabel", dest="multilabel", type=_parse_bool, metavar="{true,false}", default=False, help=labels)
     add("--multilabel", action="store_true", help=argparse.SUPPRESS)  # the short spelling takes no value
@@ -97,7 +91,7 @@ def doctor(
     near_distance: int = NEAR_DISTANCE,
     num_workers: int | None = None,
     allow_user_code: bool = False,
-    **columns: Any,
+    **reading: Any,
 ) -> dict[str, Any]:
     """Print the diagnosis of a dataset, write what was asked for, and return the report.
 
@@ -110,7 +104,7 @@ def doctor(
         json: file that receives the report.
         near_distance: bits by which the hashes of near duplicates may differ, 0 to 16.
         num_workers: processes, at least 0; None: one per usable core, at most 8.
-        columns: names of a table's columns, `label_separator`, `multilabel` and `folder_layout`; see `ReadOptions`.
+        reading: fields of `ReadOptions`, such as `label_column` and `multilabel`; None: their defaults.
 
     Raises:
         MissingData: there is no such folder or run.
@@ -130,7 +124,7 @@ def doctor(
     started = time.perf_counter()
     loaded_run = load_run(run, allow_user_code=allow_user_code) if run is not None else None
     variant = get_backbone(backbone or (loaded_run.config.backbone if loaded_run else FinetuneConfig().backbone))
-    data = read_subject(open_subject(subject, data_root, columns))
+    data = read_subject(open_subject(subject, data_root, {k: v for k, v in reading.items() if v is not None}))
     check_classes(loaded_run, data.class_names)
     if out_dir is not None:
         out_dir.mkdir(parents=True, exist_ok=True)
@@ -207,15 +201,16 @@ def examine(
 
     inspection = inspect_splits(data.splits, num_workers)
     diagnosis = diagnose(data.class_names, data.splits, inspection, near_distance, data.skipped)
-    if data.complaint is not None:
-        diagnosis.findings = sort_findings([Finding("error", "setup", data.complaint), *diagnosis.findings])
+    said = {finding.message for finding in diagnosis.findings}
+    remarks = [Finding("warning", "reading", remark) for remark in data.remarks if remark not in said]
+    complaints = [] if data.complaint is None else [Finding("error", "setup", data.complaint)]
+    diagnosis.findings = sort_findings([*complaints, *remarks, *diagnosis.findings])
     recommended, suspects = {}, {}
     if len(inspection):
         recommended = recommend_sizes(
             variant,
             short_sides=inspection.short_side.tolist(),
             num_classes=len(data.class_names),
-            num_train_images=len(data.splits.get("train", ())),
             own_size=data.default_image_size,
         )
     if run is not None:

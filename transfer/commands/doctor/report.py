@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import find_flags, name_flags
 from transfer.config.command_line import build_parser as build_finetune_parser
+from transfer.config.schema import DataConfig
 from transfer.errors import printable
 from transfer.files import write_json
 
@@ -121,9 +122,11 @@ def _suspect_table(split: str, rows: list[dict[str, Any]]) -> Table:
 def _advice(recommended: dict[str, Any]) -> str:
     fits, of = recommended["largest_batch_that_fits"], recommended["memory_of"]
     memory = "" if fits is None else f" (about {fits:,} fit in {_MEMORY_NAMES[of]}, an estimate)"
+    default = DataConfig().batch_size
+    rest = f" --global_batch_size {default}" if recommended["batch_size"] < default else ""
     return (
         f"recommended for {recommended['backbone']}: --image_size {recommended['image_size']} (median short side "
-        f"{recommended['median_short_side']:.0f}), --data.batch_size {recommended['batch_size']}{memory}"
+        f"{recommended['median_short_side']:.0f}), --data.batch_size {recommended['batch_size']}{rest}{memory}"
     )
 
 

@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--baseline", default="b0", metavar="NAME", help="backbone, or import path of a function; default: b0"
     )
     helps = {
-        "num_params": "parameters, with the classifier",
+        "num_parameters": "parameters, with the classifier",
         "macs": "multiply-adds for one image",
         "memory": "bytes, with a unit, of a training step, or with --inference of a forward pass",
         "latency_ms": "median milliseconds for one image on this machine; measured, which takes minutes",

@@ -133,7 +133,7 @@ def plan_networks(costs: Costs, points: Sequence[Point]) -> tuple[list[Trial], l
         network = scale(costs.baseline, *values.values())
         counts = costs.counts(network)
         name = "_".join(f"{key}{value:g}" for key, value in values.items())
-        trial = Trial(name, network.name, values, size, counts.macs, counts.num_params)
+        trial = Trial(name, network.name, values, size, counts.macs, counts.num_parameters)
         trial = trials.setdefault(costs.identity(network), trial)
         named.append(replace(point, trial=trial.name))
     return sorted(trials.values(), key=lambda trial: trial.num_macs), named

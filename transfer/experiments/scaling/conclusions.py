@@ -8,6 +8,7 @@ from transfer.experiments.scaling.noise import Noise
 from transfer.experiments.scaling.plan import Trial
 from transfer.experiments.scaling.ranking import RankedRound, ranked
 from transfer.networks.scaling import ALPHA, BETA, GAMMA
+from transfer.statistics import rank_correlation
 
 
 def conclusions(all_rounds: Sequence[RankedRound], num_images: int) -> list[str]:
@@ -118,8 +119,6 @@ def _followed(first: RankedRound) -> str | None:
 
     That is the coefficients, and the multiply-adds that rounding has left the networks.
     """
-    from scipy.stats import spearmanr
-
     done = [(standing.trial, standing.mean.value) for standing in first.standings if standing.mean is not None]
     columns = {name: [trial.values[name] for trial, _ in done] for name in (done[0][0].values if done else ())}
     macs = [trial.num_macs for trial, _ in done]
@@ -127,8 +126,8 @@ def _followed(first: RankedRound) -> str | None:
     accuracies = [value for _, value in done]
     if len(done) < 3 or len(set(accuracies)) < 2:
         return None
-    found = {name: spearmanr(column, accuracies) for name, column in columns.items() if len(set(column)) > 1}
-    texts = [f"{name} {result.statistic:.2f} (p = {shown_p(result.pvalue)})" for name, result in found.items()]
+    found = {name: rank_correlation(column, accuracies) for name, column in columns.items() if len(set(column)) > 1}
+    texts = [f"{name} {result.value:.2f} (p = {shown_p(result.p_value)})" for name, result in found.items()]
     return (
         f"The accuracy's rank correlations: with {', '.join(texts)}. Rounding has left the networks"
         f" {min(macs) / 1e6:.1f} to {max(macs) / 1e6:.1f} million multiply-adds."

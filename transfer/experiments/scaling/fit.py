@@ -88,7 +88,7 @@ def describe(axis: Axis, found: Fit, costs: Costs) -> Answer:
         too_large=None if found.too_large is None else axis.at(costs.baseline, found.too_large).name,
         factors=network.scale or Scale(),
         image_size=costs.image_size(network),
-        costs={name: costs.of(network, name) for name in ("num_params", "macs", "memory")},
+        costs={name: costs.of(network, name) for name in ("num_parameters", "macs", "memory")},
         blocks=tuple(row.repeats for row in stages),
         channels=tuple(row.out_channels for row in stages),
     )

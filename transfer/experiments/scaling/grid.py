@@ -74,7 +74,7 @@ def plan_trials(costs: Costs, points: Sequence[Constants]) -> tuple[list[Trial],
         size, counts, identity = costs.image_size(network), costs.counts(network), costs.identity(network)
         name = "a{:g}_b{:g}_g{:g}".format(*point)
         values = dict(zip(("alpha", "beta", "gamma"), point, strict=True))
-        trials.setdefault(identity, Trial(name, network.name, values, size, counts.macs, counts.num_params))
+        trials.setdefault(identity, Trial(name, network.name, values, size, counts.macs, counts.num_parameters))
         groups.setdefault(identity, []).append(point)
     kept = sorted(trials.items(), key=lambda item: tuple(item[1].values.values()))
     equal = [Equal(*point, kept=trial.name) for key, trial in kept for point in groups[key][1:]]

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
-from transfer.experiments.child_run import Worker, drop_checkpoints, final_metrics
+from transfer.experiments.child_run import Worker, drop_checkpoints, final_metrics, quoted
 from transfer.experiments.jobs import Job
 from transfer.experiments.scaling.plan import RUNS, Study, TrialRun, run_configuration
 
@@ -93,7 +93,7 @@ def _compute(study: Study, run: TrialRun, worker: Worker) -> dict[str, Any]:
     results = worker.finetune(f"{RUNS}/{run.id}", run_configuration(study, run), **names)
     drop_checkpoints(results.run_dir)
     metrics = final_metrics(results.run_dir)
-    score = metrics[results.quoted_metric]
+    score = quoted(metrics, results)
     print(f"{run.id}: val {results.quoted_metric} {score:.4f}", flush=True)
     outcome = Outcome(
         score=score,

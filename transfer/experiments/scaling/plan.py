@@ -11,8 +11,9 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from transfer.errors import DamagedFile, MissingData, unknown_name
 from transfer.experiments.jobs import check_same_plan
-from transfer.experiments.records import FileName, checked
+from transfer.experiments.records import FileName
 from transfer.files import read_object, write_json
+from transfer.records import checked
 
 STUDY, RUNS = "study.json", "runs"
 # Options that say where and how runs compute, not what: a later call may give others.

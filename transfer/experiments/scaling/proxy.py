@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transfer.config.command_line import flatten, given_fields, parse_config, split_pairs
+from transfer.config.command_line import given_fields, parse_config, split_pairs
+from transfer.config.parsing import flatten
 from transfer.errors import BadValue, MissingData
 
 # Fields of a run that the study decides, and by what.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from transfer.config.protocols import get_protocol, protocol_settings
-from transfer.experiments.child_run import Worker, drop_checkpoints, final_metrics
+from transfer.experiments.child_run import RunDiverged, RunFailed, Worker, drop_checkpoints, final_metrics, quoted
 from transfer.experiments.halving import best, describe_search, describe_trial, list_trials, plan_rounds
 from transfer.experiments.jobs import Job, Outcome
 from transfer.experiments.table.cells import Cell, Table, cell_dir
@@ -96,7 +97,7 @@ def compute_cell(table: Table, cell: Cell, devices: int, worker: Worker) -> Outc
     name = f"{CELLS}/{cell.id}/final"
     final = worker.finetune(name, run_configuration(cell, table, chosen, devices, final=True))
     metric = final.quoted_metric
-    print(f"{cell.id}: test {metric} {final.test[metric]:.4f}{describe_trial(chosen)}", flush=True)
+    print(f"{cell.id}: test {metric} {quoted(final.test, final):.4f}{describe_trial(chosen)}", flush=True)
     runs = [*search.runs, final]
     on_gpu = [run for run in runs if run.environment["hardware"]["gpus"]]
     gpu_seconds = sum((run.train_seconds or 0.0) * run.world_size for run in on_gpu)
@@ -139,7 +140,11 @@ class _Search:
 
 
 def _search(table: Table, cell: Cell, devices: int, worker: Worker, trials: Sequence[Trial], steps: int) -> _Search:
-    """Run the trials, round by round."""
+    """Run the trials, round by round; one that diverges is the worst.
+
+    Raises:
+        RunFailed: a run ended without results for another reason, or all diverged.
+    """
     rounds = plan_rounds(len(trials), steps, table.budget_steps)
     left, runs = list(range(len(trials))), []
     metrics: list[dict[str, float]] = []
@@ -149,16 +154,22 @@ def _search(table: Table, cell: Cell, devices: int, worker: Worker, trials: Sequ
             # The folders' names belong to the format on disk: a table goes on with what an earlier version began.
             name = f"{index:02d}" if len(rounds) == 1 else f"rung{number}_{index:02d}"
             configuration = run_configuration(cell, table, trials[index], devices, final=False)
-            run = worker.finetune(f"{CELLS}/{cell.id}/trials/{name}", shortened(configuration, current.steps))
+            heading = f"{cell.id}: trial {position + 1} of {current.size}, {current.steps} steps"
+            heading += describe_trial(trials[index])
+            try:
+                run = worker.finetune(f"{CELLS}/{cell.id}/trials/{name}", shortened(configuration, current.steps))
+            except RunDiverged as error:
+                metrics.append({})
+                scores.append(math.nan)
+                print(f"{heading}: {str(error).splitlines()[-1]}", flush=True)
+                continue
             drop_checkpoints(run.run_dir)
             runs.append(run)
             metrics.append(final_metrics(run.run_dir))
-            scores.append(metrics[-1][run.quoted_metric])
-            print(
-                f"{cell.id}: trial {position + 1} of {current.size}, {current.steps} steps"
-                f"{describe_trial(trials[index])}: val {run.quoted_metric} {scores[-1]:.4f}",
-                flush=True,
-            )
+            scores.append(quoted(metrics[-1], run))
+            print(f"{heading}: val {run.quoted_metric} {scores[-1]:.4f}", flush=True)
+        if all(math.isnan(score) for score in scores):
+            raise RunFailed(f"{cell.id}: every one of {len(scores)} trials diverged")
         order = best(scores, len(scores))
         left, metrics = [left[k] for k in order], [metrics[k] for k in order]
     return _Search(left[0], metrics[0] if metrics else None, runs)

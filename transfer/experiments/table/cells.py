@@ -11,9 +11,10 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from transfer.errors import MissingData, unknown_name
 from transfer.experiments.jobs import check_same_plan
-from transfer.experiments.records import FileName, checked
+from transfer.experiments.records import FileName
 from transfer.experiments.table.entries import CELLS, TABLE
 from transfer.files import read_object
+from transfer.records import checked
 
 # What decides what a result means; a table has one of each for all its cells.
 MEANING = ("pretrained", "set", "grid", "budget_steps", "data_note")

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import jsonargparse
-import yaml
 
-from transfer.config.command_line import RESUMABLE, flatten, parse_config, split_pairs
+from transfer.config.command_line import RESUMABLE, parse_config, split_pairs
 from transfer.config.parser_errors import explain
-from transfer.errors import BadValue, DamagedFile, MissingData
+from transfer.config.parsing import flatten
+from transfer.errors import BadValue
+from transfer.yaml_files import read_yaml
 
 # Fields of a run that the table decides, and by what.
 DECIDED = {
@@ -111,11 +112,7 @@ def parse_table(path: Path | None, flags: Mapping[str, Any]) -> TableConfig:
     """
     content: Any = {}
     if path is not None:
-        if not path.is_file():
-            raise MissingData(f"`config`={path}: no such file")
-        content = yaml.safe_load(path.read_text()) or {}
-        if not isinstance(content, dict):
-            raise DamagedFile(f"`config`={path}: not a table; see configs/tables/paper.yaml")
+        content = read_yaml(path).content
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(TableConfig)
     try:

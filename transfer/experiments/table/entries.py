@@ -11,8 +11,9 @@ from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt
 from typing_extensions import TypedDict
 
 from transfer.errors import DamagedFile, MissingData
-from transfer.experiments.records import FileName, checked
+from transfer.experiments.records import FileName
 from transfer.files import read_object
+from transfer.records import checked
 
 TABLE, CELLS, RESULT = "table.json", "cells", "result.json"
 

@@ -195,7 +195,7 @@ def plan_next_networks(study: Study, outcomes: Mapping[str, Outcome]) -> Study:
         counts = count(variant, options["image_size"], facts["num_classes"])
         values = {} if parent is None else {"parent": parent}
         size = options["image_size"]
-        trials.append(Trial(f"n{number:03d}", variant.name, values, size, counts.macs, counts.num_params))
+        trials.append(Trial(f"n{number:03d}", variant.name, values, size, counts.macs, counts.num_parameters))
     runs = [
         TrialRun(f"{trial.name}_s{seed}", trial.name, seed, options["steps"], 0)
         for seed in options["seeds"]

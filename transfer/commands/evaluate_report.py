@@ -1,0 +1,76 @@
+"""The output of an evaluation: on the terminal, and in a folder of its own."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from transfer.errors import printable
+from transfer.files import write_json
+
+if TYPE_CHECKING:
+    from transfer.commands.evaluate import Evaluation
+    from transfer.commands.evaluate_data import Subject
+    from transfer.runs.predictor import Run
+
+
+def warn_of_differences(subject: Subject) -> None:
+    """Warn of what keeps other images from being a test of the whole run."""
+    if subject.unknown:
+        named = ", ".join(f"{name!r} ({count} images)" for name, count in subject.unknown.items())
+        multilabel = subject.dataset.source.options.multilabel
+        what = "these labels are left out" if multilabel else "these images are left out"
+        warnings.warn(f"{subject.name}: the run has no class {named}: {what}", stacklevel=2)
+    if subject.absent:
+        missing = ", ".join(map(repr, subject.absent))
+        warnings.warn(f"{subject.name}: no image of the run's class {missing}: nothing is measured there", stacklevel=2)
+
+
+def print_evaluation(run: Run, found: Evaluation) -> None:
+    """Print the metrics with their intervals, and of which images they are."""
+    from transfer.commands.results_table import print_results
+
+    sheet_metric = "mean_per_class" if found.own_data and _quotes_mean(found.data) else "top1"
+    print_results(found.data, run.config.backbone, {found.split: found.metrics}, sheet_metric)
+    shown = [f"{name} {100 * i.low:.2f}% to {100 * i.high:.2f}%" for name, i in found.intervals.items()]
+    print(f"95% intervals for other images like these {found.num_images:,}: {', '.join(shown)}")
+    left_out = len(found.skipped_images)
+    if left_out:
+        print(f"without {left_out} image{'s' * (left_out > 1)} that cannot be read")
+    if found.changed_splits:
+        print(f"not the images of the run: {' and '.join(found.changed_splits)} changed since")
+    if not found.own_data:
+        print(printable(f"{found.data}: other data than the run's"))
+
+
+def _quotes_mean(dataset: str) -> bool:
+    from datamodules import get_sheet
+
+    return get_sheet(dataset).metric == "mean_per_class"
+
+
+def write_evaluation(found: Evaluation, out_dir: Path | None) -> Path:
+    """Write an evaluation into a folder, and return it.
+
+    Args:
+        found: the evaluation.
+        out_dir: the folder; None: the next number in the run's `evaluations`.
+    """
+    folder = claim_number(Path(found.run_dir) / "evaluations") if out_dir is None else out_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    found.predictions.save(folder / "predictions.npz")
+    write_json(folder / "evaluation.json", found.to_dict())
+    return folder
+
+
+def claim_number(parent: Path) -> Path:
+    """Create and return the numbered folder after the last one in `parent`."""
+    parent.mkdir(exist_ok=True)
+    number = max((int(path.name) for path in parent.iterdir() if path.name.isdecimal()), default=0) + 1
+    while True:
+        try:
+            (parent / str(number)).mkdir()
+            return parent / str(number)
+        except FileExistsError:
+            number += 1
