@@ -1,12 +1,12 @@
-# Each target sets up .venv by itself; constraints.txt pins what was tested.
+# Each target sets up .venv by itself, with the versions of constraints.txt and the hashes of requirements.lock.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # What `make finetune` runs when ARGS is not given.
 ARGS ?= --config configs/digits_lite0.yaml
 
-.PHONY: finetune test lint clean
+.PHONY: finetune test lint lock clean
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
@@ -15,13 +15,18 @@ help:  ## show the targets
 finetune: $(VENV)/installed  ## fine-tune: make finetune ARGS="--backbone b7 --dataset flowers"
 	$(BIN)/python scripts/finetune.py $(ARGS)
 
-test: $(VENV)/installed-test lint  ## lint, type check, tests
+test: $(VENV)/installed lint  ## lint, type check, tests
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-lint: $(VENV)/installed-test  ## ruff and mypy
+lint: $(VENV)/installed  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+lock:  ## write requirements.lock anew for constraints.txt, with uv
+	rm -f requirements.lock
+	uv pip compile --no-deps --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+		--no-emit-package torch --quiet constraints.txt --output-file requirements.lock
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info
@@ -30,10 +35,10 @@ $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/installed: $(VENV)/bin/python setup.cfg constraints.txt
-	$(INSTALL) --editable .
-	touch $@
-
-$(VENV)/installed-test: $(VENV)/installed
-	$(INSTALL) --editable '.[test]'
+# torch is not in the lock: which build of it fits, and its libraries for a GPU, depend on the machine. Its version, and
+# that of setuptools for source distributions, are those of the environment's constraints.
+$(VENV)/installed: export PIP_CONSTRAINT := constraints.txt
+$(VENV)/installed: $(VENV)/bin/python setup.cfg pyproject.toml constraints.txt requirements.lock
+	$(INSTALL) --require-hashes --no-deps --requirement requirements.lock
+	$(INSTALL) --no-build-isolation --editable '.[test]'
 	touch $@

@@ -78,7 +78,7 @@ def benchmark_probe(
     from transfer.probe.penalties import PENALTIES, fit_probe
 
     try:
-        results = json.loads((run_dir / "results.json").read_text())
+        results = json.loads((run_dir / "results.json").read_text(encoding="utf-8"))
         files = {name: Path(split["features"]) for name, split in results["splits"].items()}
     except (OSError, ValueError, KeyError):
         raise UserError(f"{run_dir}: not a finished run of `efficientnet-transfer probe`") from None

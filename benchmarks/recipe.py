@@ -46,7 +46,7 @@ def benchmark_recipe(data_root: Path | None) -> dict[str, Any]:
                 command = [sys.executable, "-m", "transfer", "finetune", *words, *choice, "--out_dir", str(run_dir)]
                 if subprocess.run(command, check=False).returncode:
                     raise UserError(f"{' '.join(command)} failed")
-                results = json.loads((run_dir / "results.json").read_text())
+                results = json.loads((run_dir / "results.json").read_text(encoding="utf-8"))
                 figures[task][name] = {
                     "arguments": [*words, *choice],
                     **{key: results[key] for key in ("metrics", "splits", "seed", "config", "train_seconds")},

@@ -47,6 +47,9 @@ class DataFields(ReadFields, total=False):
     num_workers: int | None
     seed: int
     min_crop_area: float | None
+    vertical_flip: bool
+    quarter_turns: bool
+    color_jitter: float
     train_transform: Callable[..., Any] | None
     eval_transform: Callable[..., Any] | None
     cache: str

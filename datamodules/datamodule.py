@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.dataset.loaded import Dataset, read_dataset
+from datamodules.dataset.loaded import Dataset, check_evaluated, read_dataset
 from datamodules.dataset.sheet import Source
 from datamodules.dataset.split import Split
 from datamodules.images.decode import BadImage
@@ -26,18 +24,17 @@ from datamodules.images.transforms import (
     normalize,
 )
 from datamodules.images.user_transform import UserTransform
-from datamodules.loading.cache import ImageCache, build_cache, check_cache
-from datamodules.loading.loaders import ImageDataset, ImageLoader, ResumableLoader
+from datamodules.loading.cache import build_cache, check_cache
+from datamodules.loading.image_cache import ImageCache
+from datamodules.loading.loaders import ImageDataset, ImageLoader, Loader, ResumableLoader, build_loader
 from datamodules.loading.samplers import EpochSampler, EvalSampler, RankSampler, StreamEvalSampler, StreamSampler
-from datamodules.loading.workers import count_workers, start_worker
-from datamodules.reading.streaming import StreamedTable, for_evaluation, for_training, streaming_workers
+from datamodules.loading.workers import count_workers
+from datamodules.reading.streaming import StreamedTable, for_evaluation, for_training
 from transfer.errors import BadValue
 from transfer.files import expanded
 from transfer.lightning import pl, refuse_mix
 from transfer.preprocessing import Preprocessing
 from transfer.seen_images import KEY, SeenImages
-
-Loader = TypeVar("Loader", bound=ImageLoader)
 
 
 class DataModule(pl.LightningDataModule):
@@ -53,6 +50,7 @@ class DataModule(pl.LightningDataModule):
             lowers it to 1, 2, 4 or 8.
         seed: Decides order and augmentation.
         min_crop_area: Smallest share of the image that a random crop keeps, in (0, 1]; None is the sheet's.
+        vertical_flip, quarter_turns, color_jitter: Further augmentations, see `build_train_transform`.
         train_transform: A transform of your own in place of `augment` and `min_crop_area`: Albumentations, torchvision,
             or any callable on uint8 (H, W, 3) arrays; see `datamodules.images.user_transform`. With a `cache` it gets
             the cached image, which has been resized as evaluation does, before the crop.
@@ -63,6 +61,8 @@ class DataModule(pl.LightningDataModule):
     Raises:
         UserError: A value outside these ranges, an unknown name, or a transform whose images the network cannot use.
     """
+
+    _is_checked = False
 
     def __init__(
         self,
@@ -75,6 +75,9 @@ class DataModule(pl.LightningDataModule):
         num_workers: int | None = None,
         seed: int = 0,
         min_crop_area: float | None = None,
+        vertical_flip: bool = False,
+        quarter_turns: bool = False,
+        color_jitter: float = 0.0,
         train_transform: Callable[..., Any] | None = None,
         eval_transform: Callable[..., Any] | None = None,
         cache: str = "none",
@@ -85,8 +88,6 @@ class DataModule(pl.LightningDataModule):
         check_cache(cache)
         if batch_size < 1:
             raise BadValue(f"`batch_size`={batch_size} (allowed: at least 1)")
-        if min_crop_area is not None and not 0 < min_crop_area <= 1:
-            raise BadValue(f"`min_crop_area`={min_crop_area} (allowed: above 0, at most 1)")
         self._dataset = dataset if isinstance(dataset, Dataset) else None
         self.source = dataset.source if isinstance(dataset, Dataset) else dataset
         self.preprocessing = preprocessing if image_size is None else replace(preprocessing, image_size=image_size)
@@ -95,19 +96,17 @@ class DataModule(pl.LightningDataModule):
         self.cache = cache
         self.cache_dir = None if cache_dir is None else expanded(cache_dir)
         self.stream = self.source.options.stream
-        self.num_workers = count_workers(num_workers)
-        if self.stream:
-            if cache != "none":
-                raise BadValue(f"`stream`=True with `cache`={cache}: a cache needs all images (choose one)")
-            self.num_workers = streaming_workers(self.num_workers)
-            if num_workers not in (None, self.num_workers):
-                warnings.warn(f"`num_workers`={num_workers}: a stream uses {self.num_workers}", stacklevel=2)
+        if self.stream and cache != "none":
+            raise BadValue(f"`stream`=True with `cache`={cache}: a cache needs all images (choose one)")
+        self.num_workers = count_workers(num_workers, streams=self.stream)
         self._caches: dict[str, ImageCache] = {}
         sheet, p = self.source.sheet, self.preprocessing
-        crop_scale = (min_crop_area or sheet.default_min_crop_area, 1.0)
+        crop_scale = (sheet.default_min_crop_area if min_crop_area is None else min_crop_area, 1.0)
+        mirrors = sheet.horizontal_flip
         self._evaluation = build_eval_transform(p)
-        own_train = build_train_transform(p, augment, crop_scale, sheet.horizontal_flip, sheet.augment_policy)
-        self.train_transform: Transform = own_train
+        self.train_transform: Transform = build_train_transform(
+            p, augment, crop_scale, mirrors, sheet.augment_policy, vertical_flip, quarter_turns, color_jitter
+        )
         self.eval_transform: Transform = self._evaluation
         if train_transform is not None:
             self.train_transform = UserTransform(train_transform, "train_transform", p)
@@ -122,8 +121,15 @@ class DataModule(pl.LightningDataModule):
         self.seen_before: SeenImages | None = None  # by the network that a run starts from
 
     def prepare_data(self) -> None:
-        """Read the dataset in one process of each machine first, so that the others find it in the hub's cache."""
+        """Read the dataset in one process of each machine first, so that the others find it in the hub's cache.
+
+        Before a training, the images of val and test are decoded that nobody has decoded yet: a bad one would end the
+        run after all its work.
+        """
         self.setup()
+        if self.trainer is not None and self.trainer.state.fn == "fit" and not self._is_checked:
+            check_evaluated(self.dataset)
+            self._is_checked = True
 
     def setup(self, stage: str | None = None) -> None:
         """Read the dataset unless it has been read already.
@@ -197,7 +203,7 @@ class DataModule(pl.LightningDataModule):
     def predict_dataloader(self) -> ImageLoader:
         """Return the test images, or the val images of data without a test split, as in evaluation.
 
-        For files of your own see `datamodules.loading.loaders.build_predict_loader`.
+        For files of your own see `datamodules.loading.predicting.build_predict_loader`.
         """
         return self.eval_dataloader("test" if "test" in self.dataset.splits else "val")
 
@@ -237,19 +243,7 @@ class DataModule(pl.LightningDataModule):
             is_training=transform is self.train_transform,
             skipped=self.dataset.skipped if leaves_out else None,
         )
-        return kind(
-            images,
-            batch_size=self.batch_size,
-            sampler=sampler,
-            drop_last=drop_last,
-            num_workers=self.num_workers,
-            worker_init_fn=start_worker,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=self.num_workers > 0,
-            # Its own, or starting an iterator would draw from the generator of dropout and mixing, and a resumed run
-            # starts one more.
-            generator=torch.Generator(),
-        )
+        return build_loader(kind, images, sampler, self.batch_size, self.num_workers, drop_last=drop_last)
 
     def _split(self, name: str) -> Split:
         return replace(

@@ -43,7 +43,7 @@ def test_json_round_trips_and_leaves_no_other_file(tmp_path: Path) -> None:
 def test_json_is_replaced_as_a_whole(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     write_json(path, {"a": 1})
-    with open(path) as reader:  # began before and ends after: reads the old file, never a mixture
+    with open(path, encoding="utf-8") as reader:  # began before and ends after: reads the old file, never a mixture
         write_json(path, {"b": 1})
         assert json.load(reader) == {"a": 1}
     assert json.loads(path.read_text()) == {"b": 1}
@@ -107,6 +107,24 @@ def test_the_papers_accuracies_stand_below_in_the_last_column(
         print_results(dataset, "b0", metrics)
         rows = table_rows(capsys.readouterr().out)
         assert rows[4:] == [[f"paper, {name} (Table 5)", *empty, accuracy] for name, accuracy in published]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "dataset", "published"),
+    [
+        ("kornblith", "cifar10", {"paper, b0 (Table 5)": "98.1%", "paper, b7 (Table 5)": "98.9%"}),
+        ("sam-paper", "cifar10", {"SAM (arXiv 2010.01412), b7": "99.0%", "SAM (arXiv 2010.01412), l2": "99.7%"}),
+        ("linear probe", "food101", {"SimCLR (arXiv 2002.05709), App. B.8, resnet50": "72.3%"}),
+        ("scratch", "pets", {"SimCLR (arXiv 2002.05709), App. B.8, resnet50": "81.5%"}),
+        ("efficientnetv2", "pets", {}),
+    ],
+)
+def test_a_protocols_own_paper_stands_below(
+    protocol: str, dataset: str, published: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_results(dataset, "b0", {"test": TEST}, protocol=protocol)
+    rows = dict(table_rows(capsys.readouterr().out)[4:])
+    assert published.items() <= rows.items() and bool(rows) == bool(published)
 
 
 def test_a_metric_that_one_split_lacks_is_left_blank(capsys: pytest.CaptureFixture[str]) -> None:
@@ -183,7 +201,9 @@ def test_a_package_that_is_not_installed_has_no_version(monkeypatch: pytest.Monk
 @pytest.mark.skipif(torch.cuda.is_available(), reason="counts the GPU's memory where there is one")
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux to compare with")
 def test_peak_memory_is_the_kernels_high_water_mark_in_bytes() -> None:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    line = next(
+        line for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM")
+    )
     assert line.endswith("kB")
     assert peak_memory_bytes() == pytest.approx(int(line.split()[1]) * 1024, rel=0.02)
 

@@ -42,7 +42,7 @@ def room(module: str) -> str:
 def imported_modules(path: Path) -> set[str]:
     """Modules of this project that a file imports: at its top, inside a function, or for type checking."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

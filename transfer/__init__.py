@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from transfer.commands.evaluate import evaluate as evaluate
     from transfer.commands.finetune import finetune as finetune
     from transfer.errors import UserError as UserError
     from transfer.networks.classifier import Classifier as Classifier
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "finetune": "transfer.commands.finetune",
+    "evaluate": "transfer.commands.evaluate",
     "build_backbone": "transfer.weights.build",
     "get_backbone": "transfer.networks.registry",
     "list_backbones": "transfer.networks.registry",

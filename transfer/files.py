@@ -36,6 +36,11 @@ def expanded(path: str | Path) -> Path:
         raise BadValue(f"{path}: no user of that name has a home folder here") from None
 
 
+def default_cache_dir() -> Path:
+    """Return `efficientnet-transfer` in the user's cache folder: `XDG_CACHE_HOME`, or else `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "efficientnet-transfer"
+
+
 def open_regular(path: str | Path) -> io.BufferedReader:
     """Open a regular file to read its bytes.
 

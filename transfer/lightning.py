@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from typing import TYPE_CHECKING
 
 from transfer.errors import UserError
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from lightning_fabric.utilities.exceptions import MisconfigurationException
     from pytorch_lightning.tuner.tuning import Tuner
 else:
+    formatwarning = warnings.formatwarning
     pl = importlib.import_module(NAMESPACE)
+    warnings.formatwarning = formatwarning  # Lightning puts its own in place, with the path of a file
     # Named one by one, as Lightning's own files do not export them to a type checker.
     TorchCheckpointIO = pl.plugins.io.TorchCheckpointIO
     MisconfigurationException = pl.utilities.exceptions.MisconfigurationException

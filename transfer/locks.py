@@ -43,9 +43,14 @@ def held(path: Path, timeout: float = -1) -> Iterator[None]:
         lock.release()
 
 
+def soft_name(name: str) -> str:
+    """Return the name of the file that stands for a lock where there is no flock."""
+    return f"{name}.soft"
+
+
 def soft_lock(path: Path, error: OSError) -> SoftFileLock:
     """Return the lock for a file system that refused flock, with a warning."""
-    soft = path.with_name(f"{path.name}.soft")
+    soft = path.with_name(soft_name(path.name))
     warnings.warn(
         f"{path.parent}: its file system cannot lock files ({os.strerror(error.errno or 0).lower()}): {soft.name} is"
         " the lock instead. Remove it if a process of another machine was killed while it held it",

@@ -5,18 +5,22 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import astuple, replace
 from itertools import combinations, permutations
+from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
+from datamodules.dataset.record import find_in_files
 from datamodules.dataset.sheet import Sheet, WrongCopy, name_key
 from datamodules.dataset.split import Split
-from datamodules.images.decode import BadImage
+from datamodules.images.decode import BadImage, BadImageError, measure_image
 from datamodules.images.depth import Extent
 from transfer.errors import BadValue, MissingData, UserError
 
 _MAX_NAMED = 10
+_CHECK_VERSION = 1  # changes with what `measure_image` refuses
 
 
 def check_official(splits: Mapping[str, Split], sheet: Sheet, num_classes: int, *, allow_decayed: bool = False) -> None:
@@ -232,9 +236,25 @@ def drop_bad_images(splits: Mapping[str, Split], on_bad_image: str) -> tuple[dic
 
 
 def _measure(split: Split) -> list[BadImage | Extent | None]:
-    with ThreadPoolExecutor() as pool:
-        results = pool.map(split.measure, range(len(split)))
-        return list(tqdm(results, total=len(split), desc=f"checking {split.name}", delay=3, leave=False))
+    sources = split.sources()
+    paths = [Path(source) for source in sources if isinstance(source, str)]
+    if len(paths) < len(sources):
+        with ThreadPoolExecutor() as pool:
+            results = pool.map(split.measure, range(len(split)))
+            return list(tqdm(results, total=len(split), desc=f"checking {split.name}", delay=3, leave=False))
+
+    def extent(path: Path) -> list[Any] | None:
+        try:
+            found = measure_image(path, split.decoding)
+        except BadImageError:
+            return None  # it may be readable next time, with another package
+        return [] if found is None else list(astuple(found))
+
+    extents = find_in_files(f"checking {_CHECK_VERSION} {split.decoding}", paths, extent)
+    return [
+        split.measure(index) if found is None else Extent(*found) if found else None
+        for index, found in enumerate(extents)
+    ]
 
 
 def _refused(split: Split, index: int, found: BadImage | Extent | None) -> BadImage | None:

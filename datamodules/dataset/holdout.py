@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from datamodules.dataset.split import Split
 from transfer.errors import UserError
 
-# A class with fewer images than half an expected one need not be in the part that is held out.
+# A class with fewer expected images need not be in the part that is held out.
 _LEAST_EXPECTED = 0.5
 
 
@@ -20,9 +21,10 @@ def hold_out(split: Split, share: float, name: str) -> tuple[Split, Split]:
     """Return what remains, and about a share of the images cut from it: those whose draw is below `share`.
 
     An image's draw is a hash of its content and `name`; one of a group, of the group instead. So equal images, and
-    those of a group, stay together. Where no draw of a class is that low, its lowest stands for it, if half an image
-    can be expected; and every label keeps its highest draw in what remains. So images that are added later take none
-    out of what remains, but for the one image (or group) of a class that had none to spare before.
+    those of a group, stay together, and images that are added later take none out of what remains. The bounds are the
+    exception: of a class at least half its share is held out (one image, if half an image can be expected) and at most
+    twice its share, and every label keeps an image in what remains. Where the draws are that uneven, the next lowest or
+    highest decide, and a class that grows by n images may lose up to 1 + 2 * `share` * n of what remained before.
 
     Args:
         split: The images.
@@ -35,13 +37,11 @@ def hold_out(split: Split, share: float, name: str) -> tuple[Split, Split]:
     units, unit_of = np.unique(_units(split), return_inverse=True)
     draw_of = _draws(units, name)
     draws = draw_of[unit_of]
-    held = draw_of < share
+    held = draws < share
     strata = _strata(split.labels)
     for stratum in np.unique(strata):
-        members = unit_of[strata == stratum]
-        if share * len(members) >= _LEAST_EXPECTED and not held[members].any():
-            held[members[draw_of[members].argmin()]] = True
-    held = _give_back(held[unit_of], draws, split.labels, unit_of)
+        _bound(held, np.flatnonzero(strata == stratum), draws, unit_of, share)
+    held = _give_back(held, draws, split.labels, unit_of)
     for unit in np.argsort(draw_of):
         if held.any():
             break
@@ -101,6 +101,28 @@ def _draws(units: NDArray[np.uint64], name: str) -> NDArray[np.float64]:
     person = name.encode()
     digests = [hashlib.blake2b(unit.tobytes(), digest_size=8, person=person).digest() for unit in units.astype(">u8")]
     return np.array([int.from_bytes(digest, "big") / 2**64 for digest in digests])
+
+
+def _bound(
+    held: NDArray[np.bool_],
+    members: NDArray[np.int64],
+    draws: NDArray[np.float64],
+    unit_of: NDArray[np.int64],
+    share: float,
+) -> None:
+    """Hold out at least half and at most twice its share of a class, or a single group; `held` is changed in place."""
+    expected = share * len(members)
+    least, most = max(int(expected >= _LEAST_EXPECTED), int(expected / 2)), max(1, math.ceil(2 * expected))
+    members = members[np.argsort(draws[members], kind="stable")]
+    for image in members:
+        if held[members].sum() >= least:
+            break
+        held[unit_of == unit_of[image]] = True
+    for image in members[::-1]:
+        chosen = members[held[members]]
+        if len(chosen) <= most or len(np.unique(unit_of[chosen])) == 1:
+            break
+        held[unit_of == unit_of[image]] = False
 
 
 def _give_back(

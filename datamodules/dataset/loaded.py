@@ -169,6 +169,21 @@ class Dataset:
         return changed
 
 
+def check_evaluated(dataset: Dataset) -> None:
+    """Decode the images of val and test that have not been decoded yet; streamed ones are only named as unchecked.
+
+    Raises:
+        UserError: There are bad ones; the text names them.
+    """
+    if dataset.source.options.stream:
+        warnings.warn(
+            f"{dataset.name} is streamed: its val and test images are not checked before training", stacklevel=2
+        )
+        return
+    splits = {name: split for name, split in dataset.splits.items() if name != "train" and not split.is_checked}
+    drop_bad_images(splits, "error")
+
+
 def read_source(source: Source) -> tuple[tuple[str, ...], dict[str, Split]]:
     """Return the class names and the splits as they are in the source, compared with what the sheet declares.
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from datamodules.images.decode import BadImage, BadImageError, decode_image, image_shape, measure_image
 from datamodules.images.depth import DEFAULT_DECODING, Decoding, Extent
+from transfer.files import open_regular
 
 # Up to this size, in bytes, images without losses are told apart by their pixels: a source may store the 32x32 pixels
 # of an image raw, another as PNG. Larger ones are the authors' own files in every source.
@@ -79,8 +80,10 @@ class Split:
 
     def encoded(self, index: int) -> bytes | Path:
         """Return the bytes of an image file, or its path."""
-        image = self.table[int(self.rows[index])]["image"]
-        return image["bytes"] if image["bytes"] is not None else Path(image["path"] or "")
+        image = self.table[int(self.rows[index])]["image"] or {"bytes": None, "path": None}
+        if image["bytes"] is None and image["path"]:
+            return Path(image["path"])
+        return image["bytes"] or b""
 
     def shape(self, index: int) -> tuple[int, int]:
         """Return the picture's (height, width) in pixels, from the file's header.
@@ -96,8 +99,8 @@ class Split:
     def image_name(self, index: int) -> str:
         """Return the file's path, or `<dataset> <split> row <number> (<path>)` for an image inside a table."""
         row = int(self.rows[index])
-        image = self.table[row]["image"]
-        if image["bytes"] is None:
+        image = self.table[row]["image"] or {"bytes": None, "path": None}
+        if image["bytes"] is None and image["path"]:
             return str(image["path"])
         return f"{self.name} row {row}" + (f" ({image['path']})" if image["path"] else "")
 
@@ -183,7 +186,10 @@ class Split:
         if not isinstance(self.table, datasets.Dataset):
             return self.table.identity(int(self.rows[index]))
         encoded = self.encoded(index)
-        return encoded if isinstance(encoded, bytes) else encoded.read_bytes()
+        if isinstance(encoded, bytes):
+            return encoded
+        with open_regular(encoded) as file:
+            return file.read()
 
 
 def _identity(content: bytes) -> bytes:
@@ -201,15 +207,18 @@ def _identity(content: bytes) -> bytes:
 def join(first: Split, second: Split, name: str) -> Split:
     """Return all images of both splits: in the order of their table if they share it, else the first's come first."""
     labels = torch.cat([first.labels, second.labels])
+    is_checked = first.is_checked and second.is_checked
     groups = None
     if first.groups is not None and second.groups is not None:
         groups = np.concatenate([first.groups, second.groups])
     if first.table is second.table:
-        joined = Split(name, first.table, np.concatenate([first.rows, second.rows]), labels, groups, first.decoding)
+        joined = Split(
+            name, first.table, np.concatenate([first.rows, second.rows]), labels, groups, first.decoding, is_checked
+        )
         return joined.select(np.argsort(joined.rows))
     if isinstance(first.table, datasets.Dataset):
         table: datasets.Dataset | RemoteTable = datasets.concatenate_datasets([first.table, second.table])
     else:
         table = first.table.followed_by(second.table)
     rows = np.concatenate([first.rows, second.rows + len(first.table)])
-    return Split(name, table, rows, labels, groups, first.decoding)
+    return Split(name, table, rows, labels, groups, first.decoding, is_checked)

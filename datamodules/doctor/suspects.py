@@ -15,8 +15,9 @@ from tqdm import tqdm
 from datamodules.dataset.split import Split
 from datamodules.doctor.inspection import Inspection
 from datamodules.images.depth import Decoding
-from datamodules.images.transforms import build_eval_transform, normalize
+from datamodules.images.transforms import build_eval_transform, normalize, output_bytes
 from datamodules.loading.loaders import ImageDataset, ImageLoader
+from datamodules.loading.resources import check_workers
 from datamodules.loading.workers import default_num_workers, start_worker
 from transfer.preprocessing import Preprocessing
 
@@ -63,10 +64,13 @@ def predict_split(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     classifier = classifier.to(device)
     split = replace(split, decoding=Decoding.of(preprocessing, split.decoding.max_pixels))
+    transform = build_eval_transform(preprocessing)
+    num_workers = default_num_workers() if len(split) > _WORTH_WORKERS else 0
+    check_workers(num_workers, _BATCH * output_bytes(transform))
     loader = ImageLoader(
-        ImageDataset(split, build_eval_transform(preprocessing)),
+        ImageDataset(split, transform),
         batch_size=_BATCH,
-        num_workers=default_num_workers() if len(split) > _WORTH_WORKERS else 0,
+        num_workers=num_workers,
         worker_init_fn=start_worker,
     )
     parts = []

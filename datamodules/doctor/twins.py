@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from datamodules.dataset.split import Split
 from datamodules.doctor.duplicates import find_near, group_equal
@@ -117,6 +120,32 @@ def find_near_twins(gallery: Gallery, near_distance: int) -> Twins:
                 twins.distance.append(distance)
                 twins.correlation.append(correlation)
     return twins
+
+
+def list_groups(gallery: Gallery, *twins: Twins) -> list[dict[str, str]]:
+    """Return every image with its class and group: images that are linked by twins share one.
+
+    The rows are those of a table to train on with `group_column`, so that no twins lie on both sides of a cut. There
+    are none if no image has a twin, or images are not files of their own. Groups that the data have stay together.
+    """
+    pairs = [(group[0], other) for found in twins for group in found.groups for other in group[1:]]
+    files = {name: split.sources() for name, split in gallery.splits.items()}
+    if not pairs or not all(isinstance(source, str) for sources in files.values() for source in sources):
+        return []
+    count = len(gallery.inspection)
+    given: dict[str, int] = {}
+    for image, position in enumerate(gallery.inspection.position.tolist()):
+        if (groups := gallery.splits[gallery.split(image)].groups) is not None:
+            pairs.append((given.setdefault(str(groups[position]), image), image))
+    first, second = np.array(pairs).T
+    _, group_of = connected_components(
+        coo_array((np.ones(len(pairs)), (first, second)), (count, count)), directed=False
+    )
+    names = [str(Path(gallery.name(image)).absolute()) for image in range(count)]
+    return [
+        {"image": name, "label": gallery.label(image), "group": str(group_of[image])}
+        for image, name in enumerate(names)
+    ]
 
 
 def _no_twins(gallery: Gallery) -> dict[tuple[str, str], set[int]]:

@@ -1,145 +1,44 @@
-"""From a decoded image to the network's input: the only place that resizes or normalises.
-
-Evaluation resizes by Pillow, because the published accuracies were measured with its antialiased filters. Training
-crops are resized by OpenCV, which is several times as fast.
-"""
+"""From a decoded image to the network's input: how evaluation prepares it, and how training augments it."""
 
 from __future__ import annotations
 
 import math
-import random
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from dataclasses import replace
+from typing import TypeAlias
 
 import albumentations as A
-import cv2
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from datamodules.images.autoaugment import AutoAugment
+from datamodules.images.crops import (
+    HorizontalFlip,
+    Part,
+    QuarterTurn,
+    RandomResizedCrop,
+    Resize,
+    ResizeCenterCrop,
+    VerticalFlip,
+)
 from datamodules.images.decode import Pixels
 from datamodules.images.ops import RandomOps, to_channels
-from datamodules.images.pictures import Box, DecodedPicture, Picture
+from datamodules.images.pictures import Picture
 from datamodules.images.user_transform import UserTransform
 from transfer.errors import BadValue, unknown_name
 from transfer.preprocessing import Preprocessing
 
 Transform: TypeAlias = A.Compose | UserTransform
-# Left, top, right, bottom, as shares of the image's width and height.
-Part = tuple[float, float, float, float]
-
 INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
-_OPENCV = {Image.Resampling.BICUBIC: cv2.INTER_CUBIC, Image.Resampling.BILINEAR: cv2.INTER_LINEAR}
 RESIZES = ("short_side", "squash")
 AUGMENTS = ("none", "basic", "randaugment", "trivialaugment", "autoaugment", "cutout")
 
 # MBConv networks halve the image five times: below 32 pixels nothing is left of it.
 MIN_IMAGE_SIZE = 32
-# Area comes from the data sheet; the aspect range is that of the paper's TPU code, 3/4 to 4/3.
-_CROP_ASPECT = (3 / 4, 4 / 3)
 # RandAugment's 9 of 30 (Cubuk et al. 2020); TrivialAugment's 31 strengths (Müller and Hutter 2021).
 _RANDAUGMENT_STRENGTHS = (9 / 30,)
 _TRIVIALAUGMENT_STRENGTHS = tuple(level / 30 for level in range(31))
-
-
-@dataclass(frozen=True)
-class Resize:
-    """How evaluation resizes an image before the crop.
-
-    Args:
-        size: the short side afterwards, or with `squash` both sides, in pixels.
-        resample: Pillow's filter.
-        squash: whether the image becomes a square whatever its shape.
-    """
-
-    size: int
-    resample: Image.Resampling
-    squash: bool
-
-    def shape(self, height: int, width: int) -> tuple[int, int]:
-        """Return (height, width) after the resizing; the rounding is torchvision's."""
-        if self.squash:
-            return self.size, self.size
-        short = min(height, width)
-        return self.size * height // short, self.size * width // short
-
-    def shrunk_shape(self, height: int, width: int) -> tuple[int, int]:
-        """Return (height, width) after the resizing, or those before it if a side would grow."""
-        shape = self.shape(height, width)
-        return shape if shape[0] <= height and shape[1] <= width else (height, width)
-
-
-class ResizeCenterCrop(A.ImageOnlyTransform):
-    """Resizes the short side, or with `squash` both sides, to `resize_size`; then cuts the central `image_size` square.
-
-    Roundings are torchvision's `Resize` + `CenterCrop`, which timm evaluates with.
-    """
-
-    def __init__(self, resize_size: int, image_size: int, resample: Image.Resampling, squash: bool) -> None:
-        super().__init__(p=1)
-        self.resize = Resize(resize_size, resample, squash)
-        self.image_size = image_size
-
-    def apply(self, img: Pixels, **params: Any) -> Pixels:
-        """Return the crop. Shape: (H, W, 3) -> (image_size, image_size, 3)"""
-        height, width = self.resize.shape(*img.shape[:2])
-        resized = Image.fromarray(img).resize((width, height), self.resize.resample)
-        return np.asarray(resized.crop(self._box(height, width)))
-
-    def part(self, height: int, width: int) -> Part:
-        """Return which part of an image of this size is kept."""
-        height, width = self.resize.shape(height, width)
-        left, top, right, bottom = self._box(height, width)
-        return left / width, top / height, right / width, bottom / height
-
-    def _box(self, height: int, width: int) -> Box:
-        left, top = (round((side - self.image_size) / 2) for side in (width, height))
-        return left, top, left + self.image_size, top + self.image_size
-
-
-class _OwnRandom(A.BasicTransform):
-    """Draws from `py_random` alone: creating Albumentations' other generator takes longer than a flip."""
-
-    def set_random_seed(self, seed: int | None) -> None:
-        self.py_random = random.Random(seed)
-
-
-class HorizontalFlip(_OwnRandom, A.HorizontalFlip):
-    """Albumentations' flip."""
-
-
-class RandomResizedCrop(_OwnRandom, A.RandomResizedCrop):
-    """Albumentations' random crop of an image that may not be decoded yet, resized by OpenCV.
-
-    Crops are resized by a bicubic or bilinear kernel without antialiasing, like in the paper's TPU code, down to half
-    their size, and by area below that. Images smaller than the result, which evaluation enlarges too, are resized by
-    Pillow as there.
-    """
-
-    def __init__(self, image_size: int, scale: tuple[float, float], resample: Image.Resampling) -> None:
-        super().__init__(size=(image_size, image_size), scale=scale, ratio=_CROP_ASPECT, p=1)
-        self.resample = resample
-
-    def cut(self, picture: Picture) -> Pixels:
-        """Return the next random crop. Shape: (image_size, image_size, 3)"""
-        shape = (picture.height, picture.width)
-        box: Box = self.get_params_dependent_on_data({"shape": shape}, {})["crop_coords"]
-        return self._cut(picture, box)
-
-    def apply(self, img: Pixels, crop_coords: Box, **params: Any) -> Pixels:
-        """Return the resized crop. Shape: (H, W, 3) -> (image_size, image_size, 3)"""
-        return self._cut(DecodedPicture(img), crop_coords)
-
-    def _cut(self, picture: Picture, box: Box) -> Pixels:
-        side = self.size[0]
-        crop = picture.crop(box, side)
-        if min(picture.height, picture.width) < side:
-            return np.asarray(Image.fromarray(crop).resize((side, side), self.resample))
-        interpolation = cv2.INTER_AREA if min(crop.shape[:2]) >= 2 * side else _OPENCV[self.resample]
-        resized: Any = cv2.resize(crop, (side, side), interpolation=interpolation)
-        return resized
 
 
 def apply_transform(transform: Transform, picture: Picture) -> Pixels | Tensor:
@@ -191,6 +90,9 @@ def build_train_transform(
     crop_scale: tuple[float, float] = (0.08, 1.0),
     horizontal_flip: bool = True,
     policy: str = "imagenet",
+    vertical_flip: bool = False,
+    quarter_turns: bool = False,
+    color_jitter: float = 0.0,
 ) -> A.Compose:
     """Return the augmentation of this name; seed it per image with `seed_transform`.
 
@@ -204,20 +106,29 @@ def build_train_transform(
         crop_scale: smallest and largest share of the image's area that a crop keeps, in (0, 1].
         horizontal_flip: whether a mirrored image keeps its meaning.
         policy: AutoAugment's, `imagenet` or `cifar10`.
+        vertical_flip: whether an image upside down keeps its meaning.
+        quarter_turns: whether an image on its side does.
+        color_jitter: strength of random changes of brightness, contrast and saturation, and a quarter of it of the hue,
+            0 to 1.
 
     Raises:
-        BadValue: a value outside these ranges, or an unknown name.
+        BadValue: a value outside these ranges, an unknown name, or `none` together with an augmentation.
     """
-    if augment not in AUGMENTS:
-        raise unknown_name("augment", augment, AUGMENTS)
-    evaluation = build_eval_transform(preprocessing)
+    _check_augmentation(augment, crop_scale[0], vertical_flip, quarter_turns, color_jitter)
     if augment == "none":
-        return evaluation
+        return build_eval_transform(preprocessing)
+    _check_sizes(preprocessing.image_size, preprocessing.crop_ratio)
     image_size = preprocessing.image_size
     crop = RandomResizedCrop(image_size, crop_scale, _resample(preprocessing.interpolation))
     steps: list[A.BasicTransform] = [crop]
     if horizontal_flip:
         steps.append(HorizontalFlip(p=0.5))
+    if vertical_flip:
+        steps.append(VerticalFlip(p=0.5))
+    if quarter_turns:
+        steps.append(QuarterTurn(p=1))
+    if color_jitter:
+        steps.append(_color_jitter(color_jitter))
     if augment == "randaugment":
         steps.append(RandomOps(2, _RANDAUGMENT_STRENGTHS))
     elif augment == "trivialaugment":
@@ -233,6 +144,15 @@ def build_train_transform(
             A.CoarseDropout(num_holes_range=(1, 1), hole_height_range=side, hole_width_range=side, fill=fill, p=1)
         )
     return A.Compose(steps)
+
+
+def output_bytes(transform: Transform) -> int:
+    """Return the bytes of one transformed image."""
+    if isinstance(transform, UserTransform):
+        return transform.image_size**2 * transform.channels * (4 if transform.normalizes else 1)
+    crop = transform.transforms[0]
+    side: int = crop.size[0] if isinstance(crop, RandomResizedCrop) else crop.image_size
+    return 3 * side**2
 
 
 def cached_resize(transform: Transform, evaluation: A.Compose) -> Resize:
@@ -284,6 +204,26 @@ def normalize(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     for pixels, target in zip(images.flatten(2), result.flatten(2), strict=True):
         target.copy_(pixels).mul_(scale).add_(shift)
     return result.permute(0, 3, 1, 2)
+
+
+def _color_jitter(strength: float) -> A.BasicTransform:
+    factors = (1 - strength, 1 + strength)
+    return A.ColorJitter(factors, factors, factors, (-strength / 4, strength / 4), p=1)
+
+
+def _check_augmentation(
+    augment: str, min_crop_area: float, vertical_flip: bool, quarter_turns: bool, color_jitter: float
+) -> None:
+    if augment not in AUGMENTS:
+        raise unknown_name("augment", augment, AUGMENTS)
+    if not 0 < min_crop_area <= 1:
+        raise BadValue(f"`min_crop_area`={min_crop_area} (allowed: above 0, at most 1)")
+    if not 0 <= color_jitter <= 1:
+        raise BadValue(f"`color_jitter`={color_jitter} (allowed: 0 to 1)")
+    chosen = {"vertical_flip": vertical_flip, "quarter_turns": quarter_turns, "color_jitter": color_jitter}
+    for name, value in chosen.items():
+        if value and augment == "none":
+            raise BadValue(f"`{name}`={value} with `augment`=none, which augments nothing (choose one)")
 
 
 def _resample(interpolation: str) -> Image.Resampling:

@@ -5,12 +5,13 @@ reads the same pixels with and without a cache, to the bit. Training, and every 
 resized image: small crops of it are less sharp than those of the original.
 
 A file's name depends on everything its pixels depend on: content and order of the encoded images, the resizing, and
-Pillow's release. The file holds `_header`, then uint8 RGB pixels, image after image. It gets its name only when it is
-complete.
+Pillow's release. The file holds `_header`, a checksum of 64 bits (XXH3) for each image, then uint8 RGB pixels, image
+after image. It gets its name only when it is complete; every process compares each image with its checksum once.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -19,72 +20,37 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import PIL
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 from tqdm import tqdm
 
 from datamodules.dataset.split import Split
-from datamodules.images.decode import BadImage, BadImageError, Pixels, decode_image, image_shape, read_encoded
-from datamodules.images.pictures import DecodedPicture, Picture
-from datamodules.images.transforms import Resize
+from datamodules.images.crops import Resize
+from datamodules.images.decode import (
+    BadImage,
+    BadImageError,
+    Pixels,
+    decode_image,
+    image_shape,
+    read_encoded,
+)
+from datamodules.loading.image_cache import ImageCache, checksum
 from transfer.errors import DamagedFile, UserError, unknown_name
+from transfer.files import default_cache_dir
 from transfer.locks import held
 
 CACHES = ("none", "ram", "disk")
 # Changes with the layout of the file and with what is done to an image before it is stored.
-_VERSION = 1
+_VERSION = 2
 _MEMORY_STATUS = Path("/proc/meminfo")
 _SHARED_MEMORY = Path("/dev/shm")
 
 T = TypeVar("T")
-
-
-class ImageCache:
-    """The resized images of a split, by position; workers read views of them, never copies.
-
-    Args:
-        storage: the file that `build_cache` wrote, or uint8 pixels in shared memory. Shape: (total,)
-        start: number of bytes before the first pixel.
-        shapes: height and width of each image, in pixels. Shape: (N, 2)
-    """
-
-    def __init__(self, storage: Path | Tensor, start: int, shapes: NDArray[np.int64]) -> None:
-        self.storage = storage
-        self.start = start
-        self.shapes = shapes
-        self._map()
-
-    def _map(self) -> None:
-        ends = np.cumsum(3 * self.shapes.prod(axis=1))
-        self._bounds = [0, *ends.tolist()]
-        self._sizes = self.shapes.tolist()
-        if isinstance(self.storage, Path):
-            mapped = np.memmap(self.storage, np.uint8, "r", self.start, (self._bounds[-1],))
-            self._pixels = mapped.view(np.ndarray)  # slices of a memmap are slow to make
-        else:
-            self._pixels = self.storage.numpy()
-
-    def __len__(self) -> int:
-        return len(self.shapes)
-
-    def __getitem__(self, index: int) -> Picture:
-        begin, end = self._bounds[index : index + 2]
-        height, width = self._sizes[index]
-        return DecodedPicture(self._pixels[begin:end].reshape(height, width, 3))
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A pickled memmap would be a copy of its pixels.
-        return {"storage": self.storage, "start": self.start, "shapes": self.shapes}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._map()
 
 
 def check_cache(cache: str) -> None:
@@ -95,11 +61,6 @@ def check_cache(cache: str) -> None:
     """
     if cache not in CACHES:
         raise unknown_name("cache", cache, CACHES)
-
-
-def default_cache_dir() -> Path:
-    """Return `efficientnet-transfer` in the user's cache folder: `XDG_CACHE_HOME`, or else `~/.cache`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "efficientnet-transfer"
 
 
 def build_cache(split: Split, resize: Resize, cache: str, cache_dir: Path | None = None) -> ImageCache:
@@ -126,23 +87,25 @@ def build_cache(split: Split, resize: Resize, cache: str, cache_dir: Path | None
     kind = "squash" if resize.squash else "short"
     path = folder / f"{re.sub(r'[^A-Za-z0-9.]+', '_', split.name)[-60:]}-{resize.size}-{kind}-{digest}.images"
     header = _header(digest)
-    if not _is_complete(path, header, total):
+    size = len(header) + 8 * len(shapes) + total
+    if not _is_complete(path, header, size):
         with _explain(folder):
             folder.mkdir(parents=True, exist_ok=True)
             with held(path.with_name(f"{path.name}.lock")):
-                if not _is_complete(path, header, total):
-                    _build_file(path, split, resize, shapes, header, total)
-    return ImageCache(path, len(header), shapes)
+                if not _is_complete(path, header, size):
+                    _build_file(path, split, resize, shapes, header, size)
+    checksums = np.fromfile(path, np.uint64, len(shapes), offset=len(header))
+    return ImageCache(path, len(header) + checksums.nbytes, shapes, checksums)
 
 
 def _header(digest: str) -> bytes:
     return f"EfficientNet image cache {_VERSION} {digest}\n".encode()
 
 
-def _is_complete(path: Path, header: bytes, total: int) -> bool:
+def _is_complete(path: Path, header: bytes, size: int) -> bool:
     try:
         with path.open("rb") as file:
-            return path.stat().st_size == len(header) + total and file.read(len(header)) == header
+            return path.stat().st_size == size and file.read(len(header)) == header
     except OSError:
         return False
 
@@ -164,31 +127,48 @@ def _survey(split: Split, resize: Resize) -> tuple[str, NDArray[np.int64]]:
     return digest.hexdigest(), np.array([shape for _, shape in seen], dtype=np.int64).reshape(-1, 2)
 
 
-def _build_file(path: Path, split: Split, resize: Resize, shapes: NDArray[np.int64], header: bytes, total: int) -> None:
+def _build_file(path: Path, split: Split, resize: Resize, shapes: NDArray[np.int64], header: bytes, size: int) -> None:
     free = shutil.disk_usage(path.parent).free
-    if free < len(header) + total:
+    if free < size:
         raise UserError(
-            f"{path.parent}: the image cache of {split.name} takes {_gigabytes(total)}, {_gigabytes(free)} are free;"
+            f"{path.parent}: the image cache of {split.name} takes {_gigabytes(size)}, {_gigabytes(free)} are free;"
             " make room, set `cache_dir` to a folder on another disk, or set `cache` to ram or none"
         )
     partial = path.with_suffix(".partial")  # also what a killed process left behind: it starts anew
     try:
         with partial.open("wb") as file:
             descriptor = file.fileno()
+            _reserve(descriptor, size)
+            checksums = np.zeros(len(shapes), np.uint64)
+            start = len(header) + checksums.nbytes
 
-            def write(position: int, pixels: Pixels) -> None:
-                rest = memoryview(pixels.tobytes())
-                while rest:  # a disk that fills up takes a part first
-                    written = os.pwrite(descriptor, rest, len(header) + position)
-                    rest, position = rest[written:], position + written
+            def write(index: int, position: int, pixels: Pixels) -> None:
+                checksums[index] = checksum(pixels)
+                _write_all(descriptor, pixels.tobytes(), start + position)
 
-            os.pwrite(descriptor, header, 0)
             _write_images(split, resize, shapes, write)
+            _write_all(descriptor, header + checksums.tobytes(), 0)
             os.fsync(descriptor)
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Take the file's blocks now: a disk that fills up later would end every process that reads the mapped file."""
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except (AttributeError, OSError) as error:  # not every system and disk can
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+
+
+def _write_all(descriptor: int, content: bytes, position: int) -> None:
+    rest = memoryview(content)
+    while rest:  # a disk that fills up takes a part first
+        written = os.pwrite(descriptor, rest, position)
+        rest, position = rest[written:], position + written
 
 
 def _build_in_memory(split: Split, resize: Resize, shapes: NDArray[np.int64], total: int) -> ImageCache:
@@ -201,7 +181,7 @@ def _build_in_memory(split: Split, resize: Resize, shapes: NDArray[np.int64], to
     storage = torch.empty(total, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]  # torch's types
     target = storage.numpy()
 
-    def write(position: int, pixels: Pixels) -> None:
+    def write(index: int, position: int, pixels: Pixels) -> None:
         target[position : position + pixels.size] = pixels.reshape(-1)
 
     _write_images(split, resize, shapes, write)
@@ -212,7 +192,7 @@ def _free_memory() -> int | None:
     """Return how many bytes shared memory may still take; None where the system does not tell."""
     if not _MEMORY_STATUS.is_file():
         return None
-    match = re.search(r"^MemAvailable: +(\d+) kB", _MEMORY_STATUS.read_text(), re.MULTILINE)
+    match = re.search(r"^MemAvailable: +(\d+) kB", _MEMORY_STATUS.read_text(encoding="utf-8"), re.MULTILINE)
     if match is None:
         return None
     free = 1024 * int(match[1])
@@ -236,9 +216,9 @@ def _explain(folder: Path) -> Iterator[None]:
 
 
 def _write_images(
-    split: Split, resize: Resize, shapes: NDArray[np.int64], write: Callable[[int, Pixels], None]
+    split: Split, resize: Resize, shapes: NDArray[np.int64], write: Callable[[int, int, Pixels], None]
 ) -> None:
-    """Decode and resize all images, and call `write` with the position of each one's first byte and its pixels."""
+    """Decode and resize all images, and call `write` with each one's number, first byte and pixels."""
     ends = np.cumsum(3 * shapes.prod(axis=1))
 
     def store(index: int) -> None:
@@ -246,7 +226,7 @@ def _write_images(
         pixels = decode_image(split.encoded(index), split.decoding)
         if pixels.shape[:2] != (height, width):
             pixels = np.asarray(Image.fromarray(pixels).resize((width, height), resize.resample))
-        write(int(ends[index]) - pixels.size, pixels)
+        write(index, int(ends[index]) - pixels.size, pixels)
 
     _map_images(split, store, f"caching {split.name}")
 

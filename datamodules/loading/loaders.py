@@ -5,33 +5,27 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
-import albumentations as A
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Dataset
+from torch.utils.data import BatchSampler, Dataset
 
 from datamodules.dataset.split import Split
 from datamodules.images.decode import (
     BadImage,
     BadImageError,
     LostImageError,
-    Pixels,
     WorkerError,
-    decode_image,
 )
-from datamodules.images.depth import DEFAULT_DECODING, Decoding
 from datamodules.images.pictures import Picture, open_picture
-from datamodules.images.transforms import Transform, apply_transform, seed_transform
-from datamodules.loading.cache import ImageCache
+from datamodules.images.transforms import Transform, apply_transform, output_bytes, seed_transform
+from datamodules.loading.image_cache import ImageCache
+from datamodules.loading.resources import ExplainingLoader, check_workers
 from datamodules.loading.samplers import EpochSampler, RankSampler, distributed_position
-from datamodules.loading.workers import default_num_workers, start_worker
+from datamodules.loading.workers import start_worker
 from transfer.errors import DamagedFile
-
-PredictBatch = tuple[Tensor, list[str], list[BadImage]]
 
 
 class UnreadableImageError(WorkerError, DamagedFile):
@@ -147,8 +141,8 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
                 self.skipped.append(image)
 
 
-class ImageLoader(DataLoader[Any]):
-    """A DataLoader over an ImageDataset whose RankSampler it divides among the ranks when an iteration starts.
+class ImageLoader(ExplainingLoader):
+    """A loader over an ImageDataset whose RankSampler it divides among the ranks when an iteration starts.
 
     So a loader made before the process group is divided too. Batches are torch's own, [images, labels].
 
@@ -232,56 +226,34 @@ class ResumableLoader(ImageLoader):
             yield batch
 
 
-class PredictDataset(Dataset[tuple[str, Pixels | BadImage]]):
-    """Files by their position: (path as text, pixels or what is wrong with the file)."""
-
-    def __init__(self, paths: list[Path], transform: A.Compose, decoding: Decoding) -> None:
-        self.paths = paths
-        self.transform = transform
-        self.decoding = decoding
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[str, Pixels | BadImage]:
-        name = str(self.paths[index])
-        try:
-            return name, self.transform(image=decode_image(self.paths[index], self.decoding))["image"]
-        except BadImageError as error:
-            return name, BadImage(name, str(error))
+Loader = TypeVar("Loader", bound=ImageLoader)
 
 
-def build_predict_loader(
-    paths: list[Path],
-    transform: A.Compose,
+def build_loader(
+    kind: type[Loader],
+    images: ImageDataset,
+    sampler: RankSampler[Any],
     batch_size: int,
-    num_workers: int | None = None,
-    decoding: Decoding = DEFAULT_DECODING,
-) -> DataLoader[PredictBatch]:
-    """Return batches of the user's own files, in the given order; bad files are reported beside the batch.
+    num_workers: int,
+    *,
+    drop_last: bool,
+) -> Loader:
+    """Return a loader of this kind.
 
-    Args:
-        paths: image files, see `list_images`.
-        transform: see `build_eval_transform`.
-        batch_size: images per batch, bad ones included.
-        num_workers: processes that decode; None leaves one core free, up to 8.
-        decoding: how images become pixels, a run's `decoding`.
-
-    Shape:
-        Each batch: (uint8 (N, S, S, 3), N names, the bad images), with N <= batch_size and possibly 0.
+    Raises:
+        BadValue: its workers would fill the shared memory.
     """
-    return DataLoader(
-        cast("Dataset[Any]", PredictDataset(paths, transform, decoding)),
+    check_workers(num_workers, batch_size * output_bytes(images.transform))
+    return kind(
+        images,
         batch_size=batch_size,
-        num_workers=default_num_workers() if num_workers is None else num_workers,
-        collate_fn=_collate_predict,
+        sampler=sampler,
+        drop_last=drop_last,
+        num_workers=num_workers,
         worker_init_fn=start_worker,
         pin_memory=torch.cuda.is_available(),
+        persistent_workers=num_workers > 0,
+        # Its own, or starting an iterator would draw from the generator of dropout and mixing, and a resumed run
+        # starts one more.
+        generator=torch.Generator(),
     )
-
-
-def _collate_predict(items: list[tuple[str, Pixels | BadImage]]) -> PredictBatch:
-    good = [(name, image) for name, image in items if not isinstance(image, BadImage)]
-    bad = [image for _, image in items if isinstance(image, BadImage)]
-    images = np.stack([image for _, image in good]) if good else np.zeros((0, 0, 0, 3), np.uint8)
-    return torch.from_numpy(images), [name for name, _ in good], bad

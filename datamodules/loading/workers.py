@@ -7,6 +7,7 @@ import multiprocessing.context
 import os
 import signal
 import threading
+import warnings
 
 import cv2
 
@@ -21,15 +22,24 @@ def default_num_workers() -> int:
     return min(max(cores - 1, 1), _MAX_DEFAULT_WORKERS)
 
 
-def count_workers(asked: int | None) -> int:
+def count_workers(asked: int | None, *, streams: bool = False) -> int:
     """Return the number of worker processes, `default_num_workers()` unless one is asked for.
+
+    Args:
+        asked: what the user wants.
+        streams: whether the images are streamed; then it is lowered to one that divides the stream's lanes.
 
     Raises:
         BadValue: it is negative.
     """
     if asked is not None and asked < 0:
         raise BadValue(f"`num_workers`={asked} (allowed: at least 0)")
-    return default_num_workers() if asked is None else asked
+    number = default_num_workers() if asked is None else asked
+    if streams:
+        number = max(divisor for divisor in (0, 1, 2, 4, 8) if divisor <= number)
+        if asked not in (None, number):
+            warnings.warn(f"`num_workers`={asked}: a stream uses {number}", stacklevel=3)
+    return number
 
 
 def start_worker(worker_id: int) -> None:

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.io
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from datamodules.dataset.record import find_in_files
 from datamodules.dataset.sheet import Layout
 from datamodules.dataset.split import Split
 from datamodules.images.listing import is_image, list_folder
 from datamodules.reading.tables import encoded_images
-from transfer.errors import DamagedFile, MissingData, UserError
+from transfer.errors import DamagedFile, MissingData
 from transfer.files import open_regular, read_text
 
 _MAX_NAMED = 5
+# In a process of its own, because scipy's reader can crash on a damaged file.
+_LOAD_MAT = """
+import pickle, sys
+from scipy.io.matlab import loadmat
+pickle.dump(loadmat(sys.argv[1], squeeze_me=True), sys.stdout.buffer)
+"""
 
 
 def find_archive(data_root: Path, name: str, layout: Layout | None, hub_id: str) -> Path:
@@ -133,9 +140,8 @@ def changed_files(folder: Path, files: Mapping[str, str], md5: Mapping[str, str]
         files: File of each listed path.
         md5: MD5 of each listed path.
     """
-    with ThreadPoolExecutor() as pool:
-        found = zip(files, pool.map(_md5, (folder / file for file in files.values())), strict=True)
-        return [path for path, digest in tqdm(found, total=len(files), desc="MD5", delay=3) if digest != md5[path]]
+    found = find_in_files("MD5", [folder / file for file in files.values()], _md5)
+    return [path for path, digest in zip(files, found, strict=True) if digest != md5[path]]
 
 
 def from_one(labels: Sequence[int] | Sequence[str] | NDArray[Any], num_classes: int, where: str) -> list[int]:
@@ -190,13 +196,12 @@ def read_mat(path: Path, *names: str) -> tuple[NDArray[Any], ...]:
     Raises:
         UserError: The file is not a Matlab file, or lacks a variable.
     """
-    try:
-        with open_regular(path) as stream:
-            content = scipy.io.loadmat(stream, squeeze_me=True)
-    except UserError:
-        raise
-    except Exception as error:  # scipy's readers raise ValueError, TypeError, NotImplementedError, zlib.error, ...
-        raise DamagedFile(f"{path}: not a Matlab file that can be read ({error})") from error
+    open_regular(path).close()
+    read = subprocess.run([sys.executable, "-c", _LOAD_MAT, path], capture_output=True, check=False)
+    if read.returncode != 0:
+        reason = (read.stderr.decode(errors="replace").strip().splitlines() or ["the reader crashed"])[-1]
+        raise DamagedFile(f"{path}: not a Matlab file that can be read ({reason})")
+    content = pickle.loads(read.stdout)
     if absent := [name for name in names if name not in content]:
         found = ", ".join(name for name in content if not name.startswith("__"))
         raise DamagedFile(f"{path}: no variable {absent[0]!r} in it (it has: {found})")

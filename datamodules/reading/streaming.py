@@ -222,8 +222,3 @@ def _holding(split: Split, keep: int, remember: bool = False) -> Split:
     groups = split.table.groups
     wanted = np.bincount(split.table.group_of(split.rows), minlength=len(groups)).tolist()
     return replace(split, table=StreamedTable(groups, split.table.column, wanted, keep, remember))
-
-
-def streaming_workers(num_workers: int) -> int:
-    """Return the number of workers, lowered to one that divides the lanes."""
-    return max(number for number in (0, 1, 2, 4, 8) if number <= num_workers)

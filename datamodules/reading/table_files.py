@@ -152,8 +152,8 @@ def _decode(content: bytes, file: Path) -> str:
     if not content.strip() or any(content.lstrip().startswith(mark) for mark in _FOREIGN):
         raise DamagedFile(f"{file}: no table, but {_describe(content[:64].strip())}")
     encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
-    if encoding == "utf-8" and content[1:2] == b"\0":
-        encoding = "utf-16-le"
+    if encoding == "utf-8" and b"\0" in content[:2]:
+        encoding = "utf-16-le" if content[1:2] == b"\0" else "utf-16-be"
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:

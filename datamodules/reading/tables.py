@@ -68,8 +68,8 @@ def read_splits(
 
 
 def encoded_images(images: Sequence[tuple[bytes | None, str | None]]) -> datasets.Dataset:
-    """Return a table of images given as (encoded bytes, name) or (None, path)."""
-    rows = [{"bytes": content, "path": path} for content, path in images]
+    """Return a table of images given as (encoded bytes, name) or (None, path); (None, None) is an empty file."""
+    rows = [{"bytes": content if content or path else b"", "path": path} for content, path in images]
     return datasets.Dataset.from_dict({"image": rows}, datasets.Features({"image": datasets.Image(decode=False)}))
 
 
@@ -111,23 +111,30 @@ def _read_images(
     feature = table.features[column]
     values = table.with_format(None)
     dtype = getattr(feature, "dtype", None)
+    is_text = dtype in ("string", "large_string")
     if isinstance(feature, datasets.Image):
         images = table.select_columns(column).cast_column(column, datasets.Image(decode=False))
         images = images if column == "image" else images.rename_column(column, "image")
-        if pc.struct_field(images.data.column("image"), "bytes").null_count == 0:
+        if not _has_paths(images.data.column("image")):
             return images, None
         contents = [image and image["bytes"] for image in images["image"]]
         paths = [image and image["path"] for image in images["image"]]
-    elif dtype in ("string", "large_string"):
+    elif is_text:
         contents, paths = [None] * len(table), list(values[column])
     elif dtype in ("binary", "large_binary"):
         return encoded_images([(content, None) for content in values[column]]), None
     else:
         raise DamagedFile(f"{where}: column {column!r} is {feature}, not images, encoded bytes or file paths")
-    rows = [row for row, content in enumerate(contents) if content is None]
+    rows = [row for row, content in enumerate(contents) if content is None and (paths[row] or is_text)]
     found = dict(zip(rows, _find_files({row: paths[row] for row in rows}, folder or Path(), where), strict=True))
     images = encoded_images([(content, found.get(row, paths[row])) for row, content in enumerate(contents)])
     return images, list(found.values()) if len(found) == len(table) else None
+
+
+def _has_paths(images: pa.ChunkedArray) -> bool:
+    """Return whether there are images without bytes that have a path."""
+    outside = pc.and_(pc.is_null(pc.struct_field(images, "bytes")), pc.is_valid(pc.struct_field(images, "path")))
+    return bool(pc.any(outside).as_py())
 
 
 def _find_files(paths: Mapping[int, str | None], folder: Path, where: str) -> list[str]:

@@ -216,7 +216,7 @@ def test_cores_trains_alone_and_beside_busy_processes(tmp_path: Path, monkeypatc
     seen: list[tuple[str | None, int]] = []
 
     def train(backbone: str, steps: int, **variables: str) -> float:
-        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="utf-8").split()
         words = [Path(f"/proc/{child}/cmdline").read_bytes() for child in children]
         seen.append((variables.get("GOMP_SPINCOUNT"), sum(b"while True" in each for each in words)))
         return 300.0 if variables else 150.0 * len(seen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from datamodules.doctor.suspects import rank_suspects
 from datamodules.images.decode import BadImageError, decode_image
 from tests.support.runs import CHEAP, ROOT, call, environment, save_csv
 from transfer.commands import doctor, finetune
-from transfer.config.schema import DataConfig
+from transfer.config.data_schema import DataConfig
 
 Report = dict[str, Any]
 COUNTS = {"train": 12, "val": 3, "test": 4}  # images per class
@@ -91,6 +92,36 @@ def test_what_a_training_leaves_out_is_told(root: Path) -> None:
         remark["severity"] == "warning" and "left out 1 file" in remark["message"] and "(1 .txt)" in remark["message"]
     )
     assert f"folders without images: {root / 'val' / 'empty'}" in remark["message"]
+
+
+def test_twins_become_groups_that_stay_on_one_side(tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    for index in range(40):
+        save(photo(index), root / ("cat", "dog")[index % 2] / f"{index}.png")
+    for index in range(0, 20):
+        save(photo(index).rotate(0.4), root / ("cat", "dog")[index % 2] / f"again{index}.png")
+    examine(1, root, "--out_dir", tmp_path / "report")
+    with open(tmp_path / "report" / "groups.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 60 and len({row["group"] for row in rows}) == 40
+    group_of = {Path(row["image"]).stem: row["group"] for row in rows}
+    assert all(group_of[f"again{index}"] == group_of[str(index)] for index in range(20))
+    data = load_dataset("folder", data_root=tmp_path / "report" / "groups.csv", group_column="group")
+    sides = [{group_of[Path(name).stem] for name in split.image_names()} for split in data.splits.values()]
+    assert len(sides) == 3 and sum(map(len, sides)) == 40
+
+    # Groups of the data's own are kept and joined with the twins.
+    own = [
+        [row["image"], row["label"], "p" if Path(row["image"]).stem in ("0", "31") else str(i)]
+        for i, row in enumerate(rows)
+    ]
+    for row, twin in ((own[i], own[j]) for i in range(60) for j in range(i) if rows[i]["group"] == rows[j]["group"]):
+        row[2] = twin[2]
+    table = save_csv(tmp_path / "patients.csv", [["image", "label", "patient"], *own])
+    examine(0, table, "--data.group_column", "patient", "--out_dir", tmp_path / "again")
+    with open(tmp_path / "again" / "groups.csv", encoding="utf-8", newline="") as file:
+        group_of = {Path(row["image"]).stem: row["group"] for row in csv.DictReader(file)}
+    assert group_of["0"] == group_of["again0"] == group_of["31"] and len(set(group_of.values())) == 39
 
 
 def test_cells_that_look_like_several_labels_are_told(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
+import transfer
 from tests.support.runs import (
     CHEAP,
     best_row,
@@ -209,7 +210,7 @@ def test_other_labelled_images_are_scored_by_class_name(layout: str, other_run: 
     with pytest.warns(UserWarning) as warned:
         found = evaluated(run_dir, tmp_path, "--data_root", root)
     texts = " ".join(str(warning.message) for warning in warned)
-    assert "no class 'zebra' (2 images)" in texts and "no image of the run's class 'eel'" in texts
+    assert "no class 'zebra' (2 images)" in texts and "no image of eel" in texts
     names = {"Blue_Fish": "blue fish", "cat": "cat", "dog ": "dog"}
     kept = [file for file in files if file.parent.name in names]
     top1, per_class = expected_on_other(run_dir, kept, [names[file.parent.name] for file in kept])
@@ -223,6 +224,18 @@ def test_other_labelled_images_are_scored_by_class_name(layout: str, other_run: 
         assert sorted(arrays["path"].tolist()) == sorted(map(str, kept))
         assert arrays["probability"].sum(1) == pytest.approx(1.0, abs=1e-5)
         assert (arrays["label"] == arrays["prediction"]).mean() == pytest.approx(top1)
+
+
+def test_a_run_on_a_named_dataset_is_scored_on_a_folder_by_that_name(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = save_classes(tmp_path / "glyphs", {"3": 2, "7": 3})
+    found = transfer.evaluate(run_dir, data_root=root, out_dir=tmp_path / "out", num_workers=0)
+    assert (found.num_images, found.own_data, found.data) == (5, False, str(root))
+    assert set(found.absent_classes) == set("01245689")
+    answers = [prediction.class_name for prediction in load_run(run_dir).predict(sorted(root.rglob("*.png")))]
+    right = sum(answer == label for answer, label in zip(answers, ["3"] * 2 + ["7"] * 3, strict=True))
+    assert found.metrics["top1"] == pytest.approx(right / 5)
 
 
 def test_each_evaluation_gets_a_folder_and_the_runs_own_files_stay(other_run: Path, tmp_path: Path) -> None:

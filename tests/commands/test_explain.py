@@ -163,6 +163,12 @@ def test_the_overlay_dims_what_was_not_seen_and_colours_only_positive_evidence()
     assert (drawn[75:99, 125:149] == np.round([0.65 * 220 + 35, 0.65 * 20 + 35, 0.65 * 20 + 35])).all()
 
 
+def test_a_part_thinner_than_a_pixel_is_framed() -> None:
+    photo = Image.new("RGB", (100, 2), "grey")
+    drawn = np.asarray(overlay.overlay(photo, np.ones((1, 1)), (0.45, 0.3, 0.455, 0.6)))
+    assert drawn.shape == (2, 100, 3) and (drawn == 255).all(2).sum() == 1
+
+
 def test_without_a_crop_there_is_no_frame_and_without_evidence_no_colour() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
     panel = Image.fromarray(noise)
@@ -266,7 +272,7 @@ def test_two_runs_side_by_side_say_what_predict_says(
     for run, method in zip(runs, ("CAM", "Grad-CAM"), strict=True):
         rows = tmp_path / "rows.csv"
         assert call(predict.main, run, *images, "--top_k", "1", "--num_workers", "0", "--out", rows) == 0
-        with open(rows, newline="") as file:
+        with open(rows, encoding="utf-8", newline="") as file:
             for i, row in enumerate(csv.DictReader(file)):
                 expected[i] += f" {run} {float(row['probability']):.1%} {row['class']} ({method}"
     for line, beginning in zip(captured.out.splitlines(), expected, strict=True):

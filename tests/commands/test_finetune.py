@@ -97,7 +97,9 @@ def test_a_run_leaves_exactly_its_files_and_says_where(
     assert lines[0].startswith("digits: 10 classes (0, 1, ") and lines[1] == (
         "lite0 from efficientnet_lite0.pypi, trained on ImageNet-1k; 32 px"
     )
-    assert [line.split("  ")[0] for line in lines[2:4]] == ["epoch 1/2", "epoch 2/2"]
+    assert lines[2] == "8 steps (4 an epoch) of 64 images, peak learning rate 0.02"
+    assert "warning: a run of 8 steps can hardly learn: lower --data.batch_size" in process.stderr
+    assert [line.split("  ")[0] for line in lines[3:5]] == ["epoch 1/2", "epoch 2/2"]
     assert lines[-1].endswith(f"results in {run_dir / 'results.json'}")
     assert "Traceback" not in process.stderr
 
@@ -170,6 +172,8 @@ def test_the_test_split_was_read_once(run_dir: Path) -> None:
 @pytest.mark.slow
 def test_results_say_how_the_run_came_about(run_dir: Path) -> None:
     results = read_results(run_dir)
+    steps = (results["global_batch_size"], results["steps_per_epoch"], results["planned_steps"], results["steps"])
+    assert (*steps, results["lr"]) == (64, 4, 8, 8, 0.02)
     assert results["command"] == ["scripts/finetune.py", *CHEAP, "--out_dir", str(run_dir)]
     assert (results["dataset"], results["backbone"], results["image_size"]) == ("digits", "lite0", 32)
     assert (results["seed"], results["lr"], results["resumed"]) == (0, 0.02, False)
@@ -879,7 +883,8 @@ def test_the_rate_finder_chooses_the_rate_of_the_run(tmp_path: Path, capsys: pyt
     assert line is not None
     found = float(line[1])
     assert 1e-8 <= found <= 1.0 and found != 0.02
-    assert read_results(tmp_path / "run")["lr"] == pytest.approx(found, rel=0.01)
+    results = read_results(tmp_path / "run")
+    assert results["lr"] == results["final_lr"] == pytest.approx(found, rel=0.01)  # the schedule is constant
     assert float(read_rows(tmp_path / "run")[-1]["lr"]) == pytest.approx(found, rel=0.01)
     # A part of the test split is none to compare runs on.
     assert {path.name for path in (tmp_path / "run").iterdir()} == FILES - {"test_predictions.npz"}

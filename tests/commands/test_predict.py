@@ -56,7 +56,7 @@ def folder(labels: dict[Path, str]) -> Path:
 def predicted(run_dir: Path, out: Path, *argv: str | Path) -> list[dict[str, str]]:
     """The rows of predict.py, which must succeed."""
     assert call(predict.main, run_dir, *argv, "--num_workers", "0", "--out", out) == 0
-    with open(out, newline="") as file:
+    with open(out, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 

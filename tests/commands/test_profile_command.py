@@ -15,6 +15,8 @@ from benchmarks import memory_prediction as benchmark_memory_prediction
 from transfer.commands import costs as profile
 from transfer.costs.counts import count_macs
 from transfer.costs.memory import inference_memory, training_memory
+from transfer.costs.speed import find_speed
+from transfer.errors import UserError
 from transfer.networks.registry import get_backbone
 from transfer.weights.build import build_classifier
 
@@ -32,7 +34,7 @@ BENCHMARK = {
 def run(*argv: Any) -> dict[str, Any]:
     """The figures that the command writes, into the folder that it is called in."""
     assert profile.main([*map(str, argv), "--json", "figures.json"]) == 0
-    return json.loads(Path("figures.json").read_text())
+    return json.loads(Path("figures.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +107,36 @@ def test_a_plan_measures_the_speed_itself(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        "{",
+        json.dumps({**BENCHMARK, "hardware": {"gpus": 3}}),
+        json.dumps({**BENCHMARK, "image_size": "32"}),
+        json.dumps({**BENCHMARK, "float32 channels_last": {"images_per_second": 0}}),
+        json.dumps({**BENCHMARK, "float32 channels_last": None}),
+    ],
+)
+def test_speeds_that_are_none_are_refused(content: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "speed.json").write_text(content)
+    words = ["--plan", "--memory", "8GB", "--num_images", "3", "--epochs", "3", "--benchmarks", "speed.json"]
+    assert profile.main([TINY, "--image_size", "32", *words]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and "speed.json" in error and len(error.splitlines()) == 1
+    (folder / "speeds.json").write_text(content)
+    with pytest.raises(UserError, match=r"speeds\.json"):
+        find_speed(folder, [], TINY, 32, 2, on_cpu=True)
+
+
+def test_too_little_memory_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--image_size", "64", "--batch_size", "2147483647", "--runs", "1", "--device", "cpu"]
+    assert profile.main([TINY, *words]) == 2
+    assert "too little memory for 2147483647 images of 64 px" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("argv", "message"),
     [
         (["b9"], "error: unknown backbone 'b9'"),
@@ -167,7 +199,7 @@ def test_the_prediction_is_compared_with_what_is_measured(
     monkeypatch.setattr("transfer.costs.peak_memory.measure_peak", measure)
     argv = ["memory_prediction", "--networks", TINY, "--cases", "32x4", "--device", "cpu", "--json", "figures.json"]
     assert benchmark.main(argv) == 0
-    figures = json.loads(Path("figures.json").read_text())
+    figures = json.loads(Path("figures.json").read_text(encoding="utf-8"))
     (case,) = figures["cases"]
     assert case["training"]["predicted_bytes"] == predicted[True] and case["training"]["error_percent"] == -20
     assert case["training"]["default_malloc_bytes"] == 2 * predicted[True]

@@ -47,7 +47,7 @@ def test_a_search_runs_and_reports_and_is_not_computed_again(
     assert config["image_size"] == round(44 * 1.2) and config["seed"] == 2
     assert config["trainer"] | {"max_steps": 7, "limit_test_batches": 0, "devices": 1} == config["trainer"]
 
-    with open(out / "report.csv", newline="") as file:
+    with open(out / "report.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     order = [("1.4", "1.2"), ("1.4", "1.0"), ("1.0", "1.4"), ("1.0", "1.2"), ("1.0", "1.0")]
     assert [(row["alpha"], row["beta"]) for row in rows] == order
@@ -104,6 +104,22 @@ def test_a_failed_run_stops_the_search_and_is_retried(
     monkeypatch.setenv("STUB", "")
     assert search(out, "--retry_failed") == 0
     assert len(study_stub()) == 9 and "8 of 8 planned runs are done" in capfd.readouterr().out
+
+
+def test_a_network_that_diverges_is_the_worst_and_the_search_goes_on(
+    tmp_path: Path,
+    study_stub: Callable[[], list[str]],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "grid"
+    monkeypatch.setenv("STUB", "diverge rung0_a2_b1_g1_s0")  # the best, otherwise
+    assert search(out, *SIX, "--seeds", "0", "--budget_steps", "60") == 1
+    text = capfd.readouterr().out
+    assert "7 of 8 planned runs are done, 1 failed" in text
+    assert "  rung0_a2_b1_g1_s0: error: training loss is nan in epoch 1" in text
+    second = [run.id for run in read_study(out).runs if run.round == 1]
+    assert len(second) == 2 and "rung1_a2_b1_g1_s0" not in second
 
 
 def test_a_search_is_written_as_a_sweep_a_round_at_a_time(

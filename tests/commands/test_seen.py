@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.support.runs import CHEAP, call, read_results, save_classes, save_photo
-from transfer.commands import convert, finetune
+from transfer.commands import convert, evaluate, finetune
 from transfer.seen_images import SeenImages
 from transfer.weights.seen import read_seen_images
 
@@ -63,3 +63,19 @@ def test_a_converted_network_tested_on_its_training_images_is_found(
     assert "3 of 7 test images were trained on: the result is too good" in capsys.readouterr().out
     both = read_seen_images(tmp_path / "run")
     assert both is not None and len(both.ids) == 16 + 4 + 6
+
+
+def test_other_images_of_which_some_were_trained_on_are_counted(
+    first: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir, photos = first
+    other = tmp_path / "other"
+    for name, count in {"dark": 3, "light": 2}.items():
+        for number in range(count):
+            (other / name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(photos / "train" / name / f"{number}.png", other / name)
+        save_photo(other / name / "new.png", 77, 40)
+    found = evaluate.evaluate(run_dir, data_root=str(other), num_workers=0, out_dir=tmp_path / "out")
+    assert (found.num_images, found.seen_images) == (7, 5)
+    assert "5 of these images were trained on: the result is too good" in capsys.readouterr().out
+    assert evaluate.evaluate(run_dir, num_workers=0).seen_images == 0

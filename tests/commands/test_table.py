@@ -68,7 +68,7 @@ def test_plan_writes_cells_and_says_what_they_cost(
         (("--protocols", "kornblit"), "unknown protocol 'kornblit'; did you mean 'kornblith'?"),
         (("--pretrained", "nowhere"), "nowhere"),
         (("--budget_steps", "10"), "--budget_steps 10: too few for 56 trials"),
-        (("--benchmarks", "nowhere.json"), "--benchmarks nowhere.json: no such file"),
+        (("--benchmarks", "nowhere.json"), "nowhere.json: no such file"),
         (("--set", "optim.lr=0.1"), "--set optim.lr: the trials of kornblith choose it; give --grid optim.lr=..."),
         (
             ("--grid", "optim.lr=0.1,0.01"),

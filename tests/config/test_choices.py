@@ -49,7 +49,7 @@ def test_a_protocol_gives_the_middle_of_its_grid_and_the_batch_in_parts(
     assert call(finetune.main, *argv, "--out_dir", run_dir) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].startswith("protocol kornblith: Kornblith et al. 2019 as restated in SimCLR")
-    assert "optim.lr 0.003162" in lines and "a step has 256 images: 1 processes x 128 at once x 2" in lines
+    assert "optim.lr 0.003162" in lines and "a step has 256 images: 1 process x 128 at once x 2" in lines
     assert "loss.label_smoothing: as you set it, not 0.0" in lines
     assert "optim.lr and optim.weight_decay: the middle of a grid of 56 trials" in lines
     config = flatten(read_results(run_dir)["config"])

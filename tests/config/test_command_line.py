@@ -17,7 +17,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def write(path: Path, text: str) -> str:
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return str(path)
 
 
@@ -190,7 +190,7 @@ def test_resume_without_a_folder_is_a_users_mistake() -> None:
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_parses(path: Path) -> None:
     argv = ["--config", str(path)]
-    if yaml.safe_load(path.read_text()).get("dataset") == "folder":
+    if yaml.safe_load(path.read_text(encoding="utf-8")).get("dataset") == "folder":
         argv += ["--data_root", "photos"]
     config, _ = parse_config(argv)
     assert find_problems(config) == []
@@ -314,3 +314,11 @@ def test_a_value_out_of_range_is_told_with_the_recipes_line_unless_it_was_typed(
 def test_an_empty_recipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadValue, match="sets nothing"):
         parse_config(["--config", write(tmp_path / "r.yaml", "# all commented out\n")])
+
+
+def test_several_labels_per_image_imply_their_loss_unless_another_is_given() -> None:
+    words = ("--data_root", "photos", "--data.multilabel", "true")
+    assert parse_config(words)[0].loss.name == "bce"
+    assert build_config(None, None, {"data_root": "photos", "data": {"multilabel": True}})[0].loss.name == "bce"
+    with pytest.raises(UserError, match=r"several labels need `loss\.name`=bce"):
+        parse_config((*words, "--loss.name", "cross_entropy"))

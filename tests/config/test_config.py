@@ -12,8 +12,10 @@ import pytorch_lightning as pl
 
 from datamodules.dataset.sheet import ON_BAD_IMAGE
 from datamodules.images.transforms import AUGMENTS
-from transfer.config.problems import find_problems
-from transfer.config.schema import DataConfig, FinetuneConfig, LossConfig, OptimConfig, TrainerConfig
+from transfer.config.data_schema import DataConfig
+from transfer.config.problems import check_shares, find_problems
+from transfer.config.schema import FinetuneConfig, LossConfig, OptimConfig, TrainerConfig
+from transfer.errors import BadValue
 from transfer.training import batch_norm, losses, optim
 
 # Parameters of pl.Trainer that are no field, and why.
@@ -182,3 +184,22 @@ def test_another_freeze_is_a_problem(text: str) -> None:
     assert find_problems(FinetuneConfig(freeze=text)) == [
         f"`freeze`={text!r} (allowed: none, backbone, 'until-epoch N')"
     ]
+
+
+@pytest.mark.parametrize(
+    ("field", "share", "least"),
+    [
+        ("limit_train_batches", 0.09, "0.1"),
+        ("overfit_batches", 0.09, "0.1"),
+        ("limit_val_batches", 0.3, "0.334"),
+        ("limit_test_batches", 0.3, "0.334"),
+    ],
+)
+def test_a_share_of_less_than_a_batch_is_refused_with_the_least(field: str, share: float, least: str) -> None:
+    sizes = {"train": 645, "val": 130, "test": 130}  # 10 whole batches of 64, and 3 with the last one
+    with pytest.raises(BadValue, match=rf"`trainer\.{field}`={share}: .*at least {least},"):
+        check_shares(FinetuneConfig(trainer=TrainerConfig(**{field: share})), sizes, 1)
+    for fine in (float(least), 1.0, 1):
+        check_shares(FinetuneConfig(trainer=TrainerConfig(**{field: fine})), sizes, 1)
+    with pytest.raises(BadValue, match=field):  # half of the images for each process
+        check_shares(FinetuneConfig(trainer=TrainerConfig(**{field: float(least)})), sizes, 2)

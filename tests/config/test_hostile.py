@@ -20,11 +20,24 @@ FINE = {
     "0": {
         *("dropout", "stochastic_depth_prob", "seed", "data.num_workers", "loss.label_smoothing", "loss.mixup_alpha"),
         *("loss.cutmix_alpha", "optim.momentum", "optim.weight_decay", "optim.backbone_lr_factor"),
-        *("optim.warmup_epochs", "trainer.limit_test_batches", "trainer.overfit_batches", "trainer.log_every_n_steps"),
+        *(
+            "data.color_jitter",
+            "optim.warmup_epochs",
+            "trainer.limit_test_batches",
+            "trainer.overfit_batches",
+            "trainer.log_every_n_steps",
+        ),
         "trainer.num_sanity_val_steps",
     },
     "-1": {"trainer.max_steps", "trainer.num_sanity_val_steps", "trainer.devices"},
-    "1e-320": {"dropout", "stochastic_depth_prob", "loss.label_smoothing", "optim.momentum", "trainer.devices"},
+    "1e-320": {
+        "data.color_jitter",
+        "dropout",
+        "stochastic_depth_prob",
+        "loss.label_smoothing",
+        "optim.momentum",
+        "trainer.devices",
+    },
     "1e20": {
         "optim.weight_decay",
         "optim.backbone_lr_factor",

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from datamodules import list_datasets
-from transfer.config.choices import divide_batch, share_batch
-from transfer.config.command_line import apply_choices
+from transfer.config.choices import choose_by_protocol, divide_batch, share_batch
+from transfer.config.command_line import apply_choices, given_fields, parse_config
+from transfer.config.data_schema import DataConfig
 from transfer.config.parsing import flatten
 from transfer.config.protocols import Protocol, get_protocol, list_protocols, protocol_settings, protocol_steps
-from transfer.config.schema import DataConfig, FinetuneConfig, TrainerConfig
+from transfer.config.schema import FinetuneConfig, TrainerConfig
 from transfer.errors import UserError
 from transfer.networks.registry import list_backbones
 from transfer.training.optim import schedule_factor
@@ -152,6 +153,18 @@ def test_a_run_is_validated_about_twenty_times() -> None:
         assert found["trainer.max_epochs"] == -1
 
 
+@pytest.mark.parametrize(
+    ("argv", "epochs"), [(["--trainer.max_steps", "80"], 80 * 256 / 2040), (["--trainer.max_epochs", "70"], 70)]
+)
+def test_a_run_of_another_length_warms_up_and_validates_in_proportion(argv: list[str], epochs: float) -> None:
+    argv = ["--protocol", "paper", "--dataset", "flowers", *argv]
+    config, lines = choose_by_protocol(parse_config(argv)[0], given_fields(argv), num_images=2040)
+    assert config.optim.warmup_epochs == pytest.approx(epochs * 5 / 350, rel=0.02)
+    assert config.trainer.check_val_every_n_epoch == max(1, int(epochs / 20))
+    assert (config.trainer.max_steps, config.trainer.max_epochs) in ((80, -1), (-1, 70))
+    assert "trainer.max_steps: as you set it, not 20000" in lines
+
+
 # Batch
 
 
@@ -173,8 +186,8 @@ def test_a_global_batch_is_divided_exactly(processes: int, most: int, per_proces
     shared, lines = share_batch(config, frozenset(), processes)
     assert shared.data.batch_size * shared.trainer.accumulate_grad_batches * processes == 256
     assert lines == [
-        f"a step has 256 images: {processes} processes x {shared.data.batch_size} at once x"
-        f" {shared.trainer.accumulate_grad_batches}"
+        f"a step has 256 images: {processes} process{'es' if processes > 1 else ''} x {shared.data.batch_size} at once"
+        f" x {shared.trainer.accumulate_grad_batches}"
     ]
     assert share_batch(shared, frozenset(), processes)[0] == shared  # so that a resumed run is the same
 

@@ -23,12 +23,14 @@ from PIL import Image
 
 from datamodules import build_datamodule
 from datamodules.datamodule import DataModule
+from datamodules.images.crops import Resize
 from datamodules.images.decode import decode_image
-from datamodules.images.transforms import Resize
 from datamodules.loading import cache
-from datamodules.loading.cache import ImageCache, build_cache
+from datamodules.loading.cache import build_cache
+from datamodules.loading.image_cache import DamagedCache, ImageCache
 from tests.support.data import PREPROCESSING
 from transfer.errors import UserError
+from transfer.files import default_cache_dir
 
 SHORT = Resize(36, Image.Resampling.BICUBIC, squash=False)
 DiskUsage = namedtuple("DiskUsage", ("total", "used", "free"))
@@ -202,9 +204,9 @@ def test_a_damaged_file_is_built_anew(photos: Path, damage: str) -> None:
 
 def test_the_default_folder_is_in_the_users_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/there")
-    assert cache.default_cache_dir() == Path("/there/efficientnet-transfer")
+    assert default_cache_dir() == Path("/there/efficientnet-transfer")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache.default_cache_dir() == Path.home() / ".cache" / "efficientnet-transfer"
+    assert default_cache_dir() == Path.home() / ".cache" / "efficientnet-transfer"
 
 
 # --- several processes, and sudden ends
@@ -309,3 +311,16 @@ def test_a_disk_that_fills_up_meanwhile_leaves_no_file(photos: Path, monkeypatch
     with pytest.raises(UserError, match="the image cache cannot be written: no space left on device"):
         folder_data(photos, cache="disk").train_dataloader()
     assert not cache_files(photos) and not list((photos.parent / "cache").glob("*.partial"))
+
+
+def test_a_damaged_byte_of_a_cache_file_is_noticed_when_it_is_read(photos: Path, tmp_path: Path) -> None:
+    split = folder_data(photos).dataset.split("train")
+    build_cache(split, SHORT, "disk", tmp_path)
+    (path,) = tmp_path.glob("*.images")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    cache = build_cache(split, SHORT, "disk", tmp_path)
+    assert cache[0].pixels().size
+    with pytest.raises(DamagedCache, match=f"{path}: image {len(split) - 1} of the cache is damaged; delete the file"):
+        cache[len(split) - 1]

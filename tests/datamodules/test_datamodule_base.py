@@ -10,6 +10,7 @@ import warnings
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
@@ -25,7 +26,7 @@ from datamodules.datamodule import DataModule
 from datamodules.dataset.sheet import ReadOptions
 from datamodules.dataset.split import Split
 from datamodules.loading.workers import default_num_workers
-from datamodules.reading.tables import read_splits
+from datamodules.reading.tables import encoded_images, read_splits
 from tests.support.data import PREPROCESSING
 from transfer.errors import UserError
 
@@ -345,3 +346,25 @@ def test_min_crop_area_takes_the_place_of_the_sheets() -> None:
         return digits(**options).train_transform.transforms[0].scale[0]
 
     assert (smallest(), smallest(min_crop_area=0.9)) == (0.5, 0.9)
+
+
+def test_a_bad_test_image_is_refused_before_a_training_and_not_before_a_test() -> None:
+    dataset = load_dataset("digits")
+    split = dataset.splits["test"]
+    table = encoded_images([(split.encoded(0), None), (b"no image", "bad.png"), (split.encoded(2), None)])
+    broken = Split("digits test", table, np.arange(3), split.labels[:3])
+    data = DataModule(replace(dataset, splits={**dataset.splits, "test": broken}), PREPROCESSING, num_workers=0)
+    data.trainer = SimpleNamespace(state=SimpleNamespace(fn="test"))
+    data.prepare_data()
+    data.trainer.state.fn = "fit"
+    with pytest.raises(UserError, match=r"digits test row 1 \(bad.png\): not an image(.|\n)*`on_bad_image`=skip"):
+        data.prepare_data()
+
+
+def test_augmentations_reach_the_training_loader_with_and_without_a_cache() -> None:
+    def batch(**options: Any) -> torch.Tensor:
+        return next(iter(digits(batch_size=8, **options).train_dataloader()))[0]
+
+    chosen = {"vertical_flip": True, "quarter_turns": True, "color_jitter": 0.3}
+    assert not torch.equal(batch(**chosen), batch())
+    assert torch.equal(batch(**chosen), batch(**chosen, cache="ram"))

@@ -55,13 +55,14 @@ def cut(split: Split, share: float = 0.15) -> dict[str, Split]:
 
 
 def test_adding_twenty_photos_takes_none_out_of_train() -> None:
-    """280 photos of four classes and 20 more of them, for fifty sets of contents."""
-    for start in range(0, 50_000, 1_000):
+    """280 photos of four classes and 20 more of them, for a hundred sets of contents: only a bound moves an image."""
+    moved = []
+    for start in range(0, 100_000, 1_000):
         labels = [index % 4 for index in range(300)]
         before, after = cut(split_of(labels[:280], start)), cut(split_of(labels, start))
-        assert not contents(before["train"]) & (contents(after["val"]) | contents(after["test"]))
-        assert not contents(before["val"]) & contents(after["test"])
-        assert contents(after["test"]) & contents(before["test"]) == contents(before["test"])
+        moved.append(len(contents(before["train"]) & (contents(after["val"]) | contents(after["test"]))))
+        assert len(contents(before["val"]) & contents(after["test"])) <= 1
+    assert max(moved) <= 1 and sum(moved) <= 5
 
 
 def test_sizes_are_near_the_share_and_every_class_is_in_every_split() -> None:
@@ -71,6 +72,8 @@ def test_sizes_are_near_the_share_and_every_class_is_in_every_split() -> None:
         assert all(min(part.class_counts(4)) >= 1 for part in parts.values())
         assert sum(map(len, parts.values())) == len(set().union(*map(contents, parts.values()))) == 280
         sizes.append([len(parts["val"]), len(parts["test"])])
+        for part in (parts["val"], parts["test"]):  # of 10.5 of each class at least half and at most twice as many
+            assert min(part.class_counts(4)) >= 5 and max(part.class_counts(4)) <= 22
     # 42 are expected; a binomial's standard deviation is 6.0, that of the mean of fifty 0.85.
     assert np.abs(np.mean(sizes, axis=0) - 42).max() < 3 * 0.85 and np.std(sizes) < 9
 
@@ -184,6 +187,8 @@ def test_patients_of_a_table_stay_together(tmp_path: Path) -> None:
     assert set(sides) == {"train", "val", "test"} and all(sides.values())
     assert sorted(group for side in sides.values() for group in side) == [f"p{number}" for number in range(7)]
     assert all(len(split) % 4 == 0 for split in data.splits.values())
+    # Of fourteen images 1.4 are expected, and a patient has four: one patient, rather than none.
+    assert min(map(min, data.class_counts.values())) > 0
     joined = load(tmp_path / "table.csv", group_column="patient", train_on="trainval")
     assert set(joined.splits["train"].groups.tolist()) == sides["train"] | sides["val"]  # type: ignore[union-attr]
 

@@ -13,7 +13,7 @@ import pytest
 from datamodules.dataset.sheet import ReadOptions
 from datamodules.reading.folders import read_tables
 from tests.datamodules.test_own_tables import embedded
-from transfer.commands import doctor
+from transfer.commands import doctor, evaluate
 from transfer.commands.console import find_flags, name_flags
 from transfer.config.command_line import build_parser, build_probe_parser
 from transfer.errors import DamagedFile
@@ -35,7 +35,7 @@ def raised_names() -> set[str]:
 
 
 def test_every_argument_in_a_message_is_a_flag() -> None:
-    flags = find_flags(build_parser)
+    flags = find_flags(build_parser) | find_flags(evaluate.build_parser)
     found = raised_names() - OTHERS
     assert {"multilabel", "folder_layout", "data_root", "on_bad_image"} <= found
     assert found <= flags.keys()
@@ -47,3 +47,4 @@ def test_a_column_is_asked_for_by_its_flag(parser: Callable[[], ArgumentParser],
     with pytest.raises(DamagedFile, match="no column 'z'") as caught:
         read_tables(embedded(), "t", ReadOptions(**{option: "z"}))
     assert name_flags(str(caught.value), find_flags(parser)).endswith(f"choose one with --data.{option}")
+    assert name_flags("set `folder_layout`=classes", find_flags(parser)) == "set --data.folder_layout classes"

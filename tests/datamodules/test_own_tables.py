@@ -16,6 +16,7 @@ from PIL import Image
 
 from datamodules.dataset.sheet import ReadOptions
 from datamodules.dataset.split import Split
+from datamodules.images.decode import BadImage
 from datamodules.reading.folders import read_folder, read_tables
 from transfer.errors import BadValue, DamagedFile, MissingData, UserError
 
@@ -65,6 +66,7 @@ GOOD = {
     "tab in txt": (rows("\t"), "utf-8", "t.txt"),
     "UTF-16 as Excel saves it": (rows("\t"), "utf-16", "t.txt"),
     "UTF-16 without a mark": (rows(), "utf-16-le", "t.csv"),
+    "UTF-16 without a mark, big-endian": (rows(), "utf-16-be", "t.csv"),
     "UTF-16, big-endian": ("\ufeff" + rows(), "utf-16-be", "t.csv"),
     "blank lines": ("\n" + rows().replace("\nimg/dog0", "\n\n , \nimg/dog0") + "\n\n", "utf-8", "t.csv"),
     "blanks around": (rows(", ", header="image, label"), "utf-8", "t.csv"),
@@ -241,6 +243,21 @@ def test_relative_paths_in_an_image_column(photos: Path) -> None:
     assert [split.encoded(index) for index in range(6)] == [content, *paths[1:]]
     with pytest.raises(MissingData, match=r"none of its 6 images is there, such as nowhere/img/cat0\.png"):
         read_tables(whole, "t", options, Path("nowhere"))
+
+
+def test_an_image_that_a_table_lacks_is_a_bad_image_of_its_row(photos: Path) -> None:
+    content = (photos / "img" / "cat0.png").read_bytes()
+    struct = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    images = datasets.Features({"image": datasets.Image(decode=False), "label": datasets.Value("string")})
+    columns = [
+        *(pa.array([{"bytes": content}, lost], struct) for lost in (None, {"bytes": None}, {"bytes": b""})),
+        *(pa.array([content, lost], pa.binary()) for lost in (None, b"")),
+    ]
+    for column in columns:
+        table = datasets.Dataset(pa.table({"image": column, "label": ["a", "b"]}))
+        table = table.cast(images) if column.type == struct else table
+        split = read_tables(table, "t", ReadOptions())[1]["train"]
+        assert [split.check(index) for index in range(2)] == [None, BadImage("t train row 1", "empty (0 bytes)")]
 
 
 def embedded() -> datasets.Dataset:

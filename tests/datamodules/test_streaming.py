@@ -21,8 +21,9 @@ from datamodules import build_datamodule, load_dataset
 from datamodules.datamodule import DataModule
 from datamodules.dataset.split import Split
 from datamodules.loading.samplers import LANES, StreamSampler
+from datamodules.loading.workers import count_workers
 from datamodules.reading import streaming
-from datamodules.reading.streaming import StreamedTable, _RowGroup, for_training, streaming_workers
+from datamodules.reading.streaming import StreamedTable, _RowGroup, for_training
 from datamodules.sheets import flowers
 from datamodules.sheets.cifar import CIFAR10
 from tests.support.data import PREPROCESSING
@@ -235,6 +236,8 @@ def test_a_final_fit_streams_train_and_val(root: Path) -> None:
 def test_two_streamed_tables_are_joined(tmp_path: Path, root: Path) -> None:
     class Flowers(flowers.Flowers):
         copies = (replace(Streamed.copies[0], split_names={"train": "train", "val": "test", "test": "test"}),)
+        class_counts: ClassVar = {}
+        id_digests: ClassVar = {}
         num_examples: ClassVar = {"train": NUM_TRAIN, "val": NUM_TEST, "test": NUM_TEST}
         images_per_class: ClassVar = {}
         official_names = ()
@@ -285,4 +288,4 @@ def test_an_archive_is_not_streamed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("asked", "given"), [(0, 0), (1, 1), (2, 2), (3, 2), (4, 4), (7, 4), (8, 8), (16, 8)])
 def test_workers_divide_the_lanes(asked: int, given: int) -> None:
-    assert streaming_workers(asked) == given and (given == 0 or LANES % given == 0)
+    assert count_workers(asked, streams=True) == given and (given == 0 or LANES % given == 0)

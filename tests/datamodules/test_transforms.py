@@ -131,6 +131,59 @@ def test_flip_is_independent_of_the_crop() -> None:
     assert abs(np.corrcoef(flipped, widths)[0, 1]) < 0.15
 
 
+def drawn(count: int = 400, **options: object) -> list[np.ndarray]:
+    """The whole of one image, augmented with many seeds."""
+    transform = build_train_transform(prepared(32), "basic", (1.0, 1.0), False, **options)
+    pixels, results = noise(32, 32), []
+    for seed in range(count):
+        seed_transform(transform, seed)
+        results.append(transform(image=pixels)["image"])
+    return results
+
+
+def shares(results: list[np.ndarray], expected: list[np.ndarray]) -> list[float]:
+    """How often each expected image came out; it must be one of them."""
+    counts = [sum(np.array_equal(result, image) for result in results) for image in expected]
+    assert sum(counts) == len(results)
+    return [count / len(results) for count in counts]
+
+
+def test_vertical_flips_and_quarter_turns_give_each_view_its_share() -> None:
+    plain = drawn(1)[0]
+    assert all(np.array_equal(result, plain) for result in drawn(50))
+    assert shares(drawn(vertical_flip=True), [plain, plain[::-1]]) == pytest.approx([0.5, 0.5], abs=0.1)
+    turned = [np.rot90(plain, turns) for turns in range(4)]
+    assert shares(drawn(quarter_turns=True), turned) == pytest.approx([0.25] * 4, abs=0.08)
+    flipped = [np.rot90(plain[::-1], turns) for turns in range(4)]
+    both = shares(drawn(vertical_flip=True, quarter_turns=True), [*turned, *flipped])
+    assert both == pytest.approx([0.125] * 8, abs=0.07)
+
+
+def test_color_jitter_changes_colours_and_is_repeatable() -> None:
+    plain = drawn(1)[0].astype(float)
+    weak, strong = ([image.astype(float) for image in drawn(100, color_jitter=s)] for s in (0.1, 0.8))
+    for results, smallest, largest in ((weak, 1, 15), (strong, 20, 100)):
+        assert smallest < np.mean([np.abs(image - plain).mean() for image in results]) < largest
+        brightness = [image.mean() / plain.mean() for image in results]
+        assert min(brightness) < 1 < max(brightness)
+    assert all(0.85 < image.mean() / plain.mean() < 1.15 for image in weak)
+    assert all(np.array_equal(*pair) for pair in zip(strong, drawn(100, color_jitter=0.8), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"augment": "basic", "color_jitter": 1.5}, "`color_jitter`=1.5"),
+        ({"augment": "none", "color_jitter": 0.4}, "`color_jitter`=0.4 with `augment`=none"),
+        ({"augment": "none", "vertical_flip": True}, "`vertical_flip`=True with `augment`=none"),
+        ({"augment": "none", "quarter_turns": True}, "`quarter_turns`=True with `augment`=none"),
+    ],
+)
+def test_augmentations_out_of_range_or_without_effect_are_refused(options: dict[str, object], reason: str) -> None:
+    with pytest.raises(UserError, match=reason):
+        build_train_transform(prepared(32), **options)
+
+
 def test_no_flip_for_digits() -> None:
     ramp = np.repeat(np.linspace(0, 255, 64).astype(np.uint8)[None, :, None], 64, axis=0).repeat(3, axis=2)
     transform = build_train_transform(prepared(32, 1.0), "basic", (0.5, 1.0), horizontal_flip=False)

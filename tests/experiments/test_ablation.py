@@ -168,7 +168,7 @@ def test_a_sweep_runs_and_its_table_is_made_of_the_runs_files(
     config = yaml.safe_load((out / "runs" / "d1_w1_r1.3_s3.yaml").read_text())
     assert (config["backbone"], config["image_size"], config["seed"]) == ("lite0@r=1.3", round(44 * 1.3), 3)
 
-    with open(out / "report.csv", newline="") as file:
+    with open(out / "report.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["series"], float(row["value"])) for row in rows] == [
         (series, value) for series, last in (("width", 1.4), ("depth", 2), ("resolution", 1.3)) for value in (1, last)

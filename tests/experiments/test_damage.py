@@ -64,6 +64,7 @@ PLANS = {
     "an id with NUL": cell(id="a\0b"),
     "an empty id": cell(id=""),
     "a dataset that is null": cell(dataset=None),
+    "a cell twice": {**PLAN, "cells": [PLAN["cells"][0], PLAN["cells"][0]]},
     "settings as a list": {**PLAN, "set": [1]},
     "a grid of numbers": {**PLAN, "grid": {"optim.lr": 3}},
     "a budget as text": {**PLAN, "budget_steps": "many"},

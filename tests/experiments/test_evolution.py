@@ -194,7 +194,7 @@ def test_an_evolution_killed_and_continued_is_the_uninterrupted_one(
     assert (continued.trials, continued.runs) == (study.trials, study.runs)
     assert (killed / "report.csv").read_text() == (whole / "report.csv").read_text()
 
-    with open(whole / "report.csv", newline="") as file:
+    with open(whole / "report.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert sorted(row["network"] for row in rows) == [f"n00{k}" for k in range(5)]
     values = [float(row["objective"]) for row in rows]

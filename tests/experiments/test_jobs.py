@@ -93,7 +93,7 @@ def test_a_study_of_an_earlier_version_is_read(tmp_path: Path) -> None:
 def imports_of(path: Path) -> set[str]:
     """Modules that a file imports, at its top or inside a function."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

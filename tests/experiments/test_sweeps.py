@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from transfer.config.command_line import parse_config
 from transfer.config.parsing import flatten
 from transfer.config.protocols import get_protocol, protocol_settings
 from transfer.errors import UserError
+from transfer.experiments import sweeps
 from transfer.experiments.sweeps import Sweep, draw, load_sweep
 from transfer.experiments.table.cells import Cell, Table, cell_id, table_content
 from transfer.experiments.table.config import parse_table
@@ -43,7 +45,7 @@ def agent_arguments(sweep: Sweep, values: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_sweep_file_is_valid_and_its_runs_are_the_agents(path: Path) -> None:
-    content = yaml.safe_load(path.read_text())
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert is_valid(content) and (ROOT / content["program"]).is_file()
     assert not is_valid({**content, "methods": "grid", "method": "guess"})
     sweep = load_sweep(path)
@@ -89,6 +91,7 @@ def test_a_planned_tables_own_sweep_is_valid_and_starts_its_cells(
     for values, cell in zip(draw(sweep, None), cells, strict=True):
         verb, *words = agent_arguments(sweep, values)
         expected = {"what": "cell", "out": tmp_path, "cell": cell.id, "devices": 2, "retry_failed": True}
+        expected |= {"allow_user_code": False}
         assert verb == "table" and vars(script.build_parser().parse_args(words)) == expected
 
 
@@ -119,6 +122,25 @@ def test_ranges_and_choices_are_drawn_from() -> None:
         ({"command": ["${program}"]}, r"its command has no \$\{args\}"),
         ({"parameters": {"optim.lr": {"min": 0.1, "max": 1.0}}}, "parameter optim.lr: a grid needs value or values"),
         ({"method": "random"}, r"method random: the file has no run_cap; say how many runs: `count`=N"),
+        ({"parameters": 3}, r"sweep.yaml: damaged: parameters"),
+        ({"parameters": {"optim.lr": 0.1}}, r"sweep.yaml: damaged: parameters.optim.lr"),
+        ({"parameters": {"optim.lr": {"values": 0.1}}}, "parameter optim.lr: a grid needs value or values"),
+        ({"run_cap": "many"}, r"sweep.yaml: damaged: run_cap"),
+        ({"command": "finetune"}, r"sweep.yaml: damaged: command"),
+        ({"metric": [1]}, r"sweep.yaml: damaged: metric"),
+        (
+            {"method": "random", "run_cap": 1, "parameters": {"x": {"min": "a", "max": 2}}},
+            "x: give value, values, or min",
+        ),
+        ({"method": "random", "run_cap": 1, "parameters": {"x": {"min": 3, "max": 2}}}, "the smaller one first"),
+        (
+            {
+                "method": "random",
+                "run_cap": 1,
+                "parameters": {"x": {"min": 0, "max": 2, "distribution": "log_uniform_values"}},
+            },
+            "parameter x: min is 0",
+        ),
         (
             {"method": "random", "run_cap": 1, "parameters": {"x": {"min": 1.0, "max": 2.0, "distribution": "normal"}}},
             r"unknown distribution of x 'normal'",
@@ -151,3 +173,40 @@ def test_a_sweep_of_cells_is_sent_to_run(tmp_path: Path, capsys: pytest.CaptureF
     )
     assert script.main(["sweep", str(tmp_path / "none.yaml"), "--out_dir", str(tmp_path)]) == 2
     assert "none.yaml: no such file" in capsys.readouterr().err
+
+
+def test_children_that_failed_or_are_damaged_are_a_line_each_and_the_best_is_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rates = [0.1, 0.2, 0.3, 0.4, 0.5]
+    file, out = tmp_path / "sweep.yaml", tmp_path / "out"
+    parameters = {"optim.lr": {"values": rates}}
+    file.write_text(yaml.safe_dump({"program": "finetune.py", "method": "grid", "parameters": parameters}))
+
+    def ended(tasks: Any, *_: Any, **__: Any) -> Iterator[tuple[str, int]]:
+        whole = {"command": [], "dataset": "digits", "backbone": "lite0"}
+        for (name, _), top1 in zip(tasks, (0.5, 0.75, float("nan"), None, 0.9), strict=True):
+            (out / name).mkdir()
+            if top1 is None:
+                (out / f"{name}.log").write_text("epoch 1\nerror: training loss is nan in epoch 1\n")
+            else:
+                content = {**whole, "metrics": {"val": {"top1": top1}}}
+                (out / name / "results.json").write_text(json.dumps(content))
+            yield name, 3 if top1 is None else 0
+        (out / "04" / "results.json").write_text("{")
+
+    monkeypatch.setattr(sweeps, "run_pool", ended)
+    assert sweeps.run_sweep(file, out, 1, 1, None, 0, ["gpu"]) == 3
+    captured = capsys.readouterr()
+    assert captured.out == f"best of 2: {out / '01'} val/top1 0.7500 (optim.lr 0.2)\n"
+    lines = captured.err.splitlines()
+    assert len(lines) == 3
+    assert "03: exit status 3: error: training loss is nan in epoch 1 (" in lines[0]
+    assert lines[1] == f"{out / '02'}: no finite val/top1, left out"
+    assert lines[2].startswith(f"{out / '04' / 'results.json'} line 1: not JSON")
+
+
+def test_a_damaged_record_of_draws_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "sweep.json").write_text("[1")
+    with pytest.raises(UserError, match=r"sweep.json line 1: not JSON"):
+        sweeps.run_sweep(GRID, tmp_path, 1, 1, None, 0, ["gpu"])

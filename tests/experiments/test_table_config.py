@@ -61,6 +61,8 @@ def test_the_papers_table_is_table_5() -> None:
         ("", {"budget_steps": 0}, r"`budget_steps`=0 \(allowed: at least 1\)"),
         ("", {"max_batch_per_device": 1}, r"`max_batch_per_device`=1 \(allowed: at least 2\)"),
         ("seeds: []", {}, "`seeds`: give at least one"),
+        ("seeds: [0, 0, 0]", {}, r"`seeds`=0 0 0 \(allowed: different numbers of at least 0\)"),
+        ("seeds: [-1]", {}, r"`seeds`=-1 \(allowed: different"),
     ],
 )
 def test_a_mistake_in_a_table_is_named(tmp_path: Path, content: str, flags: dict[str, Any], message: str) -> None:
@@ -82,6 +84,8 @@ def test_where_a_run_computes_does_not_make_it_incomparable() -> None:
         None, {"set": ["data.num_workers=0", "trainer.accelerator=cpu", "image_size=32", "allow_decayed=true"]}
     )
     assert config.not_comparable() == {"image_size": 32}
+    short = parse_table(None, {"set": ["trainer.max_time=00:00:01:00"]})
+    assert short.not_comparable() == {"trainer.max_time": "00:00:01:00"}
 
 
 def test_dotted_fields_and_nested_ones_are_inverse() -> None:

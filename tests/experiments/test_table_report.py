@@ -211,6 +211,7 @@ def test_the_margin_is_what_a_faithful_rerun_of_three_seeds_needs() -> None:
         ({"data_note": "re-cut by hand"}, "re-cut by hand"),
         ({"decay": {"test": "9 of 10 test images"}}, "9 of 10 test images"),
         ({"skipped_images": 3}, "3 images skipped"),
+        ({"seen_test_images": 2}, "2 test images seen in training"),
         ({"status": "failed", "error": "loss is nan"}, "1 of 4 seeds failed: loss is nan"),
     ],
 )

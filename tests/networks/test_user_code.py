@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,8 +12,9 @@ import torch
 import yaml
 
 from tests.support.runs import call
-from transfer.commands import convert, evaluate, explain, finetune, predict, probe
+from transfer.commands import convert, evaluate, explain, finetune, predict, probe, table
 from transfer.commands.doctor import doctor
+from transfer.commands.scale import run as scale_run
 from transfer.config.command_line import parse_config
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import UserError
@@ -70,7 +72,7 @@ def test_no_command_imports_what_a_run_or_a_recipe_names(
 
 
 def test_a_probe_imports_nothing(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("recipe.yaml").write_text("backbone: evil.Head\n")
+    Path("recipe.yaml").write_text("backbone: evil.Head\n", encoding="utf-8")
     assert call(probe.main, "--config", "recipe.yaml") == 2
     assert "evil.Head" in capsys.readouterr().err and not Path("executed").exists()
 
@@ -89,6 +91,36 @@ def test_what_the_user_types_or_allows_is_taken(run: Path) -> None:
     assert parse_config(["--config", "run/config.yaml", "--head=evil.Head"])[0].head == "evil.Head"
     assert parse_config(["--config", "run/config.yaml", "--allow_user_code"])[0].head == "evil.Head"
     assert parse_config(["--config", "run/config.yaml", "--head", "mlp"])[0].head == "mlp"
-    Path("recipe.yaml").write_text("allow_user_code: true\nhead: evil.Head\n")
+    Path("recipe.yaml").write_text("allow_user_code: true\nhead: evil.Head\n", encoding="utf-8")
     with pytest.raises(UserError, match="allow_user_code"):
         parse_config(["--config", "recipe.yaml"])
+
+
+def test_tables_studies_and_sweeps_import_nothing_of_a_file(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cell = {"id": "a", "dataset": "digits", "backbone": "evil.Head@phi=1", "protocol": "scratch", "seed": 0}
+    sizes = {"image_size": 32, "num_images": 9, "num_parameters": 9, "max_batch_per_device": 9}
+    Path("table").mkdir()
+    Path("table/table.json").write_text(json.dumps({"cells": [{**cell, **sizes}]}))
+    Path("study").mkdir()
+    trial = {"name": "a", "backbone": "evil.Head", "values": {}, "image_size": 32, "num_macs": 1, "num_parameters": 1}
+    planned = {"id": "a_s0", "trial": "a", "seed": 0, "steps": 1, "round": 0}
+    options = {
+        **dict.fromkeys(("steps", "image_size", "threads", "train_images", "val_images", "num_classes"), 32),
+        **{"baseline": "b0", "dataset": "digits", "seeds": [0], "baseline_macs": 1, "equal": 0.1, "budget_steps": None},
+    }
+    study = {"kind": "search", "options": options, "settings": {}, "trials": [trial], "runs": [planned]}
+    Path("study/study.json").write_text(json.dumps(study))
+    sweep = {"program": "scripts/finetune.py", "method": "grid", "parameters": {"head": {"value": "evil.Head"}}}
+    Path("sweep.yaml").write_text(yaml.safe_dump(sweep))
+    Path("plan.yaml").write_text("backbones: [evil.Head]\ndatasets: [digits]\n")
+    for main, argv in (
+        (table.main, ("run", "table")),
+        (table.main, ("cell", "table", "--cell", "a")),
+        (table.main, ("sweep", "sweep.yaml", "--out_dir", "sweep")),
+        (table.main, ("plan", "planned", "--config", "plan.yaml")),
+        (scale_run.main, ("study", "--run", "a_s0")),
+    ):
+        assert call(main, *argv) == 2
+        err = capsys.readouterr().err
+        assert "--allow_user_code" in err and "evil.Head" in err and "Traceback" not in err, err
+    assert not Path("executed").exists()

@@ -32,8 +32,9 @@ CHEAP = (
 )
 SCENARIOS = {
     "accumulation, average, mixup, early stopping": (
-        *("--trainer.accumulate_grad_batches", "3", "--ema_half_life", "0.2", "--loss.mixup_alpha", "0.2"),
+        *("--trainer.accumulate_grad_batches", "2", "--ema_half_life", "0.2", "--loss.mixup_alpha", "0.2"),
         *("--early_stopping", "2", "--monitor", "loss", "--trainer.max_epochs", "6", "--optim.schedule", "constant"),
+        *("--trainer.max_steps", "12"),
     ),
     "validation in mid-epoch, freezing, sam, cutmix, recompute": (
         *("--trainer.val_check_interval", "2", "--freeze", "until-epoch 1", "--optim.sam_rho", "0.05"),
@@ -72,7 +73,7 @@ def start(folder: Path, argv: tuple[str, ...], stop: Stop) -> tuple[int, list[st
             out = os.open("out.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(out, 1)
             os.dup2(out, 2)
-            moments = open("moments.txt", "w", buffering=1)  # noqa: SIM115  # until the process ends
+            moments = open("moments.txt", "w", encoding="utf-8", buffering=1)  # noqa: SIM115  # until the process ends
             watch(lambda name: moments.write(f"{name}\n"), stop)
             from transfer.commands import finetune
 
@@ -142,12 +143,12 @@ def load(path: Path) -> Any:
     """Return the content of a file of a run, without what tells of the time that the run took."""
     match path.name:
         case "config.yaml":
-            return yaml.safe_load(path.read_text())
+            return yaml.safe_load(path.read_text(encoding="utf-8"))
         case "metrics.csv":
-            rows = list(csv.DictReader(path.read_text().splitlines()))
-            return [{name: value for name, value in row.items() if name not in PASSING} for row in rows]
+            rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+            return [_without_passing(row) for row in rows]
         case "results.json":
-            return {name: value for name, value in json.loads(path.read_text()).items() if name not in PASSING}
+            return _without_passing(json.loads(path.read_text(encoding="utf-8")))
         case "test_predictions.npz":
             with np.load(path) as arrays:
                 return {name: arrays[name].tolist() for name in arrays}
@@ -156,9 +157,14 @@ def load(path: Path) -> Any:
             for name, state in content["callbacks"].items():
                 if name.startswith("EpochLog"):
                     del state["seconds"]
+                    state["rows"] = [_without_passing(row) for row in state["rows"]]
             return {name: value for name, value in content.items() if name != "loops"}  # Lightning's own counters
         case _:
             return path.read_bytes()
+
+
+def _without_passing(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in PASSING}
 
 
 def unequal(left: Any, right: Any, where: str = "") -> list[str]:

@@ -108,7 +108,7 @@ def run_script(*argv: str | Path, timeout: float = 300, **extra: str) -> subproc
 
 
 def read_rows(run_dir: Path) -> Rows:
-    with open(run_dir / "metrics.csv", newline="") as file:
+    with open(run_dir / "metrics.csv", encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -152,7 +152,7 @@ def save_classes(root: Path, counts: dict[str, int]) -> Path:
 
 
 def save_csv(path: Path, rows: list[list[str]]) -> Path:
-    with open(path, "w", newline="") as file:
+    with open(path, "w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(rows)
     return path
 

@@ -23,8 +23,8 @@ run_dir = Path(arguments["--resume" if resumed else "--out_dir"])
 if not resumed:
     assert not run_dir.exists()
     run_dir.mkdir(parents=True)
-    (run_dir / "config.yaml").write_text(Path(arguments["--config"]).read_text())
-with open(os.environ["STUB_CALLS"], "a") as calls:
+    (run_dir / "config.yaml").write_text(Path(arguments["--config"]).read_text(encoding="utf-8"))
+with open(os.environ["STUB_CALLS"], "a", encoding="utf-8") as calls:
     calls.write(f"{'resume' if resumed else 'start'} {run_dir.parent.name}/{run_dir.name}\n")
 config = yaml.safe_load((run_dir / "config.yaml").read_text())
 lr, steps = config["optim"]["lr"], config["trainer"]["max_steps"]

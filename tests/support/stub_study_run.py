@@ -1,8 +1,8 @@
 """Stands for finetune in the tests of a study: the same files in milliseconds.
 
 The accuracy of networks named by phi grows with alpha, beta, the seed and the steps; that of others is a number made of
-the backbone's and the run's names. STUB: `fail RUN`, or `kill RUN`, which kills all processes of the session; every
-start is a line of STUB_CALLS: the run, W&B's group, CPU threads.
+the backbone's and the run's names. STUB: `fail RUN`, `diverge RUN`, or `kill RUN`, which kills all processes of the
+session; every start is a line of STUB_CALLS: the run, W&B's group, CPU threads.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ import yaml
 words = [word for word in sys.argv[1:] if word != "--allow_user_code"]
 arguments = dict(zip(words[::2], words[1::2], strict=True))
 run_dir = Path(arguments["--out_dir"])
-config = yaml.safe_load(Path(arguments["--config"]).read_text())
-with open(os.environ["STUB_CALLS"], "a") as calls:
+config = yaml.safe_load(Path(arguments["--config"]).read_text(encoding="utf-8"))
+with open(os.environ["STUB_CALLS"], "a", encoding="utf-8") as calls:
     calls.write(f"{run_dir.name} {os.environ['WANDB_RUN_GROUP']} {os.environ['OMP_NUM_THREADS']}\n")
 what, _, where = os.environ.get("STUB", "").partition(" ")
 if where == run_dir.name:
     if what == "kill":
         os.killpg(0, signal.SIGKILL)
+    if what == "diverge":
+        print("error: training loss is nan in epoch 1", file=sys.stderr)
+        sys.exit(3)
     sys.exit("error: no memory")
 run_dir.mkdir()
 if "phi=" in config["backbone"]:

@@ -222,7 +222,7 @@ def test_validation_sees_the_average(
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
+    with open(path, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -260,14 +260,21 @@ def test_the_row_holds_the_losses_and_scores_of_its_epoch(
     assert float(row["val/loss"]) == pytest.approx(loss, rel=1e-4)
 
 
+@pytest.mark.parametrize("is_old", [False, True])
 def test_a_resumed_log_keeps_its_rows_and_drops_those_to_be_repeated(
-    tiny_classifier: Classifier, random_images: Any, build_trainer: Builder, tmp_path: Path
+    tiny_classifier: Classifier, random_images: Any, build_trainer: Builder, tmp_path: Path, is_old: bool
 ) -> None:
     path, module = tmp_path / "metrics.csv", TransferModule(tiny_classifier)
     build_trainer(EpochLog(path), LastCheckpoint(tmp_path), max_epochs=1).fit(module, random_images)
     first = read_rows(path)
-    with open(path, "a") as file:
-        file.write("2,8,9,9,9,9,9,9,9\n")
+    if is_old:  # a checkpoint of an earlier version leaves the rows to the table
+        content = torch.load(tmp_path / "last.ckpt", weights_only=True)
+        del content["callbacks"]["EpochLog"]["rows"]
+        torch.save(content, tmp_path / "last.ckpt")
+        with open(path, "a", encoding="utf-8") as file:
+            file.write("2,8,9,9,9,9,9,9,9\n")
+    else:
+        path.write_text("damaged")
     trainer = build_trainer(EpochLog(path), max_epochs=2)
     trainer.fit(module, random_images, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
     rows = read_rows(path)
@@ -343,7 +350,7 @@ def test_the_end_of_a_run_is_validated_once(
 ) -> None:
     trainer = build_trainer(FinalValidation(), EpochLog(tmp_path / "metrics.csv"), **options)
     trainer.fit(TransferModule(tiny_classifier), random_images)
-    with open(tmp_path / "metrics.csv", newline="") as file:
+    with open(tmp_path / "metrics.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == steps
     assert all(float(row["train/loss"]) > 0 for row in rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import json
 import os
 import shutil
 import signal
@@ -27,6 +28,7 @@ from transfer.errors import UserError
 from transfer.networks.registry import get_backbone
 from transfer.weights.downloads import check_sha256, fetch_weights, find_weights, source, starting_point
 from transfer.weights.files import TRAINED_LIKE, file_sha256
+from transfer.weights.first_seen import compare_with_first, lock_file
 from transfer.weights.rows import HUB_FILE, WeightsRow, family_row, get_weights
 
 ROOT = Path(__file__).parents[2]
@@ -507,3 +509,28 @@ fetch_weights(replace(get_weights("{RELEASE}"), url="{row.url}", sha256="{row.sh
     assert HALF - 1000 <= kept <= HALF
     assert fetch_weights(row).read_bytes() == CONTENT
     assert server.downloads() == ["", f"bytes={kept}-"]
+
+
+def test_a_file_that_was_replaced_under_the_same_digits_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = replace(get_weights(RELEASE), sha256="")  # as if both files began with the published digits
+    path = tmp_path / row.file_name
+    path.write_bytes(b"first")
+    assert check_sha256(row, path) == check_sha256(row, path) == path
+    assert json.loads(lock_file().read_text()) == {row.url: hashlib.sha256(b"first").hexdigest()}
+    path.write_bytes(b"second")
+    with pytest.raises(UserError, match=f"{hashlib.sha256(b'first').hexdigest()} that {row.url} had when it was first"):
+        check_sha256(row, path)
+    lock_file().write_text("[]")
+    with pytest.raises(UserError, match=r"weights\.lock\.json: expected a JSON object"):
+        check_sha256(row, path)
+
+
+def test_hashes_are_compared_without_a_home_that_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file"))
+    with pytest.warns(UserWarning, match="could not be noted"):
+        compare_with_first("an address", "ab", tmp_path)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from transfer.errors import Diverged, Interrupted, MissingData, UserError, printable
+from transfer.errors import BadValue, Diverged, Interrupted, MissingData, UserError, printable
 
 # Arguments of the library whose flag has another name.
 _RENAMED = {"optimizer": "optim.name", "loss": "loss.name"}
@@ -32,8 +32,9 @@ def exit_status(
             None leaves the arguments' names.
 
     Returns:
-        What the command returns; 2 after a user's mistake or on a full disk, 3 where the training diverged, with a
-        message on stderr; 128 + n after signal n, and after SIGPIPE for a pipe that nobody reads any more.
+        What the command returns; 2 after a user's mistake, on a full disk or for want of memory, 3 where the training
+        diverged, with a message on stderr; 128 + n after signal n, and after SIGPIPE for a pipe that nobody reads any
+        more.
 
     Raises:
         Exception: any other error is a bug; it passes with its traceback.
@@ -62,7 +63,11 @@ def exit_status(
             print(f"error: no space left on the disk while writing {error.filename or 'a file'}", file=sys.stderr)
         elif error.filename is not None:
             print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        else:
+        elif not _explained(error, build_parser):
+            raise
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not _explained(error, build_parser):
             raise
         return 2
     except Interrupted as interruption:
@@ -75,6 +80,16 @@ def exit_status(
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     return status or 0
+
+
+def _explained(error: Exception, build_parser: Callable[[], argparse.ArgumentParser] | None) -> bool:
+    """Print what an error means that is the system's and no bug, and return whether it is one."""
+    from datamodules.loading.resources import explain_failure
+
+    reason = explain_failure(error)
+    if reason is not None:
+        print(f"error: {name_flags(reason, find_flags(build_parser))}", file=sys.stderr)
+    return reason is not None
 
 
 @contextmanager
@@ -107,12 +122,12 @@ def _other_datamodules(error: ImportError) -> str | None:
     return package.__file__ or str(next(iter(package.__path__)))
 
 
-def add_allow_user_code(parser: argparse.ArgumentParser) -> None:
-    """Add the flag without which no code is imported that a run names; see `transfer.networks.user_code`."""
+def add_allow_user_code(parser: argparse._ActionsContainer) -> None:
+    """Add the flag without which no code is imported that a file names; see `transfer.networks.user_code`."""
     parser.add_argument(
         "--allow_user_code",
         action="store_true",
-        help="import a backbone or a head of your own that a run names, which runs its code",
+        help="import a backbone or a head of your own that a file names, which runs its code",
     )
 
 
@@ -138,7 +153,7 @@ def add_reading(parser: argparse.ArgumentParser, otherwise: str) -> None:
 
 
 def check_folder(argument: str, file: Path | None) -> None:
-    """Refuse, before any work is done, a file to write whose folder does not exist.
+    """Refuse, before any work is done, a file to write whose folder does not exist, or that is a folder itself.
 
     Args:
         argument: name of the argument, for the message.
@@ -146,9 +161,12 @@ def check_folder(argument: str, file: Path | None) -> None:
 
     Raises:
         MissingData: there is no such folder.
+        BadValue: it is a folder.
     """
     if file is not None and not file.parent.is_dir():
         raise MissingData(f"`{argument}`={file}: no such folder")
+    if file is not None and file.is_dir():
+        raise BadValue(f"`{argument}`={file} is a folder: give the path of a file")
 
 
 @contextmanager

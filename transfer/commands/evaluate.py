@@ -86,6 +86,7 @@ class Evaluation:
         metrics: each metric, as in the run's own results.
         intervals: 95% intervals of the metrics for other images like these; not of all metrics.
         per_class_accuracy: by class name, in [0, 1]; None for a class without an image.
+        seen_images: how many of the images the network was trained on, in the run or before it; None: not known.
         changed_splits: splits of the run's own data that have changed since.
         absent_classes: classes of the run without an image.
         unknown_classes: classes that the run does not know, with their numbers of images; these are not in the metrics.
@@ -102,6 +103,7 @@ class Evaluation:
     metrics: dict[str, float]
     intervals: dict[str, Interval]
     per_class_accuracy: dict[str, float | None]
+    seen_images: int | None
     changed_splits: list[str]
     absent_classes: tuple[str, ...]
     unknown_classes: dict[str, int]
@@ -234,12 +236,23 @@ def measure(run: Run, subject: Subject, checkpoint: str, loading: dict[str, int]
         metrics=metrics,
         intervals=find_intervals(metrics, labels.numpy(), probabilities.numpy(), counts),
         per_class_accuracy={name: accuracy if count else None for name, accuracy, count in accuracies},
+        seen_images=count_seen_images(run, subject),
         changed_splits=subject.changed,
         absent_classes=subject.absent,
         unknown_classes=subject.unknown,
         skipped_images=[asdict(image) for image in subject.dataset.skipped],
         predictions=make_predictions(labels.numpy(), probabilities.numpy(), names, run.class_names, run.threshold),
     )
+
+
+def count_seen_images(run: Run, subject: Subject) -> int | None:
+    """Return how many of the images a run's network was trained on; None for a run that does not say."""
+    from transfer.seen_images import KEY, SeenImages
+
+    seen = SeenImages.from_text(run.data.get(KEY))
+    if seen is None or subject.dataset.source.options.stream != run.config.data.stream:
+        return None  # streamed images have ids of their own
+    return seen.count(subject.dataset.split("test").ids())
 
 
 def find_intervals(

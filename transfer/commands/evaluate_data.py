@@ -57,8 +57,11 @@ def open_images(run: Run, split: str | None, dataset: str | None, given: Mapping
     from datamodules.dataset.sheet import ReadOptions, Source
     from datamodules.images.depth import Decoding
 
-    name = dataset or run.config.dataset
-    source = Source(get_sheet(name), ReadOptions(**{**run.config.read_options(), **given}))
+    sheet = get_sheet(run.config.dataset)
+    lies_nowhere = not sheet.copies and sheet.layout is None  # so that a path leads to other images
+    name = dataset or ("folder" if lies_nowhere and given.get("data_root") is not None else sheet.name)
+    options = run.config.read_options() | ({} if name == sheet.name else {"stream": False, "group_column": None})
+    source = Source(get_sheet(name), ReadOptions(**{**options, **given}))
     moved = name == run.config.dataset == "folder" and given.get("data_root") is not None
     if name == run.config.dataset and not moved:
         try:

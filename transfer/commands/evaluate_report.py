@@ -16,15 +16,12 @@ if TYPE_CHECKING:
 
 
 def warn_of_differences(subject: Subject) -> None:
-    """Warn of what keeps other images from being a test of the whole run."""
+    """Warn of images or labels that are left out; classes without an image are told when their mean is taken."""
     if subject.unknown:
         named = ", ".join(f"{name!r} ({count} images)" for name, count in subject.unknown.items())
         multilabel = subject.dataset.source.options.multilabel
         what = "these labels are left out" if multilabel else "these images are left out"
         warnings.warn(f"{subject.name}: the run has no class {named}: {what}", stacklevel=2)
-    if subject.absent:
-        missing = ", ".join(map(repr, subject.absent))
-        warnings.warn(f"{subject.name}: no image of the run's class {missing}: nothing is measured there", stacklevel=2)
 
 
 def print_evaluation(run: Run, found: Evaluation) -> None:
@@ -38,6 +35,8 @@ def print_evaluation(run: Run, found: Evaluation) -> None:
     left_out = len(found.skipped_images)
     if left_out:
         print(f"without {left_out} image{'s' * (left_out > 1)} that cannot be read")
+    if found.seen_images and not (found.own_data and found.split == "train"):
+        print(f"{found.seen_images:,} of these images were trained on: the result is too good")
     if found.changed_splits:
         print(f"not the images of the run: {' and '.join(found.changed_splits)} changed since")
     if not found.own_data:

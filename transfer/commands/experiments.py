@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from transfer.commands.console import add_allow_user_code
 from transfer.errors import BadValue
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def add_launch_options(parser: argparse._ActionsContainer, units: str, timeout_m
         " a trial",
     )
     parser.add_argument("--retry_failed", action="store_true", help=f"also compute the {units} that failed")
+    add_allow_user_code(parser)
 
 
 def check_counts(**counts: int | None) -> None:
@@ -70,15 +72,7 @@ def import_what_runs_need() -> None:
     """Import what finetune imports, on which a short run would spend most of its time."""
     import rich.table  # noqa: F401
 
-    import datamodules.datamodule
-    import datamodules.reading.benchmarks
     import datamodules.reading.folders  # noqa: F401
-    import transfer.runs.folder
-    import transfer.training.batch_norm
-    import transfer.training.callbacks
-    import transfer.training.checkpointing
-    import transfer.training.module
-    import transfer.training.trainer
     import transfer.weights.build  # noqa: F401
 
 
@@ -107,9 +101,9 @@ def read_data_facts(config: FinetuneConfig) -> DataFacts:
     return DataFacts(data.num_classes, data.split_sizes)
 
 
-def retry_words(retry_failed: bool) -> Sequence[str]:
-    """Return the words that tell the command of one job to compute it again if it has failed."""
-    return ["--retry_failed"] if retry_failed else []
+def job_words(retry_failed: bool, allow_user_code: bool) -> Sequence[str]:
+    """Return the words that the command of one job needs to compute it again if it failed, and to import its code."""
+    return ["--retry_failed"] * retry_failed + ["--allow_user_code"] * allow_user_code
 
 
 def fix_threads(threads: int) -> None:

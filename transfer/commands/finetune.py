@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from transfer.commands.console import exit_status
 from transfer.config.choices import choose_by_protocol, choose_by_rule, share_batch
 from transfer.config.command_line import build_config, build_parser, given_fields, parse_config
+from transfer.config.problems import check_shares
 from transfer.config.schema import FinetuneConfig
-from transfer.errors import UserError
+from transfer.errors import BadValue, UserError
 from transfer.files import expanded
 from transfer.runs.results import Metrics, Results
 
@@ -26,10 +27,8 @@ if TYPE_CHECKING:
     from datamodules.dataset.loaded import Dataset
     from datamodules.dataset.sheet import Sheet
     from transfer.lightning import pl
-    from transfer.networks.classifier import Classifier
     from transfer.runs.folder import RunFolder
     from transfer.training.callbacks import EpochLog
-    from transfer.training.losses import balanced_class_weights
     from transfer.training.module import TransferModule
     from transfer.weights.start import Start
 
@@ -87,15 +86,13 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
     from transfer.runs.folder import check_run_dir, find_interrupted, is_main_process, open_run
     from transfer.training.callbacks import EpochLog
     from transfer.training.interruption import interruptible
-    from transfer.training.module import TransferModule
     from transfer.training.selection import choose_monitor
     from transfer.training.trainer import build_fit_trainer, build_loggers, prepare_process
     from transfer.weights.seen import read_seen_images
     from transfer.weights.start import resolve_start
 
     started = time.perf_counter()
-    start, sheet = check_names(config)
-    config = replace(config, backbone=start.variant.name)
+    config, start, sheet = check_names(config)
     check_run_dir(config, resume)
     num_processes = prepare_process(config)
 
@@ -106,17 +103,16 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
         resume = find_interrupted(config)
     else:
         config, _ = share_batch(config, given, num_processes)
+    check_shares(config, dataset.split_sizes, num_processes)
     # Again, because what was chosen may be other weights and another size.
     start = resolve_start(**config.start_options(), dataset_size=sheet.default_image_size, image_size=config.image_size)
     monitor = choose_monitor(config.monitor, dataset.num_classes, config.data.multilabel)
     data = DataModule(dataset, start.preprocessing, **config.loader_options())
     data.seen_before = read_seen_images(config.weights, config.init_from, config.init_head)
-    classifier = build_network(config, start, dataset, resume)
-    weights = None if config.loss.class_weights == "none" else balanced_class_weights(dataset.class_counts["train"])
-    module = TransferModule(classifier, class_weights=weights, **config.module_options())
+    module = build_module(config, start, dataset, resume)
 
     with open_run(config, resume) as run, interruptible(run.interrupted):
-        run.check_space(sum(p.numel() for p in classifier.parameters()))
+        run.check_space(sum(p.numel() for p in module.classifier.parameters()))
         if is_main_process() and not run.resumes:
             run.begin(config, {name: {"of": s.name, "images": s.sources()} for name, s in dataset.held_out.items()})
         log = EpochLog(run.metrics, monitor)
@@ -134,11 +130,12 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
         return results
 
 
-def check_names(config: FinetuneConfig) -> tuple[Start, Sheet]:
+def check_names(config: FinetuneConfig) -> tuple[FinetuneConfig, Start, Sheet]:
     """Look up all names before anything is loaded.
 
     Returns:
-        What the network starts from, at its own image size, and the dataset's sheet.
+        The configuration with the names that we use, what the network starts from, at its own image size, and the
+        dataset's sheet.
 
     Raises:
         UserError: names are unknown; all are listed.
@@ -146,6 +143,7 @@ def check_names(config: FinetuneConfig) -> tuple[Start, Sheet]:
     from datamodules import get_sheet
     from transfer.config.protocols import get_protocol
     from transfer.networks.heads import get_head
+    from transfer.runs.run_start import start_from_run
     from transfer.weights.start import resolve_start
 
     problems: list[str] = []
@@ -157,13 +155,14 @@ def check_names(config: FinetuneConfig) -> tuple[Start, Sheet]:
             problems.append(str(error))
             return None
 
+    config = found(lambda: start_from_run(config)) or config
     start = found(lambda: resolve_start(**config.start_options()))
     sheet = found(lambda: get_sheet(config.dataset))
     found(lambda: get_head(config.head))
     found(lambda: config.protocol and get_protocol(config.protocol))
     if start is None or sheet is None or problems:
-        raise UserError("\n".join(problems))
-    return start, sheet
+        raise BadValue("\n".join(problems))
+    return replace(config, backbone=start.variant.name), start, sheet
 
 
 def choose(
@@ -202,8 +201,8 @@ def choose(
     return config, lines
 
 
-def build_network(config: FinetuneConfig, start: Start, dataset: Dataset, resume: Path | None) -> Classifier:
-    """Return the classifier to train; a resumed run with a checkpoint loads no other weights.
+def build_module(config: FinetuneConfig, start: Start, dataset: Dataset, resume: Path | None) -> TransferModule:
+    """Return the module to train; a resumed run with a checkpoint loads no other weights.
 
     Raises:
         UserError: the weights are unavailable, the checkpoint is damaged, or the head of `init_head` does not fit.
@@ -212,6 +211,9 @@ def build_network(config: FinetuneConfig, start: Start, dataset: Dataset, resume
 
     from transfer.runs.folder import RunFolder
     from transfer.runs.predictor import load_head
+    from transfer.runs.run_start import head_source
+    from transfer.training.losses import balanced_class_weights
+    from transfer.training.module import TransferModule
     from transfer.weights.build import classifier_from
     from transfer.weights.files import read_checkpoint
 
@@ -227,12 +229,13 @@ def build_network(config: FinetuneConfig, start: Start, dataset: Dataset, resume
         load_weights=not continues,
         **config.network_options(),
     )
-    if config.init_head is not None and not continues:
-        load_head(classifier, config, dataset.class_names)
+    if not continues and (head := head_source(config, dataset.class_names)):
+        load_head(classifier, replace(config, init_head=head), dataset.class_names)
     classifier = classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its types
     if config.compile:
         classifier.compile()
-    return classifier
+    weights = None if config.loss.class_weights == "none" else balanced_class_weights(dataset.class_counts["train"])
+    return TransferModule(classifier, class_weights=weights, **config.module_options())
 
 
 def fit(config: FinetuneConfig, run: RunFolder, trainer: pl.Trainer, module: TransferModule, data: DataModule) -> None:

@@ -13,6 +13,7 @@ from transfer.runs.results import Metrics, Results, SplitFacts
 
 if TYPE_CHECKING:
     from datamodules.datamodule import DataModule
+    from datamodules.dataset.loaded import Dataset
     from transfer.lightning import pl
     from transfer.runs.folder import RunFolder
     from transfer.training.callbacks import EpochLog
@@ -34,12 +35,12 @@ def collect_results(
     """Return the results of the run."""
     from transfer.environment import command_words, environment, peak_memory_bytes
     from transfer.runs.test_record import num_test_reads
+    from transfer.training.run_length import run_length
     from transfer.training.selection import EarlyStop
     from transfer.weights.build import measure_warm_start
 
     dataset = data.dataset
     warm_start = measure_warm_start(start)
-    tested = dataset.class_counts.get("test", [])
     return Results(
         run_dir=run.path,
         command=command_words(),
@@ -47,23 +48,20 @@ def collect_results(
         backbone=start.variant.name,
         metrics=metrics,
         quoted_metric=dataset.sheet.metric,
-        per_class_accuracy={
-            name: accuracy if count else None
-            for name, accuracy, count in zip(dataset.class_names, module.per_class_accuracy, tested, strict=False)
-        },
+        protocol=config.protocol,
+        per_class_accuracy=_class_accuracies(dataset, module),
         monitor=log.monitor if "val" in metrics else None,
         early_stopping=next((c.outcome() for c in trainer.callbacks if isinstance(c, EarlyStop)), None),  # type: ignore[attr-defined]
         test_reads=num_test_reads(run.path),
         seed=config.seed,
-        lr=trainer.optimizers[0].param_groups[-1]["initial_lr"],
+        final_lr=trainer.optimizers[0].param_groups[-1]["lr"],
+        **asdict(run_length(trainer, config.data.batch_size)),
+        steps=trainer.global_step,
         weights=start.provenance(),
         warm_start=asdict(warm_start) if warm_start else None,
         num_parameters=sum(p.numel() for p in module.classifier.parameters()),
         image_size=start.preprocessing.image_size,
-        splits={
-            name: SplitFacts(size=size, fingerprint=dataset.fingerprint[name], class_counts=dataset.class_counts[name])
-            for name, size in dataset.split_sizes.items()
-        },
+        splits=_split_facts(dataset),
         skipped_images=[asdict(image) for image in dataset.skipped],
         tested_images=None if module.predictions is None else len(module.predictions.labels),
         threshold=module.classifier.threshold,
@@ -80,6 +78,20 @@ def collect_results(
         config=config.to_dict(),
         environment=environment(),
     )
+
+
+def _class_accuracies(dataset: Dataset, module: TransferModule) -> dict[str, float | None]:
+    """Return the test accuracy of each class; None for one without test images."""
+    tested = dataset.class_counts.get("test", [])
+    accuracies = zip(dataset.class_names, module.per_class_accuracy, tested, strict=False)
+    return {name: accuracy if count else None for name, accuracy, count in accuracies}
+
+
+def _split_facts(dataset: Dataset) -> dict[str, SplitFacts]:
+    return {
+        name: SplitFacts(size=size, fingerprint=dataset.fingerprint[name], class_counts=dataset.class_counts[name])
+        for name, size in dataset.split_sizes.items()
+    }
 
 
 def print_start(config: FinetuneConfig, start: Start, data: DataModule, run: RunFolder, choices: Sequence[str]) -> None:
@@ -126,7 +138,7 @@ def print_end(results: Results) -> None:
     """Print the metrics, any caveats about the data, the speed, and the path of the results."""
     from transfer.commands.results_table import print_results
 
-    print_results(results.dataset, results.backbone, results.metrics, results.quoted_metric)
+    print_results(results.dataset, results.backbone, results.metrics, results.quoted_metric, results.protocol)
     for missing in results.decay.values():
         print(f"on {missing}: not comparable with published results")
     if seen := results.seen_images.get("test"):

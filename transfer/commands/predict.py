@@ -120,7 +120,7 @@ def predict_rows(
     import torch
 
     from datamodules.images.transforms import build_eval_transform
-    from datamodules.loading.loaders import build_predict_loader
+    from datamodules.loading.predicting import build_predict_loader
 
     run.classifier.to("cuda" if torch.cuda.is_available() else "cpu")
     transform = build_eval_transform(run.preprocessing)

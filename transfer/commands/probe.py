@@ -197,7 +197,7 @@ def extract(
     precision: Any,
 ) -> tuple[dict[str, Features], dict[str, Path]]:
     """Return the features of every split, with images prepared as in evaluation, and the files that hold them."""
-    from datamodules.loading.cache import default_cache_dir
+    from transfer.files import default_cache_dir
     from transfer.probe.features import backbone_digest, cached_features, feature_file
 
     folder = expanded(config.data.cache_dir) if config.data.cache_dir else default_cache_dir()

@@ -115,7 +115,8 @@ def print_report(results: Results, fine_tuned: Results | None) -> None:
 
     fit = results.probe
     assert fit is not None
-    print_results(results.dataset, f"linear probe of {results.backbone}", results.metrics, results.quoted_metric)
+    heading = f"linear probe of {results.backbone}"
+    print_results(results.dataset, heading, results.metrics, results.quoted_metric, results.protocol)
     if fine_tuned is not None and "test" in results.metrics:
         print(compare(fine_tuned, results))
     for missing in results.decay.values():

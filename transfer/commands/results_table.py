@@ -7,21 +7,26 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
-from transfer.paper import paper_results
+from transfer.paper import TABLE5_SOURCE, published_results
 
 
 def print_results(
-    dataset: str, backbone: str, metrics: Mapping[str, Mapping[str, float]], quoted_metric: str = "top1"
+    dataset: str,
+    backbone: str,
+    metrics: Mapping[str, Mapping[str, float]],
+    quoted_metric: str = "top1",
+    protocol: str | None = None,
 ) -> None:
-    """Print each metric on each split, with the paper's accuracies on that dataset below.
+    """Print each metric on each split, with the published accuracies on that dataset below.
 
     Args:
         dataset: the dataset's name.
         backbone: name of the network, for the title.
         metrics: value of each metric on each split, in [0, 1]; loss in nats.
         quoted_metric: metric that the literature quotes for the dataset; it is marked in the table.
+        protocol: the protocol whose paper the published accuracies are from; None: Table 5 of the EfficientNet paper.
     """
-    published = paper_results(dataset)
+    published = published_results(protocol, dataset)
     splits = [split for split in ("train", "val", "test", "all") if metrics.get(split)]
     table = Table(title=f"{backbone} on {dataset}", title_justify="left")
     table.add_column("metric")
@@ -33,9 +38,9 @@ def print_results(
         table.add_row(label, *("" if v is None else _format(name, v) for v in values))
     if published:
         table.add_section()
-        for result in published:
-            accuracy = f"{result.accuracy:.1f}%"
-            table.add_row(f"paper, {result.backbone} (Table 5)", *[""] * (len(splits) - 1), accuracy)
+        for network, result in published:
+            label = f"paper, {network} (Table 5)" if result.source == TABLE5_SOURCE else f"{result.source}, {network}"
+            table.add_row(label, *[""] * (len(splits) - 1), f"{result.accuracy:.1f}%")
     Console().print(table)
 
 

@@ -14,12 +14,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transfer.commands.console import exit_status
+from transfer.commands.console import add_allow_user_code, exit_status
 from transfer.commands.experiments import (
     add_launch_options,
     check_counts,
+    job_words,
     read_data_facts,
-    retry_words,
     usable_gpus,
 )
 from transfer.errors import BadValue
@@ -77,12 +77,14 @@ def build_parser() -> argparse.ArgumentParser:
     single.add_argument("--cell", required=True, metavar="ID")
     single.add_argument("--devices", type=int, default=1, metavar="N")
     single.add_argument("--retry_failed", action="store_true")
+    add_allow_user_code(single)
 
     _add_sweep_options(commands.add_parser("sweep", help="run a sweep file without W&B"))
     return parser
 
 
 def _add_plan_options(parser: argparse.ArgumentParser) -> None:
+    add_allow_user_code(parser)
     parser.add_argument("out", type=expanded, metavar="OUT", help="folder of the table; one that exists is extended")
     parser.add_argument("--config", type=expanded, metavar="FILE", help="a table, such as configs/tables/paper.yaml")
     parser.add_argument("--datasets", nargs="+", metavar="NAME", help="only these of a file's datasets")
@@ -114,6 +116,7 @@ def _add_plan_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_sweep_options(parser: argparse.ArgumentParser) -> None:
+    add_allow_user_code(parser)
     parser.add_argument("file", type=expanded, metavar="FILE")
     parser.add_argument("--out_dir", type=expanded, required=True, metavar="DIR", help="folder of its runs")
     parser.add_argument("--workers", type=int, metavar="N", help="runs at a time; default: as many as GPUs allow")
@@ -122,7 +125,9 @@ def _add_sweep_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of random draws; default: 0")
 
 
-def plan(out: Path, config: Path | None = None, benchmarks: Sequence[Path] = (), **flags: Any) -> int:
+def plan(
+    out: Path, config: Path | None = None, benchmarks: Sequence[Path] = (), allow_user_code: bool = False, **flags: Any
+) -> int:
     """Write the table and print what it will cost.
 
     Raises:
@@ -136,8 +141,11 @@ def plan(out: Path, config: Path | None = None, benchmarks: Sequence[Path] = (),
     from transfer.experiments.table.estimate import estimate_costs
     from transfer.experiments.table.planning import check_configurations, plan_table
     from transfer.files import write_json
+    from transfer.networks.user_code import refuse_user_code
 
     wanted = parse_table(config, flags)
+    names = [("backbones", pair.backbone) for pair in wanted.pairs() if pair.backbone not in flags.get("backbones", ())]
+    refuse_user_code(config, names, allow_user_code)
     given = read_benchmarks(benchmarks)
     table = plan_table(wanted, lambda dataset: dataset_facts(dataset, wanted))
     if (out / TABLE).exists():
@@ -174,6 +182,7 @@ def run(
     retry_failed: bool,
     launcher: str,
     slurm: Sequence[str],
+    allow_user_code: bool = False,
 ) -> int:
     """Run the cells that are left and return 1 if a cell has failed, or was to be computed here and has no result.
 
@@ -184,19 +193,26 @@ def run(
     from transfer.experiments.jobs import describe_progress, pending_jobs
     from transfer.experiments.launchers import LAUNCHERS, Launch, slurm_parameters
     from transfer.experiments.table.cell_run import table_jobs
-    from transfer.experiments.table.cells import read_table
+    from transfer.experiments.table.cells import open_table
     from transfer.experiments.table.planning import check_configurations
 
     check_counts(workers=workers, devices_per_cell=devices_per_cell)
     parameters = slurm_parameters(slurm, launcher)
-    table = read_table(out)
+    table = open_table(out, allow_user_code)
     check_configurations(table, devices_per_cell)
     jobs = table_jobs(out, table)
     if pending := pending_jobs(jobs, retry_failed):
-        words = ["table", "cell", str(out.resolve()), "--devices", str(devices_per_cell), *retry_words(retry_failed)]
+        words = [
+            "table",
+            "cell",
+            str(out.resolve()),
+            "--devices",
+            str(devices_per_cell),
+            *job_words(retry_failed, allow_user_code),
+        ]
         launch = Launch(
             folder=out,
-            words=words,
+            words=[*words, *job_words(retry_failed, allow_user_code)],
             option="cell",
             ids=[job.id for job in pending],
             go_on=run_command(out),
@@ -224,7 +240,7 @@ def run_command(out: Path) -> str:
     return f"efficientnet-transfer table run {out}"
 
 
-def run_one_cell(out: Path, cell: str, devices: int, retry_failed: bool) -> int:
+def run_one_cell(out: Path, cell: str, devices: int, retry_failed: bool, allow_user_code: bool = False) -> int:
     """Run a cell, unless it is done; return 1 if it failed and 75 if another process computes it.
 
     Raises:
@@ -232,9 +248,9 @@ def run_one_cell(out: Path, cell: str, devices: int, retry_failed: bool) -> int:
         Interrupted: Ctrl-C or SIGTERM.
     """
     from transfer.experiments.table.cell_run import cell_job
-    from transfer.experiments.table.cells import read_table
+    from transfer.experiments.table.cells import open_table
 
-    table = read_table(out)
+    table = open_table(out, allow_user_code)
     job = cell_job(out, table, table.cell(cell), devices)
     gpus = usable_gpus(table.on_cpu)
     return job.exit_status(out, run_command(out), retry_failed, fork=not gpus)
@@ -251,11 +267,13 @@ def report(out: Path) -> int:
 
     read_table(out)
     write_report(out)
-    print((out / "report.md").read_text())
+    print((out / "report.md").read_text(encoding="utf-8"))
     return 0
 
 
-def sweep(file: Path, out_dir: Path, workers: int | None, devices: int, count: int | None, seed: int) -> int:
+def sweep(
+    file: Path, out_dir: Path, workers: int | None, devices: int, count: int | None, seed: int, allow_user_code: bool
+) -> int:
     """Run a sweep file here and return 1 if a run failed.
 
     Raises:
@@ -265,4 +283,4 @@ def sweep(file: Path, out_dir: Path, workers: int | None, devices: int, count: i
     from transfer.experiments.sweeps import run_sweep
 
     gpus = usable_gpus(workers=workers or 1)
-    return int(run_sweep(file, out_dir, workers, devices, count, seed, gpus) > 0)
+    return int(run_sweep(file, out_dir, workers, devices, count, seed, gpus, allow_user_code) > 0)

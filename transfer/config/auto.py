@@ -14,7 +14,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from transfer.config.schema import DataConfig, OptimConfig
+from transfer.config.data_schema import DataConfig
+from transfer.config.schema import OptimConfig
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from transfer.config.auto import choose_recipe
 from transfer.config.command_line import apply_choices
 from transfer.config.parsing import flatten
@@ -34,7 +36,8 @@ def share_batch(config: FinetuneConfig, given: frozenset[str], num_processes: in
         )
     shares = {"data.batch_size": per_process, accumulate: accumulated}
     config, _ = apply_choices(config, shares, frozenset())
-    return config, [f"a step has {total} images: {num_processes} processes x {per_process} at once x {accumulated}"]
+    processes = "1 process" if num_processes == 1 else f"{num_processes} processes"
+    return config, [f"a step has {total} images: {processes} x {per_process} at once x {accumulated}"]
 
 
 def divide_batch(batch_size: int, num_processes: int, most: int) -> tuple[int, int]:
@@ -97,6 +100,13 @@ def choose_by_rule(
     return config, [str(c) if c.field in applied else f"{c.field}: as you set it" for c in choices]
 
 
+def _given_steps(config: FinetuneConfig, given: frozenset[str], steps_per_epoch: float) -> int | None:
+    """Return the length of the run that the user set, in steps; None if it is left to the protocol."""
+    trainer = config.trainer
+    lengths = {"trainer.max_steps": trainer.max_steps, "trainer.max_epochs": trainer.max_epochs * steps_per_epoch}
+    return min((math.ceil(steps) for name, steps in lengths.items() if name in given and steps > 0), default=None)
+
+
 def choose_by_protocol(
     config: FinetuneConfig, given: frozenset[str], *, num_images: int
 ) -> tuple[FinetuneConfig, list[str]]:
@@ -120,7 +130,12 @@ def choose_by_protocol(
             " or neither"
         )
     settings = protocol_settings(
-        protocol, protocol.middle, dataset=config.dataset, backbone=config.backbone, num_images=num_images
+        protocol,
+        protocol.middle,
+        dataset=config.dataset,
+        backbone=config.backbone,
+        num_images=num_images,
+        steps=_given_steps(config, given, num_images / protocol.batch_size),
     )
     before = flatten(config.to_dict())
     config, applied = apply_choices(config, settings, given)

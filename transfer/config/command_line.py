@@ -48,7 +48,8 @@ def build_parser() -> jsonargparse.ArgumentParser:
 
 # Fields that may change when a run is resumed: they decide where and how fast it computes, not what.
 RESUMABLE = re.compile(
-    r"data_root|logger|compile|data\.num_workers|trainer\.(accelerator|devices|num_nodes|strategy|precision|max_time"
+    r"data_root|on_bad_image|logger|compile|data\.(num_workers|max_pixels)"
+    r"|trainer\.(accelerator|devices|num_nodes|strategy|precision|max_time"
     r"|limit_test_batches|log_every_n_steps|deterministic|benchmark|profiler|detect_anomaly|enable_\w+)"
 )
 
@@ -109,7 +110,7 @@ def build_config(
     given = plain(changes)
     changed = FinetuneConfig(**parse_values({**base, **given}, build_parser()))
     set_before = {name for name, value in base.items() if resume is not None or value != before[name]}
-    changed = _with_dataset(changed, {*given, *set_before})
+    changed = _with_implied(changed, {*given, *set_before})
     Given(given).refuse(find_problems(changed))
     if resume is not None:
         _refuse_changes(resume, before, flatten(changed.to_dict()))
@@ -153,7 +154,7 @@ def parse_probe_config(argv: Sequence[str]) -> tuple[FinetuneConfig, ProbeConfig
     given = read_given(argv, parser)
     values = instantiate(parse_given(given, parser), parser)
     own = ProbeConfig(**{field.name: values.pop(field.name) for field in fields(ProbeConfig)})
-    config = _with_dataset(FinetuneConfig(**values), given.recipes.keys() | given.typed)
+    config = _with_implied(FinetuneConfig(**values), given.recipes.keys() | given.typed)
     given.refuse([*find_nulls(own), *find_probe_problems(config)])
     return config, own
 
@@ -199,16 +200,23 @@ def _parse(argv: Sequence[str]) -> FinetuneConfig:
 
 
 def _build(given: Given, parser: jsonargparse.ArgumentParser) -> FinetuneConfig:
-    config = _with_dataset(
+    config = _with_implied(
         FinetuneConfig(**instantiate(parse_given(given, parser), parser)), given.recipes.keys() | given.typed
     )
     given.refuse(find_problems(config))
     return config
 
 
-def _with_dataset(config: FinetuneConfig, given: Collection[str]) -> FinetuneConfig:
-    """Return the configuration whose `data_root` is the user's own folder if no dataset was named."""
-    return replace(config, dataset="folder") if config.data_root is not None and "dataset" not in given else config
+def _with_implied(config: FinetuneConfig, given: Collection[str]) -> FinetuneConfig:
+    """Return the configuration with what it implies where nothing else was given.
+
+    A `data_root` implies the dataset `folder`, and `multilabel` the loss `bce`.
+    """
+    if config.data_root is not None and "dataset" not in given:
+        config = replace(config, dataset="folder")
+    if config.data.multilabel and "loss.name" not in given:
+        config = replace(config, loss=replace(config.loss, name="bce"))
+    return config
 
 
 def split_pairs(option: str, words: Sequence[str], example: str) -> list[tuple[str, str]]:

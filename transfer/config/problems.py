@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, get_args, get_type_hints
 
 from transfer.config.schema import FREEZE, SMALLEST_IMAGE, FinetuneConfig, TrainerConfig
+from transfer.errors import BadValue
 
 # A field, its value, the values it may have in words, and whether this one is.
 Range = tuple[str, Any, str, Callable[[Any], object]]
 _LARGEST = 2**31  # counts are 32-bit integers in places
 _SMALLEST_FLOAT, _LARGEST_FLOAT = 1e-30, 1e30  # of a float32 that is multiplied once more
 _BATCHES = "a number of batches from 1, or a share above 0.0 to 1.0"
-_TIME = re.compile(r"\d+:\d\d:\d\d:\d\d")
+_TIME = re.compile(r"(?=.*[1-9])\d+:\d\d:\d\d:\d\d")
 _PROFILERS = ("simple", "advanced", "pytorch")
 
 
@@ -66,6 +68,7 @@ def _range_problems(config: FinetuneConfig) -> Iterator[str]:
         ("data.num_workers", data.num_workers, "0 to 1024", lambda v: 0 <= v <= 1024),
         ("data.val_fraction", data.val_fraction, "above 0, below 0.5", lambda v: 1e-6 <= v < 0.5),
         ("data.test_fraction", data.test_fraction, "above 0, below 0.5", lambda v: 1e-6 <= v < 0.5),
+        ("data.color_jitter", data.color_jitter, "0 to 1", lambda v: 0 <= v <= 1),
         ("data.bit_depth", data.bit_depth, "1 to 32", lambda v: 1 <= v <= 32),
         ("data.max_pixels", data.max_pixels, "at least 1", lambda v: 1 <= v < 2**63),
         ("data.min_crop_area", data.min_crop_area, "above 0, at most 1", lambda v: 1e-6 <= v <= 1),
@@ -102,7 +105,7 @@ def _trainer_ranges(trainer: TrainerConfig) -> tuple[Range, ...]:
         ("trainer.log_every_n_steps", trainer.log_every_n_steps, "at least 0", lambda v: 0 <= v < _LARGEST),
         ("trainer.accumulate_grad_batches", trainer.accumulate_grad_batches, "at least 1", _is_count),
         ("trainer.gradient_clip_val", trainer.gradient_clip_val, "above 0", _is_positive),
-        ("trainer.max_time", trainer.max_time, "DD:HH:MM:SS, such as 00:12:00:00", _TIME.fullmatch),
+        ("trainer.max_time", trainer.max_time, "DD:HH:MM:SS above 0, such as 00:12:00:00", _TIME.fullmatch),
         ("trainer.profiler", trainer.profiler, ", ".join(_PROFILERS), _PROFILERS.__contains__),
     )
 
@@ -163,6 +166,35 @@ def _sam_problems(config: FinetuneConfig) -> Iterator[str]:
             "`optim.sam_rho` with `trainer.gradient_clip_algorithm`=value: clipping by value changes the direction of"
             " the gradient that SAM moves along (use norm, which limits only the length of the step)"
         )
+
+
+def check_shares(config: FinetuneConfig, sizes: Mapping[str, int], num_processes: int) -> None:
+    """Refuse each share of a split's batches that is less than one batch, before anything is trained.
+
+    Args:
+        config: the configuration.
+        sizes: number of images of each split.
+        num_processes: number of processes among which they are divided.
+
+    Raises:
+        BadValue: there is such a share.
+    """
+    problems: list[str] = []
+    for field, split in (
+        *(("limit_train_batches", "train"), ("overfit_batches", "train"), ("limit_val_batches", "val")),
+        ("limit_test_batches", "test"),
+    ):
+        share = getattr(config.trainer, field)
+        images = sizes.get(split, 0) // num_processes
+        whole = images // config.data.batch_size if split == "train" else -(-images // config.data.batch_size)
+        batches = max(1, whole)  # a smaller train split is one batch
+        if isinstance(share, float) and share > 0 and split in sizes and int(share * batches) == 0:
+            problems.append(
+                f"`trainer.{field}`={share}: less than one of {batches} batches of {split} (allowed: at least"
+                f" {math.ceil(1000 / batches) / 1000}, or a number of batches)"
+            )
+    if problems:
+        raise BadValue("\n".join(problems))
 
 
 def _is_share(value: float) -> bool:

@@ -247,7 +247,7 @@ def protocol_steps(protocol: Protocol, num_images: int) -> int:
 
 
 def protocol_settings(
-    protocol: Protocol, trial: Settings, *, dataset: str, backbone: str, num_images: int
+    protocol: Protocol, trial: Settings, *, dataset: str, backbone: str, num_images: int, steps: int | None = None
 ) -> dict[str, Any]:
     """Return the settings of one run by dotted field, including those that set the protocol's batch and length.
 
@@ -258,21 +258,22 @@ def protocol_settings(
         trial: a trial of the protocol's grid.
         dataset, backbone: short names, for the protocol's deviations.
         num_images: see `protocol_steps`.
+        steps: optimizer steps of a run of another length, over which warm-up and validations are spread.
     """
     settings, batch_size = dict(protocol.settings), protocol.batch_size
     for deviation in protocol.deviations:
         if dataset in deviation.names or backbone in deviation.names:
             settings |= deviation.settings
             batch_size = deviation.batch_size or batch_size
-    steps = protocol_steps(protocol, num_images)
-    epochs = steps * batch_size / num_images
+    own_steps = protocol_steps(protocol, num_images)
+    epochs = (own_steps if steps is None else steps) * batch_size / num_images
     if protocol.warmup:
         settings["optim.warmup_epochs"] = _four_digits(protocol.warmup * epochs)
     return {
         **settings,
         **trial,
         "global_batch_size": batch_size,
-        "trainer.max_steps": steps,
+        "trainer.max_steps": own_steps,
         "trainer.max_epochs": -1,
         "trainer.check_val_every_n_epoch": max(1, int(epochs / 20)),
     }

@@ -7,58 +7,12 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from transfer.preprocessing import MAX_PIXELS
+from transfer.config.data_schema import LOADER_FIELDS, DataConfig
 
 SMALLEST_IMAGE = 32  # side in pixels; the networks reduce it to one cell
 FREEZE = re.compile(r"none|backbone|until-epoch[ =-]?(\d+)")
 
-# Fields of DataConfig that concern batches; the others decide how the data are read.
-_LOADER_FIELDS = ("batch_size", "num_workers", "min_crop_area", "cache", "cache_dir")
 Augment = Literal["none", "basic", "randaugment", "trivialaugment", "autoaugment", "cutout"]
-
-
-@dataclass(kw_only=True)
-class DataConfig:
-    """Data"""
-
-    batch_size: int = 64
-    """images per process and step"""
-    num_workers: int | None = None
-    """loader processes per training process; unset: usable cores - 1, at most 8"""
-    train_on: Literal["train", "trainval"] = "train"
-    """trainval adds val to train, for a final fit once all is chosen; no validation, the final weights are tested"""
-    val_fraction: float = 0.1
-    """share of your own data held out for val if it has none; above 0, below 0.5"""
-    test_fraction: float = 0.1
-    """share of your own data held out for test if it has no splits; above 0, below 0.5"""
-    min_crop_area: float | None = None
-    """smallest share of the image's area in a random crop, above 0 to 1; unset: the dataset's, 0.08 as in the paper"""
-    multilabel: bool = False
-    """several labels per image (needs --loss.name bce)"""
-    image_column: str | None = None
-    """column of a table that holds the images or their paths; unset: the dataset's own"""
-    label_column: str | None = None
-    """column of a table with the labels, or a column of 0 and 1 for each label (cat,dog); unset: the dataset's own"""
-    split_column: str | None = None
-    """column of a table that holds train, val or test for each row"""
-    group_column: str | None = None
-    """column of a table whose equal values (such as a patient's) stay in one split"""
-    label_separator: str = "|"
-    """separator between several labels in one cell of a table"""
-    folder_layout: Literal["auto", "classes", "splits"] = "auto"
-    """what the folders in data_root are: classes, splits (others are left out), or auto: what their names say"""
-    cache: Literal["none", "ram", "disk"] = "none"
-    """decode and resize each image once, into memory or a file; training crops then come from the resized image"""
-    cache_dir: str | None = None
-    """folder for cache disk; unset: efficientnet-transfer in XDG_CACHE_HOME, or else in ~/.cache"""
-    hub_id: str | None = None
-    """owner/name of another copy of a published dataset on the hub, or below data_root"""
-    stream: bool = False
-    """fetch images from the hub while training, for data too large for the disk; needs 1, 2, 4 or 8 workers"""
-    bit_depth: int | None = None
-    """bits used in images of more than 8, such as a camera's 12 in a 16-bit file; unset: by the values of all images"""
-    max_pixels: int = MAX_PIXELS
-    """images with more pixels are refused, as an attack on the memory"""
 
 
 @dataclass(kw_only=True)
@@ -188,9 +142,9 @@ class FinetuneConfig:
     pretrained: bool | str = True
     """true: the best trained on ImageNet-1k; false: random; paper: closest to its transfer table; or a row or family"""
     init_from: str | None = None
-    """backbone (b2) or row whose weights to start from as far as they overlap, in place of pretrained"""
+    """backbone (b2) or row whose weights to start from as far as they overlap; or the folder of a run"""
     weights: str | None = None
-    """checkpoint file to read in place of the weights' own source; pretrained says how it was trained"""
+    """file to read in place of the weights' own source, trained as pretrained says; or a run's folder, with its head"""
     global_batch_size: int | None = None
     """images per step over all processes, divided among them: data.batch_size at most at once, the rest accumulated;
     unset: data.batch_size x processes x trainer.accumulate_grad_batches"""
@@ -243,7 +197,7 @@ class FinetuneConfig:
 
     def read_options(self) -> dict[str, Any]:
         """Return the arguments of `datamodules.load_dataset`: all that decides which images and labels are read."""
-        data = {name: value for name, value in dataclasses.asdict(self.data).items() if name not in _LOADER_FIELDS}
+        data = {name: value for name, value in dataclasses.asdict(self.data).items() if name not in LOADER_FIELDS}
         return {
             "data_root": self.data_root,
             "on_bad_image": self.on_bad_image,
@@ -253,7 +207,7 @@ class FinetuneConfig:
 
     def loader_options(self) -> dict[str, Any]:
         """Return the arguments of `datamodules.datamodule.DataModule` besides the dataset and the preprocessing."""
-        data = {name: getattr(self.data, name) for name in _LOADER_FIELDS}
+        data = {name: getattr(self.data, name) for name in LOADER_FIELDS}
         return {"augment": self.augment, "seed": self.seed, **data}
 
     def start_options(self) -> dict[str, Any]:

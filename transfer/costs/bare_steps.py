@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from transfer.costs.live_bytes import Precision
-from transfer.errors import BadValue
+from transfer.errors import BadValue, UserError
 
 Batch = tuple[Tensor, Tensor]
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
@@ -34,7 +35,11 @@ def training_step(
     """Move a network to the device, and return its step: cross entropy and SGD with Nesterov momentum.
 
     Args:
-        precision: None: `bf16-mixed` on a GPU, else `32-true`.
+        network: the network, whose parameters the step changes.
+        device: the device to move it to.
+        precision: precision of the step; None takes `bf16-mixed` on a GPU, `32-true` elsewhere.
+        memory_format: layout of its tensors.
+        compiled: whether to compile it.
     """
     network = placed(network, device, memory_format).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, nesterov=True)
@@ -80,6 +85,28 @@ def choose_device(name: str | None) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise BadValue("`device`=cuda: PyTorch finds no GPU here (allowed: cpu)")
     return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+@contextmanager
+def enough_memory(batch_size: int, image_size: int) -> Iterator[None]:
+    """Turn the errors by which PyTorch says that memory is short into one that says what to lower.
+
+    Args:
+        batch_size: number of images that are computed at a time.
+        image_size: side of the images, in pixels.
+
+    Raises:
+        UserError: memory is short.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # of a GPU it is a RuntimeError of its own, of the CPU a plain one
+        short = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+        if not short:
+            raise
+        raise UserError(
+            f"too little memory for {batch_size} images of {image_size} px: give a smaller `batch_size` or `image_size`"
+        ) from None
 
 
 def synchronize(device: torch.device) -> None:

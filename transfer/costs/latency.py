@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from transfer.costs.bare_steps import forward_pass, random_batch, synchronize
+from transfer.costs.bare_steps import enough_memory, forward_pass, random_batch, synchronize
 from transfer.costs.live_bytes import Precision
 from transfer.environment import cpu_name
 
@@ -26,7 +26,7 @@ class Latency:
     """Milliseconds of a forward pass over a batch.
 
     Attributes:
-        device: the GPU, or how many threads of which processor.
+        device: the GPU, or the number of threads and the processor.
         part_ms: median of each part of the network that was asked for.
     """
 
@@ -58,14 +58,20 @@ def measure_latency(
     """Measure the latency of inference on noise; moves the network to the device, channels_last, in eval mode.
 
     Args:
+        network: the network.
         image_size: side of the images, in pixels.
-        device: None: the processor.
-        threads: of the processor; None leaves PyTorch's number.
-        runs: timed, after three to warm up.
-        parts: submodules that are timed too, in as many runs of their own.
+        batch_size: number of images.
+        device: the device that computes; None takes the processor.
+        precision: precision of the computation.
+        threads: number of the processor's threads; None keeps PyTorch's.
+        runs: number of timed runs, after three that warm up.
+        parts: submodules to time as well, in as many runs of their own.
+
+    Raises:
+        UserError: there is too little memory.
     """
     device = device or torch.device("cpu")
-    with limited_threads(threads):
+    with limited_threads(threads), enough_memory(batch_size, image_size):
         forward = forward_pass(network, device, precision=precision)
         images, _ = random_batch(image_size, batch_size, device)
 
@@ -114,7 +120,7 @@ def _time_parts(
 
 @contextmanager
 def limited_threads(number: int | None) -> Iterator[None]:
-    """Let PyTorch use so many threads, and afterwards as many as before."""
+    """Limit PyTorch to this number of threads for a while; None changes nothing."""
     before = torch.get_num_threads()
     torch.set_num_threads(number or before)
     try:

@@ -25,7 +25,10 @@ def call(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any
     """Return what an operator of torch returns for tensors on the meta device.
 
     Args:
-        function: as `TorchDispatchMode` hands it over. One that changes its arguments or gives views of them is called.
+        function: the operator that `TorchDispatchMode` hands over. One that changes its arguments, or returns views of
+            them, is called each time.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
     """
     if not _is_functional(function):
         return function(*args, **kwargs)

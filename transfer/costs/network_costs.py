@@ -48,8 +48,8 @@ class Costs:
         counted: costs that take no time to find out.
 
     Args:
-        baseline, num_classes, image_size: as of `transfer.costs.scalable.get_scalable`.
-        use: what memory is predicted for; None takes the defaults of `Use`.
+        baseline, num_classes, image_size: arguments of `transfer.costs.scalable.get_scalable`.
+        use: the use for which memory is predicted; None takes the defaults of `Use`.
 
     Raises:
         UserError: no such baseline.

@@ -41,11 +41,15 @@ def measure_peak(
     back at once, so that memory counts while it is in use, as on a GPU.
 
     Args:
-        build: of the network; it is pickled, as `functools.partial(build_classifier, "b0", 1000)` can be.
+        build: builds the network; it is pickled, which `functools.partial(build_classifier, "b0", 1000)` can be.
         image_size: side of the images, in pixels.
-        threads: of the processor; None takes as many as PyTorch has here.
-        keep_freed: malloc works as it does by default: it keeps blocks of up to 32 MiB for later requests, which may
-            not fit. The process is then larger than what it uses, and faster. Of no meaning on a GPU.
+        batch_size: number of images.
+        training: whether to measure a training step; otherwise inference.
+        precision: precision of the computation.
+        on_gpu: whether to measure on a GPU.
+        threads: number of the processor's threads; None takes PyTorch's number here.
+        keep_freed: whether malloc keeps freed blocks of up to 32 MiB for later requests, as it does by default. They
+            may not fit, so the process is larger than what it uses, and faster. It has no effect on a GPU.
 
     Raises:
         UserError: the system does not tell the memory of a process, or killed it.
@@ -69,7 +73,7 @@ def resident_bytes(field: str) -> int:
 
     getrusage's ru_maxrss will not do: through fork and exec it begins with the parent's.
     """
-    for line in PROCESS_STATUS.read_text().splitlines():
+    for line in PROCESS_STATUS.read_text(encoding="utf-8").splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
     raise ValueError(f"{PROCESS_STATUS} has no {field}")
@@ -101,7 +105,7 @@ def _measure(
     else:
         before = resident_bytes("VmRSS")
         with contextlib.suppress(OSError):  # forbidden in some containers; imports have no higher peak, mostly
-            Path("/proc/self/clear_refs").write_text("5")
+            Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     _run(build(), image_size, batch_size, training, precision, device)
     return (torch.cuda.max_memory_allocated() if on_gpu else resident_bytes("VmHWM")) - before
 

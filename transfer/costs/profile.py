@@ -23,8 +23,8 @@ class PartProfile:
 
     Attributes:
         macs: multiply-adds of convolutions and matrix products for one image.
-        training_bytes: that are left when it has run, for each image: its output, and what the backward pass needs.
-        inference_bytes: alive at a time while it runs, for each image.
+        training_bytes: bytes left for each image when it has run: its output, and what the backward pass needs.
+        inference_bytes: the most bytes in use at a time for each image while it runs.
     """
 
     part: str
@@ -118,7 +118,10 @@ def profile_backbone(
 
     Args:
         name: see `transfer.get_backbone`.
-        image_size: in pixels; None takes the backbone's own.
+        image_size: side of the images, in pixels; None takes the backbone's own.
+        batch_size: number of images.
+        num_classes: number of classes.
+        precision: precision of the computation.
 
     Raises:
         UserError: no such backbone.

@@ -93,11 +93,12 @@ class TableCount:
     """A row of the paper's Table 3 or 7, counted.
 
     Attributes:
-        printed_gmacs: in the paper, in billions.
-        computed_gmacs: counted from the architecture outside this project; None where nobody did.
-        gmacs: of the network that is built here, exact, in billions; `image_size` in pixels.
-        difference: of `gmacs` from what is printed, relative.
-        num_parameters: with a classifier of 1000 classes.
+        image_size: side of the images, in pixels.
+        printed_gmacs: multiply-adds that the paper prints, in billions.
+        computed_gmacs: multiply-adds counted from the architecture outside this project; None where nobody did.
+        gmacs: exact multiply-adds of the network that is built here, in billions.
+        difference: relative difference of `gmacs` from what is printed.
+        num_parameters: number of parameters with a classifier of 1000 classes.
     """
 
     backbone: str

@@ -21,7 +21,8 @@ class ScalableNetwork:
 
     Attributes:
         image_size: side of the baseline's input, in pixels.
-        num_classes: of the classifier.
+        variant: the baseline's architecture.
+        num_classes: number of classes of its classifier.
     """
 
     variant: Variant | FunctionVariant

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -11,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer.environment import environment
-from transfer.errors import DamagedFile, MissingData
-from transfer.files import write_json
+from transfer.errors import DamagedFile
+from transfer.files import read_object, write_json
+from transfer.records import checked
 
 if TYPE_CHECKING:
     from transfer.costs.memory import Precision
@@ -43,19 +43,28 @@ def read_benchmarks(paths: Sequence[Path]) -> list[Speed]:
     """Read the speeds in files of `python -m benchmarks train --json`.
 
     Raises:
-        UserError: not such a file.
+        MissingData: there is no such file.
+        DamagedFile: it is another one.
     """
     speeds = []
     for path in paths:
-        if not path.is_file():
-            raise MissingData(f"`benchmarks`={path}: no such file")
-        content = json.loads(path.read_text())
-        if not content.keys() >= {"backbone", "image_size", "hardware", *_CASES}:
-            raise DamagedFile(f"`benchmarks`={path}: not a file of `python -m benchmarks train --json`")
-        gpus = content["hardware"]["gpus"]
-        speed = content[_CASES[0] if gpus else _CASES[1]]["images_per_second"]
-        speeds.append(Speed(content["backbone"], content["image_size"], speed, describe_device(content["hardware"])))
+        content = read_object(path)
+        try:
+            hardware = content["hardware"]
+            case = content[_CASES[0] if hardware["gpus"] else _CASES[1]]
+            found = {"backbone": content["backbone"], "image_size": content["image_size"]}
+            found |= {"images_per_second": case["images_per_second"], "measured_on": describe_device(hardware)}
+        except (KeyError, TypeError, IndexError):
+            raise DamagedFile(f"`benchmarks`={path}: not a file of `python -m benchmarks train --json`") from None
+        speeds.append(_checked(found, path))
     return speeds
+
+
+def _checked(content: Any, path: Path) -> Speed:
+    speed = checked(content, Speed, path)
+    if not (0 < speed.images_per_second < math.inf):
+        raise DamagedFile(f"{path}: damaged: {speed.images_per_second} images per second (expected: above 0)")
+    return speed
 
 
 def find_speed(
@@ -73,12 +82,19 @@ def find_speed(
 
     Returns:
         The speed, or None where not even two images fit.
+
+    Raises:
+        DamagedFile: the folder's speeds cannot be read.
+        UserError: there is too little memory.
     """
     for speed in given:
         if (speed.backbone, speed.image_size) == (backbone, image_size):
             return speed
     path = folder / SPEEDS
-    known = [Speed(**row) for row in json.loads(path.read_text())["speeds"]] if path.is_file() else []
+    rows = read_object(path).get("speeds") if path.exists() else []
+    if not isinstance(rows, list):
+        raise DamagedFile(f'{path}: damaged (expected: {{"speeds": [...]}}); remove it to measure again')
+    known = [_checked(row, path) for row in rows]
     hardware = environment()["hardware"]
     device = describe_device({**hardware, "gpus": [] if on_cpu else hardware["gpus"]})
     for speed in known:
@@ -106,22 +122,26 @@ def measure(backbone: str, image_size: int, max_batch: int, on_cpu: bool, precis
         max_batch: images that fit; up to 8 are taken, on a GPU up to 64.
         on_cpu: whether GPUs are left alone.
         precision: precision of the steps; None takes `bf16-mixed` on a GPU, `32-true` elsewhere.
+
+    Raises:
+        UserError: there is too little memory.
     """
     import torch
 
-    from transfer.costs.bare_steps import random_batch, synchronize, training_step
+    from transfer.costs.bare_steps import enough_memory, random_batch, synchronize, training_step
     from transfer.weights.build import build_classifier
 
     device = torch.device("cuda" if torch.cuda.is_available() and not on_cpu else "cpu")
     batch_size = min(max_batch, 64 if device.type == "cuda" else 8)
-    step = training_step(build_classifier(backbone, 10, load_weights=False), device, precision=precision)
-    batch = random_batch(image_size, batch_size, device)
-    step(batch)
-    synchronize(device)
-    steps, started = 2, time.perf_counter()
-    for _ in range(steps):
+    with enough_memory(batch_size, image_size):
+        step = training_step(build_classifier(backbone, 10, load_weights=False), device, precision=precision)
+        batch = random_batch(image_size, batch_size, device)
         step(batch)
-    synchronize(device)
+        synchronize(device)
+        steps, started = 2, time.perf_counter()
+        for _ in range(steps):
+            step(batch)
+        synchronize(device)
     return round(steps * batch_size / (time.perf_counter() - started), 2)
 
 

@@ -12,10 +12,11 @@ UNITS |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 
 def parse_bytes(text: str, argument: str) -> int:
-    """Return the bytes that a text names, such as `16GiB` or `500 MB`; the unit's case is of no account.
+    """Return the bytes that a text names, such as `16GiB` or `500 MB`; the unit's case does not matter.
 
     Args:
-        argument: name of the argument that the text was given for, for the message.
+        text: the number and its unit.
+        argument: name of the argument, for the message.
 
     Raises:
         UserError: no number above 0, or no unit that is known here.
@@ -32,6 +33,6 @@ def parse_bytes(text: str, argument: str) -> int:
 
 
 def format_bytes(size: float, digits: int = 4) -> str:
-    """Return a size with so many digits, in the largest binary unit of which it has at least one."""
+    """Return a size with this number of digits, in the largest binary unit of which it has at least one."""
     unit = next((unit for unit in ("TiB", "GiB", "MiB", "KiB") if abs(size) >= UNITS[unit]), "B")
     return f"{size / UNITS[unit]:.{digits}g} {unit}"

@@ -233,4 +233,4 @@ def import_path(environment: Mapping[str, str]) -> dict[str, str]:
 
 def last_lines(path: Path, count: int = 20) -> str:
     """Return the last lines of a log."""
-    return "\n".join(path.read_text(errors="replace").splitlines()[-count:]).strip()
+    return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-count:]).strip()

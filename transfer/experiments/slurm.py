@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transfer.errors import BadValue, UserError
+from transfer.errors import BadValue, MissingData
 from transfer.experiments.processes import import_path
 
 # Parameters that submitit names alike on every cluster; all others are SLURM's own.
@@ -38,12 +38,14 @@ def submit_array(
         given: the user's parameters of submitit, which replace these. `cluster=local` runs without SLURM, for a trial.
 
     Raises:
-        UserError: submitit is missing, or refuses a parameter.
+        MissingData: submitit is missing.
+        BadValue: it refuses a parameter.
     """
     try:
         import submitit
     except ImportError:
-        raise UserError("`launcher`=slurm: package missing; run: pip install 'efficientnet-transfer[table]'") from None
+        install = "pip install 'efficientnet-transfer[table]'"
+        raise MissingData(f"`launcher`=slurm: package missing; run: {install}") from None
 
     own = dict(given)
     cluster = own.pop("cluster", "slurm")

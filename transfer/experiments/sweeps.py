@@ -15,12 +15,14 @@ from typing import Any
 import yaml
 
 from transfer.errors import BadValue, DamagedFile, Interrupted, unknown_name
-from transfer.experiments.child_run import run_command
+from transfer.experiments.child_run import ALLOW_USER_CODE, run_command
 from transfer.experiments.devices import device_slots
 from transfer.experiments.halving import describe_trial
 from transfer.experiments.locks import JobIsTaken, locked
-from transfer.experiments.processes import Children, run_pool
+from transfer.experiments.processes import Children, last_lines, run_pool
 from transfer.files import read_object, write_json, write_text
+from transfer.networks.user_code import refuse_user_code
+from transfer.records import checked
 from transfer.run_files import RESULTS
 from transfer.runs.results import read_results
 from transfer.yaml_files import read_yaml
@@ -76,7 +78,9 @@ def load_sweep(path: Path) -> Sweep:
     """Read a sweep file.
 
     Raises:
-        UserError: no such file, or it needs what only W&B's own agents can do.
+        MissingData: no such file.
+        DamagedFile: it is not a sweep.
+        BadValue: it needs what only W&B's own agents can do.
     """
     content = read_yaml(path).content
     if not content.keys() >= {"program", "method", "parameters"}:
@@ -85,14 +89,7 @@ def load_sweep(path: Path) -> Sweep:
         raise unknown_name(f"method of {path}", str(content["method"]), METHODS)
     if "early_terminate" in content:
         print(f"{path}: early_terminate needs W&B; here every run goes on to its end", file=sys.stderr)
-    sweep = Sweep(
-        program=content["program"],
-        method=content["method"],
-        parameters=content["parameters"],
-        command=tuple(map(str, content.get("command", Sweep.command))),
-        metric=content.get("metric", {}),
-        run_cap=content.get("run_cap"),
-    )
+    sweep = checked(content, Sweep, path)
     for needed in ("${program}", "${args}"):
         if needed not in sweep.command:
             raise BadValue(f"{path}: its command has no {needed}")
@@ -140,7 +137,7 @@ def draw(sweep: Sweep, count: int | None, seed: int = 0) -> list[dict[str, Any]]
 def _choices(name: str, parameter: Mapping[str, Any]) -> Sequence[Any]:
     if "value" in parameter:
         return [parameter["value"]]
-    if "values" in parameter:
+    if isinstance(parameter.get("values"), list):
         return parameter["values"]
     raise BadValue(f"parameter {name}: a grid needs value or values")
 
@@ -149,21 +146,30 @@ def _sample(name: str, parameter: Mapping[str, Any], generator: random.Random) -
     if "value" in parameter or "values" in parameter:
         return generator.choice(_choices(name, parameter))
     low, high = parameter.get("min"), parameter.get("max")
-    if low is None or high is None:
-        raise BadValue(f"parameter {name}: give value, values, or min and max")
+    if not isinstance(low, (int, float)) or not isinstance(high, (int, float)) or low > high:
+        raise BadValue(f"parameter {name}: give value, values, or min and max: numbers, the smaller one first")
     integers = isinstance(low, int) and isinstance(high, int)
     kind = parameter.get("distribution", "int_uniform" if integers else "uniform")
     if kind == "int_uniform":
-        return generator.randint(low, high)
+        return generator.randint(int(low), int(high))
     if kind == "uniform":
         return generator.uniform(low, high)
     if kind == "log_uniform_values":
+        if low <= 0:
+            raise BadValue(f"parameter {name}: min is {low} (allowed with log_uniform_values: above 0)")
         return math.exp(generator.uniform(math.log(low), math.log(high)))
     raise unknown_name(f"distribution of {name}", str(kind), ("uniform", "int_uniform", "log_uniform_values"))
 
 
 def run_sweep(
-    path: Path, folder: Path, workers: int | None, devices: int, count: int | None, seed: int, gpus: Sequence[str]
+    path: Path,
+    folder: Path,
+    workers: int | None,
+    devices: int,
+    count: int | None,
+    seed: int,
+    gpus: Sequence[str],
+    allow_user_code: bool = False,
 ) -> int:
     """Run the runs of a sweep file as FOLDER/00, 01, ..., print the best and return how many failed.
 
@@ -175,6 +181,7 @@ def run_sweep(
         count: most runs; None takes all of a grid, or the file's run_cap.
         seed: seed of random draws.
         gpus: GPUs that may be used; without any, this process is forked for each run.
+        allow_user_code: whether runs may import a backbone or a head of one's own that the file names.
 
     Raises:
         UserError: not such a file, or the folder holds another sweep or is in use.
@@ -182,7 +189,10 @@ def run_sweep(
     """
     sweep = load_sweep(path)
     draws = draw(sweep, count, seed)
-    arguments = [sweep.finetune_arguments(values) for values in draws]
+    names = [(name, value) for values in draws for name, value in values.items() if name in ("backbone", "head")]
+    refuse_user_code(path, names, allow_user_code)
+    allowed = [ALLOW_USER_CODE] if allow_user_code else []
+    arguments = [[*sweep.finetune_arguments(values), *allowed] for values in draws]
     if sweep.method == "bayes":
         print(f"without W&B, bayes is a random search over the same ranges: {len(draws)} draws, seed {seed}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -201,7 +211,8 @@ def run_sweep(
             slots = device_slots(workers, devices, gpus)
             for name, status in run_pool(tasks(), slots, children, logs=folder, keep_open=lock):
                 if status and children.stopped is None:
-                    print(f"{folder / name}: exit status {status}; see {folder / name}.log", file=sys.stderr)
+                    log = folder / f"{name}.log"
+                    print(f"{folder / name}: exit status {status}: {last_lines(log, 1)} ({log})", file=sys.stderr)
             if children.stopped is not None:
                 go_on = f"efficientnet-transfer table sweep {path} --out_dir {folder}, with the same options"
                 raise Interrupted(children.stopped, go_on)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from transfer.config.command_line import load_config, save_config
 from transfer.config.parsing import flatten
 from transfer.config.schema import FinetuneConfig
-from transfer.errors import RunInterrupted, UserError
+from transfer.errors import BadValue, RunInterrupted, UserError
 from transfer.files import is_leftover, remove_leftovers, write_json
+from transfer.locks import held, soft_name
 from transfer.run_files import BEST, CONFIG, HELD_OUT, LAST, LOCK, METRICS, RESULTS
 
 RUN_DIR_VARIABLE = "TRANSFER_RUN_DIR"
@@ -202,18 +203,15 @@ def _runs(config: FinetuneConfig, kind: str) -> Path:
 
 @contextmanager
 def _held(path: Path) -> Iterator[None]:
-    lock = FileLock(path / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(
-            f"{path}: another process is using this folder: wait for its end, or choose another `out_dir`"
-        ) from None
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(held(path / LOCK, timeout=0))
+        except Timeout:
+            raise BadValue(
+                f"{path}: another process is using this folder: wait for its end, or choose another `out_dir`"
+            ) from None
+        stack.callback((path / LOCK).unlink, missing_ok=True)  # before it is released
         yield
-    finally:
-        (path / LOCK).unlink(missing_ok=True)
-        lock.release()
 
 
 def _check_same_run(path: Path, config: FinetuneConfig) -> None:
@@ -227,7 +225,7 @@ def _check_same_run(path: Path, config: FinetuneConfig) -> None:
 def _content(path: Path) -> set[str]:
     """Return the names in a folder other than those that a run leaves which never took a step."""
     files = (p.name for p in path.iterdir() if not is_leftover(p)) if path.is_dir() else ()
-    return {*files} - {CONFIG, HELD_OUT, LOCK}
+    return {*files} - {CONFIG, HELD_OUT, LOCK, soft_name(LOCK)}
 
 
 def is_main_process() -> bool:

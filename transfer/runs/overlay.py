@@ -102,8 +102,10 @@ def overlay(photo: Image.Image, class_map: NDArray[Any], part: tuple[float, floa
     drawn = np.where(seen, (1 - opacity) * grey + opacity * colours(strength), _DIMMED * grey)
     result = Image.fromarray(drawn.round().astype(np.uint8))
     if part != (0, 0, 1, 1):
-        frame = (left * width, top * height, right * width - 1, bottom * height - 1)
-        ImageDraw.Draw(result).rectangle([round(edge) for edge in frame], outline="white")
+        x0, y0 = round(left * width), round(top * height)
+        # A part may be thinner than a pixel of a small copy of the photo.
+        x1, y1 = max(round(right * width) - 1, x0), max(round(bottom * height) - 1, y0)
+        ImageDraw.Draw(result).rectangle((x0, y0, x1, y1), outline="white")
     return result
 
 

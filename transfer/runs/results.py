@@ -81,6 +81,9 @@ class Results:
         early_stopping: epoch in which the run was stopped early, metric and patience; None if it was not.
         test_reads: number of times the test split has been read.
         lr: peak learning rate used.
+        final_lr: learning rate after the last step.
+        global_batch_size: images per optimizer step, over all processes and accumulated batches.
+        steps_per_epoch, planned_steps, steps: optimizer steps of an epoch, of the run as planned, and as taken.
         weights: weights the run started from; None for random ones.
         warm_start: how much of the network came from `init_from`.
         threshold: probability from which on a label is given, with the best F1 on val; None for one label per image.
@@ -107,6 +110,11 @@ class Results:
     test_reads: int = 0
     seed: int = 0
     lr: float | None = None
+    final_lr: float | None = None
+    global_batch_size: int | None = None
+    steps_per_epoch: int | None = None
+    planned_steps: int | None = None
+    steps: int | None = None
     weights: dict[str, Any] | None = None
     warm_start: dict[str, Any] | None = None
     num_parameters: int = 0

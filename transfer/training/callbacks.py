@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from transfer.errors import BadValue
-from transfer.files import write_text
+from transfer.files import read_rows, write_text
 from transfer.lightning import pl
 from transfer.training.batch_norm import backbone_of
 from transfer.training.module import TransferModule
@@ -162,25 +162,21 @@ class EpochLog(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         running = 0.0 if self._started is None else time.perf_counter() - self._started
-        return {"num_images": self.num_images, "seconds": self.seconds + running}
+        return {"num_images": self.num_images, "seconds": self.seconds + running, "rows": self._rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.num_images, self.seconds = state_dict["num_images"], state_dict["seconds"]
+        # Checkpoints of earlier versions have no rows: those of the table, also of steps that are taken again.
+        self._rows = state_dict["rows"] if "rows" in state_dict else [*read_rows(self.path)]
 
     def best_metrics(self) -> dict[str, float]:
         """Return the val metrics of `best.ckpt`: of the best row by `goodness`, the last of equals."""
-        rows = self._rows or self._read_rows()  # a run that was stopped at its very end has no step left
-        best = max(reversed(rows), key=lambda row: goodness(row, self.monitor))
+        best = max(reversed(self._rows), key=lambda row: goodness(row, self.monitor))
         return {k.removeprefix("val/"): float(v) for k, v in best.items() if k.startswith("val/")}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.path.exists():  # a resumed run: drop the rows of steps that it will take again
-            self._rows = [row for row in self._read_rows() if int(row["step"]) <= trainer.global_step]
+        self._rows = [row for row in self._rows if int(row["step"]) <= trainer.global_step]
         self._started = time.perf_counter()
-
-    def _read_rows(self) -> list[dict[str, Any]]:
-        with open(self.path, newline="") as file:
-            return list(csv.DictReader(file))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._pause()

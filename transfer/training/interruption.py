@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from transfer.errors import Interrupted, RunInterrupted
 from transfer.lightning import pl
@@ -44,6 +45,15 @@ def interruptible(interruption: Callable[[int], Interrupted]) -> Iterator[None]:
                 signal.signal(number, handler)
 
 
+def _end(trainer: pl.Trainer, interruption: Interrupted) -> NoReturn:
+    """Raise in the first process; end the others without a word, as they hold nothing, and may wait for each other."""
+    if not trainer.is_global_zero:
+        os._exit(128 + interruption.signal_number)
+    if trainer.strategy.launcher is not None:
+        trainer.strategy.launcher.kill(signal.SIGKILL)
+    raise interruption
+
+
 class StopAtOnce(pl.Callback):
     """On Ctrl-C or SIGTERM in a test, raises an exception and ends the processes that Lightning has started for it.
 
@@ -58,9 +68,7 @@ class StopAtOnce(pl.Callback):
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         def stop(number: int, frame: FrameType | None) -> None:
-            if trainer.strategy.launcher is not None:
-                trainer.strategy.launcher.kill(signal.SIGKILL)
-            raise self.interruption(number)
+            _end(trainer, self.interruption(number))
 
         _handle(stop)  # Lightning puts back those that it found
 
@@ -81,15 +89,16 @@ class GracefulStop(pl.Callback):
         self.received: int | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        _handle(self._receive)  # after Lightning has noted those that it puts back when fit() ends, in whatever way
+        def receive(number: int, frame: FrameType | None) -> None:
+            if self.received is not None:
+                if number == signal.SIGINT:
+                    _end(trainer, RunInterrupted(number, self.checkpoint))
+                return
+            self.received = number
+            if trainer.is_global_zero:
+                print("\nstopping after this step and writing last.ckpt; Ctrl-C again stops at once", flush=True)
 
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
-            if number == signal.SIGINT:
-                raise RunInterrupted(number, self.checkpoint)
-            return
-        self.received = number
-        print("\nstopping after this step and writing last.ckpt; Ctrl-C again stops at once", flush=True)
+        _handle(receive)  # after Lightning has noted those that it puts back when fit() ends, in whatever way
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

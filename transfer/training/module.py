@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from transfer.config.schema import DataConfig, FinetuneConfig, LossConfig, OptimConfig
-from transfer.errors import BadValue, unknown_name
+from transfer.config.data_schema import DataConfig
+from transfer.config.schema import FinetuneConfig, LossConfig, OptimConfig
+from transfer.errors import BadValue, UserError, unknown_name
 from transfer.lightning import pl, refuse_mix
 from transfer.networks.classifier import Classifier
 from transfer.networks.layers import untracked_batch_norm
@@ -231,7 +232,7 @@ class TransferModule(pl.LightningModule):
         try:
             self.trainer.fit_loop.setup_data()  # or num_training_batches may not be known yet
         except ValueError as error:
-            raise BadValue(f"`trainer`: {error}") from None
+            raise (error if isinstance(error, UserError) else BadValue(f"`trainer`: {error}")) from None
         groups = parameter_groups(
             self.classifier,
             self.lr,

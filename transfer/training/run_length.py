@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+import warnings
+from dataclasses import dataclass
 
 from transfer.errors import BadValue
 from transfer.lightning import pl
+
+FEW_STEPS = 20
 
 
 def check_length(trainer: pl.Trainer, sam_rho: float | None) -> None:
@@ -23,6 +27,60 @@ def check_length(trainer: pl.Trainer, sam_rho: float | None) -> None:
         raise BadValue("`max_steps`=0: nothing would be learned (allowed: at least 1, or -1 for no limit)")
     if trainer.val_check_interval == 0:
         raise BadValue("`val_check_interval`=0 (allowed: a number of batches, or a share of an epoch above 0)")
+
+
+@dataclass(frozen=True)
+class RunLength:
+    """How long a run is planned to be.
+
+    Attributes:
+        global_batch_size: images per optimizer step, over all processes and accumulated batches.
+        steps_per_epoch, planned_steps: optimizer steps; None if nobody knows.
+        lr: peak learning rate of the head.
+    """
+
+    global_batch_size: int
+    steps_per_epoch: int | None
+    planned_steps: int | None
+    lr: float
+
+    def __str__(self) -> str:
+        total = "an unknown number of" if self.planned_steps is None else f"{self.planned_steps:,}"
+        epoch = "" if self.steps_per_epoch is None else f" ({self.steps_per_epoch:,} an epoch)"
+        return f"{total} steps{epoch} of {self.global_batch_size:,} images, peak learning rate {self.lr:.3g}"
+
+
+def run_length(trainer: pl.Trainer, batch_size: int) -> RunLength:
+    """Return the length of a run that has started, whose loaders yield `batch_size` images at once."""
+    epoch, total = steps_per_epoch(trainer), total_steps(trainer)
+    return RunLength(
+        batch_size * trainer.accumulate_grad_batches * trainer.world_size,
+        None if math.isinf(epoch) else int(epoch),
+        None if math.isinf(total) else int(total),
+        trainer.optimizers[0].param_groups[-1]["initial_lr"],
+    )
+
+
+class LengthReport(pl.Callback):
+    """Says how long a run is when it starts, and warns of few steps.
+
+    Args:
+        batch_size: images that a loader yields at once.
+    """
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        length = run_length(trainer, self.batch_size)
+        print(length, flush=True)
+        if length.planned_steps is not None and length.planned_steps < FEW_STEPS:
+            warnings.warn(
+                f"a run of {length.planned_steps} steps can hardly learn: lower `batch_size` or raise `max_epochs`",
+                stacklevel=2,
+            )
 
 
 def total_steps(trainer: pl.Trainer) -> float:

@@ -26,6 +26,7 @@ from transfer.training.checkpointing import (
 )
 from transfer.training.interruption import GracefulStop
 from transfer.training.module import TransferModule
+from transfer.training.run_length import LengthReport
 from transfer.training.selection import BestCheckpoint, EarlyStop
 
 
@@ -98,7 +99,7 @@ def build_callbacks(config: FinetuneConfig, run_dir: Path, log: EpochLog) -> lis
     callbacks += _freezing(config)
     if config.ema_half_life is not None:
         callbacks.append(EMA(config.ema_half_life))
-    callbacks += [BatchNormCheck(), log]
+    callbacks += [BatchNormCheck(), LengthReport(config.data.batch_size), log]
     if config.early_stopping is not None:
         callbacks.append(EarlyStop(log.monitor, config.early_stopping))
     if _shows_progress(config):

@@ -8,7 +8,8 @@ from transfer.errors import UserError
 from transfer.networks.efficientnet import VARIANTS
 from transfer.networks.registry import get_variant
 from transfer.networks.rows import Variant
-from transfer.weights.downloads import find_weights, source
+from transfer.weights.downloads import address, find_weights, source
+from transfer.weights.first_seen import first_sha256
 from transfer.weights.rows import FAMILIES, WeightsRow, family_row, format_rgb, select_weights
 
 
@@ -69,12 +70,15 @@ def row_details(row: WeightsRow) -> dict[str, str]:
 
 
 def hash_details(row: WeightsRow) -> str:
-    """Return the published hash, or how the file is checked without one."""
+    """Return the published hash, or how the file is checked without a whole one."""
+    path = find_weights(row)
+    first = first_sha256(address(row, path)) if path is not None else None
+    seen = f"; first seen here with {first}" if first else ""
     if row.sha256 is None:
-        return "none published; checked against the one that the hub states"
+        return f"none published; checked against the one that the hub states{seen}"
     if row.hub_id is not None and row.hub_id in source(row):
-        return f"from this mirror checked against the one that it states; of the release file: {row.sha256}..."
-    return row.sha256 if len(row.sha256) == 64 else f"{row.sha256}... (the published start)"
+        return f"from this mirror checked against the one that it states; of the release file: {row.sha256}...{seen}"
+    return row.sha256 if len(row.sha256) == 64 else f"{row.sha256}... (the published start){seen}"
 
 
 def top1_details(row: WeightsRow) -> str:

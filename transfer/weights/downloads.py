@@ -21,6 +21,7 @@ from transfer.errors import BadValue, DamagedFile, MissingData, UserError
 from transfer.files import expanded
 from transfer.locks import held
 from transfer.weights.files import file_sha256, recognise
+from transfer.weights.first_seen import compare_with_first
 from transfer.weights.rows import HUB_FILE, WeightsRow
 
 if TYPE_CHECKING:
@@ -61,6 +62,9 @@ def find_weights(row: WeightsRow, cache_dir: Path | None = None) -> Path | None:
 def check_sha256(row: WeightsRow, path: Path) -> Path:
     """Return `path` once its content is known to be the row's; a file of the hub is checked against the hub's hash.
 
+    Where less than the whole hash is published, the file must also have the hash that it had when it was first seen
+    here; see `transfer.weights.first_seen`.
+
     Raises:
         UserError: another content, or no such file.
     """
@@ -73,7 +77,14 @@ def check_sha256(row: WeightsRow, path: Path) -> Path:
             f"{path}: sha256 {found[:16]}... is not that of {row.name} ({expected[:16]}...);"
             " the file is incomplete or another checkpoint: remove it and fetch it again"
         )
+    if found != row.sha256:
+        compare_with_first(address(row, path), found, path)
     return path
+
+
+def address(row: WeightsRow, path: Path) -> str:
+    """Return where a row's file that lies at `path` came from."""
+    return f"{row.hub_id}/{HUB_FILE}" if path.name == HUB_FILE else row.url or row.name
 
 
 def starting_point(row: WeightsRow, weights: str | Path | None, variant: Variant) -> dict[str, str | None]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from transfer.errors import BadValue, DamagedFile, UserError, printable
 from transfer.files import open_regular
+from transfer.weights.first_seen import first_sha256
 from transfer.weights.integrity import DIGEST, check_archive, digest, kind
 from transfer.weights.key_names import find_prefix
 from transfer.weights.rows import FAMILIES, WEIGHTS, WeightsRow, contradictions, named_row
@@ -103,9 +104,9 @@ def identify_file(path: Path, row: WeightsRow, variant: Variant, row_was_named: 
 
 
 def known_row(sha256: str) -> WeightsRow | None:
-    """Return the row whose file has this sha256; None if there is none."""
+    """Return the row whose file has this sha256, or begins like it and is the first of that row seen here; or None."""
     rows = (row for row in WEIGHTS.values() if row.sha256 is not None and sha256.startswith(row.sha256))
-    return next(rows, None)
+    return next((row for row in rows if row.url is None or first_sha256(row.url) in (None, sha256)), None)
 
 
 def file_sha256(path: Path) -> str:

@@ -146,7 +146,7 @@ def tensors_sha256(state: Mapping[str, Tensor]) -> str:
 @cache
 def read_golden() -> dict[str, Any]:
     """Return the stored logits; see tests/support/make_golden.py."""
-    return json.loads(GOLDEN.read_text())
+    return json.loads(GOLDEN.read_text(encoding="utf-8"))
 
 
 def find_golden(own: Mapping[str, Tensor]) -> str | None:

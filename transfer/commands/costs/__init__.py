@@ -6,7 +6,6 @@ Parameters, multiply-adds and memory are counted on a network without weights; l
 from __future__ import annotations
 
 import argparse
-import importlib
 import importlib.util
 import re
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from transfer.commands.console import exit_status
+from transfer.commands.console import check_folder, exit_status
 from transfer.files import expanded
 
 if TYPE_CHECKING:
@@ -113,9 +112,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def positive(text: str) -> int:
-    """Parse a whole number of at least 1, for argparse."""
+    """Parse a whole number of at least 1 that fits into 32 bits, for argparse."""
     number = int(text)
-    if number < 1:
+    if not 1 <= number < 2**31:
         raise ValueError
     return number
 
@@ -137,6 +136,8 @@ def profile(
 
     Raises:
         BadValue: an unknown network, or no such device.
+        MissingData: there is no folder for `json`.
+        UserError: there is too little memory.
     """
     from rich.console import Console
 
@@ -147,6 +148,7 @@ def profile(
     from transfer.environment import write_figures
     from transfer.weights.build import build_classifier
 
+    check_folder("json", json)
     place = choose_device(device)
     batch_size = batch_size or 8
     counted = profile_backbone(name, image_size, batch_size, num_classes=num_classes, precision=precision)

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from transfer.commands.console import check_folder
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -31,6 +33,8 @@ def compare(
 
     Raises:
         BadValue: an unknown network, or no such device.
+        MissingData: there is no folder for `json`.
+        UserError: there is too little memory.
     """
     from rich.console import Console
 
@@ -41,6 +45,7 @@ def compare(
     from transfer.paper import TABLE4
     from transfer.weights.build import build_classifier
 
+    check_folder("json", json)
     place = choose_device(device)
     size = batch_size or 1
     counts = {

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from transfer.commands.console import check_folder
 from transfer.errors import BadValue, MissingData
 
 if TYPE_CHECKING:
@@ -41,8 +42,13 @@ def plan(
 ) -> None:
     """Print the plan.
 
+    The arguments are the flags of `build_parser`, where None stands for the default.
+
     Raises:
         BadValue: an unknown network, no such device, or not even two images fit.
+        MissingData: there is no folder for `json`, or no such file of `benchmarks`.
+        DamagedFile: a file of `benchmarks` is another one.
+        UserError: there is too little memory.
     """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -51,6 +57,7 @@ def plan(
     from transfer.environment import write_figures
     from transfer.networks.registry import get_backbone
 
+    check_folder("json", json)
     size = image_size or get_backbone(name).resolution
     figures = plan_memory(name, size, batch_size, num_classes, precision, memory)
     if num_images is not None or epochs is not None:
@@ -86,7 +93,7 @@ def plan_memory(
     Raises:
         BadValue: not even two images fit, which BatchNorm needs.
     """
-    from transfer.config.schema import DataConfig
+    from transfer.config.data_schema import DataConfig
     from transfer.costs.memory import largest_batch, usable_memory
     from transfer.costs.profile import profile_backbone
     from transfer.costs.units import format_bytes, parse_bytes

@@ -100,7 +100,7 @@ def doctor(
         data_root: folder that holds a named dataset's files.
         run: folder of a finished run, whose network looks for suspect labels; for `allow_user_code` see `load_run`.
         backbone: the network to recommend sizes for; None: the run's, or that of a default run.
-        out_dir: folder that receives doctor.json and class_balance.png.
+        out_dir: folder that receives doctor.json, class_balance.png, and groups.csv if images have twins.
         json: file that receives the report.
         near_distance: bits by which the hashes of near duplicates may differ, 0 to 16.
         num_workers: processes, at least 0; None: one per usable core, at most 8.
@@ -196,6 +196,7 @@ def examine(
     from datamodules.doctor.diagnosis import Finding, diagnose, sort_findings
     from datamodules.doctor.inspection import inspect_splits
     from datamodules.doctor.suspects import find_suspects
+    from datamodules.doctor.twins import list_groups
     from transfer.costs.recommendation import recommend_sizes
     from transfer.environment import environment
 
@@ -226,6 +227,7 @@ def examine(
         "images": inspection.summary(),
         "exact_duplicates": diagnosis.exact.report(diagnosis.gallery),
         "near_duplicates": {"near_distance": near_distance, **diagnosis.near.report(diagnosis.gallery)},
+        "groups": list_groups(diagnosis.gallery, diagnosis.exact, diagnosis.near),
         "recommended": recommended,
         "suspects": suspects,
         "environment": environment(),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import find_flags, name_flags
 from transfer.config.command_line import build_parser as build_finetune_parser
-from transfer.config.schema import DataConfig
+from transfer.config.data_schema import DataConfig
 from transfer.errors import printable
-from transfer.files import write_json
+from transfer.files import write_json, write_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -52,12 +54,19 @@ def print_report(report: dict[str, Any]) -> None:
 
 
 def write_report(report: dict[str, Any], out_dir: Path) -> list[Path]:
-    """Write doctor.json, and class_balance.png if there are images, and return their paths."""
+    """Write doctor.json, class_balance.png if there are images, and groups.csv if any are twins; return their paths."""
     written = [out_dir / "doctor.json"]
     write_json(written[0], report)
     if report["splits"]:
         written.append(out_dir / "class_balance.png")
         draw_class_balance(report, written[1])
+    if report["groups"]:
+        written.append(out_dir / "groups.csv")
+        text = io.StringIO()
+        table = csv.DictWriter(text, fieldnames=("image", "label", "group"))
+        table.writeheader()
+        table.writerows(report["groups"])
+        write_text(written[-1], text.getvalue())
     return written
 
 

@@ -44,6 +44,6 @@ def report(out: Path, json: Path | None = None) -> None:
     outcomes = read_outcomes(out, study)
     found = build_report(study, outcomes)
     write_files(out, study, outcomes, found)
-    print((out / "report.md").read_text())
+    print((out / "report.md").read_text(encoding="utf-8"))
     if json is not None:
         write_json(json, figures(study, outcomes, found))

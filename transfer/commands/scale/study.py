@@ -12,8 +12,8 @@ from transfer.commands.experiments import (
     add_launch_options,
     check_counts,
     fix_threads,
+    job_words,
     read_data_facts,
-    retry_words,
     usable_gpus,
 )
 from transfer.experiments.scaling.defaults import STUDY_DEFAULTS
@@ -97,21 +97,25 @@ def carry_out(
     from transfer.experiments.launchers import Launch, slurm_parameters
     from transfer.experiments.scaling.loop import conduct
     from transfer.experiments.scaling.plan import is_study, read_study, write_study
-    from transfer.experiments.scaling.planning import continue_command, reopen_study
+    from transfer.experiments.scaling.planning import continue_command, reopen_study, user_code
+    from transfer.networks.user_code import is_import_path, refuse_user_code
 
     given = dict(arguments)
     out, workers, launcher = given.pop("out"), given.pop("workers"), given.pop("launcher")
     slurm, retry_failed = given.pop("slurm"), given.pop("retry_failed")
+    allow_user_code = given.pop("allow_user_code")
     check_counts(workers=workers)
     parameters = slurm_parameters(slurm, launcher)
     if is_study(out):
         study = reopen_study(read_study(out), out, kind, given, own_defaults)
+        refuse_user_code(out, user_code(study, given.get("baseline")), allow_user_code)
     else:
         study = plan_more(plan_study(kind, given, own_defaults, plan_trials), {})
     write_study(out, study)
+    allow_user_code = any(is_import_path(name) for _, name in user_code(study))
     launch = Launch(
         folder=out,
-        words=["scale", "run", str(out.resolve()), *retry_words(retry_failed)],
+        words=["scale", "run", str(out.resolve()), *job_words(retry_failed, allow_user_code)],
         option="run",
         ids=[],
         go_on=continue_command(study, out),
@@ -164,6 +168,6 @@ def close(out: Path, study: Study, launcher: str) -> int:
         return int(failed > 0)
     outcomes = read_outcomes(out, study)
     written = write_files(out, study, outcomes, build_report(study, outcomes))
-    print((out / "report.md").read_text())
+    print((out / "report.md").read_text(encoding="utf-8"))
     print(f"written: {', '.join(map(str, written))}")
     return int(done < len(study.runs))

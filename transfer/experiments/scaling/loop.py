@@ -20,7 +20,9 @@ PlanMore = Callable[[Study, Mapping[str, Outcome]], Study]
 def conduct(
     folder: Path, study: Study, plan_more: PlanMore, launcher: str, launch: Launch, retry_failed: bool = False
 ) -> Study:
-    """Run a study until it is finished, a run has failed, or its runs are handed to others; return it as it then is.
+    """Run a study until it is finished, until a run has failed and not diverged, or until others have its runs.
+
+    The study is returned as it then is.
 
     Args:
         folder: folder of the study.
@@ -49,8 +51,8 @@ def conduct(
                     return study
                 continue
         outcomes = read_outcomes(folder, study)
-        if any(outcome.failed for outcome in outcomes.values()):
-            return study
+        if any(outcome.failed and not outcome.diverged for outcome in outcomes.values()):
+            return study  # a network that diverges is the worst; other failures may have been bad luck
         extended = plan_more(study, outcomes)
         if extended == study:
             return study

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
-from transfer.experiments.child_run import Worker, drop_checkpoints, final_metrics, quoted
+from transfer.experiments.child_run import RunDiverged, Worker, drop_checkpoints, final_metrics, quoted
 from transfer.experiments.jobs import Job
 from transfer.experiments.scaling.plan import RUNS, Study, TrialRun, run_configuration
 
@@ -27,6 +27,7 @@ class Outcome:
         processor_seconds: processor time of the whole process with its imports; of a resumed run, its last part's.
         hardware, versions, git_commit: see `transfer.environment.environment`.
         error: end of what a failed run printed; None if it did not fail.
+        diverged: whether it failed because its loss was no longer finite, which it would be again.
     """
 
     score: float | None = None
@@ -38,6 +39,7 @@ class Outcome:
     versions: dict[str, str | None] = field(default_factory=dict)
     git_commit: str | None = None
     error: str | None = None
+    diverged: bool = False
 
     @property
     def failed(self) -> bool:
@@ -90,7 +92,10 @@ def _compute(study: Study, run: TrialRun, worker: Worker) -> dict[str, Any]:
     before = _processor_seconds()
     # W&B shows the runs of a study together, whatever their project.
     names = {"WANDB_RUN_GROUP": worker.folder.resolve().name, "WANDB_NAME": run.id}
-    results = worker.finetune(f"{RUNS}/{run.id}", run_configuration(study, run), **names)
+    try:
+        results = worker.finetune(f"{RUNS}/{run.id}", run_configuration(study, run), **names)
+    except RunDiverged as error:
+        return vars(Outcome(error=str(error), diverged=True))
     drop_checkpoints(results.run_dir)
     metrics = final_metrics(results.run_dir)
     score = quoted(metrics, results)

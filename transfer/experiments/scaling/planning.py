@@ -123,6 +123,14 @@ def baseline_configuration(study: Study) -> FinetuneConfig:
     return parse_config(words)[0]
 
 
+def user_code(study: Study, typed: str | None = None) -> list[tuple[str, object]]:
+    """Return the names in a study that may be import paths, besides scales of the baseline that the user typed."""
+    names = [("baseline", study.options.get("baseline")), ("head", study.settings.get("head"))]
+    names += [("backbone", trial.backbone) for trial in study.trials]
+    own = typed and typed.partition("@")[0]
+    return [(argument, name) for argument, name in names if own is None or str(name).partition("@")[0] != own]
+
+
 def continue_command(study: Study, folder: Path) -> str:
     """Return the command that goes on with a study."""
     return f"efficientnet-transfer scale {study.kind} {folder}"

@@ -61,6 +61,7 @@ def run_configuration(cell: Cell, table: Table, trial: Trial, devices: int, fina
         dataset=cell.dataset,
         backbone=cell.backbone,
         num_images=cell.num_images,
+        steps=table.set.get("trainer.max_steps"),
     )
     decided = {
         "dataset": cell.dataset,
@@ -106,6 +107,7 @@ def compute_cell(table: Table, cell: Cell, devices: int, worker: Worker) -> Outc
         "status": "done",
         "copy": final.copy,
         "skipped_images": len(final.skipped_images),
+        "seen_test_images": final.seen_images.get("test", 0),
         "image_size": final.image_size or None,
         "metrics": {"test": final.test, "val": search.val},
         "quoted_metric": metric,
@@ -179,7 +181,7 @@ def _planned(cell: Cell, table: Table) -> dict[str, Any]:
     """Return all entries of a result, with those that are known before anything was run."""
     unknown = (
         *("metrics", "quoted_metric", "decay", "chosen", "num_trials", "search", "weights", "final_run", "test_reads"),
-        *("copy", "skipped_images", "image_size"),
+        *("copy", "skipped_images", "seen_test_images", "image_size"),
         *("train_seconds", "gpu_hours", "hardware", "versions", "git_commit", "error"),
     )
     return {

@@ -12,8 +12,9 @@ from pydantic import NonNegativeInt, PositiveInt
 from transfer.errors import MissingData, unknown_name
 from transfer.experiments.jobs import check_same_plan
 from transfer.experiments.records import FileName
-from transfer.experiments.table.entries import CELLS, TABLE
+from transfer.experiments.table.entries import CELLS, TABLE, check_distinct
 from transfer.files import read_object
+from transfer.networks.user_code import refuse_user_code
 from transfer.records import checked
 
 # What decides what a result means; a table has one of each for all its cells.
@@ -88,7 +89,21 @@ def read_table(folder: Path) -> Table:
     path = folder / TABLE
     if not path.is_file():
         raise MissingData(f"{folder} is no table (it has no {TABLE}): efficientnet-transfer table plan {folder} ...")
-    return checked(read_object(path), Table, path)
+    table = checked(read_object(path), Table, path)
+    check_distinct([cell.id for cell in table.cells], path)
+    return table
+
+
+def open_table(folder: Path, allow_user_code: bool) -> Table:
+    """Return the table that was planned in a folder, to compute it.
+
+    Raises:
+        UserError: none was, or it names code to import and that is not allowed.
+    """
+    table = read_table(folder)
+    names = [("head", table.set.get("head")), *(("head", name) for name in table.grid.get("head", []))]
+    refuse_user_code(folder, [*names, *(("backbone", cell.backbone) for cell in table.cells)], allow_user_code)
+    return table
 
 
 def table_content(table: Table) -> dict[str, Any]:

@@ -95,7 +95,8 @@ class TableConfig:
 
         `allow_decayed` is left out: a result says by itself whether its data has decayed.
         """
-        told = {name for name in self.set if RESUMABLE.fullmatch(name) or name == "allow_decayed"}
+        told = {name for name in self.set if RESUMABLE.fullmatch(name) and name != "trainer.max_time"}
+        told.add("allow_decayed")
         return {name: value for name, value in self.set.items() if name not in told}
 
 
@@ -135,6 +136,8 @@ def _check_ranges(config: TableConfig) -> None:
     for name in ("protocols", "seeds"):
         if not getattr(config, name):
             raise BadValue(f"`{name}`: give at least one")
+    if len(set(config.seeds)) < len(config.seeds) or min(config.seeds) < 0:
+        raise BadValue(f"`seeds`={' '.join(map(str, config.seeds))} (allowed: different numbers of at least 0)")
 
 
 def typed(overrides: Mapping[str, Any]) -> dict[str, Any]:

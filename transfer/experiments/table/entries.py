@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, Required
@@ -61,6 +62,7 @@ class CellResult(TypedDict, total=False):
     copy: str | None
     data_note: str | None
     skipped_images: NonNegativeInt | None
+    seen_test_images: NonNegativeInt | None
     chosen: dict[str, Any] | None
     search: str | None
     overrides: dict[str, Any] | None
@@ -129,7 +131,19 @@ def read_entries(table_dir: str | Path) -> list[Entry]:
     path = Path(table_dir) / TABLE
     if not path.is_file():
         raise MissingData(f"{table_dir} is not a table: it has no {TABLE}")
-    return [_read_entry(Path(table_dir), cell) for cell in checked(read_object(path), _Plan, path)["cells"]]
+    cells = checked(read_object(path), _Plan, path)["cells"]
+    check_distinct([cell["id"] for cell in cells], path)
+    return [_read_entry(Path(table_dir), cell) for cell in cells]
+
+
+def check_distinct(ids: Sequence[str], path: Path) -> None:
+    """Check that no cell is planned twice, which would count as two seeds.
+
+    Raises:
+        DamagedFile: one is.
+    """
+    if twice := [name for name, count in Counter(ids).items() if count > 1]:
+        raise DamagedFile(f"{path}: damaged: cell {twice[0]} is planned twice")
 
 
 def _read_entry(table_dir: Path, cell: _Planned) -> Entry:

@@ -49,7 +49,7 @@ def plan_table(wanted: TableConfig, get_facts: Callable[[str], DatasetFacts]) ->
         UserError: an unknown dataset, backbone or protocol, or data that cannot be had.
     """
     return Table(
-        cells=tuple(plan_cells(wanted, get_facts)),
+        cells=tuple({cell.id: cell for cell in plan_cells(wanted, get_facts)}.values()),
         pretrained=wanted.pretrained,
         data_root=None if wanted.data_root is None else str(expanded(wanted.data_root).resolve()),
         data_note=wanted.data_note,

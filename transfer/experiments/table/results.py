@@ -87,6 +87,7 @@ class Result:
         found += [*self.distinct("data_note"), *self.distinct("copy")]
         found += [text for decay in self.distinct("decay") for text in decay.values()]
         found += [f"{number} images skipped" for number in self.distinct("skipped_images")]
+        found += [f"{number} test images seen in training" for number in self.distinct("seen_test_images")]
         reads = [entry.result.get("test_reads") for entry in self.done]
         found += ["test split read an unknown number of times"] if None in reads else []
         most = max((number for number in reads if number is not None), default=1)

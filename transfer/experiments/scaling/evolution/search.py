@@ -186,7 +186,10 @@ def plan_next_networks(study: Study, outcomes: Mapping[str, Outcome]) -> Study:
     evolution = Evolution(study_space(study), **{name: options[name] for name in names}, seed=options["search_seed"])
     accuracy = trial_means(study.runs, outcomes)
     history = [
-        (get_variant(trial.backbone).baseline.stages, objective(study, trial, accuracy[trial.name]))
+        (
+            get_variant(trial.backbone).baseline.stages,
+            math.nan if math.isnan(accuracy[trial.name]) else objective(study, trial, accuracy[trial.name]),
+        )
         for trial in study.trials
     ]
     trials = []

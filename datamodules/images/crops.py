@@ -1,0 +1,140 @@
+"""Resizing, crops, flips and turns of decoded images.
+
+Evaluation resizes by Pillow, because the published accuracies were measured with its antialiased filters. Training
+crops are resized by OpenCV, which is several times as fast.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import albumentations as A
+import cv2
+import numpy as np
+from PIL import Image
+
+from datamodules.images.decode import Pixels
+from datamodules.images.pictures import Box, DecodedPicture, Picture
+
+# Left, top, right, bottom, as shares of the image's width and height.
+Part = tuple[float, float, float, float]
+
+_OPENCV = {Image.Resampling.BICUBIC: cv2.INTER_CUBIC, Image.Resampling.BILINEAR: cv2.INTER_LINEAR}
+# Area comes from the data sheet; the aspect range is that of the paper's TPU code, 3/4 to 4/3.
+_CROP_ASPECT = (3 / 4, 4 / 3)
+
+
+@dataclass(frozen=True)
+class Resize:
+    """How evaluation resizes an image before the crop.
+
+    Args:
+        size: the short side afterwards, or with `squash` both sides, in pixels.
+        resample: Pillow's filter.
+        squash: whether the image becomes a square whatever its shape.
+    """
+
+    size: int
+    resample: Image.Resampling
+    squash: bool
+
+    def shape(self, height: int, width: int) -> tuple[int, int]:
+        """Return (height, width) after the resizing; the rounding is torchvision's."""
+        if self.squash:
+            return self.size, self.size
+        short = min(height, width)
+        return self.size * height // short, self.size * width // short
+
+    def shrunk_shape(self, height: int, width: int) -> tuple[int, int]:
+        """Return (height, width) after the resizing, or those before it if a side would grow."""
+        shape = self.shape(height, width)
+        return shape if shape[0] <= height and shape[1] <= width else (height, width)
+
+
+class ResizeCenterCrop(A.ImageOnlyTransform):
+    """Resizes the short side, or with `squash` both sides, to `resize_size`; then cuts the central `image_size` square.
+
+    Roundings are torchvision's `Resize` + `CenterCrop`, which timm evaluates with.
+    """
+
+    def __init__(self, resize_size: int, image_size: int, resample: Image.Resampling, squash: bool) -> None:
+        super().__init__(p=1)
+        self.resize = Resize(resize_size, resample, squash)
+        self.image_size = image_size
+
+    def apply(self, img: Pixels, **params: Any) -> Pixels:
+        """Return the crop. Shape: (H, W, 3) -> (image_size, image_size, 3)"""
+        height, width = self.resize.shape(*img.shape[:2])
+        resized = Image.fromarray(img).resize((width, height), self.resize.resample)
+        return np.asarray(resized.crop(self._box(height, width)))
+
+    def part(self, height: int, width: int) -> Part:
+        """Return which part of an image of this size is kept."""
+        height, width = self.resize.shape(height, width)
+        left, top, right, bottom = self._box(height, width)
+        return left / width, top / height, right / width, bottom / height
+
+    def _box(self, height: int, width: int) -> Box:
+        left, top = (round((side - self.image_size) / 2) for side in (width, height))
+        return left, top, left + self.image_size, top + self.image_size
+
+
+class _OwnRandom(A.BasicTransform):
+    """Draws from `py_random` alone: creating Albumentations' other generator takes longer than a flip."""
+
+    def set_random_seed(self, seed: int | None) -> None:
+        self.py_random = random.Random(seed)
+
+
+class HorizontalFlip(_OwnRandom, A.HorizontalFlip):
+    """Albumentations' flip."""
+
+
+class VerticalFlip(_OwnRandom, A.VerticalFlip):
+    """Albumentations' flip."""
+
+
+class QuarterTurn(_OwnRandom, A.ImageOnlyTransform):
+    """Turns a square image by 0, 90, 180 or 270 degrees, each as likely as the others."""
+
+    def get_params(self) -> dict[str, Any]:
+        """Return the number of quarter turns for one image."""
+        return {"turns": self.py_random.randrange(4)}
+
+    def apply(self, img: Pixels, turns: int, **params: Any) -> Pixels:
+        """Return the turned image. Shape: (S, S, 3) -> (S, S, 3)"""
+        return np.ascontiguousarray(np.rot90(img, turns))
+
+
+class RandomResizedCrop(_OwnRandom, A.RandomResizedCrop):
+    """Albumentations' random crop of an image that may not be decoded yet, resized by OpenCV.
+
+    Crops are resized by a bicubic or bilinear kernel without antialiasing, like in the paper's TPU code, down to half
+    their size, and by area below that. Images smaller than the result, which evaluation enlarges too, are resized by
+    Pillow as there.
+    """
+
+    def __init__(self, image_size: int, scale: tuple[float, float], resample: Image.Resampling) -> None:
+        super().__init__(size=(image_size, image_size), scale=scale, ratio=_CROP_ASPECT, p=1)
+        self.resample = resample
+
+    def cut(self, picture: Picture) -> Pixels:
+        """Return the next random crop. Shape: (image_size, image_size, 3)"""
+        shape = (picture.height, picture.width)
+        box: Box = self.get_params_dependent_on_data({"shape": shape}, {})["crop_coords"]
+        return self._cut(picture, box)
+
+    def apply(self, img: Pixels, crop_coords: Box, **params: Any) -> Pixels:
+        """Return the resized crop. Shape: (H, W, 3) -> (image_size, image_size, 3)"""
+        return self._cut(DecodedPicture(img), crop_coords)
+
+    def _cut(self, picture: Picture, box: Box) -> Pixels:
+        side = self.size[0]
+        crop = picture.crop(box, side)
+        if min(picture.height, picture.width) < side:
+            return np.asarray(Image.fromarray(crop).resize((side, side), self.resample))
+        interpolation = cv2.INTER_AREA if min(crop.shape[:2]) >= 2 * side else _OPENCV[self.resample]
+        resized: Any = cv2.resize(crop, (side, side), interpolation=interpolation)
+        return resized

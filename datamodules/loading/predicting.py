@@ -1,0 +1,77 @@
+"""Batches of the user's own files, without labels; what cannot be read is reported beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import albumentations as A
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.images.decode import BadImage, BadImageError, Pixels, decode_image
+from datamodules.images.depth import DEFAULT_DECODING, Decoding
+from datamodules.images.transforms import output_bytes
+from datamodules.loading.resources import ExplainingLoader, check_workers
+from datamodules.loading.workers import count_workers, start_worker
+
+PredictBatch = tuple[Tensor, list[str], list[BadImage]]
+
+
+class PredictDataset(Dataset[tuple[str, Pixels | BadImage]]):
+    """Files by their position: (path as text, pixels or what is wrong with the file)."""
+
+    def __init__(self, paths: list[Path], transform: A.Compose, decoding: Decoding) -> None:
+        self.paths = paths
+        self.transform = transform
+        self.decoding = decoding
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[str, Pixels | BadImage]:
+        name = str(self.paths[index])
+        try:
+            return name, self.transform(image=decode_image(self.paths[index], self.decoding))["image"]
+        except BadImageError as error:
+            return name, BadImage(name, str(error))
+
+
+def build_predict_loader(
+    paths: list[Path],
+    transform: A.Compose,
+    batch_size: int,
+    num_workers: int | None = None,
+    decoding: Decoding = DEFAULT_DECODING,
+) -> DataLoader[PredictBatch]:
+    """Return batches of the user's own files, in the given order; bad files are reported beside the batch.
+
+    Args:
+        paths: image files, see `list_images`.
+        transform: see `build_eval_transform`.
+        batch_size: images per batch, bad ones included.
+        num_workers: processes that decode; None leaves one core free, up to 8.
+        decoding: how images become pixels, a run's `decoding`.
+
+    Shape:
+        Each batch: (uint8 (N, S, S, 3), N names, the bad images), with N <= batch_size and possibly 0.
+    """
+    workers = count_workers(num_workers)
+    check_workers(workers, batch_size * output_bytes(transform))
+    return ExplainingLoader(
+        cast("Dataset[Any]", PredictDataset(paths, transform, decoding)),
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=_collate_predict,
+        worker_init_fn=start_worker,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _collate_predict(items: list[tuple[str, Pixels | BadImage]]) -> PredictBatch:
+    good = [(name, image) for name, image in items if not isinstance(image, BadImage)]
+    bad = [image for _, image in items if isinstance(image, BadImage)]
+    images = np.stack([image for _, image in good]) if good else np.zeros((0, 0, 0, 3), np.uint8)
+    return torch.from_numpy(images), [name for name, _ in good], bad

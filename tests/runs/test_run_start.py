@@ -1,0 +1,55 @@
+"""A run's folder stands where weights may: its network is taken, and its head where the classes agree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support.runs import call, read_results, read_weights, refused, save_classes
+from transfer.commands import finetune
+
+QUICK = (
+    *("--pretrained", "true", "--image_size", "32", "--data.num_workers", "0", "--trainer.accelerator", "cpu"),
+    *("--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1", "--optim.warmup_epochs", "0"),
+    *("--optim.lr", "1e-30", "--bn", "frozen", "--data.batch_size", "8", "--loss.label_smoothing", "0"),
+)
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("first")
+    photos = save_classes(folder / "photos", {"cat": 12, "dog": 12})
+    scratch = tuple("false" if word == "true" else word for word in QUICK)
+    assert call(finetune.main, *scratch, "--data_root", photos, "--seed", "1", "--out_dir", folder / "run") == 0
+    return folder
+
+
+@pytest.mark.parametrize("flag", ["--weights", "--init_from"])
+def test_a_run_gives_its_network_and_its_head_where_the_classes_agree(first: Path, tmp_path: Path, flag: str) -> None:
+    before = read_weights(first / "run")
+    assert (
+        call(finetune.main, *QUICK, flag, first / "run", "--data_root", first / "photos", "--out_dir", tmp_path / "a")
+        == 0
+    )
+    after = read_weights(tmp_path / "a")
+    assert all(torch.allclose(after[name], before[name], atol=1e-6) for name in before if "classifier." in name)
+    results = read_results(tmp_path / "a")
+    assert results["config"]["weights"] == str(first / "run" / "best.ckpt") and results["config"]["init_from"] is None
+    others = save_classes(tmp_path / "photos", {"cat": 12, "fox": 12, "owl": 12})
+    assert call(finetune.main, *QUICK, flag, first / "run", "--data_root", others, "--out_dir", tmp_path / "b") == 0
+    other = read_weights(tmp_path / "b")
+    same = {
+        name: other[name].shape == before[name].shape and torch.allclose(other[name], before[name], atol=1e-6)
+        for name in before
+    }
+    assert all(found for name, found in same.items() if "classifier.backbone" in name)
+    assert not any(found for name, found in same.items() if "classifier.head" in name)
+
+
+def test_a_run_of_another_backbone_is_refused(first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(capsys, *QUICK, "--backbone", "b0", "--weights", first / "run", "--out_dir", tmp_path / "a")
+    assert f"--weights {first / 'run'}: a run of lite0, not of b0: use --backbone lite0" in message
+    assert not (tmp_path / "a").exists()
