@@ -77,7 +77,7 @@ def is_image(path: Path) -> bool:
     except UnicodeEncodeError:
         readable = os.fsencode(path).decode(errors="backslashreplace")
         raise DamagedFile(
-            f"{readable}: this name is not in UTF-8; rename it, for example with: convmv -r -f latin1 -t utf8 --notest DIR"
+            f"{readable}: this name is not in UTF-8; rename it, such as by convmv -r -f latin1 -t utf8 --notest DIR"
         ) from None
     return True
 

@@ -100,7 +100,7 @@ def test_tables_studies_and_sweeps_import_nothing_of_a_file(run: Path, capsys: p
     cell = {"id": "a", "dataset": "digits", "backbone": "evil.Head@phi=1", "protocol": "scratch", "seed": 0}
     sizes = {"image_size": 32, "num_images": 9, "num_parameters": 9, "max_batch_per_device": 9}
     Path("table").mkdir()
-    Path("table/table.json").write_text(json.dumps({"cells": [{**cell, **sizes}]}))
+    Path("table/table.json").write_text(json.dumps({"cells": [{**cell, **sizes}]}), encoding="utf-8")
     Path("study").mkdir()
     trial = {"name": "a", "backbone": "evil.Head", "values": {}, "image_size": 32, "num_macs": 1, "num_parameters": 1}
     planned = {"id": "a_s0", "trial": "a", "seed": 0, "steps": 1, "round": 0}
@@ -109,10 +109,10 @@ def test_tables_studies_and_sweeps_import_nothing_of_a_file(run: Path, capsys: p
         **{"baseline": "b0", "dataset": "digits", "seeds": [0], "baseline_macs": 1, "equal": 0.1, "budget_steps": None},
     }
     study = {"kind": "search", "options": options, "settings": {}, "trials": [trial], "runs": [planned]}
-    Path("study/study.json").write_text(json.dumps(study))
+    Path("study/study.json").write_text(json.dumps(study), encoding="utf-8")
     sweep = {"program": "scripts/finetune.py", "method": "grid", "parameters": {"head": {"value": "evil.Head"}}}
-    Path("sweep.yaml").write_text(yaml.safe_dump(sweep))
-    Path("plan.yaml").write_text("backbones: [evil.Head]\ndatasets: [digits]\n")
+    Path("sweep.yaml").write_text(yaml.safe_dump(sweep), encoding="utf-8")
+    Path("plan.yaml").write_text("backbones: [evil.Head]\ndatasets: [digits]\n", encoding="utf-8")
     for main, argv in (
         (table.main, ("run", "table")),
         (table.main, ("cell", "table", "--cell", "a")),

@@ -61,14 +61,16 @@ class StopAtOnce(pl.Callback):
 
     Args:
         interruption: makes the exception for a signal.
+        starter: the Trainer that started the processes; None: the one that tests.
     """
 
-    def __init__(self, interruption: Callable[[int], Interrupted]) -> None:
+    def __init__(self, interruption: Callable[[int], Interrupted], starter: pl.Trainer | None = None) -> None:
         self.interruption = interruption
+        self.starter = starter
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         def stop(number: int, frame: FrameType | None) -> None:
-            _end(trainer, self.interruption(number))
+            _end(self.starter or trainer, self.interruption(number))
 
         _handle(stop)  # Lightning puts back those that it found
 
