@@ -62,8 +62,8 @@ class Hang(BaseException):
 _programs: list[str] = []
 
 
-def _record(event: str, _: tuple[Any, ...]) -> None:
-    if event in _STARTS_A_PROGRAM:
+def _record(event: str, arguments: tuple[Any, ...]) -> None:
+    if event in _STARTS_A_PROGRAM and arguments[0] != sys.executable:  # Matlab's files are read in a child of our own
         _programs.append(event)
 
 
