@@ -1,7 +1,7 @@
 """The user's own images: class folders, a table of paths and labels, or a `save_to_disk` directory.
 
 `data_root` is one of
-    DIR/<class>/*.jpg                       val and test are held out, `val_fraction` each
+    DIR/<class>/*.jpg                       val and test are held out, `val_fraction` and `test_fraction`
     DIR/{train,val,test}/<class>/*.jpg      val is held out of train if missing; test is never made up then
     FILE.csv, .tsv, .txt or .parquet        an image and a label column (or one of 0 and 1 per label), perhaps a split
                                             column; commas, semicolons or tabs, in UTF-8, UTF-16 or cp1252

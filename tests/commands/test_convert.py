@@ -735,6 +735,14 @@ def test_a_grey_checkpoint_of_your_own_trainer_converts_with_its_notes(
     assert header(second) == header(first) and same_tensors(load_file(second), network.state_dict())
 
 
+def test_a_bare_checkpoint_of_a_scaled_backbone_names_its_scale(tmp_path: Path) -> None:
+    network = build_classifier("lite0@d=1.2,w=1.1", 3)
+    content = {"state_dict": {f"classifier.{name}": t for name, t in network.state_dict().items()}}
+    torch.save({**content, "hyper_parameters": {"backbone": "lite0@d=1.2,w=1.1"}}, tmp_path / "mine.ckpt")
+    found = read_network(tmp_path / "mine.ckpt", "tensorflow")
+    assert found.variant == get_backbone("lite0@d=1.2,w=1.1") and same_tensors(found.state, network.state_dict())
+
+
 def test_a_grey_file_that_says_nothing_has_one_mean(tmp_path: Path) -> None:
     source = save_own(random_network("b0", "torchvision", in_channels=1), tmp_path / "grey.safetensors")
     assert read_network(source, "torchvision").preprocessing.mean == pytest.approx((sum(IMAGENET[0]) / 3,))

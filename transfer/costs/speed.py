@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer.environment import environment
-from transfer.errors import DamagedFile
+from transfer.errors import DamagedFile, MissingData
 from transfer.files import read_object, write_json
 from transfer.records import checked
 
@@ -48,6 +48,8 @@ def read_benchmarks(paths: Sequence[Path]) -> list[Speed]:
     """
     speeds = []
     for path in paths:
+        if not path.is_file():
+            raise MissingData(f"`benchmarks`={path}: no such file")
         content = read_object(path)
         try:
             hardware = content["hardware"]

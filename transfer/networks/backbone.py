@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from transfer.errors import UserError
+from transfer.errors import BadValue
 from transfer.networks.dilation import replace_stride_with_dilation
 from transfer.networks.layers import ConvNormAct, LayerSettings, SamePadConv2d, untracked_batch_norm
 from transfer.networks.rows import StageRow, Variant
@@ -127,7 +127,7 @@ class StagedBackbone(Backbone):
     ) -> None:
         super().__init__()
         if output_stride not in OUTPUT_STRIDES:
-            raise UserError(f"`output_stride`={output_stride} (allowed: {', '.join(map(str, OUTPUT_STRIDES))})")
+            raise BadValue(f"`output_stride`={output_stride} (allowed: {', '.join(map(str, OUTPUT_STRIDES))})")
         self.variant = variant
         self.num_features = variant.num_features
         self.output_stride = output_stride

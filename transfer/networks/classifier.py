@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from transfer.errors import UserError
+from transfer.errors import BadValue
 from transfer.networks.backbone import Backbone, FeatureInfo, StagedBackbone
 from transfer.networks.heads import HeadFactory, build_head
 from transfer.preprocessing import Preprocessing
@@ -80,7 +80,7 @@ class Classifier(nn.Module):
             UserError: the backbone is a function of the user's own, whose stages are unknown here.
         """
         if not isinstance(self.backbone, StagedBackbone):
-            raise UserError(f"{self.backbone.variant.name} is a function of your own: its stages are unknown here")
+            raise BadValue(f"{self.backbone.variant.name} is a function of your own: its stages are unknown here")
         return self.backbone.feature_info
 
     def get_classifier(self) -> nn.Module:
@@ -149,5 +149,5 @@ def _checked_names(class_names: Sequence[str] | None, num_classes: int) -> tuple
         return None
     if isinstance(class_names, str) or len(class_names) != num_classes:
         given = f"the text {class_names!r}" if isinstance(class_names, str) else f"{len(class_names)} names"
-        raise UserError(f"`class_names`: {given} with `num_classes`={num_classes} (allowed: one name for each class)")
+        raise BadValue(f"`class_names`: {given} with `num_classes`={num_classes} (allowed: one name for each class)")
     return tuple(class_names)

@@ -15,7 +15,7 @@ from typing import Any, Never, Self
 
 from torch import Tensor, nn
 
-from transfer.errors import UserError
+from transfer.errors import BadValue
 from transfer.networks.backbone import Backbone
 from transfer.networks.scaling import Scale
 
@@ -64,10 +64,10 @@ def function_variant(function: Callable[..., Any], name: str) -> FunctionVariant
     try:
         inspect.signature(function).bind(1.0, 1.0, 1.0)
     except (TypeError, ValueError) as error:
-        raise UserError(f"backbone {name}: it is called as {name}(depth, width, resolution), but: {error}") from None
+        raise BadValue(f"backbone {name}: it is called as {name}(depth, width, resolution), but: {error}") from None
     size = getattr(function, "image_size", DEFAULT_IMAGE_SIZE)
     if type(size) is not int or size < 1:
-        raise UserError(f"backbone {name}: its image_size is {size!r} (allowed: the side of its input in pixels)")
+        raise BadValue(f"backbone {name}: its image_size is {size!r} (allowed: the side of its input in pixels)")
     return FunctionVariant(name, function, size)
 
 
@@ -87,10 +87,10 @@ class FunctionBackbone(Backbone):
         network: Any = variant.function(factors.depth, factors.width, factors.resolution)
         called = f"{variant.name}: the function"
         if not isinstance(network, nn.Module):
-            raise UserError(f"{called} gave {type(network).__name__}, not an nn.Module")
+            raise BadValue(f"{called} gave {type(network).__name__}, not an nn.Module")
         num_features = getattr(network, "num_features", None)
         if type(num_features) is not int or num_features < 1:
-            raise UserError(
+            raise BadValue(
                 f"{called} gave a {type(network).__name__} whose num_features is {num_features!r} (needed: the F of its"
                 " output, a map (N, F, h, w) or pooled features (N, F), without a classifier)"
             )
@@ -99,7 +99,7 @@ class FunctionBackbone(Backbone):
         self.num_features = num_features
 
     def _refuse_stages(self) -> Never:
-        raise UserError(f"{self.variant.name} is a function of your own: its stages are unknown here (use `forward`)")
+        raise BadValue(f"{self.variant.name} is a function of your own: its stages are unknown here (use `forward`)")
 
     output_stride: Any = property(_refuse_stages)
     stage_channels: Any = property(_refuse_stages)
@@ -110,13 +110,13 @@ class FunctionBackbone(Backbone):
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         if enable:
-            raise UserError(f"grad_checkpointing with a function of your own, {self.variant.name} (allowed: False)")
+            raise BadValue(f"grad_checkpointing with a function of your own, {self.variant.name} (allowed: False)")
 
     def forward(self, x: Tensor) -> Tensor:
         features = self.network(x)
         if not isinstance(features, Tensor) or features.ndim not in (2, 4) or features.shape[1] != self.num_features:
             given = f"shape {tuple(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
-            raise UserError(
+            raise BadValue(
                 f"{self.variant.name}: the network's output for images {tuple(x.shape)} is of {given} (needed: a map"
                 f" (N, {self.num_features}, h, w) or pooled features (N, {self.num_features}))"
             )

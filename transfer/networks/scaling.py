@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, Self, TypeVar
 
-from transfer.errors import UserError
+from transfer.errors import BadValue, UserError
 
 # Section 3.3, step 1: the best values for b0 at phi = 1, under the constraint.
 ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15
@@ -44,7 +44,7 @@ class Scale:
     def __post_init__(self) -> None:
         for name, value in (("depth", self.depth), ("width", self.width), ("resolution", self.resolution)):
             if not SMALLEST <= value <= LARGEST:
-                raise UserError(f"{name} coefficient {value:.6g} (allowed: {SMALLEST:g} to {LARGEST:g})")
+                raise BadValue(f"{name} coefficient {value:.6g} (allowed: {SMALLEST:g} to {LARGEST:g})")
 
     @property
     def flops_factor(self) -> float:
@@ -70,21 +70,21 @@ def compound_scale(phi: float, alpha: float = ALPHA, beta: float = BETA, gamma: 
             phi leads to factors outside `Scale`'s range.
     """
     if min(alpha, beta, gamma) < 1:
-        raise UserError(f"alpha={alpha:g}, beta={beta:g}, gamma={gamma:g} (allowed: at least 1 each)")
+        raise BadValue(f"alpha={alpha:g}, beta={beta:g}, gamma={gamma:g} (allowed: at least 1 each)")
     product = Scale(alpha, beta, gamma).flops_factor
     if not is_constrained(product):
-        raise UserError(
+        raise BadValue(
             f"alpha={alpha:g}, beta={beta:g}, gamma={gamma:g}: alpha * beta^2 * gamma^2 is {product:.4g}"
             f" (allowed: {2 - PRODUCT_TOLERANCE:g} to {2 + PRODUCT_TOLERANCE:g}; the paper's 1.2, 1.1, 1.15 give 1.92)"
         )
     if not math.isfinite(phi) or abs(phi) > 100:
-        raise UserError(
+        raise BadValue(
             f"phi={phi:g} (allowed: a number that keeps every coefficient within {SMALLEST:g} to {LARGEST:g})"
         )
     try:
         return Scale(alpha**phi, beta**phi, gamma**phi)
     except UserError as error:
-        raise UserError(f"phi={phi:g}: {error}") from None
+        raise BadValue(f"phi={phi:g}: {error}") from None
 
 
 def is_constrained(product: float) -> bool:
@@ -164,9 +164,9 @@ def scale_spec(baseline: Network, spec: str) -> Network:
         try:
             number = float(text)
         except ValueError:
-            raise UserError(f"{given}: {part.strip()!r} is not KEY=NUMBER (write {EXAMPLES})") from None
+            raise BadValue(f"{given}: {part.strip()!r} is not KEY=NUMBER (write {EXAMPLES})") from None
         if key in numbers:
-            raise UserError(f"{given}: {key} is given twice")
+            raise BadValue(f"{given}: {key} is given twice")
         numbers[key] = number
     try:
         if "phi" in numbers and numbers.keys() <= {"phi", "alpha", "beta", "gamma"}:
@@ -174,13 +174,13 @@ def scale_spec(baseline: Network, spec: str) -> Network:
         if numbers.keys() <= {"d", "w", "r"}:
             return scale(baseline, *(numbers.get(key, 1.0) for key in "dwr"))
     except UserError as error:
-        raise UserError(f"{given}: {error}") from None
-    raise UserError(f"{given}: {' and '.join(numbers)} do not define a scale (write {EXAMPLES})")
+        raise BadValue(f"{given}: {error}") from None
+    raise BadValue(f"{given}: {' and '.join(numbers)} do not define a scale (write {EXAMPLES})")
 
 
 def _scaled(baseline: Network, factors: Scale, named: Mapping[str, float]) -> Network:
     if baseline.scale is not None:
-        raise UserError(f"{baseline.name} is scaled already: multiply the coefficients and scale its baseline")
+        raise BadValue(f"{baseline.name} is scaled already: multiply the coefficients and scale its baseline")
     if not named:
         return baseline
     return baseline.scaled(_extended(baseline.name, ",".join(f"{k}={v:.12g}" for k, v in named.items())), factors)
@@ -223,7 +223,7 @@ def search_objective(
         ("exponent", exponent, "at most 0", -math.inf < exponent <= 0),
     ):
         if not ok:
-            raise UserError(f"search objective: {name} {value:g} (allowed: {allowed})")
+            raise BadValue(f"search objective: {name} {value:g} (allowed: {allowed})")
     return accuracy * (macs / target) ** exponent
 
 

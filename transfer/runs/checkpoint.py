@@ -69,7 +69,7 @@ def read_preprocessing(entries: Any, path: Path) -> Preprocessing:
             and found.resize in ("short_side", "squash")
             and all(known is None or _is_range(known) for known in (found.integer_range, found.float_range))
         )
-    except (TypeError, KeyError, ValueError):
+    except (AttributeError, TypeError, KeyError, ValueError):
         valid = False
     if not valid:
         raise DamagedFile(

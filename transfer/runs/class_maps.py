@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from transfer.errors import UserError
+from transfer.errors import BadValue
 from transfer.networks.classifier import Classifier
 from transfer.networks.function import FunctionBackbone
 from transfer.networks.heads import LinearHead
@@ -50,7 +50,7 @@ def explain_class(classifier: Classifier, images: Tensor, class_index: int | Non
     with torch.no_grad():
         features = classifier.forward_features(images)
         if isinstance(classifier.backbone, FunctionBackbone) and features.shape[2:] == (1, 1):
-            raise UserError(
+            raise BadValue(
                 f"{classifier.backbone.variant.name} returns features of the whole image: the place of the evidence can"
                 " be computed from maps (N, F, h, w) only"
             )
@@ -97,5 +97,5 @@ def grad_cam(head: nn.Module, features: Tensor, classes: Tensor) -> Tensor:
         chosen = logits.gather(1, classes[:, None]).sum()
         gradient = torch.autograd.grad(chosen, features, allow_unused=True)[0] if chosen.requires_grad else None
     if gradient is None:
-        raise UserError(f"head {type(head).__name__}: its logits have no gradient, which Grad-CAM needs")
+        raise BadValue(f"head {type(head).__name__}: its logits have no gradient, which Grad-CAM needs")
     return class_activation_map(features.detach(), gradient.mean((2, 3))).relu()

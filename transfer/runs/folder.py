@@ -14,7 +14,7 @@ from filelock import Timeout
 from transfer.config.command_line import load_config, save_config
 from transfer.config.parsing import flatten
 from transfer.config.schema import FinetuneConfig
-from transfer.errors import BadValue, RunInterrupted, UserError
+from transfer.errors import BadValue, RunInterrupted
 from transfer.files import is_leftover, remove_leftovers, write_json
 from transfer.locks import held, soft_name
 from transfer.run_files import BEST, CONFIG, HELD_OUT, LAST, LOCK, METRICS, RESULTS
@@ -79,7 +79,7 @@ class RunFolder:
         needed = 48 * num_parameters
         free = shutil.disk_usage(self.path).free
         if free < needed:
-            raise UserError(
+            raise BadValue(
                 f"{self.path}: {free / 2**20:.0f} MiB free, about {needed / 2**20:.0f} MiB are needed for checkpoints:"
                 " free some space or choose another `out_dir`"
             )
@@ -130,16 +130,16 @@ def check_run_dir(config: FinetuneConfig, resume: Path | None, kind: str = "") -
     """
     if resume is not None:
         if (resume / RESULTS).exists():
-            raise UserError(f"{resume} is a finished run (it has {RESULTS}); there is nothing to resume")
+            raise BadValue(f"{resume} is a finished run (it has {RESULTS}); there is nothing to resume")
     elif config.out_dir is not None:
         path = Path(config.out_dir)
         if path.is_file() or (is_main_process() and _content(path)):
-            raise UserError(
+            raise BadValue(
                 f"`out_dir`={path} is not empty; it may hold another run: choose a new folder, or continue that run:"
                 f" `resume`={path}"
             )
     elif _job_id() and (path := _named_folder(config, kind) / RESULTS).exists():
-        raise UserError(f"{path.parent} is a finished run, and has the name of this job: set `out_dir` for another run")
+        raise BadValue(f"{path.parent} is a finished run, and has the name of this job: set `out_dir` for another run")
 
 
 def find_interrupted(config: FinetuneConfig) -> Path | None:
@@ -180,12 +180,12 @@ def _named_folder(config: FinetuneConfig, kind: str = "") -> Path:
         return Path(config.out_dir)
     if job := _job_id():
         return _runs(config, kind) / job
-    raise UserError("processes started manually cannot agree on a run's number: pass `out_dir`")
+    raise BadValue("processes started manually cannot agree on a run's number: pass `out_dir`")
 
 
 def _claim_number(config: FinetuneConfig, kind: str) -> Path:
     if "WORLD_SIZE" in os.environ or "RANK" in os.environ:
-        raise UserError("processes started manually cannot agree on a run's number: pass `out_dir`")
+        raise BadValue("processes started manually cannot agree on a run's number: pass `out_dir`")
     parent = _runs(config, kind)
     parent.mkdir(parents=True, exist_ok=True)
     number = max((int(p.name) for p in parent.iterdir() if p.name.isdigit()), default=0) + 1
@@ -219,7 +219,7 @@ def _check_same_run(path: Path, config: FinetuneConfig) -> None:
     changed = [f"`{name}`={before[name]}, here {now[name]}" for name in now if before[name] != now[name]]
     if changed:
         head = f"{path} holds an unfinished run, and has the name of this job: set `out_dir` for another run"
-        raise UserError("\n  ".join([head, *changed]))
+        raise BadValue("\n  ".join([head, *changed]))
 
 
 def _content(path: Path) -> set[str]:

@@ -9,7 +9,7 @@ from typing import Literal, overload
 import torch
 from torch import nn
 
-from transfer.errors import UserError
+from transfer.errors import BadValue
 from transfer.networks.backbone import Backbone, StagedBackbone
 from transfer.networks.classifier import Classifier
 from transfer.networks.feature_maps import FeatureMaps
@@ -129,7 +129,7 @@ def build_backbone(
     if not features_only:
         return backbone
     if not isinstance(backbone, StagedBackbone):
-        raise UserError(f"`features_only`=True with a function of your own, {name} (allowed: False)")
+        raise BadValue(f"`features_only`=True with a function of your own, {name} (allowed: False)")
     return FeatureMaps(backbone)
 
 
@@ -155,7 +155,7 @@ def backbone_from(
             ("output_stride", output_stride, 32),
         ):
             if given != allowed:
-                raise UserError(f"`{option}`={given} with a function of your own, {variant.name} (allowed: {allowed})")
+                raise BadValue(f"`{option}`={given} with a function of your own, {variant.name} (allowed: {allowed})")
         return FunctionBackbone(variant)
     settings = row.settings if row else variant.settings
     backbone = build_network(variant, settings, in_channels, stochastic_depth_prob, grad_checkpointing, output_stride)
@@ -252,7 +252,7 @@ def classifier_from(
     row = start.row
     keep_head = num_classes is None and load_weights
     if keep_head and (row is None or start.is_warm or head != "linear" or in_channels != 3):
-        raise UserError(
+        raise BadValue(
             "`num_classes`=None keeps the checkpoint's own classifier: it needs pretrained weights, head='linear' and"
             f" in_channels=3 (given: weights {row.name if row else None}, head={head!r}, in_channels={in_channels})"
         )

@@ -66,11 +66,12 @@ class PortableNetwork:
 
     def metadata(self) -> dict[str, str]:
         """Return the header of its file."""
+        preprocessing = {name: value for name, value in asdict(self.preprocessing).items() if value is not None}
         entries: dict[str, str | None] = {
             "format": "pt",
             TRAINED_LIKE: self.like.name,
             "backbone": self.variant.name,
-            "preprocessing": None if self.assumes_preprocessing else json.dumps(asdict(self.preprocessing)),
+            "preprocessing": None if self.assumes_preprocessing else json.dumps(preprocessing),
             "head": self.head,
             "class_names": None if self.class_names is None else json.dumps(self.class_names, ensure_ascii=False),
             "multilabel": None if self.multilabel is None else json.dumps(self.multilabel),

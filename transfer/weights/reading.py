@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from transfer.errors import UserError
+from transfer.errors import BadValue, DamagedFile, UserError
 from transfer.files import expanded
 from transfer.networks.efficientnet import VARIANTS
 from transfer.networks.registry import get_variant, is_without_weights
@@ -41,7 +41,7 @@ def read_weights(row: WeightsRow, weights: str | Path | None, row_was_named: boo
     except UserError:
         found = variant  # the strict load reports the differences
     if found != variant:
-        raise UserError(f"{path} holds a {found.name}, not a {variant.name}: use backbone {found.name!r}")
+        raise BadValue(f"{path} holds a {found.name}, not a {variant.name}: use backbone {found.name!r}")
     if weights is not None:
         identify_file(path, row, variant, row_was_named)
     return to_own_keys(state, variant)
@@ -69,7 +69,7 @@ def infer_variant(state: Mapping[str, Tensor]) -> Variant:
             fitting.append(variant)
     if fitting:  # b1 holds all modules of b0
         return max(fitting, key=lambda variant: len(own_modules(variant)))
-    raise UserError(
+    raise DamagedFile(
         f"no known backbone has these tensors ({', '.join(list(state)[:3])}, ...; {len(state)} in all;"
         f" allowed: {', '.join(VARIANTS)})"
     )

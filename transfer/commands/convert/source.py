@@ -86,7 +86,7 @@ def _read_run(run_dir: Path, checkpoint: str, family: str | None, allow_user_cod
 def _read_file(path: Path, family: str | None) -> PortableNetwork:
     tensors = read_state_dict(path)
     check_numbers(tensors, path)
-    named = read_metadata(path).get("backbone", "")
+    named = read_metadata(path).get("backbone") or _trained_backbone(path)
     # Tensors do not tell how a network that is in no table was scaled, nor are there public ones of other families.
     variant = get_variant(named) if is_without_weights(named) else infer_variant(tensors)
     state = to_own_keys(tensors, variant)
@@ -108,6 +108,13 @@ def _read_file(path: Path, family: str | None) -> PortableNetwork:
     )
     _check_tensors(network, path)
     return network
+
+
+def _trained_backbone(path: Path) -> str:
+    """Return the name of the backbone that a checkpoint of training was built with; empty where none is known."""
+    arguments = read_checkpoint(path).get("hyper_parameters") if path.suffix == ".ckpt" else None
+    name = arguments.get("backbone") if isinstance(arguments, Mapping) else None
+    return name if isinstance(name, str) else ""
 
 
 def _read_header(path: Path, variant: Variant) -> dict[str, Any]:
