@@ -1,6 +1,7 @@
 """The names of the files in a run's folder."""
 
 CONFIG = "config.yaml"
+PROBE = "probe.yaml"  # a linear probe's own fields; no other run has them
 HELD_OUT = "held_out.json"
 METRICS = "metrics.csv"
 BEST, LAST = "best.ckpt", "last.ckpt"

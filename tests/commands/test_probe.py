@@ -301,7 +301,7 @@ def test_a_probe_has_the_fields_of_a_run_and_none_that_it_would_ignore() -> None
         (["--data.multilabel", "true"], "`data.multilabel`=True: a probe supports one label per image only"),
         (["--data.train_on", "trainval"], "`data.train_on`=trainval: a probe chooses on val"),
         (["--data.stream", "true", "--on_bad_image", "skip"], "`data.stream`=True with `on_bad_image`=skip"),
-        (["--image_size", "8"], "`image_size`=8 (allowed: at least 32)"),
+        (["--image_size", "8"], "`image_size`=8 (allowed: 32 to 8192)"),
     ],
 )
 def test_what_a_probe_cannot_do_is_refused(argv: list[str], message: str) -> None:
@@ -341,7 +341,7 @@ def probed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_a_probe_leaves_its_files_and_says_what_it_did(probed: Path) -> None:
-    names = {"config.yaml", "best.ckpt", "results.json", "test_reads.json", "test_predictions.npz"}
+    names = {"probe.yaml", "config.yaml", "best.ckpt", "results.json", "test_reads.json", "test_predictions.npz"}
     assert {path.name for path in probed.iterdir()} == names
     results = read_results(probed)
     assert [row["penalty"] for row in results["val_metrics"]] == list(PENALTIES)
@@ -452,7 +452,10 @@ def test_init_head_starts_a_run_from_the_fitted_head(
     refusals: list[tuple[tuple[str, ...], str]] = [
         (("--head", "mlp"), "--head linear, here mlp"),
         (("--backbone", "b0", "--pretrained", "false"), "--backbone lite0, here b0"),
-        (("--dataset", "digits"), "classes dark, grey, light, here 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"),
+        (
+            ("--dataset", "digits", "--data_root", "null"),
+            "classes dark, grey, light, here 0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
+        ),
     ]
     for number, (changes, message) in enumerate(refusals):
         place = ("--out_dir", tmp_path / f"refused{number}", "--init_head", probed)

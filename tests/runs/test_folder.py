@@ -338,3 +338,12 @@ def test_a_folder_holds_a_run_only_once_all_its_first_files_are_there(
     with pytest.raises(KeyboardInterrupt):
         RunFolder(tmp_path).begin(CONFIG, {"val": {"of": "train", "images": []}})
     assert not (tmp_path / "config.yaml").exists()
+
+
+def test_a_probe_is_not_resumed_and_its_folder_does_not_advise_it(tmp_path: Path) -> None:
+    (tmp_path / "probe.yaml").write_text("beside: null\n", encoding="utf-8")
+    (tmp_path / "test_reads.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(UserError, match="a linear probe, which is not resumed"):
+        check_run_dir(FinetuneConfig(), tmp_path)
+    with pytest.raises(UserError, match=r"choose a new folder$"):
+        check_run_dir(FinetuneConfig(out_dir=str(tmp_path)), None)

@@ -16,12 +16,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from transfer.commands.console import exit_status
 from transfer.config.command_line import build_probe_parser, parse_probe_config
 from transfer.config.probe_schema import ProbeConfig
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue, UserError
-from transfer.files import expanded
+from transfer.files import expanded, write_text
+from transfer.run_files import PROBE
 from transfer.runs.results import Results, last_results, read_results
 
 if TYPE_CHECKING:
@@ -84,7 +87,7 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
         data = DataModule(dataset, start.preprocessing, **{**config.loader_options(), "augment": "none"})
         classifier = build_network(config, start, dataset, fabric)
         if fabric.global_rank == 0:
-            begin(run, config, start, data)
+            begin(run, config, own, start, data)
         features, files = extract(config, own, data, classifier, fabric, precision)
         if fabric.global_rank > 0:
             return None
@@ -142,7 +145,7 @@ def build_network(config: FinetuneConfig, start: Start, dataset: Dataset, fabric
     return classifier.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its types
 
 
-def begin(run: RunFolder, config: FinetuneConfig, start: Start, data: DataModule) -> None:
+def begin(run: RunFolder, config: FinetuneConfig, own: ProbeConfig, start: Start, data: DataModule) -> None:
     """Write what the run starts with, count the reading of the test split, and print whose features are fitted."""
     from transfer.commands.finetune_report import warn_of_seen_images
     from transfer.runs.test_record import count_test_read
@@ -152,6 +155,7 @@ def begin(run: RunFolder, config: FinetuneConfig, start: Start, data: DataModule
     data.seen_before = read_seen_images(config.weights)
     warn_of_seen_images(data)
 
+    write_text(run.path / PROBE, yaml.safe_dump(asdict(own), sort_keys=False))
     run.begin(config, {})
     if "test" in dataset.split_sizes:
         count_test_read(run.path)

@@ -17,7 +17,7 @@ from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue, RunInterrupted
 from transfer.files import is_leftover, remove_leftovers, write_json
 from transfer.locks import held, soft_name
-from transfer.run_files import BEST, CONFIG, HELD_OUT, LAST, LOCK, METRICS, RESULTS
+from transfer.run_files import BEST, CONFIG, HELD_OUT, LAST, LOCK, METRICS, PROBE, RESULTS
 
 RUN_DIR_VARIABLE = "TRANSFER_RUN_DIR"
 
@@ -129,15 +129,16 @@ def check_run_dir(config: FinetuneConfig, resume: Path | None, kind: str = "") -
         UserError: the run to resume is finished, or the folder holds another run.
     """
     if resume is not None:
+        if (resume / PROBE).exists():
+            raise BadValue(f"`resume`={resume}: a linear probe, which is not resumed: run the probe again")
         if (resume / RESULTS).exists():
             raise BadValue(f"{resume} is a finished run (it has {RESULTS}); there is nothing to resume")
     elif config.out_dir is not None:
         path = Path(config.out_dir)
         if path.is_file() or (is_main_process() and _content(path)):
-            raise BadValue(
-                f"`out_dir`={path} is not empty; it may hold another run: choose a new folder, or continue that run:"
-                f" `resume`={path}"
-            )
+            is_probe = kind or (path / PROBE).exists()
+            way_out = "" if is_probe else f", or continue that run: `resume`={path}"
+            raise BadValue(f"`out_dir`={path} is not empty; it may hold another run: choose a new folder{way_out}")
     elif _job_id() and (path := _named_folder(config, kind) / RESULTS).exists():
         raise BadValue(f"{path.parent} is a finished run, and has the name of this job: set `out_dir` for another run")
 
