@@ -48,6 +48,7 @@ def open_table(file: Path) -> datasets.Dataset:
         raise DamagedFile(f"{file}: a table without rows")
     table = _guarded(lambda: datasets.Dataset.from_parquet(str(file)), file)
     assert isinstance(table, datasets.Dataset)
+    _guarded(lambda: table.data.validate(full=True), file)
     return table
 
 

@@ -42,7 +42,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--checkpoint", choices=("best", "last"), default="best")
     splits = "default: test; all images of other data without splits"
     add("--split", choices=("train", "val", "test", "all"), help=splits)
-    add("--data_root", metavar="PATH", help="where the run's data lie now, or other labelled images: a folder or table")
+    add(
+        "--data_root",
+        metavar="PATH",
+        type=expanded,
+        help="where the run's data lie now, or other labelled images: a folder or table",
+    )
     add("--dataset", metavar="NAME", help="the data's name; default: the run's; `folder` for images of your own")
     add_reading(parser, otherwise="the run's")
     bad = "images that cannot be read; default: the run's"

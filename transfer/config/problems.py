@@ -92,6 +92,7 @@ def _range_problems(config: FinetuneConfig) -> Iterator[str]:
 def _trainer_ranges(trainer: TrainerConfig) -> tuple[Range, ...]:
     return (
         ("trainer.max_steps", trainer.max_steps, "at least 1, or -1 for no limit", lambda v: v == -1 or _is_count(v)),
+        ("trainer.devices", trainer.devices, "auto, a number from 1, -1 for all, or a list of indices", _is_devices),
         ("trainer.num_nodes", trainer.num_nodes, "at least 1", _is_count),
         ("trainer.min_epochs", trainer.min_epochs, "at least 1", _is_count),
         ("trainer.min_steps", trainer.min_steps, "at least 1", _is_count),
@@ -211,6 +212,10 @@ def _is_positive(value: float) -> bool:
 
 def _is_alpha(value: float) -> bool:
     return value == 0 or 1e-3 <= value <= 1e3  # beyond, draws from Beta are not finite
+
+
+def _is_devices(value: int | str | list[int]) -> bool:
+    return value == -1 or _is_count(value) if isinstance(value, int) else bool(value)
 
 
 def _is_count(value: int) -> bool:
