@@ -202,14 +202,7 @@ def run(
     check_configurations(table, devices_per_cell)
     jobs = table_jobs(out, table)
     if pending := pending_jobs(jobs, retry_failed):
-        words = [
-            "table",
-            "cell",
-            str(out.resolve()),
-            "--devices",
-            str(devices_per_cell),
-            *job_words(retry_failed, allow_user_code),
-        ]
+        words = ["table", "cell", str(out.resolve()), "--devices", str(devices_per_cell)]
         launch = Launch(
             folder=out,
             words=[*words, *job_words(retry_failed, allow_user_code)],
