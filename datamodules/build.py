@@ -13,7 +13,7 @@ from datamodules.dataset.loaded import Dataset, read_dataset
 from datamodules.dataset.sheet import ReadOptions, Sheet, Source
 from datamodules.sheets import get_sheet
 from datamodules.sheets.loaded import Loaded
-from transfer.errors import BadValue, UserError, nearest
+from transfer.errors import BadValue, nearest
 from transfer.preprocessing import Preprocessing
 
 
@@ -91,7 +91,7 @@ def build_datamodule(
     """
     _refuse_unknown(options, ("preprocessing", "image_size", *DataFields.__annotations__))
     if preprocessing is None:
-        raise UserError(
+        raise BadValue(
             "`preprocessing` is missing: pass that of the network's weights, `classifier.preprocessing` or"
             " `get_weights(ROW).preprocessing`; for random weights one of your own, transfer.Preprocessing(...)"
         )

@@ -206,3 +206,10 @@ def test_any_other_exception_passes_unchanged(error: BaseException, capsys: pyte
         exit_status(raising(error))
     assert caught.value is error
     assert capsys.readouterr() == ("", "")
+
+
+def test_every_mistake_is_raised_as_one_of_the_kinds() -> None:
+    root = Path(__file__).resolve().parent.parent
+    sources = [path for room in ("transfer", "datamodules") for path in (root / room).rglob("*.py")]
+    assert len(sources) > 100
+    assert [str(path) for path in sources if "raise UserError(" in path.read_text(encoding="utf-8")] == []

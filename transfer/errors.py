@@ -1,7 +1,7 @@
 """What can go wrong and is nobody's bug, in words: the only exceptions of this project's own.
 
 ValueError
-  x UserError            a mistake in what the user gave
+  x UserError            a mistake in what the user gave; raised as one of its kinds:
     + BadValue           an argument's value, or values that do not go together
     + MissingData        a file, a folder or a server that is not there
     + DamagedFile        a file that cannot be read, or is not what it should be

@@ -11,7 +11,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING
 
-from transfer.errors import UserError
+from transfer.errors import BadValue
 
 NAMESPACES = ("pytorch_lightning", "lightning.pytorch")
 NAMESPACE = next((name for name in sys.modules if name in NAMESPACES), NAMESPACES[0])
@@ -40,7 +40,7 @@ def refuse_mix() -> None:
         UserError: it is imported under both, and a Trainer of the other would not know our classes.
     """
     if all(name in sys.modules for name in NAMESPACES):
-        raise UserError(
+        raise BadValue(
             f"{' and '.join(NAMESPACES)} are both imported, but a Trainer of one refuses modules of the other. transfer"
             f" uses {NAMESPACE}, which was imported first: import that one everywhere, or the other one everywhere and"
             " before transfer"

@@ -17,7 +17,7 @@ from datamodules.dataset.sheet import Sheet, WrongCopy, name_key
 from datamodules.dataset.split import Split
 from datamodules.images.decode import BadImage, BadImageError, measure_image
 from datamodules.images.depth import Extent
-from transfer.errors import BadValue, MissingData, UserError
+from transfer.errors import BadValue, DamagedFile, MissingData
 
 _MAX_NAMED = 10
 _CHECK_VERSION = 1  # changes with what `measure_image` refuses
@@ -56,12 +56,12 @@ def check_official(splits: Mapping[str, Split], sheet: Sheet, num_classes: int, 
         )
     declared = sheet.num_classes
     if declared and num_classes != declared and not (decayed and num_classes < declared):
-        raise UserError(f"{splits['train'].name}: {declared} classes expected, {num_classes} found")
+        raise DamagedFile(f"{splits['train'].name}: {declared} classes expected, {num_classes} found")
     for name, (fewest, most) in sheet.images_per_class.items():
         for index, count in enumerate(splits[name].class_counts(num_classes)):
             if count > most or (count < fewest and name not in decayed):
                 allowed = str(most) if fewest == most else f"{fewest} to {most}"
-                raise UserError(
+                raise DamagedFile(
                     f"{splits[name].name}: {allowed} images of each class expected, {count} of class {index} found; "
                     "not the official split, although its size is right: a copy that was cut anew. Download another"
                 )
@@ -77,7 +77,7 @@ def _check_class_counts(splits: Mapping[str, Split], sheet: Sheet, decayed: set[
         cause = "a copy that was cut anew"
         if sorted(found) == sorted(expected):
             cause = "a copy whose labels are in another order than its class names, such as sorted as text"
-        raise UserError(
+        raise DamagedFile(
             f"{splits[name].name}: {expected[index]} images of class {index} expected, {found[index]} found (the first"
             f" of {sum(a != b for a, b in zip(expected, found, strict=True))} classes that differ); not the official"
             f" split, although its size is right: {cause}. Download another"
@@ -145,7 +145,7 @@ def check_class_order(
     cause = ""
     if list(names) == sorted(names):
         cause = " Likely cause: the copy sorted its names as plain text, capitals first and '10' before '2'."
-    raise UserError(
+    raise DamagedFile(
         f"{where}: class names are not in the official order: class {first} is {official[first]!r}, found "
         f"{names[first]!r} ({len(moved) or len(unknown)} of {len(names)} differ), so its labels mean other classes "
         f"than published ones.{cause} Take another copy"
@@ -164,15 +164,15 @@ def check_trainable(
     train = splits["train"]
     if len(class_names) < 2:
         found = f"only {class_names[0]!r}" if class_names else "none"
-        raise UserError(f"{train.name}: at least 2 classes are needed, found {found}")
+        raise MissingData(f"{train.name}: at least 2 classes are needed, found {found}")
     for split in splits.values():
         if len(split) == 0:
-            raise UserError(f"{split.name}: no images in this split")
+            raise MissingData(f"{split.name}: no images in this split")
     if allow_absent_classes:
         return
     counts = train.class_counts(len(class_names))
     if absent := [repr(name) for name, count in zip(class_names, counts, strict=True) if count == 0]:
-        raise UserError(
+        raise MissingData(
             f"{train.name}: no training image of {len(absent)} classes: {', '.join(absent)}; add some, or remove these"
             " classes from the other splits"
         )
@@ -228,7 +228,7 @@ def drop_bad_images(splits: Mapping[str, Split], on_bad_image: str) -> tuple[dic
     if not all_bad:
         return readable, []
     if on_bad_image == "error":
-        raise UserError(
+        raise DamagedFile(
             f"{_describe(all_bad)}\nRepair or remove them, or pass `on_bad_image`=skip to train without them."
         )
     warnings.warn(f"training without {_describe(all_bad)}", stacklevel=3)

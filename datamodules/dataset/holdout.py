@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules.dataset.split import Split
-from transfer.errors import UserError
+from transfer.errors import BadValue
 
 # A class with fewer expected images need not be in the part that is held out.
 _LEAST_EXPECTED = 0.5
@@ -47,7 +47,7 @@ def hold_out(split: Split, share: float, name: str) -> tuple[Split, Split]:
             break
         held = _give_back(unit_of == unit, draws, split.labels, unit_of)
     if not held.any():
-        raise UserError(
+        raise BadValue(
             f"{split.name}: cannot hold out one of {len(split)} images for {name} and leave one of each class, with"
             f" {len(units)} different images or groups; add images, or give val and test splits of your own"
         )
@@ -73,7 +73,7 @@ def hold_out_exactly(split: Split, size: int, name: str) -> tuple[Split, Split]:
     exact = counts * size / max(len(split), 1)
     shares = np.minimum(np.floor(exact).astype(np.int64), counts - 1)
     if not 1 <= size <= (counts - 1).sum():
-        raise UserError(
+        raise BadValue(
             f"{split.name}: cannot hold out {size} of {len(split)} images in {len(classes)} classes and "
             "leave one of each class for training; add images, or give val and test splits of your own"
         )

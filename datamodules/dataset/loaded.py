@@ -20,7 +20,7 @@ from datamodules.dataset.checks import (
 from datamodules.dataset.sheet import Sheet, Source
 from datamodules.dataset.split import Split, join
 from datamodules.images.decode import BadImage
-from transfer.errors import BadValue, MissingData, UserError
+from transfer.errors import BadValue, MissingData
 from transfer.seen_images import SeenImages
 
 _MAX_NAMED = 12
@@ -99,7 +99,7 @@ class Dataset:
             UserError: The dataset has no such split.
         """
         if name not in self.splits:
-            raise UserError(f"{self.name} has no {name} split here (it has: {', '.join(self.splits)})")
+            raise MissingData(f"{self.name} has no {name} split here (it has: {', '.join(self.splits)})")
         return self.splits[name]
 
     def median_short_side(self) -> int:
@@ -143,21 +143,21 @@ class Dataset:
             UserError: The class names or the training images or labels have changed.
         """
         if saved["class_names"] != list(self.class_names):
-            raise UserError(
+            raise BadValue(
                 f"{self.name}: the classes changed since the checkpoint: it has "
                 f"{', '.join(saved['class_names'])}; the data has {', '.join(self.class_names)}"
             )
         before = saved["fingerprint"]
         kinds = {value.startswith("streamed-") for value in (*before.values(), *self.fingerprint.values())}
         if len(kinds) > 1:
-            raise UserError(
+            raise BadValue(
                 f"{self.name}: fingerprints of streamed data and of whole files cannot be compared: give the data as"
                 f" the run had it, {'whole' if self.source.options.stream else 'streamed'}"
             )
         names = sorted(before.keys() | self.fingerprint)
         changed = [name for name in names if before.get(name) != self.fingerprint.get(name)]
         if "train" in changed:
-            raise UserError(
+            raise BadValue(
                 f"{self.name}: the data changed since the checkpoint (split: {', '.join(changed)}); "
                 "restore the data to resume, or start a new run"
             )

@@ -39,7 +39,7 @@ from datamodules.images.decode import (
     read_encoded,
 )
 from datamodules.loading.image_cache import ImageCache, checksum
-from transfer.errors import DamagedFile, UserError, unknown_name
+from transfer.errors import BadValue, DamagedFile, unknown_name
 from transfer.files import default_cache_dir, reserve
 from transfer.locks import held
 
@@ -129,7 +129,7 @@ def _survey(split: Split, resize: Resize) -> tuple[str, NDArray[np.int64]]:
 def _build_file(path: Path, split: Split, resize: Resize, shapes: NDArray[np.int64], header: bytes, size: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if free < size:
-        raise UserError(
+        raise BadValue(
             f"{path.parent}: the image cache of {split.name} takes {_gigabytes(size)}, {_gigabytes(free)} are free;"
             " make room, set `cache_dir` to a folder on another disk, or set `cache` to ram or none"
         )
@@ -164,7 +164,7 @@ def _write_all(descriptor: int, content: bytes, position: int) -> None:
 def _build_in_memory(split: Split, resize: Resize, shapes: NDArray[np.int64], total: int) -> ImageCache:
     free = _free_memory()
     if free is not None and free < total:
-        raise UserError(
+        raise BadValue(
             f"`cache`=ram: the images of {split.name} take {_gigabytes(total)}, {_gigabytes(free)} of memory are"
             f" free (shared memory, {_SHARED_MEMORY}, counts too); set `cache` to disk or none"
         )
@@ -199,7 +199,7 @@ def _explain(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(
+        raise BadValue(
             f"{folder}: the image cache cannot be written: {(error.strerror or str(error)).lower()};"
             " set `cache_dir` to another folder, or `cache` to none"
         ) from error

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from transfer.errors import BadValue, UserError
+from transfer.errors import BadValue
 
 _SHARED_MEMORY = Path("/dev/shm")
 _NO_MEMORY = (
@@ -90,7 +90,7 @@ def failures_explained() -> Iterator[None]:
     except (RuntimeError, OSError, MemoryError) as error:
         if (reason := explain_failure(error)) is None:
             raise
-        raise UserError(reason) from error
+        raise BadValue(reason) from error
 
 
 def explain_failure(error: BaseException) -> str | None:

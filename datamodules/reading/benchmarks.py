@@ -21,7 +21,7 @@ from datamodules.reading.sources import (
 )
 from datamodules.reading.streaming import stream_splits
 from datamodules.reading.tables import read_splits
-from transfer.errors import MissingData, UserError
+from transfer.errors import MissingData
 
 
 def load_benchmark(
@@ -44,7 +44,7 @@ def load_benchmark(
         except MissingSplitError as error:
             problem = problem or error
     assert problem is not None
-    raise UserError(f"{problem}{likely_cause(problem.found, sheet.num_examples, sheet.wrong_copies)}") from None
+    raise MissingData(f"{problem}{likely_cause(problem.found, sheet.num_examples, sheet.wrong_copies)}") from None
 
 
 def _copies(sheet: Sheet, options: ReadOptions) -> list[Sequence[HubCopy]]:
@@ -94,7 +94,7 @@ def _stream_benchmark(
     elif local := find_local_copy(root, copies):
         copy, files = local, find_local_files(root / local.id, local.config, local.split_names)
     else:
-        raise UserError(
+        raise MissingData(
             f"`stream`=True reads parquet files, and {root} has no {copies[0].id}/; the authors' archive is read"
             " where it lies anyway: leave `stream` out"
         )

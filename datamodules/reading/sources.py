@@ -24,11 +24,11 @@ T = TypeVar("T")
 _PROBE_SECONDS = 5
 
 
-class NotFoundError(UserError):
+class NotFoundError(MissingData):
     """The hub does not have a repository or revision (any more); offline: the cache does not have it."""
 
 
-class MissingSplitError(UserError):
+class MissingSplitError(MissingData):
     """A source lacks an expected split; `found` maps the splits that it has, by our names, to their numbers of rows."""
 
     def __init__(self, text: str, found: Mapping[str, int]) -> None:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from datamodules.dataset.sheet import HubCopy, Layout, WrongCopy, load_class_names
 from datamodules.sheets.benchmark import Benchmark
-from transfer.errors import DamagedFile, UserError
+from transfer.errors import DamagedFile
 
 if TYPE_CHECKING:
     from datamodules.dataset.split import Split
@@ -95,7 +95,7 @@ class Flowers(Benchmark):
                 return
             ids = " ".join(map(str, sorted(int(match[1]) for match in matches if match)))
             if hashlib.md5(ids.encode(), usedforsecurity=False).hexdigest() != digest:
-                raise UserError(
+                raise DamagedFile(
                     f"{splits[name].name}: the ids in its files' names are not those of the official {name} split: a"
                     " copy that was cut anew. Download another"
                 )

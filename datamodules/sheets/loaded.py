@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from datamodules.dataset.sheet import ReadOptions
 from datamodules.sheets.folder import Folder
-from transfer.errors import UserError
+from transfer.errors import BadValue
 
 if TYPE_CHECKING:
     import datasets
@@ -34,7 +34,7 @@ class Loaded(Folder):
         import datasets
 
         if not isinstance(tables, datasets.Dataset | datasets.DatasetDict):
-            raise UserError(
+            raise BadValue(
                 f"`data` is a {type(tables).__name__} (allowed: a dataset's name, a Sheet, or a datasets.Dataset or"
                 " DatasetDict; a stream of your own is no table: save it first)"
             )
@@ -49,5 +49,5 @@ class Loaded(Folder):
         from datamodules.reading.folders import read_tables
 
         if options.data_root is not None:
-            raise UserError(f"`data_root`={options.data_root}: the images are in the object you gave; leave it out")
+            raise BadValue(f"`data_root`={options.data_root}: the images are in the object you gave; leave it out")
         return read_tables(self.tables.with_format(None), type(self.tables).__name__, options)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from datamodules.dataset.sheet import HubCopy, Layout, WrongCopy, load_class_names, name_key
 from datamodules.sheets.benchmark import Benchmark
-from transfer.errors import DamagedFile, UserError
+from transfer.errors import DamagedFile
 
 if TYPE_CHECKING:
     from datamodules.dataset.split import Split
@@ -64,7 +64,7 @@ class Pets(Benchmark):
             for file, label in zip(split.file_names(), split.labels.tolist(), strict=True):
                 named, _, number = file.rpartition(".")[0].rpartition("_")
                 if named and number.isdecimal() and name_key(named) != name_key(self.official_names[label]):
-                    raise UserError(
+                    raise DamagedFile(
                         f"{split.name}: {file} is labelled {self.official_names[label]!r}: a copy whose labels are"
                         " in another order than its class names. Download another"
                     )

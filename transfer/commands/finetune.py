@@ -257,7 +257,7 @@ def fit(config: FinetuneConfig, run: RunFolder, trainer: pl.Trainer, module: Tra
     try:
         trainer.fit(module, data, ckpt_path=run.last if run.last.exists() else None, weights_only=True)
     except torch.OutOfMemoryError:
-        raise UserError(
+        raise BadValue(
             f"the GPU's memory is too small for `data.batch_size`={config.data.batch_size} at"
             f" {data.preprocessing.image_size} px: lower it and raise `trainer.accumulate_grad_batches` by the same"
             " factor, or set `grad_checkpointing`=true"

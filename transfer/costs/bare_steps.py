@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from transfer.costs.live_bytes import Precision
-from transfer.errors import BadValue, UserError
+from transfer.errors import BadValue
 
 Batch = tuple[Tensor, Tensor]
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
@@ -104,7 +104,7 @@ def enough_memory(batch_size: int, image_size: int) -> Iterator[None]:
         short = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
         if not short:
             raise
-        raise UserError(
+        raise BadValue(
             f"too little memory for {batch_size} images of {image_size} px: give a smaller `batch_size` or `image_size`"
         ) from None
 

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from transfer.costs import meta_calls
-from transfer.errors import UserError
+from transfer.errors import BadValue
 
 Precision = Literal["32-true", "bf16-mixed"]
 
@@ -71,7 +71,7 @@ def run_without_memory(
         logits = network(images)
     if not isinstance(logits, Tensor) or logits.ndim < 2:
         given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise UserError(f"the network gave {given} for {batch_size} images, not logits (N, num_classes)")
+        raise BadValue(f"the network gave {given} for {batch_size} images, not logits (N, num_classes)")
     return logits.float(), torch.empty(logits.shape[0], *logits.shape[2:], dtype=torch.long)
 
 

@@ -17,7 +17,7 @@ from transfer.costs.memory import Precision, inference_memory, training_memory, 
 from transfer.costs.peak_memory import measure_peak
 from transfer.costs.profile import count_module_macs
 from transfer.costs.scalable import get_scalable
-from transfer.errors import UserError
+from transfer.errors import BadValue, UserError
 from transfer.networks.function import FunctionVariant, NetworkFunction
 from transfer.networks.rows import Variant
 from transfer.networks.scaling import Scale
@@ -174,7 +174,7 @@ class Costs:
         except Exception as error:
             if isinstance(network, Variant):
                 raise
-            raise UserError(f"{network.name}: the function {_what_happened(error)}") from error
+            raise BadValue(f"{network.name}: the function {_what_happened(error)}") from error
 
     def _look(self, network: Network) -> tuple[Counts, Hashable]:
         """Return the counts of a network, and a key that is equal for equal networks."""
@@ -196,7 +196,7 @@ class Costs:
         except UserError:
             raise
         except Exception as error:
-            raise UserError(f"{network.name} on an image of {size} px {_what_happened(error)}") from error
+            raise BadValue(f"{network.name} on an image of {size} px {_what_happened(error)}") from error
         shapes = tuple((name, tuple(tensor.shape)) for name, tensor in module.state_dict().items())
         num_parameters = sum(parameter.numel() for parameter in module.parameters())
         return Counts(num_parameters, macs[""], 0), (shapes, tuple(macs.items()))

@@ -15,7 +15,7 @@ from torch import nn
 
 from transfer.costs.bare_steps import forward_pass, random_batch, synchronize, training_step
 from transfer.costs.live_bytes import Precision
-from transfer.errors import UserError
+from transfer.errors import BadValue
 
 PROCESS_STATUS = Path("/proc/self/status")
 # glibc's malloc.h. Setting the threshold also stops malloc from raising it.
@@ -55,14 +55,14 @@ def measure_peak(
         UserError: the system does not tell the memory of a process, or killed it.
     """
     if not on_gpu and not PROCESS_STATUS.is_file():
-        raise UserError(f"memory: only Linux tells that of a process ({PROCESS_STATUS}), and no GPU is asked for")
+        raise BadValue(f"memory: only Linux tells that of a process ({PROCESS_STATUS}), and no GPU is asked for")
     threads = threads or torch.get_num_threads()
     arguments = (build, image_size, batch_size, training, precision, on_gpu, keep_freed, threads)
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         try:
             return pool.submit(_measure, *arguments).result()
         except BrokenProcessPool:
-            raise UserError(
+            raise BadValue(
                 f"memory: the process with {batch_size} images of {image_size} px was killed, most likely for want of"
                 " memory: give a smaller batch"
             ) from None

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from transfer.errors import BadValue, UserError, unknown_name
+from transfer.errors import BadValue, unknown_name
 
 
 def balanced_class_weights(class_counts: Sequence[int]) -> Tensor:
@@ -24,7 +24,7 @@ def balanced_class_weights(class_counts: Sequence[int]) -> Tensor:
     """
     empty = [index for index, count in enumerate(class_counts) if count < 1]
     if empty:
-        raise UserError(f"`class_weights`=balanced: classes {empty} have no training image")
+        raise BadValue(f"`class_weights`=balanced: classes {empty} have no training image")
     counts = torch.tensor(class_counts, dtype=torch.float64)
     return (counts.sum() / (len(class_counts) * counts)).float()
 

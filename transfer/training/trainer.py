@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from transfer.config.schema import FinetuneConfig, TrainerConfig
-from transfer.errors import Diverged, UserError
+from transfer.errors import BadValue, Diverged, MissingData
 from transfer.lightning import MisconfigurationException, Tuner, pl
 from transfer.run_files import LAST
 from transfer.training.batch_norm import BatchNormCheck
@@ -136,7 +136,7 @@ def build_trainer(config: FinetuneConfig, loggers: list[pl.loggers.Logger], call
             use_distributed_sampler=False,
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
-        raise UserError(f"`trainer`: {error}") from None
+        raise BadValue(f"`trainer`: {error}") from None
 
 
 def resolve_precision(trainer: TrainerConfig) -> Any:
@@ -171,7 +171,7 @@ def build_loggers(config: FinetuneConfig, run_dir: Path, fingerprint: dict[str, 
             settings = {**config.to_dict(), "fingerprint": fingerprint, "run_dir": str(run_dir)}
             return [pl.loggers.WandbLogger(save_dir=run_dir, project=project, config=settings)]
     except ImportError as error:
-        raise UserError(f"`logger`={config.logger}: {error}; run: pip install {config.logger}") from None
+        raise MissingData(f"`logger`={config.logger}: {error}; run: pip install {config.logger}") from None
     return []
 
 

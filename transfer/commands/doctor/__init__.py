@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from datamodules.doctor import NEAR_DISTANCE
 from transfer.commands.console import add_allow_user_code, add_reading, check_folder, exit_status
-from transfer.errors import BadValue, UserError
+from transfer.errors import BadValue, MissingData
 from transfer.files import expanded
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def require_packages() -> None:
         UserError: one of them is missing.
     """
     if missing := [name for name in _PACKAGES if find_spec(name) is None]:
-        raise UserError(
+        raise MissingData(
             f"doctor needs the packages of the extra 'doctor' ({' and '.join(missing)} missing): "
             "pip install 'efficientnet-transfer[doctor]'"
         )
