@@ -57,7 +57,7 @@ def finetune(
 
     Args:
         config: the whole configuration; None starts from the defaults. It is not modified.
-        resume: folder of an interrupted run to continue.
+        resume: folder of an interrupted run to continue, or of any run that more epochs or steps lengthen.
         allow_user_code: whether to import a backbone or a head of one's own that the run to continue names.
         fields: fields of `transfer.config.schema.FinetuneConfig` that override `config`; groups are dictionaries:
             `finetune(dataset="folder", data_root="photos", trainer={"max_epochs": 3})`.
@@ -113,7 +113,7 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
 
     with open_run(config, resume) as run, interruptible(run.interrupted):
         run.check_space(sum(p.numel() for p in module.classifier.parameters()))
-        if is_main_process() and not run.resumes:
+        if is_main_process():
             run.begin(config, {name: {"of": s.name, "images": s.sources()} for name, s in dataset.held_out.items()})
         log = EpochLog(run.metrics, monitor)
         trainer = build_fit_trainer(config, run.path, log, build_loggers(config, run.path, dataset.fingerprint))
@@ -277,7 +277,8 @@ def measure(
     log: EpochLog,
 ) -> dict[str, Metrics]:
     """Return the metrics of the best checkpoint on val and test, and count the read of the test split."""
-    from transfer.runs.test_record import PREDICTIONS, count_test_read, make_predictions
+    from transfer.run_files import PREDICTIONS
+    from transfer.runs.test_record import count_test_read, make_predictions
     from transfer.training.interruption import StopAtOnce
     from transfer.training.trainer import build_trainer
 
