@@ -92,6 +92,10 @@ def test_a_run_that_fails_before_its_first_file_leaves_no_folder() -> None:
             run.begin(config, {})
             raise KeyError
         assert [path.name for path in run.path.iterdir()] == ["config.yaml"]
+    Path("mine").mkdir()
+    with pytest.raises(KeyError), open_run(replace(CONFIG, out_dir="mine"), None):
+        raise KeyError
+    assert Path("mine").is_dir()
 
 
 def test_the_runs_of_a_sweep_have_its_agents_ids(monkeypatch: pytest.MonkeyPatch) -> None:

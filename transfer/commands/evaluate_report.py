@@ -56,20 +56,10 @@ def write_evaluation(found: Evaluation, out_dir: Path | None) -> Path:
         found: the evaluation.
         out_dir: the folder; None: the next number in the run's `evaluations`.
     """
+    from transfer.runs.folder import claim_number
+
     folder = claim_number(Path(found.run_dir) / "evaluations") if out_dir is None else out_dir
     folder.mkdir(parents=True, exist_ok=True)
     found.predictions.save(folder / "predictions.npz")
     write_json(folder / "evaluation.json", found.to_dict())
     return folder
-
-
-def claim_number(parent: Path) -> Path:
-    """Create and return the numbered folder after the last one in `parent`."""
-    parent.mkdir(exist_ok=True)
-    number = max((int(path.name) for path in parent.iterdir() if path.name.isdecimal()), default=0) + 1
-    while True:
-        try:
-            (parent / str(number)).mkdir()
-            return parent / str(number)
-        except FileExistsError:
-            number += 1

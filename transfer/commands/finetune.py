@@ -248,7 +248,7 @@ def fit(config: FinetuneConfig, run: RunFolder, trainer: pl.Trainer, module: Tra
     """
     import torch
 
-    from transfer.runs.checkpoint import read_classifier_state
+    from transfer.runs.checkpoint import classifier_state
     from transfer.training.trainer import find_lr
     from transfer.weights.files import read_checkpoint, strict_load
 
@@ -265,8 +265,9 @@ def fit(config: FinetuneConfig, run: RunFolder, trainer: pl.Trainer, module: Tra
         ) from None
     if config.data.train_on == "trainval" and not run.best.exists():
         trainer.save_checkpoint(run.best)  # a run stopped in its last step has nothing left to train
-    strict_load(module.classifier, read_classifier_state(run.best), source=str(run.best))
-    module.classifier.threshold = read_checkpoint(run.best).get("threshold")
+    best = read_checkpoint(run.best)
+    strict_load(module.classifier, classifier_state(best, run.best), source=str(run.best))
+    module.classifier.threshold = best.get("threshold")
 
 
 def measure(

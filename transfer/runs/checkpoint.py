@@ -13,7 +13,7 @@ from transfer.errors import DamagedFile
 from transfer.networks.classifier import Classifier
 from transfer.preprocessing import Preprocessing
 from transfer.training.checkpointing import AtomicCheckpointIO
-from transfer.weights.files import find_tensors, read_checkpoint
+from transfer.weights.files import find_tensors
 from transfer.weights.integrity import check_numbers
 
 
@@ -29,17 +29,16 @@ def save_classifier(path: Path, classifier: Classifier, data: Mapping[str, Any])
     AtomicCheckpointIO().save_checkpoint({"state_dict": state, "data": dict(data)}, path)
 
 
-def read_classifier_state(path: Path) -> dict[str, Tensor]:
+def classifier_state(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     """Return the classifier's tensors in a run's checkpoint: with EMA, the averaged ones.
 
+    Args:
+        content: the checkpoint's content; see `read_checkpoint`.
+        path: its path, for the message.
+
     Raises:
-        UserError: the file is missing or damaged.
+        DamagedFile: it holds no tensors by name, or they are no network's numbers.
     """
-    return classifier_state(read_checkpoint(path), path)
-
-
-def classifier_state(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
-    """Return the classifier's tensors in the content of a run's checkpoint; see `read_classifier_state`."""
     prefix = "classifier."  # attribute of the trained module; its other tensors belong to metrics
     tensors = find_tensors(content, path).items()
     state = {key.removeprefix(prefix): tensor for key, tensor in tensors if key.startswith(prefix)}

@@ -108,7 +108,7 @@ def open_run(config: FinetuneConfig, resume: Path | None, kind: str = "") -> Ite
         with _made(path):  # the main process may come later
             yield RunFolder(path, resumes=resume is not None)
         return
-    path = resume or (_named_folder(config, kind) if config.out_dir or _job_id() else _claim_number(config, kind))
+    path = resume or (_named_folder(config, kind) if config.out_dir or _job_id() else _new_folder(config, kind))
     with _made(path), _held(path):
         remove_leftovers(path)
         check_run_dir(config, resume, kind)
@@ -153,13 +153,15 @@ def check_run_dir(
 
 @contextmanager
 def _made(path: Path) -> Iterator[None]:
-    """Create a folder, and remove it if what follows fails before there is a file in it."""
+    """Create a folder, and remove one of ours if what follows fails before there is a file in it."""
+    is_users = path.is_dir() and not path.name.isdigit()
     path.mkdir(parents=True, exist_ok=True)
     try:
         yield
     except BaseException:
-        with suppress(OSError):  # it has files
-            path.rmdir()
+        if not is_users:
+            with suppress(OSError):  # it has files
+                path.rmdir()
         raise
 
 
@@ -204,12 +206,16 @@ def _named_folder(config: FinetuneConfig, kind: str = "") -> Path:
     raise BadValue("processes started manually cannot agree on a run's number: pass `out_dir`")
 
 
-def _claim_number(config: FinetuneConfig, kind: str) -> Path:
+def _new_folder(config: FinetuneConfig, kind: str) -> Path:
     if "WORLD_SIZE" in os.environ or "RANK" in os.environ:
         raise BadValue("processes started manually cannot agree on a run's number: pass `out_dir`")
-    parent = numbered_runs(config, kind)
+    return claim_number(numbered_runs(config, kind))
+
+
+def claim_number(parent: Path) -> Path:
+    """Create and return the numbered folder after the last one in `parent`, which no other process gets."""
     parent.mkdir(parents=True, exist_ok=True)
-    number = max((int(p.name) for p in parent.iterdir() if p.name.isdigit()), default=0) + 1
+    number = max((int(path.name) for path in parent.iterdir() if path.name.isdecimal()), default=0) + 1
     while True:
         try:
             (parent / str(number)).mkdir()

@@ -204,5 +204,5 @@ def read_results(run_dir: str | Path) -> Results:
 
 def last_results(parent: Path) -> Path | None:
     """Return the finished run with the highest number in a folder of numbered runs, or None."""
-    found = [path.parent for path in parent.glob(f"*/{RESULTS}") if path.parent.name.isdigit()]
+    found = [path.parent for path in parent.glob(f"*/{RESULTS}") if path.parent.name.isdecimal()]
     return max(found, key=lambda path: int(path.name), default=None)
