@@ -1,7 +1,7 @@
 """Fine-tune an EfficientNet: efficientnet-transfer finetune --backbone b7 --dataset flowers
 
-A run writes config.yaml, best.ckpt, last.ckpt, metrics.csv and results.json into its folder (see `out_dir`); with a test
-split test_reads.json and test_predictions.npz; held_out.json if val or test was held out of train.
+A run writes config.yaml, best.ckpt, last.ckpt, metrics.csv and results.json into runs/<data>_<backbone>/<n>/; with a
+test split test_reads.json and test_predictions.npz; held_out.json if val or test was held out of train.
 """
 
 from __future__ import annotations
