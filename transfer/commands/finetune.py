@@ -1,6 +1,6 @@
 """Fine-tune an EfficientNet: efficientnet-transfer finetune --backbone b7 --dataset flowers
 
-A run writes config.yaml, best.ckpt, last.ckpt, metrics.csv and results.json into runs/<dataset>_<backbone>/<n>/; with a
+A run writes config.yaml, best.ckpt, last.ckpt, metrics.csv and results.json into runs/<data>_<backbone>/<n>/; with a
 test split test_reads.json and test_predictions.npz; held_out.json if val or test was held out of train.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from transfer.commands.console import exit_status
-from transfer.config.choices import choose_by_protocol, choose_by_rule, share_batch
+from transfer.config.choices import choose_by_protocol, choose_by_rule, settled_fields, share_batch
 from transfer.config.command_line import build_config, build_parser, given_fields, parse_config
 from transfer.config.problems import check_shares
 from transfer.config.schema import FinetuneConfig
@@ -94,7 +94,7 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
 
     started = time.perf_counter()
     config, start, sheet = check_names(config)
-    check_run_dir(config, resume)
+    check_run_dir(config, resume, settled=settled_fields(config, given))
     num_processes = prepare_process(config)
 
     dataset = load_dataset(config.dataset, **config.read_options())

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from transfer.config.schema import FinetuneConfig
+from transfer.records import Interval
 from transfer.run_files import RESULTS
 from transfer.runs.results import Metrics, Results, SplitFacts
 
@@ -48,6 +49,7 @@ def collect_results(
         dataset=config.dataset,
         backbone=start.variant.name,
         metrics=metrics,
+        intervals=_intervals(config, trainer, module, dataset, metrics),
         quoted_metric=dataset.sheet.metric,
         protocol=config.protocol,
         per_class_accuracy=_class_accuracies(dataset, module),
@@ -80,6 +82,24 @@ def collect_results(
         config=config.to_dict(),
         environment=environment(),
     )
+
+
+def _intervals(
+    config: FinetuneConfig, trainer: pl.Trainer, module: TransferModule, dataset: Dataset, metrics: dict[str, Metrics]
+) -> dict[str, dict[str, Interval]]:
+    """Return the intervals of the metrics on val and test, each from the images that were measured."""
+    from transfer.runs.intervals import find_intervals
+
+    intervals = {}
+    if "val" in metrics:
+        size, batches = dataset.split_sizes["val"], sum(trainer.num_val_batches)
+        measured = min(size, batches * config.data.batch_size * trainer.world_size) or size
+        intervals["val"] = find_intervals(metrics["val"], dataset.class_counts["val"], int(measured))
+    if module.predictions is not None:
+        labels, probabilities = (tensor.numpy() for tensor in module.predictions)
+        counts = dataset.class_counts["test"]
+        intervals["test"] = find_intervals(metrics["test"], counts, len(labels), (labels, probabilities))
+    return intervals
 
 
 def _class_accuracies(dataset: Dataset, module: TransferModule) -> dict[str, float | None]:
@@ -141,7 +161,14 @@ def print_end(results: Results) -> None:
     """Print the metrics, any caveats about the data, the speed, and the path of the results."""
     from transfer.commands.results_table import print_results
 
-    print_results(results.dataset, results.backbone, results.metrics, results.quoted_metric, results.protocol)
+    print_results(
+        results.dataset,
+        results.backbone,
+        results.metrics,
+        results.quoted_metric,
+        results.protocol,
+        results.intervals,
+    )
     for missing in results.decay.values():
         print(f"on {missing}: not comparable with published results")
     if seen := results.seen_images.get("test"):

@@ -8,7 +8,7 @@ from typing import Any
 
 from transfer.errors import DamagedFile, MissingData
 from transfer.files import expanded, read_object, write_json
-from transfer.records import checked
+from transfer.records import Interval, checked
 from transfer.run_files import RESULTS
 from transfer.runs.lengthening import Lengthening
 
@@ -76,6 +76,8 @@ class Results:
     Attributes:
         run_dir: the run's folder; it is not part of the file.
         metrics: metrics of each measured split; `val` and `test` are shortcuts.
+        intervals: 95% intervals of the metrics that are shares, by split, for other images like these; on val, whose
+            predictions are not kept, not of `map` and `f1`.
         quoted_metric: metric that the literature quotes for the dataset.
         per_class_accuracy: test accuracy by class name, in [0, 1]; None for a class without test images.
         monitor: metric on val that chose the best checkpoint; None without validation.
@@ -104,6 +106,7 @@ class Results:
     dataset: str
     backbone: str
     metrics: dict[str, Metrics]
+    intervals: dict[str, dict[str, Interval]] = field(default_factory=dict)
     quoted_metric: str = "top1"
     protocol: str | None = None
     per_class_accuracy: dict[str, float | None] = field(default_factory=dict)
