@@ -16,7 +16,7 @@ from transfer.experiments.locks import JobIsTaken, locked
 from transfer.locks import held
 
 
-@pytest.fixture(params=[None, errno.ENOLCK, errno.EOPNOTSUPP])
+@pytest.fixture(params=[None, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
 def flock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int | None:
     """The error of this file system's flock."""
 

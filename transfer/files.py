@@ -6,6 +6,7 @@ What is read is a regular file of a bounded size: a pipe would wait for ever, a 
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -169,14 +170,17 @@ def remove_leftovers(folder: Path) -> None:
 def reserve(file: IO[bytes], size: int) -> None:
     """Make a file `size` bytes long, with blocks of the disk behind all of them.
 
-    Without blocks, a disk that fills up kills a process that writes into the mapped file.
+    Without blocks, a disk that fills up kills a process that uses the mapped file. Where system or disk cannot take
+    them in advance, the file gets only its length.
 
     Raises:
         OSError: the disk is too small.
     """
-    if hasattr(os, "posix_fallocate"):
+    try:
         os.posix_fallocate(file.fileno(), 0, size)
-    else:
+    except (AttributeError, OSError) as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
         file.truncate(size)
 
 

@@ -29,7 +29,7 @@ def held(path: Path, timeout: float = -1) -> Iterator[None]:
     Raises:
         filelock.Timeout: another process holds it.
     """
-    lock: BaseFileLock = FileLock(path)
+    lock: BaseFileLock = FileLock(path, fallback_to_soft=False)
     try:
         lock.acquire(timeout)
     except OSError as error:

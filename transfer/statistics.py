@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from transfer.records import Interval
+
 Labels = NDArray[np.int64]
 
 
@@ -98,18 +100,6 @@ def mean_per_class(labels: Labels, predictions: Labels) -> float:
     return float(np.mean(right[images > 0] / images[images > 0]))
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A confidence interval.
-
-    Attributes:
-        low, high: its bounds.
-    """
-
-    low: float
-    high: float
-
-
 def share_interval(share: float, num_images: float) -> Interval:
     """Return Wilson's 95% interval (1927) of a share of images: right for few images too, and within [0, 1].
 
@@ -123,7 +113,7 @@ def share_interval(share: float, num_images: float) -> Interval:
     return Interval(float(max(centre - half, 0.0)), float(min(centre + half, 1.0)))
 
 
-def mean_per_class_interval(value: float, class_counts: Sequence[int]) -> Interval:
+def mean_per_class_interval(value: float, class_counts: Sequence[float]) -> Interval:
     """Return Wilson's 95% interval of an accuracy averaged over classes.
 
     It takes the number of images on which a plain accuracy would vary as much: C^2 / sum(1 / n) for C classes of n

@@ -236,12 +236,13 @@ def drop_bad_images(splits: Mapping[str, Split], on_bad_image: str) -> tuple[dic
 
 
 def _measure(split: Split) -> list[BadImage | Extent | None]:
+    doing = f"checking {split.name}"
     sources = split.sources()
     paths = [Path(source) for source in sources if isinstance(source, str)]
     if len(paths) < len(sources):
         with ThreadPoolExecutor() as pool:
             results = pool.map(split.measure, range(len(split)))
-            return list(tqdm(results, total=len(split), desc=f"checking {split.name}", delay=3, leave=False))
+            return list(tqdm(results, total=len(split), desc=doing, delay=3, leave=False))
 
     def extent(path: Path) -> list[Any] | None:
         try:
@@ -250,7 +251,7 @@ def _measure(split: Split) -> list[BadImage | Extent | None]:
             return None  # it may be readable next time, with another package
         return [] if found is None else list(astuple(found))
 
-    extents = find_in_files(f"checking {_CHECK_VERSION} {split.decoding}", paths, extent)
+    extents = find_in_files(f"checking {_CHECK_VERSION} {split.decoding}", paths, extent, doing)
     return [
         split.measure(index) if found is None else Extent(*found) if found else None
         for index, found in enumerate(extents)

@@ -20,16 +20,20 @@ from transfer.locks import held
 FEWEST = 1000
 
 
-def find_in_files(name: str, paths: Sequence[Path], find: Callable[[Path], Any]) -> list[Any]:
+def find_in_files(
+    name: str, paths: Sequence[Path], find: Callable[[Path], Any], description: str | None = None
+) -> list[Any]:
     """Return what `find` returns for each file, in order; other processes that want the same wait meanwhile.
 
     Args:
         name: What is found, and in which way: a record of another name is another one.
         paths: The files. A file is known again by its path, size and time of change.
         find: Returns what JSON holds, or None, which is not kept; called in several threads.
+        description: What a progress bar says; None: `name`.
     """
+    description = description or name
     if len(paths) < FEWEST:
-        return _find_all(name, paths, find)
+        return _find_all(description, paths, find)
     keys = [_key(path) for path in paths]
     folder = default_cache_dir() / "records"
     record = folder / f"{hashlib.blake2b(f'{name} {paths[0].parent}'.encode(), digest_size=16).hexdigest()}.json"
@@ -38,13 +42,13 @@ def find_in_files(name: str, paths: Sequence[Path], find: Callable[[Path], Any])
         with held(folder / f"{record.name}.lock"):
             known = _read(record)
             new = [index for index, key in enumerate(keys) if key not in known]
-            found = _find_all(name, [paths[index] for index in new], find)
+            found = _find_all(description, [paths[index] for index in new], find)
             known |= {keys[index]: value for index, value in zip(new, found, strict=True)}
             if new:
                 write_text(record, json.dumps(_current(known, dict(zip(map(str, paths), keys, strict=True)))))
     except OSError as error:
         warnings.warn(f"{folder}: what is found in files cannot be kept ({error.strerror})", stacklevel=2)
-        return _find_all(name, paths, find)
+        return _find_all(description, paths, find)
     return [known[key] for key in keys]
 
 
@@ -71,6 +75,6 @@ def _read(record: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _find_all(name: str, paths: Sequence[Path], find: Callable[[Path], Any]) -> list[Any]:
+def _find_all(description: str, paths: Sequence[Path], find: Callable[[Path], Any]) -> list[Any]:
     with ThreadPoolExecutor() as pool:
-        return list(tqdm(pool.map(find, paths), total=len(paths), desc=name, delay=3, leave=False))
+        return list(tqdm(pool.map(find, paths), total=len(paths), desc=description, delay=3, leave=False))

@@ -11,7 +11,6 @@ after image. It gets its name only when it is complete; every process compares e
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
@@ -41,7 +40,7 @@ from datamodules.images.decode import (
 )
 from datamodules.loading.image_cache import ImageCache, checksum
 from transfer.errors import BadValue, DamagedFile, unknown_name
-from transfer.files import default_cache_dir
+from transfer.files import default_cache_dir, reserve
 from transfer.locks import held
 
 CACHES = ("none", "ram", "disk")
@@ -138,7 +137,7 @@ def _build_file(path: Path, split: Split, resize: Resize, shapes: NDArray[np.int
     try:
         with partial.open("wb") as file:
             descriptor = file.fileno()
-            _reserve(descriptor, size)
+            reserve(file, size)
             checksums = np.zeros(len(shapes), np.uint64)
             start = len(header) + checksums.nbytes
 
@@ -153,15 +152,6 @@ def _build_file(path: Path, split: Split, resize: Resize, shapes: NDArray[np.int
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-
-
-def _reserve(descriptor: int, size: int) -> None:
-    """Take the file's blocks now: a disk that fills up later would end every process that reads the mapped file."""
-    try:
-        os.posix_fallocate(descriptor, 0, size)
-    except (AttributeError, OSError) as error:  # not every system and disk can
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
 
 
 def _write_all(descriptor: int, content: bytes, position: int) -> None:

@@ -23,7 +23,8 @@ from transfer.errors import DamagedFile, MissingData
 from transfer.files import open_regular, read_text
 
 _MAX_NAMED = 5
-# In a process of its own, because scipy's reader can crash on a damaged file.
+# In a process of its own, because scipy's reader can crash on a damaged file; -P keeps it from importing what lies in
+# the current folder.
 _LOAD_MAT = """
 import pickle, sys
 from scipy.io.matlab import loadmat
@@ -197,7 +198,7 @@ def read_mat(path: Path, *names: str) -> tuple[NDArray[Any], ...]:
         UserError: The file is not a Matlab file, or lacks a variable.
     """
     open_regular(path).close()
-    read = subprocess.run([sys.executable, "-c", _LOAD_MAT, path], capture_output=True, check=False)
+    read = subprocess.run([sys.executable, "-P", "-c", _LOAD_MAT, path], capture_output=True, check=False)
     if read.returncode != 0:
         reason = (read.stderr.decode(errors="replace").strip().splitlines() or ["the reader crashed"])[-1]
         raise DamagedFile(f"{path}: not a Matlab file that can be read ({reason})")

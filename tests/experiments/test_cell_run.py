@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,7 @@ def test_a_run_that_was_killed_is_resumed(tmp_path: Path, table_stub: Any, monke
 
 CELL = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 from tests.support.tables import GRID, STUB, make_cell, run_cell
 from transfer.commands.console import exit_status
@@ -187,3 +189,9 @@ def test_a_taken_cell_is_left_alone(tmp_path: Path, table_stub: Any) -> None:
     with locked(tmp_path / "cells" / make_cell().id / "lock"), pytest.raises(JobIsTaken):
         run_cell(tmp_path, Table(cells=(make_cell(),)), make_cell())
     assert table_stub() == []
+
+
+def test_digits_leave_the_data_root_of_a_table_to_its_other_datasets() -> None:
+    cells = make_cell(), replace(make_cell(), dataset="cars")
+    table = Table(cells=cells, grid=GRID, data_root="/data")
+    assert [run_configuration(cell, table, {}, 1, final=True)["data_root"] for cell in cells] == [None, "/data"]

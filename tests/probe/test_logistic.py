@@ -184,3 +184,12 @@ def test_features_that_are_almost_all_dead() -> None:
     check_path(features, labels, 3, (1.0, 1e-4), features, torch.float64)
     (fit,) = LogisticRegression(torch.zeros(6, 4), torch.tensor([0, 0, 0, 1, 1, 2]), 3).path([1.0])
     assert fit.bias.softmax(0).tolist() == pytest.approx([1 / 2, 1 / 3, 1 / 6])
+
+
+@pytest.mark.parametrize("num_features", [3, 60, 1280])
+def test_the_mean_of_the_biases_stays_where_it_was(num_features: int) -> None:
+    # It changes no probability, but a large one leaves the logits few digits in float32.
+    features, _ = mixture(45, num_features, 3)
+    data = LogisticRegression(torch.from_numpy(0.01 * features).float(), torch.arange(45) % 3, 3)
+    for fit in data.path(PENALTIES):
+        assert fit.bias.mean().item() == pytest.approx(-math.log(3), abs=1e-6), fit.penalty

@@ -17,10 +17,11 @@ from datamodules import build_datamodule
 from tests.support.runs import CHEAP, call, read_results
 from transfer.commands import finetune
 from transfer.errors import UserError
-from transfer.runs.checkpoint import read_classifier_state
+from transfer.runs.checkpoint import classifier_state
 from transfer.runs.predictor import load_run
 from transfer.runs.test_record import read_predictions
 from transfer.weights import build, downloads
+from transfer.weights.files import read_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,8 @@ def test_the_tensors_are_the_averaged_ones_of_the_checkpoint(run_dir: Path) -> N
     averaged = {key.removeprefix("classifier."): value for key, value in content["state_dict"].items()}
     loaded = load_run(run_dir).classifier.state_dict()
     assert all(torch.equal(loaded[key], averaged[key]) for key in loaded) and len(loaded) > 100
-    state = read_classifier_state(run_dir / "best.ckpt")
+    best = run_dir / "best.ckpt"
+    state = classifier_state(read_checkpoint(best), best)
     assert state.keys() == loaded.keys()
     raw = content["current_model_state"]
     assert any(not torch.equal(raw[key], content["state_dict"][key]) for key in raw if key.endswith("weight"))

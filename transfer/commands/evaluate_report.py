@@ -29,9 +29,9 @@ def print_evaluation(run: Run, found: Evaluation) -> None:
     from transfer.commands.results_table import print_results
 
     sheet_metric = "mean_per_class" if found.own_data and _quotes_mean(found.data) else "top1"
-    print_results(found.data, run.config.backbone, {found.split: found.metrics}, sheet_metric)
-    shown = [f"{name} {100 * i.low:.2f}% to {100 * i.high:.2f}%" for name, i in found.intervals.items()]
-    print(f"95% intervals for other images like these {found.num_images:,}: {', '.join(shown)}")
+    backbone, intervals = run.config.backbone, {found.split: found.intervals}
+    print_results(found.data, backbone, {found.split: found.metrics}, sheet_metric, intervals=intervals)
+    print(f"{found.num_images:,} images")
     left_out = len(found.skipped_images)
     if left_out:
         print(f"without {left_out} image{'s' * (left_out > 1)} that cannot be read")
@@ -56,20 +56,10 @@ def write_evaluation(found: Evaluation, out_dir: Path | None) -> Path:
         found: the evaluation.
         out_dir: the folder; None: the next number in the run's `evaluations`.
     """
+    from transfer.runs.folder import claim_number
+
     folder = claim_number(Path(found.run_dir) / "evaluations") if out_dir is None else out_dir
     folder.mkdir(parents=True, exist_ok=True)
     found.predictions.save(folder / "predictions.npz")
     write_json(folder / "evaluation.json", found.to_dict())
     return folder
-
-
-def claim_number(parent: Path) -> Path:
-    """Create and return the numbered folder after the last one in `parent`."""
-    parent.mkdir(exist_ok=True)
-    number = max((int(path.name) for path in parent.iterdir() if path.name.isdecimal()), default=0) + 1
-    while True:
-        try:
-            (parent / str(number)).mkdir()
-            return parent / str(number)
-        except FileExistsError:
-            number += 1

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from transfer.paper import TABLE5_SOURCE, published_results
+from transfer.records import Interval
 
 
 def print_results(
@@ -16,8 +17,9 @@ def print_results(
     metrics: Mapping[str, Mapping[str, float]],
     quoted_metric: str = "top1",
     protocol: str | None = None,
+    intervals: Mapping[str, Mapping[str, Interval]] | None = None,
 ) -> None:
-    """Print each metric on each split, with the published accuracies on that dataset below.
+    """Print each metric on each split with its interval, and the published accuracies on that dataset below.
 
     Args:
         dataset: the dataset's name.
@@ -25,6 +27,7 @@ def print_results(
         metrics: value of each metric on each split, in [0, 1]; loss in nats.
         quoted_metric: metric that the literature quotes for the dataset; it is marked in the table.
         protocol: the protocol whose paper the published accuracies are from; None: Table 5 of the EfficientNet paper.
+        intervals: 95% intervals of metrics on each split.
     """
     published = published_results(protocol, dataset)
     splits = [split for split in ("train", "val", "test", "all") if metrics.get(split)]
@@ -36,6 +39,9 @@ def print_results(
         values = [metrics[split].get(name) for split in splits]
         label = f"{name} (quoted in the literature)" if published and name == quoted_metric else name
         table.add_row(label, *("" if v is None else _format(name, v) for v in values))
+        found = [(intervals or {}).get(split, {}).get(name) for split in splits]
+        if any(found):
+            table.add_row("  95% interval", *(interval.percent() if interval else "" for interval in found))
     if published:
         table.add_section()
         for network, result in published:

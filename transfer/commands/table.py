@@ -164,12 +164,14 @@ def dataset_facts(dataset: str, wanted: TableConfig) -> DatasetFacts:
         UserError: an unknown dataset, or its sheet does not say and the data cannot be read or has no test split.
     """
     from datamodules import get_sheet
+    from transfer.experiments.table.cells import own_data_root
     from transfer.experiments.table.planning import DatasetFacts, parse
 
     sheet = get_sheet(dataset)
     sizes = sheet.num_examples
     if not sizes:
-        sizes = read_data_facts(parse({**wanted.set, "dataset": dataset, "data_root": wanted.data_root})).split_sizes
+        data_root = own_data_root(dataset, wanted.data_root)
+        sizes = read_data_facts(parse({**wanted.set, "dataset": dataset, "data_root": data_root})).split_sizes
         if "test" not in sizes:
             raise BadValue(f"{dataset}: a table needs a test split; {wanted.data_root} has {', '.join(sizes)}")
     return DatasetFacts(sum(size for split, size in sizes.items() if split != "test"), sheet.default_image_size)
@@ -202,14 +204,7 @@ def run(
     check_configurations(table, devices_per_cell)
     jobs = table_jobs(out, table)
     if pending := pending_jobs(jobs, retry_failed):
-        words = [
-            "table",
-            "cell",
-            str(out.resolve()),
-            "--devices",
-            str(devices_per_cell),
-            *job_words(retry_failed, allow_user_code),
-        ]
+        words = ["table", "cell", str(out.resolve()), "--devices", str(devices_per_cell)]
         launch = Launch(
             folder=out,
             words=[*words, *job_words(retry_failed, allow_user_code)],

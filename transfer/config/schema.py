@@ -185,7 +185,7 @@ class FinetuneConfig:
     seed: int = 0
     """seed of image order, augmentation, dropout and the head's initialisation; splits are the same for every seed"""
     out_dir: str | None = None
-    """folder of the run, new or empty; unset: runs/<dataset>_<backbone>/<n>"""
+    """folder of the run, new or empty; unset: runs/<dataset, or name of data_root>_<backbone>/<n>"""
     data: DataConfig = field(default_factory=DataConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)

@@ -179,6 +179,7 @@ class LogisticRegression:
         covariance = torch.diag(probabilities.sum(0)) - probabilities.T @ probabilities
         spread, basis = _eigh(covariance)
         spread = spread.clamp(min=1e-12 * float(spread.max()) + 1e-300)
+        spread[0] = spread[-1]  # of the same change of all logits, which changes nothing: it must not be magnified
 
         variances = torch.cat([self.variances, self.variances.new_ones(1)])
         scale = torch.outer(spread, variances) + ridge

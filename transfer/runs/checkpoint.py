@@ -11,9 +11,9 @@ from torch import Tensor
 
 from transfer.errors import DamagedFile
 from transfer.networks.classifier import Classifier
-from transfer.preprocessing import Preprocessing
+from transfer.preprocessing import INTERPOLATIONS, RESIZES, Preprocessing
 from transfer.training.checkpointing import AtomicCheckpointIO
-from transfer.weights.files import find_tensors, read_checkpoint
+from transfer.weights.files import find_tensors
 from transfer.weights.integrity import check_numbers
 
 
@@ -29,17 +29,16 @@ def save_classifier(path: Path, classifier: Classifier, data: Mapping[str, Any])
     AtomicCheckpointIO().save_checkpoint({"state_dict": state, "data": dict(data)}, path)
 
 
-def read_classifier_state(path: Path) -> dict[str, Tensor]:
+def classifier_state(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     """Return the classifier's tensors in a run's checkpoint: with EMA, the averaged ones.
 
+    Args:
+        content: the checkpoint's content; see `read_checkpoint`.
+        path: its path, for the message.
+
     Raises:
-        UserError: the file is missing or damaged.
+        DamagedFile: it holds no tensors by name, or they are no network's numbers.
     """
-    return classifier_state(read_checkpoint(path), path)
-
-
-def classifier_state(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
-    """Return the classifier's tensors in the content of a run's checkpoint; see `read_classifier_state`."""
     prefix = "classifier."  # attribute of the trained module; its other tensors belong to metrics
     tensors = find_tensors(content, path).items()
     state = {key.removeprefix(prefix): tensor for key, tensor in tensors if key.startswith(prefix)}
@@ -65,8 +64,8 @@ def read_preprocessing(entries: Any, path: Path) -> Preprocessing:
             and all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
             and min(found.image_size, found.crop_ratio, *found.std) > 0
             and (len(found.mean), len(found.std)) in ((1, 1), (3, 3))
-            and found.interpolation in ("bicubic", "bilinear")
-            and found.resize in ("short_side", "squash")
+            and found.interpolation in INTERPOLATIONS
+            and found.resize in RESIZES
             and all(known is None or _is_range(known) for known in (found.integer_range, found.float_range))
         )
     except (AttributeError, TypeError, KeyError, ValueError):

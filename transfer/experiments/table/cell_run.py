@@ -13,7 +13,7 @@ from transfer.config.protocols import get_protocol, protocol_settings
 from transfer.experiments.child_run import RunDiverged, RunFailed, Worker, drop_checkpoints, final_metrics, quoted
 from transfer.experiments.halving import best, describe_search, describe_trial, list_trials, plan_rounds
 from transfer.experiments.jobs import Job, Outcome
-from transfer.experiments.table.cells import Cell, Table, cell_dir
+from transfer.experiments.table.cells import Cell, Table, cell_dir, own_data_root
 from transfer.experiments.table.entries import CELLS, RESULT, CellResult
 from transfer.runs.results import Results
 
@@ -67,7 +67,7 @@ def run_configuration(cell: Cell, table: Table, trial: Trial, devices: int, fina
         "dataset": cell.dataset,
         "backbone": cell.backbone,
         "seed": cell.seed,
-        "data_root": table.data_root,
+        "data_root": own_data_root(cell.dataset, table.data_root),
         "trainer.devices": devices,
     }
     most = {"data.batch_size": cell.max_batch_per_device}

@@ -44,6 +44,11 @@ class Cell:
     max_batch_per_device: PositiveInt
 
 
+def own_data_root(dataset: str, data_root: str | None) -> str | None:
+    """Return a table's `data_root` for one of its datasets: None for digits, which come with a package."""
+    return None if dataset == "digits" else data_root
+
+
 def cell_id(dataset: str, backbone: str, protocol: str, seed: int) -> str:
     """Return the id of a cell, such as `cifar10_b0_kornblith_0`."""
     return f"{dataset}_{backbone}_{protocol}_{seed}"
