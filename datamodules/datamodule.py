@@ -30,7 +30,7 @@ from datamodules.loading.loaders import ImageDataset, ImageLoader, Loader, Resum
 from datamodules.loading.samplers import EpochSampler, EvalSampler, RankSampler, StreamEvalSampler, StreamSampler
 from datamodules.loading.workers import count_workers
 from datamodules.reading.streaming import StreamedTable, for_evaluation, for_training
-from transfer.errors import BadValue
+from transfer.errors import BadValue, check_count
 from transfer.files import expanded
 from transfer.lightning import pl, refuse_mix
 from transfer.preprocessing import Preprocessing
@@ -86,8 +86,7 @@ class DataModule(pl.LightningDataModule):
         super().__init__()
         refuse_mix()
         check_cache(cache)
-        if batch_size < 1:
-            raise BadValue(f"`batch_size`={batch_size} (allowed: at least 1)")
+        check_count("batch_size", batch_size)
         self._dataset = dataset if isinstance(dataset, Dataset) else None
         self.source = dataset.source if isinstance(dataset, Dataset) else dataset
         self.preprocessing = preprocessing if image_size is None else replace(preprocessing, image_size=image_size)

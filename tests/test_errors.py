@@ -8,8 +8,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -64,7 +66,7 @@ def test_unknown_name_says_kind_given_nearest_and_all_allowed() -> None:
 
 
 def test_the_tree_of_errors_is_as_drawn() -> None:
-    assert UserError.__bases__ == (ValueError,) and Interrupted.__bases__ == (Exception,)
+    assert UserError.__bases__ == (ValueError,) and Interrupted.__bases__ == (BaseException,)
     assert set(UserError.__subclasses__()) >= {BadValue, MissingData, DamagedFile, Diverged}
     assert Interrupted.__subclasses__() == [RunInterrupted]
     assert isinstance(unknown_name("head", "x", ["linear"]), BadValue)
@@ -213,3 +215,13 @@ def test_every_mistake_is_raised_as_one_of_the_kinds() -> None:
     sources = [path for room in ("transfer", "datamodules") for path in (root / room).rglob("*.py")]
     assert len(sources) > 100
     assert [str(path) for path in sources if "raise UserError(" in path.read_text(encoding="utf-8")] == []
+
+
+def test_sigterm_is_no_error_that_a_library_could_swallow(capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> None:
+        with suppress(Exception):
+            signal.raise_signal(signal.SIGTERM)
+            time.sleep(1)
+
+    assert exit_status(command) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == "stopped by SIGTERM\n"

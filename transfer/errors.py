@@ -6,7 +6,7 @@ ValueError
     + MissingData        a file, a folder or a server that is not there
     + DamagedFile        a file that cannot be read, or is not what it should be
     + Diverged           the training loss is no longer finite
-Exception
+BaseException
   x Interrupted          the user or a scheduler stopped the work
     + RunInterrupted     the same for a run, whose checkpoint is kept
 
@@ -44,6 +44,17 @@ class Diverged(UserError):
     STATUS = 3
 
 
+def check_count(argument: str, value: int, least: int = 1) -> None:
+    """Check that a number is large enough, and small enough for the 32-bit integers that counts are in places.
+
+    Raises:
+        BadValue: it is not.
+    """
+    if not least <= value < 2**31:
+        allowed = f"at least {least}" if value < least else f"below {2**31}"
+        raise BadValue(f"`{argument}`={value} (allowed: {allowed})")
+
+
 def nearest(given: str, allowed: Iterable[str]) -> str:
     """Return the hint `; did you mean 'x'?` for the allowed name closest to `given`, or an empty string."""
     matches = get_close_matches(given.lower(), list(allowed), n=1, cutoff=0.5)
@@ -76,8 +87,11 @@ def is_short_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(said in str(error).lower() for said in _NO_MEMORY)
 
 
-class Interrupted(Exception):
-    """The user or a scheduler stopped the work; the command `go_on`, if any, continues it from where it stopped."""
+class Interrupted(BaseException):
+    """The user or a scheduler stopped the work; the command `go_on`, if any, continues it from where it stopped.
+
+    Like KeyboardInterrupt it is no Exception: wherever the signal comes, no `except Exception` takes it for an error.
+    """
 
     def __init__(self, signal_number: int, go_on: str = "") -> None:
         super().__init__(f"stopped by {signal.Signals(signal_number).name}{go_on and f'; go on with: {go_on}'}")

@@ -328,6 +328,8 @@ def test_what_cannot_be_explained_is_refused_before_anything_is_written(
     message = refused(capsys, cosine, image, "--compare", linear, "--class", "sea", *end)
     assert message == f"unknown --class for {linear}: 'sea' (allowed: cat, dog)"
     assert refused(capsys, linear, image, "--batch_size", "0", *end) == "--data.batch_size 0 (allowed: at least 1)"
+    huge = refused(capsys, linear, image, "--batch_size", str(10**20), *end)
+    assert huge == f"--data.batch_size {10**20} (allowed: below 2147483648)"
     assert refused(capsys, linear, tmp_path / "no", *end) == f"no such file or folder: {tmp_path / 'no'}"
     assert refused(capsys, table.parent, image, *end) == f"{table.parent} is not a run: it has no config.yaml"
     out.mkdir()

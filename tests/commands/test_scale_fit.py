@@ -169,6 +169,8 @@ def test_where_no_phi_fits_but_a_width_does_both_are_said(capsys: pytest.Capture
         (("--max_macs", "1e9", "--batch_size", "0"), "--data.batch_size 0 (allowed: at least 1)"),
         (("--max_macs", "1e9", "--image_size", "-4"), "--image_size -4 (allowed: at least 1)"),
         (("--max_macs", "1e9", "--num_classes", "0"), "--num_classes 0 (allowed: at least 1)"),
+        (("--max_macs", "1e9", "--num_classes", str(10**20)), f"--num_classes {10**20} (allowed: below 2147483648)"),
+        (("--max_macs", "1e9", "--image_size", str(10**20)), f"--image_size {10**20} (allowed: below 2147483648)"),
         (("--max_macs", "1e9", "--alpha", "nan"), "depth coefficient nan (allowed: 0.1 to 10)"),
         (("--max_macs", "1e9", "--json", "no/such/folder/x.json"), "--json no/such/folder/x.json: no such folder"),
     ],

@@ -152,6 +152,8 @@ def test_a_search_is_written_as_a_sweep_a_round_at_a_time(
         (("--image_size", "31"), "--image_size 31 (allowed: "),
         (("--threads", "0"), "--threads 0 (allowed: at least 1)"),
         (("--workers", "0"), "--workers 0 (allowed: at least 1)"),
+        (("--workers", str(10**20)), f"--workers {10**20} (allowed: below 2147483648)"),
+        (("--threads", str(10**20)), f"--threads {10**20} (allowed: below 2147483648)"),
         (("--seeds", "0", "0"), "--seeds 0 0 (allowed: different numbers of at least 0)"),
         (("--seeds", "-1"), "--seeds -1 (allowed: different numbers of at least 0)"),
         (("--config", "nowhere.yaml"), "--config nowhere.yaml: no such file"),

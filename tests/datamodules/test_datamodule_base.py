@@ -317,6 +317,7 @@ def test_columns_that_hold_no_images_are_refused() -> None:
         ({"on_bad_image": "skp"}, "unknown on_bad_image 'skp'; did you mean 'skip'"),
         ({"image_size": 16}, "`image_size`=16 is too small"),
         ({"batch_size": 0}, "`batch_size`=0 (allowed: at least 1)"),
+        ({"batch_size": 10**20}, f"`batch_size`={10**20} (allowed: below 2147483648)"),
         ({"val_fraction": 0.7}, "`val_fraction`=0.7 (allowed: above 0, below 0.5)"),
     ],
 )

@@ -71,6 +71,17 @@ def test_no_command_imports_what_a_run_or_a_recipe_names(
     assert not Path("executed").exists()
 
 
+@pytest.mark.parametrize("flag", ["--weights", "--init_from"])
+@pytest.mark.parametrize("backbone", ["evil.Head", "evil.Head@phi=1"])
+def test_a_run_to_start_from_imports_nothing(
+    flag: str, backbone: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    (run / "config.yaml").write_text(yaml.safe_dump({**config, "backbone": backbone}), encoding="utf-8")
+    assert call(finetune.main, flag, "run", "--trainer.accelerator", "cpu") == 2
+    assert f"a run of {backbone}, not of lite0" in capsys.readouterr().err and not Path("executed").exists()
+
+
 def test_a_probe_imports_nothing(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("recipe.yaml").write_text("backbone: evil.Head\n", encoding="utf-8")
     assert call(probe.main, "--config", "recipe.yaml") == 2

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from transfer.commands.console import add_allow_user_code
-from transfer.errors import BadValue
+from transfer.errors import check_count
 
 if TYPE_CHECKING:
     from transfer.config.schema import FinetuneConfig
@@ -43,11 +43,11 @@ def check_counts(**counts: int | None) -> None:
     """Check that numbers of workers or devices are at least 1; None is not checked.
 
     Raises:
-        UserError: one is smaller.
+        UserError: one is smaller, or too large for 32 bits.
     """
     for name, value in counts.items():
-        if value is not None and value < 1:
-            raise BadValue(f"`{name}`={value} (allowed: at least 1)")
+        if value is not None:
+            check_count(name, value)
 
 
 def usable_gpus(on_cpu: bool = False, workers: int = 1) -> list[str]:

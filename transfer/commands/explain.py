@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import add_allow_user_code, exit_status
-from transfer.errors import BadValue, printable, unknown_name
+from transfer.errors import BadValue, check_count, printable, unknown_name
 from transfer.files import expanded, written_whole
 
 if TYPE_CHECKING:
@@ -120,8 +120,7 @@ def explain(
     from datamodules.images.transforms import build_eval_transform
     from transfer.runs.predictor import load_run
 
-    if batch_size < 1:
-        raise BadValue(f"`batch_size`={batch_size} (allowed: at least 1)")
+    check_count("batch_size", batch_size)
     targets = plan_pictures(images, out_dir)
     runs = {
         str(path): load_run(path, f"{checkpoint}.ckpt", allow_user_code=allow_user_code) for path in (run_dir, *compare)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from transfer.commands.console import add_allow_user_code, check_folder, exit_status
-from transfer.errors import BadValue, MissingData, printable
+from transfer.errors import BadValue, MissingData, check_count, printable
 from transfer.files import expanded, written_whole
 from transfer.markdown import harmless_cell
 
@@ -90,8 +90,7 @@ def predict(
     from datamodules.images.listing import list_images
     from transfer.runs.predictor import load_run
 
-    if batch_size < 1:
-        raise BadValue(f"`batch_size`={batch_size} (allowed: at least 1)")
+    check_count("batch_size", batch_size)
     if num_workers is not None and num_workers < 0:
         raise BadValue(f"`num_workers`={num_workers} (allowed: at least 0)")
     check_folder("out", out)

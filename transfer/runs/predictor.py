@@ -17,7 +17,7 @@ from torch import Tensor
 from transfer.config.command_line import load_config
 from transfer.config.recipes import user_code
 from transfer.config.schema import FinetuneConfig
-from transfer.errors import BadValue, DamagedFile, MissingData
+from transfer.errors import BadValue, DamagedFile, MissingData, check_count
 from transfer.files import expanded
 from transfer.lightning import pl
 from transfer.networks.classifier import Classifier
@@ -97,8 +97,7 @@ class Run:
         if isinstance(images, (str, Path)):
             raise BadValue(f"`images`={images!r}: pass a list of images")
         for name, value in (("top_k", top_k), ("batch_size", batch_size)):
-            if value < 1:
-                raise BadValue(f"`{name}`={value} (allowed: at least 1)")
+            check_count(name, value)
         transform = build_eval_transform(self.preprocessing)
         predictions: list[Prediction] = []
         for start in range(0, len(images), batch_size):

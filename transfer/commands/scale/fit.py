@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import exit_status
 from transfer.costs.limits import QUANTITIES, Excess, format_cost, list_axes, parse_limits
-from transfer.errors import BadValue, MissingData
+from transfer.errors import BadValue, MissingData, check_count
 from transfer.files import expanded
 from transfer.networks.scaling import ALPHA, BETA, GAMMA
 
@@ -115,8 +115,8 @@ def fit(
     """
     limits = parse_limits(given)
     for name, value in (("batch_size", batch_size), ("num_classes", num_classes), ("image_size", image_size)):
-        if value is not None and value < 1:
-            raise BadValue(f"`{name}`={value} (allowed: at least 1)")
+        if value is not None:
+            check_count(name, value)
     if json is not None and not json.parent.is_dir():
         raise MissingData(f"`json`={json}: no such folder")
 

@@ -10,7 +10,7 @@ from typing import Any
 from transfer.config.command_line import parse_config
 from transfer.config.schema import SMALLEST_IMAGE, FinetuneConfig
 from transfer.environment import command_words
-from transfer.errors import BadValue
+from transfer.errors import BadValue, check_count
 from transfer.experiments.scaling.defaults import STUDY_DEFAULTS
 from transfer.experiments.scaling.plan import (
     FREE_OPTIONS,
@@ -45,8 +45,7 @@ def wanted_study(kind: str, given: Mapping[str, Any], own_defaults: Mapping[str,
         if options[name] is None:
             raise BadValue(f"`{name}`: the recipe has none; give it")
     for name, least in (("steps", 1), ("threads", 1), ("image_size", SMALLEST_IMAGE)):
-        if options[name] < least:
-            raise BadValue(f"`{name}`={options[name]} (allowed: at least {least})")
+        check_count(name, options[name], least)
     seeds = options["seeds"]
     if len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise BadValue(f"`seeds`={' '.join(map(str, seeds))} (allowed: different numbers of at least 0)")

@@ -15,7 +15,7 @@ from transfer.config.command_line import parse_config, split_pairs
 from transfer.config.parser_errors import explain
 from transfer.config.parsing import flatten
 from transfer.config.resuming import RESUMABLE
-from transfer.errors import BadValue
+from transfer.errors import BadValue, check_count
 from transfer.yaml_files import read_yaml
 
 # Fields of a run that the table decides, and by what.
@@ -132,8 +132,8 @@ def parse_table(path: Path | None, flags: Mapping[str, Any]) -> TableConfig:
 def _check_ranges(config: TableConfig) -> None:
     for name, least in (("budget_steps", 1), ("max_batch_per_device", 2)):
         value = getattr(config, name)
-        if value is not None and value < least:
-            raise BadValue(f"`{name}`={value} (allowed: at least {least})")
+        if value is not None:
+            check_count(name, value, least)
     for name in ("protocols", "seeds"):
         if not getattr(config, name):
             raise BadValue(f"`{name}`: give at least one")

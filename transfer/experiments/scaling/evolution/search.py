@@ -15,7 +15,7 @@ from functools import cached_property
 from random import Random
 
 from transfer.costs.counts import count, count_macs
-from transfer.errors import BadValue
+from transfer.errors import BadValue, check_count
 from transfer.experiments.halving import best
 from transfer.experiments.scaling.evolution import PAPER_SIZE
 from transfer.experiments.scaling.outcomes import Outcome
@@ -155,8 +155,7 @@ def plan_space(study: Study) -> tuple[Study, list[str]]:
     """
     options = study.options
     for name, least in (("population", 2), ("sample", 1), ("children", 1), ("networks", options["population"])):
-        if options[name] < least:
-            raise BadValue(f"`{name}`={options[name]} (allowed: at least {least})")
+        check_count(name, options[name], least)
     if options["baseline"] not in list_backbones():
         raise BadValue(
             f"`baseline`={options['baseline']}: only the blocks of a published network can be searched"
