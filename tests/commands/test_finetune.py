@@ -463,7 +463,8 @@ def test_a_job_that_is_started_again_goes_on_and_has_no_room_for_another_run(
 def test_a_finished_run_is_not_resumed(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = snapshot(run_dir)
     message = refused(capsys, "--resume", run_dir)
-    assert message == f"{run_dir} is a finished run (it has results.json); there is nothing to resume"
+    known = f"{run_dir} is a finished run (it has results.json); there is nothing to resume"
+    assert message == f"{known}: raise --trainer.max_epochs to lengthen it"
     assert snapshot(run_dir) == before and len(before) == len(FILES)
 
 

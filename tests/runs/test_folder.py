@@ -214,8 +214,10 @@ def test_runs_that_start_together_never_share_a_folder(tmp_path: Path) -> None:
 
 def test_a_finished_run_is_not_resumed(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text("{}")
+    save_config(CONFIG, tmp_path / "config.yaml")
     with pytest.raises(UserError, match=r"is a finished run \(it has results.json\)"):
         check_run_dir(CONFIG, tmp_path)
+    check_run_dir(replace(CONFIG, trainer=replace(CONFIG.trainer, max_epochs=1000)), tmp_path)
 
 
 HOLD = """

@@ -35,6 +35,7 @@ def collect_results(
 ) -> Results:
     """Return the results of the run."""
     from transfer.environment import command_words, environment, peak_memory_bytes
+    from transfer.runs.lengthening import read_lengthenings
     from transfer.runs.test_record import num_test_reads
     from transfer.training.run_length import run_length
     from transfer.training.selection import EarlyStop
@@ -77,6 +78,7 @@ def collect_results(
         world_size=trainer.world_size,
         peak_memory_bytes=peak_memory_bytes(),
         resumed=run.resumes,
+        lengthened_from=read_lengthenings(run.path),
         config=config.to_dict(),
         environment=environment(),
     )
@@ -119,11 +121,12 @@ def print_start(config: FinetuneConfig, start: Start, data: DataModule, run: Run
 
     Warn of test images that the network has seen.
     """
+    from transfer.runs.lengthening import read_lengthenings
     from transfer.weights.build import measure_warm_start
 
     print("\n".join([data.dataset.describe(), *choices]))
     if run.resumes:
-        print(f"resumes the run in {run.path}")
+        print(f"resumes the run in {run.path}", *map(str, read_lengthenings(run.path)), sep="\n")
     print(f"{start.variant.name} from {start.describe()}; {start.preprocessing.image_size} px")
     if warm_start := measure_warm_start(start):
         print(f"--init_from {config.init_from}: {warm_start}")

@@ -93,7 +93,8 @@ def measure_test(run_dir: Path, found: Probe, test: Features | None, data: DataM
     """Save the predictions on test, and return the fields of the results that they and their images decide."""
     from transfer.commands.finetune_report import count_seen_images
     from transfer.probe.penalties import linear_metrics, predict
-    from transfer.runs.test_record import PREDICTIONS, make_predictions
+    from transfer.run_files import PREDICTIONS
+    from transfer.runs.test_record import make_predictions
     from transfer.training.metrics import build_per_class_accuracy
 
     dataset, seen = data.dataset, {"seen_images": count_seen_images(data)}

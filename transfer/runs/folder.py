@@ -14,11 +14,13 @@ from filelock import Timeout
 
 from transfer.config.command_line import load_config, save_config
 from transfer.config.parsing import flatten
+from transfer.config.resuming import is_longer
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue, RunInterrupted
 from transfer.files import expanded, is_leftover, remove_leftovers, write_json
 from transfer.locks import held, soft_name
 from transfer.run_files import BEST, CONFIG, HELD_OUT, LAST, LOCK, METRICS, PROBE, RESULTS
+from transfer.runs.lengthening import lengthen
 
 RUN_DIR_VARIABLE = "TRANSFER_RUN_DIR"
 
@@ -55,12 +57,14 @@ class RunFolder:
         return RunInterrupted(signal_number, self.last)
 
     def begin(self, config: FinetuneConfig, held_out: dict[str, dict[str, object]]) -> None:
-        """Write the first files of a new run: its configuration, and the images that were held out of train.
+        """Write the first files of a new run, its configuration and what was held out of train, or one's new length.
 
         Args:
             config: the whole configuration.
             held_out: for each split that the source lacks, where its images come from.
         """
+        if self.resumes:
+            return lengthen(self.path, config)
         if held_out:
             write_json(self.path / HELD_OUT, held_out)
         save_config(config, self.path / CONFIG)  # last: a folder that has it holds a run to resume
@@ -135,8 +139,11 @@ def check_run_dir(
     if resume is not None:
         if (resume / PROBE).exists():
             raise BadValue(f"`resume`={resume}: a linear probe, which is not resumed: run the probe again")
-        if (resume / RESULTS).exists():
-            raise BadValue(f"{resume} is a finished run (it has {RESULTS}); there is nothing to resume")
+        if (resume / RESULTS).exists() and not _is_lengthened(resume, config):
+            raise BadValue(
+                f"{resume} is a finished run (it has {RESULTS}); there is nothing to resume: raise"
+                " `trainer.max_epochs` to lengthen it"
+            )
     elif config.out_dir is not None:
         path = Path(config.out_dir)
         if path.is_file() or (is_main_process() and _content(path)):
@@ -163,6 +170,10 @@ def _made(path: Path) -> Iterator[None]:
             with suppress(OSError):  # it has files
                 path.rmdir()
         raise
+
+
+def _is_lengthened(run_dir: Path, config: FinetuneConfig) -> bool:
+    return (run_dir / CONFIG).exists() and is_longer(load_config(run_dir / CONFIG).trainer, config.trainer)
 
 
 def find_interrupted(config: FinetuneConfig) -> Path | None:

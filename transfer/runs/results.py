@@ -10,6 +10,7 @@ from transfer.errors import DamagedFile, MissingData
 from transfer.files import expanded, read_object, write_json
 from transfer.records import Interval, checked
 from transfer.run_files import RESULTS
+from transfer.runs.lengthening import Lengthening
 
 SCHEMA_VERSION = 1  # version of results.json; files without one are older and hold the same fields
 
@@ -94,6 +95,7 @@ class Results:
         decay: for each decayed split, how many of its official images were left.
         copy: what is known about a copy of the dataset that differs from the original.
         images_per_second: training speed, including augmentation.
+        lengthened_from: the lengths that the run had before, the first one first.
         peak_memory_bytes: peak memory of the main process; on a GPU, of its tensors.
         config: every field of the configuration.
         probe: results that only a linear probe has.
@@ -136,6 +138,7 @@ class Results:
     world_size: int = 1
     peak_memory_bytes: int | None = None
     resumed: bool = False
+    lengthened_from: list[Lengthening] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     probe: ProbeFit | None = None
     environment: dict[str, Any] = field(default_factory=dict)
