@@ -71,7 +71,6 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
     from transfer.probe.fabric import build_fabric
     from transfer.runs.checkpoint import save_classifier
     from transfer.runs.folder import check_run_dir, open_run
-    from transfer.training.machines import refuse_separate_folders
     from transfer.training.trainer import resolve_precision
 
     started = time.perf_counter()
@@ -84,7 +83,6 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
     # Processes that Fabric starts inherit the folder.
     with open_run(config, None, kind="_probe") as run:
         fabric = build_fabric(config.trainer, precision)
-        refuse_separate_folders(run.path, "out_dir")
         torch.manual_seed(config.seed)
         data = DataModule(dataset, start.preprocessing, **{**config.loader_options(), "augment": "none"})
         classifier = build_network(config, start, dataset, fabric)
