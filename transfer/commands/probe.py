@@ -71,9 +71,11 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
     from transfer.probe.fabric import build_fabric
     from transfer.runs.checkpoint import save_classifier
     from transfer.runs.folder import check_run_dir, open_run
+    from transfer.runs.run_start import start_from_run
     from transfer.training.trainer import resolve_precision
 
     started = time.perf_counter()
+    config = start_from_run(config)
     start = choose_start(config)
     config = replace(config, backbone=start.variant.name)
     check_run_dir(config, None, kind="_probe")
