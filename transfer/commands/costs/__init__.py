@@ -147,7 +147,7 @@ def profile(
 
     from transfer.costs.bare_steps import choose_device
     from transfer.costs.latency import RUNS, measure_latency
-    from transfer.costs.profile import network_parts, profile_backbone
+    from transfer.costs.profile import network_parts
     from transfer.costs.units import format_bytes
     from transfer.environment import write_figures
 
@@ -155,12 +155,7 @@ def profile(
     place = choose_device(device)
     batch_size = batch_size or 8
     asked = find_network(name, num_classes, image_size, allow_user_code)
-    counted = profile_backbone(
-        *(asked.backbone, asked.image_size, batch_size),
-        num_classes=asked.num_classes,
-        head=asked.head,
-        precision=precision,
-    )
+    counted = asked.profile(batch_size, precision)
     network = asked.builder()()
     options: dict[str, Any] = {"device": place, "precision": precision, "threads": threads, "runs": runs or RUNS}
     single = measure_latency(network, counted.image_size, parts=network_parts(network), **options)

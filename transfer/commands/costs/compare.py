@@ -42,7 +42,6 @@ def compare(
 
     from transfer.costs.bare_steps import choose_device
     from transfer.costs.latency import RUNS, measure_latency
-    from transfer.costs.profile import profile_backbone
     from transfer.environment import write_figures
     from transfer.paper import TABLE4
 
@@ -50,26 +49,11 @@ def compare(
     place = choose_device(device)
     size = batch_size or 1
     networks = {name: find_network(name, num_classes, image_size, allow_user_code) for name in names}
-    counts = {
-        name: profile_backbone(
-            *(network.backbone, network.image_size, size),
-            num_classes=network.num_classes,
-            head=network.head,
-            precision=precision,
-        )
-        for name, network in networks.items()
-    }
+    counts = {name: network.profile(size, precision) for name, network in networks.items()}
+    options: dict[str, Any] = {"device": place, "precision": precision, "threads": threads, "runs": runs or RUNS}
     latencies = {
-        name: measure_latency(
-            networks[name].builder()(),
-            counted.image_size,
-            size,
-            device=place,
-            precision=precision,
-            threads=threads,
-            runs=runs or RUNS,
-        )
-        for name, counted in counts.items()
+        name: measure_latency(network.builder()(), counts[name].image_size, size, **options)
+        for name, network in networks.items()
     }
     first = latencies[names[0]]
     console = Console()

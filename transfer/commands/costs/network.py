@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transfer.files import expanded
 from transfer.run_files import CONFIG
 
 if TYPE_CHECKING:
+    from transfer.costs.profile import Profile
     from transfer.networks.classifier import Classifier
 
 
@@ -25,6 +26,13 @@ class Network(NamedTuple):
         from transfer.weights.build import build_classifier
 
         return partial(build_classifier, self.backbone, self.num_classes, head=self.head)
+
+    def profile(self, batch_size: int, precision: Any) -> Profile:
+        """Return its profile; see `profile_backbone`."""
+        from transfer.costs.profile import profile_backbone
+
+        options: dict[str, Any] = {"num_classes": self.num_classes, "head": self.head, "precision": precision}
+        return profile_backbone(self.backbone, self.image_size, batch_size, **options)
 
 
 def find_network(name: str, num_classes: int | None, image_size: int | None, allow_user_code: bool) -> Network:
