@@ -29,6 +29,7 @@ from transfer.errors import (
     RunInterrupted,
     UserError,
     nearest,
+    some_of,
     unknown_name,
 )
 
@@ -217,6 +218,19 @@ def test_every_mistake_is_raised_as_one_of_the_kinds() -> None:
     assert [str(path) for path in sources if "raise UserError(" in path.read_text(encoding="utf-8")] == []
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("libaom-a0d22147.so.3.14.1: failed to map segment from shared object"),
+        RuntimeError("can't start new thread"),
+        RuntimeError("could not create a primitive"),
+    ],
+)
+def test_too_little_memory_is_one_line(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_status(raising(error)) == 2
+    assert capsys.readouterr().err.startswith("error: too little memory")
+
+
 def test_sigterm_is_no_error_that_a_library_could_swallow(capsys: pytest.CaptureFixture[str]) -> None:
     def command() -> None:
         with suppress(Exception):
@@ -225,3 +239,7 @@ def test_sigterm_is_no_error_that_a_library_could_swallow(capsys: pytest.Capture
 
     assert exit_status(command) == 128 + signal.SIGTERM
     assert capsys.readouterr().err == "stopped by SIGTERM\n"
+
+
+def test_many_names_are_cut_short_and_counted() -> None:
+    assert some_of(iter("abc"), 3) == "a, b, c" and some_of("abcdefg") == "a, b, c, d, e, ... and 2 more"

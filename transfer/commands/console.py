@@ -51,7 +51,9 @@ def exit_status(
         return error.STATUS if isinstance(error, Diverged) else 2
     except ImportError as error:
         if (place := _other_datamodules(error)) is None:
-            raise
+            if not _explained(error, build_parser):
+                raise
+            return 2
         print(
             f"error: {place} is another package called datamodules, and hides the one that comes with"
             " efficientnet-transfer: uninstall it, or use an environment of its own",

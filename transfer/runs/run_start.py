@@ -28,7 +28,7 @@ def start_from_run(config: FinetuneConfig) -> FinetuneConfig:
         if given is None or not (run_dir := expanded(given)).is_dir():
             continue
         saved = load_config(run_dir / CONFIG)
-        if not _same_backbone(saved.backbone, config.backbone):
+        if not _is_same(saved.backbone, config.backbone):
             raise BadValue(
                 f"`{argument}`={given}: a run of {saved.backbone}, not of {config.backbone}: use"
                 f" `backbone`={saved.backbone}"
@@ -41,9 +41,10 @@ def start_from_run(config: FinetuneConfig) -> FinetuneConfig:
     return config
 
 
-def _same_backbone(saved: str, given: str) -> bool:
-    """Return whether two names are one network; code that only the run names is not imported to find out."""
-    return saved == given or (not is_import_path(saved) and get_backbone(saved) == get_backbone(given))
+def _is_same(one: str, other: str) -> bool:
+    if is_import_path(one) or is_import_path(other):
+        return one == other  # nothing is imported to compare it
+    return get_backbone(one) == get_backbone(other)
 
 
 def head_source(config: FinetuneConfig, class_names: Sequence[str]) -> str | None:
