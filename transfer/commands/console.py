@@ -50,15 +50,14 @@ def exit_status(
         print(f"error: {printable(name_flags(str(error), find_flags(build_parser)))}", file=sys.stderr)
         return error.STATUS if isinstance(error, Diverged) else 2
     except ImportError as error:
-        if (place := _other_datamodules(error)) is None:
-            if not _explained(error, build_parser):
-                raise
-            return 2
-        print(
-            f"error: {place} is another package called datamodules, and hides the one that comes with"
-            " efficientnet-transfer: uninstall it, or use an environment of its own",
-            file=sys.stderr,
-        )
+        if (place := _other_datamodules(error)) is not None:
+            print(
+                f"error: {place} is another package called datamodules, and hides the one that comes with"
+                " efficientnet-transfer: uninstall it, or use an environment of its own",
+                file=sys.stderr,
+            )
+        elif not _explained(error, build_parser):
+            raise
         return 2
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
