@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -135,6 +135,23 @@ def mean_per_class_interval(value: float, class_counts: Sequence[int]) -> Interv
     """
     counts = np.array([count for count in class_counts if count])
     return share_interval(value, len(counts) ** 2 / np.sum(1 / counts))
+
+
+def accuracy_intervals(
+    metrics: Mapping[str, float], num_images: int, class_counts: Sequence[int] | None
+) -> dict[str, Interval]:
+    """Return the 95% intervals of those metrics that are accuracies.
+
+    Args:
+        metrics: each metric that was found.
+        num_images: number of images that they were found on.
+        class_counts: images of each class; None if that is not known.
+    """
+    shares = [name for name in ("top1", "top5", "exact_match") if name in metrics]
+    intervals = {name: share_interval(metrics[name], num_images) for name in shares}
+    if "mean_per_class" in metrics and class_counts is not None:
+        intervals["mean_per_class"] = mean_per_class_interval(metrics["mean_per_class"], class_counts)
+    return intervals
 
 
 def multilabel_intervals(

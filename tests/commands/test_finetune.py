@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import pytorch_lightning as pl
+import scipy.stats
 import torch
 from sklearn.datasets import load_digits
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
@@ -100,6 +101,10 @@ def test_a_run_leaves_exactly_its_files_and_says_where(
     assert lines[2] == "8 steps (4 an epoch) of 64 images, peak learning rate 0.02"
     assert "warning: a run of 8 steps can hardly learn: lower --data.batch_size" in process.stderr
     assert [line.split("  ")[0] for line in lines[3:5]] == ["epoch 1/2", "epoch 2/2"]
+    right = round(360 * json.loads((run_dir / "results.json").read_text())["metrics"]["test"]["top1"])
+    interval = scipy.stats.binomtest(right, 360).proportion_ci(method="wilson")
+    shown = f"top1 {100 * interval.low:.2f}% to {100 * interval.high:.2f}%, top5 "
+    assert lines[-2].startswith(f"test: 95% intervals for other images like these 360: {shown}")
     assert lines[-1].endswith(f"results in {run_dir / 'results.json'}")
     assert "Traceback" not in process.stderr
 
@@ -578,7 +583,7 @@ def test_one_class_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_a_class_without_a_training_image_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_classes(tmp_path / "photos" / "train", {"cat": 6, "dog": 6})
     save_classes(tmp_path / "photos" / "val", {"cat": 2, "dog": 2, "emu": 2})
-    assert "no training image of 1 classes: 'emu'" in folder_message(capsys, tmp_path / "photos")
+    assert "no training image of 'emu'" in folder_message(capsys, tmp_path / "photos")
 
 
 def test_a_label_out_of_range_is_named_with_its_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -397,7 +397,7 @@ def test_the_last_fine_tuned_run_stands_beside_the_probe(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for number, top1 in ((9, 0.25), (10, 0.75)):
-        run = tmp_path / "runs" / "folder_lite0" / str(number)
+        run = tmp_path / "runs" / "photos_lite0" / str(number)
         run.mkdir(parents=True)
         splits = {"test": {"size": 1, "fingerprint": "another", "class_counts": [1]}}
         content = {"metrics": {"test": {"top1": top1}}, "splits": splits, "image_size": 224}
@@ -405,9 +405,9 @@ def test_the_last_fine_tuned_run_stands_beside_the_probe(
         (run / "results.json").write_text(json.dumps(content))
     cache = probed.parent / "cache"
     assert call(probe.main, *quick(photos, cache)) == 0
-    assert (tmp_path / "runs" / "folder_lite0_probe" / "1" / "results.json").exists()
+    assert (tmp_path / "runs" / "photos_lite0_probe" / "1" / "results.json").exists()
     printed = capsys.readouterr().out
-    assert "fine-tuned 75.00% at 224 px on other test images (runs/folder_lite0/10/results.json)" in printed
+    assert "fine-tuned 75.00% at 224 px on other test images (runs/photos_lite0/10/results.json)" in printed
     assert call(probe.main, *quick(photos, cache, "--beside", "nowhere")) == 2
     assert capsys.readouterr().err.startswith("error: --beside nowhere: no finished run there")
 

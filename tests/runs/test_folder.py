@@ -53,6 +53,13 @@ def test_the_next_number_is_above_the_highest_and_others_do_not_count(tmp_path: 
     assert path_of(FinetuneConfig(dataset="pets", backbone="b7")) == Path("runs/pets_b7/41")
 
 
+def test_a_run_on_images_of_ones_own_is_named_after_their_folder_or_table(tmp_path: Path) -> None:
+    (tmp_path / "my photos.v2").mkdir()
+    for root, name in (("my photos.v2/", "my photos.v2"), ("lists/birds.csv", "birds")):
+        assert path_of(FinetuneConfig(dataset="folder", data_root=root, backbone="b7")) == Path(f"runs/{name}_b7/1")
+    assert path_of(FinetuneConfig(dataset="flowers", data_root="copies", backbone="b7")) == Path("runs/flowers_b7/1")
+
+
 def test_the_runs_of_a_sweep_have_its_agents_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "83412")
     monkeypatch.setenv("WANDB_RUN_ID", "x1y2")

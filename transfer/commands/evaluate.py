@@ -271,12 +271,9 @@ def find_intervals(
         probabilities: of each class, (N, C).
         class_counts: images of each class.
     """
-    from transfer.statistics import mean_per_class_interval, multilabel_intervals, share_interval
+    from transfer.statistics import accuracy_intervals, multilabel_intervals
 
-    shares = [name for name in ("top1", "top5", "exact_match") if name in metrics]
-    intervals = {name: share_interval(metrics[name], len(labels)) for name in shares}
-    if "mean_per_class" in metrics:
-        intervals["mean_per_class"] = mean_per_class_interval(metrics["mean_per_class"], class_counts)
+    intervals = accuracy_intervals(metrics, len(labels), class_counts)
     if labels.ndim == 2:
         intervals |= multilabel_intervals(labels.astype(bool), probabilities)
     return intervals

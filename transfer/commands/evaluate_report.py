@@ -26,12 +26,11 @@ def warn_of_differences(subject: Subject) -> None:
 
 def print_evaluation(run: Run, found: Evaluation) -> None:
     """Print the metrics with their intervals, and of which images they are."""
-    from transfer.commands.results_table import print_results
+    from transfer.commands.results_table import describe_intervals, print_results
 
     sheet_metric = "mean_per_class" if found.own_data and _quotes_mean(found.data) else "top1"
     print_results(found.data, run.config.backbone, {found.split: found.metrics}, sheet_metric)
-    shown = [f"{name} {100 * i.low:.2f}% to {100 * i.high:.2f}%" for name, i in found.intervals.items()]
-    print(f"95% intervals for other images like these {found.num_images:,}: {', '.join(shown)}")
+    print(describe_intervals(found.intervals, found.num_images))
     left_out = len(found.skipped_images)
     if left_out:
         print(f"without {left_out} image{'s' * (left_out > 1)} that cannot be read")

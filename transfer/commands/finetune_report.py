@@ -136,9 +136,10 @@ def warn_of_seen_images(data: DataModule) -> None:
 
 def print_end(results: Results) -> None:
     """Print the metrics, any caveats about the data, the speed, and the path of the results."""
-    from transfer.commands.results_table import print_results
+    from transfer.commands.results_table import print_results, print_test_intervals
 
     print_results(results.dataset, results.backbone, results.metrics, results.quoted_metric, results.protocol)
+    print_test_intervals(results)
     for missing in results.decay.values():
         print(f"on {missing}: not comparable with published results")
     if seen := results.seen_images.get("test"):

@@ -180,7 +180,7 @@ def find_fine_tuned(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
     Raises:
         MissingData: `beside` is not a finished run.
     """
-    beside = expanded(own.beside) if own.beside else last_results(Path("runs", f"{config.dataset}_{config.backbone}"))
+    beside = expanded(own.beside) if own.beside else last_results(Path("runs", f"{config.data_name}_{config.backbone}"))
     if beside is None:
         return None
     try:

@@ -111,12 +111,13 @@ def measure_test(run_dir: Path, found: Probe, test: Features | None, data: DataM
 
 def print_report(results: Results, fine_tuned: Results | None) -> None:
     """Print the metrics, a fine-tuned run's beside them, what limits them, and where they lie."""
-    from transfer.commands.results_table import print_results
+    from transfer.commands.results_table import print_results, print_test_intervals
 
     fit = results.probe
     assert fit is not None
     heading = f"linear probe of {results.backbone}"
     print_results(results.dataset, heading, results.metrics, results.quoted_metric, results.protocol)
+    print_test_intervals(results)
     if fine_tuned is not None and "test" in results.metrics:
         print(compare(fine_tuned, results))
     for missing in results.decay.values():

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from transfer.paper import TABLE5_SOURCE, published_results
+from transfer.runs.results import Results
+from transfer.statistics import Interval, accuracy_intervals
 
 
 def print_results(
@@ -42,6 +44,23 @@ def print_results(
             label = f"paper, {network} (Table 5)" if result.source == TABLE5_SOURCE else f"{result.source}, {network}"
             table.add_row(label, *[""] * (len(splits) - 1), f"{result.accuracy:.1f}%")
     Console().print(table)
+
+
+def print_test_intervals(results: Results) -> None:
+    """Print the 95% intervals of a run's accuracies on test, if it has any."""
+    test = results.splits.get("test")
+    if test is None or "test" not in results.metrics:
+        return
+    num_images = test.size if results.tested_images is None else results.tested_images
+    counts = test.class_counts if num_images == test.size else None
+    if intervals := accuracy_intervals(results.test, num_images, counts):
+        print(f"test: {describe_intervals(intervals, num_images)}")
+
+
+def describe_intervals(intervals: Mapping[str, Interval], num_images: int) -> str:
+    """Return the line that says how far metrics may be off, found on so many images."""
+    shown = [f"{name} {100 * i.low:.2f}% to {100 * i.high:.2f}%" for name, i in intervals.items()]
+    return f"95% intervals for other images like these {num_images:,}: {', '.join(shown)}"
 
 
 def _format(name: str, value: float) -> str:

@@ -89,9 +89,10 @@ class RunFolder:
 def open_run(config: FinetuneConfig, resume: Path | None, kind: str = "") -> Iterator[RunFolder]:
     """Yield the folder of a run: the one to resume, or a new one. No other run can use it until this one ends.
 
-    A new folder is `out_dir`, or the next number under runs/<dataset>_<backbone><kind>/. All processes of a run get the
-    same folder: processes started by Lightning inherit it, processes started by a scheduler use its job id, and runs of
-    a W&B sweep are named by their run ids. The main process holds the folder; killed, it lets go of it.
+    A new folder is `out_dir`, or the next number under runs/<dataset>_<backbone><kind>/ (photos_lite0 for images of
+    one's own in photos/). All processes of a run get the same folder: processes started by Lightning inherit it,
+    processes started by a scheduler use its job id, and runs of a W&B sweep are named by their run ids. The main
+    process holds the folder; killed, it lets go of it.
 
     Args:
         config: configuration, for `out_dir`, `dataset` and `backbone`.
@@ -203,7 +204,7 @@ def claim_number(parent: Path) -> Path:
 
 
 def _runs(config: FinetuneConfig, kind: str) -> Path:
-    return Path("runs") / f"{config.dataset}_{config.backbone}{kind}"
+    return Path("runs") / f"{config.data_name}_{config.backbone}{kind}"
 
 
 @contextmanager
