@@ -16,12 +16,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 
 from transfer import environment as module
 from transfer import files
 from transfer.commands.results_table import print_results
 from transfer.environment import environment, git_commit, peak_memory_bytes
 from transfer.files import write_json
+from transfer.runs.intervals import find_intervals
+from transfer.statistics import share_interval
 
 VAL = {"loss": 0.51234, "top1": 0.9125, "ece": 0.03333}
 TEST = {"loss": 0.43219, "top1": 0.97505, "ece": 0.02}
@@ -125,6 +128,24 @@ def test_a_protocols_own_paper_stands_below(
     print_results(dataset, "b0", {"test": TEST}, protocol=protocol)
     rows = dict(table_rows(capsys.readouterr().out)[4:])
     assert published.items() <= rows.items() and bool(rows) == bool(published)
+
+
+def test_an_interval_stands_below_its_percentage(capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = {"val": {"loss": 1.0, "top1": 0.5}, "test": {"loss": 1.1, "top1": 1 / 3}}
+    test = find_intervals(metrics["test"], [3, 0], 3)
+    print_results("folder", "lite0", metrics, intervals={"test": test})
+    wilson = binomtest(1, 3).proportion_ci(method="wilson")
+    assert table_rows(capsys.readouterr().out)[2:] == [
+        ["top1", "50.00%", "33.33%"],
+        ["95% interval", "", f"{100 * wilson.low:.1f}% to {100 * wilson.high:.1f}%"],
+    ]
+
+
+def test_an_interval_counts_the_images_that_were_measured() -> None:
+    metrics = {"loss": 1.0, "top1": 0.9, "mean_per_class": 0.9, "ece": 0.1}
+    found = find_intervals(metrics, [100, 100, 0], 20)
+    assert found.keys() == {"top1", "mean_per_class"}
+    assert found["top1"] == share_interval(0.9, 20) == found["mean_per_class"]
 
 
 def test_a_metric_that_one_split_lacks_is_left_blank(capsys: pytest.CaptureFixture[str]) -> None:

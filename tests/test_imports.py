@@ -18,7 +18,17 @@ DOORS = {"transfer", "transfer.__main__"}  # what a user enters by; no room impo
 MOST_FLOORS = 9
 # What imports both packages; `datamodules` itself imports only leaves of `transfer`.
 BOTH = ("transfer.commands.", "transfer.runs.predictor")
-_LEAF_NAMES = ("errors", "preprocessing", "files", "locks", "run_files", "statistics", "paper", "seen_images")
+_LEAF_NAMES = (
+    "errors",
+    "preprocessing",
+    "files",
+    "records",
+    "locks",
+    "run_files",
+    "statistics",
+    "paper",
+    "seen_images",
+)
 LEAVES = {f"transfer.{name}" for name in _LEAF_NAMES}
 FILES_OF_A_RUN = {"config.yaml", "held_out.json", "metrics.csv", "best.ckpt", "last.ckpt", "results.json"}
 # What may be long: tables of rows with their sources.

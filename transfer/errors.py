@@ -61,6 +61,21 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
+# How the system, torch and its loaders say it; torch's own error for a GPU is a RuntimeError.
+_NO_MEMORY = (
+    "out of memory",
+    "not enough memory",
+    "cannot allocate memory",
+    "can't allocate memory",
+    "unable to allocate shared memory",
+)
+
+
+def is_short_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that there is too little memory."""
+    return isinstance(error, MemoryError) or any(said in str(error).lower() for said in _NO_MEMORY)
+
+
 class Interrupted(Exception):
     """The user or a scheduler stopped the work; the command `go_on`, if any, continues it from where it stopped."""
 

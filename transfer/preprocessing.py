@@ -10,6 +10,8 @@ Rgb = tuple[float, float, float]
 Range = tuple[float, float]  # the values that become black and white
 # Beyond, Pillow's own limit takes an image for an attack on the memory.
 MAX_PIXELS = 178_956_970
+INTERPOLATIONS = ("bicubic", "bilinear")
+RESIZES = ("short_side", "squash")
 
 
 IMAGENET: tuple[Rgb, Rgb] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

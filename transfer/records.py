@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from transfer.errors import DamagedFile
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval.
+
+    Attributes:
+        low, high: its bounds.
+    """
+
+    low: float
+    high: float
+
+    def percent(self) -> str:
+        """Return the interval of a share in [0, 1] as text."""
+        return f"{100 * self.low:.1f}% to {100 * self.high:.1f}%"
 
 
 def checked(content: Any, kind: type[T], path: Path) -> T:

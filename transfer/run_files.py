@@ -6,4 +6,6 @@ HELD_OUT = "held_out.json"
 METRICS = "metrics.csv"
 BEST, LAST = "best.ckpt", "last.ckpt"
 RESULTS = "results.json"
+PREDICTIONS = "test_predictions.npz"
+LENGTHENED = "lengthened.json"  # from which lengths the run was lengthened; no other run has it
 LOCK = "run.lock"  # held while the run computes

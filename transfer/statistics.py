@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from transfer.records import Interval
 
 Labels = NDArray[np.int64]
 
@@ -98,18 +100,6 @@ def mean_per_class(labels: Labels, predictions: Labels) -> float:
     return float(np.mean(right[images > 0] / images[images > 0]))
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A confidence interval.
-
-    Attributes:
-        low, high: its bounds.
-    """
-
-    low: float
-    high: float
-
-
 def share_interval(share: float, num_images: float) -> Interval:
     """Return Wilson's 95% interval (1927) of a share of images: right for few images too, and within [0, 1].
 
@@ -123,7 +113,7 @@ def share_interval(share: float, num_images: float) -> Interval:
     return Interval(float(max(centre - half, 0.0)), float(min(centre + half, 1.0)))
 
 
-def mean_per_class_interval(value: float, class_counts: Sequence[int]) -> Interval:
+def mean_per_class_interval(value: float, class_counts: Sequence[float]) -> Interval:
     """Return Wilson's 95% interval of an accuracy averaged over classes.
 
     It takes the number of images on which a plain accuracy would vary as much: C^2 / sum(1 / n) for C classes of n
@@ -135,23 +125,6 @@ def mean_per_class_interval(value: float, class_counts: Sequence[int]) -> Interv
     """
     counts = np.array([count for count in class_counts if count])
     return share_interval(value, len(counts) ** 2 / np.sum(1 / counts))
-
-
-def accuracy_intervals(
-    metrics: Mapping[str, float], num_images: int, class_counts: Sequence[int] | None
-) -> dict[str, Interval]:
-    """Return the 95% intervals of those metrics that are accuracies.
-
-    Args:
-        metrics: each metric that was found.
-        num_images: number of images that they were found on.
-        class_counts: images of each class; None if that is not known.
-    """
-    shares = [name for name in ("top1", "top5", "exact_match") if name in metrics]
-    intervals = {name: share_interval(metrics[name], num_images) for name in shares}
-    if "mean_per_class" in metrics and class_counts is not None:
-        intervals["mean_per_class"] = mean_per_class_interval(metrics["mean_per_class"], class_counts)
-    return intervals
 
 
 def multilabel_intervals(

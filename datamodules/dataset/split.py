@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from datamodules.images.decode import BadImage, BadImageError, decode_image, image_shape, measure_image
+from datamodules.images.decode import (
+    BadImage,
+    BadImageError,
+    decode_image,
+    eight_bit_pixels,
+    image_shape,
+    measure_image,
+)
 from datamodules.images.depth import DEFAULT_DECODING, Decoding, Extent
 from transfer.files import open_regular
 
@@ -196,10 +203,10 @@ def _identity(content: bytes) -> bytes:
     if len(content) > _SMALL or content.startswith(_JPEG):
         return content
     try:
-        if measure_image(content) is not None:  # of a deep image, other values may become equal pixels
-            return content
-        pixels = decode_image(content)
+        pixels = eight_bit_pixels(content)
     except BadImageError:
+        return content
+    if pixels is None:  # of a deep image, other values may become equal pixels
         return content
     return f"{pixels.shape} ".encode() + pixels.tobytes()
 

@@ -115,6 +115,17 @@ def decode_image(source: bytes | Path, decoding: Decoding = DEFAULT_DECODING) ->
         return _pixels(image, encoded, decoding)
 
 
+def eight_bit_pixels(encoded: bytes) -> Pixels | None:
+    """Return what `decode_image` returns for an image of 8 bits, or None for a deeper one.
+
+    Raises:
+        BadImageError: as `decode_image`.
+    """
+    with open_image(encoded) as image:
+        _load_large(image)
+        return _pixels(image, encoded, DEFAULT_DECODING) if deep_values(image, encoded) is None else None
+
+
 def measure_image(source: bytes | Path, decoding: Decoding = DEFAULT_DECODING) -> Extent | None:
     """Decode an image, and return its smallest and largest value if it has more than 8 bits, else None.
 

@@ -27,11 +27,9 @@ from datamodules.images.ops import RandomOps, to_channels
 from datamodules.images.pictures import Picture
 from datamodules.images.user_transform import UserTransform
 from transfer.errors import BadValue, unknown_name
-from transfer.preprocessing import Preprocessing
+from transfer.preprocessing import INTERPOLATIONS, RESIZES, Preprocessing
 
 Transform: TypeAlias = A.Compose | UserTransform
-INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
-RESIZES = ("short_side", "squash")
 AUGMENTS = ("none", "basic", "randaugment", "trivialaugment", "autoaugment", "cutout")
 
 # MBConv networks halve the image five times: below 32 pixels nothing is left of it.
@@ -229,7 +227,7 @@ def _check_augmentation(
 def _resample(interpolation: str) -> Image.Resampling:
     if interpolation not in INTERPOLATIONS:
         raise unknown_name("interpolation", interpolation, INTERPOLATIONS)
-    return INTERPOLATIONS[interpolation]
+    return Image.Resampling[interpolation.upper()]
 
 
 def _check_sizes(image_size: int, crop_ratio: float) -> None:

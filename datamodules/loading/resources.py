@@ -10,18 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.utils.data import DataLoader
 
-from transfer.errors import BadValue
+from transfer.errors import BadValue, is_short_of_memory
 
 _SHARED_MEMORY = Path("/dev/shm")
-_NO_MEMORY = (
-    "Cannot allocate memory",
-    "can't allocate memory",
-    "not enough memory",
-    "unable to allocate shared memory",
-)
 # Pipes, and the tensors of batches that are on their way.
 _FILES_PER_WORKER = 12
 _PREFETCHED = 2  # batches that torch lets each worker prepare in advance
@@ -103,6 +96,6 @@ def explain_failure(error: BaseException) -> str | None:
             "a worker process of the loader was killed, most likely because memory ran out: lower `num_workers`"
             " (0: none) or `batch_size`"
         )
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(said in text for said in _NO_MEMORY):
+    if is_short_of_memory(error):
         return "too little memory: lower `batch_size`, `num_workers` or `image_size`"
     return None

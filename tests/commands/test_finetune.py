@@ -21,8 +21,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import pytorch_lightning as pl
-import scipy.stats
 import torch
+from scipy.stats import binomtest
 from sklearn.datasets import load_digits
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
@@ -101,10 +101,6 @@ def test_a_run_leaves_exactly_its_files_and_says_where(
     assert lines[2] == "8 steps (4 an epoch) of 64 images, peak learning rate 0.02"
     assert "warning: a run of 8 steps can hardly learn: lower --data.batch_size" in process.stderr
     assert [line.split("  ")[0] for line in lines[3:5]] == ["epoch 1/2", "epoch 2/2"]
-    right = round(360 * json.loads((run_dir / "results.json").read_text())["metrics"]["test"]["top1"])
-    interval = scipy.stats.binomtest(right, 360).proportion_ci(method="wilson")
-    shown = f"top1 {100 * interval.low:.2f}% to {100 * interval.high:.2f}%, top5 "
-    assert lines[-2].startswith(f"test: 95% intervals for other images like these 360: {shown}")
     assert lines[-1].endswith(f"results in {run_dir / 'results.json'}")
     assert "Traceback" not in process.stderr
 
@@ -114,12 +110,23 @@ def test_the_closing_table_shows_the_metrics_of_results_json(
     finished: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
     run_dir, process = finished
-    metrics = read_results(run_dir)["metrics"]
-    cells = {}
+    results = read_results(run_dir)
+    metrics, cells, intervals = results["metrics"], {}, {}
     for line in process.stdout.splitlines():
         if line.startswith("│"):
             name, *values = (cell.strip() for cell in line.strip("│").split("│"))
-            cells[name] = values
+            if name == "95% interval":
+                intervals[[*cells][-1]] = values
+            else:
+                cells[name] = values
+    assert intervals.keys() == {"top1", "top5", "mean_per_class"}
+    for name, values in intervals.items():
+        found = [results["intervals"][split][name] for split in ("val", "test")]
+        assert values == [f"{low:.1%} to {high:.1%}" for low, high in (pair.values() for pair in found)]
+    for split, pair in results["intervals"].items():
+        share, size = metrics[split]["top1"], results["splits"][split]["size"]
+        expected = binomtest(round(share * size), size).proportion_ci(method="wilson")
+        assert pair["top1"] == pytest.approx({"low": expected.low, "high": expected.high}, abs=1e-6)
     assert cells.keys() == metrics["test"].keys() == {"loss", "top1", "top5", "mean_per_class", "ece"}
     for name, values in cells.items():
         form = "{:.4f}" if name in ("loss", "ece") else "{:.2%}"
@@ -456,7 +463,8 @@ def test_a_job_that_is_started_again_goes_on_and_has_no_room_for_another_run(
 def test_a_finished_run_is_not_resumed(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = snapshot(run_dir)
     message = refused(capsys, "--resume", run_dir)
-    assert message == f"{run_dir} is a finished run (it has results.json); there is nothing to resume"
+    known = f"{run_dir} is a finished run (it has results.json); there is nothing to resume"
+    assert message == f"{known}: raise --trainer.max_epochs to lengthen it"
     assert snapshot(run_dir) == before and len(before) == len(FILES)
 
 
@@ -854,6 +862,8 @@ def test_several_labels_per_image_are_trained_and_measured(tmp_path: Path) -> No
     assert call(finetune.main, *CHEAP, *PHOTOS, *several, "--out_dir", tmp_path / "run") == 0
     results = read_results(tmp_path / "run")
     assert results["metrics"]["test"].keys() == {"loss", "map", "f1", "exact_match"}
+    assert results["intervals"]["test"].keys() == {"map", "f1", "exact_match"}
+    assert results["intervals"]["val"].keys() == {"exact_match"}
     for metrics in results["metrics"].values():
         assert 0.0 < metrics["loss"] < 2.0
         assert all(0.0 <= metrics[name] <= 1.0 for name in ("map", "f1", "exact_match"))

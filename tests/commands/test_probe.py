@@ -387,6 +387,8 @@ def test_a_second_probe_reads_the_features_and_finds_the_same(
     first, second = read_results(probed), read_results(tmp_path / "run")
     assert first["metrics"] == second["metrics"] and first["val_metrics"] == second["val_metrics"]
     top1 = f"{100 * first['metrics']['test']['top1']:.2f}%"
+    low, high = (100 * second["intervals"]["test"]["top1"][end] for end in ("low", "high"))
+    top1 += f" ({low:.1f}% to {high:.1f}%)"
     line = f"test top1: probe {top1}, fine-tuned {top1} at 32 px ({probed / 'results.json'})"
     assert line in capsys.readouterr().out.splitlines()
 
@@ -401,13 +403,17 @@ def test_the_last_fine_tuned_run_stands_beside_the_probe(
         run.mkdir(parents=True)
         splits = {"test": {"size": 1, "fingerprint": "another", "class_counts": [1]}}
         content = {"metrics": {"test": {"top1": top1}}, "splits": splits, "image_size": 224}
-        content |= {"command": [], "dataset": "folder", "backbone": "lite0"}
+        content |= {"command": [], "dataset": "folder", "backbone": "lite0", "config": {"data_root": str(photos)}}
         (run / "results.json").write_text(json.dumps(content))
     cache = probed.parent / "cache"
     assert call(probe.main, *quick(photos, cache)) == 0
     assert (tmp_path / "runs" / "photos_lite0_probe" / "1" / "results.json").exists()
     printed = capsys.readouterr().out
     assert "fine-tuned 75.00% at 224 px on other test images (runs/photos_lite0/10/results.json)" in printed
+    others = {**content, "config": {"data_root": str(tmp_path / "elsewhere" / "photos")}}  # a folder of the same name
+    (tmp_path / "runs" / "photos_lite0" / "10" / "results.json").write_text(json.dumps(others))
+    assert call(probe.main, *quick(photos, cache)) == 0
+    assert "fine-tuned" not in capsys.readouterr().out
     assert call(probe.main, *quick(photos, cache, "--beside", "nowhere")) == 2
     assert capsys.readouterr().err.startswith("error: --beside nowhere: no finished run there")
 

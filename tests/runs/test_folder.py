@@ -14,11 +14,20 @@ from typing import Any
 import pytest
 
 from tests.support.runs import ROOT, environment
+from transfer.config.choices import settled_fields
 from transfer.config.command_line import save_config
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import UserError
 from transfer.runs import folder
-from transfer.runs.folder import RUN_DIR_VARIABLE, RunFolder, check_run_dir, find_interrupted, is_main_process, open_run
+from transfer.runs.folder import (
+    RUN_DIR_VARIABLE,
+    RunFolder,
+    check_run_dir,
+    find_interrupted,
+    is_main_process,
+    numbered_runs,
+    open_run,
+)
 
 FOREIGN = (RUN_DIR_VARIABLE, "SLURM_JOB_ID", "SLURM_PROCID", "TORCHELASTIC_RUN_ID", "WORLD_SIZE", "RANK", "LOCAL_RANK")
 
@@ -53,11 +62,40 @@ def test_the_next_number_is_above_the_highest_and_others_do_not_count(tmp_path: 
     assert path_of(FinetuneConfig(dataset="pets", backbone="b7")) == Path("runs/pets_b7/41")
 
 
-def test_a_run_on_images_of_ones_own_is_named_after_their_folder_or_table(tmp_path: Path) -> None:
-    (tmp_path / "my photos.v2").mkdir()
-    for root, name in (("my photos.v2/", "my photos.v2"), ("lists/birds.csv", "birds")):
-        assert path_of(FinetuneConfig(dataset="folder", data_root=root, backbone="b7")) == Path(f"runs/{name}_b7/1")
-    assert path_of(FinetuneConfig(dataset="flowers", data_root="copies", backbone="b7")) == Path("runs/flowers_b7/1")
+@pytest.mark.parametrize(
+    ("data_root", "name"),
+    [
+        ("my photos (2024)/", "my_photos_2024_b7"),
+        ("./blumen-größe", "blumen-größe_b7"),
+        ("photos/..", "here_b7"),
+        ("labels.v2.csv", "labels.v2_b7"),
+        ("((", "folder_b7"),
+    ],
+)
+def test_runs_of_ones_own_images_are_named_after_their_folder_or_table(
+    data_root: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here" / "photos").mkdir(parents=True)
+    (tmp_path / "here" / "labels.v2.csv").touch()
+    monkeypatch.chdir(tmp_path / "here")
+    config = FinetuneConfig(dataset="folder", data_root=data_root, backbone="b7")
+    assert path_of(config) == Path("runs", name, "1")
+    assert numbered_runs(config, "_probe") == Path("runs", f"{name}_probe")
+
+
+def test_a_run_that_fails_before_its_first_file_leaves_no_folder() -> None:
+    for config in (CONFIG, replace(CONFIG, out_dir="own")):
+        with pytest.raises(KeyError), open_run(config, None) as run:
+            raise KeyError
+        assert not run.path.exists()
+        with pytest.raises(KeyError), open_run(config, None) as run:
+            run.begin(config, {})
+            raise KeyError
+        assert [path.name for path in run.path.iterdir()] == ["config.yaml"]
+    Path("mine").mkdir()
+    with pytest.raises(KeyError), open_run(replace(CONFIG, out_dir="mine"), None):
+        raise KeyError
+    assert Path("mine").is_dir()
 
 
 def test_the_runs_of_a_sweep_have_its_agents_ids(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,8 +214,10 @@ def test_runs_that_start_together_never_share_a_folder(tmp_path: Path) -> None:
 
 def test_a_finished_run_is_not_resumed(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text("{}")
+    save_config(CONFIG, tmp_path / "config.yaml")
     with pytest.raises(UserError, match=r"is a finished run \(it has results.json\)"):
         check_run_dir(CONFIG, tmp_path)
+    check_run_dir(replace(CONFIG, trainer=replace(CONFIG.trainer, max_epochs=1000)), tmp_path)
 
 
 HOLD = """
@@ -294,6 +334,17 @@ def test_another_run_in_a_job_with_an_unfinished_one_is_refused(job: Path) -> No
     assert find_interrupted(changed) is None
     with pytest.raises(UserError, match="77 holds an unfinished run"):
         path_of(changed)
+
+
+def test_another_run_in_a_job_is_refused_before_its_data_are_loaded(job: Path) -> None:
+    changed = replace(CONFIG, seed=1, data=replace(CONFIG.data, batch_size=7))
+    with pytest.raises(UserError, match="77 holds an unfinished run") as error:
+        check_run_dir(changed, None, settled=settled_fields(changed, frozenset()))
+    assert str(error.value).splitlines()[1:] == ["  `seed`=0, here 1"]  # the batch is not yet divided
+    by_rule = replace(changed, recipe="auto")
+    check_run_dir(by_rule, None, settled=settled_fields(by_rule, frozenset({"data.batch_size"})))
+    with pytest.raises(UserError, match="`seed`=0, here 1"):
+        check_run_dir(by_rule, None, settled=settled_fields(by_rule, frozenset({"seed"})))
 
 
 def test_a_job_that_was_stopped_before_its_first_checkpoint_starts_over(job: Path) -> None:

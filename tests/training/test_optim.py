@@ -12,7 +12,14 @@ from torch import nn
 
 from transfer.errors import UserError
 from transfer.networks.classifier import Classifier
-from transfer.training.optim import RMSpropTF, batch_norm_momentum, build_optimizer, parameter_groups, schedule_factor
+from transfer.training.optim import (
+    RMSpropTF,
+    batch_norm_momentum,
+    build_optimizer,
+    build_schedule,
+    parameter_groups,
+    schedule_factor,
+)
 
 
 def settings_by_name(classifier: nn.Module, groups: list[dict[str, Any]]) -> dict[str, tuple[float, float]]:
@@ -189,3 +196,22 @@ def test_batch_norm_momentum_follows_the_length_of_the_run(
 def test_a_run_without_steps_is_refused() -> None:
     with pytest.raises(UserError, match=r"at least one step \(per epoch 0, in all 0\)"):
         batch_norm_momentum(0, 0)
+
+
+def test_a_schedule_that_was_saved_goes_on_at_the_rates_of_the_new_length() -> None:
+    def stepped(total: int, steps: int, state: dict[str, Any] | None = None) -> tuple[list[float], dict[str, Any]]:
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+        schedule = build_schedule(optimizer, "cosine", 0, total, 5)
+        if state is not None:
+            optimizer.param_groups[0]["lr"] = 0.0  # the end of the shorter run
+            schedule.load_state_dict(state)
+        rates = []
+        for _ in range(steps):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+        return rates, schedule.state_dict()
+
+    _, saved = stepped(10, 10)
+    rates, _ = stepped(20, 10, saved)
+    assert rates == stepped(20, 20)[0][10:] and rates[0] == pytest.approx(0.05)

@@ -95,6 +95,7 @@ EfficientNet_V2_L_Weights.IMAGENET1K_V1 symmetric 1e-3 half     480 1       bicu
 efficientnet-b3.lukemelas               same      1e-3 imagenet 300 1       bicubic  short_side 5fb5a3c3 1000  -
 adv-efficientnet-b8.lukemelas           same      1e-3 half     672 1       bicubic  short_side 22a8fe65 1000  -
 """
+NO_RANGES = (None, None)  # of deep images: no publisher states one
 NORMALIZATIONS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
@@ -111,7 +112,14 @@ def test_a_row_holds_what_its_publisher_says(published: str) -> None:
     assert (row.sha256 or "-")[:8] == sha256
     assert (row.num_classes, row.top1) == (int(classes), None if top1 == "-" else float(top1))
     ratio = pytest.approx(float(Fraction(crop)), abs=1e-9)
-    assert astuple(row.preprocessing) == (int(size), ratio, interpolation, *NORMALIZATIONS[normalization], resize)
+    assert astuple(row.preprocessing) == (
+        int(size),
+        ratio,
+        interpolation,
+        *NORMALIZATIONS[normalization],
+        resize,
+        *NO_RANGES,
+    )
 
 
 @pytest.mark.parametrize(
@@ -373,7 +381,14 @@ def test_a_family_gives_its_settings_and_no_source(line: str) -> None:
     assert (row.name, row.family, row.backbone) == (family, family, backbone)
     assert (row.settings.padding, row.settings.bn_eps, row.settings.activation) == (padding, float(eps), activation)
     ratio = pytest.approx(float(Fraction(crop)))
-    assert astuple(row.preprocessing) == (int(size), ratio, interpolation, *NORMALIZATIONS[normalization], resize)
+    assert astuple(row.preprocessing) == (
+        int(size),
+        ratio,
+        interpolation,
+        *NORMALIZATIONS[normalization],
+        resize,
+        *NO_RANGES,
+    )
     assert (row.url, row.package, row.hub_id, row.sha256, row.top1, row.paper) == (None, None, None, None, None, False)
 
 

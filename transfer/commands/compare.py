@@ -138,7 +138,7 @@ def check_predictions(run: FinishedRun) -> None:
     """
     import numpy as np
 
-    from transfer.runs.test_record import PREDICTIONS
+    from transfer.run_files import PREDICTIONS
 
     expected = run.results.splits["test"].class_counts
     found = np.bincount(run.labels, minlength=len(expected)).tolist()

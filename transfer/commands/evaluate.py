@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -19,16 +19,13 @@ from typing import TYPE_CHECKING, Any, Unpack
 from transfer.commands.console import add_allow_user_code, add_reading, check_folder, exit_status
 from transfer.errors import BadValue, Interrupted
 from transfer.files import expanded
+from transfer.records import Interval
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from datamodules.build import ReadFields
     from transfer.commands.evaluate_data import Subject
     from transfer.runs.predictor import Run
     from transfer.runs.test_record import SavedPredictions
-    from transfer.statistics import Interval
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -202,6 +199,7 @@ def measure(run: Run, subject: Subject, checkpoint: str, loading: dict[str, int]
     """
     from datamodules.datamodule import DataModule
     from transfer.lightning import pl
+    from transfer.runs.intervals import find_intervals
     from transfer.runs.test_record import make_predictions
     from transfer.training.interruption import StopAtOnce
     from transfer.training.module import TransferModule
@@ -239,7 +237,7 @@ def measure(run: Run, subject: Subject, checkpoint: str, loading: dict[str, int]
         split=subject.split,
         num_images=len(labels),
         metrics=metrics,
-        intervals=find_intervals(metrics, labels.numpy(), probabilities.numpy(), counts),
+        intervals=find_intervals(metrics, counts, len(labels), (labels.numpy(), probabilities.numpy())),
         per_class_accuracy={name: accuracy if count else None for name, accuracy, count in accuracies},
         seen_images=count_seen_images(run, subject),
         changed_splits=subject.changed,
@@ -258,22 +256,3 @@ def count_seen_images(run: Run, subject: Subject) -> int | None:
     if seen is None or subject.dataset.source.options.stream != run.config.data.stream:
         return None  # streamed images have ids of their own
     return seen.count(subject.dataset.split("test").ids())
-
-
-def find_intervals(
-    metrics: Mapping[str, float], labels: NDArray[Any], probabilities: NDArray[np.float32], class_counts: Sequence[int]
-) -> dict[str, Interval]:
-    """Return the 95% intervals of the metrics that are accuracies, or means of the images' precisions.
-
-    Args:
-        metrics: each metric that was found.
-        labels: class indices (N,), or multi-hot (N, C).
-        probabilities: of each class, (N, C).
-        class_counts: images of each class.
-    """
-    from transfer.statistics import accuracy_intervals, multilabel_intervals
-
-    intervals = accuracy_intervals(metrics, len(labels), class_counts)
-    if labels.ndim == 2:
-        intervals |= multilabel_intervals(labels.astype(bool), probabilities)
-    return intervals

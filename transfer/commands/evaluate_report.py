@@ -26,11 +26,12 @@ def warn_of_differences(subject: Subject) -> None:
 
 def print_evaluation(run: Run, found: Evaluation) -> None:
     """Print the metrics with their intervals, and of which images they are."""
-    from transfer.commands.results_table import describe_intervals, print_results
+    from transfer.commands.results_table import print_results
 
     sheet_metric = "mean_per_class" if found.own_data and _quotes_mean(found.data) else "top1"
-    print_results(found.data, run.config.backbone, {found.split: found.metrics}, sheet_metric)
-    print(describe_intervals(found.intervals, found.num_images))
+    backbone, intervals = run.config.backbone, {found.split: found.intervals}
+    print_results(found.data, backbone, {found.split: found.metrics}, sheet_metric, intervals=intervals)
+    print(f"{found.num_images:,} images")
     left_out = len(found.skipped_images)
     if left_out:
         print(f"without {left_out} image{'s' * (left_out > 1)} that cannot be read")

@@ -1,6 +1,6 @@
 """Fine-tune an EfficientNet: efficientnet-transfer finetune --backbone b7 --dataset flowers
 
-A run writes config.yaml, best.ckpt, last.ckpt, metrics.csv and results.json into runs/<dataset>_<backbone>/<n>/; with a
+A run writes config.yaml, best.ckpt, last.ckpt, metrics.csv and results.json into runs/<data>_<backbone>/<n>/; with a
 test split test_reads.json and test_predictions.npz; held_out.json if val or test was held out of train.
 """
 
@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from transfer.commands.console import exit_status
-from transfer.config.choices import choose_by_protocol, choose_by_rule, share_batch
+from transfer.config.choices import choose_by_protocol, choose_by_rule, settled_fields, share_batch
 from transfer.config.command_line import build_config, build_parser, given_fields, parse_config
 from transfer.config.problems import check_shares
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue, UserError
 from transfer.files import expanded
+from transfer.run_files import PREDICTIONS
 from transfer.runs.results import Metrics, Results
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def finetune(
 
     Args:
         config: the whole configuration; None starts from the defaults. It is not modified.
-        resume: folder of an interrupted run to continue.
+        resume: folder of an interrupted run to continue, or of any run that more epochs or steps lengthen.
         allow_user_code: whether to import a backbone or a head of one's own that the run to continue names.
         fields: fields of `transfer.config.schema.FinetuneConfig` that override `config`; groups are dictionaries:
             `finetune(dataset="folder", data_root="photos", trainer={"max_epochs": 3})`.
@@ -93,7 +94,7 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
 
     started = time.perf_counter()
     config, start, sheet = check_names(config)
-    check_run_dir(config, resume)
+    check_run_dir(config, resume, settled=settled_fields(config, given))
     num_processes = prepare_process(config)
 
     dataset = load_dataset(config.dataset, **config.read_options())
@@ -113,11 +114,10 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
 
     with open_run(config, resume) as run, interruptible(run.interrupted):
         run.check_space(sum(p.numel() for p in module.classifier.parameters()))
-        if is_main_process() and not run.resumes:
-            run.begin(config, {name: {"of": s.name, "images": s.sources()} for name, s in dataset.held_out.items()})
         log = EpochLog(run.metrics, monitor)
         trainer = build_fit_trainer(config, run.path, log, build_loggers(config, run.path, dataset.fingerprint))
         if is_main_process():
+            run.begin(config, {name: {"of": s.name, "images": s.sources()} for name, s in dataset.held_out.items()})
             print_start(config, start, data, run, choices)
         fit(config, run, trainer, module, data)
 
@@ -278,7 +278,7 @@ def measure(
     log: EpochLog,
 ) -> dict[str, Metrics]:
     """Return the metrics of the best checkpoint on val and test, and count the read of the test split."""
-    from transfer.runs.test_record import PREDICTIONS, count_test_read, make_predictions
+    from transfer.runs.test_record import count_test_read, make_predictions
     from transfer.training.interruption import StopAtOnce
     from transfer.training.trainer import build_trainer
 
@@ -295,6 +295,6 @@ def measure(
             order = data.test_order("test", tester.world_size).argsort()
             labels, probabilities = (tensor.numpy()[order] for tensor in found)
             names, threshold = data.class_names, module.classifier.threshold
-            predictions = make_predictions(labels, probabilities, test.image_names(), names, threshold)
-            predictions.save(run.path / PREDICTIONS)
+            saved = make_predictions(labels, probabilities, test.image_names(), names, threshold)
+            saved.save(run.path / PREDICTIONS)
     return metrics

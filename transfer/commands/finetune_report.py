@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from transfer.config.schema import FinetuneConfig
+from transfer.records import Interval
 from transfer.run_files import RESULTS
 from transfer.runs.results import Metrics, Results, SplitFacts
 
@@ -34,6 +35,7 @@ def collect_results(
 ) -> Results:
     """Return the results of the run."""
     from transfer.environment import command_words, environment, peak_memory_bytes
+    from transfer.runs.lengthening import read_lengthenings
     from transfer.runs.test_record import num_test_reads
     from transfer.training.run_length import run_length
     from transfer.training.selection import EarlyStop
@@ -47,6 +49,7 @@ def collect_results(
         dataset=config.dataset,
         backbone=start.variant.name,
         metrics=metrics,
+        intervals=_intervals(config, trainer, module, dataset, metrics),
         quoted_metric=dataset.sheet.metric,
         protocol=config.protocol,
         per_class_accuracy=_class_accuracies(dataset, module),
@@ -75,9 +78,28 @@ def collect_results(
         world_size=trainer.world_size,
         peak_memory_bytes=peak_memory_bytes(),
         resumed=run.resumes,
+        lengthened_from=read_lengthenings(run.path),
         config=config.to_dict(),
         environment=environment(),
     )
+
+
+def _intervals(
+    config: FinetuneConfig, trainer: pl.Trainer, module: TransferModule, dataset: Dataset, metrics: dict[str, Metrics]
+) -> dict[str, dict[str, Interval]]:
+    """Return the intervals of the metrics on val and test, each from the images that were measured."""
+    from transfer.runs.intervals import find_intervals
+
+    intervals = {}
+    if "val" in metrics:
+        size, batches = dataset.split_sizes["val"], sum(trainer.num_val_batches)
+        measured = min(size, batches * config.data.batch_size * trainer.world_size) or size
+        intervals["val"] = find_intervals(metrics["val"], dataset.class_counts["val"], int(measured))
+    if module.predictions is not None:
+        labels, probabilities = (tensor.numpy() for tensor in module.predictions)
+        counts = dataset.class_counts["test"]
+        intervals["test"] = find_intervals(metrics["test"], counts, len(labels), (labels, probabilities))
+    return intervals
 
 
 def _class_accuracies(dataset: Dataset, module: TransferModule) -> dict[str, float | None]:
@@ -99,11 +121,12 @@ def print_start(config: FinetuneConfig, start: Start, data: DataModule, run: Run
 
     Warn of test images that the network has seen.
     """
+    from transfer.runs.lengthening import read_lengthenings
     from transfer.weights.build import measure_warm_start
 
     print("\n".join([data.dataset.describe(), *choices]))
     if run.resumes:
-        print(f"resumes the run in {run.path}")
+        print(f"resumes the run in {run.path}", *map(str, read_lengthenings(run.path)), sep="\n")
     print(f"{start.variant.name} from {start.describe()}; {start.preprocessing.image_size} px")
     if warm_start := measure_warm_start(start):
         print(f"--init_from {config.init_from}: {warm_start}")
@@ -136,10 +159,16 @@ def warn_of_seen_images(data: DataModule) -> None:
 
 def print_end(results: Results) -> None:
     """Print the metrics, any caveats about the data, the speed, and the path of the results."""
-    from transfer.commands.results_table import print_results, print_test_intervals
+    from transfer.commands.results_table import print_results
 
-    print_results(results.dataset, results.backbone, results.metrics, results.quoted_metric, results.protocol)
-    print_test_intervals(results)
+    print_results(
+        results.dataset,
+        results.backbone,
+        results.metrics,
+        results.quoted_metric,
+        results.protocol,
+        results.intervals,
+    )
     for missing in results.decay.values():
         print(f"on {missing}: not comparable with published results")
     if seen := results.seen_images.get("test"):

@@ -2,7 +2,7 @@
 
 Computes the features once, into a file that later probes read. Writes config.yaml, best.ckpt (which evaluate,
 predict and `init_head` of finetune take), results.json, test_reads.json and test_predictions.npz to
-runs/<dataset>_<backbone>_probe/<n>/.
+runs/<data>_<backbone>_probe/<n>/.
 """
 
 from __future__ import annotations
@@ -175,21 +175,32 @@ def fit(features: Mapping[str, Features], dataset: Dataset, fabric: Fabric) -> P
 
 
 def find_fine_tuned(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
-    """Return the results of the fine-tuned run that stands beside the probe: `beside`, or the last one.
+    """Return the results of the fine-tuned run that stands beside the probe: `beside`, or the last one of its data.
 
     Raises:
         MissingData: `beside` is not a finished run.
     """
-    beside = expanded(own.beside) if own.beside else last_results(Path("runs", f"{config.data_name}_{config.backbone}"))
+    from transfer.runs.folder import numbered_runs
+
+    beside = expanded(own.beside) if own.beside else last_results(numbered_runs(config))
     if beside is None:
         return None
     try:
-        return read_results(beside)
+        found = read_results(beside)
+        return found if own.beside or _has_same_data(found, config) else None
     except UserError as error:
         if own.beside is None:
             warnings.warn(f"{beside} does not stand beside the probe: {error}", stacklevel=2)
             return None
         raise type(error)(f"`beside`={beside}: no finished run there ({error})") from None
+
+
+def _has_same_data(found: Results, config: FinetuneConfig) -> bool:
+    """Return whether a run is of the same dataset; folders of one's own may have the same name in different places."""
+    before, now = found.config.get("data_root"), config.data_root
+    if found.dataset != "folder" or before is None or now is None:
+        return found.dataset == config.dataset
+    return config.dataset == "folder" and expanded(before).resolve() == expanded(now).resolve()
 
 
 def extract(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from transfer.config.probe_schema import ProbeConfig
 from transfer.config.schema import FinetuneConfig
+from transfer.records import Interval
 from transfer.run_files import RESULTS
 from transfer.runs.results import Metrics, ProbeFit, Results, SplitFacts
 
@@ -52,6 +53,7 @@ def collect_results(
         dataset=config.dataset,
         backbone=start.variant.name,
         metrics={"val": Metrics(found.val_metrics[found.penalty])},
+        intervals={"val": _intervals(found.val_metrics[found.penalty], dataset, "val")},
         quoted_metric=dataset.sheet.metric,
         test_reads=num_test_reads(run_dir),
         seed=config.seed,
@@ -81,11 +83,18 @@ def collect_results(
     )
 
 
+def _intervals(metrics: Mapping[str, float], dataset: Dataset, split: str) -> dict[str, Interval]:
+    from transfer.runs.intervals import find_intervals
+
+    return find_intervals(metrics, dataset.class_counts[split], dataset.split_sizes[split])
+
+
 def measure_test(run_dir: Path, found: Probe, test: Features | None, data: DataModule) -> dict[str, Any]:
     """Save the predictions on test, and return the fields of the results that they and their images decide."""
     from transfer.commands.finetune_report import count_seen_images
     from transfer.probe.penalties import linear_metrics, predict
-    from transfer.runs.test_record import PREDICTIONS, make_predictions
+    from transfer.run_files import PREDICTIONS
+    from transfer.runs.test_record import make_predictions
     from transfer.training.metrics import build_per_class_accuracy
 
     dataset, seen = data.dataset, {"seen_images": count_seen_images(data)}
@@ -98,10 +107,11 @@ def measure_test(run_dir: Path, found: Probe, test: Features | None, data: DataM
     measure = build_per_class_accuracy(dataset.num_classes, multilabel=False)
     accuracies = measure(predicted.classes, predicted.labels).tolist()
     counts = dataset.class_counts["test"]
-    val = Metrics(found.val_metrics[found.penalty])
+    metrics = {"val": found.val_metrics[found.penalty], "test": linear_metrics(found.fit, test)}
     return {
         **seen,
-        "metrics": {"val": val, "test": Metrics(linear_metrics(found.fit, test))},
+        "metrics": {name: Metrics(values) for name, values in metrics.items()},
+        "intervals": {name: _intervals(values, dataset, name) for name, values in metrics.items()},
         "per_class_accuracy": {
             name: accuracy if count else None
             for name, accuracy, count in zip(dataset.class_names, accuracies, counts, strict=True)
@@ -111,13 +121,16 @@ def measure_test(run_dir: Path, found: Probe, test: Features | None, data: DataM
 
 def print_report(results: Results, fine_tuned: Results | None) -> None:
     """Print the metrics, a fine-tuned run's beside them, what limits them, and where they lie."""
-    from transfer.commands.results_table import print_results, print_test_intervals
+    from transfer.commands.results_table import print_results
+    from transfer.training.metrics import name_absent
 
     fit = results.probe
     assert fit is not None
     heading = f"linear probe of {results.backbone}"
-    print_results(results.dataset, heading, results.metrics, results.quoted_metric, results.protocol)
-    print_test_intervals(results)
+    print_results(results.dataset, heading, results.metrics, results.quoted_metric, results.protocol, results.intervals)
+    absent = [name for name, accuracy in results.per_class_accuracy.items() if accuracy is None]
+    if absent:
+        print(f"test: {name_absent(absent, 'mean_per_class')}")
     if fine_tuned is not None and "test" in results.metrics:
         print(compare(fine_tuned, results))
     for missing in results.decay.values():
@@ -138,6 +151,11 @@ def compare(fine_tuned: Results, probe: Results) -> str:
     same = tests[0] is not None and tests[1] is not None and tests[0].fingerprint == tests[1].fingerprint
     other = "" if same else " on other test images"
     return (
-        f"test {metric}: probe {100 * probe.test[metric]:.2f}%, fine-tuned {100 * tested[metric]:.2f}%"
+        f"test {metric}: probe {_quote(probe, metric)}, fine-tuned {_quote(fine_tuned, metric)}"
         f" at {fine_tuned.image_size} px{other} ({source})"
     )
+
+
+def _quote(results: Results, metric: str) -> str:
+    interval = results.intervals.get("test", {}).get(metric)
+    return f"{100 * results.test[metric]:.2f}%{f' ({interval.percent()})' if interval else ''}"

@@ -11,6 +11,19 @@ from transfer.config.protocols import get_protocol, protocol_settings
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue
 
+_SHARES = {"data.batch_size", "trainer.accumulate_grad_batches"}  # what a global batch is divided into
+
+
+def settled_fields(config: FinetuneConfig, given: frozenset[str]) -> frozenset[str]:
+    """Return the dotted fields that neither a protocol, nor a recipe, nor the number of processes changes any more.
+
+    Args:
+        config: configuration as the user set it.
+        given: dotted fields that the user set.
+    """
+    chooses = config.protocol is not None or config.recipe == "auto"
+    return (given if chooses else frozenset(flatten(config.to_dict()))) - _SHARES
+
 
 def share_batch(config: FinetuneConfig, given: frozenset[str], num_processes: int) -> tuple[FinetuneConfig, list[str]]:
     """Return the configuration with its global batch divided among the processes, and a line that says how.

@@ -7,7 +7,6 @@ the defaults. This module imports neither torch nor Lightning, so that `--help` 
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from transfer.config.parsing import Given, flatten, instantiate, parse_given, pa
 from transfer.config.probe_schema import PROBE_FIELDS, PROBE_TRAINER_FIELDS, ProbeConfig
 from transfer.config.problems import find_nulls, find_probe_problems, find_problems
 from transfer.config.recipes import add_allow_user_code, refuse_code_in_recipes, split_resume, user_code
+from transfer.config.resuming import refuse_changes
 from transfer.config.schema import FinetuneConfig, TrainerConfig
 from transfer.errors import BadValue, MissingData
 from transfer.files import write_text
@@ -35,7 +35,7 @@ def build_parser() -> jsonargparse.ArgumentParser:
         usage="%(prog)s [--config RECIPE.yaml] [--backbone NAME] [--dataset NAME] [--optim.lr 0.01] ...",
         description="Fine-tune an EfficientNet. The command line overrides --config, which overrides --protocol and"
         " --recipe auto, which override the defaults. --resume RUN_DIR continues an interrupted run from its"
-        " last.ckpt.",
+        " last.ckpt; with more --trainer.max_epochs or --trainer.max_steps it lengthens a run, finished or not.",
         exit_on_error=False,
         allow_abbrev=False,
     )
@@ -44,14 +44,6 @@ def build_parser() -> jsonargparse.ArgumentParser:
     add_allow_user_code(parser)
     parser.add_class_arguments(FinetuneConfig)
     return parser
-
-
-# Fields that may change when a run is resumed: they decide where and how fast it computes, not what.
-RESUMABLE = re.compile(
-    r"data_root|on_bad_image|logger|compile|data\.(num_workers|max_pixels)"
-    r"|trainer\.(accelerator|devices|num_nodes|strategy|precision|max_time"
-    r"|limit_test_batches|log_every_n_steps|deterministic|benchmark|profiler|detect_anomaly|enable_\w+)"
-)
 
 
 def parse_config(argv: Sequence[str]) -> tuple[FinetuneConfig, Path | None]:
@@ -75,16 +67,8 @@ def parse_config(argv: Sequence[str]) -> tuple[FinetuneConfig, Path | None]:
     saved = load_config(run_dir / CONFIG)
     refuse_user_code(run_dir, user_code(saved), allow_user_code)
     config = _parse(["--config", str(run_dir / CONFIG), *rest])
-    _refuse_changes(run_dir, flatten(saved.to_dict()), flatten(config.to_dict()))
+    refuse_changes(run_dir, flatten(saved.to_dict()), flatten(config.to_dict()))
     return config, run_dir
-
-
-def _refuse_changes(run_dir: Path, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    changed = [
-        f"`{k}`={before[k]} -> {after[k]}" for k in before if before[k] != after[k] and not RESUMABLE.fullmatch(k)
-    ]
-    if changed:
-        raise BadValue("\n  ".join([f"`resume`={run_dir} cannot change what the run computes:", *changed]))
 
 
 def build_config(
@@ -113,7 +97,7 @@ def build_config(
     changed = _with_implied(changed, {*given, *set_before})
     Given(given).refuse(find_problems(changed))
     if resume is not None:
-        _refuse_changes(resume, before, flatten(changed.to_dict()))
+        refuse_changes(resume, before, flatten(changed.to_dict()))
         return changed, frozenset()
     chosen = {k for k, v in given.items() if not is_dataclass(changes.get(k.partition(".")[0])) or v != before[k]}
     return changed, frozenset(chosen) | set_before

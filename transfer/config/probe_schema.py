@@ -20,4 +20,4 @@ class ProbeConfig:
     feature_dtype: Literal["float32", "bfloat16"] = "float32"
     """type of the features in their file in --data.cache_dir; bfloat16 takes half the space"""
     beside: str | None = None
-    """fine-tuned run to print beside the probe; unset: the last one in runs/<dataset>_<backbone>/"""
+    """fine-tuned run to print beside the probe; unset: the last one of the same data in runs/"""

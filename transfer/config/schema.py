@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from transfer.config.data_schema import LOADER_FIELDS, DataConfig
@@ -186,7 +185,7 @@ class FinetuneConfig:
     seed: int = 0
     """seed of image order, augmentation, dropout and the head's initialisation; splits are the same for every seed"""
     out_dir: str | None = None
-    """folder of the run, new or empty; unset: runs/<dataset>_<backbone>/<n>"""
+    """folder of the run, new or empty; unset: runs/<dataset, or name of data_root>_<backbone>/<n>"""
     data: DataConfig = field(default_factory=DataConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -195,12 +194,6 @@ class FinetuneConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return a nested dictionary of plain types, the content of `config.yaml`."""
         return dataclasses.asdict(self)
-
-    @property
-    def data_name(self) -> str:
-        """The dataset's name in the names of folders; for images of one's own the name of their folder or table."""
-        root = Path(self.data_root or "").resolve()
-        return self.dataset if self.dataset != "folder" else root.name if root.is_dir() else root.stem
 
     def read_options(self) -> dict[str, Any]:
         """Return the arguments of `datamodules.load_dataset`: all that decides which images and labels are read."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from transfer.costs.live_bytes import Precision
-from transfer.errors import BadValue
+from transfer.errors import BadValue, is_short_of_memory
 
 Batch = tuple[Tensor, Tensor]
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
@@ -100,9 +100,8 @@ def enough_memory(batch_size: int, image_size: int) -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, RuntimeError) as error:  # of a GPU it is a RuntimeError of its own, of the CPU a plain one
-        short = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
-        if not short:
+    except (MemoryError, RuntimeError) as error:
+        if not is_short_of_memory(error):
             raise
         raise BadValue(
             f"too little memory for {batch_size} images of {image_size} px: give a smaller `batch_size` or `image_size`"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from transfer.errors import DamagedFile
 from transfer.networks.classifier import Classifier
-from transfer.preprocessing import Preprocessing
+from transfer.preprocessing import INTERPOLATIONS, RESIZES, Preprocessing
 from transfer.training.checkpointing import AtomicCheckpointIO
 from transfer.weights.files import find_tensors
 from transfer.weights.integrity import check_numbers
@@ -64,8 +64,8 @@ def read_preprocessing(entries: Any, path: Path) -> Preprocessing:
             and all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
             and min(found.image_size, found.crop_ratio, *found.std) > 0
             and (len(found.mean), len(found.std)) in ((1, 1), (3, 3))
-            and found.interpolation in ("bicubic", "bilinear")
-            and found.resize in ("short_side", "squash")
+            and found.interpolation in INTERPOLATIONS
+            and found.resize in RESIZES
             and all(known is None or _is_range(known) for known in (found.integer_range, found.float_range))
         )
     except (AttributeError, TypeError, KeyError, ValueError):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Container, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +14,13 @@ from filelock import Timeout
 
 from transfer.config.command_line import load_config, save_config
 from transfer.config.parsing import flatten
+from transfer.config.resuming import is_longer
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue, RunInterrupted
-from transfer.files import is_leftover, remove_leftovers, write_json
+from transfer.files import expanded, is_leftover, remove_leftovers, write_json
 from transfer.locks import held, soft_name
 from transfer.run_files import BEST, CONFIG, HELD_OUT, LAST, LOCK, METRICS, PROBE, RESULTS
+from transfer.runs.lengthening import lengthen
 
 RUN_DIR_VARIABLE = "TRANSFER_RUN_DIR"
 
@@ -54,12 +57,14 @@ class RunFolder:
         return RunInterrupted(signal_number, self.last)
 
     def begin(self, config: FinetuneConfig, held_out: dict[str, dict[str, object]]) -> None:
-        """Write the first files of a new run: its configuration, and the images that were held out of train.
+        """Write the first files of a new run, its configuration and what was held out of train, or one's new length.
 
         Args:
             config: the whole configuration.
             held_out: for each split that the source lacks, where its images come from.
         """
+        if self.resumes:
+            return lengthen(self.path, config)
         if held_out:
             write_json(self.path / HELD_OUT, held_out)
         save_config(config, self.path / CONFIG)  # last: a folder that has it holds a run to resume
@@ -89,10 +94,10 @@ class RunFolder:
 def open_run(config: FinetuneConfig, resume: Path | None, kind: str = "") -> Iterator[RunFolder]:
     """Yield the folder of a run: the one to resume, or a new one. No other run can use it until this one ends.
 
-    A new folder is `out_dir`, or the next number under runs/<dataset>_<backbone><kind>/ (photos_lite0 for images of
-    one's own in photos/). All processes of a run get the same folder: processes started by Lightning inherit it,
-    processes started by a scheduler use its job id, and runs of a W&B sweep are named by their run ids. The main
-    process holds the folder; killed, it lets go of it.
+    A new folder is `out_dir`, or the next number in `numbered_runs`. All processes of a run get the same folder:
+    processes started by Lightning inherit it, processes started by a scheduler use its job id, and runs of a W&B sweep
+    are named by their run ids. The main process holds the folder; killed, it lets go of it. A run that fails before
+    its first file leaves no folder.
 
     Args:
         config: configuration, for `out_dir`, `dataset` and `backbone`.
@@ -104,12 +109,11 @@ def open_run(config: FinetuneConfig, resume: Path | None, kind: str = "") -> Ite
     """
     if not is_main_process():
         path = resume or _inherited() or _named_folder(config, kind)
-        path.mkdir(parents=True, exist_ok=True)  # the main process may come later
-        yield RunFolder(path, resumes=resume is not None)
+        with _made(path):  # the main process may come later
+            yield RunFolder(path, resumes=resume is not None)
         return
     path = resume or (_named_folder(config, kind) if config.out_dir or _job_id() else _new_folder(config, kind))
-    path.mkdir(parents=True, exist_ok=True)
-    with _held(path):
+    with _made(path), _held(path):
         remove_leftovers(path)
         check_run_dir(config, resume, kind)
         if resume is None and _content(path):
@@ -118,13 +122,16 @@ def open_run(config: FinetuneConfig, resume: Path | None, kind: str = "") -> Ite
         yield RunFolder(path, resumes=resume is not None)
 
 
-def check_run_dir(config: FinetuneConfig, resume: Path | None, kind: str = "") -> None:
+def check_run_dir(
+    config: FinetuneConfig, resume: Path | None, kind: str = "", settled: Container[str] = frozenset()
+) -> None:
     """Check that a run can use its folder, before anything is loaded.
 
     Args:
         config: configuration, for `out_dir`, `dataset` and `backbone`.
         resume: folder of the run to resume.
         kind: suffix for the name of the folder of numbered runs.
+        settled: dotted fields that no protocol or recipe will change: a run which this job has begun has the same.
 
     Raises:
         UserError: the run to resume is finished, or the folder holds another run.
@@ -132,16 +139,41 @@ def check_run_dir(config: FinetuneConfig, resume: Path | None, kind: str = "") -
     if resume is not None:
         if (resume / PROBE).exists():
             raise BadValue(f"`resume`={resume}: a linear probe, which is not resumed: run the probe again")
-        if (resume / RESULTS).exists():
-            raise BadValue(f"{resume} is a finished run (it has {RESULTS}); there is nothing to resume")
+        if (resume / RESULTS).exists() and not _is_lengthened(resume, config):
+            raise BadValue(
+                f"{resume} is a finished run (it has {RESULTS}); there is nothing to resume: raise"
+                " `trainer.max_epochs` to lengthen it"
+            )
     elif config.out_dir is not None:
         path = Path(config.out_dir)
         if path.is_file() or (is_main_process() and _content(path)):
             is_probe = kind or (path / PROBE).exists()
             way_out = "" if is_probe else f", or continue that run: `resume`={path}"
             raise BadValue(f"`out_dir`={path} is not empty; it may hold another run: choose a new folder{way_out}")
-    elif _job_id() and (path := _named_folder(config, kind) / RESULTS).exists():
-        raise BadValue(f"{path.parent} is a finished run, and has the name of this job: set `out_dir` for another run")
+    elif _job_id():
+        path = _named_folder(config, kind)
+        if (path / RESULTS).exists():
+            raise BadValue(f"{path} is a finished run, and has the name of this job: set `out_dir` for another run")
+        if settled and _content(path):
+            _check_same_run(path, config, settled)
+
+
+@contextmanager
+def _made(path: Path) -> Iterator[None]:
+    """Create a folder, and remove one of ours if what follows fails before there is a file in it."""
+    is_users = path.is_dir() and not path.name.isdigit()
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if not is_users:
+            with suppress(OSError):  # it has files
+                path.rmdir()
+        raise
+
+
+def _is_lengthened(run_dir: Path, config: FinetuneConfig) -> bool:
+    return (run_dir / CONFIG).exists() and is_longer(load_config(run_dir / CONFIG).trainer, config.trainer)
 
 
 def find_interrupted(config: FinetuneConfig) -> Path | None:
@@ -181,14 +213,14 @@ def _named_folder(config: FinetuneConfig, kind: str = "") -> Path:
     if config.out_dir is not None:
         return Path(config.out_dir)
     if job := _job_id():
-        return _runs(config, kind) / job
+        return numbered_runs(config, kind) / job
     raise BadValue("processes started manually cannot agree on a run's number: pass `out_dir`")
 
 
 def _new_folder(config: FinetuneConfig, kind: str) -> Path:
     if "WORLD_SIZE" in os.environ or "RANK" in os.environ:
         raise BadValue("processes started manually cannot agree on a run's number: pass `out_dir`")
-    return claim_number(_runs(config, kind))
+    return claim_number(numbered_runs(config, kind))
 
 
 def claim_number(parent: Path) -> Path:
@@ -203,8 +235,16 @@ def claim_number(parent: Path) -> Path:
             number += 1
 
 
-def _runs(config: FinetuneConfig, kind: str) -> Path:
-    return Path("runs") / f"{config.data_name}_{config.backbone}{kind}"
+def numbered_runs(config: FinetuneConfig, kind: str = "") -> Path:
+    """Return runs/<data>_<backbone><kind>, the folder of numbered runs; <data> is the dataset's name.
+
+    Of images of one's own it is the name of their folder or table, with `_` in place of spaces and other signs.
+    """
+    data = config.dataset
+    if data == "folder" and config.data_root is not None:
+        root = expanded(config.data_root).resolve()
+        data = re.sub(r"[^\w.-]+", "_", root.stem if root.is_file() else root.name)[:100].strip("._-") or data
+    return Path("runs") / f"{data}_{config.backbone}{kind}"
 
 
 @contextmanager
@@ -220,9 +260,10 @@ def _held(path: Path) -> Iterator[None]:
         yield
 
 
-def _check_same_run(path: Path, config: FinetuneConfig) -> None:
+def _check_same_run(path: Path, config: FinetuneConfig, fields: Container[str] | None = None) -> None:
     before, now = flatten(load_config(path / CONFIG).to_dict()), flatten(config.to_dict())
-    changed = [f"`{name}`={before[name]}, here {now[name]}" for name in now if before[name] != now[name]]
+    differ = [name for name in now if before[name] != now[name] and (fields is None or name in fields)]
+    changed = [f"`{name}`={before[name]}, here {now[name]}" for name in differ]
     if changed:
         head = f"{path} holds an unfinished run, and has the name of this job: set `out_dir` for another run"
         raise BadValue("\n  ".join([head, *changed]))

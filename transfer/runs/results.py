@@ -8,8 +8,9 @@ from typing import Any
 
 from transfer.errors import DamagedFile, MissingData
 from transfer.files import expanded, read_object, write_json
-from transfer.records import checked
+from transfer.records import Interval, checked
 from transfer.run_files import RESULTS
+from transfer.runs.lengthening import Lengthening
 
 SCHEMA_VERSION = 1  # version of results.json; files without one are older and hold the same fields
 
@@ -75,6 +76,8 @@ class Results:
     Attributes:
         run_dir: the run's folder; it is not part of the file.
         metrics: metrics of each measured split; `val` and `test` are shortcuts.
+        intervals: 95% intervals of the metrics that are shares, by split, for other images like these; on val, whose
+            predictions are not kept, not of `map` and `f1`.
         quoted_metric: metric that the literature quotes for the dataset.
         per_class_accuracy: test accuracy by class name, in [0, 1]; None for a class without test images.
         monitor: metric on val that chose the best checkpoint; None without validation.
@@ -92,6 +95,7 @@ class Results:
         decay: for each decayed split, how many of its official images were left.
         copy: what is known about a copy of the dataset that differs from the original.
         images_per_second: training speed, including augmentation.
+        lengthened_from: the lengths that the run had before, the first one first.
         peak_memory_bytes: peak memory of the main process; on a GPU, of its tensors.
         config: every field of the configuration.
         probe: results that only a linear probe has.
@@ -102,6 +106,7 @@ class Results:
     dataset: str
     backbone: str
     metrics: dict[str, Metrics]
+    intervals: dict[str, dict[str, Interval]] = field(default_factory=dict)
     quoted_metric: str = "top1"
     protocol: str | None = None
     per_class_accuracy: dict[str, float | None] = field(default_factory=dict)
@@ -133,6 +138,7 @@ class Results:
     world_size: int = 1
     peak_memory_bytes: int | None = None
     resumed: bool = False
+    lengthened_from: list[Lengthening] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     probe: ProbeFit | None = None
     environment: dict[str, Any] = field(default_factory=dict)

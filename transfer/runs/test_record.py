@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from transfer.errors import DamagedFile, MissingData
 from transfer.files import open_regular, read_object, write_json, written_whole
+from transfer.run_files import PREDICTIONS
 
-TEST_READS, PREDICTIONS = "test_reads.json", "test_predictions.npz"
+TEST_READS = "test_reads.json"
 
 
 def count_test_read(run_dir: Path) -> int:

@@ -206,9 +206,18 @@ def describe_absent(metrics: MetricCollection, class_names: Sequence[str] | None
     absent = mean.absent
     if not absent:
         return None
-    names = [str(index) if class_names is None else class_names[index] for index in absent]
-    listed = f"{', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"
-    return f"no image of {listed}: {name} is the mean over the other classes"
+    return name_absent([str(index) if class_names is None else class_names[index] for index in absent], name)
+
+
+def name_absent(class_names: Sequence[str], metric: str) -> str:
+    """Return which classes a mean over classes left out.
+
+    Args:
+        class_names: the classes without an image.
+        metric: name of the mean.
+    """
+    listed = f"{', '.join(class_names[:10])}{', ...' if len(class_names) > 10 else ''}"
+    return f"no image of {listed}: {metric} is the mean over the other classes"
 
 
 def metric_names(num_classes: int, multilabel: bool) -> tuple[str, ...]:

@@ -239,6 +239,12 @@ class FactorLR(LambdaLR):
         rates = super().get_lr()
         return [*rates, *(group["lr"] for group in self.optimizer.param_groups[len(rates) :])]
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the step of a checkpoint; a run of another length follows its own schedule from there."""
+        super().load_state_dict(state_dict)
+        for group, peak, factor in zip(self.optimizer.param_groups, self.base_lrs, self.lr_lambdas, strict=False):
+            group["lr"] = peak * factor(self.last_epoch)
+
 
 def build_schedule(
     optimizer: Optimizer, name: str, warmup_epochs: float, total_steps: float, steps_per_epoch: float

@@ -11,9 +11,10 @@ from typing import Any
 
 import jsonargparse
 
-from transfer.config.command_line import RESUMABLE, parse_config, split_pairs
+from transfer.config.command_line import parse_config, split_pairs
 from transfer.config.parser_errors import explain
 from transfer.config.parsing import flatten
+from transfer.config.resuming import RESUMABLE
 from transfer.errors import BadValue
 from transfer.yaml_files import read_yaml
 
