@@ -186,6 +186,13 @@ def test_the_check_is_silent_where_the_statistics_are_right() -> None:
     assert check(AboveAverage(running_mean=100.0)) == []
 
 
+def test_the_check_is_silent_where_training_uses_the_running_statistics_too() -> None:
+    network = AboveAverage(running_mean=0.0)
+    for norm in batch_norms(network):
+        norm.eval()
+    assert check(network) == []
+
+
 def test_the_check_waits_for_the_last_batch_and_the_second_half() -> None:
     assert check(AboveAverage(0.0), is_last_batch=False) == []
     assert check(AboveAverage(0.0), epoch=4) == []

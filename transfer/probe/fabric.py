@@ -9,6 +9,7 @@ from lightning_fabric import Fabric
 from transfer.config.schema import TrainerConfig
 from transfer.errors import BadValue
 from transfer.lightning import MisconfigurationException
+from transfer.training.machines import refuse_missing_launcher
 from transfer.training.trainer import quiet_lightning
 
 
@@ -33,5 +34,6 @@ def build_fabric(trainer: TrainerConfig, precision: Any) -> Fabric:
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise BadValue(f"`trainer`: {error}") from None
+    refuse_missing_launcher(fabric.strategy, trainer.num_nodes)
     fabric.launch()
     return fabric

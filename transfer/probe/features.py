@@ -30,6 +30,7 @@ from transfer.errors import BadValue, DamagedFile, MissingData
 from transfer.files import open_regular, reserve, sync_folder
 from transfer.locks import held
 from transfer.networks.classifier import Classifier
+from transfer.training.machines import refuse_separate_folders
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Changes with the layout of the file and with how features are computed.
@@ -119,6 +120,7 @@ def cached_features(
     header = f"EfficientNet features {_VERSION} {dtype} {num_images} {num_features} ".encode()
     partial = path.with_suffix(".partial")  # also what a killed process left behind: it starts anew
     with _explain(path.parent), _alone(path, fabric):
+        refuse_separate_folders(path.parent, "cache_dir")
         if not fabric.broadcast(fabric.global_rank == 0 and _is_complete(path, header, size)):
             if fabric.global_rank == 0:
                 _make_room(partial, size)

@@ -161,6 +161,8 @@ class BatchNormCheck(pl.Callback):
         halfway = 2 * trainer.global_step > total_steps(trainer)
         if self.warned or not trainer.is_last_batch or not halfway or batch[1].ndim != 1:
             return
+        if not any(norm.training for norm in batch_norms(pl_module)):  # frozen: training uses what evaluation does
+            return
         accuracy = {}
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             for training in (True, False):

@@ -15,6 +15,7 @@ from transfer.errors import BadValue
 from transfer.files import read_rows, write_text
 from transfer.lightning import pl
 from transfer.training.batch_norm import backbone_of
+from transfer.training.machines import refuse_separate_folders
 from transfer.training.module import TransferModule
 from transfer.training.run_length import total_steps
 from transfer.training.selection import goodness, is_validation_of_fit
@@ -67,6 +68,24 @@ class FreezeBackbone(pl.Callback):
             raise BadValue(
                 f"`freeze`: the checkpoint's run froze {state_dict['num_epochs']} epochs, this one {self.num_epochs}"
             )
+
+
+class SharedFolder(pl.Callback):
+    """Checks, as soon as a run's processes are connected, that all of them see its folder.
+
+    Args:
+        folder: the run's folder.
+
+    Raises:
+        UserError: when training starts, in every process, if they do not.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            refuse_separate_folders(self.folder, "out_dir")
 
 
 class EMA(pl.callbacks.WeightAveraging):

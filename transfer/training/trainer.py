@@ -17,7 +17,7 @@ from transfer.errors import BadValue, Diverged, MissingData
 from transfer.lightning import MisconfigurationException, Tuner, pl
 from transfer.run_files import LAST
 from transfer.training.batch_norm import BatchNormCheck
-from transfer.training.callbacks import EMA, EpochLog, FinalValidation, FreezeBackbone
+from transfer.training.callbacks import EMA, EpochLog, FinalValidation, FreezeBackbone, SharedFolder
 from transfer.training.checkpointing import (
     AtomicCheckpointIO,
     EpochEndResume,
@@ -25,6 +25,7 @@ from transfer.training.checkpointing import (
     UnvalidatedCheckpoints,
 )
 from transfer.training.interruption import GracefulStop
+from transfer.training.machines import refuse_missing_launcher
 from transfer.training.module import TransferModule
 from transfer.training.run_length import LengthReport
 from transfer.training.selection import BestCheckpoint, EarlyStop
@@ -95,7 +96,11 @@ def build_callbacks(config: FinetuneConfig, run_dir: Path, log: EpochLog) -> lis
         log: writes the run's `metrics.csv`.
     """
     validates = config.data.train_on == "train"
-    callbacks: list[pl.Callback] = [EpochEndResume(), *([FinalValidation()] if validates else [])]
+    callbacks: list[pl.Callback] = [
+        SharedFolder(run_dir),
+        EpochEndResume(),
+        *([FinalValidation()] if validates else []),
+    ]
     callbacks += _freezing(config)
     if config.ema_half_life is not None:
         callbacks.append(EMA(config.ema_half_life))
@@ -127,7 +132,7 @@ def build_trainer(config: FinetuneConfig, loggers: list[pl.loggers.Logger], call
         options["limit_val_batches"] = 0
     options["enable_progress_bar"] = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
     try:
-        return pl.Trainer(
+        trainer = pl.Trainer(
             **options,
             plugins=[AtomicCheckpointIO()],
             logger=loggers,
@@ -137,6 +142,8 @@ def build_trainer(config: FinetuneConfig, loggers: list[pl.loggers.Logger], call
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise BadValue(f"`trainer`: {error}") from None
+    refuse_missing_launcher(trainer.strategy, config.trainer.num_nodes)
+    return trainer
 
 
 def resolve_precision(trainer: TrainerConfig) -> Any:
