@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks import __main__ as benchmark
 from benchmarks import memory_prediction as benchmark_memory_prediction
+from tests.support.runs import untrained_run
 from transfer.commands import costs as profile
 from transfer.costs.counts import count_macs
 from transfer.costs.memory import inference_memory, training_memory
@@ -69,6 +70,17 @@ def test_a_network_is_shown_part_by_part(capsys: pytest.CaptureFixture[str], mon
     assert "latency, batch 3: " in shown and "2 runs, 1 thread of " in shown
     assert asked == [((32, 3), True, 1), ((32, 3), False, 1)]
     assert figures["measured_bytes"] == {"training": 2**20, "inference": 2**20}
+
+
+def test_the_network_of_a_run_has_its_head_its_classes_and_its_image_size(folder: Path) -> None:
+    untrained_run(folder / "run", ["cat", "dog", "owl"])
+    figures = run("run", "--runs", 1, "--threads", 1, "--batch_size", 1)
+    assert (figures["image_size"], figures["num_parameters"]) == (32, 4_652_008 - 997 * 1281)
+    expected = figures["num_parameters"] + 2 * 1281
+    assert run("run", "--num_classes", 5, "--runs", 1, "--batch_size", 1)["num_parameters"] == expected
+    assert run("run", "--plan", "--memory", "4GiB")["plan"]["parameters"]["value"] == figures["num_parameters"]
+    compared = run("--compare", "lite0,run", "--image_size", 32, "--runs", 1)["networks"]
+    assert compared["run"]["macs"] == figures["macs"] == compared["lite0"]["macs"] - 997 * 1280
 
 
 def test_networks_are_compared_with_the_first(capsys: pytest.CaptureFixture[str]) -> None:

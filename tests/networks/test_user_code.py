@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from tests.support.runs import call
-from transfer.commands import convert, evaluate, explain, finetune, predict, probe, table
+from transfer.commands import convert, costs, evaluate, explain, finetune, predict, probe, table
 from transfer.commands.doctor import doctor
 from transfer.commands.scale import run as scale_run
 from transfer.config.command_line import parse_config
@@ -55,6 +55,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         (predict.main, ("run", "photo.png")),
         (explain.main, ("run", "photo.png")),
         (evaluate.main, ("run",)),
+        (costs.main, ("run",)),
+        (costs.main, ("run", "--plan")),
+        (costs.main, ("--compare", "lite0,run")),
         (convert.main, ("run", "out.safetensors", "--to", "own")),
         (finetune.main, ("--resume", "run")),
         (finetune.main, ("--config", "run/config.yaml")),
@@ -75,6 +78,17 @@ def test_a_probe_imports_nothing(run: Path, capsys: pytest.CaptureFixture[str]) 
     Path("recipe.yaml").write_text("backbone: evil.Head\n", encoding="utf-8")
     assert call(probe.main, "--config", "recipe.yaml") == 2
     assert "evil.Head" in capsys.readouterr().err and not Path("executed").exists()
+
+
+@pytest.mark.parametrize("main", [finetune.main, probe.main])
+def test_a_run_to_start_from_is_compared_without_an_import(
+    main: Callable[..., int], run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = FinetuneConfig(backbone="lite0", pretrained=False).to_dict()
+    (run / "config.yaml").write_text(yaml.safe_dump({**config, "backbone": "evil.Head"}), encoding="utf-8")
+    assert call(main, "--weights", "run", "--backbone", "lite0") == 2
+    assert "a run of evil.Head, not of lite0" in capsys.readouterr().err
+    assert not Path("executed").exists()
 
 
 def test_the_library_asks_as_the_commands_do(run: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.support.runs import call, read_results, read_weights, refused, save_classes
-from transfer.commands import finetune
+from transfer.commands import finetune, probe
 
 QUICK = (
     *("--pretrained", "true", "--image_size", "32", "--data.num_workers", "0", "--trainer.accelerator", "cpu"),
@@ -60,3 +60,14 @@ def test_a_run_of_another_backbone_is_refused(first: Path, tmp_path: Path, capsy
     message = refused(capsys, *QUICK, "--backbone", "b0", "--weights", first / "run", "--out_dir", tmp_path / "a")
     assert f"--weights {first / 'run'}: a run of lite0, not of b0: use --backbone lite0" in message
     assert not (tmp_path / "a").exists()
+
+
+def test_a_probe_reads_the_features_of_a_run(first: Path, tmp_path: Path) -> None:
+    words = ("--image_size", "32", "--data.num_workers", "0", "--trainer.accelerator", "cpu", "--data.cache_dir")
+    own = ("--data_root", first / "photos", "--out_dir", tmp_path / "probe")
+    assert call(probe.main, *words, tmp_path / "cache", *own, "--weights", first / "run") == 0
+    found, before = read_weights(tmp_path / "probe"), read_weights(first / "run")
+    assert all(torch.equal(found[name], before[name]) for name in before if "classifier.backbone" in name)
+    results = read_results(tmp_path / "probe")
+    assert results["config"]["weights"] == str(first / "run" / "best.ckpt")
+    assert results["seen_images"] == {"val": 0, "test": 0}

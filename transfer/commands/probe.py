@@ -74,8 +74,7 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
     from transfer.training.trainer import resolve_precision
 
     started = time.perf_counter()
-    start = choose_start(config)
-    config = replace(config, backbone=start.variant.name)
+    config, start = choose_start(config)
     check_run_dir(config, None, kind="_probe")
     fine_tuned = find_fine_tuned(config, own)
     precision = resolve_precision(config.trainer)
@@ -110,28 +109,31 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
         return results
 
 
-def choose_start(config: FinetuneConfig) -> Start:
-    """Return what the probe starts from: the network, its weights and how its images are prepared.
+def choose_start(config: FinetuneConfig) -> tuple[FinetuneConfig, Start]:
+    """Return what the probe starts from (the network, its weights, how its images are prepared), named as we do.
 
     Raises:
         BadValue: an unknown name, or a function of the user's own, of which no trained weights are known.
     """
     from datamodules import get_sheet
     from transfer.networks.user_code import is_import_path
+    from transfer.runs.run_start import start_from_run
     from transfer.weights.start import resolve_start
 
+    config = start_from_run(config)
     if is_import_path(config.backbone):
         raise BadValue(
             f"`backbone`={config.backbone}: a probe reads the features of trained weights, and none are known here of a"
             " function of your own (allowed: a backbone of the tables)"
         )
-    return resolve_start(
+    start = resolve_start(
         config.backbone,
         config.pretrained,
         weights=config.weights,
         dataset_size=get_sheet(config.dataset).default_image_size,
         image_size=config.image_size,
     )
+    return replace(config, backbone=start.variant.name), start
 
 
 def build_network(config: FinetuneConfig, start: Start, dataset: Dataset, fabric: Fabric) -> Classifier:

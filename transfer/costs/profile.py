@@ -112,15 +112,17 @@ def profile_backbone(
     batch_size: int = 1,
     *,
     num_classes: int = 1000,
+    head: str = "linear",
     precision: Precision = "32-true",
 ) -> Profile:
-    """Return the profile of a backbone with a linear classifier, which is built without memory.
+    """Return the profile of a backbone with a classifier, which is built without memory.
 
     Args:
         name: see `transfer.get_backbone`.
         image_size: side of the images, in pixels; None takes the backbone's own.
         batch_size: number of images.
         num_classes: number of classes.
+        head: name of the head.
         precision: precision of the computation.
 
     Raises:
@@ -128,7 +130,7 @@ def profile_backbone(
     """
     size = image_size or get_backbone(name).resolution
     with torch.device("meta"):
-        network = build_classifier(name, num_classes)
+        network = build_classifier(name, num_classes, head=head)
     return profile_network(network, size, batch_size, precision=precision)
 
 

@@ -10,6 +10,7 @@ from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue, MissingData
 from transfer.files import expanded
 from transfer.networks.registry import get_backbone
+from transfer.networks.user_code import is_import_path
 from transfer.run_files import BEST, CONFIG
 from transfer.runs.checkpoint import datamodule_state
 from transfer.weights.files import read_checkpoint
@@ -27,7 +28,7 @@ def start_from_run(config: FinetuneConfig) -> FinetuneConfig:
         if given is None or not (run_dir := expanded(given)).is_dir():
             continue
         saved = load_config(run_dir / CONFIG)
-        if get_backbone(saved.backbone) != get_backbone(config.backbone):
+        if not _is_same(saved.backbone, config.backbone):
             raise BadValue(
                 f"`{argument}`={given}: a run of {saved.backbone}, not of {config.backbone}: use"
                 f" `backbone`={saved.backbone}"
@@ -38,6 +39,12 @@ def start_from_run(config: FinetuneConfig) -> FinetuneConfig:
         family = config.pretrained if isinstance(config.pretrained, str) else row.family if row else "tensorflow"
         return replace(config, init_from=None, weights=str(run_dir / BEST), pretrained=family)
     return config
+
+
+def _is_same(one: str, other: str) -> bool:
+    if is_import_path(one) or is_import_path(other):
+        return one == other  # nothing is imported to compare it
+    return get_backbone(one) == get_backbone(other)
 
 
 def head_source(config: FinetuneConfig, class_names: Sequence[str]) -> str | None:

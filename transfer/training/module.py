@@ -13,6 +13,7 @@ from transfer.config.data_schema import DataConfig
 from transfer.config.schema import FinetuneConfig, LossConfig, OptimConfig
 from transfer.errors import BadValue, UserError, unknown_name
 from transfer.lightning import pl, refuse_mix
+from transfer.networks.channels import channels_explained
 from transfer.networks.classifier import Classifier
 from transfer.networks.layers import untracked_batch_norm
 from transfer.training import rebuild
@@ -166,7 +167,8 @@ class TransferModule(pl.LightningModule):
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (N, num_classes) for normalised images (N, C, H, W)."""
         weight = next(self.classifier.parameters(), images)  # bfloat16 under the precision bf16-true
-        return self.classifier(images.to(weight.dtype) if images.is_floating_point() else images)
+        with channels_explained(images):
+            return self.classifier(images.to(weight.dtype) if images.is_floating_point() else images)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, targets = batch

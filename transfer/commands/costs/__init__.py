@@ -1,4 +1,4 @@
-"""What a network takes: efficientnet-transfer costs b3, or --compare b0,b4,resnet50, or b3 --plan --memory 16GiB
+"""What a network takes: efficientnet-transfer costs b3, --compare b0,b4,resnet50, or b3 --plan --memory 16GiB
 
 Parameters, multiply-adds and memory are counted on a network without weights; latency is measured on this machine.
 """
@@ -15,7 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from transfer.commands.console import check_folder, exit_status
+from transfer.commands.console import add_allow_user_code, check_folder, exit_status
+from transfer.commands.costs.network import Network, find_network
 from transfer.files import expanded
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from transfer.costs.profile import Profile
 
 _EPILOG = """\
-A network is a backbone with a linear classifier: b3, scaled (b0@phi=1.5), or the import path of a function of your own.
+A network is a backbone with a linear classifier: b3, scaled (b0@phi=1.5), or the import path of a function of your own;
+or the folder of a run, whose head, classes and image size it has.
 
   costs b3 --batch_size 8 --threads 1
   costs --compare b0,b4,resnet50 --threads 1
@@ -75,14 +77,14 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("network", nargs="?", metavar="NETWORK", help="a backbone")
+    parser.add_argument("network", nargs="?", metavar="NETWORK", help="a backbone, or the folder of a run")
     parser.add_argument("--compare", metavar="A,B,...", help="several, against the first")
     parser.add_argument("--image_size", type=positive, metavar="PX", help="default: the network's own")
     batch_size = "images; default: 8, or 64 for a plan"
     parser.add_argument(
         "--data.batch_size", "--batch_size", dest="batch_size", type=positive, metavar="N", help=batch_size
     )
-    parser.add_argument("--num_classes", type=positive, default=1000, metavar="N", help="default: 1000")
+    parser.add_argument("--num_classes", type=positive, metavar="N", help="default: 1000, or the run's")
     parser.add_argument(
         "--trainer.precision",
         "--precision",
@@ -95,6 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=positive, metavar="N", help="of the processor; default: PyTorch's")
     parser.add_argument("--runs", type=positive, metavar="N", help="timed; default: 20, as in the paper's Table 4")
     parser.add_argument("--measure_memory", action="store_true", help="too, in processes of their own")
+    add_allow_user_code(parser)
     parser.add_argument("--json", type=expanded, metavar="FILE", help="write the figures there too")
     planning = parser.add_argument_group("a plan")
     planning.add_argument("--plan", action="store_true", help="largest batch, and hours of training")
@@ -124,12 +127,13 @@ def profile(
     *,
     image_size: int | None,
     batch_size: int | None,
-    num_classes: int,
+    num_classes: int | None,
     precision: Any,
     device: str | None,
     threads: int | None,
     runs: int | None,
     measure_memory: bool,
+    allow_user_code: bool,
     json: Path | None,
 ) -> None:
     """Print what one network takes, part by part.
@@ -143,16 +147,16 @@ def profile(
 
     from transfer.costs.bare_steps import choose_device
     from transfer.costs.latency import RUNS, measure_latency
-    from transfer.costs.profile import network_parts, profile_backbone
+    from transfer.costs.profile import network_parts
     from transfer.costs.units import format_bytes
     from transfer.environment import write_figures
-    from transfer.weights.build import build_classifier
 
     check_folder("json", json)
     place = choose_device(device)
     batch_size = batch_size or 8
-    counted = profile_backbone(name, image_size, batch_size, num_classes=num_classes, precision=precision)
-    network = build_classifier(name, num_classes)
+    asked = find_network(name, num_classes, image_size, allow_user_code)
+    counted = asked.profile(batch_size, precision)
+    network = asked.builder()()
     options: dict[str, Any] = {"device": place, "precision": precision, "threads": threads, "runs": runs or RUNS}
     single = measure_latency(network, counted.image_size, parts=network_parts(network), **options)
     latencies = [single]
@@ -160,7 +164,7 @@ def profile(
         latencies.append(measure_latency(network, counted.image_size, batch_size, **options))
     measured = {}
     if measure_memory:
-        measured = measure_peaks(name, num_classes, counted.image_size, batch_size, precision, place, threads)
+        measured = measure_peaks(asked, counted.image_size, batch_size, precision, place, threads)
 
     console = Console()
     say = partial(console.print, highlight=False, soft_wrap=True)
@@ -181,13 +185,12 @@ def profile(
 
 
 def measure_peaks(
-    name: str, num_classes: int, image_size: int, batch_size: int, precision: Any, device: Device, threads: int | None
+    network: Network, image_size: int, batch_size: int, precision: Any, device: Device, threads: int | None
 ) -> dict[str, int]:
     """Return the bytes at the peak of a training step and of inference, each in a process of its own."""
     from transfer.costs.peak_memory import measure_peak
-    from transfer.weights.build import build_classifier
 
-    build = partial(build_classifier, name, num_classes)
+    build = network.builder()
     on_gpu = device.type == "cuda"
     options: dict[str, Any] = {"precision": precision, "on_gpu": on_gpu, "threads": threads}
     return {

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import check_folder
+from transfer.commands.costs.network import find_network
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,11 +23,12 @@ def compare(
     *,
     image_size: int | None,
     batch_size: int | None,
-    num_classes: int,
+    num_classes: int | None,
     precision: Any,
     device: str | None,
     threads: int | None,
     runs: int | None,
+    allow_user_code: bool,
     json: Path | None,
 ) -> None:
     """Print networks against the first, as the paper's Table 4 does, and that table.
@@ -40,28 +42,18 @@ def compare(
 
     from transfer.costs.bare_steps import choose_device
     from transfer.costs.latency import RUNS, measure_latency
-    from transfer.costs.profile import profile_backbone
     from transfer.environment import write_figures
     from transfer.paper import TABLE4
-    from transfer.weights.build import build_classifier
 
     check_folder("json", json)
     place = choose_device(device)
     size = batch_size or 1
-    counts = {
-        name: profile_backbone(name, image_size, size, num_classes=num_classes, precision=precision) for name in names
-    }
+    networks = {name: find_network(name, num_classes, image_size, allow_user_code) for name in names}
+    counts = {name: network.profile(size, precision) for name, network in networks.items()}
+    options: dict[str, Any] = {"device": place, "precision": precision, "threads": threads, "runs": runs or RUNS}
     latencies = {
-        name: measure_latency(
-            build_classifier(name, num_classes),
-            counted.image_size,
-            size,
-            device=place,
-            precision=precision,
-            threads=threads,
-            runs=runs or RUNS,
-        )
-        for name, counted in counts.items()
+        name: measure_latency(network.builder()(), counts[name].image_size, size, **options)
+        for name, network in networks.items()
     }
     first = latencies[names[0]]
     console = Console()
@@ -73,10 +65,10 @@ def compare(
             f"  {row.peer} {row.peer_seconds:g} s, {row.backbone} {row.seconds:g} s:"
             f" {row.printed_ratio:g} times {row.backbone}"
         )
-    networks = {name: {**asdict(counts[name]), "latency": asdict(latencies[name])} for name in names}
+    figures = {name: {**asdict(counts[name]), "latency": asdict(latencies[name])} for name in names}
     ratios = {name: latency.median_ms / first.median_ms for name, latency in latencies.items()}
     paper = [asdict(row) for row in TABLE4]
-    write_figures(json, {"networks": networks, "times_the_first": ratios, "table4": paper})
+    write_figures(json, {"networks": figures, "times_the_first": ratios, "table4": paper})
 
 
 def comparison_table(counts: Mapping[str, Profile], latencies: Mapping[str, Latency], batch_size: int) -> Table:

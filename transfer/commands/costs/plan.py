@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transfer.commands.console import check_folder
+from transfer.commands.costs.network import Network, find_network
 from transfer.errors import BadValue, MissingData
 
 if TYPE_CHECKING:
@@ -30,10 +31,11 @@ def plan(
     *,
     image_size: int | None,
     batch_size: int | None,
-    num_classes: int,
+    num_classes: int | None,
     precision: Any,
     device: str | None,
     threads: int | None,
+    allow_user_code: bool,
     memory: str | None,
     num_images: int | None,
     epochs: int | None,
@@ -58,13 +60,14 @@ def plan(
     from transfer.networks.registry import get_backbone
 
     check_folder("json", json)
-    size = image_size or get_backbone(name).resolution
-    figures = plan_memory(name, size, batch_size, num_classes, precision, memory)
+    network = find_network(name, num_classes, image_size, allow_user_code)
+    size = network.image_size or get_backbone(network.backbone).resolution
+    figures = plan_memory(network, size, batch_size, precision, memory)
     if num_images is not None or epochs is not None:
         if num_images is None or epochs is None:
             raise BadValue("`num_images` and `epochs` belong together: give both, or neither")
         fits = next(int(figure.value) for figure in figures if figure.name == "largest batch")
-        speed, source = find_speed(name, size, fits, precision, device, threads, benchmarks)
+        speed, source = find_speed(network.backbone, size, fits, precision, device, threads, benchmarks)
         hours = num_images * epochs / speed.images_per_second / 3600
         figures += [
             Figure("speed", speed.images_per_second, f"{speed.images_per_second:,} images/s", source),
@@ -86,7 +89,7 @@ def plan(
 
 
 def plan_memory(
-    name: str, image_size: int, batch_size: int | None, num_classes: int, precision: Any, memory: str | None
+    network: Network, image_size: int, batch_size: int | None, precision: Any, memory: str | None
 ) -> list[Figure]:
     """Return what a training step takes, and how many images fit.
 
@@ -105,7 +108,8 @@ def plan_memory(
         if usable is None:
             raise MissingData("`memory`: this system does not tell how much it has; give it, as 16GiB")
         available, source = usable, "90% of this GPU's" if of == "gpu" else "half of this machine's"
-    counted = profile_backbone(name, image_size, num_classes=num_classes, precision=precision)
+    name, num_classes = network.backbone, network.num_classes
+    counted = profile_backbone(name, image_size, num_classes=num_classes, head=network.head, precision=precision)
     step = counted.training
     fits = largest_batch(available, step) or 0
     if fits < 2:
