@@ -71,3 +71,13 @@ def test_a_probe_reads_the_features_of_a_run(first: Path, tmp_path: Path) -> Non
     results = read_results(tmp_path / "probe")
     assert results["config"]["weights"] == str(first / "run" / "best.ckpt")
     assert results["seen_images"] == {"val": 0, "test": 0}
+
+
+@pytest.mark.parametrize(
+    "words", [("--init_from", "run", "--weights", "b.pth"), ("--weights", "run", "--init_from", "b2")]
+)
+def test_a_run_beside_other_weights_is_refused(
+    first: Path, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(first)
+    assert "leave out the other" in refused(capsys, *QUICK, *words)
