@@ -27,6 +27,7 @@ from transfer.errors import (
     RunInterrupted,
     UserError,
     nearest,
+    some_of,
     unknown_name,
 )
 
@@ -213,3 +214,7 @@ def test_every_mistake_is_raised_as_one_of_the_kinds() -> None:
     sources = [path for room in ("transfer", "datamodules") for path in (root / room).rglob("*.py")]
     assert len(sources) > 100
     assert [str(path) for path in sources if "raise UserError(" in path.read_text(encoding="utf-8")] == []
+
+
+def test_many_names_are_cut_short_and_counted() -> None:
+    assert some_of(iter("abc"), 3) == "a, b, c" and some_of("abcdefg") == "a, b, c, d, e, ... and 2 more"

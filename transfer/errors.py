@@ -56,6 +56,12 @@ def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> BadValue:
     return BadValue(f"unknown {kind} {given!r}{nearest(given, names)} (allowed: {', '.join(names)})")
 
 
+def some_of(names: Iterable[str], most: int = 5) -> str:
+    """Return the first names, and how many more there are: `cat, dog, ... and 3 more`."""
+    found = list(names)
+    return ", ".join(found[:most]) + (f", ... and {len(found) - most} more" if len(found) > most else "")
+
+
 def printable(text: str) -> str:
     """Return text that may come from a file with each control character replaced by its escape."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)

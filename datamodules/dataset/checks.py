@@ -17,7 +17,7 @@ from datamodules.dataset.sheet import Sheet, WrongCopy, name_key
 from datamodules.dataset.split import Split
 from datamodules.images.decode import BadImage, BadImageError, measure_image
 from datamodules.images.depth import Extent
-from transfer.errors import BadValue, DamagedFile, MissingData
+from transfer.errors import BadValue, DamagedFile, MissingData, some_of
 
 _MAX_NAMED = 10
 _CHECK_VERSION = 1  # changes with what `measure_image` refuses
@@ -173,7 +173,7 @@ def check_trainable(
     counts = train.class_counts(len(class_names))
     if absent := [repr(name) for name, count in zip(class_names, counts, strict=True) if count == 0]:
         raise MissingData(
-            f"{train.name}: no training image of {len(absent)} classes: {', '.join(absent)}; add some, or remove these"
+            f"{train.name}: no training image of {', '.join(absent)}; add some, or remove these"
             " classes from the other splits"
         )
 
@@ -182,15 +182,14 @@ def check_groups(splits: Mapping[str, Split]) -> None:
     """Check that no group lies in two splits of the source.
 
     Raises:
-        BadValue: One does; the text names up to ten and counts all.
+        BadValue: One does; the text names some and counts all.
     """
     seen = {name: set(split.groups.tolist()) for name, split in splits.items() if split.groups is not None}
     for first, second in combinations(seen, 2):
         if shared := sorted(seen[first] & seen[second]):
-            named = ", ".join(shared[:_MAX_NAMED]) + (", ..." if len(shared) > _MAX_NAMED else "")
             raise BadValue(
-                f"{splits[first].name}: {len(shared)} groups are in {second}, too ({named}): repair the splits, or"
-                " leave them out and let them be cut by `group_column`"
+                f"{splits[first].name}: {len(shared)} groups are in {second}, too ({some_of(shared)}): repair the"
+                " splits, or leave them out and let them be cut by `group_column`"
             )
 
 
@@ -200,7 +199,7 @@ def warn_of_absent_classes(splits: Mapping[str, Split], class_names: Sequence[st
         counts = split.class_counts(len(class_names))
         absent = [class_name for class_name, count in zip(class_names, counts, strict=True) if count == 0]
         if name != "train" and absent:
-            named = ", ".join(absent[:_MAX_NAMED]) + (", ..." if len(absent) > _MAX_NAMED else "")
+            named = some_of(absent, _MAX_NAMED)
             warnings.warn(f"no {name} image of {len(absent)} of {len(class_names)} classes: {named}", stacklevel=3)
 
 

@@ -13,7 +13,7 @@ from datamodules.dataset.sheet import Source, name_key
 from datamodules.dataset.split import Split, join
 from datamodules.images.decode import BadImage
 from datamodules.images.depth import DEFAULT_DECODING, Decoding
-from transfer.errors import BadValue, MissingData
+from transfer.errors import BadValue, MissingData, some_of
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,8 @@ def match_labels(split: Split, found: Sequence[str], known: Sequence[str]) -> Ma
     present = matched.class_counts(len(known))
     if not any(present):
         raise BadValue(
-            f"{split.name}: none of its classes ({_few(found)}) is one of the run's ({_few(known)}): rename the classes"
+            f"{split.name}: none of its classes ({some_of(found)}) is one of the run's ({some_of(known)}):"
+            " rename the classes"
         )
     absent = tuple(name for name, count in zip(known, present, strict=True) if count == 0)
     return Matched(matched, absent, unknown)
@@ -131,7 +132,3 @@ def _find_class(name: str, known: Sequence[str]) -> int | None:
             f"class {name!r} may be {' or '.join(repr(known[index]) for index in alike)}: write one of these"
         )
     return alike[0] if alike else None
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f", ... ({len(names)})" if len(names) > 5 else "")

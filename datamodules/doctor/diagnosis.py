@@ -16,6 +16,7 @@ from datamodules.dataset.split import Split
 from datamodules.doctor.inspection import Inspection
 from datamodules.doctor.twins import MIN_SIDE, Gallery, Twins, find_exact_twins, find_near_twins
 from datamodules.images.decode import BadImage
+from transfer.errors import some_of
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -110,11 +111,11 @@ def check_classes(class_names: Sequence[str], counts: Mapping[str, list[int]]) -
     for name, severity in severities.items():
         values = counts.get(name)
         if values and (empty := [c for c, count in zip(class_names, values, strict=True) if count == 0]):
-            message = f"no {name} image of {len(empty)} of {len(class_names)} classes: {_list(empty)}"
+            message = f"no {name} image of {len(empty)} of {len(class_names)} classes: {some_of(empty, 10)}"
             findings.append(Finding(severity, "classes", message))
     train = counts.get("train", [])
     if tiny := [f"{c} ({count})" for c, count in zip(class_names, train, strict=False) if 0 < count < MIN_TRAIN_IMAGES]:
-        message = f"{_count(len(tiny), 'class')} with less than {MIN_TRAIN_IMAGES} training images: {_list(tiny)}"
+        message = f"{_count(len(tiny), 'class')} with less than {MIN_TRAIN_IMAGES} training images: {some_of(tiny, 10)}"
         findings.append(Finding("warning", "tiny_classes", message))
     if (ratio := imbalance(train)) and ratio > MAX_IMBALANCE:
         message = (
@@ -148,7 +149,7 @@ def check_images(gallery: Gallery) -> list[Finding]:
             f"under {MIN_SIDE} pixels: too small to look for near duplicates",
         ),
         ("note", "animated", inspection.frames > 1, "with several frames or pages: only the first is used"),
-        ("note", "converted", converted, f"to be converted to RGB from {_list(_modes(inspection.mode))}"),
+        ("note", "converted", converted, f"to be converted to RGB from {some_of(_modes(inspection.mode), 10)}"),
     )
     findings = []
     for severity, check, mask, what in odd:
@@ -233,8 +234,3 @@ def check_near(near: Twins, exact: Twins, gallery: Gallery) -> list[Finding]:
 
 def _count(count: int, thing: str) -> str:
     return f"{count:,} {thing}" + ("" if count == 1 else "es" if thing.endswith("s") else "s")
-
-
-def _list(names: Sequence[str], most: int = 10) -> str:
-    listed = ", ".join(names[:most])
-    return listed if len(names) <= most else f"{listed}, ... and {len(names) - most} more"

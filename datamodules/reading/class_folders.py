@@ -11,9 +11,7 @@ import datasets
 
 from datamodules.images.listing import describe_left_out, is_image, is_visible, list_folder, walk_files
 from datamodules.reading.split_names import find_splits
-from transfer.errors import BadValue, DamagedFile, MissingData
-
-_MAX_NAMED = 5
+from transfer.errors import BadValue, DamagedFile, MissingData, some_of
 
 
 @dataclass
@@ -54,7 +52,7 @@ def scan_class_folders(root: Path, layout: str = "auto") -> dict[str, datasets.D
     if names:
         return _scan_splits(root, folders, names, layout)
     if layout == "splits":
-        found = listed(folder.name for folder in folders) or "nothing"
+        found = some_of(folder.name for folder in folders) or "nothing"
         raise BadValue(f"{root}: `folder_layout`=splits, but no folder there is named like one (found: {found})")
     whole = _scan(root)
     if layout == "auto":
@@ -73,8 +71,8 @@ def _scan_splits(root: Path, folders: list[Path], names: Mapping[str, str], layo
     beside = [name for name, scan in scans.items() if name not in names and any(scan.classes.values())]
     if beside and layout == "auto":
         raise DamagedFile(
-            f"{root}: {listed(beside)} beside the splits {', '.join(names)}: set `folder_layout`=splits to leave"
-            f" {listed(beside)} out; {way}"
+            f"{root}: {some_of(beside)} beside the splits {', '.join(names)}: set `folder_layout`=splits to leave"
+            f" {some_of(beside)} out; {way}"
         )
     flat = [name for name, scan in scans.items() if scan.loose and not any(scan.classes.values())]
     no_labels = [name for name in flat if names.get(name) != "train"]
@@ -138,13 +136,13 @@ def _refuse_doubtful(found: _Folder) -> None:
     if len(inner) == 1 and (below := next(iter(inner.values()))):
         (name,) = inner
         raise DamagedFile(
-            f"{found.path}: its only folder with images is {name}, which holds {listed(sorted(below))}; give"
+            f"{found.path}: its only folder with images is {name}, which holds {some_of(sorted(below))}; give"
             f" `data_root`={found.path / name}"
         )
     if len(inner) > 1 and len(common := set.intersection(*inner.values())) > 1:
         raise DamagedFile(
-            f"{found.path}: {listed(inner)} hold the same folders ({listed(sorted(common))}). If these are the classes,"
-            f" name those above train, val and test; if {listed(inner)} are, set `folder_layout`=classes"
+            f"{found.path}: {some_of(inner)} hold the same folders ({some_of(sorted(common))}). If these are the"
+            f" classes, name those above train, val and test; if {some_of(inner)} are, set `folder_layout`=classes"
         )
 
 
@@ -172,13 +170,7 @@ def _warn_left_out(root: Path, scans: Iterable[_Folder], others: list[Path], mor
     parts = [
         *more,
         *([describe_left_out(others)] if others else []),
-        *([f"folders without images: {listed(empty)}"] if empty else []),
+        *([f"folders without images: {some_of(empty)}"] if empty else []),
     ]
     if parts:
         warnings.warn(f"{root}: left out {'; '.join(parts)}", stacklevel=2)
-
-
-def listed(names: Iterable[str]) -> str:
-    """Return the first names, and how many more there are."""
-    found = list(names)
-    return ", ".join(found[:_MAX_NAMED]) + (f" and {len(found) - _MAX_NAMED} more" if len(found) > _MAX_NAMED else "")

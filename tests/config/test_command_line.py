@@ -219,15 +219,15 @@ def test_python_may_pass_paths_and_dataclasses() -> None:
             "data_root": Path("photos"),
             "out_dir": Path("run"),
             "init_head": Path("probe"),
-            "data": {"cache_dir": Path("c")},
+            "data": {"cache_dir": Path("c"), "cache": "disk"},
             "trainer": TrainerConfig(max_epochs=3),
         },
     )
     expected = FinetuneConfig(
         dataset="folder", data_root="photos", out_dir="run", init_head="probe", trainer=TrainerConfig(max_epochs=3)
     )
-    assert config == replace(expected, data=replace(expected.data, cache_dir="c"))
-    assert given == {"data_root", "out_dir", "init_head", "data.cache_dir", "trainer.max_epochs"}
+    assert config == replace(expected, data=replace(expected.data, cache_dir="c", cache="disk"))
+    assert given == {"data_root", "out_dir", "init_head", "data.cache_dir", "data.cache", "trainer.max_epochs"}
     before = FinetuneConfig(out_dir=Path("run"), trainer=TrainerConfig(max_steps=7))  # type: ignore[arg-type]
     config, given = build_config(before, None, {"trainer": TrainerConfig()})
     assert config == FinetuneConfig(out_dir="run")

@@ -36,9 +36,22 @@ def field(config: FinetuneConfig, name: str) -> object:
 def test_a_field_of_a_run_is_expanded_however_it_is_given(home: Path, name: str) -> None:
     (home / "r.yaml").write_text(f'{name.replace(".", ": {")}: "~/there"{"}" if "." in name else ""}\n')
     for argv in ([f"--{name}", "~/there"], [f"--{name}=~/there"], ["--config=~/r.yaml"]):
-        assert field(parse_config(argv)[0], name) == str(home / "there")
-    assert field(build_config(None, None, {name: "~/there"})[0], name) == str(home / "there")
-    assert field(build_config(None, None, {name: Path("~/there")})[0], name) == str(home / "there")
+        assert field(parse_config([*argv, "--data.cache", "disk"])[0], name) == str(home / "there")
+    assert field(build_config(None, None, {name: "~/there", "data.cache": "disk"})[0], name) == str(home / "there")
+    assert field(build_config(None, None, {name: Path("~/there"), "data.cache": "disk"})[0], name) == str(
+        home / "there"
+    )
+
+
+def test_the_folder_of_a_cache_without_a_cache_is_refused(home: Path) -> None:
+    for cache in ("none", "ram"):
+        message = f"`data.cache_dir`=there with `data.cache`={cache}: unused \\(use disk\\)"
+        with pytest.raises(BadValue, match=message):
+            parse_config(["--data.cache_dir", "there", "--data.cache", cache])
+        with pytest.raises(BadValue, match=message):
+            build_config(None, None, {"data": {"cache_dir": "there", "cache": cache}})
+    (home / "probe.yaml").write_text("data: {cache_dir: there}\n", encoding="utf-8")
+    assert parse_config(["--config=~/probe.yaml"])[0].data.cache_dir == "there"
 
 
 def test_the_fields_of_a_probe_are_expanded(home: Path) -> None:

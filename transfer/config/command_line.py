@@ -95,7 +95,7 @@ def build_config(
     changed = FinetuneConfig(**parse_values({**base, **given}, build_parser()))
     set_before = {name for name, value in base.items() if resume is not None or value != before[name]}
     changed = _with_implied(changed, {*given, *set_before})
-    Given(given).refuse(find_problems(changed))
+    Given(given).refuse([*find_problems(changed), *_unused_cache_dir(changed, given)])
     if resume is not None:
         refuse_changes(resume, before, flatten(changed.to_dict()))
         return changed, frozenset()
@@ -187,8 +187,15 @@ def _build(given: Given, parser: jsonargparse.ArgumentParser) -> FinetuneConfig:
     config = _with_implied(
         FinetuneConfig(**instantiate(parse_given(given, parser), parser)), given.recipes.keys() | given.typed
     )
-    given.refuse(find_problems(config))
+    given.refuse([*find_problems(config), *_unused_cache_dir(config, given.typed)])
     return config
+
+
+def _unused_cache_dir(config: FinetuneConfig, given: Collection[str]) -> list[str]:
+    """Return a message if a cache's folder was set for this run, and it keeps no cache; recipes serve probes, too."""
+    if "data.cache_dir" not in given or config.data.cache_dir is None or config.data.cache == "disk":
+        return []
+    return [f"`data.cache_dir`={config.data.cache_dir} with `data.cache`={config.data.cache}: unused (use disk)"]
 
 
 def _with_implied(config: FinetuneConfig, given: Collection[str]) -> FinetuneConfig:

@@ -20,6 +20,8 @@ from torchmetrics.classification import (
 )
 from torchmetrics.utilities.data import dim_zero_cat
 
+from transfer.errors import some_of
+
 
 class PerClassAccuracy(MulticlassAccuracy):
     """Accuracy of each class, (C,); NaN for one without an image, which torchmetrics counts as zero."""
@@ -216,8 +218,7 @@ def name_absent(class_names: Sequence[str], metric: str) -> str:
         class_names: the classes without an image.
         metric: name of the mean.
     """
-    listed = f"{', '.join(class_names[:10])}{', ...' if len(class_names) > 10 else ''}"
-    return f"no image of {listed}: {metric} is the mean over the other classes"
+    return f"no image of {some_of(class_names, 10)}: {metric} is the mean over the other classes"
 
 
 def metric_names(num_classes: int, multilabel: bool) -> tuple[str, ...]:

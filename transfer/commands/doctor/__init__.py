@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from datamodules.doctor import NEAR_DISTANCE
 from transfer.commands.console import add_allow_user_code, add_reading, check_folder, exit_status
-from transfer.errors import BadValue, MissingData
+from transfer.errors import BadValue, MissingData, some_of
 from transfer.files import expanded
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def doctor(
 def check_classes(run: Run | None, class_names: Sequence[str]) -> None:
     """Refuse a run that was trained on other classes than those of the data, if both are known."""
     if run is not None and class_names and run.class_names != tuple(class_names):
-        raise BadValue(f"`run`={run.run_dir}: its classes ({_few(run.class_names)}) are not {_few(class_names)}")
+        raise BadValue(f"`run`={run.run_dir}: its classes ({some_of(run.class_names)}) are not {some_of(class_names)}")
 
 
 def check_ranges(near_distance: int, num_workers: int | None) -> None:
@@ -232,7 +232,3 @@ def examine(
         "suspects": suspects,
         "environment": environment(),
     }
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f", ... ({len(names)})" if len(names) > 5 else "")
