@@ -173,7 +173,7 @@ def check_trainable(
     counts = train.class_counts(len(class_names))
     if absent := [repr(name) for name, count in zip(class_names, counts, strict=True) if count == 0]:
         raise MissingData(
-            f"{train.name}: no training image of {len(absent)} classes: {', '.join(absent)}; add some, or remove these"
+            f"{train.name}: no training image of {', '.join(absent)}; add some, or remove these"
             " classes from the other splits"
         )
 

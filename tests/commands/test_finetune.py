@@ -591,7 +591,7 @@ def test_one_class_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_a_class_without_a_training_image_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_classes(tmp_path / "photos" / "train", {"cat": 6, "dog": 6})
     save_classes(tmp_path / "photos" / "val", {"cat": 2, "dog": 2, "emu": 2})
-    assert "no training image of 1 classes: 'emu'" in folder_message(capsys, tmp_path / "photos")
+    assert "no training image of 'emu'" in folder_message(capsys, tmp_path / "photos")
 
 
 def test_a_label_out_of_range_is_named_with_its_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -710,7 +710,7 @@ def test_a_run_that_would_fill_the_disk_does_not_start(
     message = refused(capsys, *CHEAP, "--out_dir", tmp_path / "run")
     # 3,383,818 parameters of 48 bytes are 155 MiB.
     assert message.startswith(f"{tmp_path / 'run'}: 95 MiB free, about 155 MiB are needed for checkpoints")
-    assert list((tmp_path / "run").iterdir()) == []
+    assert not (tmp_path / "run").exists()
 
 
 def test_help_names_every_group_and_resume() -> None:

@@ -495,6 +495,7 @@ def test_a_head_of_other_classes_order_is_refused(tmp_path: Path) -> None:
         classifier.head.fc.weight.fill_(3.0)
     save_classifier(tmp_path / "best.ckpt", classifier, data)
     fresh = build_classifier("lite0", 2)
+    (tmp_path / "probe.yaml").touch()
     with pytest.warns(UserWarning, match="`init_head` with `bn`=adapt: .* `bn`=frozen starts where the probe ended"):
         load_head(fresh, config, ("cat", "dog"))
     assert (fresh.head.fc.weight == 3).all()

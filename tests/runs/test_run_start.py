@@ -28,14 +28,21 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("flag", ["--weights", "--init_from"])
-def test_a_run_gives_its_network_and_its_head_where_the_classes_agree(first: Path, tmp_path: Path, flag: str) -> None:
+def test_a_run_gives_its_network_and_its_head_where_the_classes_agree(
+    first: Path, tmp_path: Path, flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = read_weights(first / "run")
-    assert (
-        call(finetune.main, *QUICK, flag, first / "run", "--data_root", first / "photos", "--out_dir", tmp_path / "a")
-        == 0
+    adapted = [word if word != "frozen" else "adapt" for word in QUICK]
+    again = (flag, first / "run", "--data_root", first / "photos", "--out_dir", tmp_path / "a")
+    with pytest.warns() as given:
+        assert call(finetune.main, *adapted, *again) == 0
+    assert not any("init_head" in str(warning.message) for warning in given)
+    assert f"lite0 from {first / 'run' / 'best.ckpt'}, trained on unknown data, with the head of that run; 32 px" in (
+        capsys.readouterr().out.splitlines()
     )
     after = read_weights(tmp_path / "a")
-    assert all(torch.allclose(after[name], before[name], atol=1e-6) for name in before if "classifier." in name)
+    trained = [name for name in before if "classifier." in name and "running" not in name and "batches" not in name]
+    assert all(torch.allclose(after[name], before[name], atol=1e-6) for name in trained)
     results = read_results(tmp_path / "a")
     assert results["config"]["weights"] == str(first / "run" / "best.ckpt") and results["config"]["init_from"] is None
     others = save_classes(tmp_path / "photos", {"cat": 12, "fox": 12, "owl": 12})
@@ -64,3 +71,13 @@ def test_a_probe_reads_the_features_of_a_run(first: Path, tmp_path: Path) -> Non
     results = read_results(tmp_path / "probe")
     assert results["config"]["weights"] == str(first / "run" / "best.ckpt")
     assert results["seen_images"] == {"val": 0, "test": 0}
+
+
+@pytest.mark.parametrize(
+    "words", [("--init_from", "run", "--weights", "b.pth"), ("--weights", "run", "--init_from", "b2")]
+)
+def test_a_run_beside_other_weights_is_refused(
+    first: Path, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(first)
+    assert "leave out the other" in refused(capsys, *QUICK, *words)

@@ -122,12 +122,15 @@ def print_start(config: FinetuneConfig, start: Start, data: DataModule, run: Run
     Warn of test images that the network has seen.
     """
     from transfer.runs.lengthening import read_lengthenings
+    from transfer.runs.run_start import head_source
     from transfer.weights.build import measure_warm_start
 
     print("\n".join([data.dataset.describe(), *choices]))
     if run.resumes:
         print(f"resumes the run in {run.path}", *map(str, read_lengthenings(run.path)), sep="\n")
-    print(f"{start.variant.name} from {start.describe()}; {start.preprocessing.image_size} px")
+    head = None if run.resumes or config.init_head else head_source(config, data.class_names)
+    with_head = "" if head is None else ", with the head of that run"
+    print(f"{start.variant.name} from {start.describe()}{with_head}; {start.preprocessing.image_size} px")
     if warm_start := measure_warm_start(start):
         print(f"--init_from {config.init_from}: {warm_start}")
     if not data.dataset.split_sizes.keys() - {"train"}:

@@ -133,7 +133,8 @@ def _combination_problems(config: FinetuneConfig) -> Iterator[str]:
     if config.dataset == "folder" and config.data_root is None:
         yield "`dataset`=folder needs `data_root`: class folders, a CSV or parquet file, or a save_to_disk folder"
     if config.dataset == "digits" and config.data_root is not None:
-        yield f"`data_root`={config.data_root} with `dataset`=digits: its images come with scikit-learn (use folder)"
+        root = f"`data_root`={config.data_root}"
+        yield f"{root} with `dataset`=digits: its images come with scikit-learn (use `dataset`=folder)"
     if config.protocol is not None and config.recipe == "auto":
         yield f"`protocol`={config.protocol} with `recipe`=auto: both choose the settings; leave one out"
     if not FREEZE.fullmatch(config.freeze):

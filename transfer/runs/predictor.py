@@ -23,7 +23,7 @@ from transfer.lightning import pl
 from transfer.networks.classifier import Classifier
 from transfer.networks.user_code import refuse_user_code
 from transfer.preprocessing import Preprocessing
-from transfer.run_files import BEST, CONFIG, RESULTS
+from transfer.run_files import BEST, CONFIG, PROBE, RESULTS
 from transfer.runs.checkpoint import classifier_state, datamodule_state, read_preprocessing
 from transfer.weights.build import classifier_from
 from transfer.weights.files import read_checkpoint, strict_load
@@ -251,7 +251,7 @@ def load_head(classifier: Classifier, config: FinetuneConfig, class_names: Seque
     if differences:
         raise BadValue("\n  ".join([f"`init_head`={config.init_head}: its head fits another network:", *differences]))
     strict_load(classifier.head, run.classifier.head.state_dict(), source=config.init_head)
-    if config.bn != "frozen":
+    if config.bn != "frozen" and (run.run_dir / PROBE).exists():
         pl.utilities.rank_zero_warn(
             f"`init_head` with `bn`={config.bn}: a probe's head is fitted to features with the checkpoint's BatchNorm"
             " statistics, but training computes features with those of its batches. On images unlike the checkpoint's,"

@@ -22,11 +22,16 @@ def start_from_run(config: FinetuneConfig) -> FinetuneConfig:
 
     Raises:
         MissingData: the run has no best checkpoint.
-        BadValue: it has another backbone.
+        BadValue: it has another backbone, or is one of two things to start from.
     """
     for argument, given in (("init_from", config.init_from), ("weights", config.weights)):
         if given is None or not (run_dir := expanded(given)).is_dir():
             continue
+        if None not in (config.init_from, config.weights):
+            raise BadValue(
+                f"`init_from`={config.init_from} with `weights`={config.weights}: one is a run, which brings its"
+                " weights: leave out the other"
+            )
         saved = load_config(run_dir / CONFIG)
         if not _is_same(saved.backbone, config.backbone):
             raise BadValue(

@@ -47,7 +47,8 @@ class RunLength:
     def __str__(self) -> str:
         total = "an unknown number of" if self.planned_steps is None else f"{self.planned_steps:,}"
         epoch = "" if self.steps_per_epoch is None else f" ({self.steps_per_epoch:,} an epoch)"
-        return f"{total} steps{epoch} of {self.global_batch_size:,} images, peak learning rate {self.lr:.3g}"
+        steps = f"{total} step{'s' * (self.planned_steps != 1)}{epoch}"
+        return f"{steps} of {self.global_batch_size:,} images, peak learning rate {self.lr:.3g}"
 
 
 def run_length(trainer: pl.Trainer, batch_size: int) -> RunLength:
@@ -78,7 +79,8 @@ class LengthReport(pl.Callback):
         print(length, flush=True)
         if length.planned_steps is not None and length.planned_steps < FEW_STEPS:
             warnings.warn(
-                f"a run of {length.planned_steps} steps can hardly learn: lower `batch_size` or raise `max_epochs`",
+                f"a run of {length.planned_steps} step{'s' * (length.planned_steps > 1)} can hardly learn:"
+                " lower `batch_size` or raise `max_epochs`",
                 stacklevel=2,
             )
 
