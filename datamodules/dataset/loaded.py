@@ -20,7 +20,7 @@ from datamodules.dataset.checks import (
 from datamodules.dataset.sheet import Sheet, Source
 from datamodules.dataset.split import Split, join
 from datamodules.images.decode import BadImage
-from transfer.errors import BadValue, MissingData
+from transfer.errors import BadValue, MissingData, printable
 from transfer.seen_images import SeenImages
 
 _MAX_NAMED = 12
@@ -80,7 +80,7 @@ class Dataset:
             f"{name} {size:,}{' (held out of train)' if name in self.held_out else ''}"
             for name, size in self.split_sizes.items()
         ]
-        return f"{self.name}: {self.num_classes} classes ({', '.join(shown)}), images: {', '.join(sizes)}"
+        return printable(f"{self.name}: {self.num_classes} classes ({', '.join(shown)}), images: {', '.join(sizes)}")
 
     @cached_property
     def fingerprint(self) -> dict[str, str]:

@@ -270,3 +270,8 @@ def test_save_to_disk_and_parquet(tmp_path: Path) -> None:
     assert saved.fingerprint == parquet.fingerprint
     assert sum(saved.split_sizes.values()) == 20 and saved.split_sizes.keys() == {"train", "val", "test"}
     assert load(tmp_path / "both").split_sizes == {"train": 20, "val": 20}
+
+
+def test_control_characters_in_class_names_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    shown = load_dataset("folder", data_root=save_classes(tmp_path, {"cat": 6, "dog\x1b[2J": 6})).describe()
+    assert "(cat, dog\\x1b[2J)" in shown and "\x1b" not in shown
