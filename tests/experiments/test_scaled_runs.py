@@ -33,7 +33,7 @@ def test_a_scaled_backbone_starts_from_another_and_says_how_much_it_took(
     run_dir = tmp_path / "run"
     assert finetune(run_dir, "--backbone", "lite0@PHI=0.50", "--init_from", "lite0") == 0
     out = capsys.readouterr().out
-    assert "lite0@phi=0.5 from efficientnet_lite0.pypi, trained on ImageNet-1k; 69 px, 10 classes" in out
+    assert "lite0@phi=0.5 from efficientnet_lite0.pypi, trained on ImageNet-1k; 69 px" in out
     assert "--init_from lite0: of the backbone's parameters 75.4% are lite0's, 17.1% copied into further" in out
     results = json.loads((run_dir / "results.json").read_text())
     assert results["backbone"] == "lite0@phi=0.5" and results["image_size"] == 69  # 64 px, scaled as the network is

@@ -181,7 +181,7 @@ class TransferModule(pl.LightningModule):
         if not self._is_replay:
             self.train_loss.update(loss)
             self.log("train/step_loss", loss.detach(), prog_bar=True)
-        return complete_group(loss, self.parameters(), self.trainer, batch_idx)
+        return complete_group(loss, self.parameters(), self._trainer, batch_idx)
 
     def on_train_epoch_start(self) -> None:
         self.train_loss.reset()  # not called where a run resumes in the middle of an epoch
