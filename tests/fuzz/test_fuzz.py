@@ -422,7 +422,10 @@ def test_malformed_recipes(tmp_path: Path, canary: Path, check: Check) -> None:
             for number, (name, content) in enumerate(family.items()):
                 path = write(tmp_path / f"{'right' if answer else 'wrong'}{number}.yaml", content)
                 yield Case(
-                    f"YAML: {name}", lambda path=path: parse_config(["--config", str(path)])[0].to_dict(), "", answer
+                    f"YAML: {name}",
+                    lambda path=path: parse_config(["--config", str(path)])[0].to_dict(),
+                    path.name,
+                    answer,
                 )
         os.mkfifo(tmp_path / "pipe.yaml")
         (tmp_path / "zero.yaml").symlink_to("/dev/zero")
@@ -603,7 +606,7 @@ def test_damaged_run_folders(
     def cases() -> Iterator[Case]:
         for number, (file, name, content, read) in enumerate(contents()):
             folder = copy_of(run_dir, tmp_path / f"run{number}", file, content)
-            yield Case(f"{file}: {name}", lambda folder=folder, read=read: read(folder), "")
+            yield Case(f"{file}: {name}", lambda folder=folder, read=read: read(folder), folder.name)
             shutil.rmtree(folder)
 
     check("run folders", cases())
@@ -649,9 +652,11 @@ def test_damaged_archives(tmp_path: Path, canary: Path, check: Check) -> None:
         for file in ("imagelabels.mat", "setid.mat"):
             damaged = {**replacements(), **cuts(stream.getvalue(), 4), **flips(stream.getvalue(), 6)}
             for number, (name, changed) in enumerate(damaged.items()):
-                folder = flowers(changed, f"{file}{number}", file)
+                folder = flowers(changed, f"flowers-{file}{number}", file)
                 yield Case(
-                    f"flowers: {file} {name}", lambda folder=folder: load_dataset("flowers", data_root=folder), ""
+                    f"flowers: {file} {name}",
+                    lambda folder=folder: load_dataset("flowers", data_root=folder),
+                    "flowers",
                 )
 
     check("archives", cases())

@@ -207,14 +207,17 @@ def load_run(run_dir: str | Path, checkpoint: str = BEST, *, allow_user_code: bo
     data = datamodule_state(content, path)
     entries = {part.name: data[part.name] for part in fields(Preprocessing) if part.name in data}
     preprocessing = read_preprocessing(entries, path)
-    start = replace(resolve_start(**config.start_options()), preprocessing=preprocessing)
-    classifier = classifier_from(
-        start,
-        len(data["class_names"]),
-        class_names=data["class_names"],
-        load_weights=False,
-        **config.network_options(),
-    )
+    try:
+        start = replace(resolve_start(**config.start_options()), preprocessing=preprocessing)
+        classifier = classifier_from(
+            start,
+            len(data["class_names"]),
+            class_names=data["class_names"],
+            load_weights=False,
+            **config.network_options(),
+        )
+    except BadValue as error:
+        raise DamagedFile(f"{run_dir / CONFIG}: {error}") from None
     strict_load(classifier, classifier_state(content, path), source=str(path))
     classifier.threshold = _threshold(content, path)
     threshold = 0.5 if classifier.threshold is None else classifier.threshold
