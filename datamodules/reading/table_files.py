@@ -48,7 +48,7 @@ def open_table(file: Path) -> datasets.Dataset:
         raise DamagedFile(f"{file}: a table without rows")
     table = _guarded(lambda: datasets.Dataset.from_parquet(str(file)), file)
     assert isinstance(table, datasets.Dataset)
-    _guarded(lambda: table.data.validate(full=True), file)
+    _validate(table, file)
     return table
 
 
@@ -89,8 +89,12 @@ def open_saved(folder: Path) -> datasets.Dataset | datasets.DatasetDict:
     for name, table in tables.items():
         if len(table) == 0:
             raise DamagedFile(f"{folder} {name}".rstrip() + ": a table without rows")
-        _guarded(lambda table=table: table.data.validate(full=True), folder)  # type: ignore[misc]
+        _validate(table, folder)
     return found
+
+
+def _validate(table: datasets.Dataset, path: Path) -> None:
+    _guarded(lambda: table.data.validate(full=True), path)
 
 
 def _guarded(read: Callable[[], T], path: Path) -> T:

@@ -38,7 +38,10 @@ def test_a_finished_run_that_is_lengthened_is_the_longer_run_and_keeps_its_first
     capsys.readouterr()
     assert call(command.main, "--resume", run, "--trainer.max_epochs", "3") == 0
     printed = capsys.readouterr().out
-    assert "lengthened at step 4 from 1 epochs, whose results are in results_step_4.json" in printed
+    assert (
+        "lengthened at step 4 (it was to end after epoch 1; the results at that end are in results_step_4.json)"
+        in printed
+    )
     assert "12 steps (4 an epoch)" in printed and "epoch 3/3" in printed and "epoch 1/3" not in printed
     assert same_weights(read_weights(run, "last.ckpt"), read_weights(whole, "last.ckpt"))
     assert [(row["step"], row["val/loss"]) for row in read_rows(run)] == [

@@ -40,7 +40,8 @@ def test_a_run_on_sound_splits_has_seen_none_of_its_test_images(first: tuple[Pat
     seen = read_seen_images(run_dir)
     assert seen is not None and len(seen.ids) == 16
     state = torch.load(run_dir / "last.ckpt", weights_only=True)["DataModule"]
-    assert SeenImages.from_text(state["trained_images"]).count(seen.ids) == 16  # type: ignore[union-attr]  # it is text
+    saved = SeenImages.from_text(state["trained_images"])
+    assert saved is not None and saved.count(seen.ids) == 16
 
 
 def test_a_converted_network_tested_on_its_training_images_is_found(

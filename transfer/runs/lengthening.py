@@ -31,9 +31,10 @@ class Lengthening:
     results: str | None
 
     def __str__(self) -> str:
-        length = f"{self.max_epochs} epochs" if self.max_steps == -1 else f"at most {self.max_steps} steps"
-        kept = f", whose results are in {self.results}" if self.results else ""
-        return f"lengthened at step {self.step} from {length}{kept}: from there on its schedule is the new length's"
+        end = f"epoch {self.max_epochs}" if self.max_steps == -1 else f"step {self.max_steps}"
+        kept = f"; the results at that end are in {self.results}" if self.results else ""
+        rule = "from there on its schedule is the new length's"
+        return f"lengthened at step {self.step} (it was to end after {end}{kept}): {rule}"
 
 
 def lengthen(run_dir: Path, config: FinetuneConfig) -> None:
