@@ -136,7 +136,7 @@ def choose_engine(
 
 
 def fastest_first(device: torch.device) -> list[str]:
-    """Return the engines that `auto` tries on a device before `torch`, as `python -m benchmarks inference` ranks them."""
+    """Return the engines that `auto` tries on a device before `torch`, as `benchmarks inference` ranks them."""
     return ["torch-bf16"] if computes_bf16(device) else []
 
 
