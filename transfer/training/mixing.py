@@ -54,7 +54,7 @@ def draw_mix(images: Tensor, mixup_alpha: float, cutmix_alpha: float) -> Mix | N
     if not use_cutmix:
         return Mix(partner, share.to(images.device, non_blocking=True))
     rows, columns = _box(images.shape[-2], images.shape[-1], 1.0 - share.item())
-    own = 1.0 - rows.sum() * columns.sum() / (images.shape[-2] * images.shape[-1])
+    own = torch.tensor(1.0 - int(rows.sum() * columns.sum()) / (images.shape[-2] * images.shape[-1]))
     return Mix(partner, *(part.to(images.device, non_blocking=True) for part in (own, rows, columns)))
 
 
