@@ -15,6 +15,7 @@ import torch
 from transfer.errors import BadValue
 from transfer.files import read_rows, write_text
 from transfer.lightning import pl
+from transfer.networks.layers import fold_norms
 from transfer.training.batch_norm import backbone_of
 from transfer.training.machines import refuse_separate_folders
 from transfer.training.module import TransferModule
@@ -23,7 +24,7 @@ from transfer.training.selection import goodness, is_validation_of_fit
 
 
 class FreezeBackbone(pl.Callback):
-    """Trains all but the backbone for a while: it gets no gradient, and its BatchNorm is in eval mode.
+    """Trains all but the backbone for a while: it gets no gradient, and its BatchNorm is in eval mode, and folded.
 
     It works on TransferModule and on any LightningModule that has a `backbone` and whose optimizer holds all parameters
     from the start. Whether the backbone is frozen follows from the epoch, so a resumed run goes on as an uninterrupted
@@ -47,7 +48,11 @@ class FreezeBackbone(pl.Callback):
             backbone_of(pl_module).requires_grad_(False)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        fold_norms(backbone_of(pl_module))
         self.on_train_epoch_start(trainer, pl_module)  # Lightning skips it when it resumes in mid-epoch
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        fold_norms(backbone_of(pl_module), False)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         backbone = backbone_of(pl_module)
