@@ -13,6 +13,7 @@ cores   training speed on cores shared with other processes, with our and with O
 recipe  accuracy of --recipe auto against the defaults
 probe   seconds of a linear probe's fits on cached features, against scikit-learn's lbfgs
 tracing  seconds of tracing, exporting and compiling, and differences at other image sizes
+traffic operators and bytes of a training step, against timm's implementation of the same network; needs no GPU
 memory_prediction  predicted memory of training steps and of inference against the measured
 frozen_norms  memory and time of training with frozen BatchNorm, folded into the convolutions against not
 """
@@ -33,7 +34,7 @@ from transfer.files import expanded
 # Subjects that share their options, and the module of each; imported when asked for, as they import torch.
 SUBJECTS = {"module": "module", "train": "networks", "peer": "networks", "memory": "memory", "scaling": "scaling"}
 # Subjects with options of their own, each in the module of its name.
-OWN_COMMAND_LINE = ("data", "cores", "recipe", "probe", "memory_prediction", "tracing", "frozen_norms")
+OWN_COMMAND_LINE = ("data", "cores", "recipe", "probe", "memory_prediction", "tracing", "frozen_norms", "traffic")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -77,17 +77,10 @@ def benchmark_peer(
 
     from transfer.costs.bare_steps import random_batch, training_step
     from transfer.networks.registry import get_variant
-    from transfer.weights.build import build_classifier
-    from transfer.weights.code_bases import timm_name
 
     variant = get_variant(backbone)
-    timm = load_timm()
-    drop_rates = {"drop_rate": variant.dropout_rate, "drop_path_rate": 0.2}
-    peer = f"tf_{timm_name(variant.name)}"
-    builders: dict[str, Callable[[], torch.nn.Module]] = {
-        "own": lambda: build_classifier(variant.name, 10, stochastic_depth_prob=0.2),
-        "timm": lambda: timm.create_model(peer, num_classes=10, **drop_rates),
-    }
+    timm, peer = load_timm(), peer_name(backbone)
+    builders = build_either(backbone)
     names = ["own", "timm", *(["own compiled", "timm compiled"] if compile else [])]
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -118,6 +111,35 @@ def benchmark_peer(
             "ratio_range": [round(min(ratios), 3), round(max(ratios), 3)],
         }
     return figures
+
+
+def peer_name(backbone: str) -> str:
+    """Return timm's name of the same network.
+
+    Raises:
+        UserError: the backbone is unknown.
+    """
+    from transfer.networks.registry import get_variant
+    from transfer.weights.code_bases import timm_name
+
+    return f"tf_{timm_name(get_variant(backbone).name)}"
+
+
+def build_either(backbone: str) -> dict[str, Callable[[], torch.nn.Module]]:
+    """Return what builds our network and timm's, `own` and `timm`: random weights, ten classes, the same drop rates.
+
+    Raises:
+        UserError: the backbone is unknown, or timm cannot be imported.
+    """
+    from transfer.networks.registry import get_variant
+    from transfer.weights.build import build_classifier
+
+    variant, timm = get_variant(backbone), load_timm()
+    drop_rates = {"drop_rate": variant.dropout_rate, "drop_path_rate": 0.2}
+    return {
+        "own": lambda: build_classifier(variant.name, 10, stochastic_depth_prob=0.2),
+        "timm": lambda: timm.create_model(peer_name(backbone), num_classes=10, **drop_rates),
+    }
 
 
 def load_timm() -> ModuleType:
