@@ -18,13 +18,13 @@ from datamodules.images.crops import (
     Part,
     QuarterTurn,
     RandomResizedCrop,
-    Resize,
     ResizeCenterCrop,
     VerticalFlip,
 )
 from datamodules.images.decode import Pixels
 from datamodules.images.ops import RandomOps, to_channels
 from datamodules.images.pictures import Picture
+from datamodules.images.resizing import Resize
 from datamodules.images.user_transform import UserTransform
 from transfer.errors import BadValue, unknown_name
 from transfer.preprocessing import INTERPOLATIONS, RESIZES, SMALLEST_IMAGE, Preprocessing
