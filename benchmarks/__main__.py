@@ -15,6 +15,7 @@ recipe  accuracy of --recipe auto against the defaults
 probe   seconds of a linear probe's fits on cached features, against scikit-learn's lbfgs
 tracing  seconds of tracing, exporting and compiling, and differences at other image sizes
 memory_prediction  predicted memory of training steps and of inference against the measured
+frozen_norms  memory and time of training with frozen BatchNorm, folded into the convolutions against not
 """
 
 from __future__ import annotations
@@ -33,7 +34,16 @@ from transfer.files import expanded
 # Subjects that share their options, and the module of each; imported when asked for, as they import torch.
 SUBJECTS = {"module": "module", "train": "networks", "peer": "networks", "memory": "memory", "scaling": "scaling"}
 # Subjects with options of their own, each in the module of its name.
-OWN_COMMAND_LINE = ("data", "allocator", "cores", "recipe", "probe", "memory_prediction", "tracing")
+OWN_COMMAND_LINE = (
+    "data",
+    "allocator",
+    "cores",
+    "recipe",
+    "probe",
+    "memory_prediction",
+    "tracing",
+    "frozen_norms",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

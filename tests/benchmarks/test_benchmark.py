@@ -104,6 +104,40 @@ def test_memory_measures_each_case_in_its_own_processes(tmp_path: Path) -> None:
     assert figures["time_ratio"] == pytest.approx(less["seconds_per_step"] / plain["seconds_per_step"], rel=0.02)
 
 
+def test_folded_norms_are_predicted_to_keep_folded_weights_in_place_of_the_convolutions_outputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transfer.costs.peak_memory.measure_peak", lambda build, *_, **__: 1000 - 250 * folds(build()))
+    path = tmp_path / "frozen.json"
+    options = ["--networks", "lite0", "--image_size", "64", "--batch_size", "16", "--steps", "1", "--json", str(path)]
+    assert benchmark.main(["frozen_norms", *options]) == 0
+    figures = json.loads(path.read_text())["lite0"]
+    frozen = figures["bn frozen"]
+    assert frozen["measured_peak_bytes"] == {"plain": 1000, "folded": 750, "reduction_percent": 25.0}
+    saved = frozen["predicted_peak_bytes"]["plain"] - frozen["predicted_peak_bytes"]["folded"]
+    weights = sum(m.weight.nbytes for m in build_backbone("lite0").modules() if isinstance(m, torch.nn.Conv2d))
+    assert saved == pytest.approx(outputs_of_convolutions(64, 16) - weights, rel=0.05)
+    for case in figures.values():
+        assert case["time_ratio"] == pytest.approx(
+            case["seconds_per_step"]["folded"] / case["seconds_per_step"]["plain"], rel=0.05
+        )
+
+
+def folds(network: torch.nn.Module) -> bool:
+    return any(getattr(module, "fold_norm", False) for module in network.modules())
+
+
+def outputs_of_convolutions(image_size: int, batch_size: int) -> int:
+    """Bytes of what lite0's convolutions give for so many images."""
+    backbone, sizes = build_backbone("lite0"), []
+    for module in backbone.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(lambda _, __, out: sizes.append(out.nbytes))
+    with torch.no_grad():
+        backbone(torch.zeros(batch_size, 3, image_size, image_size))
+    return sum(sizes)
+
+
 @pytest.mark.skipif(not PROCESS_STATUS.is_file(), reason="needs Linux")
 def test_the_largest_resident_set_follows_an_allocation_and_stays() -> None:
     code = (
