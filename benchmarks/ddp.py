@@ -73,7 +73,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--processes", nargs="+", type=int, default=(2, 4), metavar="N", help="default: 2 4")
     parser.add_argument("--image_size", type=int, default=32, metavar="PX", help="default: 32")
-    parser.add_argument("--batch_size", type=int, default=8, metavar="N", help="of each process; default: 8")
+    parser.add_argument("--batch_size", type=int, default=4, metavar="N", help="of each process; default: 4")
     parser.add_argument("--steps", type=int, default=3, metavar="N", help="per round; default: 3")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: 5")
 
