@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from transfer.errors import BadValue
@@ -109,7 +110,7 @@ class EMA(pl.callbacks.WeightAveraging):
     def __init__(self, half_life: float) -> None:
         if not 0.0 < half_life < 1.0:
             raise BadValue(f"`ema_half_life`={half_life}: allowed is 0 < ema_half_life < 1, a fraction of the run")
-        super().__init__(use_buffers=True, avg_fn=self._average)
+        super().__init__(use_buffers=True, multi_avg_fn=self._average)
         self.half_life = half_life
         self.decay = 0.0
 
@@ -119,11 +120,12 @@ class EMA(pl.callbacks.WeightAveraging):
             raise BadValue("`ema_half_life` is a fraction of the run, whose length nobody knows: give `max_steps`")
         self.decay = 0.5 ** (1.0 / (self.half_life * steps))
 
-    def _average(self, average: Tensor, current: Tensor, num_averaged: Tensor | int) -> Tensor:
-        if not average.is_floating_point():
-            return current
+    def _average(self, averages: list[Tensor], current: list[Tensor], num_averaged: Tensor | int) -> None:
+        if not averages[0].is_floating_point():  # all have the same type
+            torch._foreach_copy_(averages, current)
+            return
         n = int(num_averaged)
-        return average.lerp(current.to(average.dtype), 1.0 - min(self.decay, (1 + n) / (10 + n)))
+        torch._foreach_lerp_(averages, current, 1.0 - min(self.decay, (1 + n) / (10 + n)))
 
 
 def is_end_of_run(trainer: pl.Trainer) -> bool:
