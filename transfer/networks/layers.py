@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from transfer.networks.depthwise import DepthwiseConv2d
+
 Padding = Literal["same", "symmetric", "static"]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "relu6": nn.ReLU6, "relu": nn.ReLU}
@@ -63,13 +65,20 @@ class SamePadConv2d(nn.Conv2d):
         return total // 2, total - total // 2
 
 
+class SamePadDepthwiseConv2d(SamePadConv2d, DepthwiseConv2d):
+    """Both: it pads as the one and convolves as the other."""
+
+
 def build_conv(
     in_channels: int, out_channels: int, kernel_size: int, stride: int, groups: int, padding: Padding
 ) -> nn.Conv2d:
     """Return a convolution without bias. With stride 1 and an odd kernel all padding rules agree."""
+    depthwise = groups == in_channels
     if padding != "symmetric" and 1 < stride <= kernel_size:
-        return SamePadConv2d(in_channels, out_channels, kernel_size, stride, groups=groups, bias=False)
-    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
+        same = SamePadDepthwiseConv2d if depthwise else SamePadConv2d
+        return same(in_channels, out_channels, kernel_size, stride, groups=groups, bias=False)
+    conv = DepthwiseConv2d if depthwise else nn.Conv2d
+    return conv(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
 
 
 class ConvNormAct(nn.Module):
