@@ -1,0 +1,161 @@
+"""Build an engine by its name, or choose the fastest one whose answers are float32's."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from transfer.errors import unknown_name
+from transfer.inference.names import CHOICES, ENGINES
+from transfer.inference.torch_engine import TorchEngine, computes_bf16
+from transfer.networks.classifier import Classifier
+
+# What `auto` demands of an engine's answers on the examples, compared with float32.
+MIN_AGREEMENT = 0.995
+MAX_LOGIT_DIFFERENCE = 1.0
+MAX_RELATIVE_DIFFERENCE = 0.1
+# Below this number of images, building and comparing an engine takes longer than it saves.
+MIN_IMAGES = 512
+NUM_EXAMPLES = 64
+
+
+class Engine(Protocol):
+    """A network that only computes outputs, in its own precision.
+
+    Attributes:
+        name: its row in `transfer.inference.names.ENGINES`.
+    """
+
+    name: str
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the network's outputs, float32 on the images' device, for any number of images.
+
+        Args:
+            images: normalised, float32, on the device that the network had. Shape: (N, C, S, S)
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class EngineRecord:
+    """Which engine computed, and how close it comes to float32.
+
+    Attributes:
+        engine: its name.
+        precision: of its weights and activations.
+        images_compared: on how many images it was compared with PyTorch in float32; 0 for that engine itself.
+        agreement: share of equal answers: the most probable class, or with a threshold each label; None where nothing
+            was compared, or the outputs are no logits.
+        largest_difference: of a logit; of outputs that are no logits, the relative difference. None: not compared.
+        refused: engines that `auto` would have preferred, each with the reason.
+    """
+
+    engine: str
+    precision: str
+    images_compared: int = 0
+    agreement: float | None = None
+    largest_difference: float | None = None
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        if not self.images_compared:
+            return f"{self.engine} ({self.precision})"
+        answers = "" if self.agreement is None else f"{self.agreement:.1%} of its answers are float32's, "
+        return (
+            f"{self.engine} ({self.precision}): on {self.images_compared} images {answers}largest difference"
+            f" {self.largest_difference:.2g}"
+        )
+
+
+def build_engine(name: str, network: nn.Module, examples: Tensor) -> Engine:
+    """Return an engine for a network, which stays as it is.
+
+    Args:
+        name: a row of `ENGINES`.
+        network: images -> one tensor, on the device where it shall compute: a classifier, a backbone, or a module that
+            returns pooled features.
+        examples: normalised images of the size that will be computed, on the same device.
+
+    Raises:
+        UserError: there is no such engine, it is not installed, or it does not compute on the device.
+    """
+    if name not in ENGINES:
+        raise unknown_name("engine", name, ENGINES)
+    return TorchEngine(name, network, examples)
+
+
+def choose_engine(
+    name: str, network: nn.Module, examples: Tensor, num_images: int, threshold: float | None = None
+) -> tuple[Engine, EngineRecord]:
+    """Return the engine of a name, or for `auto` the fastest one that agrees with PyTorch in float32 on the examples.
+
+    Candidates are what is installed and what the processor computes natively, in the order of `fastest_first`. A
+    classifier's answers must be the same for 99.5% of the examples and no logit may differ by more than 1; other
+    outputs may differ by 10% of their length. For fewer than 512 images it is always `torch`.
+
+    Args:
+        name: `auto` or a row of `ENGINES`; an engine that is named is compared too, but never refused.
+        network: see `build_engine`.
+        examples: see there; the first 64 are compared.
+        num_images: how many images will be computed.
+        threshold: probability from which a label is given, if an image may have several.
+
+    Raises:
+        UserError: see `build_engine`.
+    """
+    if name not in CHOICES:
+        raise unknown_name("engine", name, CHOICES)
+    examples = examples[:NUM_EXAMPLES]
+    reference = build_engine("torch", network, examples)
+    if name == "torch" or (name == "auto" and num_images < MIN_IMAGES):
+        return reference, EngineRecord("torch", ENGINES["torch"].precision)
+    expected = reference(examples)
+    is_logits = isinstance(network, Classifier)
+    refused: dict[str, str] = {}
+    for candidate in fastest_first(examples.device) if name == "auto" else [name]:
+        engine = build_engine(candidate, network, examples)
+        found = engine(examples)
+        agreement, difference = (
+            (_agreement(found, expected, threshold), float((found - expected).abs().max()))
+            if is_logits
+            else (None, float((found - expected).norm() / expected.norm().clamp(min=1e-12)))
+        )
+        record = EngineRecord(candidate, ENGINES[candidate].precision, len(examples), agreement, difference, refused)
+        problem = _problem(record)
+        if problem is None or name != "auto":
+            if problem is not None:
+                warnings.warn(f"`engine`={name}: {problem}", stacklevel=2)
+            return engine, record
+        refused[candidate] = problem
+    return reference, EngineRecord("torch", ENGINES["torch"].precision, refused=refused)
+
+
+def fastest_first(device: torch.device) -> list[str]:
+    """Return the engines that `auto` tries on a device before `torch`, as `benchmarks inference` ranks them."""
+    return ["torch-bf16"] if computes_bf16(device) else []
+
+
+def _agreement(found: Tensor, expected: Tensor, threshold: float | None) -> float:
+    if threshold is None:
+        same = found.argmax(1) == expected.argmax(1)
+    else:
+        same = (found.sigmoid() >= threshold) == (expected.sigmoid() >= threshold)
+    return float(same.float().mean())
+
+
+def _problem(record: EngineRecord) -> str | None:
+    """Return why the answers are not close enough to float32's, if they are not."""
+    difference, images = record.largest_difference, f"on {record.images_compared} images"
+    assert difference is not None
+    if record.agreement is not None and record.agreement < MIN_AGREEMENT:
+        return f"{record.agreement:.1%} of the answers are float32's {images} (needed: {MIN_AGREEMENT:.1%})"
+    most = MAX_RELATIVE_DIFFERENCE if record.agreement is None else MAX_LOGIT_DIFFERENCE
+    if not difference <= most:
+        kind = "outputs differ by a share of" if record.agreement is None else "a logit differs by"
+        return f"{kind} {difference:.2g} from float32's {images} (allowed: {most:g})"
+    return None
