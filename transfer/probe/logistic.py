@@ -4,9 +4,9 @@ Minimised is what scikit-learn minimises with C = 1 / penalty, times the penalty
 
     sum over the images of -log softmax(W x + b)[label]  +  penalty / 2 * |W|^2
 
-with b unpenalised. With two classes scikit-learn has one row of weights, the difference of ours; its penalty then
-counts that row, and so it does here. A class without an image has no optimum: it gets no weights, and a bias with which
-its logit is below all others.
+with b unpenalised; of an image with several views, each a row of features, the mean over them. With two classes
+scikit-learn has one row of weights, the difference of ours; its penalty then counts that row, and so it does here. A
+class without an image has no optimum: it gets no weights, and a bias with which its logit is below all others.
 
 A Newton step (Nocedal & Wright, Numerical Optimization, 2nd ed., algorithm 7.1) solves with the exact Hessian by
 conjugate gradients. Their preconditioner is the Hessian as if all images had the average class probabilities: the
@@ -69,11 +69,13 @@ class LogisticRegression:
         features: of any floating type, on any device; all is computed there. Shape: (N, F)
         labels: class indices, int64. Shape: (N,)
         num_classes: also of classes without an image.
+        views: rows of each image.
     """
 
-    def __init__(self, features: Tensor, labels: Tensor, num_classes: int) -> None:
+    def __init__(self, features: Tensor, labels: Tensor, num_classes: int, views: int = 1) -> None:
         num_images = len(features)
         self.num_classes = num_classes
+        self.views = views
         self.present, targets = torch.unique(labels, return_inverse=True)
         counts = torch.bincount(targets).double()
         self.frequency = counts / num_images
@@ -114,13 +116,14 @@ class LogisticRegression:
             else:
                 bias = start.bias + start.weight @ self.mean
                 parameters = torch.cat([start.weight @ self.axes, bias[:, None]], 1)[self.present]
+            # The mean over the views has the optimum of the sum over them with as many times the penalty.
             fit, parameters = self._fit(penalty, parameters)
             known = [*known[-2:], (math.log(penalty), parameters)]
             yield fit
 
     def _fit(self, penalty: float, parameters: Tensor) -> tuple[LinearFit, Tensor]:
         first_pass = self.passes
-        ridge = parameters.new_full(parameters.shape[1:], penalty * (2 if len(self.present) == 2 else 1))
+        ridge = parameters.new_full(parameters.shape[1:], self.views * penalty * (2 if len(self.present) == 2 else 1))
         ridge[-1] = 0
         logits = self._logits(parameters)
         loss, probabilities = self._loss(logits, parameters, ridge)
@@ -218,7 +221,7 @@ class LogisticRegression:
         weight[self.present] = parameters[:, :-1] @ self.axes.T
         bias = parameters.new_full((self.num_classes,), float(logits.min()) - math.log(logits.shape[1]))
         bias[self.present] = parameters[:, -1]
-        return LinearFit(penalty, weight, bias - weight @ self.mean, loss, passes)
+        return LinearFit(penalty, weight, bias - weight @ self.mean, loss / self.views, passes)
 
 
 def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
