@@ -18,13 +18,13 @@ from datamodules.images.crops import (
     Part,
     QuarterTurn,
     RandomResizedCrop,
-    Resize,
     ResizeCenterCrop,
     VerticalFlip,
 )
 from datamodules.images.decode import Pixels
 from datamodules.images.ops import RandomOps, to_channels
 from datamodules.images.pictures import Picture
+from datamodules.images.resizing import Resize
 from datamodules.images.user_transform import UserTransform
 from transfer.errors import BadValue, unknown_name
 from transfer.preprocessing import INTERPOLATIONS, RESIZES, Preprocessing
@@ -191,8 +191,8 @@ def normalize(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     if images.is_floating_point():  # a `UserTransform` has normalised them
         return images
     mean, std = preprocessing.mean, preprocessing.std
-    scale = torch.tensor([1 / (255 * channel) for channel in std], device=images.device)
-    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=images.device)
+    constants = torch.tensor([[1 / (255 * s), -m / s] for m, s in zip(mean, std, strict=True)])
+    scale, shift = constants.to(images.device, non_blocking=True).unbind(1)
     if images.device.type != "cpu":
         return images.to(torch.float32).mul_(scale).add_(shift).permute(0, 3, 1, 2)
     # Image by image it stays in the core's cache, rows of pixels make long vectors, and NumPy's memory comes in huge

@@ -167,7 +167,8 @@ class FinetuneConfig:
     grad_checkpointing: bool = False
     """recompute activations in the backward pass: less memory, more time"""
     bn: Literal["adapt", "frozen", "recompute", "train"] = "adapt"
-    """BatchNorm statistics: adapt to the run; frozen; recompute before validation; train at the weights' own pace"""
+    """BatchNorm statistics: adapt to the run; frozen (folded into the convolutions: least memory); recompute before
+    validation; train at the weights' own pace"""
     freeze: str = "none"
     """none, backbone (train only the head), or 'until-epoch N'"""
     ema_half_life: float | None = None
