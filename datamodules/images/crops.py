@@ -1,13 +1,11 @@
-"""Resizing, crops, flips and turns of decoded images.
+"""Crops, flips and turns of decoded images.
 
-Evaluation resizes by Pillow, because the published accuracies were measured with its antialiased filters. Training
-crops are resized by OpenCV, which is several times as fast.
+Evaluation's crop is resized by Pillow; training's by OpenCV, which is several times as fast.
 """
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 from typing import Any
 
 import albumentations as A
@@ -16,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 from datamodules.images.decode import Pixels
-from datamodules.images.pictures import Box, DecodedPicture, Picture
+from datamodules.images.pictures import DecodedPicture, Picture
+from datamodules.images.resizing import Box, Resize
 
 # Left, top, right, bottom, as shares of the image's width and height.
 Part = tuple[float, float, float, float]
@@ -24,33 +23,6 @@ Part = tuple[float, float, float, float]
 _OPENCV = {Image.Resampling.BICUBIC: cv2.INTER_CUBIC, Image.Resampling.BILINEAR: cv2.INTER_LINEAR}
 # Area comes from the data sheet; the aspect range is that of the paper's TPU code, 3/4 to 4/3.
 _CROP_ASPECT = (3 / 4, 4 / 3)
-
-
-@dataclass(frozen=True)
-class Resize:
-    """How evaluation resizes an image before the crop.
-
-    Args:
-        size: the short side afterwards, or with `squash` both sides, in pixels.
-        resample: Pillow's filter.
-        squash: whether the image becomes a square whatever its shape.
-    """
-
-    size: int
-    resample: Image.Resampling
-    squash: bool
-
-    def shape(self, height: int, width: int) -> tuple[int, int]:
-        """Return (height, width) after the resizing; the rounding is torchvision's."""
-        if self.squash:
-            return self.size, self.size
-        short = min(height, width)
-        return self.size * height // short, self.size * width // short
-
-    def shrunk_shape(self, height: int, width: int) -> tuple[int, int]:
-        """Return (height, width) after the resizing, or those before it if a side would grow."""
-        shape = self.shape(height, width)
-        return shape if shape[0] <= height and shape[1] <= width else (height, width)
 
 
 class ResizeCenterCrop(A.ImageOnlyTransform):
@@ -66,9 +38,7 @@ class ResizeCenterCrop(A.ImageOnlyTransform):
 
     def apply(self, img: Pixels, **params: Any) -> Pixels:
         """Return the crop. Shape: (H, W, 3) -> (image_size, image_size, 3)"""
-        height, width = self.resize.shape(*img.shape[:2])
-        resized = Image.fromarray(img).resize((width, height), self.resize.resample)
-        return np.asarray(resized.crop(self._box(height, width)))
+        return self.resize.cut(img, self._box(*self.resize.shape(*img.shape[:2])))
 
     def part(self, height: int, width: int) -> Part:
         """Return which part of an image of this size is kept."""

@@ -11,8 +11,8 @@ from typing import Protocol
 from datamodules.images.decode import Pixels, decode_image, read_encoded
 from datamodules.images.depth import DEFAULT_DECODING, Decoding
 from datamodules.images.jpeg import JpegHeader, decode_jpeg, read_jpeg_header
+from datamodules.images.resizing import Box
 
-Box = tuple[int, int, int, int]  # left, top, right, bottom
 _REDUCTIONS = (8, 4, 2, 1)
 # Rows of the largest usual block that is coded together.
 _BLOCK_ROWS = 16

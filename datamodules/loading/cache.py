@@ -25,11 +25,9 @@ import numpy as np
 import PIL
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from tqdm import tqdm
 
 from datamodules.dataset.split import Split
-from datamodules.images.crops import Resize
 from datamodules.images.decode import (
     BadImage,
     BadImageError,
@@ -38,6 +36,7 @@ from datamodules.images.decode import (
     image_shape,
     read_encoded,
 )
+from datamodules.images.resizing import Resize
 from datamodules.loading.image_cache import ImageCache, checksum
 from transfer.errors import BadValue, DamagedFile, unknown_name
 from transfer.files import default_cache_dir, reserve
@@ -212,10 +211,9 @@ def _write_images(
     ends = np.cumsum(3 * shapes.prod(axis=1))
 
     def store(index: int) -> None:
-        height, width = (int(side) for side in shapes[index])
         pixels = decode_image(split.encoded(index), split.decoding)
-        if pixels.shape[:2] != (height, width):
-            pixels = np.asarray(Image.fromarray(pixels).resize((width, height), resize.resample))
+        if pixels.shape[:2] != tuple(shapes[index]):
+            pixels = resize.whole(pixels)
         write(index, int(ends[index]) - pixels.size, pixels)
 
     _map_images(split, store, f"caching {split.name}")

@@ -23,8 +23,8 @@ from PIL import Image
 
 from datamodules import build_datamodule
 from datamodules.datamodule import DataModule
-from datamodules.images.crops import Resize
 from datamodules.images.decode import decode_image
+from datamodules.images.resizing import Resize
 from datamodules.loading import cache
 from datamodules.loading.cache import build_cache
 from datamodules.loading.image_cache import DamagedCache, ImageCache

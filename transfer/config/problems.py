@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, get_args, get_type_hints
 
-from transfer.config.schema import FREEZE, SMALLEST_IMAGE, FinetuneConfig, TrainerConfig
+from transfer.config.schema import FREEZE, FinetuneConfig, TrainerConfig
 from transfer.errors import BadValue
+from transfer.preprocessing import SMALLEST_IMAGE
 
 # A field, its value, the values it may have in words, and whether this one is.
 Range = tuple[str, Any, str, Callable[[Any], object]]
