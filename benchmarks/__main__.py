@@ -16,6 +16,7 @@ probe   seconds of a linear probe's fits on cached features, against scikit-lear
 tracing  seconds of tracing, exporting and compiling, and differences at other image sizes
 memory_prediction  predicted memory of training steps and of inference against the measured
 frozen_norms  memory and time of training with frozen BatchNorm, folded into the convolutions against not
+ddp     predicted seconds of a training step of 2 and 4 processes against the measured
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ OWN_COMMAND_LINE = (
     "memory_prediction",
     "tracing",
     "frozen_norms",
+    "ddp",
 )
 
 

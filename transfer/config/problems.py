@@ -9,9 +9,10 @@ from dataclasses import fields, is_dataclass
 from typing import Any, get_args, get_type_hints
 
 from transfer.config.probe_schema import ProbeConfig
-from transfer.config.schema import FREEZE, SMALLEST_IMAGE, FinetuneConfig, TrainerConfig
+from transfer.config.schema import FREEZE, FinetuneConfig, TrainerConfig
 from transfer.errors import BadValue, nearest
 from transfer.inference.names import CHOICES
+from transfer.preprocessing import SMALLEST_IMAGE
 
 # A field, its value, the values it may have in words, and whether this one is.
 Range = tuple[str, Any, str, Callable[[Any], object]]
