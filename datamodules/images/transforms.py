@@ -27,13 +27,11 @@ from datamodules.images.pictures import Picture
 from datamodules.images.resizing import Resize
 from datamodules.images.user_transform import UserTransform
 from transfer.errors import BadValue, unknown_name
-from transfer.preprocessing import INTERPOLATIONS, RESIZES, Preprocessing
+from transfer.preprocessing import INTERPOLATIONS, RESIZES, SMALLEST_IMAGE, Preprocessing
 
 Transform: TypeAlias = A.Compose | UserTransform
 AUGMENTS = ("none", "basic", "randaugment", "trivialaugment", "autoaugment", "cutout")
 
-# MBConv networks halve the image five times: below 32 pixels nothing is left of it.
-MIN_IMAGE_SIZE = 32
 # RandAugment's 9 of 30 (Cubuk et al. 2020); TrivialAugment's 31 strengths (Müller and Hutter 2021).
 _RANDAUGMENT_STRENGTHS = (9 / 30,)
 _TRIVIALAUGMENT_STRENGTHS = tuple(level / 30 for level in range(31))
@@ -231,7 +229,7 @@ def _resample(interpolation: str) -> Image.Resampling:
 
 
 def _check_sizes(image_size: int, crop_ratio: float) -> None:
-    if image_size < MIN_IMAGE_SIZE:
-        raise BadValue(f"`image_size`={image_size} is too small: the networks need at least {MIN_IMAGE_SIZE} pixels")
+    if image_size < SMALLEST_IMAGE:
+        raise BadValue(f"`image_size`={image_size} is too small: the networks need at least {SMALLEST_IMAGE} pixels")
     if not 0 < crop_ratio <= 1:
         raise BadValue(f"`crop_ratio`={crop_ratio} is out of range: it is the kept part of the short side, in (0, 1]")

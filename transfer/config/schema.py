@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from transfer.config.data_schema import LOADER_FIELDS, DataConfig
 
-SMALLEST_IMAGE = 32  # side in pixels; the networks reduce it to one cell
 FREEZE = re.compile(r"none|backbone|until-epoch[ =-]?(\d+)")
 
 Augment = Literal["none", "basic", "randaugment", "trivialaugment", "autoaugment", "cutout"]

@@ -5,10 +5,9 @@ Shapes: N batch, C channels, H and W height and width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import torch
@@ -16,23 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from transfer.networks.depthwise import DepthwiseConv2d
+from transfer.networks.backward import DepthwiseConv2d, SiLU, spatial_mean
 
 Padding = Literal["same", "symmetric", "static"]
 
-
-class SiLU(nn.SiLU):
-    """SiLU, in place in evaluation; in training the backward pass needs its input, and PyTorch would keep a copy."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        return F.silu(input, inplace=not self.training)
-
-
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "silu": SiLU,
-    "relu6": partial(nn.ReLU6, inplace=True),
-    "relu": partial(nn.ReLU, inplace=True),
-}
+ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": SiLU, "relu6": nn.ReLU6, "relu": nn.ReLU}
 
 
 @dataclass(frozen=True)
@@ -116,7 +103,7 @@ class ConvNormAct(nn.Module):
         super().__init__()
         self.conv = build_conv(in_channels, out_channels, kernel_size, stride, groups, settings.padding)
         self.norm = nn.BatchNorm2d(out_channels, eps=settings.bn_eps, momentum=settings.bn_momentum)
-        self.act = ACTIVATIONS[settings.activation]() if activate else nn.Identity()
+        self.act = ACTIVATIONS[settings.activation](inplace=True) if activate else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         if self.fold_norm and not self.norm.training and torch.is_grad_enabled():
@@ -152,11 +139,11 @@ class SqueezeExcitation(nn.Module):
     def __init__(self, channels: int, reduced_channels: int, activation: str) -> None:
         super().__init__()
         self.reduce = nn.Conv2d(channels, reduced_channels, 1)
-        self.act = ACTIVATIONS[activation]()
+        self.act = ACTIVATIONS[activation](inplace=True)
         self.expand = nn.Conv2d(reduced_channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate = x.mean((2, 3), keepdim=True)
+        gate = spatial_mean(x)
         return x * self.expand(self.act(self.reduce(gate))).sigmoid()
 
 

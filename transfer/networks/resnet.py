@@ -69,7 +69,7 @@ class Bottleneck(nn.Module):
             else ConvNormAct(in_channels, out_channels, settings, stride=stride, activate=False)
         )
         self.drop = StochasticDepth(drop_prob)
-        self.act = ACTIVATIONS[settings.activation]()
+        self.act = ACTIVATIONS[settings.activation](inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.drop(self.project(self.spatial(self.reduce(x)))) + self.shortcut(x))
