@@ -14,6 +14,7 @@ cores   training speed on cores shared with other processes, with our and with O
 recipe  accuracy of --recipe auto against the defaults
 probe   seconds of a linear probe's fits on cached features, against scikit-learn's lbfgs
 tracing  seconds of tracing, exporting and compiling, and differences at other image sizes
+gpu     training, inference and feature extraction on a GPU against timm, eager and compiled, with the bandwidth floor
 traffic operators and bytes of a training step, against timm's implementation of the same network; needs no GPU
 memory_prediction  predicted memory of training steps and of inference against the measured
 frozen_norms  memory and time of training with frozen BatchNorm, folded into the convolutions against not
@@ -47,6 +48,7 @@ OWN_COMMAND_LINE = (
     "frozen_norms",
     "ddp",
     "traffic",
+    "gpu",
 )
 
 
