@@ -9,11 +9,15 @@ scaling coefficients of the compound rule against the released ones, and counts 
 Each of these has its own --help:
 
 data    training-ready images per second on one core, without and with a cache, against a torchvision-style pipeline
+decode  processor time of an image before the network sees it: decoding, transform, loading by threads and processes
+allocator  processor time, page faults and peak memory with freed memory kept and with glibc's defaults
 cores   training speed on cores shared with other processes, with our and with OpenMP's default way of waiting
 recipe  accuracy of --recipe auto against the defaults
 probe   seconds of a linear probe's fits on cached features, against scikit-learn's lbfgs
 tracing  seconds of tracing, exporting and compiling, and differences at other image sizes
 memory_prediction  predicted memory of training steps and of inference against the measured
+frozen_norms  memory and time of training with frozen BatchNorm, folded into the convolutions against not
+ddp     predicted seconds of a training step of 2 and 4 processes against the measured
 """
 
 from __future__ import annotations
@@ -26,18 +30,31 @@ from pathlib import Path
 from typing import Any
 
 from transfer.commands.console import exit_status
-from transfer.commands.threads import share_cores
+from transfer.commands.process import keep_freed_memory, share_cores
 from transfer.files import expanded
 
 # Subjects that share their options, and the module of each; imported when asked for, as they import torch.
 SUBJECTS = {"module": "module", "train": "networks", "peer": "networks", "memory": "memory", "scaling": "scaling"}
 # Subjects with options of their own, each in the module of its name.
-OWN_COMMAND_LINE = ("data", "cores", "recipe", "probe", "memory_prediction", "tracing")
+OWN_COMMAND_LINE = (
+    "data",
+    "decode",
+    "allocator",
+    "cores",
+    "recipe",
+    "probe",
+    "memory_prediction",
+    "tracing",
+    "frozen_norms",
+    "ddp",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     argv = sys.argv[1:] if argv is None else argv
+    share_cores()
+    keep_freed_memory()
     if argv and argv[0] in OWN_COMMAND_LINE:
         return run_own(argv[0], argv[1:])
     parser = argparse.ArgumentParser(
@@ -64,7 +81,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"--{min(arguments)}: scaling has no options")
     else:
         arguments = {"backbone": "lite0", "image_size": 64, "batch_size": 64, **arguments}
-    share_cores()
     return exit_status(lambda: report(measure(SUBJECTS[subject], subject, arguments), path))
 
 
@@ -86,7 +102,6 @@ def run_own(subject: str, argv: Sequence[str]) -> int:
     parser.add_argument("--json", type=expanded, metavar="FILE", help="also write the figures to this file")
     arguments = vars(parser.parse_args(argv))
     path = arguments.pop("json")
-    share_cores()
     return exit_status(lambda: report(measure(subject, subject, arguments), path))
 
 

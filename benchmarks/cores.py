@@ -1,7 +1,7 @@
 """Training speed on cores shared with other processes: python -m benchmarks cores
 
 Images per second of fine-tuning on digits, alone and beside busy processes, with our settings and with GNU OpenMP's
-default spinning (see transfer/commands/threads.py). The two alternate.
+default spinning (see transfer/commands/process.py). The two alternate.
 """
 
 from __future__ import annotations

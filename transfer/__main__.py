@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from transfer import __version__
-from transfer.commands.threads import share_cores
+from transfer.commands.process import keep_freed_memory, share_cores
 
 # Each verb is a module of `transfer.commands`, whose `main` takes the words after it and returns the exit status.
 VERBS = {
@@ -26,6 +26,10 @@ VERBS = {
     "costs": "count and measure what a network takes",
 }
 
+_EPILOG = """\
+On Linux, waiting threads soon give up their core, unless OMP_WAIT_POLICY or GOMP_SPINCOUNT is set, and freed memory is
+kept for the next step, unless a variable of glibc's malloc is set: MALLOC_ARENA_MAX=0 gives it back to the kernel."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status.
@@ -38,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="efficientnet-transfer",
         usage="%(prog)s VERB ... (each verb has its own --help)",
         description="\n".join(f"{verb:10}{what}" for verb, what in VERBS.items()),
+        epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -45,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("verb", choices=VERBS, metavar="VERB", help=argparse.SUPPRESS)
     verb = parser.parse_args(words[:1]).verb
     share_cores()
+    keep_freed_memory()
     command: Callable[[Sequence[str]], int] = import_module(f"transfer.commands.{verb}").main
     return command(words[1:])
 

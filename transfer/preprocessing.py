@@ -12,6 +12,7 @@ Range = tuple[float, float]  # the values that become black and white
 MAX_PIXELS = 178_956_970
 INTERPOLATIONS = ("bicubic", "bilinear")
 RESIZES = ("short_side", "squash")
+SMALLEST_IMAGE = 32  # side in pixels: the networks halve it five times
 
 
 IMAGENET: tuple[Rgb, Rgb] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

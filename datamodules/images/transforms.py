@@ -27,13 +27,11 @@ from datamodules.images.pictures import Picture
 from datamodules.images.resizing import Resize
 from datamodules.images.user_transform import UserTransform
 from transfer.errors import BadValue, unknown_name
-from transfer.preprocessing import INTERPOLATIONS, RESIZES, Preprocessing
+from transfer.preprocessing import INTERPOLATIONS, RESIZES, SMALLEST_IMAGE, Preprocessing
 
 Transform: TypeAlias = A.Compose | UserTransform
 AUGMENTS = ("none", "basic", "randaugment", "trivialaugment", "autoaugment", "cutout")
 
-# MBConv networks halve the image five times: below 32 pixels nothing is left of it.
-MIN_IMAGE_SIZE = 32
 # RandAugment's 9 of 30 (Cubuk et al. 2020); TrivialAugment's 31 strengths (Müller and Hutter 2021).
 _RANDAUGMENT_STRENGTHS = (9 / 30,)
 _TRIVIALAUGMENT_STRENGTHS = tuple(level / 30 for level in range(31))
@@ -202,8 +200,8 @@ def normalize(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     if images.is_floating_point():  # a `UserTransform` has normalised them
         return images
     mean, std = preprocessing.mean, preprocessing.std
-    scale = torch.tensor([1 / (255 * channel) for channel in std], device=images.device)
-    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=images.device)
+    constants = torch.tensor([[1 / (255 * s), -m / s] for m, s in zip(mean, std, strict=True)])
+    scale, shift = constants.to(images.device, non_blocking=True).unbind(1)
     if images.device.type != "cpu":
         return images.to(torch.float32).mul_(scale).add_(shift).permute(0, 3, 1, 2)
     # Image by image it stays in the core's cache, rows of pixels make long vectors, and NumPy's memory comes in huge
@@ -242,7 +240,7 @@ def _resample(interpolation: str) -> Image.Resampling:
 
 
 def _check_sizes(image_size: int, crop_ratio: float) -> None:
-    if image_size < MIN_IMAGE_SIZE:
-        raise BadValue(f"`image_size`={image_size} is too small: the networks need at least {MIN_IMAGE_SIZE} pixels")
+    if image_size < SMALLEST_IMAGE:
+        raise BadValue(f"`image_size`={image_size} is too small: the networks need at least {SMALLEST_IMAGE} pixels")
     if not 0 < crop_ratio <= 1:
         raise BadValue(f"`crop_ratio`={crop_ratio} is out of range: it is the kept part of the short side, in (0, 1]")

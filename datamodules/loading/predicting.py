@@ -72,13 +72,14 @@ def build_predict_loader(
         cast("Dataset[Any]", dataset),
         batch_size=batch_size,
         num_workers=workers,
-        collate_fn=_collate_predict,
+        collate_fn=collate,
         worker_init_fn=start_worker,
         pin_memory=torch.cuda.is_available(),
     )
 
 
-def _collate_predict(items: list[tuple[str, Pixels | BadImage]]) -> PredictBatch:
+def collate(items: list[Prepared]) -> PredictBatch:
+    """Return the images that could be read as a batch, and beside it those that could not."""
     good = [(name, image) for name, image in items if not isinstance(image, BadImage)]
     bad = [image for _, image in items if isinstance(image, BadImage)]
     images = np.stack([image for _, image in good]) if good else np.zeros((0, 0, 0, 3), np.uint8)

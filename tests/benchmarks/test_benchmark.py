@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from collections import Counter
@@ -18,6 +19,7 @@ from PIL import Image
 from torch import nn
 
 from benchmarks import __main__ as benchmark
+from benchmarks import allocator as benchmark_allocator
 from benchmarks import cores as benchmark_cores
 from benchmarks import data as benchmark_data
 from benchmarks import recipe as benchmark_recipe
@@ -27,6 +29,7 @@ from transfer.preprocessing import IMAGENET
 from transfer.weights.build import build_backbone, build_classifier
 
 ROOT = Path(__file__).parents[2]
+needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 
 
 class FakeTimm(ModuleType):
@@ -99,6 +102,40 @@ def test_memory_measures_each_case_in_its_own_processes(tmp_path: Path) -> None:
     plain, less = figures["plain"], figures["grad_checkpointing"]
     assert figures["reduction_percent"] == round(100 * (1 - less["peak_bytes"] / plain["peak_bytes"]), 1)
     assert figures["time_ratio"] == pytest.approx(less["seconds_per_step"] / plain["seconds_per_step"], rel=0.02)
+
+
+def test_folded_norms_are_predicted_to_keep_folded_weights_in_place_of_the_convolutions_outputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transfer.costs.peak_memory.measure_peak", lambda build, *_, **__: 1000 - 250 * folds(build()))
+    path = tmp_path / "frozen.json"
+    options = ["--networks", "lite0", "--image_size", "64", "--batch_size", "16", "--steps", "1", "--json", str(path)]
+    assert benchmark.main(["frozen_norms", *options]) == 0
+    figures = json.loads(path.read_text())["lite0"]
+    frozen = figures["bn frozen"]
+    assert frozen["measured_peak_bytes"] == {"plain": 1000, "folded": 750, "reduction_percent": 25.0}
+    saved = frozen["predicted_peak_bytes"]["plain"] - frozen["predicted_peak_bytes"]["folded"]
+    weights = sum(m.weight.nbytes for m in build_backbone("lite0").modules() if isinstance(m, torch.nn.Conv2d))
+    assert saved == pytest.approx(outputs_of_convolutions(64, 16) - weights, rel=0.05)
+    for case in figures.values():
+        assert case["time_ratio"] == pytest.approx(
+            case["seconds_per_step"]["folded"] / case["seconds_per_step"]["plain"], rel=0.05
+        )
+
+
+def folds(network: torch.nn.Module) -> bool:
+    return any(getattr(module, "fold_norm", False) for module in network.modules())
+
+
+def outputs_of_convolutions(image_size: int, batch_size: int) -> int:
+    """Bytes of what lite0's convolutions give for so many images."""
+    backbone, sizes = build_backbone("lite0"), []
+    for module in backbone.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(lambda _, __, out: sizes.append(out.nbytes))
+    with torch.no_grad():
+        backbone(torch.zeros(batch_size, 3, image_size, image_size))
+    return sum(sizes)
 
 
 @pytest.mark.skipif(not PROCESS_STATUS.is_file(), reason="needs Linux")
@@ -228,6 +265,47 @@ def test_cores_trains_alone_and_beside_busy_processes(tmp_path: Path, monkeypatc
     assert seen == [(None, 0), ("300000", 0), (None, 2), ("300000", 2)] and figures["busy_processes"] == 2
     assert figures["alone"]["ratio"] == 0.5 and figures["beside busy processes"]["ratio"] == 1.5
     assert figures["alone"]["ours"] == {"images_per_second": 150.0, "range": [150.0, 150.0]}
+
+
+@needs_glibc
+def test_allocator_alternates_and_compares(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen = []
+
+    def run_case(
+        backbone: str, what: str, image_size: int, batch_size: int, steps: int, variables: dict[str, str]
+    ) -> dict[str, float]:
+        seen.append((backbone, what, not variables))
+        speed = 30.0 if not variables else 20.0
+        return {"images_per_processor_second": speed + len(seen), "peak_bytes": 5.0 if not variables else 4.0}
+
+    monkeypatch.setattr(benchmark_allocator, "run_case", run_case)
+    path = tmp_path / "allocator.json"
+    words = ["--backbones", "efficientnet-lite0", "--rounds", "1", "--json", str(path)]
+    assert benchmark.main(["allocator", *words]) == 0
+    cases = [("lite0", what, kept) for what in ("training", "inference") for kept in (True, False)]
+    figures = json.loads(path.read_text())
+    assert seen == cases
+    training = figures["lite0 training"]
+    assert training["kept"]["images_per_processor_second"] == 31.0
+    assert training["ratio"] == round(31 / 22, 3) and training["ratio_range"] == [training["ratio"]] * 2
+    assert training["peak_ratio"] == figures["lite0 inference"]["peak_ratio"] == 1.25
+
+
+@needs_glibc
+def test_allocator_measures_in_a_process_with_its_own_variables() -> None:
+    kept, default = (
+        benchmark_allocator.run_case("lite0", "inference", 224, 2, 1, variables)
+        for variables in ({}, {"MALLOC_ARENA_MAX": "0"})
+    )
+    assert kept["page_faults_per_step"] < 0.1 * default["page_faults_per_step"]
+    assert 0 <= kept["kernel_share"] < 1 and kept["images_per_processor_second"] > 0 and kept["peak_bytes"] > 1e8
+
+
+@needs_glibc
+@pytest.mark.parametrize("flag", ["--rounds", "--steps", "--batch_size"])
+def test_allocator_refuses_none(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert benchmark.main(["allocator", flag, "0"]) == 2
+    assert capsys.readouterr().err == f"error: {flag} 0 (allowed: at least 1)\n"
 
 
 def test_cores_refuses_no_rounds(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from transfer.networks.layers import (
     ConvNormAct,
@@ -16,6 +18,7 @@ from transfer.networks.layers import (
     SqueezeExcitation,
     StochasticDepth,
     build_conv,
+    fold_norms,
     untracked_batch_norm,
 )
 
@@ -234,3 +237,84 @@ def test_untracked_batch_norm_ends_also_after_an_error() -> None:
     norm(torch.ones(2, 3, 4, 4))
     torch.testing.assert_close(norm.running_mean, torch.full((3,), 0.1))
     assert norm.num_batches_tracked == 1
+
+
+def build_frozen(kernel: int = 1, stride: int = 1, depthwise: bool = False, **settings: str) -> ConvNormAct:
+    """A layer in float64 whose norm is in evaluation mode, with statistics, scale and shift of its own."""
+    channels = 4
+    layer = ConvNormAct(4, channels, LayerSettings(**settings), kernel, stride, channels if depthwise else 1).double()
+    with torch.no_grad():
+        for tensor in (layer.norm.running_mean, layer.norm.running_var, layer.norm.weight, layer.norm.bias):
+            tensor.copy_(0.5 + torch.rand(channels, dtype=torch.float64))
+    layer.norm.eval()
+    return layer
+
+
+def value_and_gradients(network: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    x = x.clone().requires_grad_()
+    out = network(x)
+    (out * torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)).sum().backward()
+    network_gradients = {name: p.grad for name, p in network.named_parameters()}
+    return {"out": out.detach(), "x": x.grad, **network_gradients}
+
+
+def kept_bytes(layer: nn.Module, x: Tensor) -> int:
+    """Bytes of maps that the backward pass keeps."""
+    maps: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.ndim == 4 and tensor.shape[0] == len(x):
+            maps[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        out = layer(x)
+    assert out.requires_grad
+    return sum(maps.values())
+
+
+@pytest.mark.parametrize("settings", [{}, {"padding": "symmetric", "activation": "relu6"}], ids=["same", "symmetric"])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "depthwise"), [(1, 1, False), (3, 2, False), (3, 1, True), (5, 2, True), (5, 1, True)]
+)
+def test_a_folded_norm_gives_the_same_output_and_gradients(
+    kernel: int, stride: int, depthwise: bool, settings: dict[str, str]
+) -> None:
+    layer = build_frozen(kernel, stride, depthwise, **settings)
+    x = torch.randn(3, 4, 9, 8, dtype=torch.float64)
+    folded = copy.deepcopy(layer)
+    fold_norms(folded)
+    expected, found = value_and_gradients(layer, x), value_and_gradients(folded, x)
+    assert found.keys() == expected.keys() == {"out", "x", "conv.weight", "norm.weight", "norm.bias"}
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    assert folded.state_dict().keys() == layer.state_dict().keys()
+
+
+def test_a_folded_norm_keeps_one_map_less_for_the_backward_pass() -> None:
+    layer = build_frozen(activation="relu6")
+    x = torch.randn(3, 4, 9, 8, dtype=torch.float64)
+    assert kept_bytes(layer, x) == 3 * x.nbytes  # the input, the convolution's output and the activation's
+    fold_norms(layer)
+    assert kept_bytes(layer, x) == 2 * x.nbytes
+
+
+def test_without_gradients_or_with_the_batchs_statistics_no_norm_is_folded() -> None:
+    layer = build_frozen()
+    x = torch.randn(3, 4, 9, 8, dtype=torch.float64)
+    with torch.no_grad():
+        expected = layer(x)
+        fold_norms(layer)
+        assert torch.equal(layer(x), expected)
+    layer.norm.train()
+    out = layer.conv(x)
+    mean, variance = out.mean((0, 2, 3), keepdim=True), out.var((0, 2, 3), correction=0, keepdim=True)
+    scale, shift = (p[:, None, None] for p in (layer.norm.weight, layer.norm.bias))
+    torch.testing.assert_close(layer(x), nn.functional.silu((out - mean) / (variance + 1e-3).sqrt() * scale + shift))
+
+
+def test_a_folded_layer_compiles_in_one_graph() -> None:
+    layer = build_frozen(3, 2)
+    x = torch.randn(2, 4, 8, 8, dtype=torch.float64)
+    expected = layer(x)
+    fold_norms(layer)
+    torch.testing.assert_close(torch.compile(layer, backend="eager", fullgraph=True)(x), expected)

@@ -36,7 +36,8 @@ CHEAP = (
 )
 
 
-# What would tell a run that it is one of several processes, turn trackers on, or say how threads wait.
+# What would tell a run that it is one of several processes, turn trackers on, or say how threads wait
+# and what becomes of freed memory.
 FOREIGN_VARIABLES = (
     "TRANSFER_RUN_DIR",
     "SLURM_JOB_ID",
@@ -46,6 +47,7 @@ FOREIGN_VARIABLES = (
     "LOCAL_RANK",
     "GOMP_SPINCOUNT",
     "OMP_WAIT_POLICY",
+    "MALLOC_ARENA_MAX",
 )
 
 

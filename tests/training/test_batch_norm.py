@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -16,6 +18,8 @@ from torch import Tensor, nn
 
 from transfer.errors import UserError
 from transfer.networks.classifier import Classifier
+from transfer.networks.layers import fold_norms
+from transfer.training import batch_norm, callbacks
 from transfer.training.batch_norm import (
     BatchNormCheck,
     BatchNormPolicy,
@@ -23,6 +27,7 @@ from transfer.training.batch_norm import (
     batch_norms,
     recompute_statistics,
 )
+from transfer.training.callbacks import FreezeBackbone
 from transfer.training.module import TransferModule
 
 Builder = Callable[..., pl.Trainer]
@@ -87,6 +92,65 @@ def test_frozen_statistics_do_not_move_by_a_bit_while_weights_do(
     torch.testing.assert_close(statistics(tiny_classifier), before, rtol=0, atol=0)
     for name in ("backbone.stem.conv.weight", "backbone.stem.norm.weight", "backbone.top.norm.bias"):
         assert not torch.equal(tiny_classifier.get_parameter(name), weights[name])
+
+
+@pytest.mark.parametrize(("frozen_epochs", "grad_checkpointing"), [(0, True), (1, False)])
+def test_frozen_norms_are_folded_in_training_and_learn_the_same(
+    tiny_classifier: Classifier, random_images: Any, build_trainer: Builder, frozen_epochs: int,
+    grad_checkpointing: bool, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    recompute_statistics(tiny_classifier, tiny_classifier, iter([random_images.images]))
+    tiny_classifier.set_grad_checkpointing(grad_checkpointing)
+    runs, norm_calls = {}, Counter[str]()
+    for name, fold in {"folded": fold_norms, "plain": lambda *_: None}.items():
+        torch.manual_seed(0)
+        monkeypatch.setattr(batch_norm, "fold_norms", fold)
+        monkeypatch.setattr(callbacks, "fold_norms", fold)
+        module = TransferModule(copy.deepcopy(tiny_classifier), lr=1e-3, warmup_epochs=0)
+        module.backbone.stem.norm.register_forward_hook(
+            lambda norm, _, out, name=name: norm_calls.update({name: torch.is_grad_enabled()})
+        )
+        extra = [FreezeBackbone(frozen_epochs)] if frozen_epochs else []
+        trainer = build_trainer(*extra, BatchNormPolicy("frozen"), max_epochs=2, precision="64-true")
+        trainer.fit(module, random_images)
+        assert not any(getattr(layer, "fold_norm", False) for layer in module.modules())
+        runs[name] = {name: (p - tiny_classifier.get_parameter(name)).detach() for name, p in
+                      module.classifier.named_parameters()}  # fmt: skip
+    assert norm_calls["folded"] == 0 < norm_calls["plain"]
+    assert runs["plain"]["backbone.stem.norm.weight"].abs().max() > 1e-5
+    torch.testing.assert_close(runs["folded"], runs["plain"], rtol=1e-6, atol=1e-10)
+
+
+def test_under_ddp_every_weight_of_a_folded_network_gets_its_gradient(
+    tiny_classifier: Classifier, random_images: Any
+) -> None:
+    recompute_statistics(tiny_classifier, tiny_classifier, iter([random_images.images]))
+    nn.init.normal_(tiny_classifier.head.fc.weight)
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        network = nn.parallel.DistributedDataParallel(tiny_classifier.train())
+        for norm in batch_norms(tiny_classifier):
+            norm.eval()
+        fold_norms(tiny_classifier)
+        for _ in range(2):  # the second fails if a weight took no part in the first
+            network(random_images.images).square().sum().backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    assert all(p.grad.abs().sum() > 0 for p in tiny_classifier.parameters())
+
+
+def test_in_bfloat16_a_folded_network_is_as_near_to_float32_as_a_plain_one(
+    tiny_classifier: Classifier, random_images: Any
+) -> None:
+    recompute_statistics(tiny_classifier, tiny_classifier, iter([random_images.images]))
+    nn.init.normal_(tiny_classifier.head.fc.weight)
+    exact = tiny_classifier.eval()(random_images.images)
+    differences = {}
+    for fold in (False, True):
+        fold_norms(tiny_classifier, fold)
+        with torch.autocast("cpu", torch.bfloat16):
+            differences[fold] = (tiny_classifier(random_images.images) - exact).norm() / exact.norm()
+    assert 0 < differences[True] < 2 * differences[False] < 0.3
 
 
 def test_adapt_sets_the_momentum_for_the_length_of_the_run(

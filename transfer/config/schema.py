@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from transfer.config.data_schema import LOADER_FIELDS, DataConfig
 
-SMALLEST_IMAGE = 32  # side in pixels; the networks reduce it to one cell
 FREEZE = re.compile(r"none|backbone|until-epoch[ =-]?(\d+)")
 
 Augment = Literal["none", "basic", "randaugment", "trivialaugment", "autoaugment", "cutout"]
@@ -167,7 +166,8 @@ class FinetuneConfig:
     grad_checkpointing: bool = False
     """recompute activations in the backward pass: less memory, more time"""
     bn: Literal["adapt", "frozen", "recompute", "train"] = "adapt"
-    """BatchNorm statistics: adapt to the run; frozen; recompute before validation; train at the weights' own pace"""
+    """BatchNorm statistics: adapt to the run; frozen (folded into the convolutions: least memory); recompute before
+    validation; train at the weights' own pace"""
     freeze: str = "none"
     """none, backbone (train only the head), or 'until-epoch N'"""
     ema_half_life: float | None = None

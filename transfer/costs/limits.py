@@ -11,10 +11,10 @@ from bisect import bisect_right
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from transfer.config.schema import SMALLEST_IMAGE
 from transfer.costs.units import format_bytes, parse_bytes
 from transfer.errors import BadValue
 from transfer.networks.scaling import ALPHA, BETA, GAMMA, LARGEST, Network, Scale, compound_scale, scale, scale_phi
+from transfer.preprocessing import SMALLEST_IMAGE
 
 _THOUSANDS = {"G": 10**9, "M": 10**6, "k": 10**3}
 STEP = 0.01  # of phi, and of each coefficient alone

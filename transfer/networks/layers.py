@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from transfer.networks.depthwise import DepthwiseConv2d
+
 Padding = Literal["same", "symmetric", "static"]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "relu6": nn.ReLU6, "relu": nn.ReLU}
@@ -52,10 +54,10 @@ class SamePadConv2d(nn.Conv2d):
 
     static_size: int | None = None
 
-    def forward(self, input: Tensor) -> Tensor:
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         top, bottom = self._pads(self.static_size or input.shape[-2], axis=0)
         left, right = self._pads(self.static_size or input.shape[-1], axis=1)
-        return self._conv_forward(F.pad(input, (left, right, top, bottom)), self.weight, self.bias)
+        return super()._conv_forward(F.pad(input, (left, right, top, bottom)), weight, bias)
 
     def _pads(self, size: int, axis: int) -> tuple[int, int]:
         stride, kernel = self.stride[axis], self.dilation[axis] * (self.kernel_size[axis] - 1) + 1
@@ -63,17 +65,30 @@ class SamePadConv2d(nn.Conv2d):
         return total // 2, total - total // 2
 
 
+class SamePadDepthwiseConv2d(SamePadConv2d, DepthwiseConv2d):
+    """Both: it pads as the one and convolves as the other."""
+
+
 def build_conv(
     in_channels: int, out_channels: int, kernel_size: int, stride: int, groups: int, padding: Padding
 ) -> nn.Conv2d:
     """Return a convolution without bias. With stride 1 and an odd kernel all padding rules agree."""
+    depthwise = groups == in_channels
     if padding != "symmetric" and 1 < stride <= kernel_size:
-        return SamePadConv2d(in_channels, out_channels, kernel_size, stride, groups=groups, bias=False)
-    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
+        same = SamePadDepthwiseConv2d if depthwise else SamePadConv2d
+        return same(in_channels, out_channels, kernel_size, stride, groups=groups, bias=False)
+    conv = DepthwiseConv2d if depthwise else nn.Conv2d
+    return conv(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
 
 
 class ConvNormAct(nn.Module):
-    """Convolution, BatchNorm and, unless `activate` is false, an activation. (N, C, H, W) -> (N, C', H/s, W/s)."""
+    """Convolution, BatchNorm and, unless `activate` is false, an activation. (N, C, H, W) -> (N, C', H/s, W/s).
+
+    Attributes:
+        fold_norm: see `fold_norms`.
+    """
+
+    fold_norm: bool = False
 
     def __init__(
         self,
@@ -91,7 +106,28 @@ class ConvNormAct(nn.Module):
         self.act = ACTIVATIONS[settings.activation](inplace=True) if activate else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.fold_norm and not self.norm.training and torch.is_grad_enabled():
+            return self.act(self.conv._conv_forward(x, *self._folded()))
         return self.act(self.norm(self.conv(x)))
+
+    def _folded(self) -> tuple[Tensor, Tensor]:
+        """Return weight and bias of the convolution that does what `conv` and `norm` in evaluation mode do."""
+        mean, variance = self.norm.running_mean, self.norm.running_var
+        assert mean is not None and variance is not None
+        scale = self.norm.weight * (variance + self.norm.eps).rsqrt()
+        return self.conv.weight * scale[:, None, None, None], self.norm.bias - mean * scale
+
+
+def fold_norms(module: nn.Module, fold: bool = True) -> None:
+    """Let training compute each convolution and its BatchNorm in evaluation mode as one convolution, or stop that.
+
+    The backward pass then keeps the folded weights in place of each convolution's output (arXiv 2305.11624). Weight,
+    scale and shift get their gradients as before; outputs and gradients are the same to rounding, but hooks of the two
+    modules are not called. Without gradients, as in evaluation, and with the batch's own statistics nothing changes.
+    """
+    for layer in module.modules():
+        if isinstance(layer, ConvNormAct):
+            layer.fold_norm = fold
 
 
 class SqueezeExcitation(nn.Module):

@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue, unknown_name
 from transfer.lightning import pl
-from transfer.networks.layers import untracked_batch_norm
+from transfer.networks.layers import fold_norms, untracked_batch_norm
 from transfer.training.optim import batch_norm_momentum
 from transfer.training.run_length import total_steps
 
@@ -74,7 +74,8 @@ class BatchNormPolicy(pl.Callback):
     Args:
         policy: `adapt`: the statistics follow at a pace set by the length of the run (`batch_norm_momentum`), or at
             the weights' own pace if nobody knows that length.
-            `frozen`: the checkpoint's statistics are used in training too and never move; scale and shift learn.
+            `frozen`: the checkpoint's statistics are used in training too and never move; scale and shift learn. Each
+            step folds them into the convolutions (`transfer.networks.layers.fold_norms`).
             `recompute`: as adapt, and re-estimated over training images before each validation.
             `train`: the checkpoint's own momentum.
         num_batches: training batches that `recompute` averages over.
@@ -95,12 +96,17 @@ class BatchNormPolicy(pl.Callback):
         if self.policy in ("adapt", "recompute") and math.isfinite(min(per_epoch, in_all)):
             for norm in batch_norms(pl_module):
                 norm.momentum = batch_norm_momentum(per_epoch, in_all)
+        if self.policy == "frozen":
+            fold_norms(backbone_of(pl_module))
         self.on_train_epoch_start(trainer, pl_module)  # Lightning skips it when it resumes in mid-epoch
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.policy == "frozen":
             for norm in batch_norms(backbone_of(pl_module)):  # a head's own has no statistics to keep
                 norm.eval()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        fold_norms(pl_module, False)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.policy != "recompute" or trainer.sanity_checking or trainer.state.fn != "fit":

@@ -6,14 +6,16 @@ import csv
 import io
 import math
 import time
+from itertools import chain, compress
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
 
 from transfer.errors import BadValue
 from transfer.files import read_rows, write_text
 from transfer.lightning import pl
+from transfer.networks.layers import fold_norms
 from transfer.training.batch_norm import backbone_of
 from transfer.training.machines import refuse_separate_folders
 from transfer.training.module import TransferModule
@@ -22,7 +24,7 @@ from transfer.training.selection import goodness, is_validation_of_fit
 
 
 class FreezeBackbone(pl.Callback):
-    """Trains all but the backbone for a while: it gets no gradient, and its BatchNorm is in eval mode.
+    """Trains all but the backbone for a while: it gets no gradient, and its BatchNorm is in eval mode, and folded.
 
     It works on TransferModule and on any LightningModule that has a `backbone` and whose optimizer holds all parameters
     from the start. Whether the backbone is frozen follows from the epoch, so a resumed run goes on as an uninterrupted
@@ -46,7 +48,11 @@ class FreezeBackbone(pl.Callback):
             backbone_of(pl_module).requires_grad_(False)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        fold_norms(backbone_of(pl_module))
         self.on_train_epoch_start(trainer, pl_module)  # Lightning skips it when it resumes in mid-epoch
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        fold_norms(backbone_of(pl_module), False)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         backbone = backbone_of(pl_module)
@@ -104,9 +110,14 @@ class EMA(pl.callbacks.WeightAveraging):
     def __init__(self, half_life: float) -> None:
         if not 0.0 < half_life < 1.0:
             raise BadValue(f"`ema_half_life`={half_life}: allowed is 0 < ema_half_life < 1, a fraction of the run")
-        super().__init__(use_buffers=True, avg_fn=self._average)
+        super().__init__(use_buffers=True)
         self.half_life = half_life
         self.decay = 0.0
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if self._average_model is not None:  # its count of updates on the device would be read once for each parameter
+            self._average_model.n_averaged = self._average_model.n_averaged.cpu()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         steps = total_steps(trainer)
@@ -114,11 +125,23 @@ class EMA(pl.callbacks.WeightAveraging):
             raise BadValue("`ema_half_life` is a fraction of the run, whose length nobody knows: give `max_steps`")
         self.decay = 0.5 ** (1.0 / (self.half_life * steps))
 
-    def _average(self, average: Tensor, current: Tensor, num_averaged: Tensor | int) -> Tensor:
-        if not average.is_floating_point():
-            return current
-        n = int(num_averaged)
-        return average.lerp(current.to(average.dtype), 1.0 - min(self.decay, (1 + n) / (10 + n)))
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step <= self._latest_update_step:  # gradients are still accumulated
+            return
+        self._latest_update_step = trainer.global_step
+        assert self._average_model is not None
+        n = int(self._average_model.n_averaged)
+        weight = 1.0 - min(self.decay, (1 + n) / (10 + n)) if n else 1.0
+        average, current = (list(chain(m.parameters(), m.buffers())) for m in (self._average_model.module, pl_module))
+        moving = [tensor.is_floating_point() for tensor in average]
+        torch._foreach_lerp_(list(compress(average, moving)), list(compress(current, moving)), weight)
+        for counter, value in zip(average, current, strict=True):
+            if not counter.is_floating_point():
+                counter.copy_(value)
+        self._average_model.n_averaged += 1
 
 
 def is_end_of_run(trainer: pl.Trainer) -> bool:

@@ -22,7 +22,7 @@ from transfer.training.batch_norm import POLICIES, BatchNormPolicy
 from transfer.training.divergence import refuse_divergence, warn_of_rise
 from transfer.training.losses import build_loss
 from transfer.training.metrics import Predicted, fit_threshold
-from transfer.training.mixing import mix_batch
+from transfer.training.mixing import Mix, draw_mix
 from transfer.training.optim import build_optimizer, build_schedule, check_optimizer, check_schedule, parameter_groups
 from transfer.training.random_state import get_random_state, set_random_state
 from transfer.training.run_length import check_length, steps_per_epoch, total_steps
@@ -170,17 +170,19 @@ class TransferModule(pl.LightningModule):
         with channels_explained(images):
             return self.classifier(images.to(weight.dtype) if images.is_floating_point() else images)
 
+    def batch_loss(self, images: Tensor, targets: Tensor, mix: Mix | None = None) -> Tensor:
+        """Return the mean loss of a batch; torch.compile takes it as one graph."""
+        if mix is None:
+            return self.loss(self(images), targets)
+        logits = self(mix.blend(images))
+        return mix.share * self.loss(logits, targets) + (1.0 - mix.share) * self.loss(logits, targets[mix.partner])
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, targets = batch
-        if self.mixup_alpha or self.cutmix_alpha:
-            mixed, partner, share = mix_batch(images, self.mixup_alpha, self.cutmix_alpha)
-            logits = self(mixed)
-            loss = share * self.loss(logits, targets) + (1.0 - share) * self.loss(logits, targets[partner])
-        else:
-            loss = self.loss(self(images), targets)
+        loss = self.batch_loss(images, targets, draw_mix(images, self.mixup_alpha, self.cutmix_alpha))
         if not self._is_replay:
             self.train_loss.update(loss)
-            self.log("train/step_loss", loss.detach(), prog_bar=True)
+            self.log("train/step_loss", loss.detach())  # Lightning reads what is logged with `prog_bar` at every step
         return complete_group(loss, self.parameters(), self._trainer, batch_idx)
 
     def on_train_epoch_start(self) -> None:

@@ -27,6 +27,7 @@ from transfer.training.checkpointing import (
 from transfer.training.interruption import GracefulStop
 from transfer.training.machines import refuse_missing_launcher
 from transfer.training.module import TransferModule
+from transfer.training.progress import ProgressBar
 from transfer.training.run_length import LengthReport
 from transfer.training.selection import BestCheckpoint, EarlyStop
 
@@ -108,7 +109,7 @@ def build_callbacks(config: FinetuneConfig, run_dir: Path, log: EpochLog) -> lis
     if config.early_stopping is not None:
         callbacks.append(EarlyStop(log.monitor, config.early_stopping))
     if _shows_progress(config):
-        callbacks.append(pl.callbacks.RichProgressBar(refresh_rate=10))  # each refresh waits for the device
+        callbacks.append(ProgressBar())
     callbacks.append(GracefulStop(run_dir / LAST))
     if validates:
         return [*callbacks, BestCheckpoint(run_dir, log.monitor), LastCheckpoint(run_dir)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -33,9 +34,16 @@ or the folder of a run, whose head, classes and image size it has.
   costs b3 --batch_size 8 --threads 1
   costs --compare b0,b4,resnet50 --threads 1
   costs b3 --image_size 300 --plan --memory 16GiB --precision bf16-mixed --num_images 50000 --epochs 10
+  costs b3 --plan --images_per_second 900 --devices 8 --nodes 4 --bandwidth nvlink4 infiniband-ndr
 
 Memory is what is in use at the peak: on a GPU, what PyTorch has allocated. On the processor glibc's malloc keeps freed
 blocks for later, so that a training process is larger than that (benchmarks/memory_prediction_cpu.json)."""
+
+
+_OF_A_PLAN = (
+    *("memory", "num_images", "epochs", "benchmarks", "images_per_second"),
+    *("devices", "nodes", "bandwidth", "sync_batchnorm"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     network, compared, planned = arguments.pop("network"), arguments.pop("compare"), arguments.pop("plan")
     if (network is None) == (compared is None):
         parser.error("give one network, or --compare with several")
-    plan_only = {name: arguments.pop(name) for name in ("memory", "num_images", "epochs", "benchmarks")}
+    plan_only = {name: arguments.pop(name) for name in _OF_A_PLAN}
     if planned:
         if compared is not None:
             parser.error("--plan is of one network")
@@ -99,7 +107,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--measure_memory", action="store_true", help="too, in processes of their own")
     add_allow_user_code(parser)
     parser.add_argument("--json", type=expanded, metavar="FILE", help="write the figures there too")
-    planning = parser.add_argument_group("a plan")
+    add_plan_options(parser.add_argument_group("a plan"))
+    return parser
+
+
+def add_plan_options(planning: argparse._ArgumentGroup) -> None:
+    """Add what belongs to `--plan`."""
     planning.add_argument("--plan", action="store_true", help="largest batch, and hours of training")
     planning.add_argument("--memory", metavar="SIZE", help="of the device, as 16GiB; default: what this machine has")
     planning.add_argument("--num_images", type=positive, metavar="N", help="of the training split")
@@ -111,13 +124,41 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="of `python -m benchmarks train`; default: measured",
     )
-    return parser
+    planning.add_argument("--images_per_second", type=rate, metavar="X", help="of training on one device")
+    planning.add_argument(
+        "--trainer.devices", "--devices", dest="devices", type=positive, metavar="N", help="of each machine"
+    )
+    planning.add_argument(
+        "--trainer.num_nodes", "--nodes", dest="nodes", type=positive, metavar="N", help="number of machines"
+    )
+    planning.add_argument(
+        "--bandwidth",
+        nargs="+",
+        metavar="LINK",
+        help="between the devices of a machine, then between machines: nvlink2 to 5, pcie3 to 5, ethernet10, 25 or 100,"
+        " infiniband-edr, -hdr or -ndr, or bytes per second as 20GB; default: pcie4 and ethernet25",
+    )
+    planning.add_argument(
+        "--trainer.sync_batchnorm",
+        "--sync_batchnorm",
+        dest="sync_batchnorm",
+        action="store_true",
+        help="statistics over the batches of all devices",
+    )
 
 
 def positive(text: str) -> int:
     """Parse a whole number of at least 1 that fits into 32 bits, for argparse."""
     number = int(text)
     if not 1 <= number < 2**31:
+        raise ValueError
+    return number
+
+
+def rate(text: str) -> float:
+    """Parse a finite number above 0, for argparse."""
+    number = float(text)
+    if not 0 < number < math.inf:
         raise ValueError
     return number
 

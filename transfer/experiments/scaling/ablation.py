@@ -6,13 +6,13 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from transfer.config.schema import SMALLEST_IMAGE
 from transfer.costs.network_costs import Costs
 from transfer.errors import BadValue
 from transfer.experiments.scaling.outcomes import Outcome
 from transfer.experiments.scaling.plan import Study, Trial
 from transfer.experiments.scaling.rounds import round_runs, search_rounds
 from transfer.networks.scaling import ALPHA, BETA, GAMMA, Scale, compound_scale, scale
+from transfer.preprocessing import SMALLEST_IMAGE
 
 Figure = Literal[3, 4, 8]
 # Printed along the curves of Figure 3.

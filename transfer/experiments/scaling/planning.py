@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from transfer.config.command_line import parse_config
-from transfer.config.schema import SMALLEST_IMAGE, FinetuneConfig
+from transfer.config.schema import FinetuneConfig
 from transfer.environment import command_words
 from transfer.errors import BadValue, check_count
 from transfer.experiments.scaling.defaults import STUDY_DEFAULTS
@@ -22,6 +22,7 @@ from transfer.experiments.scaling.plan import (
 )
 from transfer.experiments.scaling.proxy import proxy_settings
 from transfer.files import expanded
+from transfer.preprocessing import SMALLEST_IMAGE
 
 
 def wanted_study(kind: str, given: Mapping[str, Any], own_defaults: Mapping[str, Any]) -> Study:
