@@ -7,7 +7,7 @@ augmentation keeps the state of its random draws; nor beside a GPU, whose kernel
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -21,26 +21,23 @@ def reads_in_threads(dataset: object) -> bool:
 
 
 def batches_in_threads(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Yield the batches of a loader in order, `num_workers` at a time, as many in advance as its processes would make.
+    """Yield the batches of a loader in order, read by `num_workers` threads as far in advance as by its processes.
+
+    This thread collates them: torch would start OpenMP threads of their own for the others.
 
     Args:
         loader: its dataset returns a batch by `__getitems__`.
     """
     dataset: Any = loader.dataset
     assert loader.batch_sampler is not None and loader.prefetch_factor is not None
-
-    def fetch(indices: Sequence[Any]) -> Any:
-        return loader.collate_fn(dataset.__getitems__(indices))
-
-    # A thread of its own would otherwise start threads of OpenMP's for each copy.
-    pool = ThreadPoolExecutor(loader.num_workers, "decoding", torch.set_num_threads, (1,))
-    waiting: deque[Future[Any]] = deque()
+    pool = ThreadPoolExecutor(loader.num_workers, "decoding")
+    waiting: deque[Future[list[Any]]] = deque()
     try:
         for indices in loader.batch_sampler:
-            waiting.append(pool.submit(fetch, indices))
+            waiting.append(pool.submit(dataset.__getitems__, indices))
             if len(waiting) > loader.prefetch_factor * loader.num_workers:
-                yield waiting.popleft().result()
+                yield loader.collate_fn(waiting.popleft().result())
         while waiting:
-            yield waiting.popleft().result()
+            yield loader.collate_fn(waiting.popleft().result())
     finally:
         pool.shutdown(cancel_futures=True)
