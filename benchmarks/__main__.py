@@ -14,6 +14,8 @@ allocator  processor time, page faults and peak memory with freed memory kept an
 cores   training speed on cores shared with other processes, with our and with OpenMP's default way of waiting
 recipe  accuracy of --recipe auto against the defaults
 probe   seconds of a linear probe's fits on cached features, against scikit-learn's lbfgs
+probe_photos  wall and processor seconds of a whole linear probe of photos, by part
+probe_choices  what a linear probe loses by cheaper features, and gains by views of its images
 tracing  seconds of tracing, exporting and compiling, and differences at other image sizes
 memory_prediction  predicted memory of training steps and of inference against the measured
 frozen_norms  memory and time of training with frozen BatchNorm, folded into the convolutions against not
@@ -43,6 +45,8 @@ OWN_COMMAND_LINE = (
     "cores",
     "recipe",
     "probe",
+    "probe_photos",
+    "probe_choices",
     "memory_prediction",
     "tracing",
     "frozen_norms",
