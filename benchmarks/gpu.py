@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu_contenders import Contender, build_contender, contenders_of
-from benchmarks.networks import build_either, load_timm
+from benchmarks.gpu_contenders import Contender, build_contender, build_network, contenders_of
+from benchmarks.networks import load_timm
 from benchmarks.traffic import parse_case, step_traffic
 from transfer.costs.bare_steps import choose_device, random_batch, synchronize
 from transfer.errors import BadValue, UserError, is_short_of_memory
@@ -210,11 +210,10 @@ def add_floors(
     figures: dict[str, Any], names: Sequence[str], backbone: str, image_size: int, batch_size: int, bandwidth: float
 ) -> None:
     """Add to each contender the images per second at which its bytes would saturate the bandwidth, and its share."""
-    build = build_either(backbone)
     for name in names:
         bytes_moved = figures[name].get("inductor_bytes")
         if bytes_moved is None and "compiled" not in name:
-            traffic = step_traffic(build[name.split()[0]](), image_size, frozen="frozen" in name)
+            traffic = step_traffic(build_network(name.split()[0], backbone), image_size, frozen="frozen" in name)
             bytes_moved = traffic["bytes_per_image"] * batch_size + traffic["bytes"]
             figures[name]["operators"] = traffic["operators"]
         if bytes_moved:

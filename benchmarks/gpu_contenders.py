@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.data import make_jpegs
-from benchmarks.networks import build_either, load_timm
+from benchmarks.networks import build_own, build_peer, load_timm
 from benchmarks.traffic import freeze_batch_norm
 from datamodules import build_datamodule
 from datamodules.loading.workers import default_num_workers
 from transfer.costs.bare_steps import Batch, forward_pass, placed, training_step
 from transfer.inference.engines import build_engine
 from transfer.networks.classifier import Classifier
+from transfer.networks.registry import get_variant
 from transfer.preprocessing import IMAGENET, Preprocessing
 
 CROP = 0.875
@@ -69,7 +70,7 @@ def build_contender(
     """
     allocated = torch.cuda.memory_allocated() if device.type == "cuda" else 0
     words, images = name.split(), len(batch[0])
-    network = build_either(backbone)[words[0]]()
+    network = build_network(words[0], backbone)
     if task == "features":
         root = make_folder(folder, files)
         build = own_features if words[0] == "own" else timm_features
@@ -89,6 +90,12 @@ def build_contender(
         return Contender(lambda: engine(batch[0]), images, allocated)
     forward = forward_pass(network, device, precision="bf16-mixed")
     return Contender(lambda: forward(batch[0]), images, allocated, inductor=inductor)
+
+
+def build_network(whose: str, backbone: str) -> nn.Module:
+    """Return our network or timm's: `own` or `timm`."""
+    variant = get_variant(backbone)
+    return build_own(variant) if whose == "own" else build_peer(variant)
 
 
 def count_with_inductor() -> None:

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from benchmarks.networks import build_either
+from benchmarks.networks import build_own, build_peer
 from transfer.costs import meta_calls
 from transfer.costs.live_bytes import run_without_memory, without_memory
 from transfer.errors import BadValue
 from transfer.networks.layers import fold_norms
+from transfer.networks.registry import get_variant
 from transfer.training.batch_norm import BatchNormPolicy
 
 CASES = ("b0@224", "b4@380", "v2-s@300")
@@ -47,11 +48,11 @@ def benchmark_traffic(cases: Sequence[str]) -> dict[str, Any]:
     figures: dict[str, Any] = {"precision": "bf16-mixed", "optimizer": "sgd, momentum, foreach"}
     for case in cases:
         backbone, image_size = parse_case(case)
-        build = build_either(backbone)
+        variant = get_variant(backbone)
         figures[case] = {
-            "own": step_traffic(build["own"](), image_size),
-            "own frozen": step_traffic(build["own"](), image_size, frozen=True),
-            "timm": step_traffic(build["timm"](), image_size),
+            "own": step_traffic(build_own(variant), image_size),
+            "own frozen": step_traffic(build_own(variant), image_size, frozen=True),
+            "timm": step_traffic(build_peer(variant), image_size),
         }
         for numbers in figures[case].values():
             numbers["ratio"] = round(numbers["bytes_per_image"] / figures[case]["timm"]["bytes_per_image"], 3)
