@@ -15,6 +15,7 @@ recipe  accuracy of --recipe auto against the defaults
 probe   seconds of a linear probe's fits on cached features, against scikit-learn's lbfgs
 tracing  seconds of tracing, exporting and compiling, and differences at other image sizes
 memory_prediction  predicted memory of training steps and of inference against the measured
+precision  speed of training on a CPU in float32, in bf16 autocast and with contiguous weights
 frozen_norms  memory and time of training with frozen BatchNorm, folded into the convolutions against not
 ddp     predicted seconds of a training step of 2 and 4 processes against the measured
 """
@@ -42,6 +43,7 @@ OWN_COMMAND_LINE = (
     "recipe",
     "probe",
     "memory_prediction",
+    "precision",
     "tracing",
     "frozen_norms",
     "ddp",
