@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.memory_prediction import parse_case
 
 NETWORKS = ("b0", "lite0", "v2-s", "mobilenet-v2", "resnet50")
-CASES = ("224x16", "64x64", "32x64")
+CASES = ("224x8", "96x16", "64x32")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +35,7 @@ def benchmark_precision(networks: Sequence[str], cases: Sequence[str], steps: in
 
     Args:
         networks: names of the networks.
-        cases: image and batch sizes, such as `224x16`.
+        cases: image and batch sizes, such as `224x8`.
         steps: timed steps of each contender.
 
     Raises:
@@ -43,9 +43,11 @@ def benchmark_precision(networks: Sequence[str], cases: Sequence[str], steps: in
     """
     import torch
 
+    from transfer.inference.torch_engine import computes_bf16
+
     sizes = [parse_case(case) for case in cases]
-    native = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    figures: dict[str, Any] = {"threads": torch.get_num_threads(), "bf16_is_native": native}
+    figures: dict[str, Any] = {"threads": torch.get_num_threads()}
+    figures["bf16_is_native"] = computes_bf16(torch.device("cpu"))
     for name in networks:
         for image_size, batch_size in sizes:
             row = compare(name, image_size, batch_size, steps)
@@ -66,19 +68,20 @@ def compare(name: str, image_size: int, batch_size: int, steps: int) -> dict[str
     import torch
 
     from transfer.costs.bare_steps import random_batch, training_step
+    from transfer.costs.live_bytes import Precision
     from transfer.weights.build import build_classifier
 
     cpu, batch = torch.device("cpu"), random_batch(image_size, batch_size, torch.device("cpu"))
-    layouts = torch.channels_last, torch.contiguous_format
+    settings: dict[str, tuple[Precision, torch.memory_format]] = {
+        "float32": ("32-true", torch.channels_last),
+        "bf16": ("bf16-mixed", torch.channels_last),
+        "float32 contiguous": ("32-true", torch.contiguous_format),
+    }
     contenders = {
         label: training_step(
             build_classifier(name, 10, load_weights=False), cpu, precision=precision, memory_format=layout
         )
-        for label, precision, layout in (
-            ("float32", "32-true", layouts[0]),
-            ("bf16", "bf16-mixed", layouts[0]),
-            ("float32 contiguous", "32-true", layouts[1]),
-        )
+        for label, (precision, layout) in settings.items()
     }
     seconds: dict[str, list[float]] = {label: [] for label in contenders}
     for round_number in range(2 + steps):
