@@ -12,6 +12,7 @@ data    training-ready images per second on one core, without and with a cache, 
 allocator  processor time, page faults and peak memory with freed memory kept and with glibc's defaults
 cores   training speed on cores shared with other processes, with our and with OpenMP's default way of waiting
 recipe  accuracy of --recipe auto against the defaults
+progressive  accuracy of growing training images at equal processor time
 probe   seconds of a linear probe's fits on cached features, against scikit-learn's lbfgs
 tracing  seconds of tracing, exporting and compiling, and differences at other image sizes
 memory_prediction  predicted memory of training steps and of inference against the measured
@@ -40,6 +41,7 @@ OWN_COMMAND_LINE = (
     "allocator",
     "cores",
     "recipe",
+    "progressive",
     "probe",
     "memory_prediction",
     "tracing",

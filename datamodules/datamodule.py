@@ -18,6 +18,7 @@ from datamodules.images.decode import BadImage
 from datamodules.images.depth import Decoding, describe_ranges, learn_ranges
 from datamodules.images.transforms import (
     Transform,
+    build_earlier_transforms,
     build_eval_transform,
     build_train_transform,
     cached_resize,
@@ -51,6 +52,7 @@ class DataModule(pl.LightningDataModule):
         seed: Decides order and augmentation.
         min_crop_area: Smallest share of the image that a random crop keeps, in (0, 1]; None is the sheet's.
         vertical_flip, quarter_turns, color_jitter: Further augmentations, see `build_train_transform`.
+        progressive: Side of the training images in the first stage; `transfer.training.progressive` lets them grow.
         train_transform: A transform of your own in place of `augment` and `min_crop_area`: Albumentations, torchvision,
             or any callable on uint8 (H, W, 3) arrays; see `datamodules.images.user_transform`. With a `cache` it gets
             the cached image, which has been resized as evaluation does, before the crop.
@@ -78,6 +80,7 @@ class DataModule(pl.LightningDataModule):
         vertical_flip: bool = False,
         quarter_turns: bool = False,
         color_jitter: float = 0.0,
+        progressive: int | None = None,
         train_transform: Callable[..., Any] | None = None,
         eval_transform: Callable[..., Any] | None = None,
         cache: str = "none",
@@ -103,11 +106,15 @@ class DataModule(pl.LightningDataModule):
         crop_scale = (sheet.default_min_crop_area if min_crop_area is None else min_crop_area, 1.0)
         mirrors = sheet.horizontal_flip
         self._evaluation = build_eval_transform(p)
-        self.train_transform: Transform = build_train_transform(
-            p, augment, crop_scale, mirrors, sheet.augment_policy, vertical_flip, quarter_turns, color_jitter
-        )
+        options = augment, crop_scale, mirrors, sheet.augment_policy, vertical_flip, quarter_turns, color_jitter
+        self.train_transform: Transform = build_train_transform(p, *options)
+        self._earlier = build_earlier_transforms(p, progressive, *options)
         self.eval_transform: Transform = self._evaluation
         if train_transform is not None:
+            if progressive is not None:
+                raise BadValue(
+                    f"`progressive`={progressive} with `train_transform`: its images cannot grow (choose one)"
+                )
             self.train_transform = UserTransform(train_transform, "train_transform", p)
         if eval_transform is not None:
             self.eval_transform = UserTransform(eval_transform, "eval_transform", p)
@@ -240,6 +247,7 @@ class DataModule(pl.LightningDataModule):
             transform,
             self._cache(name, transform),
             is_training=transform is self.train_transform,
+            earlier=self._earlier if transform is self.train_transform else (),
             skipped=self.dataset.skipped if leaves_out else None,
         )
         return build_loader(kind, images, sampler, self.batch_size, self.num_workers, drop_last=drop_last)

@@ -28,12 +28,15 @@ from datamodules.images.resizing import Resize
 from datamodules.images.user_transform import UserTransform
 from transfer.errors import BadValue, unknown_name
 from transfer.preprocessing import INTERPOLATIONS, RESIZES, SMALLEST_IMAGE, Preprocessing
+from transfer.progressive import FIRST_RANDAUGMENT, grown, stage_sizes
 
 Transform: TypeAlias = A.Compose | UserTransform
+# The arguments of `build_train_transform` after the preprocessing, up to `color_jitter`.
+AugmentOptions: TypeAlias = tuple[str, tuple[float, float], bool, str, bool, bool, float]
 AUGMENTS = ("none", "basic", "randaugment", "trivialaugment", "autoaugment", "cutout")
 
 # RandAugment's 9 of 30 (Cubuk et al. 2020); TrivialAugment's 31 strengths (Müller and Hutter 2021).
-_RANDAUGMENT_STRENGTHS = (9 / 30,)
+_RANDAUGMENT = 9 / 30
 _TRIVIALAUGMENT_STRENGTHS = tuple(level / 30 for level in range(31))
 
 
@@ -89,6 +92,7 @@ def build_train_transform(
     vertical_flip: bool = False,
     quarter_turns: bool = False,
     color_jitter: float = 0.0,
+    randaugment: float = _RANDAUGMENT,
 ) -> A.Compose:
     """Return the augmentation of this name; seed it per image with `seed_transform`.
 
@@ -106,6 +110,7 @@ def build_train_transform(
         quarter_turns: whether an image on its side does.
         color_jitter: strength of random changes of brightness, contrast and saturation, and a quarter of it of the hue,
             0 to 1.
+        randaugment: RandAugment's strength, 0 to 1.
 
     Raises:
         BadValue: a value outside these ranges, an unknown name, or `none` together with an augmentation.
@@ -126,7 +131,7 @@ def build_train_transform(
     if color_jitter:
         steps.append(_color_jitter(color_jitter))
     if augment == "randaugment":
-        steps.append(RandomOps(2, _RANDAUGMENT_STRENGTHS))
+        steps.append(RandomOps(2, (randaugment,)))
     elif augment == "trivialaugment":
         steps.append(RandomOps(1, _TRIVIALAUGMENT_STRENGTHS))
     elif augment == "autoaugment":
@@ -140,6 +145,33 @@ def build_train_transform(
             A.CoarseDropout(num_holes_range=(1, 1), hole_height_range=side, hole_width_range=side, fill=fill, p=1)
         )
     return A.Compose(steps)
+
+
+def build_earlier_transforms(
+    preprocessing: Preprocessing, first_size: int | None, *options: *AugmentOptions
+) -> list[A.Compose]:
+    """Return the augmentations of a progressive run's stages before the last one: smaller images, weaker RandAugment.
+
+    Args:
+        preprocessing: see `build_train_transform`; its image_size is that of the last stage.
+        first_size: side of the images in the first stage, in pixels; None if the run is not progressive.
+        options: the further arguments of `build_train_transform` up to `color_jitter`.
+
+    Raises:
+        BadValue: `first_size` is out of range.
+    """
+    if first_size is None:
+        return []
+    if not SMALLEST_IMAGE <= first_size < preprocessing.image_size:
+        raise BadValue(
+            f"`progressive`={first_size} (allowed: {SMALLEST_IMAGE} to below `image_size`={preprocessing.image_size})"
+        )
+    *sizes, _ = stage_sizes(first_size, preprocessing.image_size)
+    strengths = [grown(FIRST_RANDAUGMENT, _RANDAUGMENT, stage) for stage in range(len(sizes))]
+    return [
+        build_train_transform(replace(preprocessing, image_size=size), *options, strength)
+        for size, strength in zip(sizes, strengths, strict=True)
+    ]
 
 
 def output_bytes(transform: Transform) -> int:
