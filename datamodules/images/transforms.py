@@ -108,8 +108,7 @@ def build_train_transform(
         policy: AutoAugment's, `imagenet` or `cifar10`.
         vertical_flip: whether an image upside down keeps its meaning.
         quarter_turns: whether an image on its side does.
-        color_jitter: strength of random changes of brightness, contrast and saturation, and a quarter of it of the hue,
-            0 to 1.
+        color_jitter: strength, 0 to 1, of random changes of brightness, contrast, saturation and (a quarter of it) hue.
         randaugment: RandAugment's strength, 0 to 1.
 
     Raises:
@@ -118,10 +117,9 @@ def build_train_transform(
     _check_augmentation(augment, crop_scale[0], vertical_flip, quarter_turns, color_jitter)
     if augment == "none":
         return build_eval_transform(preprocessing)
-    _check_sizes(preprocessing.image_size, preprocessing.crop_ratio)
     image_size = preprocessing.image_size
-    crop = RandomResizedCrop(image_size, crop_scale, _resample(preprocessing.interpolation))
-    steps: list[A.BasicTransform] = [crop]
+    _check_sizes(image_size, preprocessing.crop_ratio)
+    steps: list[A.BasicTransform] = [RandomResizedCrop(image_size, crop_scale, _resample(preprocessing.interpolation))]
     if horizontal_flip:
         steps.append(HorizontalFlip(p=0.5))
     if vertical_flip:

@@ -42,8 +42,7 @@ def collect_results(
     from transfer.training.selection import EarlyStop
     from transfer.weights.build import measure_warm_start
 
-    dataset = data.dataset
-    warm_start = measure_warm_start(start)
+    dataset, warm_start = data.dataset, measure_warm_start(start)
     return Results(
         run_dir=run.path,
         command=command_words(),
