@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from transfer.errors import UserError
 from transfer.inference import engines
-from transfer.inference.engines import MIN_IMAGES, build_engine, choose_engine
+from transfer.inference.engines import MIN_PIXELS, build_engine, choose_engine
 from transfer.inference.names import ENGINES
 from transfer.networks.classifier import Classifier
 from transfer.weights.build import build_backbone, build_classifier
@@ -136,14 +136,14 @@ class Logits(Classifier):
 @pytest.mark.usefixtures("scaled")
 def test_auto_takes_what_agrees_and_says_why_not() -> None:
     examples = torch.eye(3).reshape(3, 3, 1, 1)
-    engine, record = choose_engine("auto", Logits(), examples, MIN_IMAGES)
+    engine, record = choose_engine("auto", Logits(), examples, MIN_PIXELS)
     assert (engine.name, record.engine, record.images_compared, record.agreement) == ("torch-bf16", "torch-bf16", 3, 1)
     assert record.largest_difference == pytest.approx(0.3)
-    engine, record = choose_engine("auto", Logits(), 10 * examples, MIN_IMAGES)
+    engine, record = choose_engine("auto", Logits(), 10 * examples, MIN_PIXELS)
     assert engine.name == record.engine == "torch" and "a logit differs by 3 " in record.refused["torch-bf16"]
-    engine, record = choose_engine("auto", nn.Identity(), examples, MIN_IMAGES)
+    engine, record = choose_engine("auto", nn.Identity(), examples, MIN_PIXELS)
     assert engine.name == "torch" and "0.3" in record.refused["torch-bf16"]
-    assert choose_engine("auto", Logits(), examples, MIN_IMAGES - 1)[1].refused == {}
+    assert choose_engine("auto", Logits(), examples, MIN_PIXELS - 1)[1].refused == {}
 
 
 @pytest.mark.usefixtures("scaled")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from transfer.errors import unknown_name
+from transfer.errors import BadValue, UserError, unknown_name
 from transfer.inference.names import CHOICES, ENGINES
+from transfer.inference.onnx_engine import ONNXEngine
+from transfer.inference.openvino_engine import OpenVINOEngine
 from transfer.inference.torch_engine import TorchEngine, computes_bf16
 from transfer.networks.classifier import Classifier
 
@@ -18,8 +21,8 @@ from transfer.networks.classifier import Classifier
 MIN_AGREEMENT = 0.995
 MAX_LOGIT_DIFFERENCE = 1.0
 MAX_RELATIVE_DIFFERENCE = 0.1
-# Below this number of images, building and comparing an engine takes longer than it saves.
-MIN_IMAGES = 512
+# Below this number of pixels (512 images of 224 x 224), building and comparing an engine takes longer than it saves.
+MIN_PIXELS = 512 * 224 * 224
 NUM_EXAMPLES = 64
 
 
@@ -82,11 +85,16 @@ def build_engine(name: str, network: nn.Module, examples: Tensor) -> Engine:
         examples: normalised images of the size that will be computed, on the same device.
 
     Raises:
-        UserError: there is no such engine, it is not installed, or it does not compute on the device.
+        UserError: there is no such engine, it is not installed, it does not compute on the device, or it cannot compute
+            the network.
     """
     if name not in ENGINES:
         raise unknown_name("engine", name, ENGINES)
-    return TorchEngine(name, network, examples)
+    if ENGINES[name].package is not None and examples.device.type != "cpu":
+        raise BadValue(f"`engine`={name} computes on the CPU, and the network is on {examples.device} (allowed: torch)")
+    if name.startswith("openvino"):
+        return OpenVINOEngine(name, network, examples)
+    return ONNXEngine(name, network, examples) if name == "onnxruntime" else TorchEngine(name, network, examples)
 
 
 def choose_engine(
@@ -96,7 +104,7 @@ def choose_engine(
 
     Candidates are what is installed and what the processor computes natively, in the order of `fastest_first`. A
     classifier's answers must be the same for 99.5% of the examples and no logit may differ by more than 1; other
-    outputs may differ by 10% of their length. For fewer than 512 images it is always `torch`.
+    outputs may differ by 10% of their length. For fewer pixels than 512 images of 224 x 224 it is always `torch`.
 
     Args:
         name: `auto` or a row of `ENGINES`; an engine that is named is compared too, but never refused.
@@ -112,32 +120,58 @@ def choose_engine(
         raise unknown_name("engine", name, CHOICES)
     examples = examples[:NUM_EXAMPLES]
     reference = build_engine("torch", network, examples)
-    if name == "torch" or (name == "auto" and num_images < MIN_IMAGES):
+    if name == "torch" or (name == "auto" and num_images * examples[0, 0].numel() < MIN_PIXELS):
         return reference, EngineRecord("torch", ENGINES["torch"].precision)
     expected = reference(examples)
-    is_logits = isinstance(network, Classifier)
+    if name != "auto":
+        engine = build_engine(name, network, examples)
+        record, problem = _compare(engine, network, examples, expected, threshold)
+        if problem is not None:
+            warnings.warn(f"`engine`={name}: {problem}", stacklevel=2)
+        return engine, record
     refused: dict[str, str] = {}
-    for candidate in fastest_first(examples.device) if name == "auto" else [name]:
-        engine = build_engine(candidate, network, examples)
-        found = engine(examples)
-        agreement, difference = (
-            (_agreement(found, expected, threshold), float((found - expected).abs().max()))
-            if is_logits
-            else (None, float((found - expected).norm() / expected.norm().clamp(min=1e-12)))
-        )
-        record = EngineRecord(candidate, ENGINES[candidate].precision, len(examples), agreement, difference, refused)
-        problem = _problem(record)
-        if problem is None or name != "auto":
-            if problem is not None:
-                warnings.warn(f"`engine`={name}: {problem}", stacklevel=2)
-            return engine, record
+    for candidate in fastest_first(examples.device):
+        try:
+            engine = build_engine(candidate, network, examples)
+        except UserError as error:  # the library cannot compute a network of the user's own
+            refused[candidate] = str(error)
+            continue
+        record, problem = _compare(engine, network, examples, expected, threshold)
+        if problem is None:
+            return engine, replace(record, refused=refused)
         refused[candidate] = problem
     return reference, EngineRecord("torch", ENGINES["torch"].precision, refused=refused)
 
 
 def fastest_first(device: torch.device) -> list[str]:
-    """Return the engines that `auto` tries on a device before `torch`, as `benchmarks inference` ranks them."""
-    return ["torch-bf16"] if computes_bf16(device) else []
+    """Return the engines that `auto` tries on a device before `torch`, as `benchmarks inference` ranks them.
+
+    Without native bfloat16 the float32 ones remain. 8 bits are never chosen: they take seconds to calibrate, and change
+    more than one answer in 200.
+    """
+    order = ["openvino-bf16", "torch-bf16", "openvino", "onnxruntime"]
+    if not computes_bf16(device):
+        order = ["openvino", "onnxruntime"]
+    packages = {name: ENGINES[name].package for name in order}
+    return [
+        name
+        for name, package in packages.items()
+        if package is None or (device.type == "cpu" and find_spec(package) is not None)
+    ]
+
+
+def _compare(
+    engine: Engine, network: nn.Module, examples: Tensor, expected: Tensor, threshold: float | None
+) -> tuple[EngineRecord, str | None]:
+    """Return how close an engine comes to what is expected, and why that is not close enough, if it is not."""
+    found = engine(examples)
+    agreement: float | None = None
+    if isinstance(network, Classifier):
+        agreement, difference = _agreement(found, expected, threshold), float((found - expected).abs().max())
+    else:
+        difference = float((found - expected).norm() / expected.norm().clamp(min=1e-12))
+    record = EngineRecord(engine.name, ENGINES[engine.name].precision, len(examples), agreement, difference)
+    return record, _problem(record)
 
 
 def _agreement(found: Tensor, expected: Tensor, threshold: float | None) -> float:

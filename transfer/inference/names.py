@@ -12,16 +12,23 @@ class EngineRow:
     Attributes:
         name: what `--engine` calls it.
         precision: of weights and activations; sums, pooling and heads are float32 everywhere.
-        module: the module that it needs besides torch; None for torch itself.
+        package: the package that it needs besides torch, which computes on the CPU only; None for torch itself.
         extra: the extra of this project that installs it.
     """
 
     name: str
     precision: str
-    module: str | None = None
+    package: str | None = None
     extra: str | None = None
 
 
-_ROWS = (EngineRow("torch", "float32"), EngineRow("torch-bf16", "bfloat16"))
+_ROWS = (
+    EngineRow("torch", "float32"),
+    EngineRow("torch-bf16", "bfloat16"),
+    EngineRow("openvino", "float32", "openvino", "openvino"),
+    EngineRow("openvino-bf16", "bfloat16", "openvino", "openvino"),
+    EngineRow("openvino-int8", "int8", "nncf", "openvino"),
+    EngineRow("onnxruntime", "float32", "onnxruntime", "onnxruntime"),
+)
 ENGINES = {row.name: row for row in _ROWS}
 CHOICES = ("auto", *ENGINES)
