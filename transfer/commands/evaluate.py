@@ -203,7 +203,8 @@ def measure(run: Run, subject: Subject, checkpoint: str, loading: dict[str, int]
     from transfer.runs.test_record import make_predictions
     from transfer.training.interruption import StopAtOnce
     from transfer.training.module import TransferModule
-    from transfer.training.trainer import quiet_lightning, resolve_precision
+    from transfer.training.precision import resolve_precision
+    from transfer.training.trainer import quiet_lightning
 
     quiet_lightning()
     options = {**run.config.loader_options(), **loading} | ({} if subject.own else {"cache": "none"})
