@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from transfer.commands.console import add_allow_user_code, add_reading, check_folder, exit_status
+from transfer.commands.console import add_allow_user_code, add_engine, add_reading, check_folder, exit_status
 from transfer.errors import BadValue, Interrupted
 from transfer.files import expanded
 from transfer.records import Interval
@@ -56,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     stream = "fetch images while they are needed; default: as the run did"
     add("--data.stream", "--stream", dest="stream", choices=("true", "false"), help=stream)
     out_dir = "folder for evaluation.json and predictions.npz; default: RUN_DIR/evaluations/<n>/ for other data"
+    add_engine(parser, default="torch")
     add("--out_dir", type=expanded, metavar="DIR", help=out_dir)
     add("--json", type=expanded, metavar="FILE", help="write the result there too")
     add_allow_user_code(parser)
@@ -93,6 +94,7 @@ class Evaluation:
         absent_classes: classes of the run without an image.
         unknown_classes: classes that the run does not know, with their numbers of images; these are not in the metrics.
         skipped_images: images that cannot be read, with the reason; they are not in the metrics either.
+        engine: what computed the network, and how close it comes to float32.
         predictions: label and probabilities of each image; they are not part of the file.
     """
 
@@ -110,6 +112,7 @@ class Evaluation:
     absent_classes: tuple[str, ...]
     unknown_classes: dict[str, int]
     skipped_images: list[dict[str, Any]]
+    engine: dict[str, Any]
     predictions: SavedPredictions = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -126,6 +129,7 @@ def evaluate(
     *,
     batch_size: int | None = None,
     num_workers: int | None = None,
+    engine: str = "torch",
     out_dir: Path | None = None,
     json: Path | None = None,
     allow_user_code: bool = False,
@@ -140,6 +144,7 @@ def evaluate(
         dataset: the data's name, `folder` for images of one's own; None: the run's.
         batch_size: images per step; None: the run's.
         num_workers: loader processes, 0 or more; None: the run's.
+        engine: what computes the network; see `choose_engine`.
         out_dir: folder for evaluation.json and predictions.npz; None: a numbered one of the run for other data.
         json: file that receives the result, too.
         allow_user_code: see `load_run`.
@@ -153,6 +158,7 @@ def evaluate(
     from transfer.commands.evaluate_data import open_images
     from transfer.commands.evaluate_report import print_evaluation, warn_of_differences, write_evaluation
     from transfer.files import write_json
+    from transfer.inference.names import needs_cpu
     from transfer.runs.predictor import load_run
 
     run_dir = Path(run_dir)
@@ -169,7 +175,11 @@ def evaluate(
     if subject.own and subject.split == "test":
         record_test_read(run_dir)
     loading = {"batch_size": batch_size, "num_workers": num_workers}
-    evaluation = measure(run, subject, checkpoint, {name: v for name, v in loading.items() if v is not None})
+    run = run.with_engine(engine, len(subject.dataset.split("test")))
+    accelerator = "cpu" if needs_cpu(engine) else "auto"
+    evaluation = measure(
+        run, subject, checkpoint, accelerator, {name: v for name, v in loading.items() if v is not None}
+    )
     print_evaluation(run, evaluation)
     if out_dir is not None or not subject.own:
         print(f"written: {write_evaluation(evaluation, out_dir)}")
@@ -188,30 +198,32 @@ def record_test_read(run_dir: Path) -> None:
         print(f"warning: this reading of the test split could not be counted: {error}", file=sys.stderr)
 
 
-def measure(run: Run, subject: Subject, checkpoint: str, loading: dict[str, int]) -> Evaluation:
+def measure(run: Run, subject: Subject, checkpoint: str, accelerator: str, loading: dict[str, int]) -> Evaluation:
     """Return a run's metrics and predictions on images.
 
     Args:
-        run: the run.
+        run: the run, with an engine.
         subject: the images.
         checkpoint: which of the run's checkpoints it is, for the result.
+        accelerator: Lightning's name of the device.
         loading: options of the loaders in place of the run's.
     """
     from datamodules.datamodule import DataModule
+    from transfer.inference.classifier import EngineClassifier
     from transfer.lightning import pl
     from transfer.runs.intervals import find_intervals
     from transfer.runs.test_record import make_predictions
     from transfer.training.interruption import StopAtOnce
     from transfer.training.module import TransferModule
-    from transfer.training.trainer import quiet_lightning, resolve_precision
+    from transfer.training.trainer import quiet_lightning
 
     quiet_lightning()
     options = {**run.config.loader_options(), **loading} | ({} if subject.own else {"cache": "none"})
     data = DataModule(subject.dataset, run.preprocessing, **options)
     module = TransferModule(run.classifier, multilabel=run.config.data.multilabel, loss=run.config.loss.name)
     trainer = pl.Trainer(
+        accelerator=accelerator,
         devices=1,
-        precision=resolve_precision(run.config.trainer),
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -228,6 +240,7 @@ def measure(run: Run, subject: Subject, checkpoint: str, loading: dict[str, int]
         order = data.test_order("test", 1).argsort()
         labels, probabilities, names = labels[order], probabilities[order], images.image_names()
     counts = images.class_counts(len(run.class_names))
+    assert isinstance(run.classifier, EngineClassifier) and run.classifier.record is not None
     accuracies = zip(run.class_names, module.per_class_accuracy, counts, strict=True)
     return Evaluation(
         run_dir=str(run.run_dir),
@@ -244,6 +257,7 @@ def measure(run: Run, subject: Subject, checkpoint: str, loading: dict[str, int]
         absent_classes=subject.absent,
         unknown_classes=subject.unknown,
         skipped_images=[asdict(image) for image in subject.dataset.skipped],
+        engine=asdict(run.classifier.record),
         predictions=make_predictions(labels.numpy(), probabilities.numpy(), names, run.class_names, run.threshold),
     )
 
