@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 NETWORKS = ("lite0", "resnet50")
 _SMALL = 4096  # bytes of an all-reduce that is all latency
 _WARM_UP = 5
+# Of the predictions of the rounds, in seconds but for bandwidth (bytes per second), share and efficiency.
+_MEDIANS = ("bandwidth", "latency", "share_of_cores", "step_alone", "communication", "exposed", "step", "efficiency")
 
 
 class Case(NamedTuple):
@@ -70,9 +72,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--networks", nargs="+", default=NETWORKS, metavar="NAME", help=f"default: {' '.join(NETWORKS)}"
     )
     parser.add_argument("--processes", nargs="+", type=int, default=(2, 4), metavar="N", help="default: 2 4")
-    parser.add_argument("--image_size", type=int, default=64, metavar="PX", help="default: 64")
-    parser.add_argument("--batch_size", type=int, default=8, metavar="N", help="of each process; default: 8")
-    parser.add_argument("--steps", type=int, default=4, metavar="N", help="per round; default: 4")
+    parser.add_argument("--image_size", type=int, default=32, metavar="PX", help="default: 32")
+    parser.add_argument("--batch_size", type=int, default=4, metavar="N", help="of each process; default: 4")
+    parser.add_argument("--steps", type=int, default=3, metavar="N", help="per round; default: 3")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: 5")
 
 
@@ -108,7 +110,7 @@ def benchmark_ddp(
     return {
         "compute": f"{cores} cores; each process computes on max(1, {cores} // processes) threads of them",
         "cases": rows,
-        "largest_error_percent": max(abs(row["error_percent"]) for row in rows),
+        "largest_error_percent": round(max(abs(100 * (row["ratio"] - 1)) for row in rows), 1),
     }
 
 
@@ -130,11 +132,13 @@ def measure_process(case: Case, meeting: Path, rank: int) -> list[Round]:
     from torch import distributed
     from torch.nn.parallel import DistributedDataParallel
 
+    from transfer.commands.process import keep_freed_memory
     from transfer.costs.bare_steps import placed, random_batch, training_step
     from transfer.costs.data_parallel import fill_buckets
     from transfer.costs.step_times import time_steps
     from transfer.weights.build import build_classifier
 
+    keep_freed_memory()
     torch.set_num_threads(case.threads)
     distributed.init_process_group(
         "gloo", f"file://{meeting}", rank=rank, world_size=case.processes, timeout=timedelta(minutes=2)
@@ -177,9 +181,9 @@ def time_all_reduces(sizes: Sequence[int], number: int) -> list[float]:
     from torch import distributed
 
     seconds: list[list[float]] = [[] for _ in sizes]
+    tensors = [(torch.ones(size // 4), torch.empty(size // 4)) for size in sizes]
     for _ in range(number):
-        for size, times in zip(sizes, seconds, strict=True):
-            gradients, bucket = torch.ones(size // 4), torch.empty(size // 4)
+        for (gradients, bucket), times in zip(tensors, seconds, strict=True):
             started = time.perf_counter()
             torch.mul(gradients, 1 / distributed.get_world_size(), out=bucket)
             distributed.all_reduce(bucket)
@@ -189,42 +193,53 @@ def time_all_reduces(sizes: Sequence[int], number: int) -> list[float]:
 
 
 def compare(case: Case, measured: Sequence[Sequence[Round]], cores: int) -> dict[str, Any]:
-    """Return the prediction that follows from what was measured, and the measured step."""
-    from transfer.costs.data_parallel import fill_buckets, simulate_step
-    from transfer.costs.step_times import median_timeline
+    """Return predicted and measured steps: medians over the rounds, each of which is predicted from itself."""
     from transfer.weights.build import build_classifier
 
-    rounds = [each for process in measured for each in process]
-    timeline = median_timeline([step for each in rounds for step in each.alone])
-    in_step = statistics.median(
-        step.step + wait for each in rounds for step, wait in zip(each.alone, each.waits, strict=True)
-    )
-    timeline = replace(timeline, optimizer=timeline.optimizer + in_step - timeline.step)
-    buckets = fill_buckets(timeline.gradients)
-    cluster = cluster_of(case.processes, [bucket.size for bucket in buckets], [each.all_reduces for each in rounds])
-    busy = min(cores, case.processes * case.threads)
-    taken = case.processes * sum(each.computed for each in rounds) / sum(each.waited for each in rounds)
-    share = min(max((taken - (cores - busy)) / busy, 0.0), 1.0)
     buffers = sum(buffer.nbytes for buffer in build_classifier(case.network, 10, load_weights=False).buffers())
-    predicted = simulate_step(timeline, cluster.all_reduce_seconds, cluster.broadcast_seconds(buffers), share)
-    steps = [statistics.median(process[index].together for process in measured) for index in range(case.rounds)]
-    together = statistics.median(steps)
-    ratios = [predicted.seconds / step for step in steps]
+    rounds = [predict(case, each, buffers, cores) for each in zip(*measured, strict=True)]
+    steps = [statistics.median(process.together for process in each) for each in zip(*measured, strict=True)]
+    ratios = [each["step"] / step for each, step in zip(rounds, steps, strict=True)]
     return {
         **case._asdict(),
-        "gradient_bytes": sum(bucket.size for bucket in buckets),
-        "buckets": [bucket._asdict() for bucket in buckets],
+        "gradient_bytes": rounds[0]["gradient_bytes"],
+        "buckets": rounds[0]["buckets"],
         "buffer_bytes": buffers,
+        "medians": {name: statistics.median(each[name] for each in rounds) for name in _MEDIANS},
+        "measured_seconds": statistics.median(steps),
+        "measured_range": [min(steps), max(steps)],
+        "ratio": round(statistics.median(ratios), 3),
+        "ratio_range": [round(min(ratios), 3), round(max(ratios), 3)],
+    }
+
+
+def predict(case: Case, processes: Sequence[Round], buffers: int, cores: int) -> dict[str, Any]:
+    """Return the prediction that follows from a round of each process, and what it follows from."""
+    from transfer.costs.data_parallel import fill_buckets, simulate_step
+    from transfer.costs.step_times import median_timeline
+
+    alone = median_timeline([step for process in processes for step in process.alone])
+    with_wait = statistics.median(
+        step.step + wait for process in processes for step, wait in zip(process.alone, process.waits, strict=True)
+    )
+    timeline = replace(alone, optimizer=alone.optimizer + with_wait - alone.step)
+    buckets = [bucket.size for bucket in fill_buckets(timeline.gradients)]
+    cluster = cluster_of(case.processes, buckets, [process.all_reduces for process in processes])
+    busy = min(cores, case.processes * case.threads)
+    taken = sum(process.computed for process in processes) / statistics.mean(process.waited for process in processes)
+    share = min(max((taken - (cores - busy)) / busy, 0.0), 1.0)
+    step = simulate_step(timeline, cluster.all_reduce_seconds, cluster.broadcast_seconds(buffers), share)
+    return {
+        "gradient_bytes": sum(buckets),
+        "buckets": buckets,
         "bandwidth": cluster.within.bandwidth,
         "latency": cluster.within.latency,
-        "share_of_cores_taken": share,
-        "alone_seconds": {"step": timeline.step, "forward": timeline.forward, "backward": timeline.backward},
-        "predicted": asdict(predicted),
-        "measured_seconds": together,
-        "measured_range": [min(steps), max(steps)],
-        "ratio": predicted.seconds / together,
-        "ratio_range": [min(ratios), max(ratios)],
-        "error_percent": 100 * (predicted.seconds / together - 1),
+        "share_of_cores": share,
+        "step_alone": timeline.step,
+        "communication": step.communication,
+        "exposed": step.exposed,
+        "step": step.seconds,
+        "efficiency": step.efficiency,
     }
 
 

@@ -1,8 +1,8 @@
 """Predicted against measured memory: python -m benchmarks memory_prediction
 
 Each case is measured in a process of its own: a training step and inference of each network at each image and batch
-size. On a CPU, malloc is set to return freed memory at once; another process measures the training step with malloc's
-defaults, which hold more than is in use (`default_malloc_bytes`).
+size. On a CPU, malloc is set to return freed memory at once; another process measures the training step with malloc as
+the commands set it, which holds more than is in use (`kept_bytes`; see transfer/commands/process.py).
 """
 
 from __future__ import annotations
@@ -87,6 +87,7 @@ def measure_case(name: str, image_size: int, batch_size: int, precision: Any, on
     Raises:
         UserError: the network is unknown, or a process was killed.
     """
+    from transfer.commands.process import keep_freed_memory
     from transfer.costs.peak_memory import measure_peak
     from transfer.costs.profile import profile_backbone
     from transfer.weights.build import build_classifier
@@ -112,5 +113,5 @@ def measure_case(name: str, image_size: int, batch_size: int, precision: Any, on
             "error_percent": round(100 * (predicted / measured - 1), 2),
         }
         if not on_gpu and kind == "training":
-            row[kind]["default_malloc_bytes"] = peak(keep_freed=True)
+            row[kind]["kept_bytes"] = peak(malloc=keep_freed_memory)
     return row

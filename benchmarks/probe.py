@@ -95,7 +95,7 @@ def benchmark_probe(
         "threads": torch.get_num_threads(),
     }
 
-    whole, seconds, processor_seconds = timed(lambda: fit_probe(train, val, num_classes, results["quoted_metric"]))
+    whole, seconds, processor_seconds = timed(lambda: fit_probe([train], val, num_classes, results["quoted_metric"]))
     figures["probe"] = {
         "penalties": len(PENALTIES),
         "seconds": seconds,

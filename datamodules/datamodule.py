@@ -222,6 +222,11 @@ class DataModule(pl.LightningDataModule):
         """
         return self._loader(ImageLoader, split, self.eval_transform, self._eval_sampler(split), drop_last=False)
 
+    def view_dataloader(self, view: int) -> ImageLoader:
+        """Return `eval_dataloader("train")` augmented, as seed, `view` and an image's position alone decide."""
+        sampler = self._eval_sampler("train").with_seeds(self.seed, view)
+        return self._loader(ImageLoader, "train", self.train_transform, sampler, drop_last=False)
+
     def _eval_sampler(self, name: str) -> EvalSampler:
         size = len(self.dataset.split(name))
         return StreamEvalSampler(size, self.batch_size) if self.stream else EvalSampler(size)

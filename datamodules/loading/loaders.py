@@ -23,7 +23,7 @@ from datamodules.images.pictures import Picture, open_picture
 from datamodules.images.transforms import Transform, apply_transform, output_bytes, seed_transform
 from datamodules.loading.image_cache import ImageCache
 from datamodules.loading.resources import ExplainingLoader, check_workers
-from datamodules.loading.samplers import EpochSampler, RankSampler, distributed_position
+from datamodules.loading.samplers import EpochSampler, RankSampler, StreamEvalSampler, distributed_position
 from datamodules.loading.workers import start_worker
 from transfer.errors import DamagedFile
 
@@ -162,6 +162,13 @@ class ImageLoader(ExplainingLoader):
         sampler = self.rank_sampler
         items = list(self.sampler) if sampler is None else sampler.items(*distributed_position())
         return [item[0] if isinstance(item, tuple) else item for item in items]
+
+    def examples(self, most: int) -> Tensor:
+        """Return up to so many of this rank's images from all over the split, in no worker. Shape: that of a batch"""
+        positions = self.positions()
+        # A stream fetches neighbours together.
+        step = 1 if isinstance(self.rank_sampler, StreamEvalSampler) else max(1, len(positions) // most)
+        return torch.stack([torch.as_tensor(self.dataset[index][0]) for index in positions[::step][:most]])
 
     def __len__(self) -> int:
         sampler, batches = self.rank_sampler, cast(BatchSampler, self.batch_sampler)

@@ -104,6 +104,10 @@ class EvalSampler(RankSampler[int]):
         """Return the number of images that a rank evaluates."""
         return len(self.items(rank, world_size))
 
+    def with_seeds(self, seed: int, view: int) -> ViewSampler:
+        """Return a sampler in the same order that augments the images; see `ViewSampler`."""
+        return ViewSampler(self, seed, view)
+
 
 class StreamSampler(EpochSampler):
     """An EpochSampler in which every rank and lane asks for neighbouring rows; see `datamodules.reading.streaming`.
@@ -156,6 +160,30 @@ class StreamEvalSampler(EvalSampler):
     def count(self, rank: int = 0, world_size: int = 1) -> int:
         """Return the number of images that a rank evaluates."""
         return self.num_images // world_size + (rank < self.num_images % world_size)
+
+
+class ViewSampler(RankSampler[tuple[int, int]]):
+    """Yields (index, seed of its augmentation) in the order of an EvalSampler: every image exactly once over all ranks.
+
+    Args:
+        order: the order of the images.
+        seed: with `view` and the index, all that a seed depends on.
+        view: number of the augmented view of the images.
+    """
+
+    def __init__(self, order: EvalSampler, seed: int, view: int) -> None:
+        super().__init__(order.num_images, seed)
+        self.order = order
+        self.view = view
+
+    def items(self, rank: int = 0, world_size: int = 1) -> list[tuple[int, int]]:
+        """Return a rank's (index, seed) pairs, in order."""
+        seeds = np.random.default_rng([self.seed, self.view]).integers(2**62, size=self.num_images)
+        return [(index, int(seeds[index])) for index in self.order.items(rank, world_size)]
+
+    def count(self, rank: int = 0, world_size: int = 1) -> int:
+        """Return the number of images that a rank sees."""
+        return self.order.count(rank, world_size)
 
 
 def deal_out(order: NDArray[np.int64], batch_size: int) -> tuple[list[NDArray[np.int64]], NDArray[np.int64]]:

@@ -28,7 +28,8 @@ from transfer.config.schema import FinetuneConfig, TrainerConfig
 from transfer.errors import UserError
 from transfer.networks.classifier import Classifier
 from transfer.networks.layers import LayerSettings
-from transfer.probe.features import Features, backbone_digest, cached_features, feature_file, read_features
+from transfer.probe.features import Features, cached_features, feature_file, read_features
+from transfer.probe.network import PooledFeatures, backbone_digest
 from transfer.probe.penalties import PENALTIES, fit_probe, linear_metrics
 from transfer.runs.predictor import load_run
 from transfer.runs.test_record import read_predictions
@@ -70,7 +71,8 @@ def double(images: Tensor) -> Tensor:
 
 
 def compute(path: Path, classifier: Classifier, images: Images, fabric: Fabric, dtype: str = "float32") -> Features:
-    return cached_features(path, 10, dtype, classifier.eval(), images.loader, double, fabric)
+    features = classifier.backbone.num_features
+    return cached_features(path, 10, features, dtype, PooledFeatures(classifier).eval(), images.loader, double, fabric)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -153,6 +155,7 @@ def test_a_computation_that_breaks_off_leaves_no_file(
     tiny_classifier: Classifier, tmp_path: Path, fabric: Fabric
 ) -> None:
     path = tmp_path / "x.features"
+    engine, features = PooledFeatures(tiny_classifier).eval(), tiny_classifier.backbone.num_features
     calls = 0
 
     def breaks(images: Tensor) -> Tensor:
@@ -163,10 +166,10 @@ def test_a_computation_that_breaks_off_leaves_no_file(
         return images
 
     with pytest.raises(RuntimeError, match="killed"):
-        cached_features(path, 10, "float32", tiny_classifier.eval(), Images().loader, breaks, fabric)
+        cached_features(path, 10, features, "float32", engine, Images().loader, breaks, fabric)
     assert not path.exists()
     with pytest.raises(UserError, match=r"x.features: 10 of 11 images came from the loader"):
-        cached_features(path, 11, "float32", tiny_classifier.eval(), Images().loader, double, fabric)
+        cached_features(path, 11, features, "float32", engine, Images().loader, double, fabric)
     assert not path.exists()
 
 
@@ -182,9 +185,9 @@ def test_two_that_want_the_same_file_compute_it_once(
 
     def work() -> None:
         path = tmp_path / "x.features"
-        found.append(cached_features(path, 10, "float32", tiny_classifier, images.loader, normalize, fabric))
+        found.append(cached_features(path, 10, features, "float32", engine, images.loader, normalize, fabric))
 
-    tiny_classifier.eval()
+    engine, features = PooledFeatures(tiny_classifier).eval(), tiny_classifier.backbone.num_features
     threads = [threading.Thread(target=work) for _ in range(3)]
     for thread in threads:
         thread.start()
@@ -253,7 +256,7 @@ def blobs(num_images: int, seed: int) -> Features:
 
 def test_the_penalty_is_chosen_on_val_and_fitted_to_both() -> None:
     train, val = blobs(80, 1), blobs(80, 2)
-    found = fit_probe(train, val, 4)
+    found = fit_probe([train], val, 4)
     assert list(found.val_metrics) == list(PENALTIES)
     for penalty in PENALTIES[::8]:
         model = Sklearn(C=1 / penalty, tol=1e-8, max_iter=10_000).fit(train.features.double(), train.labels)
@@ -276,8 +279,23 @@ def test_the_quoted_metric_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     train, val = blobs(80, 1), blobs(80, 2)
     rows = iter([{"top1": 0.1, "mean_per_class": 0.3}, {"top1": 0.5, "mean_per_class": 0.2}, {"top1": 0.5}] * 2)
     monkeypatch.setattr("transfer.probe.penalties.linear_metrics", lambda *_: {"mean_per_class": 0.0, **next(rows)})
-    assert fit_probe(train, val, 4, "top1").penalty == 1e2
-    assert fit_probe(train, val, 4, "mean_per_class").penalty == 1e3
+    assert fit_probe([train], val, 4, "top1").penalty == 1e2
+    assert fit_probe([train], val, 4, "mean_per_class").penalty == 1e3
+
+
+def test_an_image_has_the_mean_loss_of_its_views() -> None:
+    views, val = [blobs(80, 1), blobs(80, 1)], blobs(80, 2)
+    views[1].features.add_(torch.randn(views[1].features.shape))
+    found = fit_probe(views, val, 4)
+    rows = [*views, val, val]
+    x, y = torch.cat([row.features for row in rows]).double(), torch.cat([row.labels for row in rows])
+    model = Sklearn(C=1 / found.penalty, tol=1e-8, max_iter=10_000).fit(x, y, sample_weight=np.full(len(y), 0.5))
+    weight, bias = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
+    expected = torch.nn.functional.cross_entropy(x @ weight.T + bias, y, reduction="sum") / 2
+    expected += found.penalty / 2 * weight.square().sum()
+    assert found.fit.loss == pytest.approx(float(expected), rel=1e-6)
+    once, twice = fit_probe([val], val, 4), fit_probe([val, val], val, 4)
+    assert twice.penalty == once.penalty and twice.fit.loss == pytest.approx(once.fit.loss, rel=1e-6)
 
 
 # The command line
@@ -286,10 +304,18 @@ def test_the_quoted_metric_decides(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_probe_has_the_fields_of_a_run_and_none_that_it_would_ignore() -> None:
     fields = FinetuneConfig.__dataclass_fields__.keys()
     assert set(PROBE_FIELDS) <= fields and set(PROBE_TRAINER_FIELDS) <= TrainerConfig.__dataclass_fields__.keys()
-    config, own = parse_probe_config(["--dataset", "pets", "--trainer.precision", "32-true", "--data.batch_size", "7"])
-    assert (config.dataset, config.trainer.precision, config.data.batch_size) == ("pets", "32-true", 7)
-    assert (own.feature_dtype, own.beside) == ("float32", None)
-    for flag in ("--optim.lr", "--augment", "--trainer.max_epochs", "--head", "--bn", "--init_head"):
+    config, own = parse_probe_config(["--dataset", "pets", "--engine", "torch", "--data.batch_size", "7"])
+    assert (config.dataset, own.engine, config.data.batch_size) == ("pets", "torch", 7)
+    assert (own.feature_dtype, own.views, own.beside) == ("float32", 1, None)
+    for flag in (
+        "--trainer.precision",
+        "--optim.lr",
+        "--augment",
+        "--trainer.max_epochs",
+        "--head",
+        "--bn",
+        "--init_head",
+    ):
         with pytest.raises(UserError, match=f"unknown option '{flag.removeprefix('--')}'"):
             parse_probe_config([flag, "1"])
 
@@ -298,6 +324,8 @@ def test_a_probe_has_the_fields_of_a_run_and_none_that_it_would_ignore() -> None
     ("argv", "message"),
     [
         (["--feature_dtype", "float16"], "`feature_dtype`='float16'; did you mean .* (allowed: float32, bfloat16)"),
+        (["--engine", "torch-bf1"], "`engine`='torch-bf1'; did you mean 'torch-bf16'? (allowed: auto, torch, "),
+        (["--views", "0"], "`views`=0 (allowed: 1 to 1000)"),
         (["--data.multilabel", "true"], "`data.multilabel`=True: a probe supports one label per image only"),
         (["--data.train_on", "trainval"], "`data.train_on`=trainval: a probe chooses on val"),
         (["--data.stream", "true", "--on_bad_image", "skip"], "`data.stream`=True with `on_bad_image`=skip"),
@@ -305,7 +333,7 @@ def test_a_probe_has_the_fields_of_a_run_and_none_that_it_would_ignore() -> None
     ],
 )
 def test_what_a_probe_cannot_do_is_refused(argv: list[str], message: str) -> None:
-    with pytest.raises(UserError, match=message.replace("(", r"\(").replace(")", r"\)")):
+    with pytest.raises(UserError, match=message.replace("(", r"\(").replace(")", r"\)").replace("?", r"\?")):
         parse_probe_config(argv)
 
 
@@ -356,6 +384,10 @@ def test_a_probe_leaves_its_files_and_says_what_it_did(probed: Path) -> None:
         assert features.features.shape == (split["size"], 1280)
         assert torch.bincount(features.labels, minlength=3).tolist() == split["class_counts"]
         assert Path(split["features"]).name.startswith(f"folder-{name}-lite0-32-")
+    assert results["engine"] == {
+        **{"engine": "torch", "precision": "float32", "images_compared": 0},
+        **{"agreement": None, "largest_difference": None, "refused": {}},
+    }
     found = read_predictions(probed)
     assert (found.labels == found.predictions).mean() == pytest.approx(results["metrics"]["test"]["top1"])
     assert found.probabilities is not None and found.probabilities.sum(1) == pytest.approx(1.0, abs=1e-5)
@@ -391,6 +423,50 @@ def test_a_second_probe_reads_the_features_and_finds_the_same(
     top1 += f" ({low:.1f}% to {high:.1f}%)"
     line = f"test top1: probe {top1}, fine-tuned {top1} at 32 px ({probed / 'results.json'})"
     assert line in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.slow
+def test_views_are_computed_once_and_more_are_added(probed: Path, photos: Path, tmp_path: Path) -> None:
+    cache = probed.parent / "cache"
+
+    def views(out: str, *argv: str) -> dict[str, Path]:
+        """Run a probe, and return the files that it adds, by their view."""
+        before = set(cache.glob("*.features"))
+        assert call(probe.main, *quick(photos, cache, *argv, "--out_dir", tmp_path / out)) == 0
+        return {path.name.split("-")[4]: path for path in set(cache.glob("*.features")) - before}
+
+    added = views("two", "--views", "2")
+    results = read_results(tmp_path / "two")
+    plain = Path(results["splits"]["train"]["features"])
+    assert added.keys() == {"view1"} and results["views"] == 2
+    assert plain == Path(read_results(probed)["splits"]["train"]["features"])
+    added |= views("three", "--views", "3")
+    assert added.keys() == {"view1", "view2"}
+    first, second, whole = map(read_features, (added["view1"], added["view2"], plain))
+    assert torch.equal(first.labels, whole.labels) and torch.equal(second.labels, whole.labels)
+    differ = [(a.features != b.features).any(1).double().mean() for a, b in ((first, whole), (first, second))]
+    assert min(differ) > 0.9
+    assert views("seed", "--views", "2", "--seed", "1").keys() == {"view1"}
+    assert views("crops", "--views", "2", "--data.min_crop_area", "0.5").keys() == {"view1"}
+
+
+@pytest.mark.slow
+def test_a_probe_starts_anew_in_the_folder_of_one_that_was_killed(
+    probed: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argv = quick(photos, probed.parent / "cache", "--out_dir", tmp_path / "run")
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+        patch.setattr(probe, "fit", lambda *_: (_ for _ in ()).throw(RuntimeError("killed")))
+        call(probe.main, *argv)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"probe.yaml", "config.yaml"}
+    assert call(finetune.main, *CHEAP, "--out_dir", tmp_path / "run") == 2
+    assert "is not empty" in capsys.readouterr().err
+    (tmp_path / "run" / "best.ckpt").write_bytes(b"stale")
+    assert call(probe.main, *argv) == 0
+    found = read_results(tmp_path / "run")
+    assert found["metrics"] == read_results(probed)["metrics"] and found["test_reads"] == 1
+    assert call(probe.main, *argv) == 2
+    assert "is not empty" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from benchmarks import __main__ as benchmark
 from benchmarks import memory_prediction as benchmark_memory_prediction
 from tests.support.runs import untrained_run
 from transfer.commands import costs as profile
+from transfer.commands.process import keep_freed_memory
 from transfer.costs.counts import count_macs
 from transfer.costs.memory import inference_memory, training_memory
 from transfer.costs.speed import find_speed
@@ -204,9 +205,9 @@ def test_the_prediction_is_compared_with_what_is_measured(
     network = build_classifier(TINY, 1000)
     predicted = {True: training_memory(network, 32).total(4), False: inference_memory(network, 32, 4)}
 
-    def measure(build: Any, *size: int, training: bool, keep_freed: bool = False, **more: Any) -> int:
+    def measure(build: Any, *size: int, training: bool, malloc: Any = None, **more: Any) -> int:
         assert size == (32, 4) and build().num_classes == 1000
-        return round(predicted[training] * (2 if keep_freed else 1.25))
+        return round(predicted[training] * (2 if malloc is keep_freed_memory else 1.25))
 
     monkeypatch.setattr("transfer.costs.peak_memory.measure_peak", measure)
     argv = ["memory_prediction", "--networks", TINY, "--cases", "32x4", "--device", "cpu", "--json", "figures.json"]
@@ -214,7 +215,7 @@ def test_the_prediction_is_compared_with_what_is_measured(
     figures = json.loads(Path("figures.json").read_text(encoding="utf-8"))
     (case,) = figures["cases"]
     assert case["training"]["predicted_bytes"] == predicted[True] and case["training"]["error_percent"] == -20
-    assert case["training"]["default_malloc_bytes"] == 2 * predicted[True]
+    assert case["training"]["kept_bytes"] == 2 * predicted[True]
     assert case["inference"]["error_percent"] == -20 == -figures["largest_error_percent"]
     for text in ("32", "32x1", "x4", "0x4", "axb"):
         assert benchmark.main(["memory_prediction", "--cases", text]) == 2

@@ -17,7 +17,7 @@ from transfer.config.protocols import Protocol, get_protocol, list_protocols, pr
 from transfer.config.schema import FinetuneConfig, TrainerConfig
 from transfer.errors import UserError
 from transfer.networks.registry import list_backbones
-from transfer.training.optim import schedule_factor
+from transfer.training.schedules import schedule_factor
 
 FIELDS = set(flatten(FinetuneConfig().to_dict()))
 

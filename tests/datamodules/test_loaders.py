@@ -72,6 +72,25 @@ def test_a_rank_with_less_than_a_batch_keeps_it() -> None:
     assert len(loader) == 1 and [len(labels) for _, labels in loader] == [700]
 
 
+def test_a_view_depends_on_seed_view_and_image_alone() -> None:
+    data = digits()
+    images, labels = next(iter(data.view_dataloader(1)))
+    assert torch.equal(labels, data.dataset.split("train").labels[:250])
+    assert not torch.equal(images, next(iter(data.view_dataloader(2)))[0])
+    assert not torch.equal(images, next(iter(digits(seed=1).view_dataloader(1)))[0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datamodules.loading.loaders.distributed_position", lambda: (1, 2))
+        share, _ = next(iter(digits(batch_size=100, num_workers=1).view_dataloader(1)))
+    assert torch.equal(share, images[1:200:2])
+
+
+def test_examples_come_from_all_over_the_split() -> None:
+    loader = digits().val_dataloader()
+    expected = torch.cat([images for images, _ in loader])
+    assert torch.equal(loader.examples(50), expected[::3][:50])
+    assert torch.equal(loader.examples(1000), expected)
+
+
 def test_a_rank_resumes_in_the_middle_of_its_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datamodules.loading.loaders.distributed_position", lambda: (1, 2))
     whole = [labels.tolist() for _, labels in digits(batch_size=100).train_dataloader()]

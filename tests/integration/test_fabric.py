@@ -12,8 +12,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from transfer.networks.classifier import Classifier
 from transfer.training.module import TransferModule
-from transfer.training.optim import build_optimizer, build_schedule, parameter_groups
+from transfer.training.optim import build_optimizer, parameter_groups
 from transfer.training.sam import SAM
+from transfer.training.schedules import build_schedule
 
 
 @pytest.mark.filterwarnings("ignore:You are trying to `self.log")

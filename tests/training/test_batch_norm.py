@@ -23,6 +23,7 @@ from transfer.training import batch_norm, callbacks
 from transfer.training.batch_norm import (
     BatchNormCheck,
     BatchNormPolicy,
+    batch_norm_momentum,
     batch_norm_training,
     batch_norms,
     recompute_statistics,
@@ -269,3 +270,26 @@ def test_the_check_changes_nothing() -> None:
     check(network)
     torch.testing.assert_close(statistics(network), before, rtol=0, atol=0)
     assert network.training and network.norm.training
+
+
+@pytest.mark.parametrize(
+    ("steps_per_epoch", "total_steps", "momentum"),
+    [
+        (1000, 20_000, 0.01),  # Kornblith's rule, TensorFlow momentum 1 - 10 / s
+        (200, 20_000, 0.05),
+        (50, 20_000, 0.1),  # his floor of 0.9
+        (1000, 2000, 0.02),  # short runs: 40 over the run's steps
+        (100, 250, 0.16),
+        (20, 100, 0.3),  # and no more than 0.3
+        (1, 1, 0.3),
+    ],
+)
+def test_batch_norm_momentum_follows_the_length_of_the_run(
+    steps_per_epoch: int, total_steps: int, momentum: float
+) -> None:
+    assert batch_norm_momentum(steps_per_epoch, total_steps) == pytest.approx(momentum)
+
+
+def test_a_run_without_steps_is_refused() -> None:
+    with pytest.raises(UserError, match=r"at least one step \(per epoch 0, in all 0\)"):
+        batch_norm_momentum(0, 0)

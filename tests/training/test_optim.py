@@ -1,8 +1,7 @@
-"""Parameter groups, TensorFlow's RMSProp, schedules and the momentum rule, against formulas written here."""
+"""Parameter groups, and TensorFlow's RMSProp against its formula."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,8 @@ from transfer.errors import UserError
 from transfer.networks.classifier import Classifier
 from transfer.training.optim import (
     RMSpropTF,
-    batch_norm_momentum,
     build_optimizer,
-    build_schedule,
     parameter_groups,
-    schedule_factor,
 )
 
 
@@ -141,77 +137,57 @@ def test_an_unknown_optimizer_is_refused_with_the_nearest_name() -> None:
         build_optimizer("adam", [], lr=0.1, momentum=0.9)
 
 
-@pytest.mark.parametrize("name", ["cosine", "exponential", "constant"])
-def test_warm_up_is_linear_and_reaches_the_peak_after_its_steps(name: str) -> None:
-    factors = [schedule_factor(name, step, 1000, warmup_steps=4) for step in range(5)]
-    assert factors == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+OTHERS = {"sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True), "adamw": torch.optim.AdamW}
 
 
-def test_cosine_starts_at_the_peak_and_ends_at_zero() -> None:
-    factors = [schedule_factor("cosine", step, 110, warmup_steps=10) for step in (10, 35, 60, 110, 120)]
-    assert factors == pytest.approx([1.0, 0.5 * (1 + math.sqrt(0.5)), 0.5, 0.0, 0.0], abs=1e-12)
+def step_three_times(optimizer: torch.optim.Optimizer) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+            parameter.grad = torch.empty_like(parameter).copy_(torch.randn(parameter.shape, generator=generator))
+        optimizer.step()
 
 
-def test_exponential_falls_by_3_percent_every_2_4_of_350_epochs() -> None:
-    steps = (0, 239, 240, 479, 480, 2400)  # 100 steps an epoch
-    factors = [schedule_factor("exponential", step, 350 * 100, warmup_steps=0) for step in steps]
-    assert factors == pytest.approx([1.0, 1.0, 0.97, 0.97, 0.97**2, 0.97**10])
-
-
-@pytest.mark.parametrize("total_steps", [146, 20_000, 218_949])
-def test_exponential_ends_where_the_papers_run_on_imagenet_ends(total_steps: int) -> None:
-    factors = [schedule_factor("exponential", step, total_steps, warmup_steps=0) for step in range(total_steps)]
-    assert factors[-1] == pytest.approx(1.2e-2, rel=0.05)  # 0.97 ** (350 / 2.4)
-    # Counted in Flowers' epochs of 8 steps, 87% of 20,000 steps were below 1% of the peak.
-    assert sum(factor < 0.01 for factor in factors) == 0
-
-
-def test_constant_stays() -> None:
-    assert {schedule_factor("constant", step, 10, warmup_steps=0) for step in range(12)} == {1.0}
-
-
-def test_an_unknown_schedule_is_refused_with_the_nearest_name() -> None:
-    with pytest.raises(UserError, match=r"unknown schedule 'cosin'; did you mean 'cosine'"):
-        schedule_factor("cosin", 5, 10, 0)
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_the_fused_kernels_follow_torchs_plain_loop(name: str) -> None:
+    start = torch.randn(6, 5, 3, 3).to(memory_format=torch.channels_last)
+    own, plain = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    optimizer = build_optimizer(name, [{"params": [own]}], lr=1e-3 if name == "adamw" else 0.1, momentum=0.9)
+    assert optimizer.param_groups[0]["fused"] is True
+    step_three_times(optimizer)
+    step_three_times(OTHERS[name]([plain]))
+    torch.testing.assert_close(own, plain, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("steps_per_epoch", "total_steps", "momentum"),
-    [
-        (1000, 20_000, 0.01),  # Kornblith's rule, TensorFlow momentum 1 - 10 / s
-        (200, 20_000, 0.05),
-        (50, 20_000, 0.1),  # his floor of 0.9
-        (1000, 2000, 0.02),  # short runs: 40 over the run's steps
-        (100, 250, 0.16),
-        (20, 100, 0.3),  # and no more than 0.3
-        (1, 1, 0.3),
-    ],
+    ("device", "dtype", "fused"),
+    [("meta", torch.float32, True), ("cpu", torch.bfloat16, True), ("cpu", torch.float32, False)],
 )
-def test_batch_norm_momentum_follows_the_length_of_the_run(
-    steps_per_epoch: int, total_steps: int, momentum: float
-) -> None:
-    assert batch_norm_momentum(steps_per_epoch, total_steps) == pytest.approx(momentum)
+def test_fused_kernels_are_not_taken_where_they_do_not_fit(device: str, dtype: torch.dtype, fused: bool) -> None:
+    group = {"params": [nn.Parameter(torch.ones(2, device=device, dtype=dtype))]}
+    assert build_optimizer("sgd", [group], 0.1, 0.9, fused=fused).param_groups[0]["fused"] is None
 
 
-def test_a_run_without_steps_is_refused() -> None:
-    with pytest.raises(UserError, match=r"at least one step \(per epoch 0, in all 0\)"):
-        batch_norm_momentum(0, 0)
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_in_bfloat16_a_step_is_right_to_its_rounding(name: str) -> None:
+    start = torch.randn(100)
+    low, exact = nn.Parameter(start.bfloat16()), nn.Parameter(start.bfloat16().float())
+    for parameter in (low, exact):
+        step_three_times(build_optimizer(name, [{"params": [parameter]}], lr=0.1, momentum=0.9))
+    torch.testing.assert_close(low.float(), exact, rtol=0.02, atol=0.02)
 
 
-def test_a_schedule_that_was_saved_goes_on_at_the_rates_of_the_new_length() -> None:
-    def stepped(total: int, steps: int, state: dict[str, Any] | None = None) -> tuple[list[float], dict[str, Any]]:
-        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-        schedule = build_schedule(optimizer, "cosine", 0, total, 5)
-        if state is not None:
-            optimizer.param_groups[0]["lr"] = 0.0  # the end of the shorter run
-            schedule.load_state_dict(state)
-        rates = []
-        for _ in range(steps):
-            rates.append(optimizer.param_groups[0]["lr"])
-            optimizer.step()
-            schedule.step()
-        return rates, schedule.state_dict()
-
-    _, saved = stepped(10, 10)
-    rates, _ = stepped(20, 10, saved)
-    assert rates == stepped(20, 20)[0][10:] and rates[0] == pytest.approx(0.05)
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_state_of_another_memory_layout_goes_on_with_the_right_elements(name: str) -> None:
+    start = torch.randn(6, 5, 3, 3)
+    runs = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        first, second = (nn.Parameter(start.clone(memory_format=torch.contiguous_format)) for _ in range(2))
+        optimizer = build_optimizer(name, [{"params": [first]}], lr=0.1, momentum=0.9)
+        step_three_times(optimizer)
+        second.data = first.data.clone(memory_format=layout)
+        resumed = build_optimizer(name, [{"params": [second]}], lr=0.1, momentum=0.9)
+        resumed.load_state_dict(optimizer.state_dict())
+        step_three_times(resumed)
+        runs.append(second.detach())
+    torch.testing.assert_close(*runs, rtol=1e-6, atol=1e-7)

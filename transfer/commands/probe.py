@@ -12,9 +12,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -24,7 +22,7 @@ from transfer.config.probe_schema import ProbeConfig
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue, UserError
 from transfer.files import expanded, write_text
-from transfer.run_files import PROBE
+from transfer.run_files import PREDICTIONS, PROBE
 from transfer.runs.results import Results, last_results, read_results
 
 if TYPE_CHECKING:
@@ -67,28 +65,28 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
 
     from datamodules import load_dataset
     from datamodules.datamodule import DataModule
+    from transfer.commands.probe_features import extract
     from transfer.commands.probe_report import collect_results, measure_test, print_report
     from transfer.probe.fabric import build_fabric
     from transfer.runs.checkpoint import save_classifier
     from transfer.runs.folder import check_run_dir, open_run
-    from transfer.training.trainer import resolve_precision
 
     started = time.perf_counter()
     config, start = choose_start(config)
     check_run_dir(config, None, kind="_probe")
     fine_tuned = find_fine_tuned(config, own)
-    precision = resolve_precision(config.trainer)
     dataset = load_dataset(config.dataset, **config.read_options())
     # Processes that Fabric starts inherit the folder.
     with open_run(config, None, kind="_probe") as run:
-        fabric = build_fabric(config.trainer, precision)
+        fabric = build_fabric(config.trainer)
         torch.manual_seed(config.seed)
-        data = DataModule(dataset, start.preprocessing, **{**config.loader_options(), "augment": "none"})
+        augment = config.augment if own.views > 1 else "none"
+        data = DataModule(dataset, start.preprocessing, **{**config.loader_options(), "augment": augment})
         classifier = build_network(config, start, dataset, fabric)
         if fabric.global_rank == 0:
             begin(run, config, own, start, data)
-        features, files = extract(config, own, data, classifier, fabric, precision)
-        if fabric.global_rank > 0:
+        features, files, record = extract(config, own, data, classifier, fabric)
+        if record is None:
             return None
         extracted = time.perf_counter()
         found = fit(features, dataset, fabric)
@@ -98,10 +96,11 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
         save_classifier(run.best, classifier, data.state_dict())
         results = replace(
             collect_results(config, own, run.path, start, dataset, found, files, seconds),
-            **measure_test(run.path, found, features.get("test"), data),
+            **measure_test(run.path, found, features.get("test", ()), data),
             num_parameters=sum(p.numel() for p in classifier.parameters()),
             wall_seconds=round(time.perf_counter() - started, 2),
-            precision=precision,
+            engine=asdict(record),
+            precision=record.precision,
             world_size=fabric.world_size,
         )
         results.save()
@@ -148,24 +147,23 @@ def build_network(config: FinetuneConfig, start: Start, dataset: Dataset, fabric
 
 
 def begin(run: RunFolder, config: FinetuneConfig, own: ProbeConfig, start: Start, data: DataModule) -> None:
-    """Write what the run starts with, count the reading of the test split, and print whose features are fitted."""
+    """Write what the run starts with, and print whose features are fitted."""
     from transfer.commands.finetune_report import warn_of_seen_images
-    from transfer.runs.test_record import count_test_read
     from transfer.weights.seen import read_seen_images
 
     dataset = data.dataset
     data.seen_before = read_seen_images(config.weights)
     warn_of_seen_images(data)
 
+    for stale in (run.best, run.path / PREDICTIONS):  # of a probe that was killed here
+        stale.unlink(missing_ok=True)
     write_text(run.path / PROBE, yaml.safe_dump(asdict(own), sort_keys=False))
     run.begin(config, {})
-    if "test" in dataset.split_sizes:
-        count_test_read(run.path)
     print(dataset.describe())
     print(f"{start.variant.name} from {start.describe()}; {start.preprocessing.image_size} px")
 
 
-def fit(features: Mapping[str, Features], dataset: Dataset, fabric: Fabric) -> Probe:
+def fit(features: Mapping[str, Sequence[Features]], dataset: Dataset, fabric: Fabric) -> Probe:
     """Return the fit to the features of train and val, computed on the process's GPU or on the CPU."""
     import torch
 
@@ -173,7 +171,7 @@ def fit(features: Mapping[str, Features], dataset: Dataset, fabric: Fabric) -> P
 
     # MPS has no float64.
     device = fabric.device if fabric.device.type == "cuda" else torch.device("cpu")
-    return fit_probe(features["train"], features["val"], dataset.num_classes, dataset.sheet.metric, device)
+    return fit_probe(features["train"], features["val"][0], dataset.num_classes, dataset.sheet.metric, device)
 
 
 def find_fine_tuned(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
@@ -203,36 +201,3 @@ def _has_same_data(found: Results, config: FinetuneConfig) -> bool:
     if found.dataset != "folder" or before is None or now is None:
         return found.dataset == config.dataset
     return config.dataset == "folder" and expanded(before).resolve() == expanded(now).resolve()
-
-
-def extract(
-    config: FinetuneConfig,
-    own: ProbeConfig,
-    data: DataModule,
-    classifier: Classifier,
-    fabric: Fabric,
-    precision: Any,
-) -> tuple[dict[str, Features], dict[str, Path]]:
-    """Return the features of every split, with images prepared as in evaluation, and the files that hold them."""
-    from transfer.files import default_cache_dir
-    from transfer.probe.features import backbone_digest, cached_features, feature_file
-
-    folder = expanded(config.data.cache_dir) if config.data.cache_dir else default_cache_dir()
-    settings = asdict(data.preprocessing)
-    digest = backbone_digest(classifier)
-    features, files = {}, {}
-    for name, split in data.dataset.splits.items():
-        files[name] = feature_file(
-            folder,
-            f"{config.dataset}-{name}-{config.backbone}-{data.preprocessing.image_size}",
-            own.feature_dtype,
-            digest,
-            split.ordered_fingerprint(),
-            settings,
-            precision,
-        )
-        build_loader = partial(data.eval_dataloader, name)
-        features[name] = cached_features(
-            files[name], len(split), own.feature_dtype, classifier, build_loader, data.normalize, fabric
-        )
-    return features, files

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +44,6 @@ def collect_results(
         seconds: wall-clock time of `extract` and `fit`.
     """
     from transfer.environment import command_words, environment
-    from transfer.runs.test_record import num_test_reads
 
     return Results(
         run_dir=run_dir,
@@ -55,7 +54,6 @@ def collect_results(
         metrics={"val": Metrics(found.val_metrics[found.penalty])},
         intervals={"val": _intervals(found.val_metrics[found.penalty], dataset, "val")},
         quoted_metric=dataset.sheet.metric,
-        test_reads=num_test_reads(run_dir),
         seed=config.seed,
         weights=start.provenance(),
         image_size=start.preprocessing.image_size,
@@ -78,6 +76,7 @@ def collect_results(
             extract_seconds=round(seconds["extract"], 2),
             fit_seconds=round(seconds["fit"], 2),
             passes=found.passes,
+            views=own.views,
         ),
         environment=environment(),
     )
@@ -89,27 +88,29 @@ def _intervals(metrics: Mapping[str, float], dataset: Dataset, split: str) -> di
     return find_intervals(metrics, dataset.class_counts[split], dataset.split_sizes[split])
 
 
-def measure_test(run_dir: Path, found: Probe, test: Features | None, data: DataModule) -> dict[str, Any]:
-    """Save the predictions on test, and return the fields of the results that they and their images decide."""
+def measure_test(run_dir: Path, found: Probe, test: Sequence[Features], data: DataModule) -> dict[str, Any]:
+    """Count a read of test, save the predictions, and return the fields of the results that test decides."""
     from transfer.commands.finetune_report import count_seen_images
     from transfer.probe.penalties import linear_metrics, predict
     from transfer.run_files import PREDICTIONS
-    from transfer.runs.test_record import make_predictions
+    from transfer.runs.test_record import count_test_read, make_predictions
     from transfer.training.metrics import build_per_class_accuracy
 
     dataset, seen = data.dataset, {"seen_images": count_seen_images(data)}
-    if test is None:
+    if not test:
         return seen
-    predicted = predict(found.fit, test)
+    reads = count_test_read(run_dir)
+    predicted = predict(found.fit, *test)
     labels, probabilities = (tensor.numpy() for tensor in predicted)
     names = dataset.split("test").image_names()
     make_predictions(labels, probabilities, names, dataset.class_names).save(run_dir / PREDICTIONS)
     measure = build_per_class_accuracy(dataset.num_classes, multilabel=False)
     accuracies = measure(predicted.classes, predicted.labels).tolist()
     counts = dataset.class_counts["test"]
-    metrics = {"val": found.val_metrics[found.penalty], "test": linear_metrics(found.fit, test)}
+    metrics = {"val": found.val_metrics[found.penalty], "test": linear_metrics(found.fit, *test)}
     return {
         **seen,
+        "test_reads": reads,
         "metrics": {name: Metrics(values) for name, values in metrics.items()},
         "intervals": {name: _intervals(values, dataset, name) for name, values in metrics.items()},
         "per_class_accuracy": {

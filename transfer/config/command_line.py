@@ -139,7 +139,7 @@ def parse_probe_config(argv: Sequence[str]) -> tuple[FinetuneConfig, ProbeConfig
     values = instantiate(parse_given(given, parser), parser)
     own = ProbeConfig(**{field.name: values.pop(field.name) for field in fields(ProbeConfig)})
     config = _with_implied(FinetuneConfig(**values), given.recipes.keys() | given.typed)
-    given.refuse([*find_nulls(own), *find_probe_problems(config)])
+    given.refuse(find_nulls(own) or find_probe_problems(config, own))
     return config, own
 
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-# Fields of FinetuneConfig that a linear probe shares; it augments nothing and trains a single linear layer.
+# Fields of FinetuneConfig that a linear probe shares; it trains a single linear layer.
 PROBE_FIELDS = (
     *("backbone", "dataset", "data_root", "pretrained", "weights", "image_size", "on_bad_image", "allow_decayed"),
     *("seed", "out_dir", "data"),
 )
-PROBE_TRAINER_FIELDS = ("accelerator", "devices", "num_nodes", "strategy", "precision")
+PROBE_TRAINER_FIELDS = ("accelerator", "devices", "num_nodes", "strategy")
 
 
 @dataclass(kw_only=True)
 class ProbeConfig:
     """Probe"""
 
+    engine: str = "auto"
+    """what computes the features: auto (the fastest whose features are float32's, on 64 images), torch, torch-bf16"""
+    views: int = 1
+    """views of each training image: itself, then randomly cropped and flipped ones"""
     feature_dtype: Literal["float32", "bfloat16"] = "float32"
     """type of the features in their file in --data.cache_dir; bfloat16 takes half the space"""
     beside: str | None = None

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, get_args, get_type_hints
 
+from transfer.config.probe_schema import ProbeConfig
 from transfer.config.schema import FREEZE, FinetuneConfig, TrainerConfig
-from transfer.errors import BadValue
+from transfer.errors import BadValue, nearest
+from transfer.inference.names import CHOICES
 from transfer.preprocessing import SMALLEST_IMAGE
 
 # A field, its value, the values it may have in words, and whether this one is.
@@ -43,9 +45,14 @@ def find_nulls(config: Any, prefix: str = "") -> list[str]:
     return problems
 
 
-def find_probe_problems(config: FinetuneConfig) -> list[str]:
+def find_probe_problems(config: FinetuneConfig, own: ProbeConfig) -> list[str]:
     """Return a message for each setting that a linear probe does not support, with its field in backticks."""
     data, problems = config.data, find_problems(config)
+    if own.engine not in CHOICES:
+        hint = nearest(own.engine, CHOICES)
+        problems.append(f"`engine`={own.engine!r}{hint} (allowed: {', '.join(CHOICES)})")
+    if not 1 <= own.views <= 1000:
+        problems.append(f"`views`={own.views} (allowed: 1 to 1000)")
     if data.multilabel:
         problems.append("`data.multilabel`=True: a probe supports one label per image only")
     if data.train_on != "train":

@@ -32,13 +32,13 @@ def measure_peak(
     precision: Precision = "32-true",
     on_gpu: bool = False,
     threads: int | None = None,
-    keep_freed: bool = False,
+    malloc: Callable[[], object] | None = None,
 ) -> int:
     """Measure the bytes at the peak of a training step (SGD with momentum) or of inference, everything included.
 
     On a GPU, the most that PyTorch had allocated. On a CPU, the largest resident set of the process less what it had
     before the network was built and after a small network had loaded the libraries. There malloc gives what is freed
-    back at once, so that memory counts while it is in use, as on a GPU.
+    back at once, so that memory counts while it is in use, as on a GPU; but for `malloc`.
 
     Args:
         build: builds the network; it is pickled, which `functools.partial(build_classifier, "b0", 1000)` can be.
@@ -48,8 +48,8 @@ def measure_peak(
         precision: precision of the computation.
         on_gpu: whether to measure on a GPU.
         threads: number of the processor's threads; None takes PyTorch's number here.
-        keep_freed: whether malloc keeps freed blocks of up to 32 MiB for later requests, as it does by default. They
-            may not fit, so the process is larger than what it uses, and faster. It has no effect on a GPU.
+        malloc: sets up malloc in the process in another way; it is pickled. Kept blocks may not fit later requests, so
+            the process is larger than what it uses, and faster. It has no effect on a GPU.
 
     Raises:
         UserError: the system does not tell the memory of a process, or killed it.
@@ -57,7 +57,7 @@ def measure_peak(
     if not on_gpu and not PROCESS_STATUS.is_file():
         raise BadValue(f"memory: only Linux tells that of a process ({PROCESS_STATUS}), and no GPU is asked for")
     threads = threads or torch.get_num_threads()
-    arguments = (build, image_size, batch_size, training, precision, on_gpu, keep_freed, threads)
+    arguments = (build, image_size, batch_size, training, precision, on_gpu, malloc or give_back_freed, threads)
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         try:
             return pool.submit(_measure, *arguments).result()
@@ -79,6 +79,12 @@ def resident_bytes(field: str) -> int:
     raise ValueError(f"{PROCESS_STATUS} has no {field}")
 
 
+def give_back_freed() -> None:
+    """Let malloc give freed blocks back to the kernel at once; other C libraries than glibc do anyway."""
+    if hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, _THRESHOLD)
+
+
 def _measure(
     build: Callable[[], nn.Module],
     image_size: int,
@@ -86,13 +92,12 @@ def _measure(
     training: bool,
     precision: Precision,
     on_gpu: bool,
-    keep_freed: bool,
+    malloc: Callable[[], object],
     threads: int,
 ) -> int:
     device = torch.device("cuda" if on_gpu else "cpu")
     torch.set_num_threads(threads)
-    if not keep_freed and hasattr(libc := ctypes.CDLL(None), "mallopt"):  # other C libraries give it back anyway
-        libc.mallopt(_M_MMAP_THRESHOLD, _THRESHOLD)
+    malloc()
     small = nn.Sequential(
         *(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.SiLU(), nn.Conv2d(16, 16, 3, 2, groups=16), nn.Conv2d(16, 32, 1)),
         *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10)),

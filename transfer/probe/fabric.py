@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from lightning_fabric import Fabric
 
 from transfer.config.schema import TrainerConfig
@@ -13,12 +11,11 @@ from transfer.training.machines import refuse_missing_launcher
 from transfer.training.trainer import quiet_lightning
 
 
-def build_fabric(trainer: TrainerConfig, precision: Any) -> Fabric:
+def build_fabric(trainer: TrainerConfig) -> Fabric:
     """Return Lightning's Fabric on a trainer's devices, launched.
 
     Args:
         trainer: its accelerator, devices, num_nodes and strategy.
-        precision: as Lightning names it, such as `32-true` or `bf16-mixed`.
 
     Raises:
         BadValue: Lightning refuses a field.
@@ -30,7 +27,6 @@ def build_fabric(trainer: TrainerConfig, precision: Any) -> Fabric:
             devices=trainer.devices,
             num_nodes=trainer.num_nodes,
             strategy=trainer.strategy,
-            precision=precision,
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise BadValue(f"`trainer`: {error}") from None

@@ -1,7 +1,7 @@
 """Pooled features of a frozen backbone, computed once: a file that later runs map into memory.
 
 A file is named by what its numbers depend on: the backbone's tensors and structure, content and order of the images,
-their preprocessing, and the precision of the computation and of the file. It holds a header, int64 labels, then the
+their preprocessing, the engine that computes and the precision of the file. It holds a header, int64 labels, then the
 features, image after image, and appears under its name only when it is complete. The header ends with a digest of what
 follows, which is compared whenever the file is opened.
 """
@@ -29,15 +29,12 @@ from tqdm import tqdm
 from transfer.errors import BadValue, DamagedFile, MissingData
 from transfer.files import open_regular, reserve, sync_folder
 from transfer.locks import held
-from transfer.networks.classifier import Classifier
 from transfer.training.machines import refuse_separate_folders
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Changes with the layout of the file and with how features are computed.
-_VERSION = 2
+_VERSION = 3
 _HEADER_BYTES = 128  # so that the numbers behind it are aligned
-# What decides what a layer computes in evaluation, besides its class and its tensors.
-_LAYER = ("kernel_size", "stride", "padding", "dilation", "groups", "eps", "static_size")
 
 
 @dataclass(frozen=True)
@@ -64,19 +61,6 @@ class ImageLoader(Protocol):
         """Return the position in the split of each image, in order."""
 
 
-def backbone_digest(classifier: Classifier) -> str:
-    """Return 128 bits, in hex, of everything that the backbone computes with."""
-    backbone = classifier.backbone
-    digest = hashlib.blake2b(digest_size=16)
-    for name, module in backbone.named_modules():
-        layer = [(fact, getattr(module, fact)) for fact in _LAYER if hasattr(module, fact)]
-        digest.update(repr((name, type(module).__name__, layer)).encode())
-    for name, tensor in backbone.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def feature_file(folder: Path, name: str, dtype: str, *depends_on: object) -> Path:
     """Return the file of the features that depend on these values.
 
@@ -93,8 +77,9 @@ def feature_file(folder: Path, name: str, dtype: str, *depends_on: object) -> Pa
 def cached_features(
     path: Path,
     num_images: int,
+    num_features: int,
     dtype: str,
-    classifier: Classifier,
+    engine: Callable[[Tensor], Tensor],
     build_loader: Callable[[], ImageLoader],
     normalize: Callable[[Tensor], Tensor],
     fabric: Fabric,
@@ -106,8 +91,9 @@ def cached_features(
     Args:
         path: the file; see `feature_file`.
         num_images: images of all processes together.
+        num_features: features of an image.
         dtype: data type of the file; see `DTYPES`.
-        classifier: in eval mode, on the device of `fabric`.
+        engine: makes features, float32, of images on the device of `fabric`.
         build_loader: returns this process's loader.
         normalize: makes the loader's images the network's, on the device.
         fabric: launched.
@@ -115,7 +101,6 @@ def cached_features(
     Raises:
         UserError: a folder that cannot be written, too little space, or a loader that left images out.
     """
-    num_features = classifier.backbone.num_features
     size = _HEADER_BYTES + num_images * (8 + num_features * DTYPES[dtype].itemsize)
     header = f"EfficientNet features {_VERSION} {dtype} {num_images} {num_features} ".encode()
     partial = path.with_suffix(".partial")  # also what a killed process left behind: it starts anew
@@ -126,7 +111,7 @@ def cached_features(
                 _make_room(partial, size)
             fabric.barrier()
             seen = _write(
-                _map(partial, num_images, num_features, dtype, "r+"), classifier, build_loader(), normalize, fabric
+                _map(partial, num_images, num_features, dtype, "r+"), engine, build_loader(), normalize, fabric
             )
             total = int(fabric.all_reduce(torch.tensor(seen, device=fabric.device), reduce_op="sum"))  # type: ignore[arg-type]
             if total != num_images:
@@ -248,7 +233,7 @@ def _map(path: Path, num_images: int, num_features: int, dtype: str, mode: Any) 
 @torch.inference_mode()
 def _write(
     target: Features,
-    classifier: Classifier,
+    engine: Callable[[Tensor], Tensor],
     loader: ImageLoader,
     normalize: Callable[[Tensor], Tensor],
     fabric: Fabric,
@@ -259,9 +244,7 @@ def _write(
     for images, labels in tqdm(
         loader, desc="features", delay=3, leave=False, disable=True if fabric.global_rank > 0 else None
     ):
-        with fabric.autocast():
-            maps = classifier.forward_features(normalize(images.to(fabric.device, non_blocking=True)))
-            features = classifier.forward_head(maps, pre_logits=True)
+        features = engine(normalize(images.to(fabric.device, non_blocking=True)))
         mine = positions[seen : seen + len(labels)]
         target.features[mine] = features.to("cpu", target.features.dtype)
         target.labels[mine] = labels

@@ -4,14 +4,16 @@ Minimised is what scikit-learn minimises with C = 1 / penalty, times the penalty
 
     sum over the images of -log softmax(W x + b)[label]  +  penalty / 2 * |W|^2
 
-with b unpenalised. With two classes scikit-learn has one row of weights, the difference of ours; its penalty then
-counts that row, and so it does here. A class without an image has no optimum: it gets no weights, and a bias with which
-its logit is below all others.
+with b unpenalised; of an image with several views, each a row of features, the mean over them. With two classes
+scikit-learn has one row of weights, the difference of ours; its penalty then counts that row, and so it does here. A
+class without an image has no optimum: it gets no weights, and a bias with which its logit is below all others.
 
 A Newton step (Nocedal & Wright, Numerical Optimization, 2nd ed., algorithm 7.1) solves with the exact Hessian by
 conjugate gradients. Their preconditioner is the Hessian as if all images had the average class probabilities: the
 Kronecker product of a classes x classes and a features x features matrix. Along the features' principal axes, to which
-they are turned once, and the eigenvectors of the other matrix it is diagonal.
+they are turned once, and the eigenvectors of the other matrix it is diagonal. Products with the Hessian are float32:
+along those axes rounding is relative to each axis's own spread, and it only bends a step, as gradient and loss have
+more digits.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ from torch import Tensor
 
 # Of the features that are multiplied at a time: on a CPU they stay in its cache between the two products of a pass.
 _CHUNK_BYTES = {"cpu": 2**22, "cuda": 2**28}
-# Up to so many numbers the features are computed with in float64, beyond in float32: losses, probabilities and
-# parameters are float64 in any case.
+# Up to so many numbers logits and gradients are computed from float64 features, beyond from float32: losses,
+# probabilities and parameters are float64 in any case.
 _DOUBLE_LIMIT = 2**25
 # Conjugate gradients stop when their last steps together brought less than this share of the whole decrease.
 _LAST_STEPS, _CG_SHARE = 4, 0.01
@@ -67,15 +69,17 @@ class LogisticRegression:
         features: of any floating type, on any device; all is computed there. Shape: (N, F)
         labels: class indices, int64. Shape: (N,)
         num_classes: also of classes without an image.
+        views: rows of each image.
     """
 
-    def __init__(self, features: Tensor, labels: Tensor, num_classes: int) -> None:
+    def __init__(self, features: Tensor, labels: Tensor, num_classes: int, views: int = 1) -> None:
         num_images = len(features)
         self.num_classes = num_classes
+        self.views = views
         self.present, targets = torch.unique(labels, return_inverse=True)
         counts = torch.bincount(targets).double()
         self.frequency = counts / num_images
-        self.targets = targets[:, None]
+        self.targets = targets[None]
         dtype = torch.float64 if features.numel() <= _DOUBLE_LIMIT else torch.float32
         parts = torch.split(features, 4096)
         self.mean = torch.stack([part.double().sum(0) for part in parts]).sum(0) / num_images
@@ -91,6 +95,7 @@ class LogisticRegression:
         chunk_bytes = _CHUNK_BYTES.get(features.device.type, _CHUNK_BYTES["cpu"])
         self.rows = max(1, chunk_bytes // (self.features.element_size() * self.features.shape[1]))
         self.chunks = torch.split(self.features, self.rows)
+        self.float_chunks = torch.split(self.features.float(), self.rows)
         self.passes = 0
 
     def path(self, penalties: Iterable[float], start: LinearFit | None = None) -> Iterator[LinearFit]:
@@ -111,22 +116,24 @@ class LogisticRegression:
             else:
                 bias = start.bias + start.weight @ self.mean
                 parameters = torch.cat([start.weight @ self.axes, bias[:, None]], 1)[self.present]
+            # The mean over the views has the optimum of the sum over them with as many times the penalty.
             fit, parameters = self._fit(penalty, parameters)
             known = [*known[-2:], (math.log(penalty), parameters)]
             yield fit
 
     def _fit(self, penalty: float, parameters: Tensor) -> tuple[LinearFit, Tensor]:
         first_pass = self.passes
-        ridge = parameters.new_full(parameters.shape[1:], penalty * (2 if len(self.present) == 2 else 1))
+        ridge = parameters.new_full(parameters.shape[1:], self.views * penalty * (2 if len(self.present) == 2 else 1))
         ridge[-1] = 0
         logits = self._logits(parameters)
         loss, probabilities = self._loss(logits, parameters, ridge)
         before = math.inf
         for _ in range(_MAX_NEWTON_STEPS):
-            errors = probabilities.scatter(1, self.targets, 0)
-            errors.scatter_(1, self.targets, -errors.sum(1, keepdim=True))  # 1 - p would be rounded for p near 1
+            errors = probabilities.scatter(0, self.targets, 0)
+            errors.scatter_(0, self.targets, -errors.sum(0, keepdim=True))  # 1 - p would be rounded for p near 1
             gradient = self._gradient(errors) + ridge * parameters
-            step, logits_step = self._newton_step(gradient, probabilities, ridge)
+            step = self._newton_step(gradient, probabilities, ridge)
+            logits_step = self._logits(step)
             promised = -float((errors * logits_step).sum() + (ridge * parameters * step).sum()) / 2
             if promised <= 0 or before / 2 < promised < _ROUNDING_SHARE * loss:
                 break
@@ -144,39 +151,37 @@ class LogisticRegression:
         return self._in_all_classes(penalty, parameters, logits, loss, self.passes - first_pass), parameters
 
     def _loss(self, logits: Tensor, parameters: Tensor, ridge: Tensor) -> tuple[float, Tensor]:
-        log_probabilities = logits.log_softmax(1)
-        loss = (ridge * parameters.square()).sum() / 2 - log_probabilities.gather(1, self.targets).sum()
+        log_probabilities = logits.log_softmax(0)
+        loss = (ridge * parameters.square()).sum() / 2 - log_probabilities.gather(0, self.targets).sum()
         return float(loss), log_probabilities.exp_()
 
     def _logits(self, parameters: Tensor) -> Tensor:
+        """Return float64 logits. Shape: (C, N)"""
         self.passes += 1
-        columns = parameters.T.to(self.features.dtype)
-        return torch.cat([chunk @ columns for chunk in self.chunks]).double()
+        weights = parameters.to(self.features.dtype)
+        return torch.cat([weights @ chunk.T for chunk in self.chunks], 1).double()
 
     def _gradient(self, errors: Tensor) -> Tensor:
         self.passes += 1
-        rows = torch.split(errors.to(self.features.dtype), self.rows)
-        gradient = self.features.new_zeros((errors.shape[1], self.features.shape[1]))
-        for chunk, error in zip(self.chunks, rows, strict=True):
-            gradient.addmm_(error.T, chunk)
+        columns = torch.split(errors.to(self.features.dtype), self.rows, 1)
+        gradient = self.features.new_zeros((errors.shape[0], self.features.shape[1]))
+        for chunk, error in zip(self.chunks, columns, strict=True):
+            gradient.addmm_(error, chunk)
         return gradient.double()
 
-    def _curvature(self, direction: Tensor, probabilities: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        """Return the Hessian of the summed losses times a direction, and the change of the logits in that direction."""
+    def _curvature(self, direction: Tensor, probabilities: tuple[Tensor, ...]) -> Tensor:
+        """Return the Hessian of the summed losses times a direction."""
         self.passes += 1
-        columns = direction.T.to(self.features.dtype)
-        product = self.features.new_zeros(direction.shape)
-        changes = []
-        for chunk, p in zip(self.chunks, probabilities, strict=True):
-            change = chunk @ columns
-            changes.append(change)
-            weighted = p * change
-            product.addmm_((weighted - p * weighted.sum(1, keepdim=True)).T, chunk)
-        return product.double(), torch.cat(changes)
+        weights = direction.float()
+        product = torch.zeros_like(weights)
+        for chunk, p in zip(self.float_chunks, probabilities, strict=True):
+            weighted = p * (weights @ chunk.T)
+            product.addmm_(weighted - p * weighted.sum(0), chunk)
+        return product.double()
 
-    def _newton_step(self, gradient: Tensor, probabilities: Tensor, ridge: Tensor) -> tuple[Tensor, Tensor]:
-        """Solve Hessian x step = -gradient; return the step and the change of the logits, both in float64."""
-        covariance = torch.diag(probabilities.sum(0)) - probabilities.T @ probabilities
+    def _newton_step(self, gradient: Tensor, probabilities: Tensor, ridge: Tensor) -> Tensor:
+        """Solve Hessian x step = -gradient; return the step in float64."""
+        covariance = torch.diag(probabilities.sum(1)) - probabilities @ probabilities.T
         spread, basis = _eigh(covariance)
         spread = spread.clamp(min=1e-12 * float(spread.max()) + 1e-300)
         spread[0] = spread[-1]  # of the same change of all logits, which changes nothing: it must not be magnified
@@ -188,21 +193,18 @@ class LogisticRegression:
             solved = basis @ ((basis.T @ residual) / scale)
             return solved - solved.mean(0)  # the same change of all logits changes nothing, and its spread is zero
 
-        chunks = torch.split(probabilities.to(self.features.dtype), self.rows)
-        step, logits_step = torch.zeros_like(gradient), torch.zeros_like(probabilities)
-        residual = -gradient
+        chunks = torch.split(probabilities.float(), self.rows, 1)
+        step, residual = torch.zeros_like(gradient), -gradient
         direction = solved = precondition(residual)
         power = float((residual * solved).sum())
         gains: list[float] = []
         while power > 0 and len(gains) < _MAX_CG_STEPS:
-            product, change = self._curvature(direction, chunks)
-            product += ridge * direction
+            product = self._curvature(direction, chunks) + ridge * direction
             curvature = float((direction * product).sum())
             if curvature <= 0:
                 break
             size = power / curvature
             step += size * direction
-            logits_step.add_(change, alpha=size)
             residual = residual - size * product
             gains.append(size * power)
             if len(gains) > _LAST_STEPS and sum(gains[-_LAST_STEPS:]) <= _CG_SHARE * sum(gains):
@@ -210,16 +212,16 @@ class LogisticRegression:
             solved = precondition(residual)
             before, power = power, float((residual * solved).sum())
             direction = solved + (power / before) * direction
-        return step, logits_step
+        return step
 
     def _in_all_classes(
         self, penalty: float, parameters: Tensor, logits: Tensor, loss: float, passes: int
     ) -> LinearFit:
         weight = parameters.new_zeros((self.num_classes, len(self.mean)))
         weight[self.present] = parameters[:, :-1] @ self.axes.T
-        bias = parameters.new_full((self.num_classes,), float(logits.min()) - math.log(len(logits)))
+        bias = parameters.new_full((self.num_classes,), float(logits.min()) - math.log(logits.shape[1]))
         bias[self.present] = parameters[:, -1]
-        return LinearFit(penalty, weight, bias - weight @ self.mean, loss, passes)
+        return LinearFit(penalty, weight, bias - weight @ self.mean, loss / self.views, passes)
 
 
 def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:

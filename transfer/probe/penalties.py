@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,26 +36,37 @@ class Probe:
 
 
 def fit_probe(
-    train: Features, val: Features, num_classes: int, metric: str = "top1", device: torch.device | str = "cpu"
+    views: Sequence[Features],
+    val: Features,
+    num_classes: int,
+    metric: str = "top1",
+    device: torch.device | str = "cpu",
 ) -> Probe:
     """Fit all penalties to train, choose one on val, and fit it to both.
 
     Args:
-        train, val: features and labels of the two splits.
+        views: features and labels of the training images, once for each view; an image's loss is the mean over them.
+        val: features and labels of val.
         num_classes: number of classes.
         metric: what decides on val, `top1` or `mean_per_class`.
         device: the device that computes.
     """
-    features, labels = train.features.to(device), train.labels.to(device)
+    features = torch.cat([view.features for view in views]).to(device)
+    labels = torch.cat([view.labels for view in views]).to(device)
     val_features, val_labels = val.features.to(device), val.labels.to(device)
     metrics, best, passes = {}, None, 0
-    for fit in LogisticRegression(features, labels, num_classes).path(PENALTIES):
+    for fit in LogisticRegression(features, labels, num_classes, len(views)).path(PENALTIES):
         metrics[fit.penalty] = linear_metrics(fit, Features(val_features, val_labels))
         passes += fit.passes
         if best is None or metrics[fit.penalty][metric] > metrics[best.penalty][metric]:
             best = fit
     assert best is not None
-    both = LogisticRegression(torch.cat([features, val_features]), torch.cat([labels, val_labels]), num_classes)
+    # The images of val have one view, which counts as often.
+    features, labels = (
+        torch.cat([of_train, *[of_val] * len(views)])
+        for of_train, of_val in ((features, val_features), (labels, val_labels))
+    )
+    both = LogisticRegression(features, labels, num_classes, len(views))
     final = next(both.path([best.penalty], start=best))
     return Probe(final, best.penalty, metrics, passes + final.passes)
 

@@ -116,7 +116,7 @@ def open_run(config: FinetuneConfig, resume: Path | None, kind: str = "") -> Ite
     with _made(path), _held(path):
         remove_leftovers(path)
         check_run_dir(config, resume, kind)
-        if resume is None and _content(path):
+        if resume is None and _content(path, kind):
             _check_same_run(path, config)
         os.environ[RUN_DIR_VARIABLE] = str(path.resolve())
         yield RunFolder(path, resumes=resume is not None)
@@ -146,7 +146,7 @@ def check_run_dir(
             )
     elif config.out_dir is not None:
         path = Path(config.out_dir)
-        if path.is_file() or (is_main_process() and _content(path)):
+        if path.is_file() or (is_main_process() and _content(path, kind)):
             is_probe = kind or (path / PROBE).exists()
             way_out = "" if is_probe else f", or continue that run: `resume`={path}"
             raise BadValue(f"`out_dir`={path} is not empty; it may hold another run: choose a new folder{way_out}")
@@ -154,7 +154,7 @@ def check_run_dir(
         path = _named_folder(config, kind)
         if (path / RESULTS).exists():
             raise BadValue(f"{path} is a finished run, and has the name of this job: set `out_dir` for another run")
-        if settled and _content(path):
+        if settled and _content(path, kind):
             _check_same_run(path, config, settled)
 
 
@@ -269,10 +269,14 @@ def _check_same_run(path: Path, config: FinetuneConfig, fields: Container[str] |
         raise BadValue("\n  ".join([head, *changed]))
 
 
-def _content(path: Path) -> set[str]:
-    """Return the names in a folder other than those that a run leaves which never took a step."""
+def _content(path: Path, kind: str) -> set[str]:
+    """Return the names in a folder other than those that a run leaves which never took a step.
+
+    To another probe, a probe without results is such a run.
+    """
     files = (p.name for p in path.iterdir() if not is_leftover(p)) if path.is_dir() else ()
-    return {*files} - {CONFIG, HELD_OUT, LOCK, soft_name(LOCK)}
+    names = {*files} - {CONFIG, HELD_OUT, LOCK, soft_name(LOCK)}
+    return set() if kind and PROBE in names and RESULTS not in names else names
 
 
 def is_main_process() -> bool:

@@ -60,6 +60,7 @@ class ProbeFit:
         val_metrics: metrics on val for every penalty.
         extract_seconds, fit_seconds: wall-clock time to compute the features and to run all fits.
         passes: number of passes over the features in all fits.
+        views: views of each training image that were fitted.
     """
 
     penalty: float
@@ -67,6 +68,7 @@ class ProbeFit:
     extract_seconds: float
     fit_seconds: float
     passes: int
+    views: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +97,7 @@ class Results:
         decay: for each decayed split, how many of its official images were left.
         copy: what is known about a copy of the dataset that differs from the original.
         images_per_second: training speed, including augmentation.
+        engine: what computed, and how close to float32; see `transfer.inference.engines.EngineRecord`.
         lengthened_from: the lengths that the run had before, the first one first.
         peak_memory_bytes: peak memory of the main process; on a GPU, of its tensors.
         config: every field of the configuration.
@@ -135,6 +138,7 @@ class Results:
     wall_seconds: float = 0.0
     images_per_second: float | None = None
     precision: str = "32-true"
+    engine: dict[str, Any] | None = None
     world_size: int = 1
     peak_memory_bytes: int | None = None
     resumed: bool = False

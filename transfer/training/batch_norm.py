@@ -20,7 +20,6 @@ from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue, unknown_name
 from transfer.lightning import pl
 from transfer.networks.layers import fold_norms, untracked_batch_norm
-from transfer.training.optim import batch_norm_momentum
 from transfer.training.run_length import total_steps
 
 POLICIES = ("adapt", "frozen", "recompute", "train")
@@ -66,6 +65,26 @@ def recompute_statistics(module: nn.Module, forward: Callable[[Tensor], object],
         norm.momentum = momentum
     for m, mode in modes.items():
         m.training = mode
+
+
+def batch_norm_momentum(steps_per_epoch: float, total_steps: float) -> float:
+    """Return the weight of a new batch in BatchNorm's running statistics (torch convention) while fine-tuning.
+
+    Kornblith, Shlens & Le 2019 adapt TensorFlow's momentum to the dataset: max(1 - 10 / s, 0.9) with s steps per epoch,
+    which is min(10 / s, 0.1) here. In a run too short for that, the statistics are still half the checkpoint's when it
+    ends, and evaluation fails while the training loss looks fine; so their memory, 1 / momentum steps, is kept to at
+    most a fortieth of the run. More than 0.3 would leave the statistics of the last few batches only.
+
+    Args:
+        steps_per_epoch: batches of an epoch; infinite if unknown.
+        total_steps: batches of the run; infinite if unknown.
+
+    Raises:
+        UserError: fewer than one step.
+    """
+    if steps_per_epoch < 1 or total_steps < 1:
+        raise BadValue(f"a run needs at least one step (per epoch {steps_per_epoch}, in all {total_steps})")
+    return max(min(10 / steps_per_epoch, 0.1), min(40 / total_steps, 0.3))
 
 
 class BatchNormPolicy(pl.Callback):

@@ -23,10 +23,11 @@ from transfer.training.divergence import refuse_divergence, warn_of_rise
 from transfer.training.losses import build_loss
 from transfer.training.metrics import Predicted, fit_threshold
 from transfer.training.mixing import Mix, draw_mix
-from transfer.training.optim import build_optimizer, build_schedule, check_optimizer, check_schedule, parameter_groups
+from transfer.training.optim import build_optimizer, check_optimizer, parameter_groups
 from transfer.training.random_state import get_random_state, set_random_state
 from transfer.training.run_length import check_length, steps_per_epoch, total_steps
 from transfer.training.sam import SAM
+from transfer.training.schedules import build_schedule, check_schedule
 from transfer.training.scores import Scores, to_probabilities
 from transfer.training.train_loss import TrainLoss
 
@@ -246,7 +247,8 @@ class TransferModule(pl.LightningModule):
             # Such a callback adds what it unfreezes, at a rate of its own.
             only_trainable=any(isinstance(c, pl.callbacks.BaseFinetuning) for c in self.trainer.callbacks),  # type: ignore[attr-defined]
         )
-        optimizer = build_optimizer(self.optimizer, groups, self.lr, self.momentum)
+        clips = bool(self.trainer.gradient_clip_val)
+        optimizer = build_optimizer(self.optimizer, groups, self.lr, self.momentum, fused=not clips)
         if self.sam_rho is not None:
             optimizer = SAM(optimizer, self.sam_rho, lambda: self._replay(get_random_state(self.device)))
         scheduler = build_schedule(

@@ -1,15 +1,13 @@
-"""Parameter groups, optimizers and learning-rate schedules."""
+"""Parameter groups and optimizers."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from transfer.errors import BadValue, unknown_name
 
@@ -106,11 +104,14 @@ class RMSpropTF(Optimizer):
                 loss = closure()
         for group in self.param_groups:
             params: list[Tensor] = [p for p in group["params"] if p.grad is not None]
-            if params:
-                self._step_group(group, params)
+            if all(p.device.type == "cpu" for p in params):
+                for p in params:  # one by one, what is read again stays in the cache
+                    self._step_together(group, [p])
+            else:
+                self._step_together(group, params)
         return loss
 
-    def _step_group(self, group: ParameterGroup, params: list[Tensor]) -> None:
+    def _step_together(self, group: ParameterGroup, params: list[Tensor]) -> None:
         for p in params:
             if not self.state[p]:
                 self.state[p] = {"mean_square": torch.ones_like(p), "momentum": torch.zeros_like(p)}
@@ -128,19 +129,19 @@ class RMSpropTF(Optimizer):
         torch._foreach_sub_(params, buffers)
 
 
-def _sgd(groups: list[ParameterGroup], lr: float, momentum: float) -> Optimizer:
-    return SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
+def _sgd(groups: list[ParameterGroup], lr: float, momentum: float, fused: bool | None) -> Optimizer:
+    return SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=fused)
 
 
-def _adamw(groups: list[ParameterGroup], lr: float, momentum: float) -> Optimizer:
-    return AdamW(groups, lr=lr)
+def _adamw(groups: list[ParameterGroup], lr: float, momentum: float, fused: bool | None) -> Optimizer:
+    return AdamW(groups, lr=lr, fused=fused)
 
 
-def _rmsprop(groups: list[ParameterGroup], lr: float, momentum: float) -> Optimizer:
+def _rmsprop(groups: list[ParameterGroup], lr: float, momentum: float, fused: bool | None) -> Optimizer:
     return RMSpropTF(groups, lr=lr, momentum=momentum)
 
 
-OPTIMIZERS: dict[str, Callable[[list[ParameterGroup], float, float], Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[[list[ParameterGroup], float, float, bool | None], Optimizer]] = {
     "sgd": _sgd,
     "adamw": _adamw,
     "rmsprop": _rmsprop,
@@ -157,7 +158,9 @@ def check_optimizer(name: str) -> None:
         raise unknown_name("optimizer", name, OPTIMIZERS)
 
 
-def build_optimizer(name: str, groups: list[ParameterGroup], lr: float, momentum: float) -> Optimizer:
+def build_optimizer(
+    name: str, groups: list[ParameterGroup], lr: float, momentum: float, *, fused: bool = True
+) -> Optimizer:
     """Return an optimizer over parameter groups that carry their own `lr` and `weight_decay`.
 
     Args:
@@ -165,132 +168,27 @@ def build_optimizer(name: str, groups: list[ParameterGroup], lr: float, momentum
         groups: see `parameter_groups`.
         lr: learning rate of groups without one.
         momentum: momentum of sgd and rmsprop, in [0, 1).
+        fused: take torch's fused kernels where they are right (`has_fused_kernels`). They unscale gradients
+            themselves, so Lightning refuses to clip these in mixed precision.
 
     Raises:
         UserError: unknown optimizer.
     """
     check_optimizer(name)
-    return OPTIMIZERS[name](groups, lr, momentum)
+    fused = fused and all(has_fused_kernels(parameter) for group in groups for parameter in group["params"])
+    optimizer = OPTIMIZERS[name](groups, lr, momentum, fused or None)
+    optimizer.register_load_state_dict_post_hook(_lay_out_as_parameters)
+    return optimizer
 
 
-def _cosine(step: int, total_steps: float, warmup_steps: int) -> float:
-    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
-    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+def has_fused_kernels(parameter: Tensor) -> bool:
+    """Return whether torch's fused SGD and AdamW take a parameter; the SGD for CPUs is wrong in bfloat16 (2.13)."""
+    return parameter.device.type in ("cpu", "cuda") and parameter.dtype in (torch.float32, torch.float64)
 
 
-# Tan & Le 2019, section 5.2: x0.97 every 2.4 epochs of ImageNet, of which the released code trains 350. Counted in
-# epochs of a small dataset, a run would spend most of its steps at a rate of nothing.
-EXPONENTIAL_DECAY, DECAYS_PER_RUN = 0.97, 350 / 2.4
-
-
-def _exponential(step: int, total_steps: float, warmup_steps: int) -> float:
-    return EXPONENTIAL_DECAY ** math.floor(DECAYS_PER_RUN * step / total_steps)
-
-
-def _constant(step: int, total_steps: float, warmup_steps: int) -> float:
-    return 1.0
-
-
-# The factor after the warm-up, as a function of the step and the lengths of run and warm-up in steps.
-SCHEDULES: dict[str, Callable[[int, float, int], float]] = {
-    "cosine": _cosine,
-    "exponential": _exponential,
-    "constant": _constant,
-}
-
-
-def check_schedule(name: str) -> None:
-    """Check that a schedule is in the table.
-
-    Raises:
-        UserError: it is not.
-    """
-    if name not in SCHEDULES:
-        raise unknown_name("schedule", name, SCHEDULES)
-
-
-def schedule_factor(name: str, step: int, total_steps: float, warmup_steps: int) -> float:
-    """Return the learning rate at a step relative to the peak, in [0, 1].
-
-    Args:
-        name: `cosine`, to zero at `total_steps`; `exponential`, the paper's, as its 350 epochs on ImageNet spread over
-            the run: times 0.97 every 2.4 / 350 of it, counted from step 0, to 0.012; or `constant`.
-        step: optimizer steps taken so far.
-        total_steps: optimizer steps of the run.
-        warmup_steps: steps of the linear rise from zero to the peak.
-
-    Raises:
-        UserError: unknown schedule.
-    """
-    check_schedule(name)
-    if step < warmup_steps:
-        return (step + 1) / (warmup_steps + 1)
-    return SCHEDULES[name](step, total_steps, warmup_steps)
-
-
-class FactorLR(LambdaLR):
-    """Multiplies the learning rate of each group by a factor of the step.
-
-    Groups that are added to the optimizer later keep the rate that they come with; `LambdaLR` fails on them.
-    """
-
-    def get_lr(self) -> list[float | Tensor]:
-        """Return the learning rate of each group."""
-        rates = super().get_lr()
-        return [*rates, *(group["lr"] for group in self.optimizer.param_groups[len(rates) :])]
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the step of a checkpoint; a run of another length follows its own schedule from there."""
-        super().load_state_dict(state_dict)
-        for group, peak, factor in zip(self.optimizer.param_groups, self.base_lrs, self.lr_lambdas, strict=False):
-            group["lr"] = peak * factor(self.last_epoch)
-
-
-def build_schedule(
-    optimizer: Optimizer, name: str, warmup_epochs: float, total_steps: float, steps_per_epoch: float
-) -> FactorLR:
-    """Return a schedule that is stepped after each optimizer step.
-
-    Args:
-        optimizer: whose groups hold the peak learning rates.
-        name: see `schedule_factor`.
-        warmup_epochs: length of the linear warm-up, in epochs.
-        total_steps: optimizer steps of the run; infinite if unknown.
-        steps_per_epoch: optimizer steps of an epoch; infinite if unknown.
-
-    Raises:
-        UserError: unknown schedule, or the schedule needs a length that is unknown.
-    """
-    check_schedule(name)
-    if name != "constant" and math.isinf(total_steps):
-        raise BadValue(
-            f"`schedule`={name!r} spreads its fall over the run, but nobody knows how many steps the run has: give"
-            " `max_steps` (or `max_epochs`, if the loader has a length), or `schedule`='constant'"
-        )
-    if math.isinf(steps_per_epoch) and warmup_epochs > 0:
-        raise BadValue(
-            f"`warmup_epochs`={warmup_epochs} counts epochs, but the loader has no length: give `limit_train_batches`,"
-            " the batches of an epoch, or `warmup_epochs`=0"
-        )
-    warmup_steps = round(warmup_epochs * steps_per_epoch) if warmup_epochs > 0 else 0
-    return FactorLR(optimizer, lambda step: schedule_factor(name, step, total_steps, warmup_steps))
-
-
-def batch_norm_momentum(steps_per_epoch: float, total_steps: float) -> float:
-    """Return the weight of a new batch in BatchNorm's running statistics (torch convention) while fine-tuning.
-
-    Kornblith, Shlens & Le 2019 adapt TensorFlow's momentum to the dataset: max(1 - 10 / s, 0.9) with s steps per epoch,
-    which is min(10 / s, 0.1) here. In a run too short for that, the statistics are still half the checkpoint's when it
-    ends, and evaluation fails while the training loss looks fine; so their memory, 1 / momentum steps, is kept to at
-    most a fortieth of the run. More than 0.3 would leave the statistics of the last few batches only.
-
-    Args:
-        steps_per_epoch: batches of an epoch; infinite if unknown.
-        total_steps: batches of the run; infinite if unknown.
-
-    Raises:
-        UserError: fewer than one step.
-    """
-    if steps_per_epoch < 1 or total_steps < 1:
-        raise BadValue(f"a run needs at least one step (per epoch {steps_per_epoch}, in all {total_steps})")
-    return max(min(10 / steps_per_epoch, 0.1), min(40 / total_steps, 0.3))
+def _lay_out_as_parameters(optimizer: Optimizer) -> None:
+    """Give loaded state the layout of its parameter: the fused kernels for CPUs read both in the order of memory."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -47,24 +47,24 @@ class SAM(Optimizer):
         second_pass = self.replay()
         with torch.enable_grad():
             result = closure()
-        moved = self._ascend()
+        moved, before = self._ascend()
         with second_pass, torch.enable_grad():
             closure()
-        for parameter, value in moved:
-            parameter.copy_(value)
+        if moved:
+            torch._foreach_copy_(moved, before)
         self.optimizer.step()
         return result
 
-    def _ascend(self) -> list[tuple[Tensor, Tensor]]:
-        """Move the parameters that have a gradient; return each with its value before."""
+    def _ascend(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Move the parameters that have a gradient; return them and their values before."""
         parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
         if not parameters:
-            return []
+            return [], []
         before = [parameter.clone() for parameter in parameters]
         grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
         torch._foreach_add_(parameters, torch._foreach_mul(grads, self.rho / (norm + 1e-12)))
-        return list(zip(parameters, before, strict=True))
+        return parameters, before
 
     def state_dict(self) -> dict[str, Any]:
         """Return the wrapped optimizer's state."""
