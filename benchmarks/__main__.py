@@ -9,10 +9,13 @@ scaling coefficients of the compound rule against the released ones, and counts 
 Each of these has its own --help:
 
 data    training-ready images per second on one core, without and with a cache, against a torchvision-style pipeline
+decode  processor time of an image before the network sees it: decoding, transform, loading by threads and processes
 allocator  processor time, page faults and peak memory with freed memory kept and with glibc's defaults
 cores   training speed on cores shared with other processes, with our and with OpenMP's default way of waiting
 recipe  accuracy of --recipe auto against the defaults
 probe   seconds of a linear probe's fits on cached features, against scikit-learn's lbfgs
+probe_photos  wall and processor seconds of a whole linear probe of photos, by part
+probe_choices  what a linear probe loses by cheaper features, and gains by views of its images
 tracing  seconds of tracing, exporting and compiling, and differences at other image sizes
 memory_prediction  predicted memory of training steps and of inference against the measured
 frozen_norms  memory and time of training with frozen BatchNorm, folded into the convolutions against not
@@ -37,10 +40,13 @@ SUBJECTS = {"module": "module", "train": "networks", "peer": "networks", "memory
 # Subjects with options of their own, each in the module of its name.
 OWN_COMMAND_LINE = (
     "data",
+    "decode",
     "allocator",
     "cores",
     "recipe",
     "probe",
+    "probe_photos",
+    "probe_choices",
     "memory_prediction",
     "tracing",
     "frozen_norms",

@@ -46,8 +46,8 @@ class DataModule(pl.LightningDataModule):
         image_size: Side of the network's input in pixels, at least 32; None is the preprocessing's.
         augment: `none`, `basic`, `randaugment`, `trivialaugment`, `autoaugment` or `cutout`.
         batch_size: Images per step and process.
-        num_workers: Decoding processes per loader; 0 is the main one, None leaves one core free, up to 8. A stream
-            lowers it to 1, 2, 4 or 8.
+        num_workers: What decodes for each loader: processes, or without a GPU threads for val and test; 0 decodes in
+            the main one, None leaves one core free, up to 8. A stream lowers it to 1, 2, 4 or 8.
         seed: Decides order and augmentation.
         min_crop_area: Smallest share of the image that a random crop keeps, in (0, 1]; None is the sheet's.
         vertical_flip, quarter_turns, color_jitter: Further augmentations, see `build_train_transform`.

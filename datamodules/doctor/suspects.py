@@ -66,17 +66,18 @@ def predict_split(
     split = replace(split, decoding=Decoding.of(preprocessing, split.decoding.max_pixels))
     transform = build_eval_transform(preprocessing)
     num_workers = default_num_workers() if len(split) > _WORTH_WORKERS else 0
-    check_workers(num_workers, _BATCH * output_bytes(transform))
+    images = ImageDataset(split, transform)
+    check_workers(images, num_workers, _BATCH * output_bytes(transform))
     loader = ImageLoader(
-        ImageDataset(split, transform),
+        images,
         batch_size=_BATCH,
         num_workers=num_workers,
         worker_init_fn=start_worker,
     )
     parts = []
-    for images, _ in tqdm(loader, desc=f"predicting {split.name}", delay=1, leave=False):
+    for batch, _ in tqdm(loader, desc=f"predicting {split.name}", delay=1, leave=False):
         with torch.inference_mode():
-            logits = classifier(normalize(images.to(device), preprocessing)).float()
+            logits = classifier(normalize(batch.to(device), preprocessing)).float()
             parts.append((logits.sigmoid() if multilabel else logits.softmax(1)).cpu())
     probabilities: NDArray[np.float32] = torch.cat(parts).numpy()
     return probabilities

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import stat
 import threading
 from collections.abc import Iterator
@@ -61,6 +62,8 @@ _PNG_END = b"IEND\xaeB`\x82"
 # A long comment in a PNG is no attack on the memory, and nobody reads it here.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 _OPENING = threading.Lock()
+if hasattr(os, "register_at_fork"):  # or a worker process that starts while another thread opens an image would wait
+    os.register_at_fork(before=_OPENING.acquire, after_in_parent=_OPENING.release, after_in_child=_OPENING.release)
 
 
 class WorkerError(UserError):

@@ -47,11 +47,22 @@ def apply_transform(transform: Transform, picture: Picture) -> Pixels | Tensor:
         return transform(picture.pixels())
     crop, *others = transform.transforms
     if not isinstance(crop, RandomResizedCrop):
-        return transform(image=picture.pixels())["image"]
+        return prepare(transform, picture.pixels())
     image = crop.cut(picture)
     for step in others:
         image = step(image=image)["image"]
     return image
+
+
+def prepare(transform: A.Compose, pixels: Pixels) -> Pixels:
+    """Return an image as an eval transform prepares it; several threads may do so at a time.
+
+    Shape:
+        uint8 (H, W, 3) -> (image_size, image_size, 3), or 1 channel for a network of one
+    """
+    for step in transform.transforms:
+        pixels = step.apply(pixels)
+    return pixels
 
 
 def build_eval_transform(preprocessing: Preprocessing) -> A.Compose:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, cast
 
+import datasets
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from datamodules.images.decode import (
 )
 from datamodules.images.pictures import Picture, open_picture
 from datamodules.images.transforms import Transform, apply_transform, output_bytes, seed_transform
+from datamodules.images.user_transform import UserTransform
 from datamodules.loading.image_cache import ImageCache
 from datamodules.loading.resources import ExplainingLoader, check_workers
 from datamodules.loading.samplers import EpochSampler, RankSampler, StreamEvalSampler, distributed_position
@@ -77,6 +79,12 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
         # Which images have been decoded whole. The first crop of a JPEG looks for damage below its last row, too.
         self._sound = torch.full((len(split) if is_training else 0,), split.is_checked)
         self._sound.share_memory_()  # type: ignore[no-untyped-call]  # torch's types
+
+    @property
+    def is_thread_safe(self) -> bool:
+        """Whether several threads may read it: images in memory or in files, which are not augmented."""
+        is_local = isinstance(self.split.table, datasets.Dataset)
+        return is_local and not self.is_training and not isinstance(self.transform, UserTransform)
 
     def __len__(self) -> int:
         return len(self.split)
@@ -250,7 +258,7 @@ def build_loader(
     Raises:
         BadValue: its workers would fill the shared memory.
     """
-    check_workers(num_workers, batch_size * output_bytes(images.transform))
+    check_workers(images, num_workers, batch_size * output_bytes(images.transform))
     return kind(
         images,
         batch_size=batch_size,

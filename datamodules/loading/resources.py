@@ -12,6 +12,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from datamodules.loading.threads import batches_in_threads, reads_in_threads
 from transfer.errors import BadValue, is_short_of_memory
 
 _SHARED_MEMORY = Path("/dev/shm")
@@ -20,13 +21,13 @@ _FILES_PER_WORKER = 12
 _PREFETCHED = 2  # batches that torch lets each worker prepare in advance
 
 
-def check_workers(num_workers: int, batch_bytes: int) -> None:
-    """Check that the system lets this many workers run.
+def check_workers(dataset: object, num_workers: int, batch_bytes: int) -> None:
+    """Check that the system lets this many workers of a dataset's loader run.
 
     Raises:
         BadValue: it does not; the text says what to set.
     """
-    if num_workers > 0:
+    if num_workers > 0 and not reads_in_threads(dataset):
         check_open_files(num_workers)
         check_shared_memory(num_workers, batch_bytes)
 
@@ -64,11 +65,15 @@ def check_shared_memory(num_workers: int, batch_bytes: int) -> None:
 
 
 class ExplainingLoader(DataLoader[Any]):
-    """torch's own, which says in one line what it means that a worker died, or that files or memory ran out."""
+    """torch's own, which says in one line what it means that a worker died, or that files or memory ran out.
+
+    The workers of a dataset that says `is_thread_safe` are threads, see `datamodules.loading.threads`.
+    """
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # its own is private
+        in_threads = self.num_workers > 0 and reads_in_threads(self.dataset)
         with failures_explained():
-            yield from super().__iter__()
+            yield from batches_in_threads(self) if in_threads else super().__iter__()
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks import __main__ as benchmark
+from benchmarks import probe_photos
 from tests.support.runs import CHEAP, ROOT, call, environment, read_results, save_classes
 from transfer.commands import evaluate, finetune, predict, probe
 from transfer.config.command_line import parse_probe_config
@@ -596,3 +597,36 @@ def test_the_benchmark_compares_equal_optima(probed: Path, tmp_path: Path, capsy
     assert figures["times_faster"] <= (theirs + 0.005) / max(ours - 0.005, 1e-9) + 0.005
     assert benchmark.main(["probe", str(tmp_path)]) == 2
     assert "not a finished run of `efficientnet-transfer probe`" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_photos_measures_every_part(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_here(path: Path, argv: list[str]) -> int:
+        return probe_photos.run_timed(path, [*argv, "--data.num_workers", "0", "--trainer.accelerator", "cpu"])
+
+    monkeypatch.setattr(probe_photos, "run_anew", run_here)
+    file = tmp_path / "figures.json"
+    argv = ["probe_photos", "--data_root", str(photos), "--image_size", "32", "--rounds", "1", "--json", str(file)]
+    assert benchmark.main(argv) == 0
+    figures = json.loads(file.read_text())
+    assert sum(figures["images"].values()) == 60 and figures["engine"]["engine"] == "torch"
+    parts = figures["parts"]
+    assert parts.keys() == {"imports", *probe_photos.PARTS} and all(part["wall"] >= 0 for part in parts.values())
+    assert 0 < sum(part["wall"] for part in parts.values()) <= figures["whole"]["wall"] + 0.1
+    assert probe.fit.__name__ == "fit"  # no longer timed
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_choices_fits_each(photos: Path, tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    sizes = ["--image_size", "32", "--cache_dir", str(tmp_path / "cache"), "--views", "2", "--few", "6", "--seeds", "1"]
+    assert benchmark.main(["probe_choices", "--data_root", str(photos), *sizes, "--json", str(file)]) == 0
+    figures = json.loads(file.read_text())
+    plain, rounded = figures["torch, float32"], figures["torch, bfloat16"]
+    assert plain == figures["auto, float32"] == figures["views"]["1"]  # so few images are computed by torch
+    assert rounded["train_losses"] == pytest.approx(plain["train_losses"], rel=0.05)
+    assert rounded["train_losses"] != plain["train_losses"] != figures["views"]["2"]["train_losses"]
+    draws = figures["views of 6 images, top1 of the others by seed"]
+    assert draws.keys() == {"1", "2"} and all(0 <= top1 <= 1 for each in draws.values() for top1 in each)

@@ -225,11 +225,12 @@ def test_a_trainer_predicts_from_the_datamodule(trainval: bool) -> None:
     torch.testing.assert_close(torch.cat(result), sums)  # type: ignore[arg-type]
 
 
-def test_predict_loader_reports_bad_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_predict_loader_reports_bad_files(tmp_path: Path, num_workers: int) -> None:
     Image.new("RGB", (9, 9), "red").save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_text("text")
     paths = [tmp_path / "good.png", tmp_path / "bad.png", tmp_path / "gone.png"]
-    batches = list(build_predict_loader(paths, build_eval_transform(PREPROCESSING), batch_size=2, num_workers=0))
+    batches = list(build_predict_loader(paths, build_eval_transform(PREPROCESSING), 2, num_workers))
     images, names, bad = batches[0]
     assert images.shape == (1, 32, 32, 3) and images[0, 0, 0].tolist() == [255, 0, 0]
     assert names == [str(paths[0])] and bad[0].name == str(paths[1]) and "not an image" in bad[0].reason

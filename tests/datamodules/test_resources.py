@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules import build_datamodule
 from datamodules.images.transforms import build_eval_transform
-from datamodules.loading.predicting import build_predict_loader
+from datamodules.loading.predicting import PredictBatch, build_predict_loader
 from datamodules.loading.resources import ExplainingLoader, check_shared_memory, check_workers, explain_failure
 from tests.support.data import PREPROCESSING
 from transfer.errors import BadValue, UserError
@@ -31,27 +31,38 @@ def small_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_workers_that_would_fill_the_shared_memory_are_refused(small_shared_memory: None) -> None:
     check_shared_memory(8, 4_000_000)
-    check_workers(0, 10**12)
+    check_workers(None, 0, 10**12)
     with pytest.raises(BadValue, match=r"8 workers .* need 66 MB .* 64 MB.*--shm-size.*`num_workers`=0"):
         check_shared_memory(8, 4_100_000)
 
 
-def test_every_loader_is_compared_with_the_shared_memory(small_shared_memory: None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_gpu", [False, True])
+def test_loaders_with_worker_processes_are_compared_with_the_shared_memory(
+    small_shared_memory: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_gpu: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
     side, batch = PREPROCESSING.image_size, 8000
     needed = f"{2 * 2 * batch * 3 * side**2 / 1e6:.0f} MB"
     data = build_datamodule("digits", preprocessing=PREPROCESSING, batch_size=batch, num_workers=2)
-    for build in (data.train_dataloader, data.val_dataloader, data.test_dataloader):
-        with pytest.raises(BadValue, match=f"need {needed}"):
-            build()
+
+    def predict() -> DataLoader[PredictBatch]:
+        return build_predict_loader([tmp_path / "a.png"], build_eval_transform(PREPROCESSING), batch, 2)
+
     with pytest.raises(BadValue, match=f"need {needed}"):
-        build_predict_loader([tmp_path / "a.png"], build_eval_transform(PREPROCESSING), batch, 2)
+        data.train_dataloader()
+    for build in (data.val_dataloader, data.test_dataloader, predict):
+        if has_gpu:
+            with pytest.raises(BadValue, match=f"need {needed}"):
+                build()
+        else:
+            assert build().num_workers == 2  # threads, which share all memory
 
 
 def test_workers_beyond_the_limit_of_open_files_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    check_workers(4, 1)
+    check_workers(None, 4, 1)
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (40, 40))
     with pytest.raises(BadValue, match=r"4 workers need about \d\d open files, and the limit is 40.*`num_workers`=0"):
-        check_workers(4, 1)
+        check_workers(None, 4, 1)
 
 
 class Killed(Dataset[torch.Tensor]):

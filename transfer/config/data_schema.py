@@ -21,7 +21,7 @@ class DataConfig:
     batch_size: int = 64
     """images per process and step"""
     num_workers: int | None = None
-    """loader processes per training process; unset: usable cores - 1, at most 8"""
+    """decoders per loader: processes, or on a CPU threads in evaluation; unset: usable cores - 1, at most 8"""
     train_on: Literal["train", "trainval"] = "train"
     """trainval adds val to train, for a final fit once all is chosen; no validation, the final weights are tested"""
     val_fraction: float = 0.1

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from transfer.errors import BadValue
 from transfer.networks.backbone import Backbone, FeatureInfo, StagedBackbone
+from transfer.networks.backward import spatial_mean
 from transfer.networks.heads import HeadFactory, build_head
 from transfer.preprocessing import Preprocessing
 
@@ -70,7 +71,8 @@ class Classifier(nn.Module):
         Returns:
             Logits (N, num_classes), or pooled features (N, num_features).
         """
-        return features.mean((2, 3)) if pre_logits else self.head(features.mean((2, 3)))
+        pooled = spatial_mean(features).flatten(1)
+        return pooled if pre_logits else self.head(pooled)
 
     @property
     def feature_info(self) -> list[FeatureInfo]:

@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from transfer.networks.depthwise import DepthwiseConv2d
+from transfer.networks.backward import DepthwiseConv2d, SiLU, spatial_mean
 
 Padding = Literal["same", "symmetric", "static"]
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "relu6": nn.ReLU6, "relu": nn.ReLU}
+ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": SiLU, "relu6": nn.ReLU6, "relu": nn.ReLU}
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class SqueezeExcitation(nn.Module):
         self.expand = nn.Conv2d(reduced_channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate = x.mean((2, 3), keepdim=True)
+        gate = spatial_mean(x)
         return x * self.expand(self.act(self.reduce(gate))).sigmoid()
 
 

@@ -230,7 +230,7 @@ def _map(path: Path, num_images: int, num_features: int, dtype: str, mode: Any) 
     return Features(torch.from_numpy(raw).view(DTYPES[dtype]), torch.from_numpy(labels))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _write(
     target: Features,
     engine: Callable[[Tensor], Tensor],

@@ -1,7 +1,12 @@
-"""Depthwise convolution that trains fast on a CPU."""
+"""Layers whose backward pass avoids detours of torch and oneDNN. Outputs are torch's own, bit for bit, and gradients
+the same up to rounding.
+
+ONEDNN_VERBOSE=1 names the kernels of oneDNN that run; `python -m benchmarks cpu_training` measures a training step.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -13,19 +18,58 @@ Pair = tuple[int, int]
 COLUMNS = 3  # of the widest kernel whose weight gradient oneDNN computes fast
 
 
+def runs_eagerly(input: Tensor) -> bool:
+    """Whether operations on `input` run now with gradients, rather than being recorded by a compiler or an exporter."""
+    recorded = torch.compiler.is_compiling() or type(input) is not Tensor or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return not recorded and torch.is_grad_enabled()
+
+
+class SiLU(nn.SiLU):
+    """`nn.SiLU`, in place only where no gradients are wanted: they need the input, which torch would first copy."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.silu(input, inplace=self.inplace and not runs_eagerly(input))
+
+
+def spatial_mean(input: Tensor) -> Tensor:
+    """Return the mean over H and W, (N, C, H, W) -> (N, C, 1, 1)."""
+    if runs_eagerly(input):
+        return _SpatialMean.apply(input)  # type: ignore[no-untyped-call]
+    return input.mean((2, 3), keepdim=True)
+
+
+class _SpatialMean(torch.autograd.Function):
+    """A mean whose gradient is a view of one number per map. Torch's is as large as the maps, and contiguous."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(input: Tensor) -> Tensor:
+        return input.mean((2, 3), keepdim=True)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.shape = inputs[0].shape
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return (grads[0] / math.prod(ctx.shape[2:])).expand(ctx.shape)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        return _SpatialMean.forward(*tangents)
+
+
 class DepthwiseConv2d(nn.Conv2d):
     """`nn.Conv2d` with a group per input channel, whose backward pass on a CPU takes oneDNN's fast kernels.
 
-    The output is `nn.Conv2d`'s, bit for bit; the gradients are the same up to rounding. On other devices, without
-    gradients, with dilation, and wherever the operations are recorded rather than run eagerly (compilers, exporters,
-    tracers, meta tensors) it is `nn.Conv2d` itself.
+    On other devices, without gradients, with dilation, and wherever operations are recorded it is `nn.Conv2d` itself.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        recorded = torch.compiler.is_compiling() or type(input) is not Tensor or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if recorded or input.device.type != "cpu" or not torch.is_grad_enabled() or self.dilation != (1, 1):
-            return super()._conv_forward(input, weight, bias)
-        return _DepthwiseConvolution.apply(input, weight, bias, self.stride, self.padding)  # type: ignore[no-untyped-call]
+        if runs_eagerly(input) and input.device.type == "cpu" and self.dilation == (1, 1):
+            return _DepthwiseConvolution.apply(input, weight, bias, self.stride, self.padding)  # type: ignore[no-untyped-call]
+        return super()._conv_forward(input, weight, bias)
 
 
 class _DepthwiseConvolution(torch.autograd.Function):
@@ -35,8 +79,7 @@ class _DepthwiseConvolution(torch.autograd.Function):
       part of the padded input that it sees.
     - The input gradient of a strided convolution in bfloat16 is computed in float32.
 
-    `ONEDNN_VERBOSE=1` names the kernels (fast: `jit_dw`; slow: `jit`, `jit_bf16`, `brgconv_strided`), and `python -m
-    benchmarks cpu_training` measures a training step.
+    The fast kernel is `jit_dw`; the slow ones are `jit`, `jit_bf16` and `brgconv_strided`.
     """
 
     generate_vmap_rule = True

@@ -1,15 +1,17 @@
-"""Outputs, gradients and transformations of the depthwise convolution against torch's own; the kernels it takes."""
+"""Outputs, gradients and transformations of layers with their own backward pass against torch's; the kernels taken."""
 
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from transfer.networks.depthwise import DepthwiseConv2d
+from transfer.networks.backward import DepthwiseConv2d, SiLU, spatial_mean
 from transfer.networks.layers import SamePadConv2d, build_conv
 
 SIZES = [(9, 9), (8, 8), (8, 11), (2, 3), (1, 1)]
@@ -154,3 +156,60 @@ def test_the_backward_pass_takes_the_fast_kernel(
     calls = [line.split(",")[5:8] for line in capfd.readouterr().out.splitlines() if ",exec,cpu,convolution," in line]
     assert {kind for _, _, kind in calls} == {"backward_data", "backward_weights"}
     assert {implementation.split(":")[0] for _, implementation, _ in calls} == {"jit_dw"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_spatial_mean_has_the_output_and_gradient_of_torch_without_a_map_of_it(dtype: torch.dtype) -> None:
+    x = torch.randn(2, 8, 5, 4).to(dtype, memory_format=torch.channels_last).requires_grad_()
+    own, expected = spatial_mean(x), x.mean((2, 3), keepdim=True)
+    assert torch.equal(own, expected)
+    weights = torch.randn_like(own)
+    (gradient,) = torch.autograd.grad(own, x, weights)
+    assert torch.equal(gradient, torch.autograd.grad(expected, x, weights)[0])
+    assert gradient.untyped_storage().nbytes() == own.nbytes
+
+
+def test_a_spatial_mean_has_second_derivatives_a_forward_mode_and_transforms() -> None:
+    x = torch.randn(2, 2, 3, 2, dtype=torch.double, requires_grad=True)
+
+    def squared(x: Tensor) -> Tensor:
+        return spatial_mean(x).square()
+
+    assert torch.autograd.gradcheck(squared, (x,), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(squared, (x,))
+    per_image = torch.func.vmap(torch.func.grad(lambda image: squared(image[None]).sum()))(x.detach())
+    torch.testing.assert_close(per_image, torch.autograd.grad(squared(x).sum(), x)[0])
+
+
+def test_recorded_a_spatial_mean_is_that_of_torch() -> None:
+    class Mean(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return spatial_mean(x)
+
+    x = torch.randn(2, 3, 4, 4, requires_grad=True)
+    assert "aten::mean" in str(torch.jit.trace(Mean(), x).graph)
+    assert torch.ops.aten.mean.dim in {node.target for node in torch.export.export(Mean(), (x,)).graph.nodes}
+    assert "mean" in {node.target for node in fx.symbolic_trace(Mean()).graph.nodes}
+
+
+class Operations(TorchDispatchMode):
+    """Names of the operations that run."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def test_silu_copies_nothing_for_gradients_and_works_in_place_without() -> None:
+    x = torch.randn(2, 3, 4, 4)
+    with Operations() as training:
+        out = SiLU(inplace=True)(x.clone().requires_grad_() * 1)
+    assert training.names == ["aten.clone.default", "aten.mul.Tensor", "aten.silu.default"]
+    torch.testing.assert_close(out, F.silu(x), rtol=0, atol=0)
+    with torch.no_grad():
+        y = x.clone()
+        assert SiLU(inplace=True)(y).data_ptr() == y.data_ptr()
