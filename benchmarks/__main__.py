@@ -19,6 +19,7 @@ probe_choices  what a linear probe loses by cheaper features, and gains by views
 tracing  seconds of tracing, exporting and compiling, and differences at other image sizes
 memory_prediction  predicted memory of training steps and of inference against the measured
 frozen_norms  memory and time of training with frozen BatchNorm, folded into the convolutions against not
+cpu_training  images per second of a training step on a CPU, against timm in its fastest setting
 ddp     predicted seconds of a training step of 2 and 4 processes against the measured
 """
 
@@ -50,6 +51,7 @@ OWN_COMMAND_LINE = (
     "memory_prediction",
     "tracing",
     "frozen_norms",
+    "cpu_training",
     "ddp",
 )
 
