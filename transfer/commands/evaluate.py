@@ -162,11 +162,7 @@ def evaluate(
     from transfer.runs.predictor import load_run
 
     run_dir = Path(run_dir)
-    check_folder("json", json)
-    if out_dir is not None and out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
-        raise BadValue(f"`out_dir`={out_dir} is not empty: nothing in it is overwritten; choose a new folder")
-    if num_workers is not None and num_workers < 0:
-        raise BadValue(f"`num_workers`={num_workers} (allowed: at least 0)")
+    check_arguments(num_workers, out_dir, json)
     run = load_run(run_dir, f"{checkpoint}.ckpt", allow_user_code=allow_user_code)
     subject = open_images(run, split, dataset, {name: value for name, value in reading.items() if value is not None})
     warn_of_differences(subject)
@@ -186,6 +182,15 @@ def evaluate(
     if json is not None:
         write_json(json, evaluation.to_dict())
     return evaluation
+
+
+def check_arguments(num_workers: int | None, out_dir: Path | None, json: Path | None) -> None:
+    """Check, before anything is read, what does not depend on the run."""
+    check_folder("json", json)
+    if out_dir is not None and out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
+        raise BadValue(f"`out_dir`={out_dir} is not empty: nothing in it is overwritten; choose a new folder")
+    if num_workers is not None and num_workers < 0:
+        raise BadValue(f"`num_workers`={num_workers} (allowed: at least 0)")
 
 
 def record_test_read(run_dir: Path) -> None:
