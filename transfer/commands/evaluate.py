@@ -158,11 +158,10 @@ def evaluate(
     from transfer.commands.evaluate_data import open_images
     from transfer.commands.evaluate_report import print_evaluation, warn_of_differences, write_evaluation
     from transfer.files import write_json
-    from transfer.inference.names import needs_cpu
     from transfer.runs.predictor import load_run
 
     run_dir = Path(run_dir)
-    check_arguments(num_workers, out_dir, json)
+    check_arguments(num_workers, engine, out_dir, json)
     run = load_run(run_dir, f"{checkpoint}.ckpt", allow_user_code=allow_user_code)
     subject = open_images(run, split, dataset, {name: value for name, value in reading.items() if value is not None})
     warn_of_differences(subject)
@@ -170,12 +169,9 @@ def evaluate(
         raise BadValue(f"{run_dir} cannot be written to: choose another folder for the result with `out_dir`")
     if subject.own and subject.split == "test":
         record_test_read(run_dir)
-    loading = {"batch_size": batch_size, "num_workers": num_workers}
-    run = run.with_engine(engine, len(subject.dataset.split("test")))
-    accelerator = "cpu" if needs_cpu(engine) else "auto"
-    evaluation = measure(
-        run, subject, checkpoint, accelerator, {name: v for name, v in loading.items() if v is not None}
-    )
+    options = {"batch_size": batch_size, "num_workers": num_workers}
+    loading = {name: value for name, value in options.items() if value is not None}
+    evaluation = measure(run, subject, checkpoint, engine, loading)
     print_evaluation(run, evaluation)
     if out_dir is not None or not subject.own:
         print(f"written: {write_evaluation(evaluation, out_dir)}")
@@ -184,8 +180,11 @@ def evaluate(
     return evaluation
 
 
-def check_arguments(num_workers: int | None, out_dir: Path | None, json: Path | None) -> None:
+def check_arguments(num_workers: int | None, engine: str, out_dir: Path | None, json: Path | None) -> None:
     """Check, before anything is read, what does not depend on the run."""
+    from transfer.inference.names import check_engine
+
+    check_engine(engine)
     check_folder("json", json)
     if out_dir is not None and out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
         raise BadValue(f"`out_dir`={out_dir} is not empty: nothing in it is overwritten; choose a new folder")
@@ -203,18 +202,19 @@ def record_test_read(run_dir: Path) -> None:
         print(f"warning: this reading of the test split could not be counted: {error}", file=sys.stderr)
 
 
-def measure(run: Run, subject: Subject, checkpoint: str, accelerator: str, loading: dict[str, int]) -> Evaluation:
+def measure(run: Run, subject: Subject, checkpoint: str, engine: str, loading: dict[str, int]) -> Evaluation:
     """Return a run's metrics and predictions on images.
 
     Args:
-        run: the run, with an engine.
+        run: the run.
         subject: the images.
         checkpoint: which of the run's checkpoints it is, for the result.
-        accelerator: Lightning's name of the device.
+        engine: see `evaluate`.
         loading: options of the loaders in place of the run's.
     """
     from datamodules.datamodule import DataModule
     from transfer.inference.classifier import EngineClassifier
+    from transfer.inference.names import needs_cpu
     from transfer.lightning import pl
     from transfer.runs.intervals import find_intervals
     from transfer.runs.test_record import make_predictions
@@ -223,11 +223,12 @@ def measure(run: Run, subject: Subject, checkpoint: str, accelerator: str, loadi
     from transfer.training.trainer import quiet_lightning
 
     quiet_lightning()
+    run = run.with_engine(engine, len(subject.dataset.split("test")))
     options = {**run.config.loader_options(), **loading} | ({} if subject.own else {"cache": "none"})
     data = DataModule(subject.dataset, run.preprocessing, **options)
     module = TransferModule(run.classifier, multilabel=run.config.data.multilabel, loss=run.config.loss.name)
     trainer = pl.Trainer(
-        accelerator=accelerator,
+        accelerator="cpu" if needs_cpu(engine) else "auto",
         devices=1,
         logger=False,
         enable_checkpointing=False,
