@@ -23,9 +23,11 @@ from transfer.records import Interval
 
 if TYPE_CHECKING:
     from datamodules.build import ReadFields
+    from datamodules.datamodule import DataModule
     from transfer.commands.evaluate_data import Subject
     from transfer.runs.predictor import Run
     from transfer.runs.test_record import SavedPredictions
+    from transfer.training.module import TransferModule
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -215,29 +217,13 @@ def measure(run: Run, subject: Subject, checkpoint: str, engine: str, loading: d
     from datamodules.datamodule import DataModule
     from transfer.inference.classifier import EngineClassifier
     from transfer.inference.names import needs_cpu
-    from transfer.lightning import pl
     from transfer.runs.intervals import find_intervals
     from transfer.runs.test_record import make_predictions
-    from transfer.training.interruption import StopAtOnce
-    from transfer.training.module import TransferModule
-    from transfer.training.trainer import quiet_lightning
 
-    quiet_lightning()
     run = run.with_engine(engine, len(subject.dataset.split("test")))
     options = {**run.config.loader_options(), **loading} | ({} if subject.own else {"cache": "none"})
     data = DataModule(subject.dataset, run.preprocessing, **options)
-    module = TransferModule(run.classifier, multilabel=run.config.data.multilabel, loss=run.config.loss.name)
-    trainer = pl.Trainer(
-        accelerator="cpu" if needs_cpu(engine) else "auto",
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[StopAtOnce(Interrupted)],
-    )
-    logged = trainer.test(module, datamodule=data, verbose=False)[0]
-    metrics = {name.removeprefix("test/"): float(value) for name, value in logged.items()}
+    metrics, module = run_test(run, data, accelerator="cpu" if needs_cpu(engine) else "auto")
     assert module.predictions is not None
     labels, probabilities = module.predictions
     run.check_finite(probabilities)
@@ -266,6 +252,34 @@ def measure(run: Run, subject: Subject, checkpoint: str, engine: str, loading: d
         engine=asdict(run.classifier.record),
         predictions=make_predictions(labels.numpy(), probabilities.numpy(), names, run.class_names, run.threshold),
     )
+
+
+def run_test(run: Run, data: DataModule, accelerator: str) -> tuple[dict[str, float], TransferModule]:
+    """Return a run's metrics on the test split of a datamodule, and the module with the predictions.
+
+    Args:
+        run: the run, with an engine, whose precision it is: the Trainer's is float32.
+        data: the images.
+        accelerator: Lightning's name of the device.
+    """
+    from transfer.lightning import pl
+    from transfer.training.interruption import StopAtOnce
+    from transfer.training.module import TransferModule
+    from transfer.training.trainer import quiet_lightning
+
+    quiet_lightning()
+    module = TransferModule(run.classifier, multilabel=run.config.data.multilabel, loss=run.config.loss.name)
+    trainer = pl.Trainer(
+        accelerator=accelerator,
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[StopAtOnce(Interrupted)],
+    )
+    logged = trainer.test(module, datamodule=data, verbose=False)[0]
+    return {name.removeprefix("test/"): float(value) for name, value in logged.items()}, module
 
 
 def count_seen_images(run: Run, subject: Subject) -> int | None:

@@ -95,7 +95,6 @@ def predict(
     import torch
 
     from datamodules.images.listing import list_images
-    from transfer.inference.classifier import EngineClassifier
     from transfer.inference.names import needs_cpu
     from transfer.runs.predictor import load_run
 
@@ -114,13 +113,20 @@ def predict(
     run = run.with_engine(engine, len(paths))
     rows = predict_rows(run, paths, top_k, batch_size, num_workers, unreadable)
     write_output(rows, format, out, run.config.data.label_separator)
+    print_engine(run)
+    if unreadable:
+        print(f"{len(unreadable)} of {len(paths)} images could not be read", file=sys.stderr)
+    return unreadable
+
+
+def print_engine(run: Run) -> None:
+    """Name an engine other than float32 PyTorch on stderr, and those that `auto` refused."""
+    from transfer.inference.classifier import EngineClassifier
+
     assert isinstance(run.classifier, EngineClassifier)
     record = run.classifier.record
     if record is not None and (record.images_compared or record.refused):
         print(f"engine: {record}", file=sys.stderr)
-    if unreadable:
-        print(f"{len(unreadable)} of {len(paths)} images could not be read", file=sys.stderr)
-    return unreadable
 
 
 def predict_rows(
