@@ -105,7 +105,9 @@ def test_a_plan_says_where_each_figure_is_from(folder: Path, capsys: pytest.Capt
     assert plan["memory"] == {"value": memory.total(25), "from": "given"}
     assert plan["memory, each image"] == {"value": memory.per_image, "from": "predicted"}
     assert plan["parameters"]["from"] == plan["multiply-adds"]["from"] == "counted"
-    assert plan["speed"] == {"value": 50.0, "from": "given: python -m benchmarks train on 2 cores of Abacus"}
+    assert plan["speed"] == {"value": 50.0, "from": "given: python -m benchmarks train on 2 cores of Abacus, 32-true"}
+    half = run(TINY, "--plan", *options, "--benchmarks", "speed.json", "--precision", "bf16-mixed")["plan"]
+    assert half["speed"]["value"] == 1.0 and half["speed"]["from"].endswith("Abacus, bf16-mixed")
     assert plan["training"]["value"] == 9000 * 10 / 50 / 3600 and "without validation" in plan["training"]["from"]
     # 64 images in three steps, as even as they go.
     assert plan["batch of 64"]["value"] == 22 and "22 images, 3 times a step, " in capsys.readouterr().out

@@ -115,12 +115,12 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
     with open_run(config, resume) as run, interruptible(run.interrupted):
         run.check_space(sum(p.numel() for p in module.classifier.parameters()))
         log = EpochLog(run.metrics, monitor)
-        trainer = build_fit_trainer(config, run.path, log, build_loggers(config, run.path, dataset.fingerprint))
+        loggers = build_loggers(config, run.path, dataset.fingerprint)
+        trainer = build_fit_trainer(config, start.preprocessing.image_size, run.path, log, loggers)
         if is_main_process():
             run.begin(config, {name: {"of": s.name, "images": s.sources()} for name, s in dataset.held_out.items()})
-            print_start(config, start, data, run, choices)
+            print_start(config, start, data, run, choices, trainer.precision)
         fit(config, run, trainer, module, data)
-
         metrics = measure(config, run, trainer, module, data, log)
         seconds = time.perf_counter() - started
         results = collect_results(config, run, start, trainer, module, data, log, metrics, seconds)

@@ -116,8 +116,10 @@ def _split_facts(dataset: Dataset) -> dict[str, SplitFacts]:
     }
 
 
-def print_start(config: FinetuneConfig, start: Start, data: DataModule, run: RunFolder, choices: Sequence[str]) -> None:
-    """Print the data, the settings that were chosen, the network, and the folder of an interrupted run.
+def print_start(
+    config: FinetuneConfig, start: Start, data: DataModule, run: RunFolder, choices: Sequence[str], precision: str
+) -> None:
+    """Print the data, the settings that were chosen, the network, the precision, and the folder of an interrupted run.
 
     Warn of test images that the network has seen.
     """
@@ -129,8 +131,9 @@ def print_start(config: FinetuneConfig, start: Start, data: DataModule, run: Run
     if run.resumes:
         print(f"resumes the run in {run.path}", *map(str, read_lengthenings(run.path)), sep="\n")
     head = None if run.resumes or config.init_head else head_source(config, data.class_names)
+    low = "" if precision == "32-true" else f"; {precision}"
     with_head = "" if head is None else ", with the head of that run"
-    print(f"{start.variant.name} from {start.describe()}{with_head}; {start.preprocessing.image_size} px")
+    print(f"{start.variant.name} from {start.describe()}{with_head}; {start.preprocessing.image_size} px{low}")
     if warm_start := measure_warm_start(start):
         print(f"--init_from {config.init_from}: {warm_start}")
     if not data.dataset.split_sizes.keys() - {"train"}:

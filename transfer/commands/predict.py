@@ -113,20 +113,20 @@ def predict(
     run = run.with_engine(engine, len(paths))
     rows = predict_rows(run, paths, top_k, batch_size, num_workers, unreadable)
     write_output(rows, format, out, run.config.data.label_separator)
-    print_engine(run)
-    if unreadable:
-        print(f"{len(unreadable)} of {len(paths)} images could not be read", file=sys.stderr)
+    report(run, len(paths), len(unreadable))
     return unreadable
 
 
-def print_engine(run: Run) -> None:
-    """Name an engine other than float32 PyTorch on stderr, and those that `auto` refused."""
+def report(run: Run, num_images: int, num_unreadable: int) -> None:
+    """Say on stderr what computed, if not float32 PyTorch, which engines `auto` refused, and what could not be read."""
     from transfer.inference.classifier import EngineClassifier
 
     assert isinstance(run.classifier, EngineClassifier)
     record = run.classifier.record
     if record is not None and (record.images_compared or record.refused):
         print(f"engine: {record}", file=sys.stderr)
+    if num_unreadable:
+        print(f"{num_unreadable} of {num_images} images could not be read", file=sys.stderr)
 
 
 def predict_rows(
