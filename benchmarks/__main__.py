@@ -15,6 +15,7 @@ photos  predict and evaluate on photos as whole commands, against a plain loop; 
 allocator  processor time, page faults and peak memory with freed memory kept and with glibc's defaults
 cores   training speed on cores shared with other processes, with our and with OpenMP's default way of waiting
 recipe  accuracy of --recipe auto against the defaults
+progressive  accuracy of growing training images at equal processor time
 probe   seconds of a linear probe's fits on cached features, against scikit-learn's lbfgs
 probe_photos  wall and processor seconds of a whole linear probe of photos, by part
 probe_choices  what a linear probe loses by cheaper features, and gains by views of its images
@@ -52,6 +53,7 @@ OWN_COMMAND_LINE = (
     "allocator",
     "cores",
     "recipe",
+    "progressive",
     "probe",
     "probe_photos",
     "probe_choices",

@@ -24,6 +24,7 @@ from benchmarks import allocator as benchmark_allocator
 from benchmarks import cores as benchmark_cores
 from benchmarks import cpu_training as benchmark_cpu_training
 from benchmarks import data as benchmark_data
+from benchmarks import progressive as benchmark_progressive
 from benchmarks import recipe as benchmark_recipe
 from transfer.costs.peak_memory import PROCESS_STATUS
 from transfer.errors import UserError
@@ -267,6 +268,27 @@ def test_cores_trains_alone_and_beside_busy_processes(tmp_path: Path, monkeypatc
     assert seen == [(None, 0), ("300000", 0), (None, 2), ("300000", 2)] and figures["busy_processes"] == 2
     assert figures["alone"]["ratio"] == 0.5 and figures["beside busy processes"]["ratio"] == 1.5
     assert figures["alone"]["ours"] == {"images_per_second": 150.0, "range": [150.0, 150.0]}
+
+
+def test_progressive_takes_as_many_more_steps_as_its_time_allows(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen = []
+
+    def finetune(seed: int, steps: int, words: list[str]) -> dict[str, float]:
+        grows = "--progressive" in words
+        seen.append((seed, steps, grows))
+        return {"top1": 0.5 + 0.1 * grows + 0.01 * seed, "processor_seconds": 9 + steps * (1.0 if grows else 2.5)}
+
+    monkeypatch.setattr(benchmark_progressive, "finetune", finetune)
+    path = tmp_path / "progressive.json"
+    words = ["--data_root", str(tmp_path), "--steps", "11", "--seeds", "2", "--json", str(path)]
+    assert benchmark.main(["progressive", *words]) == 0
+    # A run of one step takes 11.5: 11 steps take 25 more at full size, and 8.5 growing.
+    cases = [(seed, steps, grows) for seed in (0, 1) for steps, grows in ((11, False), (11, True), (32, True))]
+    assert seen == [(0, 1, False), *cases]
+    means = json.loads(path.read_text())["mean_top1"]
+    assert means == {"full size": 0.505, "growing, equal steps": 0.605, "growing, equal time": 0.605}
 
 
 @needs_glibc

@@ -75,6 +75,7 @@ def test_the_defaults_have_no_problems() -> None:
 
 TOP: dict[str, tuple[Any, ...]] = {
     "image_size": (31,),
+    "progressive": (31, 8192),
     "dropout": (-0.1, 1.0),
     "stochastic_depth_prob": (1.0,),
     "ema_half_life": (0.0, 1.0),

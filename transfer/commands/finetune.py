@@ -108,7 +108,7 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
     # Again, because what was chosen may be other weights and another size.
     start = resolve_start(**config.start_options(), dataset_size=sheet.default_image_size, image_size=config.image_size)
     monitor = choose_monitor(config.monitor, dataset.num_classes, config.data.multilabel)
-    data = DataModule(dataset, start.preprocessing, **config.loader_options())
+    data = DataModule(dataset, start.preprocessing, progressive=config.progressive, **config.loader_options())
     data.seen_before = read_seen_images(config.weights, config.init_from, config.init_head)
     module = build_module(config, start, dataset, resume)
 
@@ -233,7 +233,7 @@ def build_module(config: FinetuneConfig, start: Start, dataset: Dataset, resume:
         load_head(classifier, replace(config, init_head=head), dataset.class_names)
     classifier = classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its types
     if config.compile:
-        classifier.compile()
+        classifier.compile(dynamic=None if config.progressive is None else False)
     weights = None if config.loss.class_weights == "none" else balanced_class_weights(dataset.class_counts["train"])
     return TransferModule(classifier, class_weights=weights, **config.module_options())
 

@@ -151,6 +151,6 @@ def measure(backbone: str, image_size: int, max_batch: int, on_cpu: bool, precis
     return round(steps * batch_size / (time.perf_counter() - started), 2)
 
 
-def hours(num_images: int, speed: Speed | None) -> float:
+def hours(num_images: float, speed: Speed | None) -> float:
     """Return the device-hours that so many training images take; not a number where the speed is unknown."""
     return num_images / speed.images_per_second / 3600 if speed else math.nan

@@ -29,6 +29,7 @@ from transfer.training.machines import refuse_missing_launcher
 from transfer.training.module import TransferModule
 from transfer.training.precision import BF16TrainingSteps, resolve_precision, trains_in_bf16
 from transfer.training.progress import ProgressBar
+from transfer.training.progressive import Progressive
 from transfer.training.run_length import LengthReport
 from transfer.training.selection import BestCheckpoint, EarlyStop
 
@@ -107,6 +108,8 @@ def build_callbacks(config: FinetuneConfig, run_dir: Path, log: EpochLog) -> lis
     callbacks += _freezing(config)
     if config.ema_half_life is not None:
         callbacks.append(EMA(config.ema_half_life))
+    if config.progressive is not None:
+        callbacks.append(Progressive())
     callbacks += [BatchNormCheck(), LengthReport(config.data.batch_size), log]
     if config.early_stopping is not None:
         callbacks.append(EarlyStop(log.monitor, config.early_stopping))
