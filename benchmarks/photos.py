@@ -110,7 +110,7 @@ def fit_probe(photos: Path, scratch: Path, backbone: str, image_size: int) -> Pa
                 (target / file.name).symlink_to(file.resolve())
     run = scratch / "run"
     options = ["--dataset", "folder", "--data_root", scratch / "photos", "--backbone", backbone, "--out_dir", run]
-    timed([*_command("probe"), *map(str, options), "--image_size", str(image_size), "--cache_dir", str(scratch)])
+    timed([*_command("probe"), *map(str, options), "--image_size", str(image_size), "--data.cache_dir", str(scratch)])
     return run
 
 
