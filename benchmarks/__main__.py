@@ -13,12 +13,17 @@ decode  processor time of an image before the network sees it: decoding, transfo
 allocator  processor time, page faults and peak memory with freed memory kept and with glibc's defaults
 cores   training speed on cores shared with other processes, with our and with OpenMP's default way of waiting
 recipe  accuracy of --recipe auto against the defaults
+progressive  accuracy of growing training images at equal processor time
 probe   seconds of a linear probe's fits on cached features, against scikit-learn's lbfgs
 probe_photos  wall and processor seconds of a whole linear probe of photos, by part
 probe_choices  what a linear probe loses by cheaper features, and gains by views of its images
 tracing  seconds of tracing, exporting and compiling, and differences at other image sizes
+gpu     training, inference and feature extraction on a GPU against timm, eager and compiled, with the bandwidth floor
+traffic operators and bytes of a training step, against timm's implementation of the same network; needs no GPU
 memory_prediction  predicted memory of training steps and of inference against the measured
+precision  speed of training on a CPU in float32, in bf16 autocast and with contiguous weights
 frozen_norms  memory and time of training with frozen BatchNorm, folded into the convolutions against not
+cpu_training  images per second of a training step on a CPU, against timm in its fastest setting
 ddp     predicted seconds of a training step of 2 and 4 processes against the measured
 """
 
@@ -44,13 +49,18 @@ OWN_COMMAND_LINE = (
     "allocator",
     "cores",
     "recipe",
+    "progressive",
     "probe",
     "probe_photos",
     "probe_choices",
     "memory_prediction",
+    "precision",
     "tracing",
     "frozen_norms",
+    "cpu_training",
     "ddp",
+    "traffic",
+    "gpu",
 )
 
 

@@ -14,6 +14,8 @@ from transfer.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+    from transfer.networks.rows import Variant
+
 
 def benchmark_train(
     backbone: str, image_size: int, batch_size: int, steps: int = 20, rounds: int = 5
@@ -77,27 +79,19 @@ def benchmark_peer(
 
     from transfer.costs.bare_steps import random_batch, training_step
     from transfer.networks.registry import get_variant
-    from transfer.weights.build import build_classifier
-    from transfer.weights.code_bases import timm_name
 
     variant = get_variant(backbone)
     timm = load_timm()
-    drop_rates = {"drop_rate": variant.dropout_rate, "drop_path_rate": 0.2}
-    peer = f"tf_{timm_name(variant.name)}"
-    builders: dict[str, Callable[[], torch.nn.Module]] = {
-        "own": lambda: build_classifier(variant.name, 10, stochastic_depth_prob=0.2),
-        "timm": lambda: timm.create_model(peer, num_classes=10, **drop_rates),
-    }
     names = ["own", "timm", *(["own compiled", "timm compiled"] if compile else [])]
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batch = random_batch(image_size, batch_size, device)
     contenders: dict[str, Callable[[Any], None]] = {}
-    figures: dict[str, Any] = {"backbone": variant.name, "peer": peer, "timm_version": timm.__version__}
+    figures: dict[str, Any] = {"backbone": variant.name, "peer": peer_name(variant), "timm_version": timm.__version__}
     figures |= {"image_size": image_size, "batch_size": batch_size}
     for name in names:
         allocated = torch.cuda.memory_allocated() if device.type == "cuda" else 0
-        model = builders[name.split()[0]]()
+        model = build_own(variant) if name.startswith("own") else build_peer(variant)
         figures[name] = {"num_parameters": sum(p.numel() for p in model.parameters())}
         contenders[name] = training_step(model, device, compiled=name.endswith("compiled"))
         if device.type == "cuda":
@@ -118,6 +112,32 @@ def benchmark_peer(
             "ratio_range": [round(min(ratios), 3), round(max(ratios), 3)],
         }
     return figures
+
+
+def build_own(variant: Variant) -> torch.nn.Module:
+    """Return our network with ten classes, random weights and `build_peer`'s drop rates."""
+    from transfer.weights.build import build_classifier
+
+    return build_classifier(variant.name, 10, stochastic_depth_prob=0.2)
+
+
+def build_peer(variant: Variant) -> torch.nn.Module:
+    """Return timm's.
+
+    Raises:
+        UserError: timm cannot be imported.
+    """
+    network: torch.nn.Module = load_timm().create_model(
+        peer_name(variant), num_classes=10, drop_rate=variant.dropout_rate, drop_path_rate=0.2
+    )
+    return network
+
+
+def peer_name(variant: Variant) -> str:
+    """Return timm's name of the same network: the one with the same padding."""
+    from transfer.weights.code_bases import timm_name
+
+    return f"tf_{timm_name(variant.name)}"
 
 
 def load_timm() -> ModuleType:

@@ -50,6 +50,7 @@ class DataFields(ReadFields, total=False):
     vertical_flip: bool
     quarter_turns: bool
     color_jitter: float
+    progressive: int | None
     train_transform: Callable[..., Any] | None
     eval_transform: Callable[..., Any] | None
     cache: str

@@ -18,6 +18,7 @@ from datamodules.images.decode import BadImage
 from datamodules.images.depth import Decoding, describe_ranges, learn_ranges
 from datamodules.images.transforms import (
     Transform,
+    build_earlier_transforms,
     build_eval_transform,
     build_train_transform,
     cached_resize,
@@ -51,6 +52,7 @@ class DataModule(pl.LightningDataModule):
         seed: Decides order and augmentation.
         min_crop_area: Smallest share of the image that a random crop keeps, in (0, 1]; None is the sheet's.
         vertical_flip, quarter_turns, color_jitter: Further augmentations, see `build_train_transform`.
+        progressive: Side of the training images in the first stage; `transfer.training.progressive` lets them grow.
         train_transform: A transform of your own in place of `augment` and `min_crop_area`: Albumentations, torchvision,
             or any callable on uint8 (H, W, 3) arrays; see `datamodules.images.user_transform`. With a `cache` it gets
             the cached image, which has been resized as evaluation does, before the crop.
@@ -78,6 +80,7 @@ class DataModule(pl.LightningDataModule):
         vertical_flip: bool = False,
         quarter_turns: bool = False,
         color_jitter: float = 0.0,
+        progressive: int | None = None,
         train_transform: Callable[..., Any] | None = None,
         eval_transform: Callable[..., Any] | None = None,
         cache: str = "none",
@@ -101,20 +104,21 @@ class DataModule(pl.LightningDataModule):
         self._caches: dict[str, ImageCache] = {}
         sheet, p = self.source.sheet, self.preprocessing
         crop_scale = (sheet.default_min_crop_area if min_crop_area is None else min_crop_area, 1.0)
-        mirrors = sheet.horizontal_flip
         self._evaluation = build_eval_transform(p)
-        self.train_transform: Transform = build_train_transform(
-            p, augment, crop_scale, mirrors, sheet.augment_policy, vertical_flip, quarter_turns, color_jitter
-        )
+        flip, policy = sheet.horizontal_flip, sheet.augment_policy
+        options = augment, crop_scale, flip, policy, vertical_flip, quarter_turns, color_jitter
+        self.train_transform: Transform = build_train_transform(p, *options)
+        self._earlier = build_earlier_transforms(p, progressive, *options)
         self.eval_transform: Transform = self._evaluation
         if train_transform is not None:
+            if progressive is not None:
+                raise BadValue(f"`progressive`={progressive} with `train_transform`, whose images do not grow")
             self.train_transform = UserTransform(train_transform, "train_transform", p)
         if eval_transform is not None:
             self.eval_transform = UserTransform(eval_transform, "eval_transform", p)
         if self._dataset is not None:
             self._learn_ranges(self._dataset)
-        # Lightning restores loaders only if nothing asked for their length before, which every schedule does; so their
-        # progress travels with the datamodule's state.
+        # Every schedule asks for its length, and then Lightning does not restore it: its progress travels with ours.
         self._train_loader: ResumableLoader | None = None
         self._train_progress: dict[str, int] | None = None
         self.seen_before: SeenImages | None = None  # by the network that a run starts from
@@ -184,8 +188,7 @@ class DataModule(pl.LightningDataModule):
             sampler: EpochSampler = StreamSampler(groups, window, self.batch_size, self.seed)
         else:
             sampler = EpochSampler(len(split), self.seed)
-        drop_last = len(sampler) >= self.batch_size
-        return self._loader(ResumableLoader, "train", transform, sampler, drop_last)
+        return self._loader(ResumableLoader, "train", transform, sampler, drop_last=len(sampler) >= self.batch_size)
 
     def val_dataloader(self) -> ImageLoader:
         """Return every val image once over all ranks; in order, unless they are streamed."""
@@ -245,6 +248,7 @@ class DataModule(pl.LightningDataModule):
             transform,
             self._cache(name, transform),
             is_training=transform is self.train_transform,
+            earlier=self._earlier if transform is self.train_transform else (),
             skipped=self.dataset.skipped if leaves_out else None,
         )
         return build_loader(kind, images, sampler, self.batch_size, self.num_workers, drop_last=drop_last)
@@ -269,8 +273,7 @@ class DataModule(pl.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """Normalise uint8 images on the device, to move a quarter of the bytes there."""
-        images, labels = batch
-        return self.normalize(images), labels
+        return self.normalize(batch[0]), batch[1]
 
     def seen_images(self) -> SeenImages:
         """Return the images on which a network has been trained after training here."""
@@ -281,8 +284,7 @@ class DataModule(pl.LightningDataModule):
         """Return what a checkpoint must remember of its data, in plain types."""
         preprocessing = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self.preprocessing).items()}
         progress = None if self._train_loader is None else self._train_loader.state_dict()
-        own = {KEY: self.seen_images().to_text(), "train_progress": progress}
-        return {**self.dataset.saved(), **preprocessing, **own}
+        return {**self.dataset.saved(), **preprocessing, KEY: self.seen_images().to_text(), "train_progress": progress}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on in the checkpoint's epoch, after the batches that it has seen.

@@ -28,12 +28,15 @@ from datamodules.images.resizing import Resize
 from datamodules.images.user_transform import UserTransform
 from transfer.errors import BadValue, unknown_name
 from transfer.preprocessing import INTERPOLATIONS, RESIZES, SMALLEST_IMAGE, Preprocessing
+from transfer.progressive import FIRST_RANDAUGMENT, grown, stage_sizes
 
 Transform: TypeAlias = A.Compose | UserTransform
+# The arguments of `build_train_transform` after the preprocessing, up to `color_jitter`.
+AugmentOptions: TypeAlias = tuple[str, tuple[float, float], bool, str, bool, bool, float]
 AUGMENTS = ("none", "basic", "randaugment", "trivialaugment", "autoaugment", "cutout")
 
 # RandAugment's 9 of 30 (Cubuk et al. 2020); TrivialAugment's 31 strengths (Müller and Hutter 2021).
-_RANDAUGMENT_STRENGTHS = (9 / 30,)
+_RANDAUGMENT = 9 / 30
 _TRIVIALAUGMENT_STRENGTHS = tuple(level / 30 for level in range(31))
 
 
@@ -100,6 +103,7 @@ def build_train_transform(
     vertical_flip: bool = False,
     quarter_turns: bool = False,
     color_jitter: float = 0.0,
+    randaugment: float = _RANDAUGMENT,
 ) -> A.Compose:
     """Return the augmentation of this name; seed it per image with `seed_transform`.
 
@@ -115,8 +119,8 @@ def build_train_transform(
         policy: AutoAugment's, `imagenet` or `cifar10`.
         vertical_flip: whether an image upside down keeps its meaning.
         quarter_turns: whether an image on its side does.
-        color_jitter: strength of random changes of brightness, contrast and saturation, and a quarter of it of the hue,
-            0 to 1.
+        color_jitter: strength, 0 to 1, of random changes of brightness, contrast, saturation and (a quarter of it) hue.
+        randaugment: RandAugment's strength, 0 to 1.
 
     Raises:
         BadValue: a value outside these ranges, an unknown name, or `none` together with an augmentation.
@@ -124,10 +128,9 @@ def build_train_transform(
     _check_augmentation(augment, crop_scale[0], vertical_flip, quarter_turns, color_jitter)
     if augment == "none":
         return build_eval_transform(preprocessing)
-    _check_sizes(preprocessing.image_size, preprocessing.crop_ratio)
     image_size = preprocessing.image_size
-    crop = RandomResizedCrop(image_size, crop_scale, _resample(preprocessing.interpolation))
-    steps: list[A.BasicTransform] = [crop]
+    _check_sizes(image_size, preprocessing.crop_ratio)
+    steps: list[A.BasicTransform] = [RandomResizedCrop(image_size, crop_scale, _resample(preprocessing.interpolation))]
     if horizontal_flip:
         steps.append(HorizontalFlip(p=0.5))
     if vertical_flip:
@@ -137,7 +140,7 @@ def build_train_transform(
     if color_jitter:
         steps.append(_color_jitter(color_jitter))
     if augment == "randaugment":
-        steps.append(RandomOps(2, _RANDAUGMENT_STRENGTHS))
+        steps.append(RandomOps(2, (randaugment,)))
     elif augment == "trivialaugment":
         steps.append(RandomOps(1, _TRIVIALAUGMENT_STRENGTHS))
     elif augment == "autoaugment":
@@ -151,6 +154,33 @@ def build_train_transform(
             A.CoarseDropout(num_holes_range=(1, 1), hole_height_range=side, hole_width_range=side, fill=fill, p=1)
         )
     return A.Compose(steps)
+
+
+def build_earlier_transforms(
+    preprocessing: Preprocessing, first_size: int | None, *options: *AugmentOptions
+) -> list[A.Compose]:
+    """Return the augmentations of a progressive run's stages before the last one: smaller images, weaker RandAugment.
+
+    Args:
+        preprocessing: see `build_train_transform`; its image_size is that of the last stage.
+        first_size: side of the images in the first stage, in pixels; None if the run is not progressive.
+        options: the further arguments of `build_train_transform` up to `color_jitter`.
+
+    Raises:
+        BadValue: `first_size` is out of range.
+    """
+    if first_size is None:
+        return []
+    if not SMALLEST_IMAGE <= first_size < preprocessing.image_size:
+        raise BadValue(
+            f"`progressive`={first_size} (allowed: {SMALLEST_IMAGE} to below `image_size`={preprocessing.image_size})"
+        )
+    *sizes, _ = stage_sizes(first_size, preprocessing.image_size)
+    strengths = [grown(FIRST_RANDAUGMENT, _RANDAUGMENT, stage) for stage in range(len(sizes))]
+    return [
+        build_train_transform(replace(preprocessing, image_size=size), *options, strength)
+        for size, strength in zip(sizes, strengths, strict=True)
+    ]
 
 
 def output_bytes(transform: Transform) -> int:

@@ -40,13 +40,15 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
     Each item is a tuple (image, label), which torch's default collate stacks. An index may come with a seed,
     (index, seed), on which alone the augmentation then depends; without one, a random transform draws its seed from
     torch's generator, as torch's own do. So a Hugging Face `Trainer` takes it as `train_dataset`, with a
-    `data_collator` that makes of a list of items the dictionary that the model wants.
+    `data_collator` that makes of a list of items the dictionary that the model wants. In a progressive run an item is
+    (index, seed, stage).
 
     Args:
         split: images and labels.
         transform: see `build_train_transform`, `build_eval_transform` and `UserTransform`.
         cache: the split's images, decoded and resized; None decodes each image when it is asked for.
         is_training: whether an index without a seed is augmented at random. Otherwise it gives the same pixels always.
+        earlier: transforms of a progressive run's stages before the last one, which is that of `transform`.
         skipped: None refuses an image that cannot be read. A list collects such images, and they are left out of their
             batches.
 
@@ -65,12 +67,14 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
         cache: ImageCache | None = None,
         *,
         is_training: bool = False,
+        earlier: Sequence[Transform] = (),
         skipped: list[BadImage] | None = None,
     ) -> None:
         self.split = split
         self.transform = transform
         self.cache = cache
         self.is_training = is_training
+        self._stages = (*earlier, transform)
         self.skipped = skipped
         # Shared with the worker processes, which set what the main process reads.
         self._left_out = torch.zeros(0 if skipped is None else len(split), dtype=torch.bool)
@@ -89,13 +93,14 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, item: int | tuple[int, int]) -> tuple[Tensor, Tensor]:
-        index, seed = item if isinstance(item, tuple) else (item, self._draw_seed())
+    def __getitem__(self, item: int | tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        index, seed, *stage = item if isinstance(item, tuple) else (item, self._draw_seed())
+        transform = self._stages[stage[0]] if stage else self.transform
         if seed is not None:
-            seed_transform(self.transform, seed)
+            seed_transform(transform, seed)
         try:
             picture = self._open(index) if self.cache is None else self.cache[index]
-            image = apply_transform(self.transform, picture)
+            image = apply_transform(transform, picture)
         except LostImageError as error:
             raise UnreadableImageError(
                 f"{self.split.name}: {error}\n"
@@ -116,7 +121,7 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
         is_sound = self.is_training and bool(self._sound[index])
         return open_picture(self.split.encoded(index), self.split.decoding, is_sound=is_sound)
 
-    def __getitems__(self, items: Sequence[int | tuple[int, int]]) -> list[tuple[Tensor, Tensor]]:
+    def __getitems__(self, items: Sequence[int | tuple[int, ...]]) -> list[tuple[Tensor, Tensor]]:
         """Return the items of a batch, without those that `skipped` collects."""
         if self.skipped is None:
             return [self[item] for item in items]

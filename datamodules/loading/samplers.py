@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, DistributedSampler
 
+from transfer.progressive import Stages
+
 Item = TypeVar("Item", covariant=True)
 
 # Streams that are read side by side; a batch comes from one of them, see `datamodules.reading.streaming`.
@@ -68,18 +70,26 @@ class RankSampler(DistributedSampler[Item], ABC):
         return self.count()
 
 
-class EpochSampler(RankSampler[tuple[int, int]]):
+class EpochSampler(RankSampler[tuple[int, ...]]):
     """Yields (index, seed of its augmentation), shuffled anew each epoch; both depend on (seed, epoch, index) only.
 
     Every rank gets the same number of images. The remainder of the division is left out: other images each epoch.
+
+    Attributes:
+        stages: the plan of a progressive run; its items are (index, seed, stage). None: there are no stages.
     """
 
-    def items(self, rank: int = 0, world_size: int = 1) -> list[tuple[int, int]]:
-        """Return a rank's (index, seed) pairs in the current epoch, in order."""
+    stages: Stages | None = None
+
+    def items(self, rank: int = 0, world_size: int = 1) -> list[tuple[int, ...]]:
+        """Return a rank's items in the current epoch, in order."""
         rng = np.random.default_rng([self.seed, self.epoch])
         mine = self._order(rng, rank, world_size)
         seeds = rng.integers(2**62, size=self.num_images)
-        return [(int(index), int(seeds[index])) for index in mine]
+        items: list[tuple[int, ...]] = [(int(index), int(seeds[index])) for index in mine]
+        if self.stages is None:
+            return items
+        return [(*item, self.stages.of_image(self.epoch, position)) for position, item in enumerate(items)]
 
     def count(self, rank: int = 0, world_size: int = 1) -> int:
         """Return the number of images that each rank sees in an epoch."""

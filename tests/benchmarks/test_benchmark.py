@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 
@@ -21,7 +22,9 @@ from torch import nn
 from benchmarks import __main__ as benchmark
 from benchmarks import allocator as benchmark_allocator
 from benchmarks import cores as benchmark_cores
+from benchmarks import cpu_training as benchmark_cpu_training
 from benchmarks import data as benchmark_data
+from benchmarks import progressive as benchmark_progressive
 from benchmarks import recipe as benchmark_recipe
 from transfer.costs.peak_memory import PROCESS_STATUS
 from transfer.errors import UserError
@@ -267,6 +270,27 @@ def test_cores_trains_alone_and_beside_busy_processes(tmp_path: Path, monkeypatc
     assert figures["alone"]["ours"] == {"images_per_second": 150.0, "range": [150.0, 150.0]}
 
 
+def test_progressive_takes_as_many_more_steps_as_its_time_allows(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen = []
+
+    def finetune(seed: int, steps: int, words: list[str]) -> dict[str, float]:
+        grows = "--progressive" in words
+        seen.append((seed, steps, grows))
+        return {"top1": 0.5 + 0.1 * grows + 0.01 * seed, "processor_seconds": 9 + steps * (1.0 if grows else 2.5)}
+
+    monkeypatch.setattr(benchmark_progressive, "finetune", finetune)
+    path = tmp_path / "progressive.json"
+    words = ["--data_root", str(tmp_path), "--steps", "11", "--seeds", "2", "--json", str(path)]
+    assert benchmark.main(["progressive", *words]) == 0
+    # A run of one step takes 11.5: 11 steps take 25 more at full size, and 8.5 growing.
+    cases = [(seed, steps, grows) for seed in (0, 1) for steps, grows in ((11, False), (11, True), (32, True))]
+    assert seen == [(0, 1, False), *cases]
+    means = json.loads(path.read_text())["mean_top1"]
+    assert means == {"full size": 0.505, "growing, equal steps": 0.605, "growing, equal time": 0.605}
+
+
 @needs_glibc
 def test_allocator_alternates_and_compares(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen = []
@@ -306,6 +330,48 @@ def test_allocator_measures_in_a_process_with_its_own_variables() -> None:
 def test_allocator_refuses_none(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert benchmark.main(["allocator", flag, "0"]) == 2
     assert capsys.readouterr().err == f"error: {flag} 0 (allowed: at least 1)\n"
+
+
+def test_cpu_training_takes_turns_and_compares_the_fastest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seconds = {"own float32": [2.0, 2.0], "own bf16": [1.0, 2.0], "timm float32": [4.0, 3.0], "timm bf16": [5.0, 5.0]}
+    turns: list[tuple[str, int]] = []
+
+    class Fake:
+        def __init__(self, setting: benchmark_cpu_training.Setting) -> None:
+            self.setting = setting
+
+        def send(self, steps: int) -> None:
+            turns.append((self.setting.name, steps))
+
+        def recv(self) -> float:
+            turn = turns.count((self.setting.name, 2)) - 1
+            slower = 1.5 if self.setting.layout == "contiguous" else 1.0
+            return slower * seconds[f"{self.setting.source} {self.setting.precision}"][turn]
+
+    monkeypatch.setitem(sys.modules, "timm", FakeTimm())
+    monkeypatch.setattr(benchmark_cpu_training, "contender", lambda setting, *case: nullcontext(Fake(setting)))
+    path = tmp_path / "figures.json"
+    words = ["--backbones", "lite0", "--batch_size", "6", "--rounds", "2", "--json", str(path)]
+    assert benchmark.main(["cpu_training", *words]) == 0
+    names = [setting.name for setting in benchmark_cpu_training.SETTINGS]
+    assert turns == [(name, steps) for steps in (5, 2, 2) for name in names]
+    figures = json.loads(path.read_text())["lite0"]
+    assert figures["images_per_second"]["own bf16 channels_last"] == 9.0
+    assert figures["images_per_second"]["timm float32 contiguous"] == 2.3
+    assert figures["compared"] == ["own bf16 channels_last", "timm float32 channels_last"]
+    assert (figures["ratio"], figures["ratio_range"]) == (2.75, [1.5, 4.0])
+
+
+def test_cpu_training_trains_in_a_process_and_says_whose_failed(capfd: pytest.CaptureFixture[str]) -> None:
+    own, timm = benchmark_cpu_training.Setting("own", "float32"), benchmark_cpu_training.Setting("timm", "bf16")
+    with benchmark_cpu_training.contender(own, "lite0", 32, 2, 1) as orders:
+        orders.send(1)
+        assert benchmark_cpu_training.seconds(own, orders) > 0
+    with (
+        benchmark_cpu_training.contender(timm, "no such network", 32, 2, 1) as orders,
+        pytest.raises(UserError, match="timm bf16 channels_last failed"),
+    ):
+        benchmark_cpu_training.seconds(timm, orders)
 
 
 def test_cores_refuses_no_rounds(capsys: pytest.CaptureFixture[str]) -> None:

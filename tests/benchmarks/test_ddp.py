@@ -50,6 +50,8 @@ def test_latency_and_bandwidth_give_back_what_was_measured() -> None:
     cluster = cluster_of(4, sizes, [[0.1, 0.2, 1.1, 0.3], [0.1, 0.2, 1.1, 0.3]])
     assert sum(cluster.all_reduce_seconds(size) for size in sizes) == pytest.approx(1.6)
     assert cluster.all_reduce_seconds(0) == pytest.approx(0.1)
+    blurred = cluster_of(2, [2**10], [[0.3, 0.2]])
+    assert blurred.within.bandwidth > 0 and blurred.all_reduce_seconds(2**10) == pytest.approx(0.2)
 
 
 def test_two_real_processes(tmp_path: Path) -> None:

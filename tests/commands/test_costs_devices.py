@@ -45,14 +45,14 @@ def test_machines_with_several_devices(capsys: pytest.CaptureFixture[str]) -> No
     assert found["between devices, from"].startswith("assumed: ") and "H100" in found["between devices, from"]
     assert found["between machines, from"].startswith("given; latency assumed")
     assert found["step of one device"] == pytest.approx(100 / 2000)
-    assert 0 < found["its last backward pass"] < 100 / 2000
-    assert 0 < found["exposed"] <= found["all-reduces"]
+    assert 0 < found["backward pass"] < 100 / 2000
+    assert 0 < found["exposed"] <= found["communication"]
     assert found["step"] == pytest.approx(found["step of one device"] + found["exposed"])
     assert found["efficiency"] == pytest.approx(found["step of one device"] / found["step"])
-    assert found["speed of all"] == pytest.approx(32 * 100 / found["step"])
-    assert found["training"] == pytest.approx(64000 * 9 / found["speed of all"] / 3600)
+    assert found["speed of all devices"] == pytest.approx(32 * 100 / found["step"])
+    assert found["training"] == pytest.approx(64000 * 9 / found["speed of all devices"] / 3600)
     kinds = [found[f"{name}, from"].partition(" ")[0].rstrip(",:") for name in ("speed", "gradients", "step")]
-    assert kinds == ["given", "counted", "simulated"] and "measured" in found["its last backward pass, from"]
+    assert kinds == ["given", "counted", "simulated"] and "measured" in found["backward pass, from"]
     shown = capsys.readouterr().out
     assert "4 machines with 8 each" in shown and "450 GB/s" in shown and f"{found['efficiency']:.1%}" in shown
 
@@ -75,7 +75,7 @@ def test_one_device_of_each_machine_has_one_connection_and_accumulates() -> None
     assert found["largest batch"] == 25 and found["between machines"] == 1.25e9 and "a device sends" not in found
     assert found["speed, from"].startswith("measured on 1 thread of ")
     assert found["step of one device"] == pytest.approx(50 / found["speed"])
-    assert found["its last backward pass"] < found["step of one device"] / 2  # of the second of two batches
+    assert found["backward pass"] < found["step of one device"] / 2  # of the second of two batches
 
 
 def test_one_device_sends_nothing() -> None:

@@ -67,7 +67,7 @@ def test_the_test_split_gives_the_numbers_of_results_json(run_dir: Path, tmp_pat
     interval = binomtest(round(360 * found["metrics"]["top1"]), 360).proportion_ci(method="wilson")
     assert found["intervals"]["top1"] == pytest.approx({"low": interval.low, "high": interval.high})
     assert found["intervals"].keys() == {"top1", "top5", "mean_per_class"}
-    assert found["metrics"] == pytest.approx(results["metrics"]["test"], abs=1e-6)
+    assert found["metrics"] == pytest.approx(results["metrics"]["test"], abs=1e-6, rel=1e-5)
     assert found["metrics"].keys() == results["metrics"]["test"].keys()
     assert found["per_class_accuracy"] == pytest.approx(results["per_class_accuracy"], abs=1e-6)
 
@@ -83,9 +83,9 @@ def test_the_table_shows_the_numbers(run_dir: Path, capsys: pytest.CaptureFixtur
 def test_val_gives_the_best_row_and_the_last_checkpoint_the_last_row(run_dir: Path, tmp_path: Path) -> None:
     rows = read_rows(run_dir)
     best, last = best_row(rows), best_row(rows[-1:])
-    assert evaluated(run_dir, tmp_path, "--split", "val")["metrics"] == pytest.approx(best, abs=1e-6)
+    assert evaluated(run_dir, tmp_path, "--split", "val")["metrics"] == pytest.approx(best, abs=1e-6, rel=1e-5)
     found = evaluated(run_dir, tmp_path, "--split", "val", "--checkpoint", "last")["metrics"]
-    assert found == pytest.approx(last, abs=1e-6)
+    assert found == pytest.approx(last, abs=1e-6, rel=1e-5)
 
 
 def test_the_batch_size_changes_no_accuracy(run_dir: Path, tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_the_runs_own_data_may_have_moved(photo_run: tuple[Path, Path], tmp_path
     moved = shutil.copytree(photos, tmp_path / "moved")
     found = evaluated(run_dir, tmp_path, "--data_root", moved)
     assert found["own_data"] and found["changed_splits"] == []
-    assert found["metrics"] == pytest.approx(read_results(run_dir)["metrics"]["test"], abs=1e-6)
+    assert found["metrics"] == pytest.approx(read_results(run_dir)["metrics"]["test"], abs=1e-6, rel=1e-5)
     assert not (run_dir / "evaluations").exists()
 
 

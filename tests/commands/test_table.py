@@ -62,6 +62,12 @@ def test_plan_writes_cells_and_says_what_they_cost(
     assert "was planned otherwise; give a new folder, or the same options:" in capsys.readouterr().err
 
 
+def test_growing_images_take_less_time(tmp_path: Path, speeds: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan(tmp_path / "out", "--benchmarks", speeds, *GRID, "--set", "progressive=32") == 0
+    images = 3 * math.ceil(20_000 * 1437 / 2040) * 256 * (32**2 + 43**2 + 53**2 + 64**2) / (4 * 64**2)
+    assert f"{images / 100 / 3600:,.2f} device-hours" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

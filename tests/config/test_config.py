@@ -16,7 +16,7 @@ from transfer.config.data_schema import DataConfig
 from transfer.config.problems import check_shares, find_problems
 from transfer.config.schema import FinetuneConfig, LossConfig, OptimConfig, TrainerConfig
 from transfer.errors import BadValue
-from transfer.training import batch_norm, losses, optim
+from transfer.training import batch_norm, losses, optim, schedules
 
 # Parameters of pl.Trainer that are no field, and why.
 LEFT_OUT = {
@@ -40,7 +40,7 @@ LEFT_OUT = {
     [
         (LossConfig, "name", losses.LOSSES),
         (OptimConfig, "name", optim.OPTIMIZERS),
-        (OptimConfig, "schedule", optim.SCHEDULES),
+        (OptimConfig, "schedule", schedules.SCHEDULES),
         (FinetuneConfig, "bn", batch_norm.POLICIES),
         (FinetuneConfig, "augment", AUGMENTS),
         (FinetuneConfig, "on_bad_image", ON_BAD_IMAGE),
@@ -75,6 +75,7 @@ def test_the_defaults_have_no_problems() -> None:
 
 TOP: dict[str, tuple[Any, ...]] = {
     "image_size": (31,),
+    "progressive": (31, 8192),
     "dropout": (-0.1, 1.0),
     "stochastic_depth_prob": (1.0,),
     "ema_half_life": (0.0, 1.0),

@@ -59,7 +59,7 @@ def test_a_row_is_sourced_and_its_fields_exist(name: str) -> None:
 def test_a_row_leaves_nothing_that_is_computed_to_the_defaults(name: str) -> None:
     found = settings(name)
     assert {field for field in FIELDS if field.startswith(("loss.", "optim."))} <= set(found)
-    assert {"augment", "dropout", "stochastic_depth_prob", "bn", "freeze", "ema_half_life"} <= set(found)
+    assert {"augment", "progressive", "dropout", "stochastic_depth_prob", "bn", "freeze", "ema_half_life"} <= set(found)
 
 
 @pytest.mark.parametrize("name", list_protocols())

@@ -31,7 +31,8 @@ CHEAP = (
     *("--out_dir", RUN, "--dataset", "folder", "--data_root"),
 )
 SCENARIOS = {
-    "accumulation, average, mixup, early stopping": (
+    "accumulation, average, mixup, growing images, early stopping": (
+        *("--image_size", "38", "--progressive", "32", "--dropout", "0.3"),
         *("--trainer.accumulate_grad_batches", "2", "--ema_half_life", "0.2", "--loss.mixup_alpha", "0.2"),
         *("--early_stopping", "2", "--monitor", "loss", "--trainer.max_epochs", "6", "--optim.schedule", "constant"),
         *("--trainer.max_steps", "12"),

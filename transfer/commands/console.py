@@ -132,6 +132,14 @@ def add_allow_user_code(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_engine(parser: argparse._ActionsContainer, default: str) -> None:
+    """Add the flag that says what computes a finished network; see `transfer.inference`."""
+    from transfer.inference.names import CHOICES
+
+    explained = "what computes the network; auto: the fastest installed that agrees with float32 PyTorch; default: "
+    parser.add_argument("--engine", choices=CHOICES, default=default, help=explained + default)
+
+
 def add_reading(parser: argparse.ArgumentParser, otherwise: str) -> None:
     """Add the flags that say how images of the user's own are read: fields of `ReadOptions`, None where not given.
 

@@ -16,16 +16,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from transfer.commands.console import add_allow_user_code, add_reading, check_folder, exit_status
+from transfer.commands.console import add_allow_user_code, add_engine, add_reading, check_folder, exit_status
 from transfer.errors import BadValue, Interrupted
 from transfer.files import expanded
 from transfer.records import Interval
 
 if TYPE_CHECKING:
     from datamodules.build import ReadFields
+    from datamodules.datamodule import DataModule
     from transfer.commands.evaluate_data import Subject
     from transfer.runs.predictor import Run
     from transfer.runs.test_record import SavedPredictions
+    from transfer.training.module import TransferModule
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -56,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     stream = "fetch images while they are needed; default: as the run did"
     add("--data.stream", "--stream", dest="stream", choices=("true", "false"), help=stream)
     out_dir = "folder for evaluation.json and predictions.npz; default: RUN_DIR/evaluations/<n>/ for other data"
+    add_engine(parser, default="torch")
     add("--out_dir", type=expanded, metavar="DIR", help=out_dir)
     add("--json", type=expanded, metavar="FILE", help="write the result there too")
     add_allow_user_code(parser)
@@ -93,6 +96,7 @@ class Evaluation:
         absent_classes: classes of the run without an image.
         unknown_classes: classes that the run does not know, with their numbers of images; these are not in the metrics.
         skipped_images: images that cannot be read, with the reason; they are not in the metrics either.
+        engine: what computed the network, and how close it comes to float32.
         predictions: label and probabilities of each image; they are not part of the file.
     """
 
@@ -110,6 +114,7 @@ class Evaluation:
     absent_classes: tuple[str, ...]
     unknown_classes: dict[str, int]
     skipped_images: list[dict[str, Any]]
+    engine: dict[str, Any]
     predictions: SavedPredictions = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -126,6 +131,7 @@ def evaluate(
     *,
     batch_size: int | None = None,
     num_workers: int | None = None,
+    engine: str = "torch",
     out_dir: Path | None = None,
     json: Path | None = None,
     allow_user_code: bool = False,
@@ -140,6 +146,7 @@ def evaluate(
         dataset: the data's name, `folder` for images of one's own; None: the run's.
         batch_size: images per step; None: the run's.
         num_workers: loader processes, 0 or more; None: the run's.
+        engine: what computes the network; see `choose_engine`.
         out_dir: folder for evaluation.json and predictions.npz; None: a numbered one of the run for other data.
         json: file that receives the result, too.
         allow_user_code: see `load_run`.
@@ -156,11 +163,7 @@ def evaluate(
     from transfer.runs.predictor import load_run
 
     run_dir = Path(run_dir)
-    check_folder("json", json)
-    if out_dir is not None and out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
-        raise BadValue(f"`out_dir`={out_dir} is not empty: nothing in it is overwritten; choose a new folder")
-    if num_workers is not None and num_workers < 0:
-        raise BadValue(f"`num_workers`={num_workers} (allowed: at least 0)")
+    check_arguments(num_workers, engine, out_dir, json)
     run = load_run(run_dir, f"{checkpoint}.ckpt", allow_user_code=allow_user_code)
     subject = open_images(run, split, dataset, {name: value for name, value in reading.items() if value is not None})
     warn_of_differences(subject)
@@ -168,14 +171,27 @@ def evaluate(
         raise BadValue(f"{run_dir} cannot be written to: choose another folder for the result with `out_dir`")
     if subject.own and subject.split == "test":
         record_test_read(run_dir)
-    loading = {"batch_size": batch_size, "num_workers": num_workers}
-    evaluation = measure(run, subject, checkpoint, {name: v for name, v in loading.items() if v is not None})
+    options = {"batch_size": batch_size, "num_workers": num_workers}
+    loading = {name: value for name, value in options.items() if value is not None}
+    evaluation = measure(run, subject, checkpoint, engine, loading)
     print_evaluation(run, evaluation)
     if out_dir is not None or not subject.own:
         print(f"written: {write_evaluation(evaluation, out_dir)}")
     if json is not None:
         write_json(json, evaluation.to_dict())
     return evaluation
+
+
+def check_arguments(num_workers: int | None, engine: str, out_dir: Path | None, json: Path | None) -> None:
+    """Check, before anything is read, what does not depend on the run."""
+    from transfer.inference.names import check_engine
+
+    check_engine(engine)
+    check_folder("json", json)
+    if out_dir is not None and out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
+        raise BadValue(f"`out_dir`={out_dir} is not empty: nothing in it is overwritten; choose a new folder")
+    if num_workers is not None and num_workers < 0:
+        raise BadValue(f"`num_workers`={num_workers} (allowed: at least 0)")
 
 
 def record_test_read(run_dir: Path) -> None:
@@ -188,38 +204,26 @@ def record_test_read(run_dir: Path) -> None:
         print(f"warning: this reading of the test split could not be counted: {error}", file=sys.stderr)
 
 
-def measure(run: Run, subject: Subject, checkpoint: str, loading: dict[str, int]) -> Evaluation:
+def measure(run: Run, subject: Subject, checkpoint: str, engine: str, loading: dict[str, int]) -> Evaluation:
     """Return a run's metrics and predictions on images.
 
     Args:
         run: the run.
         subject: the images.
         checkpoint: which of the run's checkpoints it is, for the result.
+        engine: see `evaluate`.
         loading: options of the loaders in place of the run's.
     """
     from datamodules.datamodule import DataModule
-    from transfer.lightning import pl
+    from transfer.inference.classifier import EngineClassifier
+    from transfer.inference.names import needs_cpu
     from transfer.runs.intervals import find_intervals
     from transfer.runs.test_record import make_predictions
-    from transfer.training.interruption import StopAtOnce
-    from transfer.training.module import TransferModule
-    from transfer.training.trainer import quiet_lightning, resolve_precision
 
-    quiet_lightning()
+    run = run.with_engine(engine, len(subject.dataset.split("test")))
     options = {**run.config.loader_options(), **loading} | ({} if subject.own else {"cache": "none"})
     data = DataModule(subject.dataset, run.preprocessing, **options)
-    module = TransferModule(run.classifier, multilabel=run.config.data.multilabel, loss=run.config.loss.name)
-    trainer = pl.Trainer(
-        devices=1,
-        precision=resolve_precision(run.config.trainer),
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[StopAtOnce(Interrupted)],
-    )
-    logged = trainer.test(module, datamodule=data, verbose=False)[0]
-    metrics = {name.removeprefix("test/"): float(value) for name, value in logged.items()}
+    metrics, module = run_test(run, data, accelerator="cpu" if needs_cpu(engine) else "auto")
     assert module.predictions is not None
     labels, probabilities = module.predictions
     run.check_finite(probabilities)
@@ -228,6 +232,7 @@ def measure(run: Run, subject: Subject, checkpoint: str, loading: dict[str, int]
         order = data.test_order("test", 1).argsort()
         labels, probabilities, names = labels[order], probabilities[order], images.image_names()
     counts = images.class_counts(len(run.class_names))
+    assert isinstance(run.classifier, EngineClassifier) and run.classifier.record is not None
     accuracies = zip(run.class_names, module.per_class_accuracy, counts, strict=True)
     return Evaluation(
         run_dir=str(run.run_dir),
@@ -244,8 +249,37 @@ def measure(run: Run, subject: Subject, checkpoint: str, loading: dict[str, int]
         absent_classes=subject.absent,
         unknown_classes=subject.unknown,
         skipped_images=[asdict(image) for image in subject.dataset.skipped],
+        engine=asdict(run.classifier.record),
         predictions=make_predictions(labels.numpy(), probabilities.numpy(), names, run.class_names, run.threshold),
     )
+
+
+def run_test(run: Run, data: DataModule, accelerator: str) -> tuple[dict[str, float], TransferModule]:
+    """Return a run's metrics on the test split of a datamodule, and the module with the predictions.
+
+    Args:
+        run: the run, with an engine, whose precision it is: the Trainer's is float32.
+        data: the images.
+        accelerator: Lightning's name of the device.
+    """
+    from transfer.lightning import pl
+    from transfer.training.interruption import StopAtOnce
+    from transfer.training.module import TransferModule
+    from transfer.training.trainer import quiet_lightning
+
+    quiet_lightning()
+    module = TransferModule(run.classifier, multilabel=run.config.data.multilabel, loss=run.config.loss.name)
+    trainer = pl.Trainer(
+        accelerator=accelerator,
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[StopAtOnce(Interrupted)],
+    )
+    logged = trainer.test(module, datamodule=data, verbose=False)[0]
+    return {name.removeprefix("test/"): float(value) for name, value in logged.items()}, module
 
 
 def count_seen_images(run: Run, subject: Subject) -> int | None:

@@ -27,11 +27,12 @@ def warn_of_differences(subject: Subject) -> None:
 def print_evaluation(run: Run, found: Evaluation) -> None:
     """Print the metrics with their intervals, and of which images they are."""
     from transfer.commands.results_table import print_results
+    from transfer.inference.engines import EngineRecord
 
     sheet_metric = "mean_per_class" if found.own_data and _quotes_mean(found.data) else "top1"
     backbone, intervals = run.config.backbone, {found.split: found.intervals}
     print_results(found.data, backbone, {found.split: found.metrics}, sheet_metric, intervals=intervals)
-    print(f"{found.num_images:,} images")
+    print(f"{found.num_images:,} images; engine: {EngineRecord(**found.engine)}")
     left_out = len(found.skipped_images)
     if left_out:
         print(f"without {left_out} image{'s' * (left_out > 1)} that cannot be read")

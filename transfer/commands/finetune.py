@@ -108,19 +108,19 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
     # Again, because what was chosen may be other weights and another size.
     start = resolve_start(**config.start_options(), dataset_size=sheet.default_image_size, image_size=config.image_size)
     monitor = choose_monitor(config.monitor, dataset.num_classes, config.data.multilabel)
-    data = DataModule(dataset, start.preprocessing, **config.loader_options())
+    data = DataModule(dataset, start.preprocessing, progressive=config.progressive, **config.loader_options())
     data.seen_before = read_seen_images(config.weights, config.init_from, config.init_head)
     module = build_module(config, start, dataset, resume)
 
     with open_run(config, resume) as run, interruptible(run.interrupted):
         run.check_space(sum(p.numel() for p in module.classifier.parameters()))
         log = EpochLog(run.metrics, monitor)
-        trainer = build_fit_trainer(config, run.path, log, build_loggers(config, run.path, dataset.fingerprint))
+        loggers = build_loggers(config, run.path, dataset.fingerprint)
+        trainer = build_fit_trainer(config, start.preprocessing.image_size, run.path, log, loggers)
         if is_main_process():
             run.begin(config, {name: {"of": s.name, "images": s.sources()} for name, s in dataset.held_out.items()})
-            print_start(config, start, data, run, choices)
+            print_start(config, start, data, run, choices, trainer.precision)
         fit(config, run, trainer, module, data)
-
         metrics = measure(config, run, trainer, module, data, log)
         seconds = time.perf_counter() - started
         results = collect_results(config, run, start, trainer, module, data, log, metrics, seconds)
@@ -233,7 +233,7 @@ def build_module(config: FinetuneConfig, start: Start, dataset: Dataset, resume:
         load_head(classifier, replace(config, init_head=head), dataset.class_names)
     classifier = classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its types
     if config.compile:
-        classifier.compile()
+        classifier.compile(dynamic=None if config.progressive is None else False)
     weights = None if config.loss.class_weights == "none" else balanced_class_weights(dataset.class_counts["train"])
     return TransferModule(classifier, class_weights=weights, **config.module_options())
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from transfer.config.schema import FinetuneConfig
+from transfer.progressive import stage_sizes
 from transfer.records import Interval
 from transfer.run_files import RESULTS
 from transfer.runs.results import Metrics, Results, SplitFacts
@@ -41,8 +42,7 @@ def collect_results(
     from transfer.training.selection import EarlyStop
     from transfer.weights.build import measure_warm_start
 
-    dataset = data.dataset
-    warm_start = measure_warm_start(start)
+    dataset, warm_start = data.dataset, measure_warm_start(start)
     return Results(
         run_dir=run.path,
         command=command_words(),
@@ -64,6 +64,7 @@ def collect_results(
         warm_start=asdict(warm_start) if warm_start else None,
         num_parameters=sum(p.numel() for p in module.classifier.parameters()),
         image_size=start.preprocessing.image_size,
+        train_image_sizes=_train_sizes(config, start),
         splits=_split_facts(dataset),
         skipped_images=[asdict(image) for image in dataset.skipped],
         tested_images=None if module.predictions is None else len(module.predictions.labels),
@@ -116,8 +117,10 @@ def _split_facts(dataset: Dataset) -> dict[str, SplitFacts]:
     }
 
 
-def print_start(config: FinetuneConfig, start: Start, data: DataModule, run: RunFolder, choices: Sequence[str]) -> None:
-    """Print the data, the settings that were chosen, the network, and the folder of an interrupted run.
+def print_start(
+    config: FinetuneConfig, start: Start, data: DataModule, run: RunFolder, choices: Sequence[str], precision: str
+) -> None:
+    """Print the data, the settings that were chosen, the network, the precision, and the folder of an interrupted run.
 
     Warn of test images that the network has seen.
     """
@@ -129,13 +132,20 @@ def print_start(config: FinetuneConfig, start: Start, data: DataModule, run: Run
     if run.resumes:
         print(f"resumes the run in {run.path}", *map(str, read_lengthenings(run.path)), sep="\n")
     head = None if run.resumes or config.init_head else head_source(config, data.class_names)
+    low = "" if precision == "32-true" else f"; {precision}"
     with_head = "" if head is None else ", with the head of that run"
-    print(f"{start.variant.name} from {start.describe()}{with_head}; {start.preprocessing.image_size} px")
+    print(f"{start.variant.name} from {start.describe()}{with_head}; {start.preprocessing.image_size} px{low}")
+    if sizes := _train_sizes(config, start):
+        print(f"training images grow: {', '.join(map(str, sizes))} px, a quarter of the run each")
     if warm_start := measure_warm_start(start):
         print(f"--init_from {config.init_from}: {warm_start}")
     if not data.dataset.split_sizes.keys() - {"train"}:
         print("nothing will be measured: there is no test split, and a final fit has no val split")
     warn_of_seen_images(data)
+
+
+def _train_sizes(config: FinetuneConfig, start: Start) -> list[int]:
+    return [] if config.progressive is None else stage_sizes(config.progressive, start.preprocessing.image_size)
 
 
 def count_seen_images(data: DataModule) -> dict[str, int]:

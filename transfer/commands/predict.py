@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from transfer.commands.console import add_allow_user_code, check_folder, exit_status
+from transfer.commands.console import add_allow_user_code, add_engine, check_folder, exit_status
 from transfer.errors import BadValue, MissingData, check_count, printable
 from transfer.files import expanded, written_whole
 from transfer.markdown import harmless_cell
@@ -44,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="loader processes; default: usable cores - 1, at most 8",
     )
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
+    add_engine(parser, default="auto")
     add_allow_user_code(parser)
     return parser
 
@@ -63,9 +64,12 @@ def predict(
     batch_size: int = 64,
     num_workers: int | None = None,
     checkpoint: str = "best",
+    engine: str = "auto",
     allow_user_code: bool = False,
 ) -> list[str]:
-    """Write a row for each image, in the order given, and name unreadable files on stderr.
+    """Write a row for each image, in the order given.
+
+    Unreadable files, and an engine other than float32 PyTorch, are named on stderr.
 
     Args:
         run_dir: folder of a finished run.
@@ -77,6 +81,7 @@ def predict(
         batch_size: images per step, at least 1.
         num_workers: loader processes, at least 0; None: one less than the usable cores, at most 8.
         checkpoint: `best` or `last`.
+        engine: what computes the network; see `choose_engine`.
         allow_user_code: see `load_run`.
 
     Returns:
@@ -87,7 +92,10 @@ def predict(
         DamagedFile: the run's network computes no probabilities.
         BadValue: an argument is out of range.
     """
+    import torch
+
     from datamodules.images.listing import list_images
+    from transfer.inference.names import needs_cpu
     from transfer.runs.predictor import load_run
 
     check_count("batch_size", batch_size)
@@ -101,11 +109,24 @@ def predict(
     if top_k is not None and not 1 <= top_k <= len(run.class_names):
         raise BadValue(f"`top_k`={top_k} (allowed: 1 to {len(run.class_names)}, the number of classes)")
     unreadable: list[str] = []
+    run.classifier.to("cuda" if torch.cuda.is_available() and not needs_cpu(engine) else "cpu")
+    run = run.with_engine(engine, len(paths))
     rows = predict_rows(run, paths, top_k, batch_size, num_workers, unreadable)
     write_output(rows, format, out, run.config.data.label_separator)
-    if unreadable:
-        print(f"{len(unreadable)} of {len(paths)} images could not be read", file=sys.stderr)
+    report(run, len(paths), len(unreadable))
     return unreadable
+
+
+def report(run: Run, num_images: int, num_unreadable: int) -> None:
+    """Say on stderr what computed, if not float32 PyTorch, which engines `auto` refused, and what could not be read."""
+    from transfer.inference.classifier import EngineClassifier
+
+    assert isinstance(run.classifier, EngineClassifier)
+    record = run.classifier.record
+    if record is not None and (record.images_compared or record.refused):
+        print(f"engine: {record}", file=sys.stderr)
+    if num_unreadable:
+        print(f"{num_unreadable} of {num_images} images could not be read", file=sys.stderr)
 
 
 def predict_rows(
@@ -116,12 +137,9 @@ def predict_rows(
     Its fields are image, class, probability, and class_2, probability_2, ... up to `top_k`. Without `top_k` a
     multi-label run has image, labels and probabilities instead, as lists.
     """
-    import torch
-
     from datamodules.images.transforms import build_eval_transform
     from datamodules.loading.predicting import build_predict_loader
 
-    run.classifier.to("cuda" if torch.cuda.is_available() else "cpu")
     transform = build_eval_transform(run.preprocessing)
     for images, names, bad in build_predict_loader(paths, transform, batch_size, num_workers, run.decoding):
         for image in bad:

@@ -68,6 +68,7 @@ def _range_problems(config: FinetuneConfig) -> Iterator[str]:
         ("seed", config.seed, "0 to 4294967295", lambda v: 0 <= v < 2**32),
         ("global_batch_size", config.global_batch_size, "at least 1", _is_count),
         ("image_size", config.image_size, f"{SMALLEST_IMAGE} to 8192", lambda v: SMALLEST_IMAGE <= v <= 8192),
+        ("progressive", config.progressive, f"{SMALLEST_IMAGE} to 8191", lambda v: SMALLEST_IMAGE <= v < 8192),
         ("dropout", config.dropout, "0 to below 1", _is_share),
         ("stochastic_depth_prob", config.stochastic_depth_prob, "0 to below 1", _is_share),
         ("ema_half_life", config.ema_half_life, "above 0, below 1", lambda v: 1e-6 <= v < 1),
@@ -152,6 +153,11 @@ def _combination_problems(config: FinetuneConfig) -> Iterator[str]:
             f"`freeze`={config.freeze!r} with `trainer.max_epochs`={trainer.max_epochs}: the backbone would never"
             " learn; use `freeze`=backbone"
         )
+    if config.progressive is not None:
+        if config.image_size is not None and config.progressive >= config.image_size:
+            yield f"`progressive`={config.progressive} (allowed: below `image_size`={config.image_size})"
+        if trainer.overfit_batches:
+            yield f"`progressive`={config.progressive} with `trainer.overfit_batches`: choose one"
     if config.optim.sam_rho is not None:
         yield from _sam_problems(config)
     if 0 < trainer.max_epochs <= config.optim.warmup_epochs:

@@ -80,6 +80,7 @@ def _ema_half_life(decay: float, steps: int) -> float:
 
 
 _PLAIN: Settings = {
+    "progressive": None,
     "augment": "basic",
     "data.min_crop_area": None,
     "dropout": 0.0,

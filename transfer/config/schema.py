@@ -73,7 +73,8 @@ class TrainerConfig:
     strategy: str = "auto"
     """auto, ddp, ddp_spawn, ddp_find_unused_parameters_true, ..."""
     precision: str = "auto"
-    """auto (bf16-mixed where the GPU supports it, else 32-true), 32-true, bf16-mixed, 16-mixed, ..."""
+    """auto (bf16-mixed where the GPU supports it; on a CPU that computes bf16, training steps from 96 px on; else
+    32-true), 32-true, bf16-mixed, 16-mixed, ..."""
     max_steps: int = -1
     """largest number of optimizer steps; -1: no limit"""
     min_epochs: int | None = None
@@ -149,6 +150,9 @@ class FinetuneConfig:
     unset: data.batch_size x processes x trainer.accumulate_grad_batches"""
     image_size: int | None = None
     """side of the square input, in pixels; unset: the dataset's, or else the weights'"""
+    progressive: int | None = None
+    """side of the training images at first, in pixels; they grow to image_size in four stages, and RandAugment, mixup,
+    CutMix and dropout with them (EfficientNetV2: 128); evaluation is at image_size; unset: off"""
     augment: Augment = "basic"
     """none: as in evaluation; basic: random resized crop and flip; the others add to basic"""
     on_bad_image: Literal["error", "skip"] = "error"

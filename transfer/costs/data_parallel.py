@@ -94,26 +94,27 @@ class Cluster:
         """Number of all devices."""
         return self.devices * self.nodes
 
+    @property
+    def rings(self) -> tuple[tuple[int, Link], tuple[int, Link]]:
+        """How many send around a ring, and over what: the devices of a machine, and the machines."""
+        return (self.devices, self.within), (self.nodes, self.between)
+
     def sent_bytes(self, size: int) -> tuple[float, float]:
         """Return what an all-reduce of so many bytes sends: each device to another one, each machine to another one.
 
-        In a ring of n devices, each one sends 2 (n - 1) / n of the bytes: half to add them up, half to spread the sums.
-        Machines do so in two steps: the devices of a machine each add up their share, and the machines average it.
+        The devices of a machine each add up their share, the machines average it, and the devices spread it.
         """
-        return tuple(2 * (number - 1) / number * size for number in (self.devices, self.nodes))  # type: ignore[return-value]
+        return _ring_bytes(self.devices, size), _ring_bytes(self.nodes, size)
 
     def all_reduce_seconds(self, size: int) -> float:
         """Return how long an all-reduce takes, with one step after the other: NCCL overlaps them where it can."""
-        links = ((self.devices, self.within), (self.nodes, self.between))
         return sum(
-            sent / link.bandwidth + 2 * (number - 1) * link.latency
-            for sent, (number, link) in zip(self.sent_bytes(size), links, strict=True)
+            _ring_bytes(number, size) / link.bandwidth + 2 * (number - 1) * link.latency for number, link in self.rings
         )
 
     def broadcast_seconds(self, size: int) -> float:
         """Return how long one device takes to send all others so many bytes along a chain, cut into pieces."""
-        links = ((self.devices, self.within), (self.nodes, self.between))
-        return sum(size / link.bandwidth + (number - 1) * link.latency for number, link in links if number > 1)
+        return sum(size / link.bandwidth + (number - 1) * link.latency for number, link in self.rings if number > 1)
 
     def gather_seconds(self, size: int) -> float:
         """Return how long it takes until each device has so many bytes of each other one, around a ring."""
@@ -124,6 +125,11 @@ class Cluster:
             + (self.devices - 1) * self.within.latency
             + (self.nodes - 1) * self.between.latency
         )
+
+
+def _ring_bytes(number: int, size: int) -> float:
+    """Return what each of a ring sends in an all-reduce: its share to be added up, and sums to be spread."""
+    return 2 * (number - 1) / number * size
 
 
 def batch_norm_channels(network: nn.Module) -> list[int]:
@@ -190,7 +196,7 @@ def simulate_step(
     Args:
         timeline: the step of one of them.
         all_reduce: returns the seconds of an all-reduce of so many bytes.
-        broadcast: seconds before the forward pass in which the first device sends BatchNorm's statistics.
+        broadcast: seconds in which the first device sends the others BatchNorm's statistics, before the forward pass.
         share: see `simulate_backward`.
     """
     buckets = fill_buckets(timeline.gradients)

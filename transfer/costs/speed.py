@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from transfer.costs.memory import Precision
 
 SPEEDS = "speeds.json"
-# The column of python -m benchmarks train that a run computes in: bf16 on a GPU.
-_CASES = ("bf16 channels_last", "float32 channels_last")
+# The column of python -m benchmarks train that a run computes in.
+_CASES: dict[Precision, str] = {"bf16-mixed": "bf16 channels_last", "32-true": "float32 channels_last"}
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,12 @@ class Speed:
     measured_on: str
 
 
-def read_benchmarks(paths: Sequence[Path]) -> list[Speed]:
+def read_benchmarks(paths: Sequence[Path], precision: Precision | None = None) -> list[Speed]:
     """Read the speeds in files of `python -m benchmarks train --json`.
+
+    Args:
+        paths: the files.
+        precision: precision of the steps; None takes `bf16-mixed` on a GPU, `32-true` elsewhere.
 
     Raises:
         MissingData: there is no such file.
@@ -53,7 +57,7 @@ def read_benchmarks(paths: Sequence[Path]) -> list[Speed]:
         content = read_object(path)
         try:
             hardware = content["hardware"]
-            case = content[_CASES[0] if hardware["gpus"] else _CASES[1]]
+            case = content[_CASES[precision or ("bf16-mixed" if hardware["gpus"] else "32-true")]]
             found = {"backbone": content["backbone"], "image_size": content["image_size"]}
             found |= {"images_per_second": case["images_per_second"], "measured_on": describe_device(hardware)}
         except (KeyError, TypeError, IndexError):
@@ -147,6 +151,6 @@ def measure(backbone: str, image_size: int, max_batch: int, on_cpu: bool, precis
     return round(steps * batch_size / (time.perf_counter() - started), 2)
 
 
-def hours(num_images: int, speed: Speed | None) -> float:
+def hours(num_images: float, speed: Speed | None) -> float:
     """Return the device-hours that so many training images take; not a number where the speed is unknown."""
     return num_images / speed.images_per_second / 3600 if speed else math.nan

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from transfer.errors import BadValue, UserError, unknown_name
-from transfer.inference.names import CHOICES, ENGINES
+from transfer.inference.names import ENGINES, check_engine, needs_cpu
 from transfer.inference.onnx_engine import ONNXEngine
 from transfer.inference.openvino_engine import OpenVINOEngine
 from transfer.inference.torch_engine import TorchEngine, computes_bf16
@@ -23,6 +23,7 @@ MAX_LOGIT_DIFFERENCE = 1.0
 MAX_RELATIVE_DIFFERENCE = 0.1
 # Below this number of pixels (512 images of 224 x 224), building and comparing an engine takes longer than it saves.
 MIN_PIXELS = 512 * 224 * 224
+# Images that are compared. For no more than these, folding takes longer than it saves, too.
 NUM_EXAMPLES = 64
 
 
@@ -66,13 +67,11 @@ class EngineRecord:
     refused: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        if not self.images_compared:
-            return f"{self.engine} ({self.precision})"
-        answers = "" if self.agreement is None else f"{self.agreement:.1%} of its answers are float32's, "
-        return (
-            f"{self.engine} ({self.precision}): on {self.images_compared} images {answers}largest difference"
-            f" {self.largest_difference:.2g}"
-        )
+        text = f"{self.engine} ({self.precision})"
+        if self.images_compared:
+            answers = "" if self.agreement is None else f"{self.agreement:.1%} of the answers are float32's, "
+            text += f": on {self.images_compared} images {answers}largest difference {self.largest_difference:.2g}"
+        return "; ".join([text, *(f"not {name}: {reason}" for name, reason in self.refused.items())])
 
 
 def build_engine(name: str, network: nn.Module, examples: Tensor) -> Engine:
@@ -90,7 +89,7 @@ def build_engine(name: str, network: nn.Module, examples: Tensor) -> Engine:
     """
     if name not in ENGINES:
         raise unknown_name("engine", name, ENGINES)
-    if ENGINES[name].package is not None and examples.device.type != "cpu":
+    if needs_cpu(name) and examples.device.type != "cpu":
         raise BadValue(f"`engine`={name} computes on the CPU, and the network is on {examples.device} (allowed: torch)")
     if name.startswith("openvino"):
         return OpenVINOEngine(name, network, examples)
@@ -116,9 +115,10 @@ def choose_engine(
     Raises:
         UserError: see `build_engine`.
     """
-    if name not in CHOICES:
-        raise unknown_name("engine", name, CHOICES)
+    check_engine(name)
     examples = examples[:NUM_EXAMPLES]
+    if name == "auto" and num_images <= NUM_EXAMPLES:
+        return TorchEngine("torch", network), EngineRecord("torch", ENGINES["torch"].precision)
     reference = build_engine("torch", network, examples)
     if name == "torch" or (name == "auto" and num_images * examples[0, 0].numel() < MIN_PIXELS):
         return reference, EngineRecord("torch", ENGINES["torch"].precision)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from transfer.errors import unknown_name
+
 
 @dataclass(frozen=True)
 class EngineRow:
@@ -32,3 +34,18 @@ _ROWS = (
 )
 ENGINES = {row.name: row for row in _ROWS}
 CHOICES = ("auto", *ENGINES)
+
+
+def check_engine(name: str) -> None:
+    """Check that there is an engine of this name, or `auto`.
+
+    Raises:
+        BadValue: there is none.
+    """
+    if name not in CHOICES:
+        raise unknown_name("engine", name, CHOICES)
+
+
+def needs_cpu(name: str) -> bool:
+    """Return whether an engine computes on the CPU only; `auto` computes where the network is."""
+    return name in ENGINES and ENGINES[name].package is not None

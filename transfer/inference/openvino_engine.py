@@ -13,6 +13,7 @@ import warnings
 from contextlib import redirect_stdout
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -63,18 +64,18 @@ class OpenVINOEngine:
         self._queue = ov.AsyncInferQueue(compiled, streams)
 
     def __call__(self, images: Tensor) -> Tensor:
-        outputs = torch.empty((len(images), *self._shape))
+        outputs = np.empty((len(images), *self._shape), np.float32)  # NumPy's: a stream is outside of inference mode
 
         def keep(request: Any, start: int) -> None:
             target = outputs[start : start + _CHUNK]
-            target.copy_(torch.from_numpy(request.get_output_tensor().data)[: len(target)])
+            target[:] = request.get_output_tensor().data[: len(target)]
 
         self._queue.set_callback(keep)
         for number, chunk in enumerate(torch.split(images, _CHUNK)):
             pixels = _padded(chunk).permute(0, 2, 3, 1).contiguous().numpy()
             self._queue.start_async([pixels], number * _CHUNK, share_inputs=True)
         self._queue.wait_all()
-        return outputs
+        return torch.from_numpy(outputs)
 
 
 def load_quietly(engine: str, package: str) -> Any:

@@ -18,13 +18,16 @@ class TorchEngine:
     Args:
         name: `torch` or `torch-bf16`.
         network: the network; it stays as it is.
-        examples: images as the network takes them.
+        examples: images as the network takes them. None uses the network itself, unfolded, as `torch`.
     """
 
-    def __init__(self, name: str, network: nn.Module, examples: Tensor) -> None:
+    def __init__(self, name: str, network: nn.Module, examples: Tensor | None = None) -> None:
         self.name = name
-        self.network = folded(network, examples).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its types
         self.dtype = torch.bfloat16 if name == "torch-bf16" else torch.float32
+        if examples is None:
+            self.network = network
+            return
+        self.network = folded(network, examples).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its types
         if self.dtype == torch.bfloat16:
             _round(self.network)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -19,6 +20,8 @@ from transfer.config.recipes import user_code
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue, DamagedFile, MissingData, check_count
 from transfer.files import expanded
+from transfer.inference.classifier import EngineClassifier
+from transfer.inference.names import check_engine
 from transfer.lightning import pl
 from transfer.networks.classifier import Classifier
 from transfer.networks.user_code import refuse_user_code
@@ -63,7 +66,7 @@ class Run:
     Attributes:
         run_dir: the run's folder.
         config: the run's configuration.
-        classifier: classifier with the checkpoint's tensors, in eval mode, on CPU, channels_last.
+        classifier: classifier with the checkpoint's tensors, in eval mode, on CPU, channels_last; see `with_engine`.
         class_names: names of the classes, in the order of the logits.
         preprocessing: how images are prepared, as in the run's evaluation.
         data: what the datamodule saved in the checkpoint, including fingerprints.
@@ -78,6 +81,22 @@ class Run:
     preprocessing: Preprocessing
     data: dict[str, Any] = field(repr=False)
     threshold: float = 0.5
+
+    def with_engine(self, name: str = "auto", num_images: int | None = None) -> Run:
+        """Return the run with a classifier whose logits an engine computes; `forward_features` stays PyTorch's.
+
+        Args:
+            name: `auto`, the fastest that agrees with float32 on the first images that come; or `torch`, `torch-bf16`,
+                `openvino`, `openvino-bf16`, `openvino-int8`, `onnxruntime`.
+            num_images: how many images will be computed; for few of them `auto` is `torch`. None: very many.
+
+        Raises:
+            BadValue: there is no such engine.
+        """
+        check_engine(name)
+        threshold = self.threshold if self.config.data.multilabel else None
+        images = sys.maxsize if num_images is None else num_images
+        return replace(self, classifier=EngineClassifier(self.classifier, name, images, threshold))
 
     def predict(self, images: Sequence[ImageLike], *, top_k: int = 5, batch_size: int = 64) -> list[Prediction]:
         """Return a prediction for each image, in order; the network runs on the device of its parameters.

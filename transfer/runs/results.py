@@ -93,6 +93,7 @@ class Results:
         warm_start: how much of the network came from `init_from`.
         threshold: probability from which on a label is given, with the best F1 on val; None for one label per image.
         image_size: side of the network's input, in pixels.
+        train_image_sizes: side of the training images in each stage of a progressive run; of others, nothing.
         seen_images: for val and test, how many of their images the network was trained on, in this run or before it.
         decay: for each decayed split, how many of its official images were left.
         copy: what is known about a copy of the dataset that differs from the original.
@@ -127,6 +128,7 @@ class Results:
     warm_start: dict[str, Any] | None = None
     num_parameters: int = 0
     image_size: int = 0
+    train_image_sizes: list[int] = field(default_factory=list)
     splits: dict[str, SplitFacts] = field(default_factory=dict)
     skipped_images: list[dict[str, Any]] = field(default_factory=list)
     tested_images: int | None = None

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from transfer.config.schema import FinetuneConfig, TrainerConfig
+from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue, Diverged, MissingData
 from transfer.lightning import MisconfigurationException, Tuner, pl
 from transfer.run_files import LAST
@@ -27,7 +27,9 @@ from transfer.training.checkpointing import (
 from transfer.training.interruption import GracefulStop
 from transfer.training.machines import refuse_missing_launcher
 from transfer.training.module import TransferModule
+from transfer.training.precision import BF16TrainingSteps, resolve_precision, trains_in_bf16
 from transfer.training.progress import ProgressBar
+from transfer.training.progressive import Progressive
 from transfer.training.run_length import LengthReport
 from transfer.training.selection import BestCheckpoint, EarlyStop
 
@@ -64,12 +66,13 @@ def quiet_lightning() -> None:
 
 
 def build_fit_trainer(
-    config: FinetuneConfig, run_dir: Path, log: EpochLog, loggers: list[pl.loggers.Logger]
+    config: FinetuneConfig, image_size: int, run_dir: Path, log: EpochLog, loggers: list[pl.loggers.Logger]
 ) -> pl.Trainer:
     """Return the Trainer that fits a run, with all its callbacks.
 
     Args:
         config: the run's configuration.
+        image_size: side of the training images, in pixels.
         run_dir: the run's folder, for checkpoints.
         log: writes the run's `metrics.csv`.
         loggers: see `build_loggers`.
@@ -80,11 +83,11 @@ def build_fit_trainer(
     callbacks = build_callbacks(config, run_dir, log)
     if loggers:
         callbacks.append(pl.callbacks.LearningRateMonitor("step"))
-    trainer = build_trainer(config, loggers, callbacks)
+    trainer = build_trainer(config, loggers, callbacks, image_size)
     if trainer.world_size > 1 and config.freeze.startswith("until") and config.trainer.strategy in ("auto", "ddp"):
         # While the backbone is frozen, its parameters take no part in the backward pass.
         finds_unused = replace(config.trainer, strategy="ddp_find_unused_parameters_true")
-        return build_trainer(replace(config, trainer=finds_unused), loggers, callbacks)
+        return build_trainer(replace(config, trainer=finds_unused), loggers, callbacks, image_size)
     return trainer
 
 
@@ -105,6 +108,8 @@ def build_callbacks(config: FinetuneConfig, run_dir: Path, log: EpochLog) -> lis
     callbacks += _freezing(config)
     if config.ema_half_life is not None:
         callbacks.append(EMA(config.ema_half_life))
+    if config.progressive is not None:
+        callbacks.append(Progressive())
     callbacks += [BatchNormCheck(), LengthReport(config.data.batch_size), log]
     if config.early_stopping is not None:
         callbacks.append(EarlyStop(log.monitor, config.early_stopping))
@@ -121,21 +126,37 @@ def _freezing(config: FinetuneConfig) -> list[pl.Callback]:
     return [] if num_epochs == 0 else [FreezeBackbone(num_epochs)]
 
 
-def build_trainer(config: FinetuneConfig, loggers: list[pl.loggers.Logger], callbacks: list[pl.Callback]) -> pl.Trainer:
+def build_trainer(
+    config: FinetuneConfig,
+    loggers: list[pl.loggers.Logger],
+    callbacks: list[pl.Callback],
+    image_size: int | None = None,
+) -> pl.Trainer:
     """Return Lightning's Trainer with the fields of the configuration.
+
+    Args:
+        config: the run's configuration.
+        loggers: loggers of its own.
+        callbacks: callbacks of its own.
+        image_size: side of the images that it trains on, in pixels; None if it does not train.
 
     Raises:
         UserError: Lightning refuses a field of `config.trainer`.
     """
     options = asdict(config.trainer)
-    options["precision"] = resolve_precision(config.trainer)
+    plugins: list[Any] = [AtomicCheckpointIO()]
+    if image_size is not None and trains_in_bf16(config.trainer, image_size):
+        plugins.append(BF16TrainingSteps())
+        del options["precision"]
+    else:
+        options["precision"] = resolve_precision(config.trainer)
     if config.data.train_on == "trainval":
         options["limit_val_batches"] = 0
     options["enable_progress_bar"] = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
     try:
         trainer = pl.Trainer(
             **options,
-            plugins=[AtomicCheckpointIO()],
+            plugins=plugins,
             logger=loggers,
             callbacks=callbacks,
             enable_checkpointing=any(isinstance(callback, pl.callbacks.Checkpoint) for callback in callbacks),
@@ -145,14 +166,6 @@ def build_trainer(config: FinetuneConfig, loggers: list[pl.loggers.Logger], call
         raise BadValue(f"`trainer`: {error}") from None
     refuse_missing_launcher(trainer.strategy, config.trainer.num_nodes)
     return trainer
-
-
-def resolve_precision(trainer: TrainerConfig) -> Any:
-    """Return Lightning's name of the precision; `auto` is bf16-mixed if the GPU computes it, else 32-true."""
-    if trainer.precision != "auto":
-        return trainer.precision
-    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16-mixed" if bf16 and trainer.accelerator in ("auto", "gpu", "cuda") else "32-true"
 
 
 def _shows_progress(config: FinetuneConfig) -> bool:

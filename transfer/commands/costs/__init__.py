@@ -36,7 +36,7 @@ or the folder of a run, whose head, classes and image size it has.
   costs b3 --image_size 300 --plan --memory 16GiB --precision bf16-mixed --num_images 50000 --epochs 10
   costs b3 --plan --images_per_second 900 --devices 8 --nodes 4 --bandwidth nvlink4 infiniband-ndr
 
-Memory is what is in use at the peak: on a GPU, what PyTorch has allocated. On the processor glibc's malloc keeps freed
+Memory is what is in use at the peak: on a GPU, what PyTorch has allocated. On the processor a command keeps freed
 blocks for later, so that a training process is larger than that (benchmarks/memory_prediction_cpu.json)."""
 
 

@@ -61,14 +61,15 @@ def plan_devices(
     shape = timeline.accumulated(times)
     step = shape.scaled(times * taken / speed / shape.step)
     buffers = sum(buffer.nbytes for buffer in network.buffers())
-    simulated = simulate_step(step, cluster.all_reduce_seconds, times * cluster.broadcast_seconds(buffers))
+    simulated = simulate_step(step, cluster.all_reduce_seconds, cluster.broadcast_seconds(buffers))
     seconds = simulated.seconds
+    last = ", of its last batch" if times > 1 else ""
     figures = [
         *count_bytes(cluster, timeline, buffers),
         _seconds("step of one device", step.step, f"{times * taken} images at that speed"),
-        _seconds("its last backward pass", step.backward, "measured here, as a share of the step"),
-        _seconds("all-reduces", simulated.communication, "simulated; and BatchNorm's statistics sent by the first"),
-        _seconds("exposed", simulated.exposed, "simulated: not beside the backward pass"),
+        _seconds("backward pass", step.backward, f"measured here, as a share of the step{last}"),
+        _seconds("communication", simulated.communication, "simulated: broadcast and all-reduces by themselves"),
+        _seconds("exposed", simulated.exposed, "simulated: what a backward pass at full speed does not hide"),
     ]
     if sync:
         channels = batch_norm_channels(network)
@@ -81,7 +82,7 @@ def plan_devices(
         *figures,
         _seconds("step", seconds, "simulated"),
         Figure("efficiency", efficiency, f"{efficiency:.1%}", "simulated: the step of one device in that of all"),
-        Figure("speed of all", rate, f"{rate:,.1f} images/s", "simulated"),
+        Figure("speed of all devices", rate, f"{rate:,.1f} images/s", "simulated"),
     ]
 
 
@@ -113,7 +114,7 @@ def count_bytes(cluster: Cluster, timeline: Timeline, buffers: int) -> list[Figu
                 Figure(f"between {one}s", link.bandwidth, f"{link.bandwidth / 1e9:.4g} GB/s", link.source),
                 Figure(f"a {one} sends", sent, format_bytes(sent), "counted: a ring, 2 (n - 1) / n of the gradients"),
             ]
-    statistics = "counted: sent by the first device before each forward pass"
+    statistics = "counted: broadcast by the first device before the forward pass"
     return [*figures, Figure("BatchNorm's statistics", buffers, format_bytes(buffers), statistics)]
 
 

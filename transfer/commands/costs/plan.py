@@ -76,7 +76,7 @@ def plan(
     size = network.image_size or get_backbone(network.backbone).resolution
     figures, batch = plan_memory(network, size, batch_size, precision, memory, cluster)
     if num_images is not None or cluster is not None:
-        given = given_speed(network.backbone, size, benchmarks, images_per_second)
+        given = given_speed(network.backbone, size, precision, benchmarks, images_per_second)
         figures += plan_speed(network, size, batch, precision, device, threads, given, cluster, sync_batchnorm)
     if num_images is not None and epochs is not None:
         figures.append(training_hours(num_images, epochs, images_per_second=figures[-1].value))
@@ -196,7 +196,7 @@ def plan_memory(
 
 
 def given_speed(
-    name: str, image_size: int, benchmarks: Sequence[Path] | None, images_per_second: float | None
+    name: str, image_size: int, precision: Any, benchmarks: Sequence[Path] | None, images_per_second: float | None
 ) -> Figure | None:
     """Return the training images per second of one device that the user gives; None: they have to be measured.
 
@@ -209,10 +209,10 @@ def given_speed(
         return Figure("speed", images_per_second, f"{images_per_second:,} images/s", "given")
     if not benchmarks:
         return None
-    given = read_benchmarks(benchmarks)
+    given = read_benchmarks(benchmarks, precision)
     for speed in given:
         if (speed.backbone, speed.image_size) == (name, image_size):
-            source = f"given: python -m benchmarks train on {speed.measured_on}"
+            source = f"given: python -m benchmarks train on {speed.measured_on}, {precision}"
             return Figure("speed", speed.images_per_second, f"{speed.images_per_second:,} images/s", source)
     have = ", ".join(f"{speed.backbone} at {speed.image_size} px" for speed in given)
     raise BadValue(f"`benchmarks`: no {name} at {image_size} px (there: {have})")

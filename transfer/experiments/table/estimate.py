@@ -13,6 +13,7 @@ from transfer.experiments.halving import describe_search, plan_rounds
 from transfer.experiments.table.cell_run import run_configuration
 from transfer.experiments.table.cells import Cell, Table
 from transfer.experiments.table.planning import cell_trials, parse, step_memory
+from transfer.progressive import pixel_share
 
 if TYPE_CHECKING:
     from transfer.costs.speed import Speed
@@ -71,12 +72,13 @@ def _estimate(folder: Path, table: Table, given: Sequence[Speed], cells: Sequenc
     speed = find_speed(folder, given, cell.backbone, cell.image_size, cell.max_batch_per_device, table.on_cpu)
     batch = fit.data.batch_size * fit.trainer.accumulate_grad_batches
     on_gpu = speed is not None and "cores" not in speed.measured_on
+    images = all_steps * batch * (1 if fit.progressive is None else pixel_share(fit.progressive, cell.image_size))
     memory = step_memory(cell.backbone, cell.image_size, on_gpu).total(fit.data.batch_size) / 2**30
     grid = table.grid if len(get_protocol(cell.protocol).grid) > 1 else {}
     return Estimate(
         cells=tuple(cells),
         steps=all_steps,
-        hours=hours(all_steps * batch, speed) * len(cells),
+        hours=hours(images, speed) * len(cells),
         memory=memory,
         disk=len(cells) * _BYTES_ON_DISK * cell.num_parameters / 2**30,
         search=describe_search(len(trials), steps, grid, table.budget_steps),

@@ -1,0 +1,50 @@
+"""A classifier whose logits an engine computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from transfer.inference.engines import Engine, EngineRecord, choose_engine
+from transfer.networks.classifier import Classifier
+
+
+class EngineClassifier(Classifier):
+    """A classifier in eval mode whose `forward` an engine computes, chosen on the first images that come.
+
+    Its backbone and head are the classifier's own, so that maps, features and tensors are there as before.
+
+    Attributes:
+        engine: the engine; None before the first images.
+        record: which engine it is, and how close it comes to float32; None before the first images.
+
+    Args:
+        classifier: the classifier; it stays as it is.
+        name: `auto` or an engine; see `choose_engine`.
+        num_images: how many images will be computed.
+        threshold: probability from which a label is given, if an image may have several.
+    """
+
+    def __init__(self, classifier: Classifier, name: str, num_images: int, threshold: float | None = None) -> None:
+        super().__init__(
+            classifier.backbone,
+            classifier.head,
+            classifier.num_classes,
+            preprocessing=classifier.preprocessing,
+            class_names=classifier.class_names,
+        )
+        self.eval()
+        self.threshold, self.build_arguments = classifier.threshold, classifier.build_arguments
+        self.engine: Engine | None = None
+        self.record: EngineRecord | None = None
+        self._choose: Callable[[Tensor], tuple[Engine, EngineRecord]] = lambda images: choose_engine(
+            name, classifier, images, num_images, threshold
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.engine is None:
+            with torch.inference_mode(False):
+                self.engine, self.record = self._choose(images)
+        return self.engine(images)
