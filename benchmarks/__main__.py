@@ -10,6 +10,8 @@ Each of these has its own --help:
 
 data    training-ready images per second on one core, without and with a cache, against a torchvision-style pipeline
 decode  processor time of an image before the network sees it: decoding, transform, loading by threads and processes
+inference  images per second of every installed engine, of the plain network and of timm
+photos  predict and evaluate on photos as whole commands, against a plain loop; accuracy of each engine
 allocator  processor time, page faults and peak memory with freed memory kept and with glibc's defaults
 cores   training speed on cores shared with other processes, with our and with OpenMP's default way of waiting
 recipe  accuracy of --recipe auto against the defaults
@@ -46,6 +48,8 @@ SUBJECTS = {"module": "module", "train": "networks", "peer": "networks", "memory
 OWN_COMMAND_LINE = (
     "data",
     "decode",
+    "inference",
+    "photos",
     "allocator",
     "cores",
     "recipe",

@@ -78,8 +78,7 @@ def build_contender(
         return Contender(call, images, allocated, is_slow=True)
     if "compiled" in words:
         network.compile(backend=backend)
-        count_with_inductor()
-    inductor = inductor_counts if "compiled" in words and backend == "inductor" else None
+    inductor = count_with_inductor() if "compiled" in words and backend == "inductor" else None
     if task == "training":
         step = training_step(network, device, precision="bf16-mixed")
         if "frozen" in words:
@@ -98,16 +97,13 @@ def build_network(whose: str, backbone: str) -> nn.Module:
     return build_own(variant) if whose == "own" else build_peer(variant)
 
 
-def count_with_inductor() -> None:
-    """Let inductor count the bytes of the graphs that it compiles from now on."""
+def count_with_inductor() -> Callable[[], dict[str, int]]:
+    """Let inductor count from now on; return what gives the kernels and bytes of the graphs that it has compiled."""
+    from torch._inductor import metrics
+
     torch._logging.set_logs(inductor_metrics=True)  # type: ignore[attr-defined]  # not in its __all__
-    torch._inductor.metrics.reset()
-
-
-def inductor_counts() -> dict[str, int]:
-    """Return the kernels and bytes of what inductor has compiled since `count_with_inductor`."""
-    metrics = torch._inductor.metrics
-    return {"inductor_kernels": metrics.generated_kernel_count, "inductor_bytes": metrics.num_bytes_accessed}
+    metrics.reset()
+    return lambda: {"inductor_kernels": metrics.generated_kernel_count, "inductor_bytes": metrics.num_bytes_accessed}
 
 
 def make_folder(folder: Path, files: int) -> Path:

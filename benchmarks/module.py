@@ -73,7 +73,7 @@ def time_bare(backbone: str, batches: Batches, device: torch.device) -> float:
     """Return the seconds per step of a bare loop."""
     model = placed(build_classifier(backbone, 10), device, torch.channels_last).train()
     groups = [{"params": list(model.parameters()), "lr": 0.01, "weight_decay": 1e-5}]
-    optimizer = torch.optim.SGD(groups, lr=0.01, momentum=0.9, nesterov=True)
+    optimizer = torch.optim.SGD(groups, lr=0.01, momentum=0.9, nesterov=True, fused=True)
     loss_function = torch.nn.CrossEntropyLoss()
 
     def step(batch: tuple[torch.Tensor, torch.Tensor]) -> None:

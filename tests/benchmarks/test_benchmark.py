@@ -126,6 +126,19 @@ def test_folded_norms_are_predicted_to_keep_folded_weights_in_place_of_the_convo
         )
 
 
+def test_precisions_and_layouts_are_relative_to_float32_in_channels_last(tmp_path: Path) -> None:
+    path = tmp_path / "precision.json"
+    words = ["precision", "--networks", "lite0", "--cases", "32x2", "--steps", "1", "--json", str(path)]
+    assert benchmark.main(words) == 0
+    row = json.loads(path.read_text())["lite0"]["32x2"]
+    first = row.pop("float32")
+    assert row.keys() == {"bf16", "float32 contiguous"}
+    for other in row.values():
+        assert other["range"] == [other["speed"]] * 2
+        ratio = other["images_per_processor_second"] / first["images_per_processor_second"]
+        assert other["speed"] == pytest.approx(ratio, rel=0.1)
+
+
 def folds(network: torch.nn.Module) -> bool:
     return any(getattr(module, "fold_norm", False) for module in network.modules())
 

@@ -957,3 +957,14 @@ def test_a_network_of_bfloat16_trains_on_a_loaders_images(tmp_path: Path) -> Non
         weight.dtype for name, weight in read_weights(tmp_path / "run").items() if name.endswith("conv.weight")
     } == {torch.bfloat16}
     assert 0 <= read_results(tmp_path / "run")["metrics"]["test"]["top1"] <= 1
+
+
+def test_growing_images_are_told_and_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ("--backbone", "b0@d=0.3,w=0.25", "--pretrained", "false", "--progressive", "32", "--data.batch_size", "4")
+    words = (*CHEAP, *small, "--image_size", "38", "--trainer.max_epochs", "1", "--trainer.limit_test_batches", "1")
+    assert call(finetune.main, *words, "--out_dir", tmp_path / "run") == 0
+    assert "32, 34, 36, 38 px" in capsys.readouterr().out
+    results = read_results(tmp_path / "run")
+    assert (results["train_image_sizes"], results["image_size"]) == ([32, 34, 36, 38], 38)
+    assert call(finetune.main, *words[:-6], "--image_size", "32", "--out_dir", tmp_path / "other") == 2
+    assert "--progressive 32 (allowed: below --image_size 32)" in capsys.readouterr().err

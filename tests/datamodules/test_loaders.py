@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import random
 from collections import Counter
 from pathlib import Path
@@ -111,6 +112,27 @@ def test_batches_are_torchs_own() -> None:
     assert isinstance(items[0], tuple) and loader.collate_fn is default_collate
     assert torch.equal(torch.stack([image for image, _ in items]), images)
     assert isinstance(loader.sampler, DistributedSampler)
+
+
+def test_training_batches_have_one_shape_and_their_workers_start_once() -> None:
+    loader = digits(batch_size=500, num_workers=1).train_dataloader()
+    shapes, workers = set(), []
+    for _ in range(2):
+        for images, labels in loader:
+            shapes.add((images.shape, labels.shape))
+        workers.append({child.pid for child in multiprocessing.active_children()})
+    assert shapes == {((500, 32, 32, 3), (500,))}  # 1257 images: the last 257 wait for another epoch
+    assert workers[0] == workers[1] and workers[0]
+
+
+@pytest.mark.parametrize("has_gpu", [True, False])
+def test_where_there_is_a_gpu_batches_are_pinned_for_copies_that_do_not_wait(
+    has_gpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    data = digits()
+    loaders = data.train_dataloader(), data.val_dataloader(), data.calibration_dataloader()
+    assert [loader.pin_memory for loader in loaders] == [has_gpu] * 3
 
 
 def test_a_plain_dataloader_takes_the_dataset() -> None:

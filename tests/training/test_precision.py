@@ -68,3 +68,11 @@ def test_a_cpu_without_bfloat16_trains_in_float32(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(precision, "computes_bf16", lambda device: False)
     assert not precision.trains_in_bf16(TrainerConfig(accelerator="cpu"), 224)
     assert precision.resolve_precision(TrainerConfig(accelerator="cpu")) == "32-true"
+
+
+def test_auto_trains_in_bfloat16_on_a_gpu_and_tests_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(precision, "computes_bf16", lambda device: device.type == "cuda")
+    assert precision.resolve_precision(TrainerConfig()) == "bf16-mixed"
+    assert precision.resolve_precision(TrainerConfig(), trains=False) == "32-true"
+    assert precision.resolve_precision(TrainerConfig(precision="16-mixed"), trains=False) == "16-mixed"

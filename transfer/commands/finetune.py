@@ -285,7 +285,7 @@ def measure(
     sizes = data.dataset.split_sizes
     metrics = {"val": Metrics(log.best_metrics())} if "val" in sizes else {}
     if "test" in sizes and config.trainer.limit_test_batches != 0:
-        tester = build_trainer(config, trainer.loggers, callbacks=[StopAtOnce(run.interrupted, trainer)])
+        tester = build_trainer(config, trainer.loggers, [StopAtOnce(run.interrupted, trainer)], trains=False)
         if tester.is_global_zero:
             count_test_read(run.path)
         logged = tester.test(module, data, verbose=False)[0]

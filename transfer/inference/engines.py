@@ -147,7 +147,7 @@ def fastest_first(device: torch.device) -> list[str]:
     """Return the engines that `auto` tries on a device before `torch`, as `benchmarks inference` ranks them.
 
     Without native bfloat16 the float32 ones remain. 8 bits are never chosen: they take seconds to calibrate, and change
-    more than one answer in 200.
+    some answers.
     """
     order = ["openvino-bf16", "torch-bf16", "openvino", "onnxruntime"]
     if not computes_bf16(device):

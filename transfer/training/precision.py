@@ -30,11 +30,11 @@ class BF16TrainingSteps(pl.plugins.MixedPrecision):
     val_step_context = test_step_context = predict_step_context = _in_float32
 
 
-def resolve_precision(trainer: TrainerConfig) -> Any:
-    """Return Lightning's name of the precision; `auto` is bf16-mixed if the GPU computes it, else 32-true."""
+def resolve_precision(trainer: TrainerConfig, trains: bool = True) -> Any:
+    """Return Lightning's name of the precision; `auto` trains in bf16-mixed on a GPU that computes it."""
     if trainer.precision != "auto":
         return trainer.precision
-    on_gpu = torch.cuda.is_available() and trainer.accelerator in ("auto", "gpu", "cuda")
+    on_gpu = trains and torch.cuda.is_available() and trainer.accelerator in ("auto", "gpu", "cuda")
     return "bf16-mixed" if on_gpu and computes_bf16(torch.device("cuda")) else "32-true"
 
 

@@ -131,6 +131,8 @@ def build_trainer(
     loggers: list[pl.loggers.Logger],
     callbacks: list[pl.Callback],
     image_size: int | None = None,
+    *,
+    trains: bool = True,
 ) -> pl.Trainer:
     """Return Lightning's Trainer with the fields of the configuration.
 
@@ -138,7 +140,8 @@ def build_trainer(
         config: the run's configuration.
         loggers: loggers of its own.
         callbacks: callbacks of its own.
-        image_size: side of the images that it trains on, in pixels; None if it does not train.
+        image_size: side of the images that it trains on, in pixels; None if it is not known or it does not train.
+        trains: whether it trains. If not, the precision `auto` is float32 on every device.
 
     Raises:
         UserError: Lightning refuses a field of `config.trainer`.
@@ -149,7 +152,7 @@ def build_trainer(
         plugins.append(BF16TrainingSteps())
         del options["precision"]
     else:
-        options["precision"] = resolve_precision(config.trainer)
+        options["precision"] = resolve_precision(config.trainer, trains)
     if config.data.train_on == "trainval":
         options["limit_val_batches"] = 0
     options["enable_progress_bar"] = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
