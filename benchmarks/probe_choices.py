@@ -56,6 +56,7 @@ def benchmark_probe_choices(
         seeds: draws of each number.
     """
     options = ["--dataset", dataset, "--backbone", backbone, "--image_size", str(image_size)]
+    options += ["--feature_dtype", "float32"]
     options += ["--data.cache_dir", str(cache_dir)] + ([] if data_root is None else ["--data_root", str(data_root)])
     figures: dict[str, Any] = {"dataset": dataset, "backbone": backbone, "image_size": image_size}
     plain: dict[str, list[Features]] = {}

@@ -108,7 +108,7 @@ def cached_features(
         refuse_separate_folders(path.parent, "cache_dir")
         if not fabric.broadcast(fabric.global_rank == 0 and _is_complete(path, header, size)):
             if fabric.global_rank == 0:
-                _make_room(partial, size)
+                _make_room(partial, size, dtype)
             fabric.barrier()
             seen = _write(
                 _map(partial, num_images, num_features, dtype, "r+"), engine, build_loader(), normalize, fabric
@@ -206,12 +206,12 @@ def _explain(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _make_room(partial: Path, size: int) -> None:
+def _make_room(partial: Path, size: int, dtype: str) -> None:
     free = shutil.disk_usage(partial.parent).free
     if free < size:
         raise MissingData(
-            f"{partial.parent}: the features take {size / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; make room, pass"
-            " `cache_dir`=DIR on another disk, or `feature_dtype`=bfloat16"
+            f"{partial.parent}: the features take {size / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; make room, or pass"
+            f" `cache_dir`=DIR on another disk{' or `feature_dtype`=bfloat16' if dtype == 'float32' else ''}"
         )
     partial.unlink(missing_ok=True)  # a process of a killed run may still hold it
     try:

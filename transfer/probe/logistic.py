@@ -92,10 +92,8 @@ class LogisticRegression:
         self.features = features.new_ones((num_images, len(self.variances) + 1), dtype=dtype)
         for part, turned in zip(parts, torch.split(self.features[:, :-1], 4096), strict=True):
             turned.copy_((part - self.mean) @ self.axes)
-        chunk_bytes = _CHUNK_BYTES.get(features.device.type, _CHUNK_BYTES["cpu"])
-        self.rows = max(1, chunk_bytes // (self.features.element_size() * self.features.shape[1]))
-        self.chunks = torch.split(self.features, self.rows)
-        self.float_chunks = torch.split(self.features.float(), self.rows)
+        self.chunks = _chunks(self.features)
+        self.float_chunks = _chunks(self.features.float())
         self.passes = 0
 
     def path(self, penalties: Iterable[float], start: LinearFit | None = None) -> Iterator[LinearFit]:
@@ -163,7 +161,7 @@ class LogisticRegression:
 
     def _gradient(self, errors: Tensor) -> Tensor:
         self.passes += 1
-        columns = torch.split(errors.to(self.features.dtype), self.rows, 1)
+        columns = torch.split(errors.to(self.features.dtype), len(self.chunks[0]), 1)
         gradient = self.features.new_zeros((errors.shape[0], self.features.shape[1]))
         for chunk, error in zip(self.chunks, columns, strict=True):
             gradient.addmm_(error, chunk)
@@ -193,7 +191,7 @@ class LogisticRegression:
             solved = basis @ ((basis.T @ residual) / scale)
             return solved - solved.mean(0)  # the same change of all logits changes nothing, and its spread is zero
 
-        chunks = torch.split(probabilities.float(), self.rows, 1)
+        chunks = torch.split(probabilities.float(), len(self.float_chunks[0]), 1)
         step, residual = torch.zeros_like(gradient), -gradient
         direction = solved = precondition(residual)
         power = float((residual * solved).sum())
@@ -222,6 +220,11 @@ class LogisticRegression:
         bias = parameters.new_full((self.num_classes,), float(logits.min()) - math.log(logits.shape[1]))
         bias[self.present] = parameters[:, -1]
         return LinearFit(penalty, weight, bias - weight @ self.mean, loss / self.views, passes)
+
+
+def _chunks(features: Tensor) -> tuple[Tensor, ...]:
+    chunk_bytes = _CHUNK_BYTES.get(features.device.type, _CHUNK_BYTES["cpu"])
+    return torch.split(features, max(1, chunk_bytes // (features.element_size() * features.shape[1])))
 
 
 def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:

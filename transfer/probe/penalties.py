@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,8 @@ from transfer.training.metrics import Predicted, build_metrics
 # 1e-6 to 1e5, evenly spaced on a logarithmic scale. What they multiply is our reading, see `logistic`: half
 # the squared norm of the weights beside the summed loss. From strong to weak, the order in which they are fitted.
 PENALTIES: tuple[float, ...] = tuple(10 ** (5 - exponent / 4) for exponent in range(45))
+# Up to so many features, threads gain little by sharing the short products of a fit, and lose much on busy cores.
+_ONE_THREAD_LIMIT = 2**25
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,25 @@ def fit_probe(
         metric: what decides on val, `top1` or `mean_per_class`.
         device: the device that computes.
     """
+    with _one_thread_if_small(sum(view.features.numel() for view in views)):
+        return _fit_probe(views, val, num_classes, metric, device)
+
+
+@contextmanager
+def _one_thread_if_small(size: int) -> Iterator[None]:
+    """Use one thread for computing on so many features, if they are few."""
+    threads = torch.get_num_threads()
+    if size <= _ONE_THREAD_LIMIT:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _fit_probe(
+    views: Sequence[Features], val: Features, num_classes: int, metric: str, device: torch.device | str
+) -> Probe:
     features = torch.cat([view.features for view in views]).to(device)
     labels = torch.cat([view.labels for view in views]).to(device)
     val_features, val_labels = val.features.to(device), val.labels.to(device)
