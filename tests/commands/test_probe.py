@@ -26,9 +26,10 @@ from transfer.commands import evaluate, finetune, predict, probe
 from transfer.config.command_line import parse_probe_config
 from transfer.config.probe_schema import PROBE_FIELDS, PROBE_TRAINER_FIELDS
 from transfer.config.schema import FinetuneConfig, TrainerConfig
-from transfer.errors import UserError
+from transfer.errors import BadValue, UserError
 from transfer.networks.classifier import Classifier
 from transfer.networks.layers import LayerSettings
+from transfer.probe.fabric import build_fabric
 from transfer.probe.features import Features, cached_features, feature_file, read_features
 from transfer.probe.network import PooledFeatures, backbone_digest
 from transfer.probe.penalties import PENALTIES, fit_probe, linear_metrics
@@ -345,6 +346,12 @@ def test_data_that_cannot_be_read_leaves_no_folder(
     assert call(probe.main, "--dataset", "folder", "--data_root", "nowhere") == 2
     assert "nowhere" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
+def test_a_device_that_is_not_there_is_one_line() -> None:
+    with pytest.raises(BadValue, match="`trainer`: No supported gpu"):
+        build_fabric(TrainerConfig(accelerator="gpu"))
 
 
 # The script

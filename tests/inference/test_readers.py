@@ -58,13 +58,32 @@ def test_predict_says_what_computed(
     expected = predicted()
     assert "engine" not in capsys.readouterr().err
     assert predicted("--engine", "openvino", "--batch_size", "4") == pytest.approx(expected, abs=1e-4)
-    assert "engine: openvino (float32): on 4 images 100.0% of the answers" in capsys.readouterr().err
+    assert "engine: openvino (float32): on 6 images 100.0% of the answers" in capsys.readouterr().err
+
+
+def test_engines_are_compared_on_readable_files_from_all_over(run_dir: Path, photos: Path) -> None:
+    (photos / "dark" / "empty.png").touch()
+    paths = [*sorted((photos / "dark").iterdir()), *sorted((photos / "light").iterdir())] * 20
+    images = predict.read_examples(load_run(run_dir), paths, num_workers=0)
+    readable = [path for path in paths[::2][:64] if path.name != "empty.png"]
+    assert images.shape == (len(readable), 3, 32, 32) and len(readable) < 64
 
 
 def test_an_evaluation_records_its_engine(run_dir: Path, photos: Path, tmp_path: Path) -> None:
     found = {}
     for name in ("torch", "onnxruntime"):
-        words = ("--data_root", photos, "--num_workers", "0", "--out_dir", tmp_path / name, "--engine", name)
+        words = (
+            "--data_root",
+            photos,
+            "--num_workers",
+            "0",
+            "--batch_size",
+            "2",
+            "--out_dir",
+            tmp_path / name,
+            "--engine",
+            name,
+        )
         assert call(evaluate.main, run_dir, *words) == 0
         found[name] = json.loads((tmp_path / name / "evaluation.json").read_text())
     assert found["torch"]["engine"]["engine"] == "torch" and found["torch"]["engine"]["images_compared"] == 0

@@ -22,6 +22,8 @@ from transfer.files import expanded
 from transfer.records import Interval
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from datamodules.build import ReadFields
     from datamodules.datamodule import DataModule
     from transfer.commands.evaluate_data import Subject
@@ -53,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--data.on_bad_image", "--on_bad_image", dest="on_bad_image", choices=("error", "skip"), help=bad)
     batch_size = "images per step; default: the run's"
     add("--data.batch_size", "--batch_size", dest="batch_size", type=int, metavar="N", help=batch_size)
-    workers = "loader processes; default: the run's"
+    workers = "threads that decode, or processes beside a GPU; default: the run's"
     add("--data.num_workers", "--num_workers", dest="num_workers", type=int, metavar="N", help=workers)
     stream = "fetch images while they are needed; default: as the run did"
     add("--data.stream", "--stream", dest="stream", choices=("true", "false"), help=stream)
@@ -145,7 +147,7 @@ def evaluate(
         split: `train`, `val`, `test` or `all`; None: `test`, or all images of other data without splits.
         dataset: the data's name, `folder` for images of one's own; None: the run's.
         batch_size: images per step; None: the run's.
-        num_workers: loader processes, 0 or more; None: the run's.
+        num_workers: threads that decode, or processes beside a GPU, 0 or more; None: the run's.
         engine: what computes the network; see `choose_engine`.
         out_dir: folder for evaluation.json and predictions.npz; None: a numbered one of the run for other data.
         json: file that receives the result, too.
@@ -216,13 +218,18 @@ def measure(run: Run, subject: Subject, checkpoint: str, engine: str, loading: d
     """
     from datamodules.datamodule import DataModule
     from transfer.inference.classifier import EngineClassifier
+    from transfer.inference.engines import NUM_EXAMPLES
     from transfer.inference.names import needs_cpu
     from transfer.runs.intervals import find_intervals
     from transfer.runs.test_record import make_predictions
 
-    run = run.with_engine(engine, len(subject.dataset.split("test")))
     options = {**run.config.loader_options(), **loading} | ({} if subject.own else {"cache": "none"})
     data = DataModule(subject.dataset, run.preprocessing, **options)
+
+    def examples() -> Tensor:
+        return data.normalize(data.eval_dataloader("test").examples(NUM_EXAMPLES))
+
+    run = run.with_engine(engine, len(subject.dataset.split("test")), examples)
     metrics, module = run_test(run, data, accelerator="cpu" if needs_cpu(engine) else "auto")
     assert module.predictions is not None
     labels, probabilities = module.predictions

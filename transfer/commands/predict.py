@@ -8,6 +8,7 @@ import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -17,6 +18,8 @@ from transfer.files import expanded, written_whole
 from transfer.markdown import harmless_cell
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from transfer.runs.predictor import Run
 
 
@@ -41,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--num_workers",
         dest="num_workers",
         type=int,
-        help="loader processes; default: usable cores - 1, at most 8",
+        help="threads that decode, or processes beside a GPU; default: usable cores - 1, at most 8",
     )
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     add_engine(parser, default="auto")
@@ -79,7 +82,8 @@ def predict(
         top_k: classes per image, 1 to the number of classes, most probable first; None: the most probable one, or every
             label that a multi-label run gives.
         batch_size: images per step, at least 1.
-        num_workers: loader processes, at least 0; None: one less than the usable cores, at most 8.
+        num_workers: threads that decode, or processes beside a GPU, at least 0; None: one less than the usable cores,
+            at most 8.
         checkpoint: `best` or `last`.
         engine: what computes the network; see `choose_engine`.
         allow_user_code: see `load_run`.
@@ -110,11 +114,24 @@ def predict(
         raise BadValue(f"`top_k`={top_k} (allowed: 1 to {len(run.class_names)}, the number of classes)")
     unreadable: list[str] = []
     run.classifier.to("cuda" if torch.cuda.is_available() and not needs_cpu(engine) else "cpu")
-    run = run.with_engine(engine, len(paths))
+    examples = partial(read_examples, run, paths, num_workers)
+    run = run.with_engine(engine, len(paths), examples)
     rows = predict_rows(run, paths, top_k, batch_size, num_workers, unreadable)
     write_output(rows, format, out, run.config.data.label_separator)
     report(run, len(paths), len(unreadable))
     return unreadable
+
+
+def read_examples(run: Run, paths: list[Path], num_workers: int | None) -> Tensor:
+    """Return images from all over, normalised, that engines are compared on: the readable ones of 64 files."""
+    from datamodules.images.transforms import build_eval_transform, normalize
+    from datamodules.loading.predicting import build_predict_loader
+    from transfer.inference.engines import NUM_EXAMPLES
+
+    chosen = paths[:: max(1, len(paths) // NUM_EXAMPLES)][:NUM_EXAMPLES]
+    transform = build_eval_transform(run.preprocessing)
+    images, _, _ = next(iter(build_predict_loader(chosen, transform, NUM_EXAMPLES, num_workers, run.decoding)))
+    return normalize(images, run.preprocessing)
 
 
 def report(run: Run, num_images: int, num_unreadable: int) -> None:

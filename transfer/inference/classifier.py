@@ -7,12 +7,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from transfer.inference.engines import Engine, EngineRecord, choose_engine
+from transfer.inference.engines import Engine, EngineRecord, choose_engine, is_compared
 from transfer.networks.classifier import Classifier
 
 
 class EngineClassifier(Classifier):
-    """A classifier in eval mode whose `forward` an engine computes, chosen on the first images that come.
+    """A classifier in eval mode whose `forward` an engine computes, chosen when the first images come.
 
     Its backbone and head are the classifier's own, so that maps, features and tensors are there as before.
 
@@ -25,9 +25,17 @@ class EngineClassifier(Classifier):
         name: `auto` or an engine; see `choose_engine`.
         num_images: how many images will be computed.
         threshold: probability from which a label is given, if an image may have several.
+        examples: returns normalised images from all over, on which engines are compared; None: the first that come.
     """
 
-    def __init__(self, classifier: Classifier, name: str, num_images: int, threshold: float | None = None) -> None:
+    def __init__(
+        self,
+        classifier: Classifier,
+        name: str,
+        num_images: int,
+        threshold: float | None = None,
+        examples: Callable[[], Tensor] | None = None,
+    ) -> None:
         super().__init__(
             classifier.backbone,
             classifier.head,
@@ -39,9 +47,14 @@ class EngineClassifier(Classifier):
         self.threshold, self.build_arguments = classifier.threshold, classifier.build_arguments
         self.engine: Engine | None = None
         self.record: EngineRecord | None = None
-        self._choose: Callable[[Tensor], tuple[Engine, EngineRecord]] = lambda images: choose_engine(
-            name, classifier, images, num_images, threshold
-        )
+
+        def choose(images: Tensor) -> tuple[Engine, EngineRecord]:
+            if examples is not None and is_compared(name, num_images, images.shape[-1]):
+                found = examples()
+                images = found.to(images.device) if len(found) else images
+            return choose_engine(name, classifier, images, num_images, threshold)
+
+        self._choose = choose
 
     def forward(self, images: Tensor) -> Tensor:
         if self.engine is None:

@@ -120,7 +120,7 @@ def choose_engine(
     if name == "auto" and num_images <= NUM_EXAMPLES:
         return TorchEngine("torch", network), EngineRecord("torch", ENGINES["torch"].precision)
     reference = build_engine("torch", network, examples)
-    if name == "torch" or (name == "auto" and num_images * examples[0, 0].numel() < MIN_PIXELS):
+    if not is_compared(name, num_images, examples.shape[-1]):
         return reference, EngineRecord("torch", ENGINES["torch"].precision)
     expected = reference(examples)
     if name != "auto":
@@ -141,6 +141,11 @@ def choose_engine(
             return engine, replace(record, refused=refused)
         refused[candidate] = problem
     return reference, EngineRecord("torch", ENGINES["torch"].precision, refused=refused)
+
+
+def is_compared(name: str, num_images: int, image_size: int) -> bool:
+    """Return whether `choose_engine` computes the examples, in float32 and with other engines."""
+    return name != "torch" and (name != "auto" or num_images * image_size**2 >= MIN_PIXELS)
 
 
 def fastest_first(device: torch.device) -> list[str]:

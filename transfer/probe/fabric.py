@@ -28,7 +28,7 @@ def build_fabric(trainer: TrainerConfig) -> Fabric:
             num_nodes=trainer.num_nodes,
             strategy=trainer.strategy,
         )
-    except (MisconfigurationException, ValueError, TypeError) as error:
+    except (MisconfigurationException, RuntimeError, ValueError, TypeError) as error:  # RuntimeError: no GPU
         raise BadValue(f"`trainer`: {error}") from None
     refuse_missing_launcher(fabric.strategy, trainer.num_nodes)
     fabric.launch()

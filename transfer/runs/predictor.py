@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,13 +82,16 @@ class Run:
     data: dict[str, Any] = field(repr=False)
     threshold: float = 0.5
 
-    def with_engine(self, name: str = "auto", num_images: int | None = None) -> Run:
+    def with_engine(
+        self, name: str = "auto", num_images: int | None = None, examples: Callable[[], Tensor] | None = None
+    ) -> Run:
         """Return the run with a classifier whose logits an engine computes; `forward_features` stays PyTorch's.
 
         Args:
-            name: `auto`, the fastest that agrees with float32 on the first images that come; or `torch`, `torch-bf16`,
-                `openvino`, `openvino-bf16`, `openvino-int8`, `onnxruntime`.
+            name: `auto`, the fastest that agrees with float32 on 64 images; or `torch`, `torch-bf16`, `openvino`,
+                `openvino-bf16`, `openvino-int8`, `onnxruntime`.
             num_images: how many images will be computed; for few of them `auto` is `torch`. None: very many.
+            examples: returns these 64, normalised; None: the first that come, up to 64 of the first batch.
 
         Raises:
             BadValue: there is no such engine.
@@ -96,7 +99,7 @@ class Run:
         check_engine(name)
         threshold = self.threshold if self.config.data.multilabel else None
         images = sys.maxsize if num_images is None else num_images
-        return replace(self, classifier=EngineClassifier(self.classifier, name, images, threshold))
+        return replace(self, classifier=EngineClassifier(self.classifier, name, images, threshold, examples))
 
     def predict(self, images: Sequence[ImageLike], *, top_k: int = 5, batch_size: int = 64) -> list[Prediction]:
         """Return a prediction for each image, in order; the network runs on the device of its parameters.
