@@ -186,7 +186,11 @@ def test_a_mistake_is_explained(
         (["--compare", "b0,b1", "--plan"], "--plan is of one network"),
         (["b0", "--plan", "--runs", "3"], "--runs: a plan has none"),
         (["--compare", "b0,b1", "--measure_memory"], "--measure_memory is of one network"),
-        (["b0", "--batch_size", "0"], "argument --data.batch_size/--batch_size: invalid positive value: '0'"),
+        (
+            ["b0", "--plan", "--images_per_second", "nan"],
+            "argument --images_per_second: 'nan' (allowed: numbers above 0)",
+        ),
+        (["b0", "--batch_size", "0"], "argument --data.batch_size/--batch_size: '0' (allowed: whole numbers from 1"),
     ],
 )
 def test_the_command_line_refuses(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

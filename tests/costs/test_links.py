@@ -27,7 +27,8 @@ def test_a_bandwidth_is_given_in_bytes_per_second() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("nvlink", "did you mean 'nvlink"), ("12.5", "'12.5'"), ("0GB", "'0GB'"), ("", "20GB")]
+    ("text", "said"),
+    [("nvlink", "did you mean 'nvlink"), ("12.5", "'12.5'"), ("0GB", "'0GB'"), ("", "20GB"), ("300GB/s", "nvlink4")],
 )
 def test_another_text_is_refused(text: str, said: str) -> None:
     with pytest.raises(BadValue, match="`bandwidth`") as error:

@@ -75,8 +75,10 @@ def find_link(text: str, *, between_machines: bool) -> Link:
     """
     if text in LINKS:
         return LINKS[text]
-    if not text[:1].isdigit():
+    try:
+        bandwidth = parse_bytes(text, "bandwidth")
+    except BadValue:
         allowed = f"{', '.join(LINKS)}, or bytes per second such as 20GB"
-        raise BadValue(f"`bandwidth`={text} (allowed: {allowed}){nearest(text, LINKS)}")
+        raise BadValue(f"`bandwidth`={text!r} (allowed: {allowed}){nearest(text, LINKS)}") from None
     latency, kind = (_NETWORK_LATENCY, "a network's") if between_machines else (_PCIE_LATENCY, "PCIe's")
-    return Link(parse_bytes(text, "bandwidth"), latency, f"given; latency assumed: {kind} in NCCL's own model")
+    return Link(bandwidth, latency, f"given; latency assumed: {kind} in NCCL's own model")

@@ -149,17 +149,20 @@ def add_plan_options(planning: argparse._ArgumentGroup) -> None:
 
 def positive(text: str) -> int:
     """Parse a whole number of at least 1 that fits into 32 bits, for argparse."""
-    number = int(text)
+    number = int(text) if text.strip().isdecimal() else 0
     if not 1 <= number < 2**31:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"{text!r} (allowed: whole numbers from 1 to {2**31 - 1})")
     return number
 
 
 def rate(text: str) -> float:
     """Parse a finite number above 0, for argparse."""
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
     if not 0 < number < math.inf:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"{text!r} (allowed: numbers above 0)")
     return number
 
 
