@@ -125,7 +125,10 @@ def test_a_plan_takes_the_precision_that_a_run_would_take(folder: Path, monkeypa
         given = ("--benchmarks", "speed.json") if size == 96 else ("--images_per_second", 1)
         found = run(*options, "--image_size", size, *given)
         assert found["precision"] == precision
-        assert found["plan"]["memory, each image"]["value"] == training_memory(network, size, precision=precision).per_image
+        assert (
+            found["plan"]["memory, each image"]["value"]
+            == training_memory(network, size, precision=precision).per_image
+        )
         assert found["plan"]["speed"]["value"] == (50 if (native, size) == (False, 96) else 1)
         [speed] = read_benchmarks([Path("speed.json")])
         assert speed.images_per_second == (1 if native else 50)
