@@ -1,9 +1,9 @@
 """Whole commands on photos against an earlier version's, and the accuracy of each engine: python -m benchmarks photos
 
-`probe` extracts the features of all photos and fits to them, `evaluate` measures the run on them, and `predict`
-classifies them; each is a process of its own, from start to end, with empty caches, in this version and in the one that
-`--before` names (git worktree add --detach DIR e0aceb7). `evaluate` then measures every installed engine on the
-validation photos.
+`probe` extracts the features of all photos and fits to them, `evaluate` measures the run on the training photos, and
+`predict` classifies all photos. Each is a process of its own, from start to end, with empty caches, in this version and
+in the one that `--before` names (git worktree add --detach DIR e0aceb7). Then `evaluate` measures every installed
+engine on the validation photos.
 """
 
 from __future__ import annotations
@@ -100,8 +100,7 @@ def arguments(verb: str, photos: Path, folder: Path, network: Sequence[str]) -> 
     if verb == "probe":
         return ["--dataset", "folder", "--data_root", str(photos), *network, "--out_dir", run]
     if verb == "evaluate":
-        words = [run, "--data_root", str(photos), "--dataset", "folder", "--split", "all"]
-        return [*words, "--out_dir", str(folder / "evaluation")]
+        return [run, "--split", "train"]
     return [run, str(photos), "--out", str(folder / "predictions.csv")]
 
 
