@@ -43,7 +43,7 @@ def benchmark_precision(networks: Sequence[str], cases: Sequence[str], steps: in
     """
     import torch
 
-    from transfer.inference.torch_engine import computes_bf16
+    from transfer.networks.bfloat16 import computes_bf16
 
     sizes = [parse_case(case) for case in cases]
     figures: dict[str, Any] = {"threads": torch.get_num_threads()}

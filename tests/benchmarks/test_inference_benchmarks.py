@@ -39,9 +39,25 @@ def test_every_installed_engine_and_the_plain_network_take_part(monkeypatch: pyt
 
 def test_photos_without_a_validation_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no folder validation"):
-        photos.benchmark_photos(tmp_path, "lite0", 32, 1)
+        photos.benchmark_photos(tmp_path, None, "lite0", 32, 1)
 
 
-def test_a_process_that_fails_is_told() -> None:
-    with pytest.raises(UserError, match="no such thing"):
-        photos.timed(["python3", "-c", "raise SystemExit('no such thing')"])
+def test_a_command_that_fails_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"predict no_run.*no_run"):
+        photos.timed("predict", ["no_run", "no_photos"], tmp_path, Path.cwd())
+
+
+def test_commands_take_turns_with_those_of_an_earlier_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def timed(verb: str, words: list[str], cache: Path, checkout: Path) -> tuple[float, float]:
+        calls.append((verb, checkout, cache, "--engine" in words))
+        return (8.0, 9.0) if checkout == tmp_path else (2.0, 3.0)
+
+    monkeypatch.setattr(photos, "timed", timed)
+    figures = photos.measure_commands(tmp_path / "photos", tmp_path, ["--backbone", "lite0"], tmp_path / "scratch", 2)
+    assert figures["predict"]["wall_seconds"] == {"before": 8.0, "now": 2.0, "ratio": 4.0}
+    assert figures["probe"]["processor_seconds"] == {"before": 9.0, "now": 3.0, "ratio": 3.0}
+    assert [call[:2] for call in calls[:2]] == [("probe", tmp_path), ("probe", Path.cwd())]
+    assert len({cache for _, _, cache, _ in calls}) == len(calls) == 12
+    assert all(engine == (checkout != tmp_path) for _, checkout, _, engine in calls)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks import __main__ as benchmark
 from benchmarks import memory_prediction as benchmark_memory_prediction
@@ -17,8 +18,9 @@ from transfer.commands import costs as profile
 from transfer.commands.process import keep_freed_memory
 from transfer.costs.counts import count_macs
 from transfer.costs.memory import inference_memory, training_memory
-from transfer.costs.speed import find_speed
+from transfer.costs.speed import find_speed, read_benchmarks
 from transfer.errors import UserError
+from transfer.networks import bfloat16
 from transfer.networks.registry import get_backbone
 from transfer.weights.build import build_classifier
 
@@ -113,6 +115,25 @@ def test_a_plan_says_where_each_figure_is_from(folder: Path, capsys: pytest.Capt
     assert plan["batch of 64"]["value"] == 22 and "22 images, 3 times a step, " in capsys.readouterr().out
 
 
+def test_a_plan_takes_the_precision_that_a_run_would_take(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (folder / "speed.json").write_text(json.dumps(BENCHMARK | {"image_size": 96}))
+    options = (TINY, "--plan", "--memory", "4GiB", "--num_images", 9, "--epochs", 1)
+    network = build_classifier(TINY, 1000)
+    for native, size, precision in ((True, 96, "bf16-mixed"), (True, 64, "32-true"), (False, 96, "32-true")):
+        monkeypatch.setattr(bfloat16, "computes_bf16", lambda device, native=native: native)
+        given = ("--benchmarks", "speed.json") if size == 96 else ("--images_per_second", 1)
+        found = run(*options, "--image_size", size, *given)
+        assert found["precision"] == precision
+        assert (
+            found["plan"]["memory, each image"]["value"]
+            == training_memory(network, size, precision=precision).per_image
+        )
+        assert found["plan"]["speed"]["value"] == (50 if (native, size) == (False, 96) else 1)
+        [speed] = read_benchmarks([Path("speed.json")])
+        assert speed.images_per_second == (1 if native else 50)
+
+
 def test_a_plan_measures_the_speed_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = run(TINY, "--plan", "--image_size", 32, "--batch_size", 2, "--num_images", 10, "--epochs", 1)["plan"]
     assert plan["speed"]["value"] > 0 and plan["speed"]["from"].startswith("measured on 1 thread of ")
@@ -156,7 +177,10 @@ def test_too_little_memory_is_one_line(capsys: pytest.CaptureFixture[str]) -> No
     [
         (["b9"], "error: unknown backbone 'b9'"),
         (["b0", "--plan", "--memory", "16"], "error: --memory '16': give a number and a unit"),
-        (["b0", "--plan", "--memory", "50MB"], "two images take .* MiB (predicted, 32-true), and there are 47.68 MiB"),
+        (
+            ["b0", "--plan", "--memory", "50MB", "--precision", "32-true"],
+            "two images take .* MiB (predicted, 32-true), and there are 47.68 MiB",
+        ),
         (["lite0", "--plan", "--memory", "8GB", "--epochs", "3"], "--num_images and --epochs belong together"),
         (["--compare", "b0,b9"], "error: unknown backbone 'b9'"),
         (["b0", "--device", "cuda"], "error: --device cuda: PyTorch finds no GPU here"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from tests.inference.test_engines import with_statistics
 from transfer.errors import UserError
 from transfer.inference import engines
 from transfer.inference.engines import build_engine, choose_engine
+from transfer.inference.openvino_engine import OpenVINOEngine
 from transfer.weights.build import build_backbone, build_classifier
 
 
@@ -35,6 +38,33 @@ def test_float32_is_torchs_for_any_number_of_images(name: str, backbone: str, im
         found = engine(images[:number])
         torch.testing.assert_close(found, expected[:number], rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
         assert found.dtype == torch.float32
+
+
+class Watched:
+    """A queue of OpenVINO's that checks, before it waits for the streams, that all of their images still exist."""
+
+    def __init__(self, queue: Any) -> None:
+        self.queue = queue
+        self.pixels: list[weakref.ref[Any]] = []
+
+    def start_async(self, inputs: list[Any], *args: Any, **options: Any) -> None:
+        self.pixels.append(weakref.ref(inputs[0]))
+        self.queue.start_async(inputs, *args, **options)
+
+    def wait_all(self) -> None:
+        assert [pixels() is not None for pixels in self.pixels] == [True] * 5
+        self.queue.wait_all()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.queue, name)
+
+
+@torch.no_grad()
+def test_images_outlive_the_streams_that_read_them(images: Tensor) -> None:
+    engine = build_engine("openvino", with_statistics(build_classifier("lite0@w=0.25,d=0.25", 4)), images)
+    assert isinstance(engine, OpenVINOEngine)
+    engine._queue = Watched(engine._queue)
+    assert engine(torch.randn(18, 3, 32, 32)).shape == (18, 4)  # contiguous: each stream gets a copy
 
 
 @pytest.mark.parametrize("name", ["openvino", "onnxruntime"])

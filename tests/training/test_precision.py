@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from transfer.config.schema import FinetuneConfig, TrainerConfig
+from transfer.networks import bfloat16
 from transfer.networks.classifier import Classifier
 from transfer.training import precision
 from transfer.training.module import TransferModule
@@ -18,7 +19,7 @@ from transfer.training.trainer import build_trainer
 
 @pytest.fixture(autouse=True)
 def native_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "computes_bf16", lambda device: device.type == "cpu")
+    monkeypatch.setattr(bfloat16, "computes_bf16", lambda device: device.type == "cpu")
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
 
 
@@ -65,7 +66,7 @@ def test_auto_is_bfloat16_where_it_is_measured_to_win(fields: dict[str, str], im
 
 
 def test_a_cpu_without_bfloat16_trains_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "computes_bf16", lambda device: False)
+    monkeypatch.setattr(bfloat16, "computes_bf16", lambda device: False)
     assert not precision.trains_in_bf16(TrainerConfig(accelerator="cpu"), 224)
     assert precision.resolve_precision(TrainerConfig(accelerator="cpu")) == "32-true"
 

@@ -55,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--data.on_bad_image", "--on_bad_image", dest="on_bad_image", choices=("error", "skip"), help=bad)
     batch_size = "images per step; default: the run's"
     add("--data.batch_size", "--batch_size", dest="batch_size", type=int, metavar="N", help=batch_size)
-    workers = "threads that decode, or processes beside a GPU; default: the run's"
+    workers = "decoders per loader, processes or threads; default: the run's"
     add("--data.num_workers", "--num_workers", dest="num_workers", type=int, metavar="N", help=workers)
     stream = "fetch images while they are needed; default: as the run did"
     add("--data.stream", "--stream", dest="stream", choices=("true", "false"), help=stream)
@@ -147,7 +147,7 @@ def evaluate(
         split: `train`, `val`, `test` or `all`; None: `test`, or all images of other data without splits.
         dataset: the data's name, `folder` for images of one's own; None: the run's.
         batch_size: images per step; None: the run's.
-        num_workers: threads that decode, or processes beside a GPU, 0 or more; None: the run's.
+        num_workers: decoders per loader, 0 or more; None: the run's.
         engine: what computes the network; see `choose_engine`.
         out_dir: folder for evaluation.json and predictions.npz; None: a numbered one of the run for other data.
         json: file that receives the result, too.

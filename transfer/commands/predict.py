@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--num_workers",
         dest="num_workers",
         type=int,
-        help="threads that decode, or processes beside a GPU; default: usable cores - 1, at most 8",
+        help="threads that decode, or beside a GPU processes; default: usable cores - 1, at most 8",
     )
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     add_engine(parser, default="auto")
@@ -82,8 +82,7 @@ def predict(
         top_k: classes per image, 1 to the number of classes, most probable first; None: the most probable one, or every
             label that a multi-label run gives.
         batch_size: images per step, at least 1.
-        num_workers: threads that decode, or processes beside a GPU, at least 0; None: one less than the usable cores,
-            at most 8.
+        num_workers: threads that decode, or beside a GPU processes; None: one less than the usable cores, at most 8.
         checkpoint: `best` or `last`.
         engine: what computes the network; see `choose_engine`.
         allow_user_code: see `load_run`.

@@ -44,7 +44,7 @@ def read_benchmarks(paths: Sequence[Path], precision: Precision | None = None) -
 
     Args:
         paths: the files.
-        precision: precision of the steps; None takes `bf16-mixed` on a GPU, `32-true` elsewhere.
+        precision: precision of the steps; None takes `automatic_precision`.
 
     Raises:
         MissingData: there is no such file.
@@ -57,7 +57,8 @@ def read_benchmarks(paths: Sequence[Path], precision: Precision | None = None) -
         content = read_object(path)
         try:
             hardware = content["hardware"]
-            case = content[_CASES[precision or ("bf16-mixed" if hardware["gpus"] else "32-true")]]
+            chosen = precision or automatic_precision(bool(hardware["gpus"]), content["image_size"])
+            case = content[_CASES[chosen]]
             found = {"backbone": content["backbone"], "image_size": content["image_size"]}
             found |= {"images_per_second": case["images_per_second"], "measured_on": describe_device(hardware)}
         except (KeyError, TypeError, IndexError):
@@ -119,15 +120,25 @@ def describe_device(hardware: dict[str, Any]) -> str:
     return gpus[0] if gpus else f"{hardware['cores']} cores of {hardware['cpu'] or 'an unknown CPU'}"
 
 
-def measure(backbone: str, image_size: int, max_batch: int, on_cpu: bool, precision: Precision | None = None) -> float:
-    """Measure the images per second of two training steps on noise, after one to warm up; see `training_step`.
+def automatic_precision(on_gpu: bool, image_size: int) -> Precision:
+    """Return what a run of precision `auto` trains in on this CPU, or on a GPU: this machine's, or else any other."""
+    import torch
+
+    from transfer.networks.bfloat16 import trains_faster_in_bf16
+
+    elsewhere = on_gpu and not torch.cuda.is_available()
+    device = torch.device("cuda" if on_gpu else "cpu")
+    return "bf16-mixed" if elsewhere or trains_faster_in_bf16(device, image_size) else "32-true"
+
+
+def measure(backbone: str, image_size: int, max_batch: int, on_cpu: bool) -> float:
+    """Measure the images per second of two training steps on noise in `automatic_precision`, after one to warm up.
 
     Args:
         backbone: name of the backbone.
         image_size: side of the images in pixels.
         max_batch: images that fit; up to 8 are taken, on a GPU up to 64.
         on_cpu: whether GPUs are left alone.
-        precision: precision of the steps; None takes `bf16-mixed` on a GPU, `32-true` elsewhere.
 
     Raises:
         UserError: there is too little memory.
@@ -139,6 +150,7 @@ def measure(backbone: str, image_size: int, max_batch: int, on_cpu: bool, precis
 
     device = torch.device("cuda" if torch.cuda.is_available() and not on_cpu else "cpu")
     batch_size = min(max_batch, 64 if device.type == "cuda" else 8)
+    precision = automatic_precision(device.type == "cuda", image_size)
     with enough_memory(batch_size, image_size):
         step = training_step(build_classifier(backbone, 10, load_weights=False), device, precision=precision)
         batch = random_batch(image_size, batch_size, device)

@@ -14,7 +14,8 @@ from transfer.errors import BadValue, UserError, unknown_name
 from transfer.inference.names import ENGINES, check_engine, needs_cpu
 from transfer.inference.onnx_engine import ONNXEngine
 from transfer.inference.openvino_engine import OpenVINOEngine
-from transfer.inference.torch_engine import TorchEngine, computes_bf16
+from transfer.inference.torch_engine import TorchEngine
+from transfer.networks.bfloat16 import computes_bf16
 from transfer.networks.classifier import Classifier
 
 # What `auto` demands of an engine's answers on the examples, compared with float32.

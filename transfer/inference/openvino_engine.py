@@ -71,8 +71,9 @@ class OpenVINOEngine:
             target[:] = request.get_output_tensor().data[: len(target)]
 
         self._queue.set_callback(keep)
-        for number, chunk in enumerate(torch.split(images, _CHUNK)):
-            pixels = _padded(chunk).permute(0, 2, 3, 1).contiguous().numpy()
+        # A stream reads them where they lie, and keeps none of them alive.
+        chunks = [_padded(chunk).permute(0, 2, 3, 1).contiguous().numpy() for chunk in torch.split(images, _CHUNK)]
+        for number, pixels in enumerate(chunks):
             self._queue.start_async([pixels], number * _CHUNK, share_inputs=True)
         self._queue.wait_all()
         return torch.from_numpy(outputs)

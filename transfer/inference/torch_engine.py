@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from typing import Any
 
 import torch
@@ -47,12 +46,3 @@ def _round(network: nn.Module) -> None:
 
 def _to_float(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
     return output.float()
-
-
-def computes_bf16(device: torch.device) -> bool:
-    """Return whether a device computes bfloat16 natively: a GPU that does, or a CPU with AVX-512 BF16 or AMX."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if platform.machine() not in ("x86_64", "AMD64"):
-        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -114,13 +114,13 @@ class LogisticRegression:
             else:
                 bias = start.bias + start.weight @ self.mean
                 parameters = torch.cat([start.weight @ self.axes, bias[:, None]], 1)[self.present]
-            # The mean over the views has the optimum of the sum over them with as many times the penalty.
             fit, parameters = self._fit(penalty, parameters)
             known = [*known[-2:], (math.log(penalty), parameters)]
             yield fit
 
     def _fit(self, penalty: float, parameters: Tensor) -> tuple[LinearFit, Tensor]:
         first_pass = self.passes
+        # The mean over the views has the optimum of the sum over them with as many times the penalty.
         ridge = parameters.new_full(parameters.shape[1:], self.views * penalty * (2 if len(self.present) == 2 else 1))
         ridge[-1] = 0
         logits = self._logits(parameters)

@@ -114,7 +114,7 @@ class Run:
             UserError: an image cannot be read (the message names its file or position), the network's outputs are not
                 finite, or `batch_size` or `top_k` is below 1.
         """
-        from datamodules.images.transforms import build_eval_transform
+        from datamodules.images.transforms import build_eval_transform, prepare
 
         if isinstance(images, (str, Path)):
             raise BadValue(f"`images`={images!r}: pass a list of images")
@@ -124,7 +124,7 @@ class Run:
         predictions: list[Prediction] = []
         for start in range(0, len(images), batch_size):
             batch = enumerate(images[start : start + batch_size], start)
-            pixels = [transform(image=_pixels(image, position, self.decoding))["image"] for position, image in batch]
+            pixels = [prepare(transform, _pixels(image, position, self.decoding)) for position, image in batch]
             probabilities = self.probabilities(torch.from_numpy(np.stack(pixels))).cpu().numpy()
             predictions += [self.prediction(row, top_k) for row in probabilities]
         return predictions

@@ -9,12 +9,8 @@ from typing import Any
 import torch
 
 from transfer.config.schema import TrainerConfig
-from transfer.inference.torch_engine import computes_bf16
 from transfer.lightning import pl
-
-# Side in pixels from which bf16 autocast trained every family at least 1.15 times as fast as float32 on a CPU with
-# AVX-512 BF16; at 64 pixels and below some were slower (python -m benchmarks precision).
-LEAST_BF16_SIZE = 96
+from transfer.networks.bfloat16 import computes_bf16, trains_faster_in_bf16
 
 
 class BF16TrainingSteps(pl.plugins.MixedPrecision):
@@ -46,5 +42,4 @@ def trains_in_bf16(trainer: TrainerConfig, image_size: int) -> bool:
         image_size: side of the training images, in pixels.
     """
     on_cpu = trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not torch.accelerator.is_available())
-    asked = trainer.precision == "auto" and image_size >= LEAST_BF16_SIZE
-    return asked and on_cpu and computes_bf16(torch.device("cpu"))
+    return trainer.precision == "auto" and on_cpu and trains_faster_in_bf16(torch.device("cpu"), image_size)

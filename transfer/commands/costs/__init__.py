@@ -63,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exit_status(lambda: import_command("plan").plan(network, **arguments, **plan_only), build_parser)
     if given := [name for name, value in plan_only.items() if value]:
         parser.error(f"--{given[0]} belongs to --plan")
+    arguments["precision"] = arguments["precision"] or "32-true"
     if compared is not None:
         if arguments.pop("measure_memory"):
             parser.error("--measure_memory is of one network")
@@ -98,8 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--precision",
         dest="precision",
         choices=("32-true", "bf16-mixed"),
-        default="32-true",
-        help="default: 32-true",
+        help="default: 32-true, or for a plan what finetune trains in",
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
     parser.add_argument("--threads", type=positive, metavar="N", help="of the processor; default: PyTorch's")

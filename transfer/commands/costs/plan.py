@@ -58,6 +58,8 @@ def plan(
         DamagedFile: a file of `benchmarks` is another one.
         UserError: there is too little memory.
     """
+    from transfer.costs.bare_steps import choose_device
+    from transfer.costs.speed import automatic_precision
     from transfer.environment import write_figures
     from transfer.networks.registry import get_backbone
 
@@ -74,6 +76,7 @@ def plan(
     cluster = find_cluster(devices or 1, nodes or 1, bandwidth) if devices or nodes else None
     network = find_network(name, num_classes, image_size, allow_user_code)
     size = network.image_size or get_backbone(network.backbone).resolution
+    precision = precision or automatic_precision(choose_device(device).type == "cuda", size)
     figures, batch = plan_memory(network, size, batch_size, precision, memory, cluster)
     if num_images is not None or cluster is not None:
         given = given_speed(network.backbone, size, precision, benchmarks, images_per_second)

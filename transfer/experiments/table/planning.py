@@ -97,15 +97,16 @@ def plan_cells(wanted: TableConfig, get_facts: Callable[[str], DatasetFacts]) ->
 
 @cache
 def step_memory(backbone: str, image_size: int, on_gpu: bool) -> TrainingMemory:
-    """Return the memory that a training step of a backbone takes: in bf16 on a GPU, in float32 elsewhere."""
+    """Return the memory that a training step of a backbone takes in `automatic_precision`."""
     import torch
 
     from transfer.costs.memory import training_memory
+    from transfer.costs.speed import automatic_precision
     from transfer.weights.build import build_classifier
 
     with torch.device("meta"):
         classifier = build_classifier(backbone, _CLASSES)
-    return training_memory(classifier, image_size, precision="bf16-mixed" if on_gpu else "32-true")
+    return training_memory(classifier, image_size, precision=automatic_precision(on_gpu, image_size))
 
 
 @cache
