@@ -129,6 +129,19 @@ print(before - resident())
     assert int(done.stdout.split()[-1]) > 0.9 * PAGES / 3, done.stderr
 
 
+@needs_glibc
+def test_a_fork_trims_once_however_many_commands_have_run() -> None:
+    code = """
+import os
+hooks = []
+os.register_at_fork = lambda **given: hooks.append(given)
+from transfer.commands.process import keep_freed_memory
+print(keep_freed_memory(), keep_freed_memory(), len(hooks))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment(), capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "True", "1"], done.stderr
+
+
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))  # musl, macOS
     monkeypatch.setattr("ctypes.CDLL", None)

@@ -46,7 +46,7 @@ def keep_freed_memory() -> bool:
     libc.mallopt(_M_TRIM_THRESHOLD, _NEVER)
     libc.mallopt(_M_MMAP_MAX, 0)
     libc.mallopt(_M_ARENA_MAX, 1)
-    _trim_before_forks(libc)
+    _trim_before_forks()
     return True
 
 
@@ -60,5 +60,6 @@ def _address(function: ctypes._NamedFuncPointer) -> int | None:
 
 
 @cache
-def _trim_before_forks(libc: ctypes.CDLL) -> None:
+def _trim_before_forks() -> None:
+    libc = ctypes.CDLL("libc.so.6")
     os.register_at_fork(before=lambda: libc.malloc_trim(0))
