@@ -181,7 +181,7 @@ class ImageLoader(ExplainingLoader):
         positions = self.positions()
         # A stream fetches neighbours together.
         step = 1 if isinstance(self.rank_sampler, StreamEvalSampler) else max(1, len(positions) // most)
-        items = self.dataset.__getitems__(positions[::step][:most])
+        items = cast(ImageDataset, self.dataset).__getitems__(positions[::step][:most])
         return torch.stack([torch.as_tensor(image) for image, *_ in items])
 
     def __len__(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from tests.support.runs import call, save_classes, untrained_run
-from transfer.commands import evaluate, predict
+from transfer.commands import evaluate, predict, probe
 from transfer.errors import UserError
 from transfer.inference.classifier import EngineClassifier
 from transfer.runs.predictor import load_run
@@ -67,6 +68,19 @@ def test_engines_are_compared_on_readable_files_from_all_over(run_dir: Path, pho
     images = predict.read_examples(load_run(run_dir), paths, num_workers=0)
     readable = [path for path in paths[::2][:64] if path.name != "empty.png"]
     assert images.shape == (len(readable), 3, 32, 32) and len(readable) < 64
+
+
+def test_a_missing_package_is_told_before_anything_is_read(
+    run_dir: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    out = tmp_path / "probe"
+    assert call(evaluate.main, run_dir, "--engine", "onnxruntime") == 2
+    words = ("--dataset", "folder", "--data_root", photos, "--out_dir", out, "--engine", "onnxruntime")
+    assert call(probe.main, *words) == 2
+    expected = "error: --engine onnxruntime: onnxruntime is not installed; run: pip install 'efficientnet-transfer["
+    assert capsys.readouterr().err.count(expected) == 2
+    assert not (run_dir / "test_reads.json").exists() and not out.exists()
 
 
 def test_an_evaluation_records_its_engine(run_dir: Path, photos: Path, tmp_path: Path) -> None:

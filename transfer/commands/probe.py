@@ -22,6 +22,7 @@ from transfer.config.probe_schema import ProbeConfig
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue, UserError
 from transfer.files import expanded, write_text
+from transfer.inference.names import check_engine
 from transfer.run_files import PREDICTIONS, PROBE
 from transfer.runs.results import Results, last_results, read_results
 
@@ -72,6 +73,7 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
     from transfer.runs.folder import check_run_dir, open_run
 
     started = time.perf_counter()
+    check_engine(own.engine)
     config, start = choose_start(config)
     check_run_dir(config, None, kind="_probe")
     fine_tuned = find_fine_tuned(config, own)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 
-from transfer.errors import unknown_name
+from transfer.errors import MissingData, unknown_name
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,18 @@ CHOICES = ("auto", *ENGINES)
 
 
 def check_engine(name: str) -> None:
-    """Check that there is an engine of this name, or `auto`.
+    """Check that there is an engine of this name, or `auto`, and that its package is installed.
 
     Raises:
         BadValue: there is none.
+        MissingData: its package is not installed.
     """
     if name not in CHOICES:
         raise unknown_name("engine", name, CHOICES)
+    row = ENGINES.get(name)
+    if row is not None and row.package is not None and find_spec(row.package) is None:
+        install = f"run: pip install 'efficientnet-transfer[{row.extra}]'"
+        raise MissingData(f"`engine`={name}: {row.package} is not installed; {install}")
 
 
 def needs_cpu(name: str) -> bool:
