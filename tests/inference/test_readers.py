@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import json
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +16,11 @@ import torch
 
 from tests.support.runs import call, save_classes, untrained_run
 from transfer.commands import evaluate, predict, probe
+from transfer.config.probe_schema import ProbeConfig
 from transfer.errors import UserError
 from transfer.inference.classifier import EngineClassifier
-from transfer.runs.predictor import load_run
+from transfer.inference.names import CHOICES
+from transfer.runs.predictor import Run, load_run
 
 
 @pytest.fixture
@@ -104,3 +109,8 @@ def test_an_evaluation_records_its_engine(run_dir: Path, photos: Path, tmp_path:
     record = found["onnxruntime"]["engine"]
     assert (record["engine"], record["images_compared"], record["agreement"]) == ("onnxruntime", 6, 1)
     assert found["onnxruntime"]["metrics"] == pytest.approx(found["torch"]["metrics"], rel=1e-4)
+
+
+@pytest.mark.parametrize("reader", [ProbeConfig, Run.with_engine])
+def test_a_reader_lists_every_engine(reader: Any) -> None:
+    assert {*CHOICES} <= {*re.findall(r"[a-z][a-z0-9-]*", inspect.getsource(reader))}

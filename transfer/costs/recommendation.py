@@ -10,6 +10,7 @@ import torch
 
 from transfer.config.auto import choose_batch_size, choose_size
 from transfer.costs.memory import largest_batch, training_memory, usable_memory
+from transfer.costs.speed import automatic_precision
 from transfer.networks.function import FunctionVariant
 from transfer.networks.rows import Variant
 from transfer.weights.build import build_classifier
@@ -38,7 +39,7 @@ def recommend_sizes(
     memory, of = usable_memory()
     with torch.device("meta"):
         classifier = build_classifier(variant.name, max(num_classes, 1))
-    needed = training_memory(classifier, size, precision="bf16-mixed" if of == "gpu" else "32-true")
+    needed = training_memory(classifier, size, precision=automatic_precision(of == "gpu", size))
     fits = largest_batch(memory, needed)
     return {
         "backbone": variant.name,
