@@ -113,8 +113,7 @@ def predict(
         raise BadValue(f"`top_k`={top_k} (allowed: 1 to {len(run.class_names)}, the number of classes)")
     unreadable: list[str] = []
     run.classifier.to("cuda" if torch.cuda.is_available() and not needs_cpu(engine) else "cpu")
-    examples = partial(read_examples, run, paths, num_workers)
-    run = run.with_engine(engine, len(paths), examples)
+    run = run.with_engine(engine, len(paths), partial(read_examples, run, paths, num_workers))
     rows = predict_rows(run, paths, top_k, batch_size, num_workers, unreadable)
     write_output(rows, format, out, run.config.data.label_separator)
     report(run, len(paths), len(unreadable))
