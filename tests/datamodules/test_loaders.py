@@ -216,6 +216,13 @@ def test_skipped_images_are_left_out_of_their_batches_and_told_once(photos: Path
     assert [len(labels) for _, labels in loader] == sizes and len(skipped) == 3
 
 
+def test_examples_leave_out_what_is_skipped(photos: Path) -> None:
+    dataset = dataset_of(photos, [])
+    Path(str(dataset.split.encoded(1))).write_bytes(b"")
+    found = ImageLoader(dataset, batch_size=4).examples(1000)
+    assert torch.equal(found, torch.stack([dataset[index][0] for index in range(len(dataset)) if index != 1]))
+
+
 def test_a_batch_without_a_good_image_is_refused(photos: Path) -> None:
     dataset = dataset_of(photos, [])
     for index in range(4):
