@@ -177,12 +177,12 @@ class ImageLoader(ExplainingLoader):
         return [item[0] if isinstance(item, tuple) else item for item in items]
 
     def examples(self, most: int) -> Tensor:
-        """Return up to so many of this rank's readable images from all over the split, in no worker; as a batch."""
+        """Return up to so many of this rank's readable images from all over the split, in no worker, as a batch."""
         positions = self.positions()
         # A stream fetches neighbours together.
         step = 1 if isinstance(self.rank_sampler, StreamEvalSampler) else max(1, len(positions) // most)
-        items = cast(ImageDataset, self.dataset).__getitems__(positions[::step][:most])
-        return torch.stack([torch.as_tensor(image) for image, *_ in items])
+        items = cast("ImageDataset", self.dataset).__getitems__(positions[::step][:most])
+        return torch.stack([torch.as_tensor(image) for image, _ in items])
 
     def __len__(self) -> int:
         sampler, batches = self.rank_sampler, cast(BatchSampler, self.batch_sampler)

@@ -216,11 +216,11 @@ def test_skipped_images_are_left_out_of_their_batches_and_told_once(photos: Path
     assert [len(labels) for _, labels in loader] == sizes and len(skipped) == 3
 
 
-def test_examples_are_images_that_can_be_read(photos: Path) -> None:
+def test_examples_leave_out_what_is_skipped(photos: Path) -> None:
     dataset = dataset_of(photos, [])
     Path(str(dataset.split.encoded(1))).write_bytes(b"")
-    examples = ImageLoader(dataset, batch_size=4).examples(4 * len(dataset))
-    assert torch.equal(examples, torch.stack([dataset[index][0] for index in range(len(dataset)) if index != 1]))
+    found = ImageLoader(dataset, batch_size=4).examples(1000)
+    assert torch.equal(found, torch.stack([dataset[index][0] for index in range(len(dataset)) if index != 1]))
 
 
 def test_a_batch_without_a_good_image_is_refused(photos: Path) -> None:

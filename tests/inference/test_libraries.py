@@ -40,6 +40,17 @@ def test_float32_is_torchs_for_any_number_of_images(name: str, backbone: str, im
         assert found.dtype == torch.float32
 
 
+def test_auto_passes_over_a_library_that_refuses_the_processor(images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("Exception from src/core.cpp:1:\n  no such instruction")
+
+    monkeypatch.setattr("openvino.Core.compile_model", refuse)
+    monkeypatch.setattr(engines, "fastest_first", lambda device: ["openvino"])
+    network = build_classifier("lite0@w=0.25,d=0.25", 4).eval()
+    engine, record = choose_engine("auto", network, images, 10**9)
+    assert engine.name == "torch" and "no such instruction" in record.refused["openvino"]
+
+
 class Watched:
     """A queue of OpenVINO's that checks, before it waits for the streams, that all of their images still exist."""
 

@@ -33,33 +33,30 @@ class OpenVINOEngine:
 
     Raises:
         MissingData: OpenVINO, or NNCF for 8 bits, is not installed.
-        BadValue: OpenVINO cannot convert the network.
+        BadValue: OpenVINO cannot convert the network, or not for this processor.
     """
 
     def __init__(self, name: str, network: nn.Module, examples: Tensor) -> None:
         ov = load_quietly(name, "openvino")
         self.name = name
         chunks = [_padded(chunk) for chunk in torch.split(examples, _CHUNK)]
+        streams = torch.get_num_threads()
+        settings = {
+            "INFERENCE_PRECISION_HINT": "bf16" if name == "openvino-bf16" else "f32",
+            "INFERENCE_NUM_THREADS": streams,
+            "NUM_STREAMS": streams,
+            "ENABLE_CPU_PINNING": False,  # the cores are shared with loaders and other runs
+        }
         try:
             model = _convert(folded(network, examples), chunks[0])
+            if name == "openvino-int8":
+                model = _quantize(load_quietly(name, "nncf"), model, chunks)
+            layout = ov.preprocess.PrePostProcessor(model)
+            layout.input().tensor().set_layout(ov.Layout("NHWC"))  # channels_last: read where it lies
+            layout.input().model().set_layout(ov.Layout("NCHW"))
+            compiled = ov.Core().compile_model(layout.build(), "CPU", settings)
         except (RuntimeError, ov.frontend.OpConversionFailure, ov.frontend.GeneralFailure) as error:
             raise refusal(name, network, error) from error
-        if name == "openvino-int8":
-            model = _quantize(load_quietly(name, "nncf"), model, chunks)
-        layout = ov.preprocess.PrePostProcessor(model)
-        layout.input().tensor().set_layout(ov.Layout("NHWC"))  # channels_last: read where it lies
-        layout.input().model().set_layout(ov.Layout("NCHW"))
-        streams = torch.get_num_threads()
-        compiled = ov.Core().compile_model(
-            layout.build(),
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": "bf16" if name == "openvino-bf16" else "f32",
-                "INFERENCE_NUM_THREADS": streams,
-                "NUM_STREAMS": streams,
-                "ENABLE_CPU_PINNING": False,  # the cores are shared with loaders and other runs
-            },
-        )
         self._shape = tuple(compiled.output(0).shape)[1:]
         self._queue = ov.AsyncInferQueue(compiled, streams)
 
