@@ -621,7 +621,7 @@ def test_the_benchmark_of_photos_measures_every_part(
     assert sum(figures["images"].values()) == 60 and figures["engine"]["engine"] == "torch"
     parts = figures["parts"]
     assert parts.keys() == {"imports", *probe_photos.PARTS} and all(part["wall"] >= 0 for part in parts.values())
-    assert 0 < sum(part["wall"] for part in parts.values()) <= figures["whole"]["wall"] + 0.1
+    assert parts["fits"]["user"] + parts["fits"]["kernel"] > 0 and figures["whole"]["wall"] > 0
     assert probe.fit.__name__ == "fit"  # no longer timed
 
 
