@@ -20,7 +20,15 @@ from transfer.errors import DamagedFile
 
 ROOT = Path(__file__).parents[2] / "datamodules"
 # Of functions that only a program calls, and what is no argument.
-OTHERS = {"preprocessing", "classifier.preprocessing", "data", "save_to_disk", "option", "crop_ratio"}
+OTHERS = {
+    "preprocessing",
+    "classifier.preprocessing",
+    "data",
+    "save_to_disk",
+    "option",
+    "crop_ratio",
+    "train_transform",
+}
 
 
 def raised_names() -> set[str]:

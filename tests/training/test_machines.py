@@ -30,7 +30,7 @@ def test_several_machines_need_a_launcher(monkeypatch: pytest.MonkeyPatch) -> No
     trainer = TrainerConfig(accelerator="cpu", devices=1, num_nodes=3)
     for start in (
         lambda: prepare_process(FinetuneConfig(trainer=trainer)),
-        lambda: build_fabric(trainer, "32-true"),
+        lambda: build_fabric(trainer),
     ):
         with pytest.raises(BadValue, match=r"`trainer.num_nodes`=3: no launcher .* srun or torchrun, .*MASTER_ADDR"):
             start()

@@ -73,7 +73,7 @@ def build_conv(
     in_channels: int, out_channels: int, kernel_size: int, stride: int, groups: int, padding: Padding
 ) -> nn.Conv2d:
     """Return a convolution without bias. With stride 1 and an odd kernel all padding rules agree."""
-    depthwise = groups == in_channels
+    depthwise = groups == in_channels > 1
     if padding != "symmetric" and 1 < stride <= kernel_size:
         same = SamePadDepthwiseConv2d if depthwise else SamePadConv2d
         return same(in_channels, out_channels, kernel_size, stride, groups=groups, bias=False)
