@@ -58,6 +58,7 @@ def benchmark_photos(photos: Path, before: Path | None, backbone: str, image_siz
 
     if not (photos / "validation").is_dir():
         raise UserError(f"--photos {photos}: no folder validation")
+    photos = photos.resolve()  # the earlier version runs in its own folder
     network = ["--backbone", backbone, "--image_size", str(image_size)]
     figures: dict[str, Any] = {"backbone": backbone, "image_size": image_size}
     figures["photos"] = sum(1 for _ in photos.rglob("*.jpg"))

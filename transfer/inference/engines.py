@@ -155,7 +155,7 @@ def fastest_first(device: torch.device) -> list[str]:
     Without native bfloat16 the float32 ones remain. 8 bits are never chosen: they take seconds to calibrate, and change
     some answers.
     """
-    order = ["openvino-bf16", "torch-bf16", "openvino", "onnxruntime"]
+    order = ["openvino-bf16", "openvino", "torch-bf16", "onnxruntime"]
     if not computes_bf16(device):
         order = ["openvino", "onnxruntime"]
     packages = {name: ENGINES[name].package for name in order}
