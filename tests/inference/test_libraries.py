@@ -51,6 +51,14 @@ def test_auto_passes_over_a_library_that_refuses_the_processor(images: Tensor, m
     assert engine.name == "torch" and "no such instruction" in record.refused["openvino"]
 
 
+@pytest.mark.parametrize(("name", "number"), [("openvino-int8", 300), ("openvino-bf16", 64)])
+@pytest.mark.filterwarnings("ignore:`engine`")  # noise has no clear answers
+def test_8_bits_are_calibrated_and_compared_on_more_images(name: str, number: int) -> None:
+    network = with_statistics(build_classifier("lite0@w=0.25,d=0.25", 4))
+    _, record = choose_engine(name, network, torch.randn(310, 3, 32, 32), 310)
+    assert record.images_compared == number
+
+
 class Watched:
     """A queue of OpenVINO's that checks, before it waits for the streams, that all of their images still exist."""
 

@@ -218,8 +218,7 @@ def measure(run: Run, subject: Subject, checkpoint: str, engine: str, loading: d
     """
     from datamodules.datamodule import DataModule
     from transfer.inference.classifier import EngineClassifier
-    from transfer.inference.engines import NUM_EXAMPLES
-    from transfer.inference.names import needs_cpu
+    from transfer.inference.names import needs_cpu, num_examples
     from transfer.runs.intervals import find_intervals
     from transfer.runs.test_record import make_predictions
 
@@ -227,7 +226,7 @@ def measure(run: Run, subject: Subject, checkpoint: str, engine: str, loading: d
     data = DataModule(subject.dataset, run.preprocessing, **options)
 
     def examples() -> Tensor:
-        return data.normalize(data.eval_dataloader("test").examples(NUM_EXAMPLES))
+        return data.normalize(data.eval_dataloader("test").examples(num_examples(engine)))
 
     run = run.with_engine(engine, len(subject.dataset.split("test")), examples)
     metrics, module = run_test(run, data, accelerator="cpu" if needs_cpu(engine) else "auto")

@@ -98,7 +98,7 @@ def predict(
     import torch
 
     from datamodules.images.listing import list_images
-    from transfer.inference.names import needs_cpu
+    from transfer.inference.names import needs_cpu, num_examples
     from transfer.runs.predictor import load_run
 
     check_count("batch_size", batch_size)
@@ -113,22 +113,21 @@ def predict(
         raise BadValue(f"`top_k`={top_k} (allowed: 1 to {len(run.class_names)}, the number of classes)")
     unreadable: list[str] = []
     run.classifier.to("cuda" if torch.cuda.is_available() and not needs_cpu(engine) else "cpu")
-    run = run.with_engine(engine, len(paths), partial(read_examples, run, paths, num_workers))
+    run = run.with_engine(engine, len(paths), partial(read_examples, run, paths, num_workers, num_examples(engine)))
     rows = predict_rows(run, paths, top_k, batch_size, num_workers, unreadable)
     write_output(rows, format, out, run.config.data.label_separator)
     report(run, len(paths), len(unreadable))
     return unreadable
 
 
-def read_examples(run: Run, paths: list[Path], num_workers: int | None) -> Tensor:
-    """Return images from all over, normalised, that engines are compared on: the readable ones of 64 files."""
+def read_examples(run: Run, paths: list[Path], num_workers: int | None, most: int) -> Tensor:
+    """Return images from all over, normalised, that engines are compared on: the readable ones of so many files."""
     from datamodules.images.transforms import build_eval_transform, normalize
     from datamodules.loading.predicting import build_predict_loader
-    from transfer.inference.engines import NUM_EXAMPLES
 
-    chosen = paths[:: max(1, len(paths) // NUM_EXAMPLES)][:NUM_EXAMPLES]
+    chosen = paths[:: max(1, len(paths) // most)][:most]
     transform = build_eval_transform(run.preprocessing)
-    images, _, _ = next(iter(build_predict_loader(chosen, transform, NUM_EXAMPLES, num_workers, run.decoding)))
+    images, _, _ = next(iter(build_predict_loader(chosen, transform, most, num_workers, run.decoding)))
     return normalize(images, run.preprocessing)
 
 

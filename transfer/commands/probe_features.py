@@ -34,11 +34,12 @@ def start_engine(
     Returns:
         The engine, and in the first process how it was chosen.
     """
-    from transfer.inference.engines import NUM_EXAMPLES, build_engine, choose_engine
+    from transfer.inference.engines import build_engine, choose_engine
+    from transfer.inference.names import num_examples
     from transfer.probe.network import PooledFeatures
 
     network = PooledFeatures(classifier).eval()
-    examples = data.normalize(data.eval_dataloader("val").examples(NUM_EXAMPLES).to(fabric.device))
+    examples = data.normalize(data.eval_dataloader("val").examples(num_examples(name)).to(fabric.device))
     if fabric.global_rank > 0:
         return build_engine(fabric.broadcast(""), network, examples), None
     engine, record = choose_engine(name, network, examples, sum(data.dataset.split_sizes.values()))

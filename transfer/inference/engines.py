@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from transfer.errors import BadValue, UserError, unknown_name
-from transfer.inference.names import ENGINES, check_engine, needs_cpu
+from transfer.inference.names import ENGINES, NUM_EXAMPLES, check_engine, needs_cpu, num_examples
 from transfer.inference.onnx_engine import ONNXEngine
 from transfer.inference.openvino_engine import OpenVINOEngine
 from transfer.inference.torch_engine import TorchEngine
@@ -24,8 +24,6 @@ MAX_LOGIT_DIFFERENCE = 1.0
 MAX_RELATIVE_DIFFERENCE = 0.1
 # Below this number of pixels (512 images of 224 x 224), building and comparing an engine takes longer than it saves.
 MIN_PIXELS = 512 * 224 * 224
-# Images that are compared. For no more than these, folding takes longer than it saves, too.
-NUM_EXAMPLES = 64
 
 
 class Engine(Protocol):
@@ -109,7 +107,7 @@ def choose_engine(
     Args:
         name: `auto` or a row of `ENGINES`; an engine that is named is compared too, but never refused.
         network: see `build_engine`.
-        examples: see there; the first 64 are compared.
+        examples: see there; the first `num_examples(name)` are compared.
         num_images: how many images will be computed.
         threshold: probability from which a label is given, if an image may have several.
 
@@ -117,8 +115,8 @@ def choose_engine(
         UserError: see `build_engine`.
     """
     check_engine(name)
-    examples = examples[:NUM_EXAMPLES]
-    if name == "auto" and num_images <= NUM_EXAMPLES:
+    examples = examples[: num_examples(name)]
+    if name == "auto" and num_images <= NUM_EXAMPLES:  # folding, too, takes longer than it saves
         return TorchEngine("torch", network), EngineRecord("torch", ENGINES["torch"].precision)
     reference = build_engine("torch", network, examples)
     if not is_compared(name, num_images, examples.shape[-1]):

@@ -7,6 +7,8 @@ from importlib.util import find_spec
 
 from transfer.errors import MissingData, unknown_name
 
+NUM_EXAMPLES = 64
+
 
 @dataclass(frozen=True)
 class EngineRow:
@@ -17,12 +19,14 @@ class EngineRow:
         precision: of weights and activations; sums, pooling and heads are float32 everywhere.
         package: the package that it needs besides torch, which computes on the CPU only; None for torch itself.
         extra: the extra of this project that installs it.
+        num_examples: images that it is compared on, and that 8 bits are calibrated on.
     """
 
     name: str
     precision: str
     package: str | None = None
     extra: str | None = None
+    num_examples: int = NUM_EXAMPLES
 
 
 _ROWS = (
@@ -30,7 +34,7 @@ _ROWS = (
     EngineRow("torch-bf16", "bfloat16"),
     EngineRow("openvino", "float32", "openvino", "openvino"),
     EngineRow("openvino-bf16", "bfloat16", "openvino", "openvino"),
-    EngineRow("openvino-int8", "int8", "nncf", "openvino"),
+    EngineRow("openvino-int8", "int8", "nncf", "openvino", num_examples=300),  # as many as NNCF takes by default
     EngineRow("onnxruntime", "float32", "onnxruntime", "onnxruntime"),
 )
 ENGINES = {row.name: row for row in _ROWS}
@@ -55,3 +59,8 @@ def check_engine(name: str) -> None:
 def needs_cpu(name: str) -> bool:
     """Return whether an engine computes on the CPU only; `auto` computes where the network is."""
     return name in ENGINES and ENGINES[name].package is not None
+
+
+def num_examples(name: str) -> int:
+    """Return on how many images an engine, or those that `auto` tries, are compared."""
+    return ENGINES[name].num_examples if name in ENGINES else NUM_EXAMPLES
