@@ -141,12 +141,13 @@ def rivals(backbone: str, images: Tensor) -> dict[str, Step]:
     import torch
 
     from benchmarks.networks import load_timm
+    from transfer.costs.bare_steps import placed
     from transfer.networks.registry import get_variant
     from transfer.weights.build import build_classifier
     from transfer.weights.code_bases import timm_name
 
     def ready(network: torch.nn.Module) -> torch.nn.Module:
-        return network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its types
+        return placed(network, torch.device("cpu"), torch.channels_last).eval()
 
     def with_autocast(network: torch.nn.Module, enabled: bool) -> Step:
         def step(batch: Tensor) -> Any:

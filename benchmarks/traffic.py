@@ -24,7 +24,7 @@ from transfer.costs.live_bytes import run_without_memory, without_memory
 from transfer.errors import BadValue
 from transfer.networks.layers import fold_norms
 from transfer.networks.registry import get_variant
-from transfer.training.batch_norm import BatchNormPolicy
+from transfer.training.batch_norm import batch_norms
 
 CASES = ("b0@224", "b4@380", "v2-s@300")
 _NO_WORK = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view")
@@ -100,7 +100,8 @@ def step_traffic(network: nn.Module, image_size: int, *, frozen: bool = False) -
 def freeze_batch_norm(network: nn.Module) -> None:
     """Let the BatchNorm of our network in training mode do what `--bn frozen` does."""
     fold_norms(network)
-    BatchNormPolicy("frozen").on_train_epoch_start(None, network)  # type: ignore[arg-type]  # it needs a `backbone` only
+    for norm in batch_norms(network):
+        norm.eval()
 
 
 def _count(network: nn.Module, image_size: int, batch_size: int, frozen: bool) -> _Traffic:

@@ -21,7 +21,7 @@ from scipy.stats import binomtest
 from transfer import environment as module
 from transfer import files
 from transfer.commands.results_table import print_results
-from transfer.environment import environment, git_commit, peak_memory_bytes
+from transfer.environment import environment, git_commit, peak_memory_bytes, write_figures
 from transfer.files import write_json
 from transfer.runs.intervals import find_intervals
 from transfer.statistics import share_interval
@@ -243,3 +243,10 @@ def test_a_command_is_told_as_it_was_typed(tmp_path: Path) -> None:
             check=True,
         )
         assert json.loads(shown.stdout) == [*start, "--seed", "1"]
+
+
+def test_figures_name_no_folder_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["bench", "--photos", str(tmp_path / "photos"), "--seed", "3"])
+    write_figures(tmp_path / "figures.json", {"ratio": 2.0})
+    command = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))["command"]
+    assert command[-4:] == ["--photos", "photos", "--seed", "3"]

@@ -94,6 +94,10 @@ def peak_memory_bytes() -> int:
 
 
 def write_figures(path: Path | None, figures: Mapping[str, Any]) -> None:
-    """Write what was measured with the command and the environment, unless `path` is None."""
+    """Write what was measured with the command and the environment, unless `path` is None.
+
+    Of absolute paths in the command only the name is written: the rest is of one machine.
+    """
     if path is not None:
-        write_json(path, {"command": command_words(), **figures, **environment()})
+        command = [Path(word).name if Path(word).is_absolute() else word for word in command_words()]
+        write_json(path, {"command": command, **figures, **environment()})

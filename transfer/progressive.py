@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 # Algorithm 1: M stages of equal length, between whose first and last values everything grows linearly.
 NUM_STAGES = 4
-# Table 6: RandAugment's magnitude starts at 5 of 30, dropout at 0.1, mixup at 0; so does CutMix in the authors' code
+# In the authors' code RandAugment's magnitude starts at 5 of 30, mixup and CutMix at 0; dropout 0.1 is unverified
 # (google/automl, efficientnetv2/main_tf2.py). They end with the run's own settings.
 FIRST_RANDAUGMENT = 5 / 30
 FIRST_DROPOUT = 0.1

@@ -16,7 +16,7 @@ class EngineRow:
 
     Attributes:
         name: what `--engine` calls it.
-        precision: of weights and activations; sums, pooling and heads are float32 everywhere.
+        precision: of weights and activations.
         package: the package that it needs besides torch, which computes on the CPU only; None for torch itself.
         extra: the extra of this project that installs it.
         num_examples: images that it is compared on, and that 8 bits are calibrated on.

@@ -108,6 +108,4 @@ def _quantize(nncf: Any, model: Any, chunks: list[Tensor]) -> Any:
     nncf.set_log_level(logging.ERROR)
     calibration = nncf.Dataset([chunk.contiguous().numpy() for chunk in chunks])
     with redirect_stdout(io.StringIO()):  # progress bars
-        return nncf.quantize(
-            model, calibration, subset_size=len(chunks), preset=nncf.QuantizationPreset.MIXED, fast_bias_correction=True
-        )
+        return nncf.quantize(model, calibration, subset_size=len(chunks), preset=nncf.QuantizationPreset.MIXED)
