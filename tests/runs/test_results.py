@@ -10,7 +10,7 @@ import pytest
 from transfer.errors import DamagedFile, UserError
 from transfer.runs.results import SCHEMA_VERSION, Metrics, ProbeFit, Results, SplitFacts, last_results, read_results
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+FIRST_VERSION = Path(__file__).parent / "first_version_results.json"
 
 
 def make_results(run_dir: Path, probe: ProbeFit | None = None) -> Results:
@@ -54,7 +54,7 @@ def test_what_was_not_measured_says_what_was(tmp_path: Path) -> None:
 
 def test_results_of_the_first_version_are_read(tmp_path: Path) -> None:
     """A file that the project wrote before results had a schema."""
-    (tmp_path / "results.json").write_text((BENCHMARKS / "digits_lite0_cpu.json").read_text())
+    (tmp_path / "results.json").write_text(FIRST_VERSION.read_text())
     results = read_results(tmp_path)
     assert (results.dataset, results.backbone, results.test.top1) == ("digits", "lite0", 0.9888888597488403)
     assert results.splits["test"].size == 360 and results.environment["versions"]["torch"]
