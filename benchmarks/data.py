@@ -192,7 +192,7 @@ def jpeg_paths(folder: Path) -> list[Path]:
     Raises:
         UserError: there are fewer than 20.
     """
-    from datamodules.images.listing import list_images
+    from transfer.images.listing import list_images
 
     paths = [path for path in list_images(folder) if path.suffix.lower() in (".jpg", ".jpeg")]
     if len(paths) < 20:

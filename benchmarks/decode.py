@@ -101,21 +101,22 @@ def steps(paths: Sequence[Path], image_size: int) -> dict[str, Callable[[], obje
     import simplejpeg
     from PIL import Image
 
-    from datamodules.images.crops import ResizeCenterCrop
-    from datamodules.images.decode import decode_image
-    from datamodules.images.depth import DEFAULT_DECODING
     from datamodules.images.transforms import prepare
     from datamodules.loading.predicting import PredictDataset
+    from transfer.images.decode import decode_image
+    from transfer.images.depth import DEFAULT_DECODING
+    from transfer.images.prepare import build_crop
+    from transfer.preprocessing import IMAGENET, Preprocessing
 
     transform = eval_transform(image_size)
-    crop: ResizeCenterCrop = transform.transforms[0]
+    resize = build_crop(Preprocessing(image_size, 0.875, "bicubic", *IMAGENET)).resize
     encoded = [path.read_bytes() for path in paths]
     dataset = PredictDataset(list(paths), transform, DEFAULT_DECODING)
 
     def cut_whole(pixels: Any) -> Any:
-        height, width = crop.resize.shape(*pixels.shape[:2])
+        height, width = resize.shape(*pixels.shape[:2])
         left, top = (round((side - image_size) / 2) for side in (width, height))
-        return crop.resize.whole(pixels)[top : top + image_size, left : left + image_size]
+        return resize.whole(pixels)[top : top + image_size, left : left + image_size]
 
     def decode_by_pillow(content: bytes) -> Any:
         return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
@@ -138,10 +139,10 @@ def steps(paths: Sequence[Path], image_size: int) -> dict[str, Callable[[], obje
 
 def loaders(paths: Sequence[Path], image_size: int) -> dict[str, Callable[[], object]]:
     """Return functions that read all images in batches by one worker."""
-    from datamodules.images.depth import DEFAULT_DECODING
     from datamodules.loading.predicting import PredictDataset, collate
     from datamodules.loading.resources import ExplainingLoader
     from datamodules.loading.workers import start_worker
+    from transfer.images.depth import DEFAULT_DECODING
 
     class InProcesses(PredictDataset):
         is_thread_safe = False

@@ -14,8 +14,6 @@ from torch import Tensor
 from datamodules.dataset.loaded import Dataset, check_evaluated, read_dataset
 from datamodules.dataset.sheet import Source
 from datamodules.dataset.split import Split
-from datamodules.images.decode import BadImage
-from datamodules.images.depth import Decoding, describe_ranges, learn_ranges
 from datamodules.images.transforms import (
     Transform,
     build_earlier_transforms,
@@ -33,6 +31,8 @@ from datamodules.loading.workers import count_workers
 from datamodules.reading.streaming import StreamedTable, for_evaluation, for_training
 from transfer.errors import BadValue, check_count
 from transfer.files import expanded
+from transfer.images.decode import BadImage
+from transfer.images.depth import Decoding, describe_ranges, learn_ranges
 from transfer.lightning import pl, refuse_mix
 from transfer.preprocessing import Preprocessing
 from transfer.seen_images import KEY, SeenImages

@@ -15,9 +15,9 @@ from tqdm import tqdm
 from datamodules.dataset.record import find_in_files
 from datamodules.dataset.sheet import Sheet, WrongCopy, name_key
 from datamodules.dataset.split import Split
-from datamodules.images.decode import BadImage, BadImageError, measure_image
-from datamodules.images.depth import Extent
 from transfer.errors import BadValue, DamagedFile, MissingData, some_of
+from transfer.images.decode import BadImage, BadImageError, measure_image
+from transfer.images.depth import Extent
 
 _MAX_NAMED = 10
 _CHECK_VERSION = 1  # changes with what `measure_image` refuses

@@ -11,9 +11,9 @@ import torch
 from datamodules.dataset.checks import drop_bad_images
 from datamodules.dataset.sheet import Source, name_key
 from datamodules.dataset.split import Split, join
-from datamodules.images.decode import BadImage
-from datamodules.images.depth import DEFAULT_DECODING, Decoding
 from transfer.errors import BadValue, MissingData, some_of
+from transfer.images.decode import BadImage
+from transfer.images.depth import DEFAULT_DECODING, Decoding
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from datamodules.dataset.checks import (
 )
 from datamodules.dataset.sheet import Sheet, Source
 from datamodules.dataset.split import Split, join
-from datamodules.images.decode import BadImage
 from transfer.errors import BadValue, MissingData, printable
+from transfer.images.decode import BadImage
 from transfer.seen_images import SeenImages
 
 _MAX_NAMED = 12

@@ -18,7 +18,7 @@ from transfer.preprocessing import MAX_PIXELS
 
 if TYPE_CHECKING:
     from datamodules.dataset.split import Split
-    from datamodules.images.depth import Decoding
+    from transfer.images.depth import Decoding
 
 ON_BAD_IMAGE = ("error", "skip")
 TRAIN_ON = ("train", "trainval")
@@ -160,7 +160,7 @@ class ReadOptions:
     @property
     def decoding(self) -> Decoding:
         """How images become pixels, as far as it is known before they are read."""
-        from datamodules.images.depth import Decoding
+        from transfer.images.depth import Decoding
 
         known = None if self.bit_depth is None else (0, 2**self.bit_depth - 1)
         return Decoding(self.max_pixels, integer_range=known)

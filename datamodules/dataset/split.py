@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from datamodules.images.decode import (
+from transfer.files import open_regular
+from transfer.images.decode import (
     BadImage,
     BadImageError,
     decode_image,
@@ -24,8 +25,7 @@ from datamodules.images.decode import (
     image_shape,
     measure_image,
 )
-from datamodules.images.depth import DEFAULT_DECODING, Decoding, Extent
-from transfer.files import open_regular
+from transfer.images.depth import DEFAULT_DECODING, Decoding, Extent
 
 # Up to this size, in bytes, images without losses are told apart by their pixels: a source may store the 32x32 pixels
 # of an image raw, another as PNG. Larger ones are the authors' own files in every source.

@@ -15,8 +15,8 @@ import numpy as np
 from datamodules.dataset.split import Split
 from datamodules.doctor.inspection import Inspection
 from datamodules.doctor.twins import MIN_SIDE, Gallery, Twins, find_exact_twins, find_near_twins
-from datamodules.images.decode import BadImage
 from transfer.errors import some_of
+from transfer.images.decode import BadImage
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")

@@ -20,9 +20,9 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from datamodules.dataset.split import Split
-from datamodules.images.decode import BadImage, BadImageError, decode_image, open_image, read_encoded
-from datamodules.images.depth import DEFAULT_DECODING, Decoding
 from datamodules.loading.workers import start_worker
+from transfer.images.decode import BadImage, BadImageError, decode_image, open_image, read_encoded
+from transfer.images.depth import DEFAULT_DECODING, Decoding
 
 _THUMBNAIL = 16  # pixels a side; below, different photos of the same kind of scene correlate like copies
 _BATCH = 64

@@ -16,7 +16,7 @@ from transfer.files import expanded
 
 if TYPE_CHECKING:
     from datamodules.dataset.split import Split
-    from datamodules.images.decode import BadImage
+    from transfer.images.decode import BadImage
 
 
 @dataclass(frozen=True)

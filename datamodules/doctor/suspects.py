@@ -14,11 +14,11 @@ from tqdm import tqdm
 
 from datamodules.dataset.split import Split
 from datamodules.doctor.inspection import Inspection
-from datamodules.images.depth import Decoding
 from datamodules.images.transforms import build_eval_transform, normalize, output_bytes
 from datamodules.loading.loaders import ImageDataset, ImageLoader
 from datamodules.loading.resources import check_workers
 from datamodules.loading.workers import default_num_workers, start_worker
+from transfer.images.depth import Decoding
 from transfer.preprocessing import Preprocessing
 
 _BATCH = 64

@@ -1,1 +1,1 @@
-"""From files to arrays: decoding, transforms, augmentation, cache."""
+"""How images are augmented: transforms, operations, policies, and decoding no more than a crop needs."""

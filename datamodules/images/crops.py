@@ -13,12 +13,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from datamodules.images.decode import Pixels
 from datamodules.images.pictures import DecodedPicture, Picture
-from datamodules.images.resizing import Box, Resize
-
-# Left, top, right, bottom, as shares of the image's width and height.
-Part = tuple[float, float, float, float]
+from transfer.images.decode import Pixels
+from transfer.images.prepare import CenterCrop
+from transfer.images.resizing import Box
 
 _OPENCV = {Image.Resampling.BICUBIC: cv2.INTER_CUBIC, Image.Resampling.BILINEAR: cv2.INTER_LINEAR}
 # Area comes from the data sheet; the aspect range is that of the paper's TPU code, 3/4 to 4/3.
@@ -26,29 +24,15 @@ _CROP_ASPECT = (3 / 4, 4 / 3)
 
 
 class ResizeCenterCrop(A.ImageOnlyTransform):
-    """Resizes the short side, or with `squash` both sides, to `resize_size`; then cuts the central `image_size` square.
+    """Evaluation's crop as a step of Albumentations."""
 
-    Roundings are torchvision's `Resize` + `CenterCrop`, which timm evaluates with.
-    """
-
-    def __init__(self, resize_size: int, image_size: int, resample: Image.Resampling, squash: bool) -> None:
+    def __init__(self, crop: CenterCrop) -> None:
         super().__init__(p=1)
-        self.resize = Resize(resize_size, resample, squash)
-        self.image_size = image_size
+        self.crop = crop
 
     def apply(self, img: Pixels, **params: Any) -> Pixels:
         """Return the crop. Shape: (H, W, 3) -> (image_size, image_size, 3)"""
-        return self.resize.cut(img, self._box(*self.resize.shape(*img.shape[:2])))
-
-    def part(self, height: int, width: int) -> Part:
-        """Return which part of an image of this size is kept."""
-        height, width = self.resize.shape(height, width)
-        left, top, right, bottom = self._box(height, width)
-        return left / width, top / height, right / width, bottom / height
-
-    def _box(self, height: int, width: int) -> Box:
-        left, top = (round((side - self.image_size) / 2) for side in (width, height))
-        return left, top, left + self.image_size, top + self.image_size
+        return self.crop(img)
 
 
 class _OwnRandom(A.BasicTransform):

@@ -11,9 +11,8 @@ import albumentations as A
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from transfer.errors import BadValue
+from transfer.images.prepare import has_colour, to_grey
 
 _GREY = (128.0, 128.0, 128.0)
 
@@ -121,14 +120,14 @@ class RandomOps(A.ImageOnlyTransform):
 
 
 class Grey(A.ImageOnlyTransform):
-    """Pillow's conversion to `L`: the luma of ITU-R 601, which leaves grey values as they are."""
+    """Grey, in one channel; see `to_grey`."""
 
     def __init__(self) -> None:
         super().__init__(p=1)
 
     def apply(self, img: NDArray[np.uint8], **params: Any) -> NDArray[np.uint8]:
         """Return the grey image. Shape: (H, W, 3) -> (H, W, 1)"""
-        return np.asarray(Image.fromarray(img).convert("L"))[..., None]
+        return to_grey(img)
 
 
 def to_channels(number: int) -> list[A.BasicTransform]:
@@ -137,6 +136,4 @@ def to_channels(number: int) -> list[A.BasicTransform]:
     Raises:
         BadValue: the number is neither 1 nor 3.
     """
-    if number not in (1, 3):
-        raise BadValue(f"`preprocessing`: mean and std of {number} channels (allowed: 3, or 1 for grey images)")
-    return [] if number == 3 else [Grey()]
+    return [] if has_colour(number) else [Grey()]

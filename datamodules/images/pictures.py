@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from datamodules.images.decode import Pixels, decode_image, read_encoded
-from datamodules.images.depth import DEFAULT_DECODING, Decoding
-from datamodules.images.jpeg import JpegHeader, decode_jpeg, read_jpeg_header
-from datamodules.images.resizing import Box
+from transfer.images.decode import Pixels, decode_image, read_encoded
+from transfer.images.depth import DEFAULT_DECODING, Decoding
+from transfer.images.jpeg import JpegHeader, decode_jpeg, read_jpeg_header
+from transfer.images.resizing import Box
 
 _REDUCTIONS = (8, 4, 2, 1)
 # Rows of the largest usual block that is coded together.

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import TypeAlias
 
 import albumentations as A
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from datamodules.images.autoaugment import AutoAugment
 from datamodules.images.crops import (
     HorizontalFlip,
-    Part,
     QuarterTurn,
     RandomResizedCrop,
     ResizeCenterCrop,
     VerticalFlip,
 )
-from datamodules.images.decode import Pixels
 from datamodules.images.ops import RandomOps, to_channels
 from datamodules.images.pictures import Picture
-from datamodules.images.resizing import Resize
 from datamodules.images.user_transform import UserTransform
 from transfer.errors import BadValue, unknown_name
-from transfer.preprocessing import INTERPOLATIONS, RESIZES, SMALLEST_IMAGE, Preprocessing
+from transfer.images.decode import Pixels
+from transfer.images.prepare import CenterCrop, Part, build_crop, check_sizes, resampling
+from transfer.images.resizing import Resize
+from transfer.preprocessing import SMALLEST_IMAGE, Preprocessing
 from transfer.progressive import FIRST_RANDAUGMENT, grown, stage_sizes
 
 Transform: TypeAlias = A.Compose | UserTransform
@@ -79,18 +77,12 @@ def build_eval_transform(preprocessing: Preprocessing) -> A.Compose:
     Raises:
         BadValue: a value outside these ranges.
     """
-    resample = _resample(preprocessing.interpolation)
-    size, crop_ratio, resize = preprocessing.image_size, preprocessing.crop_ratio, preprocessing.resize
-    _check_sizes(size, crop_ratio)
-    if resize not in RESIZES:
-        raise unknown_name("resize", resize, RESIZES)
-    crop = ResizeCenterCrop(math.floor(size / crop_ratio), size, resample, resize == "squash")
-    return A.Compose([crop, *to_channels(len(preprocessing.mean))])
+    return A.Compose([ResizeCenterCrop(build_crop(preprocessing)), *to_channels(len(preprocessing.mean))])
 
 
 def kept_part(transform: A.Compose, height: int, width: int) -> Part:
     """Return which part of an image of this size, in pixels, an eval transform keeps for the network."""
-    crop: ResizeCenterCrop = transform.transforms[0]
+    crop: CenterCrop = transform.transforms[0].crop
     return crop.part(height, width)
 
 
@@ -129,8 +121,8 @@ def build_train_transform(
     if augment == "none":
         return build_eval_transform(preprocessing)
     image_size = preprocessing.image_size
-    _check_sizes(image_size, preprocessing.crop_ratio)
-    steps: list[A.BasicTransform] = [RandomResizedCrop(image_size, crop_scale, _resample(preprocessing.interpolation))]
+    check_sizes(preprocessing)
+    steps: list[A.BasicTransform] = [RandomResizedCrop(image_size, crop_scale, resampling(preprocessing.interpolation))]
     if horizontal_flip:
         steps.append(HorizontalFlip(p=0.5))
     if vertical_flip:
@@ -188,7 +180,7 @@ def output_bytes(transform: Transform) -> int:
     if isinstance(transform, UserTransform):
         return transform.image_size**2 * transform.channels * (4 if transform.normalizes else 1)
     crop = transform.transforms[0]
-    side: int = crop.size[0] if isinstance(crop, RandomResizedCrop) else crop.image_size
+    side: int = crop.size[0] if isinstance(crop, RandomResizedCrop) else crop.crop.image_size
     return 3 * side**2
 
 
@@ -199,7 +191,7 @@ def cached_resize(transform: Transform, evaluation: A.Compose) -> Resize:
         transform: what the cached images are for; a `UserTransform` gets them in their own shape, as a random crop.
         evaluation: see `build_eval_transform`.
     """
-    resize: Resize = evaluation.transforms[0].resize
+    resize: Resize = evaluation.transforms[0].crop.resize
     own_crop = isinstance(transform, UserTransform) or isinstance(transform.transforms[0], RandomResizedCrop)
     return replace(resize, squash=False) if own_crop else resize
 
@@ -261,16 +253,3 @@ def _check_augmentation(
     for name, value in chosen.items():
         if value and augment == "none":
             raise BadValue(f"`{name}`={value} with `augment`=none, which augments nothing (choose one)")
-
-
-def _resample(interpolation: str) -> Image.Resampling:
-    if interpolation not in INTERPOLATIONS:
-        raise unknown_name("interpolation", interpolation, INTERPOLATIONS)
-    return Image.Resampling[interpolation.upper()]
-
-
-def _check_sizes(image_size: int, crop_ratio: float) -> None:
-    if image_size < SMALLEST_IMAGE:
-        raise BadValue(f"`image_size`={image_size} is too small: the networks need at least {SMALLEST_IMAGE} pixels")
-    if not 0 < crop_ratio <= 1:
-        raise BadValue(f"`crop_ratio`={crop_ratio} is out of range: it is the kept part of the short side, in (0, 1]")

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from datamodules.images.decode import Pixels, WorkerError
 from transfer.errors import BadValue, UserError
+from transfer.images.decode import Pixels, WorkerError
 from transfer.preprocessing import Preprocessing
 
 # Rounding to 8 bits and half precision stay well below; another mean or std does not.

@@ -28,7 +28,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from datamodules.dataset.split import Split
-from datamodules.images.decode import (
+from datamodules.loading.image_cache import ImageCache, checksum
+from transfer.errors import BadValue, DamagedFile, unknown_name
+from transfer.files import default_cache_dir, reserve
+from transfer.images.decode import (
     BadImage,
     BadImageError,
     Pixels,
@@ -36,10 +39,7 @@ from datamodules.images.decode import (
     image_shape,
     read_encoded,
 )
-from datamodules.images.resizing import Resize
-from datamodules.loading.image_cache import ImageCache, checksum
-from transfer.errors import BadValue, DamagedFile, unknown_name
-from transfer.files import default_cache_dir, reserve
+from transfer.images.resizing import Resize
 from transfer.locks import held
 
 CACHES = ("none", "ram", "disk")

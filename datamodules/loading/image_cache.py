@@ -10,9 +10,9 @@ import xxhash
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.images.decode import Pixels, WorkerError
 from datamodules.images.pictures import DecodedPicture, Picture
 from transfer.errors import DamagedFile
+from transfer.images.decode import Pixels, WorkerError
 
 
 def checksum(pixels: Pixels) -> int:

@@ -14,12 +14,6 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, Dataset
 
 from datamodules.dataset.split import Split
-from datamodules.images.decode import (
-    BadImage,
-    BadImageError,
-    LostImageError,
-    WorkerError,
-)
 from datamodules.images.pictures import Picture, open_picture
 from datamodules.images.transforms import Transform, apply_transform, output_bytes, seed_transform
 from datamodules.images.user_transform import UserTransform
@@ -28,6 +22,12 @@ from datamodules.loading.resources import ExplainingLoader, check_workers
 from datamodules.loading.samplers import EpochSampler, RankSampler, StreamEvalSampler, distributed_position
 from datamodules.loading.workers import start_worker
 from transfer.errors import DamagedFile
+from transfer.images.decode import (
+    BadImage,
+    BadImageError,
+    LostImageError,
+    WorkerError,
+)
 
 
 class UnreadableImageError(WorkerError, DamagedFile):

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.images.decode import BadImage, BadImageError, Pixels, decode_image
-from datamodules.images.depth import DEFAULT_DECODING, Decoding
 from datamodules.images.transforms import output_bytes, prepare
 from datamodules.loading.resources import ExplainingLoader, check_workers
 from datamodules.loading.workers import count_workers, start_worker
+from transfer.images.decode import BadImage, BadImageError, Pixels, decode_image
+from transfer.images.depth import DEFAULT_DECODING, Decoding
 
 PredictBatch = tuple[Tensor, list[str], list[BadImage]]
 Prepared = tuple[str, Pixels | BadImage]

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from datamodules.dataset.record import find_in_files
 from datamodules.dataset.sheet import Layout
 from datamodules.dataset.split import Split
-from datamodules.images.listing import is_image, list_folder
 from datamodules.reading.tables import encoded_images
 from transfer.errors import DamagedFile, MissingData
 from transfer.files import open_regular, read_text
+from transfer.images.listing import is_image, list_folder
 
 _MAX_NAMED = 5
 # In a process of its own, because scipy's reader can crash on a damaged file; -P keeps it from importing what lies in

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import datasets
 
-from datamodules.images.listing import describe_left_out, is_image, is_visible, list_folder, walk_files
 from datamodules.reading.split_names import find_splits
 from transfer.errors import BadValue, DamagedFile, MissingData, some_of
+from transfer.images.listing import describe_left_out, is_image, is_visible, list_folder, walk_files
 
 
 @dataclass

@@ -11,9 +11,9 @@ from typing import Any
 import datasets
 
 from datamodules.dataset.sheet import ReadOptions
-from datamodules.images.listing import is_image
 from datamodules.reading.tables import require_column
 from transfer.errors import BadValue, DamagedFile
+from transfer.images.listing import is_image
 
 # Names that are recognised, whatever their case, unless the user gives one; the first that the table has is taken.
 IMAGE_COLUMNS = (

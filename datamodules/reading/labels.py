@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from datamodules.dataset.sheet import ReadOptions, name_key
-from datamodules.images.listing import natural_key
 from transfer.errors import BadValue, DamagedFile, nearest
+from transfer.images.listing import natural_key
 
 # Texts that mean a missing value as often as a class.
 _DOUBTFUL = frozenset({"na", "n/a", "none", "null", "nil", "<na>", "unknown", "?", "-"})

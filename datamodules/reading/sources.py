@@ -16,9 +16,9 @@ from datasets.exceptions import DataFilesNotFoundError, DatasetGenerationError
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
 from datamodules.dataset.sheet import HubCopy
-from datamodules.images.listing import walk_files
 from datamodules.reading.table_files import check_parquet
 from transfer.errors import DamagedFile, MissingData, UserError
+from transfer.images.listing import walk_files
 
 T = TypeVar("T")
 _PROBE_SECONDS = 5

@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 
 from datamodules.dataset.sheet import ReadOptions
 from datamodules.dataset.split import Split
-from datamodules.images.decode import LostImageError
 from datamodules.loading.samplers import LANES
 from datamodules.reading.labels import read_labels
 from datamodules.reading.sources import first_line
 from datamodules.reading.tables import require_column, require_image_column
 from transfer.errors import DamagedFile, UserError
+from transfer.images.decode import LostImageError
 
 # For the windows of all lanes of a training process. With photos of 50 kB in row groups of 100, each lane shuffles two
 # dozen of them, so that a batch of data that is sorted by class mixes several; larger groups mix fewer.

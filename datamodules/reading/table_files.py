@@ -13,9 +13,9 @@ from typing import TypeVar
 import datasets
 import pyarrow.parquet as pq
 
-from datamodules.images.listing import walk_files
 from transfer.errors import BadValue, DamagedFile
 from transfer.files import TEXT_BYTES, open_regular
+from transfer.images.listing import walk_files
 
 T = TypeVar("T")
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt")

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from datamodules.dataset.sheet import ReadOptions
 from datamodules.dataset.split import Split
-from datamodules.images.listing import walk_files
 from datamodules.reading.labels import as_text, read_labels
 from transfer.errors import DamagedFile, MissingData, nearest
+from transfer.images.listing import walk_files
 
 
 def read_splits(

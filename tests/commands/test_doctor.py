@@ -21,10 +21,10 @@ from datamodules.doctor import NEAR_DISTANCE
 from datamodules.doctor.duplicates import MIN_CORRELATION, correlate, find_close, find_near, group_equal
 from datamodules.doctor.inspection import inspect_image
 from datamodules.doctor.suspects import rank_suspects
-from datamodules.images.decode import BadImageError, decode_image
 from tests.support.runs import CHEAP, ROOT, call, environment, save_csv
 from transfer.commands import doctor, finetune
 from transfer.config.data_schema import DataConfig
+from transfer.images.decode import BadImageError, decode_image
 
 Report = dict[str, Any]
 COUNTS = {"train": 12, "val": 3, "test": 4}  # images per class

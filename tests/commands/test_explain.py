@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from PIL import Image, ImageFont
 from torch import Tensor, nn
 
-from datamodules.images.decode import decode_image
 from tests.support.runs import CHEAP, call, save_classes, save_csv, save_photo
 from transfer.commands import explain, finetune, predict
 from transfer.errors import UserError
+from transfer.images.decode import decode_image
 from transfer.networks.classifier import Classifier
 from transfer.networks.efficientnet import Baseline, EfficientNet, StageRow, Variant
 from transfer.networks.heads import LinearHead, build_head

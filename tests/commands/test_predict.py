@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 
 from datamodules import load_dataset
-from datamodules.images.decode import decode_image
 from tests.support.runs import CHEAP, ROOT, call, environment, read_results, save_photo, untrained_run
 from transfer.commands import finetune, predict
 from transfer.errors import UserError
+from transfer.images.decode import decode_image
 from transfer.networks.classifier import Classifier
 from transfer.runs.predictor import load_run
 

@@ -23,7 +23,6 @@ from datamodules import load_dataset
 from datamodules.datamodule import DataModule
 from datamodules.dataset.loaded import Dataset
 from datamodules.dataset.sheet import load_class_names
-from datamodules.images.decode import decode_image
 from datamodules.reading.archives import check_md5, from_one, read_columns, read_lines, read_mat
 from datamodules.reading.cifar import read_split
 from datamodules.reading.pickles import read_pickle
@@ -36,6 +35,7 @@ from datamodules.sheets.food import Food101
 from datamodules.sheets.pets import Pets
 from tests.support.data import PREPROCESSING
 from transfer.errors import DamagedFile, UserError
+from transfer.images.decode import decode_image
 
 SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 

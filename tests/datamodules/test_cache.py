@@ -23,14 +23,14 @@ from PIL import Image
 
 from datamodules import build_datamodule
 from datamodules.datamodule import DataModule
-from datamodules.images.decode import decode_image
-from datamodules.images.resizing import Resize
 from datamodules.loading import cache
 from datamodules.loading.cache import build_cache
 from datamodules.loading.image_cache import DamagedCache, ImageCache
 from tests.support.data import PREPROCESSING
 from transfer.errors import UserError
 from transfer.files import default_cache_dir
+from transfer.images.decode import decode_image
+from transfer.images.resizing import Resize
 
 SHORT = Resize(36, Image.Resampling.BICUBIC, squash=False)
 DiskUsage = namedtuple("DiskUsage", ("total", "used", "free"))

@@ -12,9 +12,9 @@ from sklearn.datasets import load_digits
 from datamodules import load_dataset
 from datamodules.datamodule import DataModule
 from datamodules.dataset.loaded import Dataset
-from datamodules.images.decode import decode_image
 from tests.support.data import PREPROCESSING
 from transfer.errors import UserError
+from transfer.images.decode import decode_image
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from PIL import Image
 from datamodules import load_dataset
 from datamodules.datamodule import DataModule
 from datamodules.dataset.loaded import Dataset
-from datamodules.images.decode import decode_image
 from tests.support.data import PREPROCESSING
 from transfer.errors import UserError
+from transfer.images.decode import decode_image
 
 
 @pytest.fixture(autouse=True)

@@ -14,10 +14,10 @@ from PIL import Image
 
 from datamodules import build_datamodule, load_dataset
 from datamodules.dataset.loaded import Dataset
-from datamodules.images.decode import decode_image
 from tests.support.data import PREPROCESSING
 from transfer import build_classifier
 from transfer.errors import UserError
+from transfer.images.decode import decode_image
 
 COUNT = 40
 

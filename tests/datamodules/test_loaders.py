@@ -17,13 +17,13 @@ from torch.utils.data import DataLoader, DistributedSampler, default_collate
 
 from datamodules import build_datamodule
 from datamodules.datamodule import DataModule
-from datamodules.images.decode import BadImage
 from datamodules.images.transforms import build_eval_transform
 from datamodules.loading.loaders import ImageDataset, ImageLoader, UnreadableImageError
 from datamodules.loading.predicting import build_predict_loader
 from tests.support.data import PREPROCESSING
 from tests.support.ranks import run_ranks
 from transfer.errors import UserError
+from transfer.images.decode import BadImage
 
 
 def digits(**options: Any) -> DataModule:

@@ -16,9 +16,9 @@ from PIL import Image
 
 from datamodules.dataset.sheet import ReadOptions
 from datamodules.dataset.split import Split
-from datamodules.images.decode import BadImage
 from datamodules.reading.folders import read_folder, read_tables
 from transfer.errors import BadValue, DamagedFile, MissingData, UserError
+from transfer.images.decode import BadImage
 
 NAMES = ("cat0", "cat1", "cat2", "dog0", "dog1", "dog2")
 

@@ -15,12 +15,12 @@ from PIL import Image
 
 from datamodules import build_datamodule
 from datamodules.datamodule import DataModule
-from datamodules.images.decode import decode_image
 from datamodules.images.transforms import build_eval_transform
 from datamodules.loading.predicting import build_predict_loader
 from datamodules.loading.resources import ExplainingLoader
 from datamodules.loading.threads import reads_in_threads
 from tests.support.data import PREPROCESSING
+from transfer.images.decode import decode_image
 
 
 def digits(**options: Any) -> DataModule:

@@ -55,7 +55,7 @@ def open_images(run: Run, split: str | None, dataset: str | None, given: Mapping
     from datamodules.dataset.labelled import read_labelled
     from datamodules.dataset.loaded import read_dataset
     from datamodules.dataset.sheet import ReadOptions, Source
-    from datamodules.images.depth import Decoding
+    from transfer.images.depth import Decoding
 
     sheet = get_sheet(run.config.dataset)
     lies_nowhere = not sheet.copies and sheet.layout is None  # so that a path leads to other images

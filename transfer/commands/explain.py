@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from datamodules.images.crops import Part
-    from datamodules.images.depth import Decoding
+    from transfer.images.depth import Decoding
     from transfer.runs.overlay import Evidence
     from transfer.runs.predictor import Run
 
@@ -153,7 +153,7 @@ def plan_pictures(images: list[Path], out_dir: Path) -> dict[Path, Path]:
         MissingData: there is no image.
         BadValue: `out_dir` is a file, or a picture exists already.
     """
-    from datamodules.images.listing import list_images
+    from transfer.images.listing import list_images
 
     if out_dir.exists() and not out_dir.is_dir():
         raise BadValue(f"`out_dir`={out_dir}: not a folder")
@@ -190,8 +190,8 @@ def read_photos(
     paths: list[Path], transforms: list[Any], decodings: list[Decoding], unreadable: list[str]
 ) -> Iterator[Photo]:
     """Yield the photos that can be read; name the others on stderr and in `unreadable`."""
-    from datamodules.images.decode import BadImage, BadImageError, decode_image
     from datamodules.images.transforms import kept_part
+    from transfer.images.decode import BadImage, BadImageError, decode_image
     from transfer.runs.overlay import fit_photo
 
     for path in paths:

@@ -97,7 +97,7 @@ def predict(
     """
     import torch
 
-    from datamodules.images.listing import list_images
+    from transfer.images.listing import list_images
     from transfer.inference.names import needs_cpu, num_examples
     from transfer.runs.predictor import load_run
 

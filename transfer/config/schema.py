@@ -73,7 +73,7 @@ class TrainerConfig:
     strategy: str = "auto"
     """auto, ddp, ddp_spawn, ddp_find_unused_parameters_true, ..."""
     precision: str = "auto"
-    """auto (bf16-mixed where the GPU supports it; on a CPU that computes bf16, training steps from 96 px on; else
+    """auto (bf16-mixed where the GPU supports it; on a CPU that computes bf16, training steps from 64 px on; else
     32-true), 32-true, bf16-mixed, 16-mixed, ..."""
     max_steps: int = -1
     """largest number of optimizer steps; -1: no limit"""

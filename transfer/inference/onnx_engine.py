@@ -9,9 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from transfer.inference.folding import folded
-from transfer.inference.packages import load_package, refusal
-
-_CHUNK = 4  # images
+from transfer.inference.packages import CHUNK, load_package, refusal
 
 
 class ONNXEngine:
@@ -42,7 +40,7 @@ class ONNXEngine:
         self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def __call__(self, images: Tensor) -> Tensor:
-        chunks = [chunk.contiguous().numpy() for chunk in torch.split(images, _CHUNK)]
+        chunks = [chunk.contiguous().numpy() for chunk in torch.split(images, CHUNK)]
         return torch.cat([torch.from_numpy(self._session.run(None, {"images": chunk})[0]) for chunk in chunks])
 
 

@@ -18,9 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from transfer.inference.folding import folded
-from transfer.inference.packages import load_package, refusal
-
-_CHUNK = 4  # images
+from transfer.inference.packages import CHUNK, load_package, refusal
 
 
 class OpenVINOEngine:
@@ -39,7 +37,7 @@ class OpenVINOEngine:
     def __init__(self, name: str, network: nn.Module, examples: Tensor) -> None:
         ov = load_quietly(name, "openvino")
         self.name = name
-        chunks = [_padded(chunk) for chunk in torch.split(examples, _CHUNK)]
+        chunks = [_padded(chunk) for chunk in torch.split(examples, CHUNK)]
         streams = torch.get_num_threads()
         settings = {
             "INFERENCE_PRECISION_HINT": "bf16" if name == "openvino-bf16" else "f32",
@@ -64,14 +62,14 @@ class OpenVINOEngine:
         outputs = np.empty((len(images), *self._shape), np.float32)  # NumPy's: a stream is outside of inference mode
 
         def keep(request: Any, start: int) -> None:
-            target = outputs[start : start + _CHUNK]
+            target = outputs[start : start + CHUNK]
             target[:] = request.get_output_tensor().data[: len(target)]
 
         self._queue.set_callback(keep)
         # A stream reads them where they lie, and keeps none of them alive.
-        chunks = [_padded(chunk).permute(0, 2, 3, 1).contiguous().numpy() for chunk in torch.split(images, _CHUNK)]
+        chunks = [_padded(chunk).permute(0, 2, 3, 1).contiguous().numpy() for chunk in torch.split(images, CHUNK)]
         for number, pixels in enumerate(chunks):
-            self._queue.start_async([pixels], number * _CHUNK, share_inputs=True)
+            self._queue.start_async([pixels], number * CHUNK, share_inputs=True)
         self._queue.wait_all()
         return torch.from_numpy(outputs)
 
@@ -84,7 +82,7 @@ def load_quietly(engine: str, package: str) -> Any:
 
 def _padded(chunk: Tensor) -> Tensor:
     """Return a whole chunk, the last image repeated."""
-    missing = _CHUNK - len(chunk)
+    missing = CHUNK - len(chunk)
     return chunk if missing == 0 else torch.cat([chunk, chunk[-1:].expand(missing, -1, -1, -1)])
 
 

@@ -1,4 +1,4 @@
-"""Packages that an engine needs besides torch, and what they refuse."""
+"""Packages that an engine needs besides torch, how they are fed, and what they refuse."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from torch import nn
 
 from transfer.errors import BadValue, MissingData
 from transfer.inference.names import ENGINES
+
+CHUNK = 4  # images that are computed at a time: they stay in the cores' caches
 
 
 def load_package(engine: str, package: str) -> Any:

@@ -6,9 +6,9 @@ import platform
 
 import torch
 
-# Side in pixels from which bf16 autocast trained b0, lite0, v2-s and mobilenet-v2 faster than float32 on a CPU with
-# AVX-512 BF16; at 64 pixels and below some were slower (python -m benchmarks precision).
-LEAST_BF16_SIZE = 96
+# Side in pixels from which bf16 autocast is known to train faster than float32 on a CPU with AVX-512 BF16: 1.09 to 1.26
+# times at 64 px, 1.45 to 1.91 times at 224 px for five networks (benchmarks/precision_cpu.json).
+LEAST_BF16_SIZE = 64
 
 
 def computes_bf16(device: torch.device) -> bool:

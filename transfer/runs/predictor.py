@@ -33,7 +33,7 @@ from transfer.weights.files import read_checkpoint, strict_load
 from transfer.weights.start import resolve_start
 
 if TYPE_CHECKING:
-    from datamodules.images.depth import Decoding
+    from transfer.images.depth import Decoding
 
 ImageLike = str | Path | bytes | Image | NDArray[np.uint8]
 
@@ -132,7 +132,7 @@ class Run:
     @property
     def decoding(self) -> Decoding:
         """How image files become pixels, as in the run."""
-        from datamodules.images.depth import Decoding
+        from transfer.images.depth import Decoding
 
         return Decoding.of(self.preprocessing, self.config.data.max_pixels)
 
@@ -183,7 +183,7 @@ class Run:
 
 
 def _pixels(image: ImageLike, position: int, decoding: Decoding) -> NDArray[np.uint8]:
-    from datamodules.images.decode import decode_image, upright_pixels
+    from transfer.images.decode import decode_image, upright_pixels
 
     name = str(image) if isinstance(image, (str, Path)) else f"`images`[{position}]"
     try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from datamodules.images.decode import Pixels
+from transfer.images.decode import Pixels
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 # Pixels to either side that the wider filter, bicubic, weighs; times the scale where it shrinks.

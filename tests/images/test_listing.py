@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from datamodules.images.listing import list_images, natural_key, walk_files
 from transfer.errors import DamagedFile, MissingData
+from transfer.images.listing import list_images, natural_key, walk_files
 
 
 def touch(root: Path, *names: str) -> None:

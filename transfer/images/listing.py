@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from datamodules.images.decode import PICTURE_SUFFIXES
 from transfer.errors import DamagedFile, MissingData
+from transfer.images.decode import PICTURE_SUFFIXES
 
 _IGNORED_FOLDERS = frozenset({"__MACOSX"})
 

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image, PngImagePlugin
 
-from datamodules.images import decode
-from datamodules.images.decode import (
+from datamodules.images.pictures import DecodedPicture, JpegPicture, open_picture
+from datamodules.images.transforms import apply_transform, build_train_transform, seed_transform
+from transfer.images import decode
+from transfer.images.decode import (
     PICTURE_SUFFIXES,
     BadImage,
     BadImageError,
@@ -19,11 +21,9 @@ from datamodules.images.decode import (
     image_shape,
     readable_formats,
 )
-from datamodules.images.depth import Decoding
-from datamodules.images.jpeg import read_jpeg_header
-from datamodules.images.listing import list_images
-from datamodules.images.pictures import DecodedPicture, JpegPicture, open_picture
-from datamodules.images.transforms import apply_transform, build_train_transform, seed_transform
+from transfer.images.depth import Decoding
+from transfer.images.jpeg import read_jpeg_header
+from transfer.images.listing import list_images
 from transfer.preprocessing import IMAGENET, Preprocessing
 
 PREPROCESSING = Preprocessing(64, 0.875, "bicubic", *IMAGENET)

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from datamodules import build_datamodule, load_dataset
-from datamodules.images.decode import BadImageError, decode_image
-from datamodules.images.depth import Decoding, Extent
 from transfer.errors import BadValue, DamagedFile, UserError
+from transfer.images.decode import BadImageError, decode_image
+from transfer.images.depth import Decoding, Extent
 from transfer.preprocessing import IMAGENET, Preprocessing
 from transfer.runs.checkpoint import read_preprocessing
 

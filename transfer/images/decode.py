@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
-from datamodules.images.depth import DEFAULT_DECODING, Decoding, Extent, deep_values, extent_of
-from datamodules.images.jpeg import check_jpeg, decode_jpeg, read_jpeg_header
 from transfer.errors import DamagedFile, UserError
+from transfer.images.depth import DEFAULT_DECODING, Decoding, Extent, deep_values, extent_of
+from transfer.images.jpeg import check_jpeg, decode_jpeg, read_jpeg_header
 from transfer.preprocessing import MAX_PIXELS
 
 Pixels = NDArray[np.uint8]
