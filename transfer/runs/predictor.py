@@ -20,13 +20,14 @@ from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue, DamagedFile, MissingData, check_count
 from transfer.files import expanded
 from transfer.images.depth import Decoding
+from transfer.images.prepare import read_preprocessing
 from transfer.inference.classifier import EngineClassifier
 from transfer.inference.names import check_engine
 from transfer.lightning import pl
 from transfer.networks.classifier import Classifier
 from transfer.networks.user_code import refuse_user_code
 from transfer.predictions import ImageLike, Prediction, image_pixels, read_prediction
-from transfer.preprocessing import Preprocessing, read_preprocessing
+from transfer.preprocessing import Preprocessing
 from transfer.run_files import BEST, CONFIG, PROBE, RESULTS
 from transfer.runs.checkpoint import classifier_state, datamodule_state
 from transfer.weights.build import classifier_from
