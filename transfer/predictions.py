@@ -30,6 +30,9 @@ class Prediction:
             threshold on, with their probabilities, most probable first.
         probabilities: probabilities of all classes in class order, float32 (C,). They sum to 1, except for a
             multi-label run, whose classes are independent.
+        unknown: whether the image is left unanswered; see `transfer.calibration.rejection`.
+        class_set: the classes that the image may be of, most probable first, where sets were asked for; see
+            `transfer.calibration.conformal`.
     """
 
     class_name: str
@@ -37,6 +40,8 @@ class Prediction:
     top: tuple[tuple[str, float], ...]
     labels: tuple[tuple[str, float], ...]
     probabilities: NDArray[np.float32]
+    unknown: bool = False
+    class_set: tuple[str, ...] | None = None
 
 
 def read_prediction(

@@ -6,6 +6,7 @@ HELD_OUT = "held_out.json"
 METRICS = "metrics.csv"
 BEST, LAST = "best.ckpt", "last.ckpt"
 RESULTS = "results.json"
+CALIBRATION = "calibration.safetensors"  # what val says about the answers; see `transfer.calibration`
 PREDICTIONS = "test_predictions.npz"
 LENGTHENED = "lengthened.json"  # from which lengths the run was lengthened; no other run has it
 LOCK = "run.lock"  # held while the run computes

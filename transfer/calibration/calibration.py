@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from transfer.calibration.conformal import SetFacts, check_coverage, class_groups, in_set, limits, measure_sets
 from transfer.calibration.neighbours import neighbour_distances, on_sphere
-from transfer.calibration.rejection import Acceptance, accept_error, accept_share, ranks, risk_coverage
+from transfer.calibration.rejection import Acceptance, accept_error, accept_share, combined_ranks, ranks, risk_coverage
 from transfer.calibration.temperature import TemperatureFit, as_probabilities, fit_temperature, folds
 from transfer.errors import BadValue, DamagedFile
 
@@ -158,7 +158,9 @@ class Calibration:
 
     def _rank(self, probabilities: Floats, distances: Floats) -> NDArray[np.float64]:
         near = ranks(-distances, -self.distances)
-        return near if self.multilabel else np.minimum(near, ranks(probabilities.max(1), self._val_probabilities.max(1)))
+        if self.multilabel:
+            return near
+        return combined_ranks(ranks(probabilities.max(1), self._val_probabilities.max(1)), near)
 
     @cached_property
     def _val_probabilities(self) -> NDArray[np.float64]:

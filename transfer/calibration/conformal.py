@@ -101,7 +101,9 @@ def measure_sets(
     member = np.zeros(probabilities.shape, np.bool_)
     for i in np.unique(fold):
         others = fold != i
-        member[~others] = in_set(probabilities[~others], limits(probabilities[others], targets[others], groups, coverage))
+        member[~others] = in_set(
+            probabilities[~others], limits(probabilities[others], targets[others], groups, coverage)
+        )
     held = member[np.arange(len(targets)), targets]
     sizes = np.bincount(groups)
     own = 0 if len(sizes) == 1 else int((np.delete(sizes, 0) > 0).sum())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfer.calibration.calibration import Calibration
-from transfer.calibration.temperature import TemperatureFit
+from transfer.calibration.temperature import TemperatureFit, num_folds
 from transfer.errors import DamagedFile
 from transfer.files import open_regular, written_whole
 from transfer.records import checked
+
+Array = NDArray[Any]
 
 SCHEMA_VERSION = 1
 _FORMAT = "efficientnet-transfer calibration"
@@ -57,29 +60,40 @@ def load_calibration(path: Path) -> Calibration:
         )
     network = facts.pop("network", None)
     fit = checked(facts, TemperatureFit, path)
-    found = {name: arrays.get(name) for name in _KINDS}
-    problem = _problem(found, fit, network)
+    problem = _missing(arrays) or _misfit(**{name: arrays[name] for name in _KINDS})
+    if problem is None and not (isinstance(network, str) and _is_possible(fit, len(arrays["logits"]))):
+        problem = f"temperature {fit.temperature:g}"
     if problem is not None:
         raise DamagedFile(f"{path}: damaged: {problem}")
-    return Calibration(fit, **found, network=network)
+    return Calibration(
+        fit, arrays["logits"], arrays["targets"], arrays["distances"], arrays["references"], network=network
+    )
 
 
-def _problem(arrays: dict[str, NDArray[Any] | None], fit: TemperatureFit, network: Any) -> str | None:
-    """Return what no calibration holds, if there is something."""
+def _missing(arrays: Mapping[str, Array]) -> str | None:
+    """Return which array is not there or of another kind, if one is."""
     for name, kind in _KINDS.items():
-        array = arrays[name]
-        if array is None or str(array.dtype) not in kind.split(" or "):
-            return f"{name}: {'missing' if array is None else array.dtype} (needed: {kind})"
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        found = str(arrays[name].dtype) if name in arrays else "missing"
+        if found not in kind.split(" or "):
+            return f"{name}: {found} (needed: {kind})"
+        if found.startswith("float") and not np.isfinite(arrays[name]).all():
             return f"{name}: not finite"
-    logits, targets, distances, references = arrays.values()
-    assert logits is not None and targets is not None and distances is not None and references is not None
+    return None
+
+
+def _misfit(logits: Array, targets: Array, distances: Array, references: Array) -> str | None:
+    """Return which arrays do not fit together, if some do not."""
+    shapes = [array.shape for array in (logits, targets, distances, references)]
+    if logits.ndim != 2 or references.ndim != 2 or min(*logits.shape, *references.shape) < 1:
+        return f"arrays of {shapes}"
     whole = logits.shape if targets.dtype == bool else logits.shape[:1]
-    shapes_fit = targets.shape == whole and distances.shape == logits.shape[:1]
-    if logits.ndim != 2 or references.ndim != 2 or not shapes_fit or min(*logits.shape, len(references)) < 1:
-        return "arrays of " + ", ".join(f"{name} {array.shape}" for name, array in arrays.items() if array is not None)
-    if targets.dtype != bool and not (0 <= targets.min() and targets.max() < logits.shape[1]):
+    if (targets.shape, distances.shape) != (whole, logits.shape[:1]):
+        return f"arrays of {shapes}"
+    if targets.dtype != bool and (targets.min() < 0 or targets.max() >= logits.shape[1]):
         return f"a target outside of 0..{logits.shape[1] - 1}"
-    if not isinstance(network, str) or not all(0.05 < value < 20 for value in (fit.temperature, *fit.by_fold)):
-        return f"temperature {fit.temperature:g}"
-    return None if len(fit.by_fold) == min(5, len(logits)) else f"{len(fit.by_fold)} folds"
+    return None
+
+
+def _is_possible(fit: TemperatureFit, num_images: int) -> bool:
+    in_range = all(0.05 < value < 20 for value in (fit.temperature, *fit.by_fold))
+    return in_range and len(fit.by_fold) == num_folds(num_images)

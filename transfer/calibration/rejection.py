@@ -1,7 +1,9 @@
 """Which images get no answer: those that rank lowest among the images of val.
 
-An image's rank is the share of val that is at most as sure, or at least as far from the others, whichever is smaller.
-So an image is left unanswered for a doubtful class, or for being unlike all images of val.
+An image's rank is the share of val that is at most as sure. For a stranger, which has a distance to its neighbours that
+at most 2.5% of val reach, it is that share if that is lower. So an image is left unanswered for being unlike all images
+of val, or for a doubtful class. Further down, distance has no say: it tells right answers from wrong ones badly
+(`benchmarks/calibration_cpu.json`).
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from transfer.errors import BadValue
 
 Floats = NDArray[np.floating[Any]]
 
+STRANGE = 0.025  # share of val from which on distance has no say
 CONFIDENCE = 0.95  # that the error is at most what was asked
 
 
@@ -38,6 +41,11 @@ class Acceptance:
 def ranks(values: Floats, of_val: Floats) -> NDArray[np.float64]:
     """Return for each value the share of val whose values are at most as high."""
     return np.searchsorted(np.sort(of_val), values, side="right") / len(of_val)
+
+
+def combined_ranks(by_probability: Floats, by_distance: Floats) -> NDArray[np.float64]:
+    """Return ranks by what speaks most against an answer; see the module."""
+    return np.minimum(by_probability, np.where(by_distance < STRANGE, by_distance, 1.0))
 
 
 def accept_share(ranks_of_val: Floats, wrong: NDArray[np.bool_] | None, coverage: float) -> Acceptance:

@@ -16,7 +16,6 @@ Floats = NDArray[np.floating[Any]]
 Targets = NDArray[np.int64] | NDArray[np.bool_]
 
 NUM_BINS = 15  # as Guo et al.
-NUM_FOLDS = 5
 _LOWEST, _HIGHEST = 0.1, 10.0
 
 
@@ -53,7 +52,7 @@ def fit_temperature(logits: Floats, targets: Targets) -> TemperatureFit:
     """
     fold = folds(len(logits))
     fitted = _lowest(logits, targets)
-    by_fold = tuple(_lowest(logits[fold != i], targets[fold != i]) for i in range(fold.max() + 1))
+    by_fold = tuple(_lowest(logits[fold != i], targets[fold != i]) for i in range(num_folds(len(logits))))
     held_out = logits / np.array(by_fold)[fold, None]
     ece = [expected_calibration_error(as_probabilities(z, targets.ndim == 2), targets) for z in (logits, held_out)]
     nll = [mean_loss(z, targets) for z in (logits, held_out)]
@@ -65,7 +64,12 @@ def fit_temperature(logits: Floats, targets: Targets) -> TemperatureFit:
 
 def folds(num_images: int) -> NDArray[np.int64]:
     """Return the fold of each image, in 0..4, drawn at random and of equal sizes; the same in every call."""
-    return np.random.default_rng(0).permutation(num_images) % min(NUM_FOLDS, num_images)
+    return np.random.default_rng(0).permutation(num_images) % num_folds(num_images)
+
+
+def num_folds(num_images: int) -> int:
+    """Return the number of folds of so many images: 5, or of fewer images as many as these."""
+    return min(5, num_images)
 
 
 def _lowest(logits: Floats, targets: Targets) -> float:

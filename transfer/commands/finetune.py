@@ -1,7 +1,8 @@
 """Fine-tune an EfficientNet: efficientnet-transfer finetune --backbone b7 --dataset flowers
 
 A run writes config.yaml, best.ckpt, last.ckpt, metrics.csv and results.json into runs/<data>_<backbone>/<n>/; with a
-test split test_reads.json and test_predictions.npz; held_out.json if val or test was held out of train.
+val split calibration.safetensors; with a test split test_reads.json and test_predictions.npz; held_out.json if val or
+test was held out of train.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from transfer.config.problems import check_shares
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue, UserError
 from transfer.files import expanded
-from transfer.run_files import PREDICTIONS
 from transfer.runs.results import Metrics, Results
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
     # Imported here so that --help and mistyped flags do not wait for them.
     from datamodules import load_dataset
     from datamodules.datamodule import DataModule
+    from transfer.commands.calibrate import calibrate_run
     from transfer.commands.finetune_report import collect_results, print_end, print_start
     from transfer.runs.folder import check_run_dir, find_interrupted, is_main_process, open_run
     from transfer.training.callbacks import EpochLog
@@ -122,8 +123,10 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
             print_start(config, start, data, run, choices, trainer.precision)
         fit(config, run, trainer, module, data)
         metrics = measure(config, run, trainer, module, data, log)
+        calibration = calibrate_run(run, trainer, module, data)
         seconds = time.perf_counter() - started
         results = collect_results(config, run, start, trainer, module, data, log, metrics, seconds)
+        results = replace(results, calibration=calibration)
         if trainer.is_global_zero:
             results.save()
             print_end(results)
@@ -278,7 +281,8 @@ def measure(
     log: EpochLog,
 ) -> dict[str, Metrics]:
     """Return the metrics of the best checkpoint on val and test, and count the read of the test split."""
-    from transfer.runs.test_record import count_test_read, make_predictions
+    from transfer.commands.finetune_report import save_test_predictions
+    from transfer.runs.test_record import count_test_read
     from transfer.training.interruption import StopAtOnce
     from transfer.training.trainer import build_trainer
 
@@ -290,11 +294,6 @@ def measure(
             count_test_read(run.path)
         logged = tester.test(module, data, verbose=False)[0]
         metrics["test"] = Metrics({name.removeprefix("test/"): value for name, value in logged.items()})
-        found, test = module.predictions, data.dataset.split("test")
-        if tester.is_global_zero and found is not None and len(found.labels) == len(test):
-            order = data.test_order("test", tester.world_size).argsort()
-            labels, probabilities = (tensor.numpy()[order] for tensor in found)
-            names, threshold = data.class_names, module.classifier.threshold
-            saved = make_predictions(labels, probabilities, test.image_names(), names, threshold)
-            saved.save(run.path / PREDICTIONS)
+        if tester.is_global_zero:
+            save_test_predictions(run, tester, module, data)
     return metrics

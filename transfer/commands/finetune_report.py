@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from transfer.config.schema import FinetuneConfig
 from transfer.progressive import stage_sizes
 from transfer.records import Interval
-from transfer.run_files import RESULTS
+from transfer.run_files import PREDICTIONS, RESULTS
 from transfer.runs.results import Metrics, Results, SplitFacts
 
 if TYPE_CHECKING:
@@ -82,6 +82,21 @@ def collect_results(
         lengthened_from=read_lengthenings(run.path),
         config=config.to_dict(),
         environment=environment(),
+    )
+
+
+def save_test_predictions(run: RunFolder, trainer: pl.Trainer, module: TransferModule, data: DataModule) -> None:
+    """Write what the module said of each test image, in the split's order, if it has seen all of them."""
+    from transfer.runs.test_record import make_predictions
+
+    found, test = module.predictions, data.dataset.split("test")
+    if found is None or len(found.labels) < len(test):
+        return
+    order = data.test_order("test", trainer.world_size).argsort()
+    labels, probabilities = (tensor.numpy()[order] for tensor in found)
+    threshold = module.classifier.threshold
+    make_predictions(labels, probabilities, test.image_names(), data.class_names, threshold).save(
+        run.path / PREDICTIONS
     )
 
 
@@ -172,6 +187,7 @@ def warn_of_seen_images(data: DataModule) -> None:
 
 def print_end(results: Results) -> None:
     """Print the metrics, any caveats about the data, the speed, and the path of the results."""
+    from transfer.commands.calibrate import describe
     from transfer.commands.results_table import print_results
 
     print_results(
@@ -182,6 +198,8 @@ def print_end(results: Results) -> None:
         results.protocol,
         results.intervals,
     )
+    if line := describe(results.calibration):
+        print(line)
     for missing in results.decay.values():
         print(f"on {missing}: not comparable with published results")
     if seen := results.seen_images.get("test"):

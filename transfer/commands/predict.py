@@ -12,7 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from transfer.calibration.guarantees import UNKNOWN, Guarantees
 from transfer.commands.console import add_allow_user_code, add_engine, check_folder, exit_status
+from transfer.commands.predict_guarantees import add_guarantees, read_guarantees, report_certainty
 from transfer.errors import BadValue, MissingData, check_count, printable
 from transfer.files import expanded, written_whole
 from transfer.markdown import harmless_cell
@@ -20,6 +22,7 @@ from transfer.markdown import harmless_cell
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from transfer.predictions import Prediction
     from transfer.runs.predictor import Run
 
 
@@ -36,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=expanded, metavar="FILE", help="default: the terminal")
     top_k = "classes per image, most probable first; default: 1, or every label that a multi-label run gives"
     parser.add_argument("--top_k", type=int, help=top_k)
+    add_guarantees(parser)
     parser.add_argument(
         "--data.batch_size", "--batch_size", dest="batch_size", type=int, default=64, help="images per step"
     )
@@ -69,10 +73,14 @@ def predict(
     checkpoint: str = "best",
     engine: str = "auto",
     allow_user_code: bool = False,
+    abstain: bool = False,
+    coverage: float | None = None,
+    max_error: float | None = None,
+    sets: float | None = None,
 ) -> list[str]:
     """Write a row for each image, in the order given.
 
-    Unreadable files, and an engine other than float32 PyTorch, are named on stderr.
+    Unreadable files, an engine other than float32 PyTorch, and what the calibration does are named on stderr.
 
     Args:
         run_dir: folder of a finished run.
@@ -86,6 +94,9 @@ def predict(
         checkpoint: `best` or `last`.
         engine: what computes the network; see `choose_engine`.
         allow_user_code: see `load_run`.
+        abstain: whether the class of a doubtful or strange image is `unknown`.
+        coverage, max_error: by which rule, see `Guarantees`; by default coverage 0.95.
+        sets: probability with which a set of classes, in a column `set`, holds the right one; None: no sets.
 
     Returns:
         The files that could not be read.
@@ -93,7 +104,7 @@ def predict(
     Raises:
         MissingData: `run_dir` is not a run, there is no image, or the folder of `out` does not exist.
         DamagedFile: the run's network computes no probabilities.
-        BadValue: an argument is out of range.
+        BadValue: an argument is out of range, or val cannot give the guarantees.
     """
     import torch
 
@@ -111,12 +122,17 @@ def predict(
         raise MissingData(f"no image in {', '.join(map(str, images))}")
     if top_k is not None and not 1 <= top_k <= len(run.class_names):
         raise BadValue(f"`top_k`={top_k} (allowed: 1 to {len(run.class_names)}, the number of classes)")
+    guarantees = read_guarantees(abstain, coverage, max_error, sets, run.class_names)
+    if guarantees:
+        guarantees.check(run.calibrated())
     unreadable: list[str] = []
+    unknown: list[str] = []
     run.classifier.to("cuda" if torch.cuda.is_available() and not needs_cpu(engine) else "cpu")
     run = run.with_engine(engine, len(paths), partial(read_examples, run, paths, num_workers, num_examples(engine)))
-    rows = predict_rows(run, paths, top_k, batch_size, num_workers, unreadable)
+    rows = predict_rows(run, paths, top_k, batch_size, num_workers, unreadable, unknown, guarantees)
     write_output(rows, format, out, run.config.data.label_separator)
     report(run, len(paths), len(unreadable))
+    report_certainty(run.calibration, guarantees, len(unknown), len(paths) - len(unreadable))
     return unreadable
 
 
@@ -144,12 +160,19 @@ def report(run: Run, num_images: int, num_unreadable: int) -> None:
 
 
 def predict_rows(
-    run: Run, paths: list[Path], top_k: int | None, batch_size: int, num_workers: int | None, unreadable: list[str]
+    run: Run,
+    paths: list[Path],
+    top_k: int | None,
+    batch_size: int,
+    num_workers: int | None,
+    unreadable: list[str],
+    unknown: list[str],
+    guarantees: Guarantees,
 ) -> Iterator[dict[str, Any]]:
     """Yield a row for each readable image.
 
     Its fields are image, class, probability, and class_2, probability_2, ... up to `top_k`. Without `top_k` a
-    multi-label run has image, labels and probabilities instead, as lists.
+    multi-label run has image, labels and probabilities instead, as lists. With sets there is `set`, a list.
     """
     from datamodules.images.transforms import build_eval_transform
     from datamodules.loading.predicting import build_predict_loader
@@ -161,17 +184,33 @@ def predict_rows(
             print(printable(f"unreadable: {image}"), file=sys.stderr)
         if not names:
             continue
-        for name, probabilities in zip(names, run.probabilities(images).cpu().numpy(), strict=True):
-            prediction = run.prediction(probabilities, top_k or 1)
-            if run.config.data.multilabel and top_k is None:
-                found = [(label, round(value, 6)) for label, value in prediction.labels]
-                yield {"image": name, "labels": [n for n, _ in found], "probabilities": [value for _, value in found]}
-                continue
-            row: dict[str, Any] = {"image": name}
-            for rank, (class_name, value) in enumerate(prediction.top, start=1):
-                suffix = "" if rank == 1 else f"_{rank}"
-                row |= {f"class{suffix}": class_name, f"probability{suffix}": round(value, 6)}
-            yield row
+        for name, prediction in zip(names, run.predictions(images, top_k or 1, guarantees), strict=True):
+            if prediction.unknown:
+                unknown.append(name)
+            yield prediction_row(name, prediction, run.config.data.multilabel and top_k is None)
+
+
+def prediction_row(name: str, prediction: Prediction, as_labels: bool) -> dict[str, Any]:
+    """Return what is written of one image; see `predict_rows`.
+
+    Args:
+        name: the image's.
+        prediction: its prediction, with as many classes in `top` as are written.
+        as_labels: whether to write its labels instead.
+    """
+    row: dict[str, Any] = {"image": name}
+    if as_labels:
+        found = [] if prediction.unknown else [(label, round(value, 6)) for label, value in prediction.labels]
+        labels = [UNKNOWN] if prediction.unknown else [label for label, _ in found]
+        return {**row, "labels": labels, "probabilities": [value for _, value in found]}
+    for rank, (class_name, value) in enumerate(prediction.top, start=1):
+        suffix = "" if rank == 1 else f"_{rank}"
+        row |= {f"class{suffix}": class_name, f"probability{suffix}": round(value, 6)}
+    if prediction.unknown:
+        row["class"] = UNKNOWN
+    if prediction.class_set is not None:
+        row["set"] = list(prediction.class_set)
+    return row
 
 
 def write_output(rows: Iterator[dict[str, Any]], format: str, out: Path | None, separator: str) -> None:

@@ -1,8 +1,8 @@
 """Linear probe of a frozen EfficientNet: efficientnet-transfer probe --backbone b0 --dataset pets
 
 Computes the features once, into a file that later probes read. Writes config.yaml, best.ckpt (which evaluate,
-predict and `init_head` of finetune take), results.json, test_reads.json and test_predictions.npz to
-runs/<data>_<backbone>_probe/<n>/.
+predict and `init_head` of finetune take), results.json, calibration.safetensors, test_reads.json and
+test_predictions.npz to runs/<data>_<backbone>_probe/<n>/.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue, UserError
 from transfer.files import expanded, write_text
 from transfer.inference.names import check_engine
-from transfer.run_files import PREDICTIONS, PROBE
+from transfer.run_files import CALIBRATION, PREDICTIONS, PROBE
 from transfer.runs.results import Results, last_results, read_results
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
 
     from datamodules import load_dataset
     from datamodules.datamodule import DataModule
+    from transfer.commands.calibrate import calibrate_probe
     from transfer.commands.probe_features import extract
     from transfer.commands.probe_report import collect_results, measure_test, print_report
     from transfer.probe.fabric import build_fabric
@@ -96,11 +97,13 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
         classifier = classifier.cpu()
         classifier.head.load_state_dict({"fc.weight": found.fit.weight, "fc.bias": found.fit.bias})
         save_classifier(run.best, classifier, data.state_dict())
+        calibration = calibrate_probe(run, classifier, found, features["val"][0])
         results = replace(
             collect_results(config, own, run.path, start, dataset, found, files, seconds),
             **measure_test(run.path, found, features.get("test", ()), data),
             num_parameters=sum(p.numel() for p in classifier.parameters()),
             wall_seconds=round(time.perf_counter() - started, 2),
+            calibration=calibration,
             engine=asdict(record),
             precision=record.precision,
             world_size=fabric.world_size,
@@ -157,7 +160,7 @@ def begin(run: RunFolder, config: FinetuneConfig, own: ProbeConfig, start: Start
     data.seen_before = read_seen_images(config.weights)
     warn_of_seen_images(data)
 
-    for stale in (run.best, run.path / PREDICTIONS):  # of a probe that was killed here
+    for stale in (run.best, run.path / PREDICTIONS, run.path / CALIBRATION):  # of a probe that was killed here
         stale.unlink(missing_ok=True)
     write_text(run.path / PROBE, yaml.safe_dump(asdict(own), sort_keys=False))
     run.begin(config, {})

@@ -122,6 +122,7 @@ def measure_test(run_dir: Path, found: Probe, test: Sequence[Features], data: Da
 
 def print_report(results: Results, fine_tuned: Results | None) -> None:
     """Print the metrics, a fine-tuned run's beside them, what limits them, and where they lie."""
+    from transfer.commands.calibrate import describe
     from transfer.commands.results_table import print_results
     from transfer.training.metrics import name_absent
 
@@ -134,6 +135,8 @@ def print_report(results: Results, fine_tuned: Results | None) -> None:
         print(f"test: {name_absent(absent, 'mean_per_class')}")
     if fine_tuned is not None and "test" in results.metrics:
         print(compare(fine_tuned, results))
+    if line := describe(results.calibration):
+        print(line)
     for missing in results.decay.values():
         print(f"on {missing}: not comparable with published results")
     print(

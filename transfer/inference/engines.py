@@ -16,7 +16,7 @@ from transfer.inference.onnx_engine import ONNXEngine
 from transfer.inference.openvino_engine import OpenVINOEngine
 from transfer.inference.torch_engine import TorchEngine
 from transfer.networks.bfloat16 import computes_bf16
-from transfer.networks.classifier import Classifier
+from transfer.networks.classifier import Classifier, LogitsAndFeatures
 
 # What `auto` demands of an engine's answers on the examples, compared with float32.
 MIN_AGREEMENT = 0.995
@@ -79,8 +79,8 @@ def build_engine(name: str, network: nn.Module, examples: Tensor) -> Engine:
 
     Args:
         name: a row of `ENGINES`.
-        network: images -> one tensor, on the device where it shall compute: a classifier, a backbone, or a module that
-            returns pooled features.
+        network: images -> one tensor, on the device where it shall compute: a classifier, one with features, a
+            backbone, or a module that returns pooled features.
         examples: normalised images of the size that will be computed, on the same device.
 
     Raises:
@@ -171,7 +171,8 @@ def _compare(
     """Return how close an engine comes to what is expected, and why that is not close enough, if it is not."""
     found = engine(examples)
     agreement: float | None = None
-    if isinstance(network, Classifier):
+    if isinstance(network, Classifier | LogitsAndFeatures):
+        found, expected = found[:, : network.num_classes], expected[:, : network.num_classes]
         agreement, difference = _agreement(found, expected, threshold), float((found - expected).abs().max())
     else:
         difference = float((found - expected).norm() / expected.norm().clamp(min=1e-12))

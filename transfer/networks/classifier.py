@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from transfer.errors import BadValue
@@ -56,6 +57,11 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.forward_head(self.forward_features(images), pre_logits=True))
+
+    def forward_with_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (N, num_classes) and the pooled features (N, num_features) that the head makes them of."""
+        features = self.forward_head(self.forward_features(images), pre_logits=True)
+        return self.head(features), features
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Return the backbone's map. (N, C, H, W) -> (N, num_features, h, w)."""
@@ -144,6 +150,18 @@ class Classifier(nn.Module):
         """Let everything learn again."""
         self.backbone.requires_grad_(True)
         self.backbone.train(self.training)
+
+
+class LogitsAndFeatures(nn.Module):
+    """A classifier as a network of one output: its logits and its pooled features, (N, num_classes + num_features)."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.num_classes = classifier.num_classes
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.cat(self.classifier.forward_with_features(images), 1)
 
 
 def _checked_names(class_names: Sequence[str] | None, num_classes: int) -> tuple[str, ...] | None:

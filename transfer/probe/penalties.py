@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from transfer.probe.features import Features
 from transfer.probe.logistic import LinearFit, LogisticRegression
@@ -30,12 +31,14 @@ class Probe:
         penalty: the one with the best metric on val; the largest of equals.
         val_metrics: metrics on val of each penalty's fit to train; see `linear_metrics`.
         passes: how often the features were read, for all penalties and the last fit.
+        val_logits: logits on val of the fit to train alone, with the chosen penalty. Shape: (N, C)
     """
 
     fit: LinearFit
     penalty: float
     val_metrics: dict[float, dict[str, float]]
     passes: int
+    val_logits: Tensor
 
 
 def fit_probe(
@@ -90,7 +93,7 @@ def _fit_probe(
     )
     both = LogisticRegression(features, labels, num_classes, len(views))
     final = next(both.path([best.penalty], start=best))
-    return Probe(final, best.penalty, metrics, passes + final.passes)
+    return Probe(final, best.penalty, metrics, passes + final.passes, best.logits(val_features).cpu())
 
 
 def predict(fit: LinearFit, features: Features) -> Predicted:

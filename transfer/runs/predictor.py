@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from transfer.calibration.calibration import Calibration
+from transfer.calibration.guarantees import Guarantees, keep
 from transfer.config.command_line import load_config
 from transfer.config.recipes import user_code
 from transfer.config.schema import FinetuneConfig
@@ -28,7 +30,8 @@ from transfer.networks.classifier import Classifier
 from transfer.networks.user_code import refuse_user_code
 from transfer.predictions import ImageLike, Prediction, image_pixels, read_prediction
 from transfer.preprocessing import Preprocessing
-from transfer.run_files import BEST, CONFIG, PROBE, RESULTS
+from transfer.run_files import BEST, CALIBRATION, CONFIG, PROBE, RESULTS
+from transfer.runs.calibrating import read_calibration
 from transfer.runs.checkpoint import classifier_state, datamodule_state
 from transfer.weights.build import classifier_from
 from transfer.weights.files import read_checkpoint, strict_load
@@ -48,6 +51,8 @@ class Run:
         data: what the datamodule saved in the checkpoint, including fingerprints.
         threshold: probability from which on a multi-label run gives a label: the one with the best F1 on val, or one
             half where the run had no val split.
+        calibration: what val says about the answers of the best checkpoint; its temperature is in all probabilities.
+            None for a run without val, or an older one.
     """
 
     run_dir: Path
@@ -57,6 +62,7 @@ class Run:
     preprocessing: Preprocessing
     data: dict[str, Any] = field(repr=False)
     threshold: float = 0.5
+    calibration: Calibration | None = field(default=None, repr=False)
 
     def with_engine(
         self, name: str = "auto", num_images: int | None = None, examples: Callable[[], Tensor] | None = None
@@ -77,7 +83,14 @@ class Run:
         images = sys.maxsize if num_images is None else num_images
         return replace(self, classifier=EngineClassifier(self.classifier, name, images, threshold, examples))
 
-    def predict(self, images: Sequence[ImageLike], *, top_k: int = 5, batch_size: int = 64) -> list[Prediction]:
+    def predict(
+        self,
+        images: Sequence[ImageLike],
+        *,
+        top_k: int = 5,
+        batch_size: int = 64,
+        guarantees: Guarantees = Guarantees(),  # noqa: B008  # frozen
+    ) -> list[Prediction]:
         """Return a prediction for each image, in order; the network runs on the device of its parameters.
 
         Args:
@@ -85,10 +98,11 @@ class Run:
                 mixed freely.
             top_k: classes in each prediction's `top`, at most the number of classes.
             batch_size: images that go through the network at a time.
+            guarantees: which images are left unanswered, and sets of classes; by default none.
 
         Raises:
             UserError: an image cannot be read (the message names its file or position), the network's outputs are not
-                finite, or `batch_size` or `top_k` is below 1.
+                finite, `batch_size` or `top_k` is below 1, or val cannot give the guarantees.
         """
         from datamodules.images.transforms import build_eval_transform, prepare
 
@@ -101,9 +115,37 @@ class Run:
         for start in range(0, len(images), batch_size):
             batch = enumerate(images[start : start + batch_size], start)
             pixels = [prepare(transform, image_pixels(image, position, self.decoding)) for position, image in batch]
-            probabilities = self.probabilities(torch.from_numpy(np.stack(pixels))).cpu().numpy()
-            predictions += [self.prediction(row, top_k) for row in probabilities]
+            predictions += self.predictions(torch.from_numpy(np.stack(pixels)), top_k, guarantees)
         return predictions
+
+    def predictions(self, images: Tensor, top_k: int, guarantees: Guarantees) -> list[Prediction]:
+        """Return a prediction for each image; for the arguments see `probabilities` and `predict`."""
+        from datamodules.images.transforms import normalize
+
+        if not guarantees:
+            return [self.prediction(row, top_k) for row in self.probabilities(images).cpu().numpy()]
+        calibration = self.calibrated()
+        normalized = normalize(images.to(next(self.classifier.parameters()).device), self.preprocessing)
+        with torch.inference_mode():
+            logits, features = self.classifier.forward_with_features(normalized)
+        found = [self.prediction(row, top_k) for row in self.as_probabilities(logits).cpu().numpy()]
+        return keep(guarantees, calibration, found, logits.cpu().numpy(), features.cpu().numpy(), self.class_names)
+
+    def calibrated(self) -> Calibration:
+        """Return the run's calibration.
+
+        Raises:
+            MissingData: it has none; the text says why.
+        """
+        if self.calibration is not None:
+            return self.calibration
+        if "val" not in self.data["fingerprint"]:
+            reason = "without a val split nothing is known about its errors"
+        elif (self.run_dir / CALIBRATION).exists():
+            reason = f"its {CALIBRATION} is of the best checkpoint of a finished run"
+        else:
+            reason = "it is unfinished, or was trained by an earlier version"
+        raise MissingData(f"{self.run_dir} has no {CALIBRATION} for these answers: {reason}")
 
     @property
     def decoding(self) -> Decoding:
@@ -126,12 +168,14 @@ class Run:
             return self.as_probabilities(self.classifier(normalize(images.to(device), self.preprocessing)))
 
     def as_probabilities(self, logits: Tensor) -> Tensor:
-        """Return logits (N, C) as probabilities, float32; those of a multi-label run are independent.
+        """Return logits (N, C) as probabilities, float32, calibrated where the run is; of several labels, independent.
 
         Raises:
             DamagedFile: a logit is not finite.
         """
         self.check_finite(logits)
+        if self.calibration is not None:
+            logits = logits / self.calibration.temperature
         return (logits.sigmoid() if self.config.data.multilabel else logits.softmax(1)).float()
 
     def check_finite(self, outputs: Tensor) -> None:
@@ -149,6 +193,8 @@ class Run:
     def prediction(self, probabilities: NDArray[np.float32], top_k: int) -> Prediction:
         """Return what the probabilities of all classes, (C,), say of one image."""
         threshold = self.threshold if self.config.data.multilabel else None
+        if threshold is not None and self.calibration is not None:
+            threshold = self.calibration.threshold(threshold)  # so that the labels stay the same
         return read_prediction(probabilities, self.class_names, top_k, threshold)
 
 
@@ -192,7 +238,10 @@ def load_run(run_dir: str | Path, checkpoint: str = BEST, *, allow_user_code: bo
     classifier.threshold = _threshold(content, path)
     threshold = 0.5 if classifier.threshold is None else classifier.threshold
     classifier = classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its types
-    return Run(run_dir, config, classifier.eval(), tuple(data["class_names"]), preprocessing, data, threshold)
+    finished = checkpoint == BEST and (run_dir / RESULTS).is_file()
+    calibration = read_calibration(run_dir / CALIBRATION, classifier) if finished else None
+    names = tuple(data["class_names"])
+    return Run(run_dir, config, classifier.eval(), names, preprocessing, data, threshold, calibration)
 
 
 def _threshold(content: Mapping[str, Any], path: Path) -> float | None:

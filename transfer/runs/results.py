@@ -98,6 +98,7 @@ class Results:
         decay: for each decayed split, how many of its official images were left.
         copy: what is known about a copy of the dataset that differs from the original.
         images_per_second: training speed, including augmentation.
+        calibration: the summary of the calibration on val; None without one. See `transfer.calibration`.
         engine: what computed, and how close to float32; see `transfer.inference.engines.EngineRecord`.
         lengthened_from: the lengths that the run had before, the first one first.
         peak_memory_bytes: peak memory of the main process; on a GPU, of its tensors.
@@ -140,6 +141,7 @@ class Results:
     wall_seconds: float = 0.0
     images_per_second: float | None = None
     precision: str = "32-true"
+    calibration: dict[str, Any] | None = None
     engine: dict[str, Any] | None = None
     world_size: int = 1
     peak_memory_bytes: int | None = None

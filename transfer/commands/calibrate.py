@@ -1,0 +1,108 @@
+"""The last pass of a run, over val: how sure its answers may be; `calibration.safetensors` and a summary."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from transfer.errors import BadValue, UserError
+from transfer.run_files import CALIBRATION
+
+if TYPE_CHECKING:
+    from datamodules.datamodule import DataModule
+    from transfer.calibration.calibration import Calibration
+    from transfer.lightning import pl
+    from transfer.networks.classifier import Classifier
+    from transfer.probe.features import Features
+    from transfer.probe.penalties import Probe
+    from transfer.runs.folder import RunFolder
+    from transfer.training.module import TransferModule
+
+_SETS = (0.9, 0.95)  # coverages of the summary
+_POINTS = 20  # of the risk-coverage curve in the summary
+
+
+def calibrate_run(
+    run: RunFolder, trainer: pl.Trainer, module: TransferModule, data: DataModule
+) -> dict[str, Any] | None:
+    """Calibrate the best checkpoint on val, write the file, and return its summary; None where there is no val.
+
+    Only the first process computes, on its share of val and as many batches as its validations had.
+    """
+    from transfer.runs.calibrating import calibrate
+
+    if "val" not in data.dataset.splits or not trainer.limit_val_batches or not trainer.is_global_zero:
+        return None
+    loader, limit = data.eval_dataloader("val"), trainer.limit_val_batches
+    batches = islice(loader, limit if isinstance(limit, int) else int(limit * len(loader)))
+    device = trainer.strategy.root_device
+    return _kept(run.path, lambda: calibrate(module.classifier, batches, data.normalize, device))
+
+
+def calibrate_probe(run: RunFolder, classifier: Classifier, found: Probe, val: Features) -> dict[str, Any] | None:
+    """Calibrate a probe on val, write the file, and return its summary.
+
+    The probe's head is fitted to val, too, so its own answers there are too sure. The logits are those of the fit to
+    train alone with the same penalty.
+    """
+    from transfer.calibration.calibration import fit_calibration
+    from transfer.runs.calibrating import head_digest
+
+    logits, labels, features = (tensor.cpu().float().numpy() for tensor in (found.val_logits, val.labels, val.features))
+    return _kept(run.path, lambda: fit_calibration(logits, labels, features, head_digest(classifier.head)))
+
+
+def _kept(run_dir: Path, fit: Callable[[], Calibration]) -> dict[str, Any] | None:
+    """Write a calibration into a run's folder, and return its summary; without one, warn and go on."""
+    from transfer.calibration.file import save_calibration
+
+    path = run_dir / CALIBRATION
+    path.unlink(missing_ok=True)  # of an earlier end
+    try:
+        calibration = fit()
+    except UserError as error:
+        warnings.warn(f"the run is not calibrated: {error}", stacklevel=2)
+        return None
+    save_calibration(calibration, path)
+    return summarize(calibration)
+
+
+def summarize(calibration: Calibration) -> dict[str, Any]:
+    """Return what results.json holds of a calibration.
+
+    Its numbers are those of `TemperatureFit`; `sets`, by their coverage, as in `SetFacts`, or why there are none; and
+    `risk_coverage`, pairs of coverage and error, with `aurc`, the mean error over all coverages.
+    """
+    fit = asdict(calibration.fit)
+    del fit["by_fold"]
+    found = {"num_images": len(calibration.logits), "references": len(calibration.references), **fit}
+    if calibration.multilabel:
+        return found
+    sets: dict[str, Any] = {}
+    for coverage in _SETS:
+        with suppress(BadValue):  # too few images
+            sets[str(coverage)] = asdict(calibration.measure_sets(coverage))
+    shares, errors = calibration.risk_coverage()
+    points = np.unique(np.linspace(0, len(shares) - 1, _POINTS + 1).round().astype(int)[1:])
+    curve = [[round(float(shares[i]), 4), round(float(errors[i]), 4)] for i in points]
+    return {**found, "sets": sets, "aurc": float(errors.mean()), "risk_coverage": curve}
+
+
+def describe(summary: dict[str, Any] | None) -> str:
+    """Return the line about a run's calibration for the terminal; empty without one."""
+    if summary is None:
+        return ""
+    errors = f"expected calibration error on val {summary['ece_before']:.1%}"
+    if summary["temperature"] == 1:
+        return f"calibration: {errors}; a temperature of {summary['fitted']:.2f} would not lower it on images left out"
+    return (
+        f"calibration: {errors}, with temperature {summary['temperature']:.2f} {summary['ece_after']:.1%}"
+        " (cross-fitted; in the probabilities of predict, not in the metrics)"
+    )

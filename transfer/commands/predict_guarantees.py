@@ -1,0 +1,58 @@
+"""The flags of `predict` by which images are left unanswered or get a set of classes, and what is said of it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from transfer.calibration.calibration import Calibration
+from transfer.calibration.guarantees import UNKNOWN, Guarantees
+from transfer.errors import BadValue
+
+DEFAULT_COVERAGE = 0.95
+
+
+def add_guarantees(parser: argparse.ArgumentParser) -> None:
+    """Add the flags; see `read_guarantees`."""
+    add = parser.add_argument
+    add("--abstain", action="store_true", help="the class of a doubtful or strange image is `unknown`")
+    coverage = f"with --abstain: share of images like val's that get an answer; default: {DEFAULT_COVERAGE}"
+    add("--coverage", type=float, metavar="SHARE", help=coverage)
+    error = "with --abstain: highest share of wrong answers, promised with 95%% confidence"
+    add("--max_error", type=float, metavar="SHARE", help=error)
+    add("--sets", type=float, metavar="SHARE", help="add a set of classes that holds the right one so often, as 0.95")
+
+
+def read_guarantees(
+    abstain: bool, coverage: float | None, max_error: float | None, sets: float | None, class_names: Sequence[str]
+) -> Guarantees:
+    """Return what the flags demand.
+
+    Raises:
+        BadValue: they contradict each other, or a class is called `unknown` itself.
+    """
+    for name, value in (("coverage", coverage), ("max_error", max_error)):
+        if value is not None and not abstain:
+            raise BadValue(f"`{name}`={value:g} without `abstain`: no image is left unanswered (add `abstain`)")
+    if coverage is not None and max_error is not None:
+        raise BadValue(f"`coverage`={coverage:g} with `max_error`={max_error:g}: give one of them")
+    if abstain and UNKNOWN in class_names:
+        raise BadValue(f"`abstain`: a class of the run is called {UNKNOWN!r}, so nobody could tell them apart")
+    if abstain and max_error is None and coverage is None:
+        coverage = DEFAULT_COVERAGE
+    return Guarantees(coverage, max_error, sets)
+
+
+def report_certainty(
+    calibration: Calibration | None, guarantees: Guarantees, num_unknown: int, num_images: int
+) -> None:
+    """Say on stderr which temperature is in the probabilities, how many images are unknown, and by which rules."""
+    if calibration is None:
+        return
+    if calibration.temperature != 1:
+        print(f"probabilities calibrated on val: temperature {calibration.temperature:.3f}", file=sys.stderr)
+    if guarantees.abstain:
+        print(f"{num_unknown} of {num_images} images are {UNKNOWN}", file=sys.stderr)
+    for line in guarantees.describe(calibration):
+        print(line, file=sys.stderr)
