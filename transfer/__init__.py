@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from transfer.calibration.guarantees import Guarantees as Guarantees
     from transfer.commands.evaluate import evaluate as evaluate
     from transfer.commands.finetune import finetune as finetune
     from transfer.errors import UserError as UserError
@@ -39,6 +40,7 @@ _HOME = {
     "Preprocessing": "transfer.preprocessing",
     "Results": "transfer.runs.results",
     "Run": "transfer.runs.predictor",
+    "Guarantees": "transfer.calibration.guarantees",
     "list_heads": "transfer.networks.heads",
     "TransferModule": "transfer.training.module",
     "FreezeBackbone": "transfer.training.callbacks",

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from transfer.calibration.conformal import SetFacts, check_coverage, class_groups, in_set, limits, measure_sets
+from transfer.calibration.conformal import SetFacts, class_groups, in_set, limits, measure_sets
 from transfer.calibration.neighbours import neighbour_distances, on_sphere
+from transfer.calibration.quantiles import check_share
 from transfer.calibration.rejection import Acceptance, accept_error, accept_share, combined_ranks, ranks, risk_coverage
 from transfer.calibration.temperature import TemperatureFit, as_probabilities, fit_temperature, folds
 from transfer.errors import BadValue, DamagedFile
@@ -151,7 +152,7 @@ class Calibration:
     def _check_sets(self, coverage: float) -> None:
         if self.multilabel:
             raise BadValue("`sets`: an image may have several labels here, and a set would be of one of them")
-        check_coverage(coverage, len(self.logits))
+        check_share("sets", coverage, len(self.logits))
 
     def _probabilities(self, logits: Floats) -> NDArray[np.float64]:
         return as_probabilities(np.asarray(logits, np.float64) / self.temperature, self.multilabel)
@@ -178,7 +179,7 @@ class Calibration:
 def fit_calibration(logits: Floats, targets: NDArray[Any], features: Floats, network: str = "") -> Calibration:
     """Return what images say about the answers of a network that was not trained on them.
 
-    Of very many images, some from all over are taken: 2,000 for the references, 2^22 / C for the rest.
+    Of very many images, some are drawn: 2,000 for the references, 2^22 / C, at least 2,000, for the rest.
 
     Args:
         logits: (N, C).
@@ -192,12 +193,12 @@ def fit_calibration(logits: Floats, targets: NDArray[Any], features: Floats, net
     """
     if len(logits) < 2:
         raise BadValue(f"{len(logits)} val images: at least 2 are needed to calibrate")
-    chosen = _spread(len(logits), max(MOST_REFERENCES, MOST_LOGITS // logits.shape[1]))
+    chosen = _drawn(len(logits), max(MOST_REFERENCES, MOST_LOGITS // logits.shape[1]))
     logits, features = np.asarray(logits, np.float32)[chosen], np.asarray(features, np.float32)[chosen]
     targets = np.asarray(targets)[chosen].astype(bool if np.ndim(targets) == 2 else np.int64)
     if not (np.isfinite(logits).all() and np.isfinite(features).all()):
         raise DamagedFile("the network's outputs on val are not finite numbers")
-    of_references = _spread(len(logits), MOST_REFERENCES)
+    of_references = _drawn(len(logits), MOST_REFERENCES)
     references = on_sphere(features[of_references]).astype(np.float16)
     own = np.full(len(logits), -1)
     own[of_references] = np.arange(len(of_references))
@@ -205,6 +206,7 @@ def fit_calibration(logits: Floats, targets: NDArray[Any], features: Floats, net
     return Calibration(fit_temperature(logits, targets), logits, targets, distances, references, network)
 
 
-def _spread(count: int, most: int) -> NDArray[np.int64]:
-    """Return up to so many places from all over a range."""
-    return np.arange(count) if count <= most else np.linspace(0, count - 1, most).astype(np.int64)
+def _drawn(count: int, most: int) -> NDArray[np.int64]:
+    """Return up to so many places of a range in order, drawn at random: classes may take turns at any step."""
+    places = np.arange(count) if count <= most else np.random.default_rng(0).permutation(count)[:most]
+    return np.sort(places)

@@ -7,14 +7,13 @@ for images drawn like val. The most probable class always belongs: an empty set 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from transfer.errors import BadValue
+from transfer.calibration.quantiles import images_needed, place
 
 Floats = NDArray[np.floating[Any]]
 
@@ -53,11 +52,6 @@ def class_groups(targets: NDArray[np.int64], num_classes: int, coverage: float) 
     return groups
 
 
-def images_needed(coverage: float) -> int:
-    """Return the fewest images of val that can promise a coverage."""
-    return math.ceil(round(coverage / (1 - coverage), 9))
-
-
 def limits(
     probabilities: Floats, targets: NDArray[np.int64], groups: NDArray[np.int64], coverage: float
 ) -> NDArray[np.float64]:
@@ -73,9 +67,9 @@ def limits(
     highest = np.full(groups.max() + 1, np.inf)
     for group in np.unique(groups):
         mine = np.sort(scores[groups[targets] == group])
-        place = math.ceil(round((len(mine) + 1) * coverage, 9))
-        if place <= len(mine):
-            highest[group] = mine[place - 1]
+        number = place(len(mine), coverage)
+        if number <= len(mine):
+            highest[group] = mine[number - 1]
     return highest[groups]
 
 
@@ -108,17 +102,3 @@ def measure_sets(
     sizes = np.bincount(groups)
     own = 0 if len(sizes) == 1 else int((np.delete(sizes, 0) > 0).sum())
     return SetFacts(float(held.mean()), float(member.sum(1).mean()), own)
-
-
-def check_coverage(coverage: float, num_images: int) -> None:
-    """Check that so many images of val can promise a coverage.
-
-    Raises:
-        BadValue: they cannot, or it is no share.
-    """
-    from transfer.calibration.rejection import too_few
-
-    if not 0 < coverage < 1:
-        raise BadValue(f"`sets`={coverage:g} (allowed: above 0 and below 1)")
-    if images_needed(coverage) > num_images:
-        raise BadValue(too_few("sets", coverage, num_images))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from transfer.calibration.calibration import Calibration
 from transfer.calibration.rejection import CONFIDENCE
+from transfer.errors import BadValue
 from transfer.predictions import Prediction
 
 Floats = NDArray[np.floating[Any]]
@@ -41,12 +42,14 @@ class Guarantees:
     def __bool__(self) -> bool:
         return self.abstain or self.sets is not None
 
-    def check(self, calibration: Calibration) -> None:
-        """Check that val can promise what is demanded.
+    def check(self, calibration: Calibration, class_names: Sequence[str]) -> None:
+        """Check that val can promise what is demanded, before any image is computed.
 
         Raises:
-            BadValue: it cannot.
+            BadValue: it cannot, or a class is called `unknown` itself.
         """
+        if self.abstain and UNKNOWN in class_names:
+            raise BadValue(f"`abstain`: a class of the run is called {UNKNOWN!r}: nobody could tell them apart")
         self.describe(calibration)
 
     def describe(self, calibration: Calibration) -> list[str]:

@@ -59,7 +59,12 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 1 if some files could not be read and all others could."""
     arguments = vars(build_parser().parse_args(argv))
-    return exit_status(lambda: int(bool(predict(**arguments))), build_parser)
+    demands = {name: arguments.pop(name) for name in ("abstain", "coverage", "max_error", "sets")}
+
+    def command() -> int:
+        return int(bool(predict(**arguments, guarantees=read_guarantees(**demands))))
+
+    return exit_status(command, build_parser)
 
 
 def predict(
@@ -73,10 +78,7 @@ def predict(
     checkpoint: str = "best",
     engine: str = "auto",
     allow_user_code: bool = False,
-    abstain: bool = False,
-    coverage: float | None = None,
-    max_error: float | None = None,
-    sets: float | None = None,
+    guarantees: Guarantees = Guarantees(),  # noqa: B008  # frozen
 ) -> list[str]:
     """Write a row for each image, in the order given.
 
@@ -94,9 +96,7 @@ def predict(
         checkpoint: `best` or `last`.
         engine: what computes the network; see `choose_engine`.
         allow_user_code: see `load_run`.
-        abstain: whether the class of a doubtful or strange image is `unknown`.
-        coverage, max_error: by which rule, see `Guarantees`; by default coverage 0.95.
-        sets: probability with which a set of classes, in a column `set`, holds the right one; None: no sets.
+        guarantees: by which rule a class is `unknown`, and whether a column `set` holds a set of classes.
 
     Returns:
         The files that could not be read.
@@ -108,23 +108,15 @@ def predict(
     """
     import torch
 
-    from transfer.images.listing import list_images
     from transfer.inference.names import needs_cpu, num_examples
     from transfer.runs.predictor import load_run
 
-    check_count("batch_size", batch_size)
-    if num_workers is not None and num_workers < 0:
-        raise BadValue(f"`num_workers`={num_workers} (allowed: at least 0)")
-    check_folder("out", out)
+    check_arguments(batch_size, num_workers, out)
     run = load_run(run_dir, f"{checkpoint}.ckpt", allow_user_code=allow_user_code)
-    paths = [path for given in images for path in list_images(given)]
-    if not paths:
-        raise MissingData(f"no image in {', '.join(map(str, images))}")
-    if top_k is not None and not 1 <= top_k <= len(run.class_names):
-        raise BadValue(f"`top_k`={top_k} (allowed: 1 to {len(run.class_names)}, the number of classes)")
-    guarantees = read_guarantees(abstain, coverage, max_error, sets, run.class_names)
+    paths = find_images(images)
+    check_top_k(top_k, run.class_names)
     if guarantees:
-        guarantees.check(run.calibrated())
+        guarantees.check(run.calibrated(), run.class_names)
     unreadable: list[str] = []
     unknown: list[str] = []
     run.classifier.to("cuda" if torch.cuda.is_available() and not needs_cpu(engine) else "cpu")
@@ -134,6 +126,38 @@ def predict(
     report(run, len(paths), len(unreadable))
     report_certainty(run.calibration, guarantees, len(unknown), len(paths) - len(unreadable))
     return unreadable
+
+
+def check_arguments(batch_size: int, num_workers: int | None, out: Path | None) -> None:
+    """Check, before anything is read, what does not depend on the run."""
+    check_count("batch_size", batch_size)
+    if num_workers is not None and num_workers < 0:
+        raise BadValue(f"`num_workers`={num_workers} (allowed: at least 0)")
+    check_folder("out", out)
+
+
+def find_images(given: list[Path]) -> list[Path]:
+    """Return the images in files and folders, in the order given.
+
+    Raises:
+        MissingData: there are none.
+    """
+    from transfer.images.listing import list_images
+
+    paths = [path for place in given for path in list_images(place)]
+    if not paths:
+        raise MissingData(f"no image in {', '.join(map(str, given))}")
+    return paths
+
+
+def check_top_k(top_k: int | None, class_names: Sequence[str]) -> None:
+    """Check that there are so many classes.
+
+    Raises:
+        BadValue: there are not.
+    """
+    if top_k is not None and not 1 <= top_k <= len(class_names):
+        raise BadValue(f"`top_k`={top_k} (allowed: 1 to {len(class_names)}, the number of classes)")
 
 
 def read_examples(run: Run, paths: list[Path], num_workers: int | None, most: int) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 
 from transfer.calibration.calibration import Calibration
 from transfer.calibration.guarantees import UNKNOWN, Guarantees
@@ -25,20 +24,23 @@ def add_guarantees(parser: argparse.ArgumentParser) -> None:
 
 
 def read_guarantees(
-    abstain: bool, coverage: float | None, max_error: float | None, sets: float | None, class_names: Sequence[str]
+    abstain: bool = False, coverage: float | None = None, max_error: float | None = None, sets: float | None = None
 ) -> Guarantees:
     """Return what the flags demand.
 
+    Args:
+        abstain: whether the class of a doubtful or strange image is `unknown`.
+        coverage, max_error: by which rule, see `Guarantees`; by default coverage 0.95.
+        sets: probability with which a set of classes holds the right one; None: no sets.
+
     Raises:
-        BadValue: they contradict each other, or a class is called `unknown` itself.
+        BadValue: they contradict each other.
     """
     for name, value in (("coverage", coverage), ("max_error", max_error)):
         if value is not None and not abstain:
             raise BadValue(f"`{name}`={value:g} without `abstain`: no image is left unanswered (add `abstain`)")
     if coverage is not None and max_error is not None:
         raise BadValue(f"`coverage`={coverage:g} with `max_error`={max_error:g}: give one of them")
-    if abstain and UNKNOWN in class_names:
-        raise BadValue(f"`abstain`: a class of the run is called {UNKNOWN!r}, so nobody could tell them apart")
     if abstain and max_error is None and coverage is None:
         coverage = DEFAULT_COVERAGE
     return Guarantees(coverage, max_error, sets)

@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -66,11 +66,9 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
 
     from datamodules import load_dataset
     from datamodules.datamodule import DataModule
-    from transfer.commands.calibrate import calibrate_probe
     from transfer.commands.probe_features import extract
     from transfer.commands.probe_report import collect_results, measure_test, print_report
     from transfer.probe.fabric import build_fabric
-    from transfer.runs.checkpoint import save_classifier
     from transfer.runs.folder import check_run_dir, open_run
 
     started = time.perf_counter()
@@ -94,10 +92,7 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
         extracted = time.perf_counter()
         found = fit(features, dataset, fabric)
         seconds = {"extract": extracted - started, "fit": time.perf_counter() - extracted}
-        classifier = classifier.cpu()
-        classifier.head.load_state_dict({"fc.weight": found.fit.weight, "fc.bias": found.fit.bias})
-        save_classifier(run.best, classifier, data.state_dict())
-        calibration = calibrate_probe(run, classifier, found, features["val"][0])
+        calibration = save_probe(run, classifier.cpu(), found, features["val"][0], data)
         results = replace(
             collect_results(config, own, run.path, start, dataset, found, files, seconds),
             **measure_test(run.path, found, features.get("test", ()), data),
@@ -177,6 +172,18 @@ def fit(features: Mapping[str, Sequence[Features]], dataset: Dataset, fabric: Fa
     # MPS has no float64.
     device = fabric.device if fabric.device.type == "cuda" else torch.device("cpu")
     return fit_probe(features["train"], features["val"][0], dataset.num_classes, dataset.sheet.metric, device)
+
+
+def save_probe(
+    run: RunFolder, classifier: Classifier, found: Probe, val: Features, data: DataModule
+) -> dict[str, Any] | None:
+    """Write the network with the head that was found, and its calibration, whose summary is returned."""
+    from transfer.commands.calibrate import calibrate_probe
+    from transfer.runs.checkpoint import save_classifier
+
+    classifier.head.load_state_dict({"fc.weight": found.fit.weight, "fc.bias": found.fit.bias})
+    save_classifier(run.best, classifier, data.state_dict())
+    return calibrate_probe(run, classifier, found, val)
 
 
 def find_fine_tuned(config: FinetuneConfig, own: ProbeConfig) -> Results | None:

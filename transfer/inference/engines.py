@@ -171,8 +171,9 @@ def _compare(
     """Return how close an engine comes to what is expected, and why that is not close enough, if it is not."""
     found = engine(examples)
     agreement: float | None = None
-    if isinstance(network, Classifier | LogitsAndFeatures):
+    if isinstance(network, LogitsAndFeatures):
         found, expected = found[:, : network.num_classes], expected[:, : network.num_classes]
+    if isinstance(network, Classifier | LogitsAndFeatures):
         agreement, difference = _agreement(found, expected, threshold), float((found - expected).abs().max())
     else:
         difference = float((found - expected).norm() / expected.norm().clamp(min=1e-12))
