@@ -14,6 +14,7 @@ inference  images per second of every installed engine, of the plain network and
 photos  predict and evaluate on photos as whole commands, against a plain loop; accuracy of each engine
 allocator  processor time, page faults and peak memory with freed memory kept and with glibc's defaults
 cores   training speed on cores shared with other processes, with our and with OpenMP's default way of waiting
+calibration  calibration error, sets, rejection and strangers on images that nothing was fitted to
 recipe  accuracy of --recipe auto against the defaults
 progressive  accuracy of growing training images at equal processor time
 probe   seconds of a linear probe's fits on cached features, against scikit-learn's lbfgs
@@ -52,6 +53,7 @@ OWN_COMMAND_LINE = (
     "photos",
     "allocator",
     "cores",
+    "calibration",
     "recipe",
     "progressive",
     "probe",
