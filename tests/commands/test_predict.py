@@ -139,7 +139,8 @@ def test_unreadable_files_are_named_and_the_others_classified(
     lines = captured.err.splitlines()
     assert lines[0] == f"unreadable: {empty}: empty (0 bytes)"
     assert lines[1].startswith(f"unreadable: {text}: not an image")
-    assert lines[2] == "2 of 4 images could not be read" and len(lines) == 3
+    assert lines[2] == "2 of 4 images could not be read"
+    assert lines[3].startswith("probabilities calibrated on val: temperature") and len(lines) == 4
 
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> str:
