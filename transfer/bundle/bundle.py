@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from transfer.bundle.folder import BundleFolder, open_folder
 from transfer.bundle.formats import Model, Outputs
 from transfer.bundle.models import choose_format, open_model
-from transfer.calibration.temperature import as_probabilities
 from transfer.errors import BadValue, DamagedFile, check_count
 from transfer.images.decode import Pixels
 from transfer.predictions import ImageLike, Prediction, image_pixels, read_prediction
@@ -77,7 +77,7 @@ class Bundle:
         """Return a prediction for each decoded image, RGB (H, W, 3) of any size; see `predict`."""
         record = self.folder.record
         logits = self.outputs(images).logits / record.temperature
-        probabilities = as_probabilities(logits, record.multilabel).astype(np.float32)
+        probabilities = _as_probabilities(logits, record.multilabel)
         return [read_prediction(row, record.class_names, top_k, record.label_threshold) for row in probabilities]
 
     def outputs(self, images: Sequence[Pixels]) -> Outputs:
@@ -95,6 +95,14 @@ class Bundle:
         if not np.isfinite(outputs.logits).all():
             raise DamagedFile(f"{self.folder.path}: the network's outputs are not finite numbers for an image")
         return outputs
+
+
+def _as_probabilities(logits: NDArray[np.float32], multilabel: bool) -> NDArray[np.float32]:
+    logits = logits.astype(np.float64)
+    if multilabel:
+        return np.exp(-np.logaddexp(0, -logits)).astype(np.float32)
+    shifted = np.exp(logits - logits.max(1, keepdims=True))
+    return (shifted / shifted.sum(1, keepdims=True)).astype(np.float32)
 
 
 def load_bundle(path: str | Path, format: str | None = None) -> Bundle:

@@ -116,8 +116,9 @@ def write_bundle(source: Source, folder: Path, formats: Sequence[str], max_drop:
     write_index(folder, replace(golden, own_logits={name: own_logits[name] for name in formats if name in own_logits}))
     if source.calibration is not None:
         (folder / FIT).write_bytes(source.calibration)
-    if "onnx" in formats:
-        (folder / READER).write_bytes(files("transfer.bundle").joinpath("reader.py").read_bytes())
+    reader = files("transfer.bundle").joinpath("reader.py")
+    if "onnx" in formats and reader.is_file():
+        (folder / READER).write_bytes(reader.read_bytes())
     record = replace(record, formats={name: found[name] for name in formats})
     (folder / README).write_text(write_card(record), encoding="utf-8")
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
