@@ -1,4 +1,4 @@
-"""Classify photos with a finished run: efficientnet-transfer predict RUN_DIR photos/ --format csv"""
+"""Classify photos with a finished run or a bundle: efficientnet-transfer predict RUN_DIR photos/ --format csv"""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of `efficientnet-transfer predict`."""
     parser = argparse.ArgumentParser(
-        prog="efficientnet-transfer predict", description="Classify images with a run of finetune."
+        prog="efficientnet-transfer predict",
+        description="Classify images with a run of finetune or a bundle.",
     )
-    parser.add_argument("run_dir", metavar="RUN_DIR", type=expanded)
+    parser.add_argument("run_dir", metavar="RUN_DIR", type=expanded, help="folder of a run, or a bundle")
     parser.add_argument(
         "images", metavar="IMAGES", type=expanded, nargs="+", help="files, or folders searched for images"
     )
@@ -85,7 +86,7 @@ def predict(
     Unreadable files, an engine other than float32 PyTorch, and what the calibration does are named on stderr.
 
     Args:
-        run_dir: folder of a finished run.
+        run_dir: folder of a finished run, or a bundle.
         images: files, or folders to search for images.
         format: `csv`, or `json` for one object a line.
         out: file that receives the rows; None prints them.
@@ -106,13 +107,37 @@ def predict(
         DamagedFile: the run's network computes no probabilities.
         BadValue: an argument is out of range, or val cannot give the guarantees.
     """
+    from transfer.bundle.folder import is_bundle
+
+    check_arguments(out, batch_size, num_workers)
+    if is_bundle(run_dir):
+        from transfer.commands.predict_bundle import predict_with_bundle
+
+        return predict_with_bundle(
+            run_dir, images, format, out, top_k, batch_size, num_workers, engine, checkpoint, guarantees
+        )
+    from transfer.runs.predictor import load_run
+
+    run = load_run(run_dir, f"{checkpoint}.ckpt", allow_user_code=allow_user_code)
+    return predict_with_run(run, images, format, out, top_k, batch_size, num_workers, engine, guarantees)
+
+
+def predict_with_run(
+    run: Run,
+    images: list[Path],
+    format: str,
+    out: Path | None,
+    top_k: int | None,
+    batch_size: int,
+    num_workers: int | None,
+    engine: str,
+    guarantees: Guarantees,
+) -> list[str]:
+    """Write a row for each image, and return the files that could not be read; see `predict`."""
     import torch
 
     from transfer.inference.names import needs_cpu, num_examples
-    from transfer.runs.predictor import load_run
 
-    check_arguments(batch_size, num_workers, out)
-    run = load_run(run_dir, f"{checkpoint}.ckpt", allow_user_code=allow_user_code)
     paths = find_images(images)
     check_top_k(top_k, run.class_names)
     if guarantees:
@@ -128,25 +153,30 @@ def predict(
     return unreadable
 
 
-def check_arguments(batch_size: int, num_workers: int | None, out: Path | None) -> None:
-    """Check, before anything is read, what does not depend on the run."""
+def check_arguments(out: Path | None, batch_size: int, num_workers: int | None) -> None:
+    """Check, before anything is read, what does not depend on the network.
+
+    Raises:
+        MissingData: the folder of `out` does not exist.
+        BadValue: an argument is out of range.
+    """
     check_count("batch_size", batch_size)
     if num_workers is not None and num_workers < 0:
         raise BadValue(f"`num_workers`={num_workers} (allowed: at least 0)")
     check_folder("out", out)
 
 
-def find_images(given: list[Path]) -> list[Path]:
-    """Return the images in files and folders, in the order given.
+def find_images(images: Sequence[Path]) -> list[Path]:
+    """Return the images to classify.
 
     Raises:
-        MissingData: there are none.
+        MissingData: there is none.
     """
     from transfer.images.listing import list_images
 
-    paths = [path for place in given for path in list_images(place)]
+    paths = [path for given in images for path in list_images(given)]
     if not paths:
-        raise MissingData(f"no image in {', '.join(map(str, given))}")
+        raise MissingData(f"no image in {', '.join(map(str, images))}")
     return paths
 
 

@@ -192,10 +192,14 @@ class Run:
 
     def prediction(self, probabilities: NDArray[np.float32], top_k: int) -> Prediction:
         """Return what the probabilities of all classes, (C,), say of one image."""
-        threshold = self.threshold if self.config.data.multilabel else None
-        if threshold is not None and self.calibration is not None:
-            threshold = self.calibration.threshold(threshold)  # so that the labels stay the same
-        return read_prediction(probabilities, self.class_names, top_k, threshold)
+        return read_prediction(probabilities, self.class_names, top_k, self.label_threshold)
+
+    @property
+    def label_threshold(self) -> float | None:
+        """Calibrated probability that gives the labels of `threshold`; None where an image has one label."""
+        if not self.config.data.multilabel:
+            return None
+        return self.threshold if self.calibration is None else self.calibration.threshold(self.threshold)
 
 
 def load_run(run_dir: str | Path, checkpoint: str = BEST, *, allow_user_code: bool = False) -> Run:
