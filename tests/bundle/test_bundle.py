@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.support.bundles import copied, sealed_again
 from tests.support.runs import ROOT, call, environment, save_photo
-from transfer import load_bundle, load_run
+from transfer import Guarantees, load_bundle, load_run
 from transfer.bundle.record import Record
 from transfer.commands import check, predict
 from transfer.errors import BadValue, MissingData, UserError
@@ -60,6 +60,27 @@ def test_a_bundle_knows_what_its_run_knows(small_run: Path, bundle: Path) -> Non
     assert record.data.fingerprint == run.data["fingerprint"]
     assert {name: found.num_images for name, found in record.formats.items()} == dict.fromkeys(record.formats, 180)
     assert all(found.relative_difference <= 1e-4 and found.same_top1 == 1 for found in record.formats.values())
+
+
+def test_a_bundle_leaves_unanswered_what_its_run_does(
+    small_run: Path, bundle: Path, photos: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    guarantees = Guarantees(coverage=0.8, sets=0.9)
+    expected = load_run(small_run).predict(photos, guarantees=guarantees)
+    for format in SAFE:
+        found = load_bundle(bundle, format).predict(photos, guarantees=guarantees)
+        assert [(p.unknown, p.class_set) for p in found] == [(p.unknown, p.class_set) for p in expected]
+    assert any(prediction.unknown for prediction in found)  # noise, unlike digits
+    summary = json.loads((small_run / "results.json").read_text())["calibration"]
+    record = load_bundle(bundle).folder.record
+    assert record.calibration == summary and record.temperature == summary["temperature"]
+    capsys.readouterr()
+    assert call(predict.main, bundle, *photos, "--abstain", "--coverage", "0.8", "--sets", "0.9") == 0
+    said = capsys.readouterr()
+    assert [line.split(",")[1] for line in said.out.splitlines()[1:]] == [
+        "unknown" if p.unknown else p.class_name for p in expected
+    ]
+    assert f"{sum(p.unknown for p in expected)} of 4 images are unknown" in said.err
 
 
 def test_images_come_in_any_form(bundle: Path, photos: list[Path]) -> None:
