@@ -75,7 +75,8 @@ def benchmark_progressive(
         full, grown = (runs[name][-1]["processor_seconds"] - start for name in (FULL, GROWING))
         runs[EQUAL_TIME].append(finetune(seed, max(1, round(steps * full / grown)), [*task, *growing]))
     means = {name: round(statistics.mean(run["top1"] for run in found), 4) for name, found in runs.items()}
-    return {"arguments": task, "first_size": first_size, "start_seconds": start, "mean_top1": means, **runs}
+    sizes = {"image_size": image_size, "first_size": first_size}
+    return {"backbone": backbone, **sizes, "start_seconds": start, "mean_top1": means, **runs}
 
 
 def finetune(seed: int, steps: int, words: list[str]) -> dict[str, float]:

@@ -30,6 +30,7 @@ _LEAF_NAMES = (
     "seen_images",
     "progressive",
     "images",
+    "predictions",
 )
 LEAVES = {f"transfer.{name}" for name in _LEAF_NAMES}
 FILES_OF_A_RUN = {"config.yaml", "held_out.json", "metrics.csv", "best.ckpt", "last.ckpt", "results.json"}

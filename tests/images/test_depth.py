@@ -17,8 +17,8 @@ from datamodules import build_datamodule, load_dataset
 from transfer.errors import BadValue, DamagedFile, UserError
 from transfer.images.decode import BadImageError, decode_image
 from transfer.images.depth import Decoding, Extent
+from transfer.images.prepare import read_preprocessing
 from transfer.preprocessing import IMAGENET, Preprocessing
-from transfer.runs.checkpoint import read_preprocessing
 
 PREPROCESSING = Preprocessing(32, 1.0, "bicubic", *IMAGENET)
 

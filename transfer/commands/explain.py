@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-    from datamodules.images.crops import Part
     from transfer.images.depth import Decoding
+    from transfer.images.prepare import Part
     from transfer.runs.overlay import Evidence
     from transfer.runs.predictor import Run
 

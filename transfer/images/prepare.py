@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from transfer.errors import BadValue, unknown_name
+from transfer.errors import BadValue, DamagedFile, unknown_name
 from transfer.images.decode import Pixels
 from transfer.images.resizing import Box, Resize
 from transfer.preprocessing import INTERPOLATIONS, RESIZES, SMALLEST_IMAGE, Preprocessing
@@ -134,3 +137,39 @@ def check_sizes(preprocessing: Preprocessing) -> None:
         raise BadValue(f"`image_size`={image_size} is too small: the networks need at least {SMALLEST_IMAGE} pixels")
     if not 0 < crop_ratio <= 1:
         raise BadValue(f"`crop_ratio`={crop_ratio} is out of range: it is the kept part of the short side, in (0, 1]")
+
+
+def read_preprocessing(entries: Any, path: Path) -> Preprocessing:
+    """Return the preprocessing in what a file says of it.
+
+    Args:
+        entries: values by the names of `Preprocessing`'s fields.
+        path: the file, for the message.
+
+    Raises:
+        DamagedFile: one is missing, unknown or out of range.
+    """
+    try:
+        found = Preprocessing.from_entries(entries)
+        numbers = (found.crop_ratio, *found.mean, *found.std)
+        valid = (
+            type(found.image_size) is int
+            and all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
+            and min(found.image_size, found.crop_ratio, *found.std) > 0
+            and (len(found.mean), len(found.std)) in ((1, 1), (3, 3))
+            and found.interpolation in INTERPOLATIONS
+            and found.resize in RESIZES
+            and all(known is None or _is_range(known) for known in (found.integer_range, found.float_range))
+        )
+    except (AttributeError, TypeError, KeyError, ValueError):
+        valid = False
+    if not valid:
+        raise DamagedFile(
+            f"{path}: its preprocessing is {str(entries)[:200]}"
+            f" (needed: {', '.join(Preprocessing.__dataclass_fields__)}; sizes and std above 0)"
+        )
+    return found
+
+
+def _is_range(values: Sequence[float]) -> bool:
+    return len(values) == 2 and all(math.isfinite(value) for value in values) and values[0] < values[1]

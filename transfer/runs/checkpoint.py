@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from torch import Tensor
 
 from transfer.errors import DamagedFile
 from transfer.networks.classifier import Classifier
-from transfer.preprocessing import INTERPOLATIONS, RESIZES, Preprocessing
 from transfer.training.checkpointing import AtomicCheckpointIO
 from transfer.weights.files import find_tensors
 from transfer.weights.integrity import check_numbers
@@ -44,42 +42,6 @@ def classifier_state(content: Mapping[str, Any], path: Path) -> dict[str, Tensor
     state = {key.removeprefix(prefix): tensor for key, tensor in tensors if key.startswith(prefix)}
     check_numbers(state, path)
     return state
-
-
-def read_preprocessing(entries: Any, path: Path) -> Preprocessing:
-    """Return the preprocessing in what a file says of it.
-
-    Args:
-        entries: values by the names of `Preprocessing`'s fields.
-        path: the file, for the message.
-
-    Raises:
-        DamagedFile: one is missing, unknown or out of range.
-    """
-    try:
-        found = Preprocessing.from_entries(entries)
-        numbers = (found.crop_ratio, *found.mean, *found.std)
-        valid = (
-            type(found.image_size) is int
-            and all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
-            and min(found.image_size, found.crop_ratio, *found.std) > 0
-            and (len(found.mean), len(found.std)) in ((1, 1), (3, 3))
-            and found.interpolation in INTERPOLATIONS
-            and found.resize in RESIZES
-            and all(known is None or _is_range(known) for known in (found.integer_range, found.float_range))
-        )
-    except (AttributeError, TypeError, KeyError, ValueError):
-        valid = False
-    if not valid:
-        raise DamagedFile(
-            f"{path}: its preprocessing is {str(entries)[:200]}"
-            f" (needed: {', '.join(Preprocessing.__dataclass_fields__)}; sizes and std above 0)"
-        )
-    return found
-
-
-def _is_range(values: Sequence[float]) -> bool:
-    return len(values) == 2 and all(math.isfinite(value) for value in values) and values[0] < values[1]
 
 
 def datamodule_state(content: dict[str, Any], path: Path) -> dict[str, Any]:

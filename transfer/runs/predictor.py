@@ -7,12 +7,11 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL.Image import Image
 from torch import Tensor
 
 from transfer.config.command_line import load_config
@@ -20,43 +19,20 @@ from transfer.config.recipes import user_code
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue, DamagedFile, MissingData, check_count
 from transfer.files import expanded
+from transfer.images.depth import Decoding
+from transfer.images.prepare import read_preprocessing
 from transfer.inference.classifier import EngineClassifier
 from transfer.inference.names import check_engine
 from transfer.lightning import pl
 from transfer.networks.classifier import Classifier
 from transfer.networks.user_code import refuse_user_code
+from transfer.predictions import ImageLike, Prediction, image_pixels, read_prediction
 from transfer.preprocessing import Preprocessing
 from transfer.run_files import BEST, CONFIG, PROBE, RESULTS
-from transfer.runs.checkpoint import classifier_state, datamodule_state, read_preprocessing
+from transfer.runs.checkpoint import classifier_state, datamodule_state
 from transfer.weights.build import classifier_from
 from transfer.weights.files import read_checkpoint, strict_load
 from transfer.weights.start import resolve_start
-
-if TYPE_CHECKING:
-    from transfer.images.depth import Decoding
-
-ImageLike = str | Path | bytes | Image | NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The prediction of a run for one image.
-
-    Attributes:
-        class_name: the most probable class.
-        probability: probability of that class, in [0, 1].
-        top: the k most probable classes with their probabilities, most probable first.
-        labels: what the image shows: the most probable class, or for a multi-label run every class from the run's
-            threshold on, with their probabilities, most probable first.
-        probabilities: probabilities of all classes in class order, float32 (C,). They sum to 1, except for a
-            multi-label run, whose classes are independent.
-    """
-
-    class_name: str
-    probability: float
-    top: tuple[tuple[str, float], ...]
-    labels: tuple[tuple[str, float], ...]
-    probabilities: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -124,7 +100,7 @@ class Run:
         predictions: list[Prediction] = []
         for start in range(0, len(images), batch_size):
             batch = enumerate(images[start : start + batch_size], start)
-            pixels = [prepare(transform, _pixels(image, position, self.decoding)) for position, image in batch]
+            pixels = [prepare(transform, image_pixels(image, position, self.decoding)) for position, image in batch]
             probabilities = self.probabilities(torch.from_numpy(np.stack(pixels))).cpu().numpy()
             predictions += [self.prediction(row, top_k) for row in probabilities]
         return predictions
@@ -132,8 +108,6 @@ class Run:
     @property
     def decoding(self) -> Decoding:
         """How image files become pixels, as in the run."""
-        from transfer.images.depth import Decoding
-
         return Decoding.of(self.preprocessing, self.config.data.max_pixels)
 
     def probabilities(self, images: Tensor) -> Tensor:
@@ -174,34 +148,8 @@ class Run:
 
     def prediction(self, probabilities: NDArray[np.float32], top_k: int) -> Prediction:
         """Return what the probabilities of all classes, (C,), say of one image."""
-        order = np.argsort(-probabilities, kind="stable")
-        ranked = tuple((self.class_names[index], float(probabilities[index])) for index in order)
-        labels = ranked[:1]
-        if self.config.data.multilabel:
-            labels = tuple((name, value) for name, value in ranked if value >= self.threshold)
-        return Prediction(*ranked[0], ranked[:top_k], labels, probabilities)
-
-
-def _pixels(image: ImageLike, position: int, decoding: Decoding) -> NDArray[np.uint8]:
-    from transfer.images.decode import decode_image, upright_pixels
-
-    name = str(image) if isinstance(image, (str, Path)) else f"`images`[{position}]"
-    try:
-        if isinstance(image, (str, Path)):
-            return decode_image(expanded(image), decoding)
-        if isinstance(image, bytes):
-            return decode_image(image, decoding)
-        if isinstance(image, Image):
-            return upright_pixels(image, decoding)
-    except (OSError, DamagedFile) as error:  # Pillow reads an image's pixels when they are first needed
-        raise DamagedFile(f"{name}: {error}") from error
-    if not isinstance(image, np.ndarray):
-        raise BadValue(f"{name}: {type(image).__name__} (allowed: a path, bytes of a file, a PIL image or an array)")
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)) or not image.size:
-        raise BadValue(
-            f"{name}: an array of {image.dtype} {image.shape} (allowed: uint8 (H, W, 3) in RGB, or grey (H, W))"
-        )
-    return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+        threshold = self.threshold if self.config.data.multilabel else None
+        return read_prediction(probabilities, self.class_names, top_k, threshold)
 
 
 def load_run(run_dir: str | Path, checkpoint: str = BEST, *, allow_user_code: bool = False) -> Run:

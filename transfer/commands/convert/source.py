@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from transfer.errors import BadValue, DamagedFile, UserError
+from transfer.images.prepare import read_preprocessing
 from transfer.networks.function import FunctionVariant
 from transfer.networks.heads import HEADS, build_head
 from transfer.networks.registry import get_variant, is_without_weights
 from transfer.networks.rows import Variant
 from transfer.preprocessing import Preprocessing
 from transfer.run_files import BEST, CONFIG, LAST
-from transfer.runs.checkpoint import datamodule_state, read_preprocessing
+from transfer.runs.checkpoint import datamodule_state
 from transfer.runs.predictor import load_run
 from transfer.seen_images import KEY
 from transfer.weights.build import build_classifier
