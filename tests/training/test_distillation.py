@@ -440,6 +440,9 @@ def test_a_teacher_of_other_images_is_refused(
     student = build_classifier("b0@d=0.3,w=0.25", 5)
     with pytest.raises(UserError, match="it has 3 classes, the student 5"):
         build_trainer(max_epochs=1).fit(TransferModule(student, distillation=Distillation(teacher)), random_images)
+    module = TransferModule(tiny_classifier, distillation=Distillation(teacher))
+    with pytest.raises(UserError, match="nobody said how the student's images are prepared"):
+        build_trainer(max_epochs=1).fit(module, random_images)
 
 
 # --------------------------------------------------------------------------------------------------- the command

@@ -122,9 +122,10 @@ class Distillation(pl.Callback):
         if student.num_classes != self.teacher.num_classes:
             raise BadValue(f"`teacher`: it has {self.teacher.num_classes} classes, the student {student.num_classes}")
         data = getattr(trainer, "datamodule", None)
-        preprocessing = getattr(data, "preprocessing", None) or student.preprocessing
-        if isinstance(preprocessing, Preprocessing):
-            self.meet(getattr(data, "class_names", None) or student.class_names, preprocessing)
+        preprocessing = getattr(data, "preprocessing", None) or getattr(student, "preprocessing", None)
+        if not isinstance(preprocessing, Preprocessing):
+            raise BadValue("`distillation`: nobody said how the student's images are prepared: set its `preprocessing`")
+        self.meet(getattr(data, "class_names", None) or getattr(student, "class_names", None), preprocessing)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         parameter = next(pl_module.parameters())
