@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.ratios import ratio
 from transfer.errors import UserError
 
 # Warm-up steps: the first touches of memory are dearer than the later ones.
@@ -77,9 +78,7 @@ def compare(kept: list[dict[str, float]], default: list[dict[str, float]]) -> di
         for name, runs in zip(_VARIABLES, (kept, default), strict=True)
     }
     for name, figure in (("ratio", "images_per_processor_second"), ("peak_ratio", "peak_bytes")):
-        ratios = [ours[figure] / own[figure] for ours, own in zip(kept, default, strict=True)]
-        figures[name] = round(statistics.median(ratios), 3)
-        figures[f"{name}_range"] = [round(min(ratios), 3), round(max(ratios), 3)]
+        figures |= ratio((run[figure] for run in kept), (run[figure] for run in default), name)
     return figures
 
 

@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.ratios import ratio
 from transfer.errors import UserError
 from transfer.runs.results import read_results
 
@@ -61,14 +62,12 @@ def benchmark_cores(backbone: str, steps: int, rounds: int, busy: int | None) ->
             for _ in range(rounds):
                 speeds["ours"].append(train(backbone, steps))
                 speeds["OpenMP's own"].append(train(backbone, steps, GOMP_SPINCOUNT=OPENMPS_OWN))
-        ratios = [ours / own for ours, own in zip(*speeds.values(), strict=True)]
         figures[place] = {
             **{
                 name: {"images_per_second": statistics.median(values), "range": [min(values), max(values)]}
                 for name, values in speeds.items()
             },
-            "ratio": round(statistics.median(ratios), 3),
-            "ratio_range": [round(min(ratios), 3), round(max(ratios), 3)],
+            **ratio(speeds["ours"], speeds["OpenMP's own"]),
         }
     return figures
 

@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from benchmarks.ratios import ratio
 from transfer.commands.process import keep_freed_memory
 from transfer.errors import UserError, check_count
 
@@ -162,10 +163,8 @@ def compare(speeds: Mapping[Setting, Sequence[float]]) -> dict[str, Any]:
     """Return the medians of the rounds, and our fastest setting's ratio to timm's with its range over the rounds."""
     medians = {setting: statistics.median(values) for setting, values in speeds.items()}
     own, timm = (max((s for s in medians if s.source == source), key=medians.__getitem__) for source in ("own", "timm"))
-    ratios = [ours / theirs for ours, theirs in zip(speeds[own], speeds[timm], strict=True)]
     return {
         "images_per_second": {setting.name: round(median, 1) for setting, median in medians.items()},
         "compared": [own.name, timm.name],
-        "ratio": round(statistics.median(ratios), 3),
-        "ratio_range": [round(min(ratios), 3), round(max(ratios), 3)],
+        **ratio(speeds[own], speeds[timm]),
     }

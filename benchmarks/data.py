@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.ratios import ratio
 from transfer.errors import UserError
 from transfer.files import expanded
 
@@ -76,12 +77,10 @@ def benchmark_data(data_root: Path | None, image_size: int, batch_size: int, rou
                 speeds[name].append(run() / (time.perf_counter() - started))
     baseline = speeds["torchvision style"][1:]
     for name, values in speeds.items():
-        ratios = [own / theirs for own, theirs in zip(values[1:], baseline, strict=True)]
         figures[name] = {
             "images_per_second": round(statistics.median(values[1:]), 1),
             "images_per_second_range": [round(min(values[1:]), 1), round(max(values[1:]), 1)],
-            "ratio": round(statistics.median(ratios), 2),
-            "ratio_range": [round(min(ratios), 2), round(max(ratios), 2)],
+            **ratio(values[1:], baseline, digits=2),
         }
     return figures
 

@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from benchmarks.ratios import ratio
 from transfer.errors import check_count
 
 if TYPE_CHECKING:
@@ -199,7 +200,6 @@ def compare(case: Case, measured: Sequence[Sequence[Round]], cores: int) -> dict
     buffers = sum(buffer.nbytes for buffer in build_classifier(case.network, 10, load_weights=False).buffers())
     rounds = [predict(case, each, buffers, cores) for each in zip(*measured, strict=True)]
     steps = [statistics.median(process.together for process in each) for each in zip(*measured, strict=True)]
-    ratios = [each["step"] / step for each, step in zip(rounds, steps, strict=True)]
     return {
         **case._asdict(),
         "gradient_bytes": rounds[0]["gradient_bytes"],
@@ -208,8 +208,7 @@ def compare(case: Case, measured: Sequence[Sequence[Round]], cores: int) -> dict
         "medians": {name: statistics.median(each[name] for each in rounds) for name in _MEDIANS},
         "measured_seconds": statistics.median(steps),
         "measured_range": [min(steps), max(steps)],
-        "ratio": round(statistics.median(ratios), 3),
-        "ratio_range": [round(min(ratios), 3), round(max(ratios), 3)],
+        **ratio((each["step"] for each in rounds), steps),
     }
 
 

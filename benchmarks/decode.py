@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.data import jpeg_paths, make_jpegs, median_shape
+from benchmarks.ratios import ratio
 from transfer.files import expanded
 
 _BATCH = 32
@@ -85,13 +86,13 @@ def benchmark_decode(
         "from the file against resizing the whole": ("file to input", "file to input, resized whole"),
         "a thread against a process": ("loader, 1 thread", "loader, 1 process"),
     }.items():
-        figures[name] = ratio(costs[ours], costs[other])
+        figures[name] = time_ratio(costs[ours], costs[other])
     for name in engines:
         whole = [
             {"milliseconds": own["milliseconds"] + net["milliseconds"]}
             for own, net in zip(costs["file to input"], costs[f"features, {name}"], strict=True)
         ]
-        figures[f"share of decoding in an extraction, {name}"] = ratio(costs["file to input"], whole)
+        figures[f"share of decoding in an extraction, {name}"] = time_ratio(costs["file to input"], whole)
     return figures
 
 
@@ -207,10 +208,6 @@ def cost(run: Callable[[], object], num_images: int) -> dict[str, float]:
     }
 
 
-def ratio(ours: list[dict[str, float]], other: list[dict[str, float]]) -> dict[str, Any]:
-    """Return the median ratio of the processor time in the rounds, and its range."""
-    ratios = [one["milliseconds"] / two["milliseconds"] for one, two in zip(ours, other, strict=True)]
-    return {
-        "ratio": round(statistics.median(ratios), 3),
-        "ratio_range": [round(min(ratios), 3), round(max(ratios), 3)],
-    }
+def time_ratio(ours: list[dict[str, float]], other: list[dict[str, float]]) -> dict[str, Any]:
+    """Return the ratio of the processor time in the rounds."""
+    return ratio((cost["milliseconds"] for cost in ours), (cost["milliseconds"] for cost in other))

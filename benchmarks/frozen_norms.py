@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.ratios import ratio
 from transfer.networks.classifier import Classifier
 from transfer.networks.layers import fold_norms
 
@@ -120,9 +121,7 @@ def compare_seconds(name: str, image_size: int, batch_size: int, steps: int, bac
             synchronize(device)
             if round_number >= 2:  # the first ones touch new memory
                 seconds[case].append(clock() - started)
-    ratios = [folded / plain for folded, plain in zip(seconds["folded"], seconds["plain"], strict=True)]
     return {
         "seconds_per_step": {case: round(statistics.median(values), 4) for case, values in seconds.items()},
-        "time_ratio": round(statistics.median(ratios), 3),
-        "time_ratio_range": [round(min(ratios), 3), round(max(ratios), 3)],
+        **ratio(seconds["folded"], seconds["plain"], "time_ratio"),
     }

@@ -21,6 +21,7 @@ import torch
 
 from benchmarks.gpu_contenders import Contender, build_contender, build_network, contenders_of
 from benchmarks.networks import load_timm
+from benchmarks.ratios import ratio
 from benchmarks.traffic import parse_case, step_traffic
 from transfer.costs.bare_steps import choose_device, random_batch, synchronize
 from transfer.errors import BadValue, UserError, is_short_of_memory
@@ -165,11 +166,9 @@ def measure(
         for name, contender in contenders.items():
             speeds[name].append(contender.images / turn(contender, device, effort.turn))
     for name, values in speeds.items():
-        ratios = [own / theirs for own, theirs in zip(values, speeds["timm"], strict=True)]
         figures[name] |= {
             "images_per_second": round(statistics.median(values), 1),
-            "ratio_to_timm": round(statistics.median(ratios), 3),
-            "ratio_range": [round(min(ratios), 3), round(max(ratios), 3)],
+            **ratio(values, speeds["timm"], "ratio_to_timm"),
         }
     if part.task == "training":
         add_floors(figures, list(contenders), backbone, image_size, part.batch_size, bandwidth)

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.ratios import ratio
 from transfer.errors import UserError
 
 if TYPE_CHECKING:
@@ -64,9 +65,7 @@ def compare(speeds: dict[str, list[float]]) -> dict[str, Any]:
     for name, values in speeds.items():
         figures[name] = {"images_per_second": round(statistics.median(values), 1)}
         for rival, best in rivals.items():
-            ratios = [own / theirs for own, theirs in zip(values, speeds[best], strict=True)]
-            figures[name][f"ratio_to_{rival}"] = round(statistics.median(ratios), 2)
-            figures[name][f"range_to_{rival}"] = [round(min(ratios), 2), round(max(ratios), 2)]
+            figures[name] |= ratio(values, speeds[best], f"ratio_to_{rival}", digits=2)
     return figures
 
 

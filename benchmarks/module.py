@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from benchmarks.networks import timed
+from benchmarks.ratios import ratio
 from transfer.costs.bare_steps import placed, synchronize
 from transfer.lightning import pl
 from transfer.training.module import TransferModule
@@ -54,18 +55,16 @@ def benchmark_module(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     images = torch.randn(batch_size, 3, image_size, image_size).contiguous(memory_format=torch.channels_last)
     batches = [(images.to(device), torch.randint(10, (batch_size,), device=device))] * steps
-    ratios, seconds = [], []
+    seconds: dict[str, list[float]] = {"bare": [], "module": []}
     for _ in range(rounds):
-        bare, wrapped = time_bare(backbone, batches, device), time_lightning(backbone, batches, device)
-        ratios.append(wrapped / bare)
-        seconds.append(bare)
+        seconds["bare"].append(time_bare(backbone, batches, device))
+        seconds["module"].append(time_lightning(backbone, batches, device))
     return {
         "backbone": backbone,
         "image_size": image_size,
         "batch_size": batch_size,
-        "bare_ms_per_step": round(1e3 * statistics.median(seconds), 2),
-        "module_over_bare": round(statistics.median(ratios), 4),
-        "module_over_bare_range": [round(min(ratios), 4), round(max(ratios), 4)],
+        "bare_ms_per_step": round(1e3 * statistics.median(seconds["bare"]), 2),
+        **ratio(seconds["module"], seconds["bare"], "module_over_bare", digits=4),
     }
 
 

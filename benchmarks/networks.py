@@ -9,6 +9,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.ratios import ratio
 from transfer.errors import UserError
 
 if TYPE_CHECKING:
@@ -105,11 +106,9 @@ def benchmark_peer(
         for name, step in contenders.items():
             speeds[name].append(batch_size / timed(step, [batch] * steps, device))
     for name, values in speeds.items():
-        ratios = [own / theirs for own, theirs in zip(values, speeds["timm"], strict=True)]
         figures[name] |= {
             "images_per_second": round(statistics.median(values), 1),
-            "ratio": round(statistics.median(ratios), 3),
-            "ratio_range": [round(min(ratios), 3), round(max(ratios), 3)],
+            **ratio(values, speeds["timm"]),
         }
     return figures
 

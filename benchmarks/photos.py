@@ -22,6 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from benchmarks.ratios import ratio
 from transfer.errors import UserError
 from transfer.files import expanded
 
@@ -89,9 +90,8 @@ def compared(before: Sequence[Seconds], now: Sequence[Seconds]) -> dict[str, Any
     figures: dict[str, Any] = {}
     for place, kind in enumerate(("wall_seconds", "processor_seconds")):
         old, new = ([seconds[place] for seconds in rounds] for rounds in (before, now))
-        ratio = statistics.median(a / b for a, b in zip(old, new, strict=True))
         medians = [round(statistics.median(values), 1) for values in (old, new)]
-        figures[kind] = {"before": medians[0], "now": medians[1], "ratio": round(ratio, 2)}
+        figures[kind] = {"before": medians[0], "now": medians[1], **ratio(old, new, digits=2)}
     return figures
 
 

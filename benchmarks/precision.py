@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.memory_prediction import parse_case
+from benchmarks.ratios import ratio
 
 NETWORKS = ("b0", "lite0", "v2-s", "mobilenet-v2", "resnet50")
 CASES = ("224x8", "96x16", "64x32")
@@ -92,11 +93,7 @@ def compare(name: str, image_size: int, batch_size: int, steps: int) -> dict[str
                 seconds[label].append(time.process_time() - started)
     row: dict[str, Any] = {}
     for label, values in seconds.items():
-        ratios = [first / value for first, value in zip(seconds["float32"], values, strict=True)]
         row[label] = {"images_per_processor_second": round(batch_size / statistics.median(values), 1)}
         if label != "float32":
-            row[label] |= {
-                "speed": round(statistics.median(ratios), 3),
-                "range": [round(min(ratios), 3), round(max(ratios), 3)],
-            }
+            row[label] |= ratio(seconds["float32"], values, "speed")
     return row

@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from tests.support import bundles
 from transfer.experiments import child_run
 from transfer.networks.classifier import Classifier
 from transfer.networks.efficientnet import B0, EfficientNet
@@ -124,6 +125,18 @@ def table_stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], 
     monkeypatch.setattr(child_run, "FINETUNE", (str(Path(__file__).with_name("support") / "stub_finetune.py"),))
     monkeypatch.setenv("STUB_CALLS", str(calls))
     return lambda: calls.read_text().splitlines()
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of a tiny network on digits."""
+    return bundles.small_run(tmp_path_factory.mktemp("runs") / "digits_tiny" / "1")
+
+
+@pytest.fixture(scope="session")
+def bundle(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its bundle, in the float32 formats that are installed."""
+    return bundles.exported(small_run, tmp_path_factory.mktemp("bundles") / "mymodel")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

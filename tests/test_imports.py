@@ -152,10 +152,10 @@ def test_the_files_of_a_run_are_named_in_one_place() -> None:
 
 
 def test_a_field_travels_through_few_files() -> None:
-    """From the command line to its use: schema, options, and what splits the labels."""
+    """From the command line to its use: schema, options, what splits the labels, and what a bundle keeps."""
     files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
     passed = [str(path.relative_to(ROOT)) for path in files if "label_separator" in path.read_text()]
-    assert len(passed) <= 6, passed
+    assert len(passed) <= 7, passed
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -177,6 +177,10 @@ def loaded_by(statement: str) -> set[str]:
         ("import transfer.config.protocols, transfer.config.auto", {"torch", "numpy"}),
         ("import transfer.experiments.table.cell_run, transfer.experiments.sweeps", {"torch", "submitit"}),
         ("import transfer.runs.results", {"torch", "pytorch_lightning"}),
+        (
+            "import transfer; from transfer import load_bundle; from transfer.commands import check, export",
+            {"torch", "datamodules", "pytorch_lightning", "safetensors", "onnxruntime", "openvino"},
+        ),
         (
             "import transfer.experiments.scaling.loop, transfer.experiments.scaling.rounds",
             {"torch", "scipy", "matplotlib", "submitit"},

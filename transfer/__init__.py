@@ -9,6 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from transfer.bundle.bundle import Bundle as Bundle
+    from transfer.bundle.bundle import load_bundle as load_bundle
     from transfer.commands.evaluate import evaluate as evaluate
     from transfer.commands.finetune import finetune as finetune
     from transfer.errors import UserError as UserError
@@ -42,6 +44,8 @@ _HOME = {
     "list_heads": "transfer.networks.heads",
     "TransferModule": "transfer.training.module",
     "FreezeBackbone": "transfer.training.callbacks",
+    "Bundle": "transfer.bundle.bundle",
+    "load_bundle": "transfer.bundle.bundle",
     "load_run": "transfer.runs.predictor",
     "get_weights": "transfer.weights.rows",
     "list_weights": "transfer.weights.rows",

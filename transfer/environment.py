@@ -7,7 +7,7 @@ import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def environment() -> dict[str, Any]:
 
     return {
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in ("efficientnet-transfer", *PACKAGES)},
+        "versions": versions(("efficientnet-transfer", *PACKAGES)),
         "git_commit": git_commit(),
         "hardware": {
             "cpu": cpu_name(),
@@ -46,6 +46,11 @@ def environment() -> dict[str, Any]:
             "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         },
     }
+
+
+def versions(names: Iterable[str]) -> dict[str, str | None]:
+    """Return the installed version of each package; None for one that is not installed."""
+    return {name: _version(name) for name in names}
 
 
 def _version(name: str) -> str | None:

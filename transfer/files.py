@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import csv
 import errno
+import hashlib
 import io
 import json
 import os
 import re
+import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -61,6 +63,16 @@ def open_regular(path: str | Path) -> io.BufferedReader:
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "a device"
         raise DamagedFile(f"{path}: {kind}, where a regular file is needed")
     return os.fdopen(descriptor, "rb")
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as hex digits.
+
+    Raises:
+        MissingData, DamagedFile: see `open_regular`.
+    """
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_text(path: str | Path) -> str:
@@ -151,6 +163,33 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_written_whole(path: Path) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of `path` once its files are on the disk, or vanishes after an error.
+
+    A folder that is there already is removed at the end.
+
+    Raises:
+        OSError: the disk is full or refuses a file.
+    """
+    path = path.absolute()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    former = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
+    try:
+        temporary.mkdir()
+        yield temporary
+        for file in filter(Path.is_file, temporary.rglob("*")):
+            with open(file, "rb") as written:
+                os.fsync(written.fileno())
+        if path.exists():
+            path.rename(former)
+        temporary.rename(path)
+        sync_folder(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(former, ignore_errors=True)
 
 
 _TEMPORARY = re.compile(r".+\.\d+\.tmp")

@@ -23,9 +23,9 @@ def test_ratios_are_taken_turn_by_turn_with_the_fastest_of_timm() -> None:
     assert found == {
         "images_per_second": 40.0,
         "ratio_to_plain": 4.0,
-        "range_to_plain": [3.0, 6.0],
+        "ratio_to_plain_range": [3.0, 6.0],
         "ratio_to_timm": 2.0,
-        "range_to_timm": [2.0, 3.0],
+        "ratio_to_timm_range": [2.0, 3.0],
     }
     assert "ratio_to_timm" not in inference.compare({"torch": [1.0], "plain": [1.0]})["torch"]
 
@@ -56,8 +56,8 @@ def test_commands_take_turns_with_those_of_an_earlier_version(tmp_path: Path, mo
 
     monkeypatch.setattr(photos, "timed", timed)
     figures = photos.measure_commands(tmp_path / "photos", tmp_path, ["--backbone", "lite0"], tmp_path / "scratch", 2)
-    assert figures["predict"]["wall_seconds"] == {"before": 8.0, "now": 2.0, "ratio": 4.0}
-    assert figures["probe"]["processor_seconds"] == {"before": 9.0, "now": 3.0, "ratio": 3.0}
+    assert figures["predict"]["wall_seconds"] == {"before": 8.0, "now": 2.0, "ratio": 4.0, "ratio_range": [4.0] * 2}
+    assert figures["probe"]["processor_seconds"]["ratio"] == 3.0
     assert [call[:2] for call in calls[:2]] == [("probe", tmp_path), ("probe", Path.cwd())]
     assert len({cache for _, _, cache, _ in calls}) == len(calls) == 12
     assert all(engine == (checkout != tmp_path) for _, checkout, _, engine in calls)

@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from transfer.errors import UserError
+from transfer.files import file_sha256
 from transfer.networks.registry import get_backbone
 from transfer.weights.build import build_backbone, build_classifier
 from transfer.weights.downloads import check_sha256, find_weights
 from transfer.weights.files import (
     TRAINED_LIKE,
-    file_sha256,
     identify_file,
     known_row,
     read_checkpoint,

@@ -26,9 +26,10 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from transfer.errors import UserError
+from transfer.files import file_sha256
 from transfer.networks.registry import get_backbone
 from transfer.weights.downloads import check_sha256, fetch_weights, find_weights, source, starting_point
-from transfer.weights.files import TRAINED_LIKE, file_sha256
+from transfer.weights.files import TRAINED_LIKE
 from transfer.weights.first_seen import compare_with_first, lock_file
 from transfer.weights.rows import HUB_FILE, WeightsRow, family_row, get_weights
 

@@ -1,4 +1,4 @@
-"""Classify photos with a finished run: efficientnet-transfer predict RUN_DIR photos/ --format csv"""
+"""Classify photos with a finished run or a bundle: efficientnet-transfer predict RUN_DIR photos/ --format csv"""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ from transfer.markdown import harmless_cell
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from transfer.predictions import Prediction
     from transfer.runs.predictor import Run
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of `efficientnet-transfer predict`."""
     parser = argparse.ArgumentParser(
-        prog="efficientnet-transfer predict", description="Classify images with a run of finetune."
+        prog="efficientnet-transfer predict",
+        description="Classify images with a run of finetune or a bundle.",
     )
-    parser.add_argument("run_dir", metavar="RUN_DIR", type=expanded)
+    parser.add_argument("run_dir", metavar="RUN_DIR", type=expanded, help="folder of a run, or a bundle")
     parser.add_argument(
         "images", metavar="IMAGES", type=expanded, nargs="+", help="files, or folders searched for images"
     )
@@ -75,7 +77,7 @@ def predict(
     Unreadable files, and an engine other than float32 PyTorch, are named on stderr.
 
     Args:
-        run_dir: folder of a finished run.
+        run_dir: folder of a finished run, or a bundle.
         images: files, or folders to search for images.
         format: `csv`, or `json` for one object a line.
         out: file that receives the rows; None prints them.
@@ -95,22 +97,22 @@ def predict(
         DamagedFile: the run's network computes no probabilities.
         BadValue: an argument is out of range.
     """
+    from transfer.bundle.folder import is_bundle
+    from transfer.inference.names import needs_cpu, num_examples
+
+    check_arguments(out, batch_size, num_workers)
+    if is_bundle(run_dir):
+        from transfer.commands.predict_bundle import predict_with_bundle
+
+        return predict_with_bundle(run_dir, images, format, out, top_k, batch_size, num_workers, engine, checkpoint)
+
     import torch
 
-    from transfer.images.listing import list_images
-    from transfer.inference.names import needs_cpu, num_examples
     from transfer.runs.predictor import load_run
 
-    check_count("batch_size", batch_size)
-    if num_workers is not None and num_workers < 0:
-        raise BadValue(f"`num_workers`={num_workers} (allowed: at least 0)")
-    check_folder("out", out)
     run = load_run(run_dir, f"{checkpoint}.ckpt", allow_user_code=allow_user_code)
-    paths = [path for given in images for path in list_images(given)]
-    if not paths:
-        raise MissingData(f"no image in {', '.join(map(str, images))}")
-    if top_k is not None and not 1 <= top_k <= len(run.class_names):
-        raise BadValue(f"`top_k`={top_k} (allowed: 1 to {len(run.class_names)}, the number of classes)")
+    paths = find_images(images)
+    check_top_k(top_k, run.class_names)
     unreadable: list[str] = []
     run.classifier.to("cuda" if torch.cuda.is_available() and not needs_cpu(engine) else "cpu")
     run = run.with_engine(engine, len(paths), partial(read_examples, run, paths, num_workers, num_examples(engine)))
@@ -118,6 +120,43 @@ def predict(
     write_output(rows, format, out, run.config.data.label_separator)
     report(run, len(paths), len(unreadable))
     return unreadable
+
+
+def check_arguments(out: Path | None, batch_size: int, num_workers: int | None) -> None:
+    """Check, before anything is read, what does not depend on the network.
+
+    Raises:
+        MissingData: the folder of `out` does not exist.
+        BadValue: an argument is out of range.
+    """
+    check_count("batch_size", batch_size)
+    if num_workers is not None and num_workers < 0:
+        raise BadValue(f"`num_workers`={num_workers} (allowed: at least 0)")
+    check_folder("out", out)
+
+
+def find_images(images: Sequence[Path]) -> list[Path]:
+    """Return the images to classify.
+
+    Raises:
+        MissingData: there is none.
+    """
+    from transfer.images.listing import list_images
+
+    paths = [path for given in images for path in list_images(given)]
+    if not paths:
+        raise MissingData(f"no image in {', '.join(map(str, images))}")
+    return paths
+
+
+def check_top_k(top_k: int | None, class_names: Sequence[str]) -> None:
+    """Check that there are so many classes.
+
+    Raises:
+        BadValue: there are not.
+    """
+    if top_k is not None and not 1 <= top_k <= len(class_names):
+        raise BadValue(f"`top_k`={top_k} (allowed: 1 to {len(class_names)}, the number of classes)")
 
 
 def read_examples(run: Run, paths: list[Path], num_workers: int | None, most: int) -> Tensor:
@@ -163,15 +202,25 @@ def predict_rows(
             continue
         for name, probabilities in zip(names, run.probabilities(images).cpu().numpy(), strict=True):
             prediction = run.prediction(probabilities, top_k or 1)
-            if run.config.data.multilabel and top_k is None:
-                found = [(label, round(value, 6)) for label, value in prediction.labels]
-                yield {"image": name, "labels": [n for n, _ in found], "probabilities": [value for _, value in found]}
-                continue
-            row: dict[str, Any] = {"image": name}
-            for rank, (class_name, value) in enumerate(prediction.top, start=1):
-                suffix = "" if rank == 1 else f"_{rank}"
-                row |= {f"class{suffix}": class_name, f"probability{suffix}": round(value, 6)}
-            yield row
+            yield prediction_row(name, prediction, run.config.data.multilabel and top_k is None)
+
+
+def prediction_row(name: str, prediction: Prediction, as_labels: bool) -> dict[str, Any]:
+    """Return what is written of one image; see `predict_rows`.
+
+    Args:
+        name: the image's.
+        prediction: its prediction, with as many classes in `top` as are written.
+        as_labels: whether to write its labels instead.
+    """
+    if as_labels:
+        found = [(label, round(value, 6)) for label, value in prediction.labels]
+        return {"image": name, "labels": [n for n, _ in found], "probabilities": [value for _, value in found]}
+    row: dict[str, Any] = {"image": name}
+    for rank, (class_name, value) in enumerate(prediction.top, start=1):
+        suffix = "" if rank == 1 else f"_{rank}"
+        row |= {f"class{suffix}": class_name, f"probability{suffix}": round(value, 6)}
+    return row
 
 
 def write_output(rows: Iterator[dict[str, Any]], format: str, out: Path | None, separator: str) -> None:

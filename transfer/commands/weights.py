@@ -164,8 +164,8 @@ def fetch(name: str, cache_dir: Path | None) -> None:
         MissingData: the file cannot be downloaded.
         DamagedFile: the server sent another file.
     """
+    from transfer.files import file_sha256
     from transfer.weights.downloads import fetch_weights
-    from transfer.weights.files import file_sha256
     from transfer.weights.rows import FAMILIES, get_weights
 
     if name in FAMILIES:

@@ -90,9 +90,14 @@ def normalized(images: Pixels, preprocessing: Preprocessing) -> NDArray[np.float
     Shape:
         uint8 (N, H, W, C) -> float32 (N, C, H, W)
     """
-    mean, std = (np.array(values) for values in (preprocessing.mean, preprocessing.std))
-    scale, shift = (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
+    scale, shift = scale_and_shift(preprocessing)
     return np.ascontiguousarray((images * scale + shift).transpose(0, 3, 1, 2))
+
+
+def scale_and_shift(preprocessing: Preprocessing) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return what pixels are multiplied by, and what is then added, to normalise them. Shape: (C,) each"""
+    mean, std = (np.array(values) for values in (preprocessing.mean, preprocessing.std))
+    return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
 
 
 def to_grey(pixels: Pixels) -> Pixels:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from transfer.inference.folding import folded
-from transfer.inference.packages import CHUNK, load_package, refusal
+from transfer.inference.names import ENGINES
+from transfer.inference.packages import CHUNK, load_package, onnx_session, refusal
 
 
 class ONNXEngine:
@@ -26,27 +27,28 @@ class ONNXEngine:
     """
 
     def __init__(self, name: str, network: nn.Module, examples: Tensor) -> None:
-        ort = load_package(name, "onnxruntime")
-        load_package(name, "onnx")
-        ort.disable_telemetry_events()
-        self.name = name
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the cores are shared with loaders
+        self.name, purpose = name, f"`engine`={name}"
+        ort, _ = (load_package(purpose, package, ENGINES[name].extra) for package in ("onnxruntime", "onnx"))
         try:
-            model = _export(folded(network, examples), examples[:2])
+            model = export_onnx(folded(network, examples), examples[:2], "images", ["outputs"])
         except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
-            raise refusal(name, network, error) from error
-        self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            raise refusal(purpose, network, error) from error
+        self._session = onnx_session(ort, model)
 
     def __call__(self, images: Tensor) -> Tensor:
         chunks = [chunk.contiguous().numpy() for chunk in torch.split(images, CHUNK)]
         return torch.cat([torch.from_numpy(self._session.run(None, {"images": chunk})[0]) for chunk in chunks])
 
 
-def _export(network: nn.Module, images: Tensor) -> bytes:
-    """Return the network as ONNX, for any number of images of this size."""
-    model, batch = io.BytesIO(), {0: "N"}
+def export_onnx(
+    network: nn.Module, images: Tensor, input_name: str, output_names: list[str], opset: int | None = None
+) -> bytes:
+    """Return a network as ONNX, for any number of images of this size.
+
+    Raises:
+        RuntimeError, torch.onnx.errors.OnnxExporterError: it cannot be exported.
+    """
+    model = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing is deprecated; the new exporter takes ten times as long
         torch.onnx.export(
@@ -54,8 +56,9 @@ def _export(network: nn.Module, images: Tensor) -> bytes:
             (images,),
             model,  # type: ignore[arg-type]  # a file object works too
             dynamo=False,
-            input_names=["images"],
-            output_names=["outputs"],
-            dynamic_axes={"images": batch, "outputs": batch},
+            input_names=[input_name],
+            output_names=output_names,
+            opset_version=opset,
+            dynamic_axes={name: {0: "N"} for name in (input_name, *output_names)},
         )
     return model.getvalue()

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import io
 import logging
-import sys
 import warnings
 from contextlib import redirect_stdout
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from transfer.inference.folding import folded
-from transfer.inference.packages import CHUNK, load_package, refusal
+from transfer.inference.names import ENGINES
+from transfer.inference.packages import CHUNK, load_package, openvino_settings, refusal
 
 
 class OpenVINOEngine:
@@ -35,28 +36,24 @@ class OpenVINOEngine:
     """
 
     def __init__(self, name: str, network: nn.Module, examples: Tensor) -> None:
-        ov = load_quietly(name, "openvino")
-        self.name = name
+        self.name, purpose, extra = name, f"`engine`={name}", ENGINES[name].extra
+        ov = load_package(purpose, "openvino", extra)
         chunks = [_padded(chunk) for chunk in torch.split(examples, CHUNK)]
-        streams = torch.get_num_threads()
-        settings = {
-            "INFERENCE_PRECISION_HINT": "bf16" if name == "openvino-bf16" else "f32",
-            "INFERENCE_NUM_THREADS": streams,
-            "NUM_STREAMS": streams,
-            "ENABLE_CPU_PINNING": False,  # the cores are shared with loaders and other runs
-        }
+        settings = openvino_settings("bf16" if name == "openvino-bf16" else "f32")
         try:
-            model = _convert(folded(network, examples), chunks[0])
+            model = convert(folded(network, examples), chunks[0])
+            model.reshape(list(chunks[0].shape))
             if name == "openvino-int8":
-                model = _quantize(load_quietly(name, "nncf"), model, chunks)
+                calibration = [chunk.contiguous().numpy() for chunk in chunks]
+                model = quantize(load_package(purpose, "nncf", extra), model, calibration)
             layout = ov.preprocess.PrePostProcessor(model)
             layout.input().tensor().set_layout(ov.Layout("NHWC"))  # channels_last: read where it lies
             layout.input().model().set_layout(ov.Layout("NCHW"))
             compiled = ov.Core().compile_model(layout.build(), "CPU", settings)
         except (RuntimeError, ov.frontend.OpConversionFailure, ov.frontend.GeneralFailure) as error:
-            raise refusal(name, network, error) from error
+            raise refusal(purpose, network, error) from error
         self._shape = tuple(compiled.output(0).shape)[1:]
-        self._queue = ov.AsyncInferQueue(compiled, streams)
+        self._queue = ov.AsyncInferQueue(compiled, settings["NUM_STREAMS"])
 
     def __call__(self, images: Tensor) -> Tensor:
         outputs = np.empty((len(images), *self._shape), np.float32)  # NumPy's: a stream is outside of inference mode
@@ -74,20 +71,18 @@ class OpenVINOEngine:
         return torch.from_numpy(outputs)
 
 
-def load_quietly(engine: str, package: str) -> Any:
-    """Import a package of OpenVINO's without its telemetry, which reports even an import to the vendor."""
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: importing it fails
-    return load_package(engine, package)
-
-
 def _padded(chunk: Tensor) -> Tensor:
     """Return a whole chunk, the last image repeated."""
     missing = CHUNK - len(chunk)
     return chunk if missing == 0 else torch.cat([chunk, chunk[-1:].expand(missing, -1, -1, -1)])
 
 
-def _convert(network: nn.Module, images: Tensor) -> Any:
-    """Return the network as OpenVINO's model for images of this shape."""
+def convert(network: nn.Module, images: Tensor) -> Any:
+    """Return a network as OpenVINO's model, traced on images.
+
+    Raises:
+        RuntimeError, openvino.frontend.OpConversionFailure, openvino.frontend.GeneralFailure: it cannot be converted.
+    """
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
@@ -96,14 +91,11 @@ def _convert(network: nn.Module, images: Tensor) -> Any:
         traced = torch.jit.trace(network, images, check_trace=False)  # type: ignore[no-untyped-call]
     decoder = TorchScriptPythonDecoder(traced, example_input=(images,))  # it must live until the conversion ends
     frontend = FrontEndManager().load_by_framework("pytorch")
-    model = frontend.convert(frontend.load(decoder))
-    model.reshape(list(images.shape))
-    return model
+    return frontend.convert(frontend.load(decoder))
 
 
-def _quantize(nncf: Any, model: Any, chunks: list[Tensor]) -> Any:
-    """Return the model in 8 bits, the ranges of its activations taken from these images."""
+def quantize(nncf: Any, model: Any, chunks: list[NDArray[Any]]) -> Any:
+    """Return OpenVINO's model in 8 bits, the ranges of its activations taken from inputs."""
     nncf.set_log_level(logging.ERROR)
-    calibration = nncf.Dataset([chunk.contiguous().numpy() for chunk in chunks])
     with redirect_stdout(io.StringIO()):  # progress bars
-        return nncf.quantize(model, calibration, subset_size=len(chunks), preset=nncf.QuantizationPreset.MIXED)
+        return nncf.quantize(model, nncf.Dataset(chunks), subset_size=len(chunks), preset=nncf.QuantizationPreset.MIXED)

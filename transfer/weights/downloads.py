@@ -18,9 +18,9 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.file_download import http_get
 
 from transfer.errors import BadValue, DamagedFile, MissingData, UserError
-from transfer.files import expanded
+from transfer.files import expanded, file_sha256
 from transfer.locks import held
-from transfer.weights.files import file_sha256, recognise
+from transfer.weights.files import recognise
 from transfer.weights.first_seen import compare_with_first
 from transfer.weights.rows import HUB_FILE, WeightsRow
 

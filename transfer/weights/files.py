@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from transfer.errors import BadValue, DamagedFile, UserError, printable
-from transfer.files import open_regular
+from transfer.files import file_sha256, open_regular
 from transfer.weights.first_seen import first_sha256
 from transfer.weights.integrity import DIGEST, check_archive, digest, kind
 from transfer.weights.key_names import find_prefix
@@ -107,16 +106,6 @@ def known_row(sha256: str) -> WeightsRow | None:
     """Return the row whose file has this sha256, or begins like it and is the first of that row seen here; or None."""
     rows = (row for row in WEIGHTS.values() if row.sha256 is not None and sha256.startswith(row.sha256))
     return next((row for row in rows if row.url is None or first_sha256(row.url) in (None, sha256)), None)
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file as hex digits.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
-    with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

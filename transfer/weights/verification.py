@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from transfer.errors import UserError
-from transfer.files import expanded
+from transfer.files import expanded, file_sha256
 from transfer.networks.classifier import Classifier
 from transfer.networks.registry import get_variant
 from transfer.networks.rows import Variant
 from transfer.weights.build import build_classifier
-from transfer.weights.files import TRAINED_LIKE, file_sha256, known_row, read_metadata, read_state_dict, strict_load
+from transfer.weights.files import TRAINED_LIKE, known_row, read_metadata, read_state_dict, strict_load
 from transfer.weights.key_names import find_scheme, to_own_keys
 from transfer.weights.reading import infer_variant
 from transfer.weights.rows import FAMILIES, WEIGHTS, WeightsRow, contradictions, get_weights, named_row

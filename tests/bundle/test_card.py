@@ -1,0 +1,56 @@
+"""The card is one that the Hub's own client reads, and says what model.json says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from huggingface_hub import ModelCard
+
+from tests.bundle.test_record import RECORD
+from transfer.bundle.card import write_card
+
+
+def test_the_hubs_client_reads_the_metadata() -> None:
+    card = ModelCard(write_card(RECORD))
+    data = card.data
+    assert (data.license, data.library_name, data.pipeline_tag) == (
+        "apache-2.0",
+        "efficientnet-transfer",
+        "image-classification",
+    )
+    assert data.datasets is None and "onnx" in data.tags
+    assert data.model_name == "photos_lite0"
+    found = {(row.dataset_split, row.metric_name): (row.metric_type, row.metric_value) for row in data.eval_results}
+    assert found["val", "top1"] == ("accuracy", 0.93) and found["test", "top1"] == ("accuracy", 0.91)
+    assert {row.dataset_name for row in data.eval_results} == {"photos"}
+
+
+def test_a_dataset_of_the_hub_is_linked() -> None:
+    record = replace(RECORD, data=replace(RECORD.data, name="cifar10", hub_id="uoft-cs/cifar10"), weights=None)
+    data = ModelCard(write_card(record)).data
+    assert data.datasets == ["uoft-cs/cifar10"] and data.license == "unknown"
+    assert {row.dataset_type for row in data.eval_results} == {"uoft-cs/cifar10"}
+
+
+def test_the_text_holds_intervals_agreement_and_what_is_unknown() -> None:
+    text = write_card(RECORD)
+    for said in (
+        "| val | top1 | 0.9300 | 0.9000 to 0.9500 |",
+        "1.5e-05 (2.0e-06 of the largest) | 100.00% | 1.25 ms at 1, 0.75 ms at 32",
+        "a loss of 1.00 points (95% interval 0.00 to 2.00)",
+        "- the licence of the data",
+        "resized to 36 px (bicubic",
+        "cd" * 16,
+    ):
+        assert said in text, said
+
+
+def test_names_are_no_markup() -> None:
+    text = write_card(RECORD).rpartition("---\n")[2]
+    assert "<b>" not in text and "dog \\| wolf" in text and "cät" in text
+
+
+def test_a_network_without_metrics_has_a_card() -> None:
+    text = write_card(replace(RECORD, metrics={}, intervals={}, calibration=None, weights=None))
+    assert ModelCard(text).data.eval_results is None
+    assert "- its accuracy" in text and "- how well its probabilities are calibrated" in text

@@ -1,0 +1,1 @@
+"""What is shipped of a finished network: its formats, and how each is opened."""

@@ -1,0 +1,93 @@
+"""Check a bundle where it is to run: its files' digests, and the golden inputs from the file to the logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from transfer.bundle.agreement import relative_difference, same_classes
+from transfer.bundle.folder import BundleFolder
+from transfer.bundle.golden import pixel_difference, read_golden, read_inputs
+from transfer.bundle.models import INT8, list_formats, missing_package, open_model
+
+TOLERANCE = 1e-4  # of float32: difference of logits, as a share of the largest one
+# Eight bits round a value that lies between two of them up or down with the last bit of a float, which processors
+# compute differently.
+INT8_TOLERANCE = 0.05
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a format answered to the golden inputs.
+
+    Attributes:
+        format: its name.
+        difference: largest difference from the logits that were stored, as a share of the largest logit.
+        same: inputs with the same most probable class.
+        num_inputs: how many there are.
+    """
+
+    format: str
+    difference: float
+    same: int
+    num_inputs: int
+
+    @property
+    def deviates(self) -> bool:
+        """Whether it is another answer."""
+        tolerance = INT8_TOLERANCE if self.format.endswith(INT8) else TOLERANCE
+        return not self.difference <= tolerance or self.same < self.num_inputs
+
+
+@dataclass(frozen=True)
+class Check:
+    """What became of the golden inputs.
+
+    Attributes:
+        pixels: largest difference of the pixels after preprocessing, in 0..255.
+        answers: of each format that was opened.
+        left_out: formats that were not, with the reason.
+    """
+
+    pixels: int
+    answers: tuple[Answer, ...]
+    left_out: dict[str, str]
+
+    @property
+    def deviates(self) -> bool:
+        """Whether pixels or logits are others than where the bundle was written."""
+        return self.pixels > 0 or any(answer.deviates for answer in self.answers)
+
+
+def check_bundle(bundle: BundleFolder, formats: Sequence[str] | None = None, trusted: bool = False) -> Check:
+    """Compare the digests of all files, then the golden inputs in each format.
+
+    Args:
+        bundle: the bundle.
+        formats: which ones; None: all whose packages are installed.
+        trusted: whether code in the file of `torch` may be executed; otherwise it is left out.
+
+    Raises:
+        MissingData, DamagedFile: a file is missing or was changed, or is no network of this kind; or a package of one
+            of `formats` is not installed.
+        BadValue: the bundle does not hold one of `formats`.
+    """
+    bundle.check_files()
+    golden = read_golden(bundle)
+    decoded = read_inputs(bundle, golden)
+    answers, left_out = [], {}
+    for name in formats or list_formats(bundle):
+        reason = missing_package(name) if formats is None else None
+        if name == "torch" and not trusted:
+            reason = reason or "opening its file can execute code in it: `allow_user_code`=True checks it, too"
+        if reason is not None:
+            left_out[name] = reason
+            continue
+        expected = golden.logits(name)
+        found = open_model(bundle, name, trusted)(decoded).logits
+        same_shape = found.shape == expected.shape
+        difference = relative_difference(found, expected) if same_shape else float(np.inf)
+        answers.append(Answer(name, difference, same_classes(found, expected) if same_shape else 0, len(decoded)))
+    return Check(pixel_difference(bundle, golden, decoded), tuple(answers), left_out)
