@@ -37,7 +37,7 @@ class Served:
 
     def resident_bytes(self) -> int:
         """Memory that it holds now."""
-        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
+        pages = Path(f"/proc/{self.process.pid}/statm").read_text(encoding="utf-8").split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 

@@ -103,7 +103,9 @@ def test_names_come_back_escaped(asked: Any) -> None:
     response = asked.post("/predict", files=parts(*((name, b"x") for name in names)))
     assert [entry["name"] for entry in response.json()] == names
     assert response.headers["content-type"] == "application/json" and response.content.isascii()
-    strange = b'--b\r\nContent-Disposition: form-data; name="images"; filename="\xff\xfe\xed\xa0\x80"\r\n\r\nx\r\n--b--\r\n'
+    strange = (
+        b'--b\r\nContent-Disposition: form-data; name="images"; filename="\xff\xfe\xed\xa0\x80"\r\n\r\nx\r\n--b--\r\n'
+    )
     for charset in ("utf-8", "utf-7", "utf-16", "nothing"):
         kind = f"multipart/form-data; boundary=b; charset={charset}"
         response = asked.post("/predict", content=strange, headers={"content-type": kind})
@@ -146,7 +148,9 @@ def test_a_request_of_another_form_is_400(asked: Any, files: Any, message: str) 
     assert (response.status_code, line(response)) == (400, message)
 
 
-@pytest.mark.parametrize("body", [b"", b"--b--\r\n", b"--b\r\n\r\nx", b"--c\r\n", b"\x00" * 100, b"--b\r\nA: b\r\n\r\nx\r\n--b--"])
+@pytest.mark.parametrize(
+    "body", [b"", b"--b--\r\n", b"--b\r\n\r\nx", b"--c\r\n", b"\x00" * 100, b"--b\r\nA: b\r\n\r\nx\r\n--b--"]
+)
 def test_a_damaged_body_is_400(asked: Any, body: bytes) -> None:
     for kind in ("multipart/form-data; boundary=b", "multipart/form-data", "multipart/form-data; boundary="):
         response = asked.post("/predict", content=body, headers={"content-type": kind})
@@ -245,7 +249,12 @@ def test_every_answer_forbids_other_scripts_and_sniffing(asked: Any) -> None:
 
 
 def test_unknown_paths_and_methods_are_one_line(asked: Any) -> None:
-    assert [asked.get(path).status_code for path in ("/none", "/predict", "/docs", "/../model.json")] == [404, 405, 404, 404]
+    assert [asked.get(path).status_code for path in ("/none", "/predict", "/docs", "/../model.json")] == [
+        404,
+        405,
+        404,
+        404,
+    ]
     assert line(asked.get("/none")) == "Not Found"
 
 

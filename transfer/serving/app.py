@@ -42,7 +42,7 @@ def build_app(service: Service, health: Health, hosts: Sequence[str]) -> FastAPI
     Args:
         service: what answers.
         health: the outcome of its golden test.
-        hosts: names under which it may be asked, so that no other site's page reaches it by a name of its own; `*`: any.
+        hosts: names under which it may be asked; no other site's page then reaches it under its own. `*`: any.
     """
     app = FastAPI(
         title=service.bundle.folder.record.name,

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 @cache
 def read_page() -> str:
-    """Return the page. It needs nothing from elsewhere, and is the same for every bundle, which it asks for `/model`."""
+    """Return the page, the same for every bundle: it asks for `/model`, and for nothing from elsewhere."""
     return files("transfer.serving").joinpath("page.html").read_text(encoding="utf-8")
 
 

@@ -28,7 +28,7 @@ def listen(host: str, port: int) -> socket.socket:
         raise BadValue(f"`port`={port} (allowed: 0 to 65535; 0 takes a free one)")
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(address[:2], family=family)  # type: ignore[arg-type]  # not Bluetooth's
+        return socket.create_server(address[:2], family=family)
     except (socket.gaierror, UnicodeError) as error:
         raise BadValue(f"`host`={host}: {getattr(error, 'strerror', None) or error}") from None
     except OSError as error:

@@ -6,11 +6,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from threading import Lock
+from typing import NotRequired
 
-from typing_extensions import NotRequired, TypedDict  # of TypedDict, pydantic wants this one before Python 3.12
+from typing_extensions import TypedDict  # which pydantic wants before Python 3.12
 
 from transfer.bundle.bundle import Bundle
-from transfer.bundle.checking import Check, check_bundle
+from transfer.bundle.checking import Check, check_opened
 from transfer.errors import DamagedFile
 from transfer.images.decode import BadImageError, decode_image, image_shape
 from transfer.predictions import Prediction
@@ -62,7 +63,7 @@ class Service:
             UserError: a file of the bundle is no longer what it was.
         """
         with self._network:
-            return check_bundle(self.bundle.folder, [self.bundle.format], opened={self.bundle.format: self.bundle.model})
+            return check_opened(self.bundle)
 
     def _check_size(self, upload: Upload) -> None:
         try:

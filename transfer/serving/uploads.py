@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from fastapi import HTTPException, Request
@@ -82,7 +82,7 @@ async def _upload(part: str, file: UploadFile | str) -> Upload:
     return Upload(file.filename or "", await file.read())
 
 
-async def _bounded(request: Request, limits: Limits) -> AsyncIterator[bytes]:
+async def _bounded(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
     """Yield the body as it comes, whatever length its header claims."""
     received = 0
     async for chunk in request.stream():
