@@ -124,7 +124,7 @@ def test_a_start_that_cannot_be_is_one_line(
     with listen("127.0.0.1", 0) as taken:
         port = str(taken.getsockname()[1])
         said = refused(capsys, bundle, "--format", "onnx", "--port", port)
-        assert "address already in use" in said and f"--port {port}" in said
+        assert said == f"error: --host 127.0.0.1, --port {port}: address already in use\n"
     assert "no.such.host.invalid" in refused(capsys, bundle, "--format", "onnx", "--host", "no.such.host.invalid")
     assert "--port 70000 (allowed: 0 to 65535" in refused(capsys, bundle, "--format", "onnx", "--port", "70000")
     assert "--max_bytes '20'" in refused(capsys, bundle, "--format", "onnx", "--max_bytes", "20")

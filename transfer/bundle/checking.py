@@ -12,13 +12,12 @@ from transfer.bundle.bundle import Bundle
 from transfer.bundle.folder import BundleFolder
 from transfer.bundle.formats import Model
 from transfer.bundle.golden import Golden, pixel_difference, read_golden, read_inputs
-from transfer.bundle.models import INT8, list_formats, missing_package, open_model
+from transfer.bundle.models import list_formats, missing_package, open_model
 from transfer.images.decode import Pixels
 
-TOLERANCE = 1e-4  # of float32: difference of logits, as a share of the largest one
-# Eight bits round a value that lies between two of them up or down with the last bit of a float, which processors
-# compute differently.
-INT8_TOLERANCE = 0.05
+# Difference of logits, as a share of the largest one. In 8 bits the same processor has none, and another kind far more:
+# AVX2 in place of AVX-512 moved OpenVINO's by 12% for a probe of lite0 on photos. That is told, too.
+TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,7 @@ class Answer:
     @property
     def deviates(self) -> bool:
         """Whether it is another answer."""
-        tolerance = INT8_TOLERANCE if self.format.endswith(INT8) else TOLERANCE
-        return not self.difference <= tolerance or self.same < self.num_inputs
+        return not self.difference <= TOLERANCE or self.same < self.num_inputs
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 
 import uvicorn
@@ -32,7 +33,7 @@ def listen(host: str, port: int) -> socket.socket:
     except (socket.gaierror, UnicodeError) as error:
         raise BadValue(f"`host`={host}: {getattr(error, 'strerror', None) or error}") from None
     except OSError as error:
-        raise BadValue(f"`host`={host}, `port`={port}: {(error.strerror or str(error)).lower()}") from None
+        raise BadValue(f"`host`={host}, `port`={port}: {os.strerror(error.errno or 0).lower()}") from None
 
 
 def is_loopback(listening: socket.socket) -> bool:
