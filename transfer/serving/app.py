@@ -15,7 +15,6 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from transfer import __version__
 from transfer.errors import UserError
 from transfer.serving.health import Health, Outcome, is_healthy
 from transfer.serving.page import SecurityHeaders, read_page
@@ -46,7 +45,6 @@ def build_app(service: Service, health: Health, hosts: Sequence[str]) -> FastAPI
     """
     app = FastAPI(
         title=service.bundle.folder.record.name,
-        version=__version__,
         docs_url=None,  # these pages load their scripts from elsewhere
         redoc_url=None,
         default_response_class=ASCIIResponse,
