@@ -16,6 +16,7 @@ allocator  processor time, page faults and peak memory with freed memory kept an
 cores   training speed on cores shared with other processes, with our and with OpenMP's default way of waiting
 recipe  accuracy of --recipe auto against the defaults
 progressive  accuracy of growing training images at equal processor time
+distillation  accuracy, size and latency of a student without and with a teacher
 probe   seconds of a linear probe's fits on cached features, against scikit-learn's lbfgs
 probe_photos  wall and processor seconds of a whole linear probe of photos, by part
 probe_choices  what a linear probe loses by cheaper features, and gains by views of its images
@@ -55,6 +56,7 @@ OWN_COMMAND_LINE = (
     "cores",
     "recipe",
     "progressive",
+    "distillation",
     "probe",
     "probe_photos",
     "probe_choices",

@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 
 from datamodules import load_dataset
-from tests.support.bundles import copied, exported, sealed_again, small_run
+from tests.support.bundles import TINY, copied, exported, sealed_again, small_run
 from tests.support.runs import call, save_classes
 from transfer import load_bundle, load_run
 from transfer.bundle import writing
 from transfer.bundle.folder import open_folder
 from transfer.bundle.golden import INDEX
 from transfer.bundle.record import read_record
-from transfer.commands import check, export
+from transfer.commands import check, export, probe
 from transfer.images.prepare import normalized
 
 pytestmark = pytest.mark.slow
@@ -70,6 +70,7 @@ def test_export_says_what_leaves_and_how_close_the_formats_are(
     out = capsys.readouterr().out
     assert "8 photos of val leave with it: digits val row" in out and "180 val" in out
     found = load_bundle(tmp_path / "bundle").folder.record.formats["onnx"]
+    assert found.num_seen == 0 and "were trained on" not in out
     assert f"{found.relative_difference:.1e}" in out and f"{found.milliseconds['1']:.2f}" in out
     assert set(found.milliseconds) == {"1", "32"}
 
@@ -207,3 +208,13 @@ def test_8_bits_are_measured_on_val_and_refused_if_they_cost_too_much(
     message = refused(capsys, small_run, "--out", tmp_path / "c", *argv)
     assert "a loss of 0.60 points" in message and "--max_drop 0.5 is allowed: nothing is written" in message
     assert not (tmp_path / "c").exists()
+
+
+def test_a_probes_last_fit_has_seen_val(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    words = ("--backbone", TINY, "--pretrained", "false", "--dataset", "digits", "--image_size", "32")
+    assert call(probe.main, *words, "--out_dir", run) == 0
+    bundle = exported(run, tmp_path / "bundle", "--format", "onnx")
+    assert read_record(bundle / "model.json").formats["onnx"].num_seen == 180
+    said = "180 of the images of val were trained on"
+    assert said in capsys.readouterr().out and said in (bundle / "README.md").read_text()

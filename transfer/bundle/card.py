@@ -55,6 +55,12 @@ def describe(preprocessing: Preprocessing) -> str:
     )
 
 
+def seen_images(record: Record) -> str:
+    """Return how many of the images that formats were compared on the network was trained on; empty if none."""
+    most = max((found.num_seen for found in record.formats.values()), default=0)
+    return f"{most:,} of the images of val were trained on, where accuracies are too high" if most else ""
+
+
 def _metadata(record: Record) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -133,6 +139,8 @@ def _formats(record: Record) -> str:
         )
     heads = ["format", "files", "takes", "compared on", "largest difference of logits", "same class", "time per image"]
     text = f"{markdown_table(heads, rows)}\n\nCompared with the float32 PyTorch classifier, from the decoded image on."
+    if said := seen_images(record):
+        text += f" {said[0].upper()}{said[1:]}."
     for name, found in record.formats.items():
         if loss := found.loss:
             text += (

@@ -110,6 +110,7 @@ class Agreement:
     Attributes:
         images: `val`, or `golden` for the golden inputs alone.
         num_images: how many.
+        num_seen: how many of them the network was trained on: all where a probe's last fit took val, too.
         largest_difference: of logits.
         relative_difference: the same, as a share of the largest logit.
         same_top1: share of the images with the same most probable class.
@@ -120,6 +121,7 @@ class Agreement:
 
     images: Literal["val", "golden"]
     num_images: int
+    num_seen: int
     largest_difference: float
     relative_difference: float
     same_top1: float

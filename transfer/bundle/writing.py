@@ -44,10 +44,12 @@ class Examples:
     Attributes:
         batches: decoded images, read anew in each pass.
         labels: theirs, class indices (N,) or multi-hot (N, C).
+        num_seen: how many of them the network was trained on.
     """
 
     batches: Sequence[Sequence[Pixels]]
     labels: NDArray[Any]
+    num_seen: int
 
 
 @dataclass(frozen=True)
@@ -116,9 +118,8 @@ def write_bundle(source: Source, folder: Path, formats: Sequence[str], max_drop:
     write_index(folder, replace(golden, own_logits={name: own_logits[name] for name in formats if name in own_logits}))
     if source.calibration is not None:
         (folder / FIT).write_bytes(source.calibration)
-    reader = files("transfer.bundle").joinpath("reader.py")
-    if "onnx" in formats and reader.is_file():
-        (folder / READER).write_bytes(reader.read_bytes())
+    if "onnx" in formats:
+        (folder / READER).write_bytes(files("transfer.bundle").joinpath("reader.py").read_bytes())
     record = replace(record, formats={name: found[name] for name in formats})
     (folder / README).write_text(write_card(record), encoding="utf-8")
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
@@ -193,6 +194,7 @@ def _measure(
         name: Agreement(
             images="golden" if examples is None else "val",
             num_images=len(mine),
+            num_seen=0 if examples is None else examples.num_seen,
             largest_difference=float(np.abs(mine.astype(np.float64) - expected).max()),
             relative_difference=relative_difference(mine, expected),
             same_top1=same_classes(mine, expected) / len(mine),

@@ -53,8 +53,9 @@ def check(bundle: Path, formats: list[str] | None = None, allow_user_code: bool 
         MissingData, DamagedFile: it is no bundle, or damaged; or a package of one of `formats` is not installed.
         BadValue: it does not hold one of `formats`.
     """
-    from transfer.bundle.checking import INT8_TOLERANCE, TOLERANCE, check_bundle
+    from transfer.bundle.checking import TOLERANCE, check_bundle
     from transfer.bundle.folder import open_folder
+    from transfer.bundle.models import INT8
 
     opened = open_folder(bundle)
     found = check_bundle(opened, formats, allow_user_code)
@@ -72,5 +73,7 @@ def check(bundle: Path, formats: list[str] | None = None, allow_user_code: bool 
         )
     for name, reason in found.left_out.items():
         print(f"{name}: left out: {name_flags(reason, find_flags(build_parser))}")
-    print(f"allowed: {TOLERANCE:g}, in 8 bits {INT8_TOLERANCE:g}, and the same classes")
+    print(f"allowed: {TOLERANCE:g}, and the same classes")
+    if any(answer.deviates and answer.format.endswith(INT8) for answer in found.answers):
+        print("8 bits are compared with those of the processor that exported them; others compute them differently")
     return found

@@ -150,6 +150,8 @@ def print_bundle(out: Path, record: Record, photos: Sequence[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from transfer.bundle.card import seen_images
+
     network = f"{record.network.backbone}, {len(record.class_names)} classes"
     print(printable(f"{out}: {record.name} ({network}), {len(record.files) + 1} files"))
     if photos:
@@ -179,6 +181,8 @@ def print_bundle(out: Path, record: Record, photos: Sequence[str]) -> None:
     console = Console()
     console.width = max(console.width, 140)
     console.print(table)
+    if said := seen_images(record):
+        print(said)
     print(f"\nCheck it where it is to run: efficientnet-transfer check {out}")
 
 

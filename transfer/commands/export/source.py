@@ -33,6 +33,7 @@ from transfer.networks.user_code import is_import_path
 from transfer.run_files import CONFIG
 from transfer.runs.predictor import Run, load_run
 from transfer.runs.results import Results, read_results
+from transfer.seen_images import KEY, SeenImages
 from transfer.weights.rows import WEIGHTS
 
 if TYPE_CHECKING:
@@ -131,7 +132,8 @@ def from_run(
     examples = None
     if val is not None and len(val):
         positions = _spread(len(val), MOST_COMPARED)
-        examples = Examples(Batches(val, positions, decoding), val.labels.numpy()[positions])
+        num_seen = _count_seen(run, results, val.ids()[positions])
+        examples = Examples(Batches(val, positions, decoding), val.labels.numpy()[positions], num_seen)
     record = _record(run, results, "photos" if photos else "noise", checkpoint == "best")
     return Source(run.classifier, record, files, examples, pixels), photos
 
@@ -163,6 +165,12 @@ def _content(split: Split, index: int) -> bytes:
 def _spread(count: int, most: int) -> NDArray[np.int64]:
     """Return up to so many positions from all over."""
     return np.linspace(0, count - 1, min(count, most)).astype(np.int64)
+
+
+def _count_seen(run: Run, results: Results, ids: NDArray[np.uint64]) -> int:
+    """Return how many images of val the network was trained on; a probe's last fit takes all of them."""
+    seen = SeenImages.from_text(run.data.get(KEY))
+    return len(ids) if results.probe is not None else 0 if seen is None else seen.count(ids)
 
 
 def _record(run: Run, results: Results, golden: Any, has_metrics: bool) -> Record:
