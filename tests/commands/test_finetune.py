@@ -48,12 +48,13 @@ from tests.support.runs import (
 from transfer.commands import evaluate, finetune
 from transfer.config.command_line import parse_config, save_config
 from transfer.config.schema import FinetuneConfig
+from transfer.runs.predictor import load_run
 from transfer.runs.test_record import num_test_reads, read_predictions
 from transfer.training.checkpointing import UnvalidatedCheckpoints
 
 # Of a run on data with a val split; the last two only where test was read, predictions for one label per image.
 FILES = {"config.yaml", "best.ckpt", "last.ckpt", "metrics.csv", "results.json"}
-FILES |= {"test_reads.json", "test_predictions.npz"}
+FILES |= {"test_reads.json", "test_predictions.npz", "calibration.safetensors"}
 LITE0_FILE = "efficientnet-lite0-57934424.pth"
 
 
@@ -317,6 +318,8 @@ def assert_equals_uninterrupted(run_dir: Path, uninterrupted: Path) -> None:
     resumed, whole = read_results(run_dir), read_results(uninterrupted)
     assert resumed["metrics"] == whole["metrics"] and resumed["per_class_accuracy"] == whole["per_class_accuracy"]
     assert (resumed["resumed"], whole["resumed"]) == (True, False)
+    assert resumed["calibration"] == whole["calibration"] is not None
+    assert len({(folder / "calibration.safetensors").read_bytes() for folder in (run_dir, uninterrupted)}) == 1
 
 
 @pytest.mark.slow
@@ -363,7 +366,7 @@ def test_a_final_fit_trains_on_val_too_and_resumes_to_the_same_end(
     fit = (*CHEAP, "--data.train_on", "trainval", "--ema_half_life", "0.3")
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert call(finetune.main, *fit, "--out_dir", whole) == 0
-    assert {path.name for path in whole.iterdir()} == FILES
+    assert {path.name for path in whole.iterdir()} == FILES - {"calibration.safetensors"}
     assert same_weights(read_weights(whole, "last.ckpt"), read_weights(whole, "best.ckpt"))
     results = read_results(whole)
     assert results["metrics"].keys() == {"test"} and results["splits"].keys() == {"train", "test"}
@@ -956,7 +959,10 @@ def test_a_network_of_bfloat16_trains_on_a_loaders_images(tmp_path: Path) -> Non
     assert {
         weight.dtype for name, weight in read_weights(tmp_path / "run").items() if name.endswith("conv.weight")
     } == {torch.bfloat16}
-    assert 0 <= read_results(tmp_path / "run")["metrics"]["test"]["top1"] <= 1
+    results = read_results(tmp_path / "run")
+    assert 0 <= results["metrics"]["test"]["top1"] <= 1
+    assert results["calibration"]["num_images"] == results["splits"]["val"]["size"]  # in float32, as it is loaded
+    assert load_run(tmp_path / "run").calibration is not None
 
 
 def test_growing_images_are_told_and_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

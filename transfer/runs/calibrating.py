@@ -26,15 +26,15 @@ def calibrate(
     """Return what images that a network was not trained on say about its answers.
 
     Args:
-        classifier: the network; it is left in eval mode, on the device.
+        classifier: the network; it is left in eval mode, on the device, in float32.
         batches: images as `normalize` takes them, and labels.
         normalize: makes them the network's, on the device.
-        device: where to compute, in float32.
+        device: where to compute.
 
     Raises:
         UserError: see `fit_calibration`.
     """
-    classifier.eval().to(device)
+    classifier.eval().to(device, torch.float32)
     outputs = [
         (*(tensor.cpu() for tensor in classifier.forward_with_features(normalize(images.to(device)))), labels)
         for images, labels in batches
