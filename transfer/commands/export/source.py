@@ -19,9 +19,10 @@ from datamodules.dataset.sheet import ReadOptions, Sheet
 from datamodules.dataset.sheet import Source as DataSource
 from transfer.bundle.folder import BundleFolder
 from transfer.bundle.golden import choose_inputs, noise_files
-from transfer.bundle.record import Data, Record, Weights
+from transfer.bundle.record import Calibrated, Data, Record, Weights
 from transfer.bundle.tensors import describe_network, read_classifier
 from transfer.bundle.writing import Examples, Source
+from transfer.calibration.calibration import Calibration
 from transfer.config.command_line import load_config
 from transfer.config.recipes import user_code
 from transfer.environment import environment, versions
@@ -196,10 +197,14 @@ def _record(run: Run, results: Results, golden: Any, has_metrics: bool) -> Recor
         data=_data(get_sheet(run.config.dataset), run, results),
         golden=golden,
         formats={},
-        calibration=None if run.calibration is None else results.calibration,
+        calibration=None if run.calibration is None else _calibrated(run.calibration),
         versions=_versions(),
         git_commit=environment()["git_commit"],
     )
+
+
+def _calibrated(fit: Calibration) -> Calibrated:
+    return Calibrated(num_images=len(fit.logits), ece_before=fit.ece_before, ece_after=fit.ece_after)
 
 
 def _name(run_dir: Path) -> str:
