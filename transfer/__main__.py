@@ -22,6 +22,7 @@ VERBS = {
     "weights": "list, fetch and verify public weights",
     "export": "write a run as a bundle that runs elsewhere",
     "check": "prove a bundle where it is to run",
+    "serve": "answer over HTTP, with a page to drop photos on",
     "convert": "convert checkpoints to and from other code bases",
     "table": "plan, run and report a table of results",
     "scale": "scale networks: fit limits, search, sweep, evolve",

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from transfer.bundle.agreement import relative_difference, same_classes
+from transfer.bundle.bundle import Bundle
 from transfer.bundle.folder import BundleFolder
-from transfer.bundle.golden import pixel_difference, read_golden, read_inputs
+from transfer.bundle.formats import Model
+from transfer.bundle.golden import Golden, pixel_difference, read_golden, read_inputs
 from transfer.bundle.models import list_formats, missing_package, open_model
+from transfer.images.decode import Pixels
 
 # Difference of logits, as a share of the largest one. In 8 bits the same processor has none, and another kind far more:
 # AVX2 in place of AVX-512 moved OpenVINO's by 12% for a probe of lite0 on photos. That is told, too.
@@ -83,9 +86,25 @@ def check_bundle(bundle: BundleFolder, formats: Sequence[str] | None = None, tru
         if reason is not None:
             left_out[name] = reason
             continue
-        expected = golden.logits(name)
-        found = open_model(bundle, name, trusted)(decoded).logits
-        same_shape = found.shape == expected.shape
-        difference = relative_difference(found, expected) if same_shape else float(np.inf)
-        answers.append(Answer(name, difference, same_classes(found, expected) if same_shape else 0, len(decoded)))
+        answers.append(_answer(name, open_model(bundle, name, trusted), golden, decoded))
     return Check(pixel_difference(bundle, golden, decoded), tuple(answers), left_out)
+
+
+def check_opened(bundle: Bundle) -> Check:
+    """Compare the digests of all files, then the golden inputs in the one format that is open already.
+
+    Raises:
+        MissingData, DamagedFile: a file is missing or was changed.
+    """
+    bundle.folder.check_files()
+    golden = read_golden(bundle.folder)
+    decoded = read_inputs(bundle.folder, golden)
+    answer = _answer(bundle.format, bundle.model, golden, decoded)
+    return Check(pixel_difference(bundle.folder, golden, decoded), (answer,), {})
+
+
+def _answer(name: str, model: Model, golden: Golden, decoded: Sequence[Pixels]) -> Answer:
+    expected, found = golden.logits(name), model(decoded).logits
+    if found.shape != expected.shape:
+        return Answer(name, float(np.inf), 0, len(decoded))
+    return Answer(name, relative_difference(found, expected), same_classes(found, expected), len(decoded))
