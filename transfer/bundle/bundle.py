@@ -110,7 +110,12 @@ class Bundle:
             predictions += self.predictions(decoded, top_k, guarantees)
         return predictions
 
-    def predictions(self, images: Sequence[Pixels], top_k: int, guarantees: Guarantees) -> list[Prediction]:
+    def predictions(
+        self,
+        images: Sequence[Pixels],
+        top_k: int,
+        guarantees: Guarantees = Guarantees(),  # noqa: B008  # frozen
+    ) -> list[Prediction]:
         """Return a prediction for each decoded image, RGB (H, W, 3) of any size; see `predict`."""
         record, outputs = self.folder.record, self.outputs(images)
         probabilities = as_probabilities(outputs.logits / record.temperature, record.multilabel).astype(np.float32)
