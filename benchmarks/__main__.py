@@ -17,6 +17,7 @@ cores   training speed on cores shared with other processes, with our and with O
 calibration  calibration error, sets, rejection and strangers on images that nothing was fitted to
 recipe  accuracy of --recipe auto against the defaults
 progressive  accuracy of growing training images at equal processor time
+distillation  accuracy, size and latency of a student without and with a teacher
 probe   seconds of a linear probe's fits on cached features, against scikit-learn's lbfgs
 probe_photos  wall and processor seconds of a whole linear probe of photos, by part
 probe_choices  what a linear probe loses by cheaper features, and gains by views of its images
@@ -56,6 +57,7 @@ OWN_COMMAND_LINE = (
     "calibration",
     "recipe",
     "progressive",
+    "distillation",
     "probe",
     "probe_photos",
     "probe_choices",

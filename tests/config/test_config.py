@@ -14,7 +14,7 @@ from datamodules.dataset.sheet import ON_BAD_IMAGE
 from datamodules.images.transforms import AUGMENTS
 from transfer.config.data_schema import DataConfig
 from transfer.config.problems import check_shares, find_problems
-from transfer.config.schema import FinetuneConfig, LossConfig, OptimConfig, TrainerConfig
+from transfer.config.schema import DistillConfig, FinetuneConfig, LossConfig, OptimConfig, TrainerConfig
 from transfer.errors import BadValue
 from transfer.training import batch_norm, losses, optim, schedules
 
@@ -59,11 +59,11 @@ def test_every_parameter_of_lightnings_trainer_is_a_field_or_left_out_for_a_reas
     assert parameters - {field.name for field in fields(TrainerConfig)} == set(LEFT_OUT)
 
 
-@pytest.mark.parametrize("config", [DataConfig, LossConfig, OptimConfig, TrainerConfig, FinetuneConfig])
+@pytest.mark.parametrize("config", [DataConfig, LossConfig, DistillConfig, OptimConfig, TrainerConfig, FinetuneConfig])
 def test_every_field_is_described_for_help(config: type) -> None:
     lines = [line.strip() for line in inspect.getsource(config).splitlines()]
     for field in fields(config):
-        if field.name in ("data", "loss", "optim", "trainer"):
+        if field.name in ("data", "loss", "distill", "optim", "trainer"):
             continue
         index = next(i for i, line in enumerate(lines) if line.startswith(f"{field.name}:"))
         assert lines[index + 1].startswith('"""'), field.name
@@ -86,6 +86,7 @@ TOP: dict[str, tuple[Any, ...]] = {
 IN_GROUPS: dict[str, dict[str, tuple[Any, ...]]] = {
     "data": {"batch_size": (0,), "num_workers": (-1,), "val_fraction": (0.0, 0.5), "multilabel": (True,)},
     "loss": {"label_smoothing": (1.0,), "mixup_alpha": (-1.0,), "cutmix_alpha": (-0.1,)},
+    "distill": {"weight": (0.0, 1.1, 0.9), "temperature": (0.0, 101.0)},
     "optim": {
         "lr": (0.0,), "momentum": (1.0,), "weight_decay": (-1.0,), "backbone_lr_factor": (-1.0,),
         "layer_decay": (0.0, 1.1), "warmup_epochs": (-1.0, 10.0), "sam_rho": (0.0, -0.1),

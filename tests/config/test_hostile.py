@@ -122,7 +122,7 @@ def test_a_value_of_another_type_is_refused_with_its_line(tmp_path: Path, text: 
         assert kept == ({"trainer.devices"} if text == "[1, 2]" else set())
 
 
-@pytest.mark.parametrize("group", ["data", "loss", "optim", "trainer"])
+@pytest.mark.parametrize("group", ["data", "loss", "distill", "optim", "trainer"])
 @pytest.mark.parametrize("text", ["5", "null", "[]", "adamw"])
 def test_a_group_that_is_no_dictionary_is_refused(tmp_path: Path, group: str, text: str) -> None:
     (tmp_path / "r.yaml").write_text(f"{group}: {text}\n", encoding="utf-8")

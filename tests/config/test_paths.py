@@ -19,7 +19,7 @@ from transfer.runs.predictor import load_run
 from transfer.runs.results import read_results
 from transfer.weights.start import resolve_start
 
-FIELDS = ("out_dir", "data_root", "weights", "init_head", "data.cache_dir")
+FIELDS = ("out_dir", "data_root", "weights", "init_head", "teacher", "data.cache_dir")
 
 
 @pytest.fixture(autouse=True)

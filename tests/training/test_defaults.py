@@ -26,6 +26,7 @@ WITHOUT_A_FIELD = {
     "in_channels",
     "output_stride",
     "class_weights",
+    "distillation",
 }
 
 

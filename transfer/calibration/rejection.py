@@ -54,7 +54,7 @@ def accept_share(ranks_of_val: Floats, wrong: NDArray[np.bool_] | None, coverage
     """Return the threshold that leaves at least this share of images like val answered.
 
     It is a quantile with the correction of split conformal prediction for so many images: over draws of val, the mean
-    share of other images that are answered is at least `coverage`.
+    share of other images that are answered is at least `coverage`, less 1 / N, as an image of val counts itself.
 
     Raises:
         BadValue: val has too few images for it.

@@ -118,6 +118,7 @@ def explain(
     import torch
 
     from datamodules.images.transforms import build_eval_transform
+    from transfer.commands.predict_guarantees import report_temperature
     from transfer.runs.predictor import load_run
 
     check_count("batch_size", batch_size)
@@ -128,6 +129,7 @@ def explain(
     class_indices = [find_class(run.class_names, class_name, name) for name, run in runs.items()]
     for run in runs.values():
         run.classifier.to("cuda" if torch.cuda.is_available() else "cpu")
+        report_temperature(run.temperature)
     transforms = [build_eval_transform(run.preprocessing) for run in runs.values()]
 
     unreadable: list[str] = []

@@ -18,6 +18,7 @@ from transfer.commands.console import exit_status
 from transfer.config.choices import choose_by_protocol, choose_by_rule, settled_fields, share_batch
 from transfer.config.command_line import build_config, build_parser, given_fields, parse_config
 from transfer.config.problems import check_shares
+from transfer.config.recipes import allows_user_code
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue, UserError
 from transfer.files import expanded
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         config, resume = parse_config(words)
-        _run(config, resume, given_fields(words) if resume is None else frozenset())
+        _run(config, resume, given_fields(words) if resume is None else frozenset(), allows_user_code(words))
 
     return exit_status(command, build_parser)
 
@@ -59,7 +60,8 @@ def finetune(
     Args:
         config: the whole configuration; None starts from the defaults. It is not modified.
         resume: folder of an interrupted run to continue, or of any run that more epochs or steps lengthen.
-        allow_user_code: whether to import a backbone or a head of one's own that the run to continue names.
+        allow_user_code: whether to import a backbone or a head of one's own that the run to continue or the teacher
+            names.
         fields: fields of `transfer.config.schema.FinetuneConfig` that override `config`; groups are dictionaries:
             `finetune(dataset="folder", data_root="photos", trainer={"max_epochs": 3})`.
 
@@ -69,32 +71,34 @@ def finetune(
     """
     run_dir = None if resume is None else expanded(resume)
     config, given = build_config(config, run_dir, fields, allow_user_code)
-    return _run(config, run_dir, given)
+    return _run(config, run_dir, given, allow_user_code)
 
 
-def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> Results:
+def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str], allow_user_code: bool) -> Results:
     """Perform one run, from its configuration to results.json, and return the results.
 
     Args:
         config: the configuration.
         resume: folder of the run to continue.
         given: dotted fields that the user set; `protocol` and `recipe` do not change them.
+        allow_user_code: whether to import a backbone or a head of one's own that the teacher names.
     """
     # Imported here so that --help and mistyped flags do not wait for them.
     from datamodules import load_dataset
-    from datamodules.datamodule import DataModule
     from transfer.commands.calibrate import calibrate_run
+    from transfer.commands.finetune_build import build_data, build_module
     from transfer.commands.finetune_report import collect_results, print_end, print_start
     from transfer.runs.folder import check_run_dir, find_interrupted, is_main_process, open_run
+    from transfer.runs.teacher import load_teacher
     from transfer.training.callbacks import EpochLog
     from transfer.training.interruption import interruptible
     from transfer.training.selection import choose_monitor
     from transfer.training.trainer import build_fit_trainer, build_loggers, prepare_process
-    from transfer.weights.seen import read_seen_images
     from transfer.weights.start import resolve_start
 
     started = time.perf_counter()
     config, start, sheet = check_names(config)
+    teacher = load_teacher(config, resume, allow_user_code)  # before the seed is set, which it does not move
     check_run_dir(config, resume, settled=settled_fields(config, given))
     num_processes = prepare_process(config)
 
@@ -109,9 +113,8 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
     # Again, because what was chosen may be other weights and another size.
     start = resolve_start(**config.start_options(), dataset_size=sheet.default_image_size, image_size=config.image_size)
     monitor = choose_monitor(config.monitor, dataset.num_classes, config.data.multilabel)
-    data = DataModule(dataset, start.preprocessing, progressive=config.progressive, **config.loader_options())
-    data.seen_before = read_seen_images(config.weights, config.init_from, config.init_head)
-    module = build_module(config, start, dataset, resume)
+    data = build_data(config, start, dataset)
+    module = build_module(config, start, data, teacher, resume)
 
     with open_run(config, resume) as run, interruptible(run.interrupted):
         run.check_space(sum(p.numel() for p in module.classifier.parameters()))
@@ -120,12 +123,12 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str]) -> 
         trainer = build_fit_trainer(config, start.preprocessing.image_size, run.path, log, loggers)
         if is_main_process():
             run.begin(config, {name: {"of": s.name, "images": s.sources()} for name, s in dataset.held_out.items()})
-            print_start(config, start, data, run, choices, trainer.precision)
+            print_start(config, start, data, teacher, run, choices, trainer.precision)
         fit(config, run, trainer, module, data)
         metrics = measure(config, run, trainer, module, data, log)
         calibration = calibrate_run(run, trainer, module, data)
         seconds = time.perf_counter() - started
-        results = collect_results(config, run, start, trainer, module, data, log, metrics, seconds)
+        results = collect_results(config, run, start, trainer, module, data, teacher, log, metrics, seconds)
         results = replace(results, calibration=calibration)
         if trainer.is_global_zero:
             results.save()
@@ -202,43 +205,6 @@ def choose(
         )
         lines += chosen
     return config, lines
-
-
-def build_module(config: FinetuneConfig, start: Start, dataset: Dataset, resume: Path | None) -> TransferModule:
-    """Return the module to train; a resumed run with a checkpoint loads no other weights.
-
-    Raises:
-        UserError: the weights are unavailable, the checkpoint is damaged, or the head of `init_head` does not fit.
-    """
-    import torch
-
-    from transfer.runs.folder import RunFolder
-    from transfer.runs.predictor import load_head
-    from transfer.runs.run_start import head_source
-    from transfer.training.losses import balanced_class_weights
-    from transfer.training.module import TransferModule
-    from transfer.weights.build import classifier_from
-    from transfer.weights.files import read_checkpoint
-
-    last = None if resume is None else RunFolder(resume).last
-    continues = False
-    if last is not None and last.exists():
-        continues = True
-        read_checkpoint(last)  # reports a damaged checkpoint before Lightning reads it
-    classifier = classifier_from(
-        start,
-        dataset.num_classes,
-        class_names=dataset.class_names,
-        load_weights=not continues,
-        **config.network_options(),
-    )
-    if not continues and (head := head_source(config, dataset.class_names)):
-        load_head(classifier, replace(config, init_head=head), dataset.class_names)
-    classifier = classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its types
-    if config.compile:
-        classifier.compile(dynamic=None if config.progressive is None else False)
-    weights = None if config.loss.class_weights == "none" else balanced_class_weights(dataset.class_counts["train"])
-    return TransferModule(classifier, class_weights=weights, **config.module_options())
 
 
 def fit(config: FinetuneConfig, run: RunFolder, trainer: pl.Trainer, module: TransferModule, data: DataModule) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from transfer.config.schema import FinetuneConfig
 from transfer.progressive import stage_sizes
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from datamodules.dataset.loaded import Dataset
     from transfer.lightning import pl
     from transfer.runs.folder import RunFolder
+    from transfer.runs.teacher import Teacher
     from transfer.training.callbacks import EpochLog
     from transfer.training.module import TransferModule
     from transfer.weights.start import Start
@@ -30,6 +31,7 @@ def collect_results(
     trainer: pl.Trainer,
     module: TransferModule,
     data: DataModule,
+    teacher: Teacher | None,
     log: EpochLog,
     metrics: dict[str, Metrics],
     wall_seconds: float,
@@ -49,8 +51,8 @@ def collect_results(
         dataset=config.dataset,
         backbone=start.variant.name,
         metrics=metrics,
+        **_data_facts(data),
         intervals=_intervals(config, trainer, module, dataset, metrics),
-        quoted_metric=dataset.sheet.metric,
         protocol=config.protocol,
         per_class_accuracy=_class_accuracies(dataset, module),
         monitor=log.monitor if "val" in metrics else None,
@@ -62,16 +64,12 @@ def collect_results(
         steps=trainer.global_step,
         weights=start.provenance(),
         warm_start=asdict(warm_start) if warm_start else None,
+        teacher=None if teacher is None else teacher.facts,
         num_parameters=sum(p.numel() for p in module.classifier.parameters()),
         image_size=start.preprocessing.image_size,
         train_image_sizes=_train_sizes(config, start),
-        splits=_split_facts(dataset),
-        skipped_images=[asdict(image) for image in dataset.skipped],
         tested_images=None if module.predictions is None else len(module.predictions.labels),
         threshold=module.classifier.threshold,
-        seen_images=count_seen_images(data),
-        decay=dict(dataset.decay),
-        copy=dataset.known_copy,
         train_seconds=round(log.seconds, 2),
         wall_seconds=round(wall_seconds, 2),
         images_per_second=log.images_per_second and round(log.images_per_second, 1),
@@ -125,17 +123,32 @@ def _class_accuracies(dataset: Dataset, module: TransferModule) -> dict[str, flo
     return {name: accuracy if count else None for name, accuracy, count in accuracies}
 
 
-def _split_facts(dataset: Dataset) -> dict[str, SplitFacts]:
+def _data_facts(data: DataModule) -> dict[str, Any]:
+    """Return the entries of the results that the data alone decide."""
+    dataset = data.dataset
     return {
-        name: SplitFacts(size=size, fingerprint=dataset.fingerprint[name], class_counts=dataset.class_counts[name])
-        for name, size in dataset.split_sizes.items()
+        "quoted_metric": dataset.sheet.metric,
+        "splits": {
+            name: SplitFacts(size=size, fingerprint=dataset.fingerprint[name], class_counts=dataset.class_counts[name])
+            for name, size in dataset.split_sizes.items()
+        },
+        "skipped_images": [asdict(image) for image in dataset.skipped],
+        "seen_images": count_seen_images(data),
+        "decay": dict(dataset.decay),
+        "copy": dataset.known_copy,
     }
 
 
 def print_start(
-    config: FinetuneConfig, start: Start, data: DataModule, run: RunFolder, choices: Sequence[str], precision: str
+    config: FinetuneConfig,
+    start: Start,
+    data: DataModule,
+    teacher: Teacher | None,
+    run: RunFolder,
+    choices: Sequence[str],
+    precision: str,
 ) -> None:
-    """Print the data, the settings that were chosen, the network, the precision, and the folder of an interrupted run.
+    """Print the data, the settings that were chosen, the network, its teacher, and the folder of an interrupted run.
 
     Warn of test images that the network has seen.
     """
@@ -154,9 +167,11 @@ def print_start(
         print(f"training images grow: {', '.join(map(str, sizes))} px, a quarter of the run each")
     if warm_start := measure_warm_start(start):
         print(f"--init_from {config.init_from}: {warm_start}")
+    if teacher is not None:
+        print(teacher.describe(config))
     if not data.dataset.split_sizes.keys() - {"train"}:
         print("nothing will be measured: there is no test split, and a final fit has no val split")
-    warn_of_seen_images(data)
+    warn_of_seen_images(data, "the network that this run starts from" + (" or its teacher" if teacher else ""))
 
 
 def _train_sizes(config: FinetuneConfig, start: Start) -> list[int]:
@@ -169,16 +184,16 @@ def count_seen_images(data: DataModule) -> dict[str, int]:
     return {name: seen.count(split.ids()) for name, split in data.dataset.splits.items() if name != "train"}
 
 
-def warn_of_seen_images(data: DataModule) -> None:
-    """Warn of val and test images that are in train, too, and of those that the network was trained on before."""
+def warn_of_seen_images(data: DataModule, before: str = "the network that this run starts from") -> None:
+    """Warn of val and test images that are in train, too, and of those that were trained on before, by whom."""
     train = data.dataset.seen_images
     for name, split in data.dataset.splits.items():
         if name == "train":
             continue
         if data.seen_before is not None and (count := data.seen_before.count(split.ids())):
             warnings.warn(
-                f"{count} of {len(split)} {name} images were trained on before, by the network that this run starts"
-                f" from: its {name} metrics are too good",
+                f"{count} of {len(split)} {name} images were trained on before, by {before}: its {name} metrics are too"
+                " good",
                 stacklevel=2,
             )
         if count := train.count(split.ids()):

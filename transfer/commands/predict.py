@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from transfer.calibration.guarantees import UNKNOWN, Guarantees
 from transfer.commands.console import add_allow_user_code, add_engine, check_folder, exit_status
-from transfer.commands.predict_guarantees import add_guarantees, read_guarantees, report_certainty
+from transfer.commands.predict_guarantees import add_guarantees, read_guarantees, report_certainty, report_temperature
 from transfer.errors import BadValue, MissingData, check_count, printable
 from transfer.files import expanded, written_whole
 from transfer.markdown import harmless_cell
@@ -149,7 +149,9 @@ def predict_with_run(
     rows = predict_rows(run, paths, top_k, batch_size, num_workers, unreadable, unknown, guarantees)
     write_output(rows, format, out, run.config.data.label_separator)
     report(run, len(paths), len(unreadable))
-    report_certainty(run.calibration, guarantees, len(unknown), len(paths) - len(unreadable))
+    report_temperature(run.temperature)
+    if guarantees:
+        report_certainty(run.calibrated(), guarantees, len(unknown), len(paths) - len(unreadable))
     return unreadable
 
 

@@ -12,7 +12,7 @@ from transfer.bundle.bundle import Bundle, load_bundle
 from transfer.bundle.models import SAFETENSORS
 from transfer.calibration.guarantees import Guarantees
 from transfer.commands.predict import check_top_k, find_images, prediction_row, write_output
-from transfer.commands.predict_guarantees import report_certainty
+from transfer.commands.predict_guarantees import report_certainty, report_temperature
 from transfer.errors import BadValue, printable
 from transfer.images.decode import BadImage, BadImageError, Pixels, decode_image
 from transfer.images.depth import Decoding
@@ -63,7 +63,9 @@ def predict_with_bundle(
     print(f"format: {bundle.format}", file=sys.stderr)
     if unreadable:
         print(f"{len(unreadable)} of {len(paths)} images could not be read", file=sys.stderr)
-    report_certainty(bundle.calibration, guarantees, len(unknown), len(paths) - len(unreadable))
+    report_temperature(bundle.folder.record.temperature)
+    if guarantees:
+        report_certainty(bundle.calibrated(), guarantees, len(unknown), len(paths) - len(unreadable))
     return unreadable
 
 

@@ -46,14 +46,14 @@ def read_guarantees(
     return Guarantees(coverage, max_error, sets)
 
 
-def report_certainty(
-    calibration: Calibration | None, guarantees: Guarantees, num_unknown: int, num_images: int
-) -> None:
-    """Say on stderr which temperature is in the probabilities, how many images are unknown, and by which rules."""
-    if calibration is None:
-        return
-    if calibration.temperature != 1:
-        print(f"probabilities calibrated on val: temperature {calibration.temperature:.3f}", file=sys.stderr)
+def report_temperature(temperature: float) -> None:
+    """Say on stderr which temperature is in the probabilities, if it is not 1."""
+    if temperature != 1:
+        print(f"probabilities calibrated on val: temperature {temperature:.3f}", file=sys.stderr)
+
+
+def report_certainty(calibration: Calibration, guarantees: Guarantees, num_unknown: int, num_images: int) -> None:
+    """Say on stderr how many images are unknown, and by which rules."""
     if guarantees.abstain:
         print(f"{num_unknown} of {num_images} images are {UNKNOWN}", file=sys.stderr)
     for line in guarantees.describe(calibration):

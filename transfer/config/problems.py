@@ -84,6 +84,8 @@ def _range_problems(config: FinetuneConfig) -> Iterator[str]:
         ("loss.label_smoothing", loss.label_smoothing, "0 to below 1", _is_share),
         ("loss.mixup_alpha", loss.mixup_alpha, "0, or 0.001 to 1000", _is_alpha),
         ("loss.cutmix_alpha", loss.cutmix_alpha, "0, or 0.001 to 1000", _is_alpha),
+        ("distill.weight", config.distill.weight, "above 0, at most 1", lambda v: 1e-6 <= v <= 1),
+        ("distill.temperature", config.distill.temperature, "0.1 to 100", lambda v: 0.1 <= v <= 100),
         ("optim.lr", optim.lr, "above 0", _is_positive),
         ("optim.momentum", optim.momentum, "0 to below 1", _is_share),
         ("optim.weight_decay", optim.weight_decay, "at least 0", _is_not_negative),
@@ -146,6 +148,10 @@ def _combination_problems(config: FinetuneConfig) -> Iterator[str]:
         yield f"{root} with `dataset`=digits: its images come with scikit-learn (use `dataset`=folder)"
     if config.protocol is not None and config.recipe == "auto":
         yield f"`protocol`={config.protocol} with `recipe`=auto: both choose the settings; leave one out"
+    if config.teacher is None:
+        for field in fields(config.distill):
+            if (value := getattr(config.distill, field.name)) != field.default:
+                yield f"`distill.{field.name}`={value} without `teacher`: unused"
     if not FREEZE.fullmatch(config.freeze):
         yield f"`freeze`={config.freeze!r} (allowed: none, backbone, 'until-epoch N')"
     elif 0 < trainer.max_epochs <= (config.frozen_epochs() or 0):

@@ -25,13 +25,19 @@ def split_resume(argv: Sequence[str]) -> tuple[Path | None, bool, list[str]]:
     return given.resume, "allow_user_code" in given, rest
 
 
+def allows_user_code(argv: Sequence[str]) -> bool:
+    """Return whether a command line that `split_resume` reads allows the code that files name."""
+    return split_resume(argv)[1]
+
+
 def add_allow_user_code(parser: argparse.ArgumentParser) -> None:
-    """Add the flag without which no code is imported that a recipe or a run to resume names."""
+    """Add the flag without which no code is imported that a recipe, a run to resume or a teacher names."""
     parser.add_argument(
         "--allow_user_code",
         action="store_true",
         default=argparse.SUPPRESS,
-        help="import a backbone or a head of your own that a recipe or the run to continue names, which runs its code",
+        help="import a backbone or a head of your own that a recipe, the run to continue or the teacher names, which"
+        " runs its code",
     )
 
 

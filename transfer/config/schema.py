@@ -31,6 +31,16 @@ class LossConfig:
 
 
 @dataclass(kw_only=True)
+class DistillConfig:
+    """What is learned from a teacher"""
+
+    weight: float = 0.5
+    """share of the teacher's part in the loss, above 0 to 1; the labels' part has the rest"""
+    temperature: float = 2.0
+    """what divides the logits of teacher and student before they are compared, 0.1 to 100"""
+
+
+@dataclass(kw_only=True)
 class OptimConfig:
     """Optimizer and schedule"""
 
@@ -161,6 +171,8 @@ class FinetuneConfig:
     """train on the images of birdsnap that are still available; results then say how many"""
     init_head: str | None = None
     """folder of a run with the same classes and backbone, for example a probe, whose head to start from"""
+    teacher: str | None = None
+    """folder of a finished run with the same classes, whose answers to learn from, too (Hinton et al. 2015)"""
     head: str = "linear"
     """linear, mlp, cosine, or the import path of your own (called with num_features, num_classes, dropout)"""
     dropout: float | None = None
@@ -192,6 +204,7 @@ class FinetuneConfig:
     """folder of the run, new or empty; unset: runs/<dataset, or name of data_root>_<backbone>/<n>"""
     data: DataConfig = field(default_factory=DataConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
@@ -255,4 +268,4 @@ class FinetuneConfig:
 
 
 # Fields of FinetuneConfig and ProbeConfig that hold paths, besides data.cache_dir.
-PATH_FIELDS = frozenset(("data_root", "weights", "init_head", "out_dir", "beside"))
+PATH_FIELDS = frozenset(("data_root", "weights", "init_head", "teacher", "out_dir", "beside"))

@@ -174,8 +174,7 @@ class Run:
             DamagedFile: a logit is not finite.
         """
         self.check_finite(logits)
-        if self.calibration is not None:
-            logits = logits / self.calibration.temperature
+        logits = logits / self.temperature
         return (logits.sigmoid() if self.config.data.multilabel else logits.softmax(1)).float()
 
     def check_finite(self, outputs: Tensor) -> None:
@@ -193,6 +192,11 @@ class Run:
     def prediction(self, probabilities: NDArray[np.float32], top_k: int) -> Prediction:
         """Return what the probabilities of all classes, (C,), say of one image."""
         return read_prediction(probabilities, self.class_names, top_k, self.label_threshold)
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by before they become probabilities."""
+        return 1.0 if self.calibration is None else self.calibration.temperature
 
     @property
     def label_threshold(self) -> float | None:

@@ -72,6 +72,25 @@ class ProbeFit:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TeacherFacts:
+    """Facts about the run whose answers a run learned from.
+
+    Attributes:
+        run_dir: its folder.
+        backbone, image_size, num_parameters: its network, with its head.
+        sha256: hash of its best checkpoint.
+        metrics: its metrics of each measured split.
+    """
+
+    run_dir: str
+    backbone: str
+    image_size: int
+    num_parameters: int
+    sha256: str
+    metrics: dict[str, Metrics]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Results:
     """The results of a finished run.
 
@@ -91,6 +110,7 @@ class Results:
         steps_per_epoch, planned_steps, steps: optimizer steps of an epoch, of the run as planned, and as taken.
         weights: weights the run started from; None for random ones.
         warm_start: how much of the network came from `init_from`.
+        teacher: the run whose answers it learned from; None without one.
         threshold: probability from which on a label is given, with the best F1 on val; None for one label per image.
         image_size: side of the network's input, in pixels.
         train_image_sizes: side of the training images in each stage of a progressive run; of others, nothing.
@@ -127,6 +147,7 @@ class Results:
     steps: int | None = None
     weights: dict[str, Any] | None = None
     warm_start: dict[str, Any] | None = None
+    teacher: TeacherFacts | None = None
     num_parameters: int = 0
     image_size: int = 0
     train_image_sizes: list[int] = field(default_factory=list)

@@ -19,6 +19,7 @@ from transfer.networks.layers import untracked_batch_norm
 from transfer.training import rebuild
 from transfer.training.accumulation import complete_group
 from transfer.training.batch_norm import POLICIES, BatchNormPolicy
+from transfer.training.distillation import Distillation
 from transfer.training.divergence import refuse_divergence, warn_of_rise
 from transfer.training.losses import build_loss
 from transfer.training.metrics import Predicted, fit_threshold
@@ -77,6 +78,7 @@ class TransferModule(pl.LightningModule):
         warmup_epochs: length of the linear warm-up, in epochs; may be a fraction.
         sam_rho: neighbourhood of sharpness-aware minimization (`transfer.training.sam`); None turns it off.
         bn: policy of `transfer.training.batch_norm.BatchNormPolicy`, unless the Trainer has that callback already.
+        distillation: a teacher to learn from; checkpoints do not hold it.
 
     Raises:
         UserError: an unknown name, a value out of range, or values that do not go together.
@@ -114,6 +116,7 @@ class TransferModule(pl.LightningModule):
         warmup_epochs: float = OptimConfig.warmup_epochs,
         sam_rho: float | None = OptimConfig.sam_rho,
         bn: str = FinetuneConfig.bn,
+        distillation: Distillation | None = None,
     ) -> None:
         super().__init__()
         refuse_mix()
@@ -130,7 +133,9 @@ class TransferModule(pl.LightningModule):
         self.optimizer, self.momentum, self.weight_decay = optimizer, momentum, weight_decay
         self.lr, self.backbone_lr_factor, self.layer_decay = lr, backbone_lr_factor, layer_decay
         self.schedule, self.warmup_epochs, self.sam_rho, self.bn = schedule, warmup_epochs, sam_rho, bn
-        self.save_hyperparameters(ignore=["classifier"], logger=False)  # a command's logger has its configuration
+        self.distillation = distillation
+        # A command's logger has its configuration.
+        self.save_hyperparameters(ignore=["classifier", "distillation"], logger=False)
         self._is_rebuilt = classifier is None
         self.train_loss = TrainLoss()
         self.classifier = rebuild.build(self.hparams) if classifier is None else classifier
@@ -160,10 +165,10 @@ class TransferModule(pl.LightningModule):
         rebuild.meet_data(self.classifier, getattr(self.trainer, "datamodule", None))
 
     def configure_callbacks(self) -> list[pl.Callback]:
-        """Return the BatchNorm policy, unless the Trainer has one."""
-        if any(isinstance(callback, BatchNormPolicy) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]  # not declared by Lightning
-            return []
-        return [BatchNormPolicy(self.bn)]
+        """Return the BatchNorm policy, unless the Trainer has one, and the distillation."""
+        has_policy = any(isinstance(callback, BatchNormPolicy) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]  # not declared by Lightning
+        own: list[pl.Callback] = [] if has_policy else [BatchNormPolicy(self.bn)]
+        return own if self.distillation is None else [*own, self.distillation]
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (N, num_classes) for normalised images (N, C, H, W)."""
@@ -173,10 +178,14 @@ class TransferModule(pl.LightningModule):
 
     def batch_loss(self, images: Tensor, targets: Tensor, mix: Mix | None = None) -> Tensor:
         """Return the mean loss of a batch; torch.compile takes it as one graph."""
-        if mix is None:
-            return self.loss(self(images), targets)
-        logits = self(mix.blend(images))
-        return mix.share * self.loss(logits, targets) + (1.0 - mix.share) * self.loss(logits, targets[mix.partner])
+        images = images if mix is None else mix.blend(images)
+        logits = self(images)
+        loss: Tensor = self.loss(logits, targets)
+        if mix is not None:
+            loss = mix.share * loss + (1.0 - mix.share) * self.loss(logits, targets[mix.partner])
+        if self.distillation is None:
+            return loss
+        return self.distillation.loss(loss, logits, images, self.multilabel)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, targets = batch

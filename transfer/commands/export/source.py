@@ -187,7 +187,7 @@ def _record(run: Run, results: Results, golden: Any, has_metrics: bool) -> Recor
         class_names=run.class_names,
         multilabel=run.config.data.multilabel,
         threshold=run.label_threshold or run.threshold,
-        temperature=1.0 if run.calibration is None else run.calibration.temperature,
+        temperature=run.temperature,
         separator=run.config.data.label_separator,
         preprocessing=run.preprocessing,
         max_pixels=run.config.data.max_pixels,
