@@ -16,8 +16,7 @@ from transfer.preprocessing import HALF, IMAGENET, Preprocessing
 
 onnx = pytest.importorskip("onnx", reason="pip install onnx onnxruntime")
 ort = pytest.importorskip("onnxruntime", reason="pip install onnx onnxruntime")
-from transfer.bundle.onnx_graph import OPSET, Graph, Value  # noqa: E402
-from transfer.bundle.onnx_preprocessing import add_preprocessing  # noqa: E402
+from transfer.bundle.onnx_preprocessing import preprocessing_model  # noqa: E402
 
 BICUBIC = Preprocessing(224, 0.875, "bicubic", *IMAGENET)
 
@@ -26,11 +25,8 @@ class Prepared:
     """The graph alone, run by ONNX Runtime."""
 
     def __init__(self, preprocessing: Preprocessing) -> None:
-        graph = Graph("bundle")
-        graph.rename(add_preprocessing(Value(graph, "images"), preprocessing), "pixels")
-        images, pixels = (onnx.helper.make_tensor_value_info(name, 2, None) for name in ("images", "pixels"))
-        made = onnx.helper.make_graph(graph.nodes, "bundle", [images], [pixels])
-        model = onnx.helper.make_model(made, opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=8)
+        model = preprocessing_model(preprocessing)
+        onnx.checker.check_model(model, full_check=True)
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         self.session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

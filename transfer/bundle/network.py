@@ -39,6 +39,8 @@ class PixelNetwork(nn.Module):
         assert isinstance(copy, Classifier)
         self.classifier = copy
         self._fix_padding()
+        for tensor in (*self.parameters(), *self.buffers()):  # a layout in memory would be written too
+            tensor.data = tensor.clone(memory_format=torch.contiguous_format)
         self.eval()
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from onnx import ModelProto, helper
 
-from transfer.bundle.onnx_graph import DOUBLE, INT64, UINT8, Graph, Value
+from transfer.bundle.onnx_graph import DOUBLE, INT64, IR_VERSION, OPSET, UINT8, Graph, Value
 from transfer.images.prepare import build_crop, has_colour
 from transfer.preprocessing import Preprocessing
 
@@ -23,6 +24,17 @@ _SUPPORT = {"bicubic": 2.0, "bilinear": 1.0}
 _LUMA = np.array([[19595.0], [38470.0], [7471.0]])
 # So many rows or columns of the crop are computed at a time, from the pixels that they are made of.
 _BLOCK = 8
+
+
+def preprocessing_model(preprocessing: Preprocessing) -> ModelProto:
+    """Return the preprocessing alone: `images` of any size to `pixels`; see `add_preprocessing`."""
+    graph, size = Graph("preprocessing"), preprocessing.image_size
+    graph.rename(add_preprocessing(Value(graph, "images"), preprocessing), "pixels")
+    images = helper.make_tensor_value_info("images", UINT8, ["N", "H", "W", 3])
+    pixels = helper.make_tensor_value_info("pixels", UINT8, ["N", size, size, len(preprocessing.mean)])
+    opset = helper.make_opsetid("", OPSET)
+    made = helper.make_graph(graph.nodes, graph.name, [images], [pixels])
+    return helper.make_model(made, opset_imports=[opset], ir_version=IR_VERSION)
 
 
 def add_preprocessing(images: Value, preprocessing: Preprocessing) -> Value:
