@@ -16,12 +16,16 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from tests.fuzz.damages import cuts, flips
 from tests.support.bundles import copied, sealed_again
 from tests.support.runs import ROOT, call, environment, save_photo
 from transfer import Guarantees, load_bundle, load_run
+from transfer.bundle.folder import open_folder
 from transfer.bundle.record import Record
+from transfer.calibration.file import load_calibration, save_calibration
 from transfer.commands import check, predict
 from transfer.errors import BadValue, MissingData, UserError
+from transfer.run_files import CALIBRATION
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("onnxruntime", reason="pip install onnxruntime onnx")
@@ -73,7 +77,8 @@ def test_a_bundle_leaves_unanswered_what_its_run_does(
     assert any(prediction.unknown for prediction in found)  # noise, unlike digits
     summary = json.loads((small_run / "results.json").read_text())["calibration"]
     record = load_bundle(bundle).folder.record
-    assert record.calibration == summary and record.temperature == summary["temperature"]
+    assert record.calibration is not None and record.temperature == summary["temperature"]
+    assert vars(record.calibration) == {name: summary[name] for name in ("num_images", "ece_before", "ece_after")}
     capsys.readouterr()
     assert call(predict.main, bundle, *photos, "--abstain", "--coverage", "0.8", "--sets", "0.9") == 0
     said = capsys.readouterr()
@@ -81,6 +86,53 @@ def test_a_bundle_leaves_unanswered_what_its_run_does(
         "unknown" if p.unknown else p.class_name for p in expected
     ]
     assert f"{sum(p.unknown for p in expected)} of 4 images are unknown" in said.err
+
+
+def without_calibration(bundle: Path) -> None:
+    (bundle / CALIBRATION).unlink()
+    sealed_again(bundle, lambda r: replace(r, files={n: d for n, d in r.files.items() if n != CALIBRATION}))
+
+
+def other_calibration(bundle: Path) -> None:
+    fit = load_calibration(bundle / CALIBRATION)
+    save_calibration(replace(fit, logits=fit.logits[:, :3], targets=fit.targets % 3), bundle / CALIBRATION)
+    sealed_again(bundle)
+
+
+def calibration_of_another_network(bundle: Path) -> None:
+    fit = load_calibration(bundle / CALIBRATION)
+    save_calibration(replace(fit, references=fit.references[:, :7]), bundle / CALIBRATION)
+    sealed_again(bundle)
+
+
+def damaged_calibration(bundle: Path) -> None:
+    (bundle / CALIBRATION).write_bytes(b"damaged")
+    sealed_again(bundle)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (without_calibration, "its run had no val split"),
+        (other_calibration, "of 3 classes"),
+        (calibration_of_another_network, "of another network"),
+        (damaged_calibration, "damaged, or not a calibration"),
+        (lambda bundle: flip(CALIBRATION)(bundle), "changed since it was written"),
+    ],
+)
+def test_without_its_calibration_a_bundle_does_not_abstain(
+    bundle: Path,
+    tmp_path: Path,
+    photos: list[Path],
+    capsys: pytest.CaptureFixture[str],
+    change: Callable[[Path], None],
+    said: str,
+) -> None:
+    other = copied(bundle, tmp_path / "other")
+    change(other)
+    assert call(predict.main, other, *photos, "--abstain", "--out", tmp_path / "rows.csv") == 2
+    err = capsys.readouterr().err
+    assert said in err and "Traceback" not in err and not (tmp_path / "rows.csv").exists()
 
 
 def test_images_come_in_any_form(bundle: Path, photos: list[Path]) -> None:
@@ -118,7 +170,7 @@ def test_the_format_that_can_hold_code_is_not_opened(bundle: Path) -> None:
 # As where they are not installed: importing them fails, and looking for them finds nothing.
 BLOCKED = """
 import sys
-sys.modules.update(dict.fromkeys(("torch", "datamodules", "pytorch_lightning", "lightning", "safetensors")))
+sys.modules.update(dict.fromkeys(("torch", "datamodules", "pytorch_lightning", "lightning")))
 """
 
 
@@ -166,6 +218,23 @@ def test_predict_writes_the_rows_of_the_run(
                 mine.keys() == theirs.keys() and mine["image"] == theirs["image"] and mine["class"] == theirs["class"]
             )
             assert mine["probability"] == pytest.approx(theirs["probability"], abs=1e-4)
+
+
+def test_the_reader_in_the_bundle_prints_what_the_onnx_format_answers(bundle: Path, photos: list[Path]) -> None:
+    result = subprocess.run(
+        [sys.executable, "predict.py", *map(str, photos)],
+        cwd=bundle,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    expected = load_bundle(bundle, "onnx").predict(photos)
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert [(path, name) for path, name, _ in lines] == [
+        (str(path), found.class_name) for path, found in zip(photos, expected, strict=True)
+    ]
+    assert [float(value) for *_, value in lines] == pytest.approx([found.probability for found in expected], abs=1e-4)
 
 
 def test_predict_names_what_it_cannot_read(
@@ -322,6 +391,21 @@ def test_a_damaged_bundle_is_refused_in_one_line(
     captured = capsys.readouterr()
     assert said in captured.err and captured.out == ""
     assert captured.err.startswith("error: ") and len(captured.err.splitlines()) == 1, captured.err
+
+
+def test_one_changed_byte_anywhere_is_found(bundle: Path, tmp_path: Path) -> None:
+    other = copied(bundle, tmp_path / "other")
+    paths = [path for path in other.rglob("*") if path.is_file()]
+    assert len(paths) == len(load_bundle(bundle).folder.record.files) + 1
+    for path in paths:
+        content = path.read_bytes()
+        for name, damaged in (flips(content, 5) | cuts(content, 2)).items():
+            path.write_bytes(damaged)
+            with pytest.raises(UserError) as refusal:
+                open_folder(other).check_files()
+            assert path.name in str(refusal.value) and "\n" not in str(refusal.value), name
+        path.write_bytes(content)
+    open_folder(other).check_files()
 
 
 @pytest.mark.parametrize("format", SAFE)

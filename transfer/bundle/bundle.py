@@ -54,8 +54,18 @@ class Bundle:
 
     @cached_property
     def calibration(self) -> Calibration | None:
-        """What val says about the answers; None for a run without val, or an older one."""
-        return load_calibration(self.folder.file(CALIBRATION)) if CALIBRATION in self.folder.record.files else None
+        """What val says about the answers; None for a run without val, or an older one.
+
+        Raises:
+            MissingData: its file is missing.
+            DamagedFile: its file was changed since it was written, or is another network's.
+        """
+        if CALIBRATION not in self.folder.record.files:
+            return None
+        found = load_calibration(self.folder.file(CALIBRATION))
+        if found.logits.shape[1] != len(self.class_names):
+            raise DamagedFile(f"{self.folder.path / CALIBRATION}: of {found.logits.shape[1]} classes")
+        return found
 
     def calibrated(self) -> Calibration:
         """Return the calibration.
@@ -96,9 +106,8 @@ class Bundle:
         predictions: list[Prediction] = []
         for start in range(0, len(images), batch_size):
             batch = enumerate(images[start : start + batch_size], start)
-            predictions += self.predictions(
-                [image_pixels(image, position, decoding) for position, image in batch], top_k, guarantees
-            )
+            decoded = [image_pixels(image, position, decoding) for position, image in batch]
+            predictions += self.predictions(decoded, top_k, guarantees)
         return predictions
 
     def predictions(
@@ -113,7 +122,10 @@ class Bundle:
         found = [read_prediction(row, record.class_names, top_k, record.label_threshold) for row in probabilities]
         if not guarantees:
             return found
-        return keep(guarantees, self.calibrated(), found, outputs.logits, outputs.features, record.class_names)
+        calibration = self.calibrated()
+        if calibration.references.shape[1] != outputs.features.shape[1]:
+            raise DamagedFile(f"{self.folder.path / CALIBRATION}: of another network")
+        return keep(guarantees, calibration, found, outputs.logits, outputs.features, record.class_names)
 
     def outputs(self, images: Sequence[Pixels]) -> Outputs:
         """Return logits (N, C) and pooled features (N, F) of decoded images, RGB (H, W, 3) of any sizes.

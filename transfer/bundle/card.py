@@ -27,6 +27,8 @@ def write_card(record: Record) -> str:
         _use(record),
         "## Metrics",
         _metrics(record),
+        "## Probabilities",
+        _probabilities(record),
         "## Formats",
         _formats(record),
         "## Images",
@@ -119,6 +121,19 @@ def _metrics(record: Record) -> str:
             rows.append((split, name, f"{value:.4f}", f"{interval.low:.4f} to {interval.high:.4f}" if interval else ""))
     sizes = ", ".join(f"{name} {size:,}" for name, size in record.data.sizes.items())
     return f"{markdown_table(['split', 'metric', 'value', '95% interval'], rows)}\n\nImages: {sizes or 'unknown'}."
+
+
+def _probabilities(record: Record) -> str:
+    divided = "" if record.temperature == 1 else f"logits / {record.temperature:.4g}, then "
+    kind = f"sigmoid; a label from {record.threshold:.4g} on" if record.multilabel else "softmax"
+    found = record.calibration
+    if found is None:
+        return f"{divided}{kind}; not calibrated."
+    return (
+        f"{divided}{kind}. On {found.num_images:,} images of val the expected calibration error is"
+        f" {found.ece_after:.4f}, cross-fitted, and {found.ece_before:.4f} without the temperature. `predict"
+        " --abstain` leaves doubtful and strange images unanswered, `--sets 0.95` gives sets of classes."
+    )
 
 
 def _formats(record: Record) -> str:

@@ -15,8 +15,8 @@ from transfer.bundle.golden import Golden, pixel_difference, read_golden, read_i
 from transfer.bundle.models import list_formats, missing_package, open_model
 from transfer.images.decode import Pixels
 
-# Difference of logits, as a share of the largest one. In 8 bits the same processor has none, and another kind far more:
-# AVX2 in place of AVX-512 moved OpenVINO's by 12% for a probe of lite0 on photos. That is told, too.
+# Difference of logits, as a share of the largest one. In 8 bits the same processor has none, and another kind (AVX2 in
+# place of AVX-512) far more. That is told, too.
 TOLERANCE = 1e-4
 
 

@@ -88,6 +88,20 @@ class Data:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Calibrated:
+    """How sure its answers are; all of it is in `calibration.safetensors`.
+
+    Attributes:
+        num_images: images of val that it was measured on.
+        ece_before, ece_after: expected calibration error in [0, 1] without the temperature, and with it, cross-fitted.
+    """
+
+    num_images: int
+    ece_before: float
+    ece_after: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Loss:
     """What 8 bits cost on val.
 
@@ -150,7 +164,7 @@ class Record:
         data: what it was trained on.
         golden: what the golden inputs are: `photos` of val, or `noise`.
         formats: those that the bundle holds, and how close each comes.
-        calibration: summary of what val says about its answers; None: nobody asked.
+        calibration: what val says about its answers; None where the run was not calibrated.
         versions: of Python and the packages that wrote the bundle.
         git_commit: of this project.
         files: every other file of the bundle, with its SHA-256.
@@ -173,7 +187,7 @@ class Record:
     data: Data
     golden: Literal["photos", "noise"]
     formats: dict[str, Agreement]
-    calibration: dict[str, Any] | None
+    calibration: Calibrated | None
     versions: dict[str, str | None]
     git_commit: str | None
     files: dict[str, str] = field(default_factory=dict)

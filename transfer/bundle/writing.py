@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from transfer.bundle.agreement import (
     collect_logits,
     milliseconds_per_image,
-    num_threads,
     relative_difference,
     same_classes,
 )
@@ -30,6 +29,7 @@ from transfer.environment import cpu_name
 from transfer.errors import BadValue
 from transfer.files import file_sha256
 from transfer.images.decode import Pixels, decode_image
+from transfer.inference.packages import num_threads
 from transfer.networks.classifier import Classifier
 from transfer.records import Interval
 from transfer.run_files import CALIBRATION
@@ -230,7 +230,8 @@ def _checked_loss(
 def _loss(mine: NDArray[np.float32], expected: NDArray[np.float32], labels: NDArray[Any], record: Record) -> Loss:
     """Return what a format of 8 bits costs; with several labels per image, each of them is an answer."""
     if record.multilabel:
-        limit = record.temperature * float(np.log(record.threshold / (1 - record.threshold)))
+        with np.errstate(divide="ignore"):
+            limit = record.temperature * (np.log(record.threshold) - np.log1p(-record.threshold))
         truth = labels.astype(np.int64).ravel()
         answers = [(logits >= limit).astype(np.int64).ravel() for logits in (expected, mine)]
     else:

@@ -19,9 +19,10 @@ from datamodules.dataset.sheet import ReadOptions, Sheet
 from datamodules.dataset.sheet import Source as DataSource
 from transfer.bundle.folder import BundleFolder
 from transfer.bundle.golden import choose_inputs, noise_files
-from transfer.bundle.record import Data, Record, Weights
+from transfer.bundle.record import Calibrated, Data, Record, Weights
 from transfer.bundle.tensors import describe_network, read_classifier
 from transfer.bundle.writing import Examples, Source
+from transfer.calibration.calibration import Calibration
 from transfer.config.command_line import load_config
 from transfer.config.recipes import user_code
 from transfer.environment import environment, versions
@@ -132,7 +133,8 @@ def from_run(
     examples = None
     if val is not None and len(val):
         positions = _spread(len(val), MOST_COMPARED)
-        num_seen = _count_seen(run, results, val.ids()[positions])
+        seen = SeenImages.from_text(run.data.get(KEY))
+        num_seen = 0 if seen is None else seen.count(val.ids()[positions])
         examples = Examples(Batches(val, positions, decoding), val.labels.numpy()[positions], num_seen)
     record = _record(run, results, "photos" if photos else "noise", checkpoint == "best")
     fit = None if run.calibration is None else (run.run_dir / CALIBRATION).read_bytes()
@@ -168,12 +170,6 @@ def _spread(count: int, most: int) -> NDArray[np.int64]:
     return np.linspace(0, count - 1, min(count, most)).astype(np.int64)
 
 
-def _count_seen(run: Run, results: Results, ids: NDArray[np.uint64]) -> int:
-    """Return how many images of val the network was trained on; a probe's last fit takes all of them."""
-    seen = SeenImages.from_text(run.data.get(KEY))
-    return len(ids) if results.probe is not None else 0 if seen is None else seen.count(ids)
-
-
 def _record(run: Run, results: Results, golden: Any, has_metrics: bool) -> Record:
     """Return what is known of a run; formats and files come when they are written."""
     metrics = {
@@ -196,10 +192,14 @@ def _record(run: Run, results: Results, golden: Any, has_metrics: bool) -> Recor
         data=_data(get_sheet(run.config.dataset), run, results),
         golden=golden,
         formats={},
-        calibration=None if run.calibration is None else results.calibration,
+        calibration=None if run.calibration is None else _calibrated(run.calibration),
         versions=_versions(),
         git_commit=environment()["git_commit"],
     )
+
+
+def _calibrated(fit: Calibration) -> Calibrated:
+    return Calibrated(num_images=len(fit.logits), ece_before=fit.ece_before, ece_after=fit.ece_after)
 
 
 def _name(run_dir: Path) -> str:
