@@ -173,12 +173,12 @@ def measure(run_dir: Path, val: Images, halves: int) -> dict[str, Any]:
             one[f"coverage_{coverage}_wrong"] = float(wrong[accepted].mean())
         for name, value in one.items():
             drawn.setdefault(name, []).append(value)
-    sets_on_val = {str(coverage): asdict(found.measure_sets(coverage)) for coverage in _COVERAGES}
+    on_val = {str(share): found.measure_sets(share) for share in _COVERAGES}
     whole = {
         **asdict(found.fit),
         "val_images": len(val.labels),
         "top1": 1 - float(found.risk_coverage()[1][-1]),
-        "sets": sets_on_val,
+        "sets": {share: asdict(facts) for share, facts in on_val.items() if facts is not None},
     }
     return {**whole, "halves": {name: round(float(np.mean(values)), 4) for name, values in drawn.items()}}
 

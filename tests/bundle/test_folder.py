@@ -126,6 +126,12 @@ def test_other_zips_are_refused(tmp_path: Path) -> None:
             archive.writestr("a.txt", text)
     with pytest.raises(DamagedFile, match="share names or bytes"):
         open_folder(path)
+    for names in (("a", "a/b"), ("a", "a/b/c"), ("a/b", "a")):
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in names:
+                archive.writestr(name, name)
+        with pytest.raises(DamagedFile, match="not a zip file that can be read"):
+            open_folder(path)
     for content in (b"", b"PK\x03\x04 and then nothing", bytes(1000)):
         path.write_bytes(content)
         with pytest.raises(UserError, match="not a zip file that can be read"):

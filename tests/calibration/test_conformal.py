@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from transfer.calibration.calibration import fit_calibration
 from transfer.calibration.conformal import class_groups, in_set, limits, measure_sets
+from transfer.calibration.guarantees import Guarantees
 from transfer.calibration.temperature import as_probabilities, folds
+from transfer.commands.calibrate import summarize
 
 
 def images(
@@ -81,6 +84,7 @@ def test_what_sets_are_on_val_is_measured_by_the_other_folds() -> None:
     probabilities, targets = images(rng, 400, (1.5, 1.5, 1.5))
     fold = folds(400)
     found = measure_sets(probabilities, targets, fold, 0.9)
+    assert found is not None
     held, sizes = [], []
     for i in range(5):
         own = fold == i
@@ -100,5 +104,19 @@ def test_what_sets_are_on_val_is_measured_by_the_other_folds() -> None:
 
 def test_a_higher_coverage_gives_larger_sets() -> None:
     probabilities, targets = images(np.random.default_rng(0), 500, (1.0, 1.0, 1.0, 1.0, 1.0))
-    sizes = [measure_sets(probabilities, targets, folds(500), share).mean_size for share in (0.5, 0.8, 0.95)]
-    assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
+    found = [measure_sets(probabilities, targets, folds(500), share) for share in (0.5, 0.8, 0.95)]
+    sizes = [facts.mean_size for facts in found if facts is not None]
+    assert len(sizes) == 3 and sizes == sorted(sizes) and sizes[0] < sizes[-1]
+
+
+@pytest.mark.parametrize(("count", "is_measured"), [(19, False), (23, False), (24, True)])
+def test_too_few_images_for_cross_fitting_are_no_measurement(count: int, is_measured: bool) -> None:
+    """19 images are needed for 0.95: of fewer, which four folds of 23 are, every class would belong to every set."""
+    probabilities, targets = images(np.random.default_rng(0), count, (2.0, 2.0))
+    assert (measure_sets(probabilities, targets, folds(count), 0.95) is not None) == is_measured
+    assert np.isfinite(limits(probabilities, targets, np.zeros(2, np.int64), 0.95)).all()
+    spread = np.log(probabilities)
+    fitted = fit_calibration(spread, targets, np.random.default_rng(1).normal(size=(count, 4)))
+    (line,) = Guarantees(sets=0.95).describe(fitted)
+    assert ("too few to measure by cross-fitting" in line) != is_measured
+    assert ("sets" in summarize(fitted) and "0.95" in summarize(fitted)["sets"]) == is_measured

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.support.runs import CHEAP, call, read_results, save_classes, save_photo
-from transfer.commands import convert, evaluate, finetune
+from transfer.commands import convert, evaluate, finetune, probe
 from transfer.seen_images import SeenImages
 from transfer.weights.seen import read_seen_images
 
@@ -80,3 +80,16 @@ def test_other_images_of_which_some_were_trained_on_are_counted(
     assert (found.num_images, found.seen_images) == (7, 5)
     assert "5 of these images were trained on: the result is too good" in capsys.readouterr().out
     assert evaluate.evaluate(run_dir, num_workers=0).seen_images == 0
+
+
+def test_a_probes_last_fit_has_seen_val(first: tuple[Path, Path], tmp_path: Path) -> None:
+    _, photos = first
+    words = ("--backbone", "b0@d=0.3,w=0.25", "--pretrained", "false", "--dataset", "folder", "--data_root", photos)
+    words = (*words, "--image_size", "32", "--data.num_workers", "0", "--data.cache_dir", tmp_path / "cache")
+    assert call(probe.main, *words, "--out_dir", tmp_path / "probe") == 0
+    assert read_results(tmp_path / "probe")["seen_images"] == {"val": 0, "test": 0}  # val is measured by another fit
+    seen = read_seen_images(tmp_path / "probe")
+    assert seen is not None and len(seen.ids) == 16 + 4
+    with pytest.warns(UserWarning, match="4 of 4 val images were trained on before.* or its teacher"):
+        results = run(photos, tmp_path / "run", "--teacher", tmp_path / "probe")
+    assert results["seen_images"] == {"val": 4, "test": 0}

@@ -21,6 +21,7 @@ class Served:
 
     Attributes:
         process: it; its stderr is a pipe.
+        rule: what it printed of photos that are unknown.
         line: what it printed when it was ready.
         url: its address, as it printed it.
     """
@@ -31,7 +32,7 @@ class Served:
         settings = environment(PYTHONPATH=str(ROOT), no_proxy="*")
         self.process = subprocess.Popen(command, cwd=ROOT, env=settings, stdout=pipe, stderr=pipe, text=True)
         assert self.process.stdout is not None and self.process.stderr is not None
-        self.line = self.process.stdout.readline()
+        self.rule, self.line = self.process.stdout.readline(), self.process.stdout.readline()
         assert self.line, self.process.stderr.read()
         self.url = self.line.split()[-1]
 

@@ -20,6 +20,9 @@ from tests.support.bundles import copied
 from transfer import load_bundle
 from transfer.bundle.bundle import Bundle
 from transfer.bundle.record import MODEL
+from transfer.calibration.guarantees import Guarantees
+from transfer.commands.serve import choose_guarantees
+from transfer.errors import BadValue, MissingData
 from transfer.serving.uploads import Limits
 
 testclient = pytest.importorskip("fastapi.testclient")
@@ -36,8 +39,13 @@ def opened(bundle: Path) -> Bundle:
     return load_bundle(bundle)
 
 
-def client(opened: Bundle, limits: Limits = LIMITS, hosts: tuple[str, ...] = ("127.0.0.1",)) -> Any:
-    service = Service(opened, limits)
+def client(
+    opened: Bundle,
+    limits: Limits = LIMITS,
+    hosts: tuple[str, ...] = ("127.0.0.1",),
+    guarantees: Guarantees = Guarantees(),  # noqa: B008  # frozen
+) -> Any:
+    service = Service(opened, limits, guarantees)
     return testclient.TestClient(build_app(service, Health(service.check), hosts), base_url="http://127.0.0.1:8000")
 
 
@@ -96,6 +104,35 @@ def test_labels_are_those_from_the_threshold_on(opened: Bundle) -> None:
     over = [row for row in entry["top"] if row["probability"] >= 0.5]
     assert 0 < len(over) < 10 and entry["labels"] == over
     assert sum(row["probability"] for row in entry["top"]) != pytest.approx(1, abs=0.01)
+
+
+def test_what_the_calibration_rejects_is_unknown(opened: Bundle) -> None:
+    demanded = Guarantees(coverage=0.5)
+    photos = [path.read_bytes() for path in sorted((opened.folder.folder / "golden").glob("[0-7].*"))]
+    photos = [*photos, *(photo(seed) for seed in range(8))]
+    expected = opened.predict(photos, guarantees=demanded)
+    limits = replace(LIMITS, max_files=len(photos))
+    files = parts(*((f"{index}.png", encoded) for index, encoded in enumerate(photos)))
+    entries = client(opened, limits, guarantees=demanded).post("/predict", files=files).json()
+    assert [entry["unknown"] for entry in entries] == [prediction.unknown for prediction in expected]
+    assert {entry["unknown"] for entry in entries} == {True, False}
+    for entry, prediction in zip(entries, expected, strict=True):
+        assert entry["class"] == ("unknown" if prediction.unknown else prediction.class_name)
+        assert entry["top"][0]["class"] == prediction.class_name
+
+
+def test_photos_are_unknown_by_the_rule_asked_for_or_by_the_default(opened: Bundle) -> None:
+    assert choose_guarantees(opened, None, None)[0] == Guarantees(coverage=0.95)
+    found, rule = choose_guarantees(opened, 0.8, None)
+    assert found == Guarantees(coverage=0.8) and rule.startswith("unknown is what ranks below")
+    with pytest.raises(BadValue, match=r"`coverage`=1\.5"):
+        choose_guarantees(opened, 1.5, None)
+    without = replace(opened)
+    vars(without)["calibration"] = None
+    found, rule = choose_guarantees(without, None, None)
+    assert found == Guarantees() and rule.startswith("nothing is called unknown: ")
+    with pytest.raises(MissingData):
+        choose_guarantees(without, 0.9, None)
 
 
 def test_names_come_back_escaped(asked: Any) -> None:

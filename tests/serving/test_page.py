@@ -19,6 +19,8 @@ from selenium.webdriver.support.wait import WebDriverWait
 from tests.serving.conftest import Served
 from tests.support.browser import browser
 from tests.support.bundles import copied, sealed_again
+from transfer import load_bundle
+from transfer.calibration.guarantees import Guarantees
 from transfer.serving.page import read_page
 
 pytestmark = pytest.mark.slow
@@ -86,6 +88,22 @@ def test_photos_are_shown_with_their_classes_and_errors_in_words(served: Start, 
         assert "No answer" in text(card, ".note")
 
 
+def test_an_unknown_photo_is_shown_as_one_with_its_nearest_classes(served: Start, bundle: Path, tmp_path: Path) -> None:
+    opened = load_bundle(bundle)
+    photos = sorted(path for path in (bundle / "golden").glob("[0-7].*") if ".pixels" not in path.name)
+    expected = opened.predict(photos, guarantees=Guarantees(coverage=0.5))
+    assert {prediction.unknown for prediction in expected} == {True, False}
+    found = served(bundle, "--port", "0", "--format", "onnx", "--coverage", "0.5")
+    assert found.rule.startswith("unknown is what ranks below ")
+    with browser() as window:
+        open_page(window, found)
+        for card, prediction in zip(drop(window, *photos), expected, strict=True):
+            assert text(card, ".verdict") == ("unknown" if prediction.unknown else prediction.class_name)
+            assert text(card, ".label") == prediction.class_name
+            assert len(card.find_elements(By.CSS_SELECTOR, ".given")) == (0 if prediction.unknown else 1)
+            assert len(card.find_elements(By.CSS_SELECTOR, ".note")) == (1 if prediction.unknown else 0)
+
+
 def test_names_are_text_and_no_code(served: Start, bundle: Path, tmp_path: Path) -> None:
     mine = copied(bundle, tmp_path / "mine")
     names = tuple(f"{index}{HOSTILE}" for index in range(10))
@@ -94,7 +112,7 @@ def test_names_are_text_and_no_code(served: Start, bundle: Path, tmp_path: Path)
     photo.write_bytes(next((bundle / "golden").glob("0.*")).read_bytes())
     bad = tmp_path / f"bad{HOSTILE}.jpg"
     bad.write_bytes(b"<script>document.title='owned'</script>")
-    found = served(mine, "--port", "0", "--format", "onnx")
+    found = served(mine, "--port", "0", "--format", "onnx", "--coverage", "0.99")
     with browser() as window:
         open_page(window, found)
         cards = drop(window, photo, bad)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 
@@ -56,9 +55,3 @@ def milliseconds_per_image(model: Model, images: Sequence[Pixels]) -> dict[str, 
             times.append(time.perf_counter() - start)
         found[str(size)] = round(1000 * float(np.median(times)) / size, 3)
     return found
-
-
-def num_threads() -> int:
-    """Return how many threads compute: those of OMP_NUM_THREADS, or else all usable cores."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(int(os.environ.get("OMP_NUM_THREADS", "") or usable), usable)

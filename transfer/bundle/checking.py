@@ -16,8 +16,8 @@ from transfer.bundle.models import choose_format, list_formats, missing_package,
 from transfer.errors import BadValue
 from transfer.images.decode import Pixels
 
-# Difference of logits, as a share of the largest one. In 8 bits the same processor has none, and another kind far more:
-# AVX2 in place of AVX-512 moved OpenVINO's by 12% for a probe of lite0 on photos. That is told, too.
+# Difference of logits, as a share of the largest one. In 8 bits the same processor has none, and another kind (AVX2 in
+# place of AVX-512) far more. That is told, too.
 TOLERANCE = 1e-4
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from transfer.bundle.record import MODEL, Record, is_safe_name, read_record
 from transfer.errors import BadValue, DamagedFile, MissingData, printable
@@ -17,6 +18,11 @@ from transfer.files import expanded, file_sha256, folder_written_whole, open_reg
 
 ZIP = ".zip"
 _TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip knows
+# What zipfile raises at a damaged file, and a member that would lie where another one's folder is.
+_NOT_A_ZIP = (
+    *(zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError),
+    *(FileExistsError, NotADirectoryError),
+)
 
 
 @dataclass(frozen=True)
@@ -131,7 +137,7 @@ def _unpack(path: Path, folder: Path) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(member) as source, open(target, "xb") as copy:
                     shutil.copyfileobj(source, copy)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, FileExistsError) as error:
+    except _NOT_A_ZIP as error:
         if isinstance(error, DamagedFile | MissingData):
             raise
         raise DamagedFile(f"{path}: not a zip file that can be read: {' '.join(str(error).split())}") from None
@@ -168,8 +174,8 @@ def new_bundle(out: Path) -> Iterator[Path]:
             _pack(Path(name), file)
 
 
-def _pack(folder: Path, file: object) -> None:
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
+def _pack(folder: Path, file: IO[bytes]) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             member = zipfile.ZipInfo(path.relative_to(folder).as_posix(), _TIME)
             member.create_system, member.external_attr = 3, 0o644 << 16  # as on Linux, wherever it is written

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from transfer.bundle.agreement import (
     collect_logits,
     milliseconds_per_image,
-    num_threads,
     relative_difference,
     same_classes,
 )
@@ -30,6 +29,7 @@ from transfer.environment import cpu_name
 from transfer.errors import BadValue
 from transfer.files import file_sha256
 from transfer.images.decode import Pixels, decode_image
+from transfer.inference.packages import num_threads
 from transfer.networks.classifier import Classifier
 from transfer.records import Interval
 from transfer.run_files import CALIBRATION

@@ -128,8 +128,8 @@ class Calibration:
         order = np.argsort(-probabilities, axis=1, kind="stable")
         return [row[held[row]].tolist() for row, held in zip(order, member, strict=True)]
 
-    def measure_sets(self, coverage: float) -> SetFacts:
-        """Return how often sets hold the class, and how large they are, on val by cross-fitting.
+    def measure_sets(self, coverage: float) -> SetFacts | None:
+        """Return how often sets hold the class, and how large they are, on val by cross-fitting; see `conformal`.
 
         Raises:
             BadValue: see `sets`.

@@ -82,8 +82,8 @@ def in_set(probabilities: Floats, class_limits: Floats) -> NDArray[np.bool_]:
 
 def measure_sets(
     probabilities: Floats, targets: NDArray[np.int64], fold: NDArray[np.int64], coverage: float
-) -> SetFacts:
-    """Return what the sets are on val, those of each fold by the limits of the others.
+) -> SetFacts | None:
+    """Return what the sets are on val, those of each fold by the limits of the others; None if these are too few.
 
     Args:
         probabilities: of val, each image's by the temperature of the other folds. Shape: (N, C)
@@ -95,9 +95,10 @@ def measure_sets(
     member = np.zeros(probabilities.shape, np.bool_)
     for i in np.unique(fold):
         others = fold != i
-        member[~others] = in_set(
-            probabilities[~others], limits(probabilities[others], targets[others], groups, coverage)
-        )
+        class_limits = limits(probabilities[others], targets[others], groups, coverage)
+        if not np.isfinite(class_limits).all():
+            return None
+        member[~others] = in_set(probabilities[~others], class_limits)
     held = member[np.arange(len(targets)), targets]
     sizes = np.bincount(groups)
     own = 0 if len(sizes) == 1 else int((np.delete(sizes, 0) > 0).sum())

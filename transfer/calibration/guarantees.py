@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfer.calibration.calibration import Calibration
+from transfer.calibration.conformal import SetFacts
 from transfer.calibration.rejection import CONFIDENCE
 from transfer.errors import BadValue
 from transfer.predictions import Prediction
@@ -72,12 +73,18 @@ class Guarantees:
             )
         if self.sets is not None:
             facts = calibration.measure_sets(self.sets)
-            own = f", {facts.own_quantiles} classes by their own images" if facts.own_quantiles else ""
-            lines.append(
-                f"sets of {self.sets:g}: of {count}, cross-fitted, {facts.coverage:.1%} have their class in the set, of"
-                f" {facts.mean_size:.2f} classes on average{own}"
-            )
+            lines.append(f"sets of {self.sets:g}: of {count}, {_describe_sets(facts)}")
         return lines
+
+
+def _describe_sets(facts: SetFacts | None) -> str:
+    if facts is None:
+        return "too few to measure by cross-fitting how often they hold the class"
+    own = f", {facts.own_quantiles} classes by their own images" if facts.own_quantiles else ""
+    return (
+        f"cross-fitted, {facts.coverage:.1%} have their class in the set, of {facts.mean_size:.2f} classes on"
+        f" average{own}"
+    )
 
 
 def keep(

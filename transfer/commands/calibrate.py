@@ -77,8 +77,8 @@ def _kept(run_dir: Path, fit: Callable[[], Calibration]) -> dict[str, Any] | Non
 def summarize(calibration: Calibration) -> dict[str, Any]:
     """Return what results.json holds of a calibration.
 
-    Its numbers are those of `TemperatureFit`; `sets`, by their coverage, as in `SetFacts`, or why there are none; and
-    `risk_coverage`, pairs of coverage and error, with `aurc`, the mean error over all coverages.
+    Its numbers are those of `TemperatureFit`; `sets`, by their coverage, as in `SetFacts`, where val has enough images;
+    and `risk_coverage`, pairs of coverage and error, with `aurc`, the mean error over all coverages.
     """
     fit = asdict(calibration.fit)
     del fit["by_fold"]
@@ -88,7 +88,8 @@ def summarize(calibration: Calibration) -> dict[str, Any]:
     sets: dict[str, Any] = {}
     for coverage in _SETS:
         with suppress(BadValue):  # too few images
-            sets[str(coverage)] = asdict(calibration.measure_sets(coverage))
+            if (facts := calibration.measure_sets(coverage)) is not None:
+                sets[str(coverage)] = asdict(facts)
     shares, errors = calibration.risk_coverage()
     points = np.unique(np.linspace(0, len(shares) - 1, _POINTS + 1).round().astype(int)[1:])
     curve = [[round(float(shares[i]), 4), round(float(errors[i]), 4)] for i in points]

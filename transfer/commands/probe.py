@@ -177,12 +177,17 @@ def fit(features: Mapping[str, Sequence[Features]], dataset: Dataset, fabric: Fa
 def save_probe(
     run: RunFolder, classifier: Classifier, found: Probe, val: Features, data: DataModule
 ) -> dict[str, Any] | None:
-    """Write the network with the head that was found, and its calibration, whose summary is returned."""
+    """Write the network with the head that was found, and its calibration, whose summary is returned.
+
+    The checkpoint names the images of val, too, as trained on: the head was fitted to them.
+    """
     from transfer.commands.calibrate import calibrate_probe
     from transfer.runs.checkpoint import save_classifier
+    from transfer.seen_images import KEY, SeenImages
 
     classifier.head.load_state_dict({"fc.weight": found.fit.weight, "fc.bias": found.fit.bias})
-    save_classifier(run.best, classifier, data.state_dict())
+    seen = data.seen_images() | SeenImages.of(data.dataset.split("val").ids())
+    save_classifier(run.best, classifier, {**data.state_dict(), KEY: seen.to_text()})
     return calibrate_probe(run, classifier, found, val)
 
 

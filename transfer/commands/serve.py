@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transfer.commands.console import exit_status
-from transfer.errors import Interrupted, MissingData, check_count, printable
+from transfer.calibration.guarantees import UNKNOWN, Guarantees
+from transfer.commands.console import exit_status, find_flags, name_flags
+from transfer.commands.predict_guarantees import DEFAULT_COVERAGE, read_guarantees
+from transfer.errors import BadValue, Interrupted, MissingData, check_count, printable
 from transfer.files import expanded
 
 if TYPE_CHECKING:
@@ -39,6 +41,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--max_files", type=int, default=MAX_FILES, help=f"photos in a request; default: {MAX_FILES}")
     pixels = f"of a photo; default: {MAX_PIXELS:,}, or the bundle's limit if that is lower"
     add("--max_pixels", type=int, metavar="NUMBER", help=pixels)
+    coverage = (
+        f"share of photos like val's that are not called {UNKNOWN}; default: {DEFAULT_COVERAGE}, where val allows it"
+    )
+    add("--coverage", type=float, metavar="SHARE", help=coverage)
+    error = "in its place: highest share of wrong answers, promised with 95%% confidence"
+    add("--max_error", type=float, metavar="SHARE", help=error)
     return parser
 
 
@@ -56,6 +64,8 @@ def serve(
     max_bytes: str = MAX_BYTES,
     max_files: int = MAX_FILES,
     max_pixels: int | None = None,
+    coverage: float | None = None,
+    max_error: float | None = None,
 ) -> None:
     """Answer requests until Ctrl-C or SIGTERM.
 
@@ -67,11 +77,12 @@ def serve(
         max_bytes: of a request, as `20MB`.
         max_files: photos in a request, at least 1.
         max_pixels: of a photo, at least 1; None: 50 million, or the bundle's limit if that is lower.
+        coverage, max_error: which photos are `unknown`, see `Guarantees`; None: coverage 0.95 where val allows it.
 
     Raises:
         MissingData: there is no bundle, or a package is not installed.
         DamagedFile: the bundle is damaged.
-        BadValue: an argument is out of range, or the port is taken.
+        BadValue: an argument is out of range, val cannot give what is demanded, or the port is taken.
     """
     from transfer.bundle.bundle import load_bundle
 
@@ -79,6 +90,7 @@ def serve(
     refuse_run(bundle)
     opened = load_bundle(bundle, format)
     limits = read_limits(opened, max_bytes, max_files, max_pixels)
+    guarantees, rule = choose_guarantees(opened, coverage, max_error)
 
     from transfer.serving.app import build_app, describe
     from transfer.serving.health import Health, is_healthy
@@ -86,7 +98,7 @@ def serve(
     from transfer.serving.service import Service
 
     with listen(host, port) as listening:
-        service = Service(opened, limits)
+        service = Service(opened, limits, guarantees)
         health = Health(service.check)
         if not is_healthy(health.outcome):
             print(printable(f"warning: golden test: {describe(health.outcome)}"), file=sys.stderr)
@@ -95,8 +107,9 @@ def serve(
             print(f"warning: whoever reaches this machine can use it: {host} is no loopback address", file=sys.stderr)
         app = build_app(service, health, [host, "localhost", "127.0.0.1", "::1"] if local else ["*"])
         names = f"{opened.folder.record.name}, {len(opened.class_names)} classes, {opened.format}"
-        print(printable(f"{bundle} ({names}): {address_of(host, listening)}"), flush=True)
+        print(printable(rule))
         try:
+            print(printable(f"{bundle} ({names}): {address_of(host, listening)}"), flush=True)
             run_server(app, listening)
         except (Interrupted, KeyboardInterrupt):
             print("stopped")
@@ -127,6 +140,22 @@ def refuse_run(path: Path) -> None:
 
     if (path / CONFIG).is_file() and not is_bundle(path):
         raise MissingData(f"{path} is a run, no bundle: efficientnet-transfer export {path} --out mymodel/ makes one")
+
+
+def choose_guarantees(bundle: Bundle, coverage: float | None, max_error: float | None) -> tuple[Guarantees, str]:
+    """Return by which rule photos are unknown, and the rule in words; none if none was asked for and val allows none.
+
+    Raises:
+        BadValue: val cannot give what is demanded.
+        MissingData: it is demanded of a bundle without a calibration.
+    """
+    demanded = read_guarantees(True, coverage, max_error)
+    try:
+        return demanded, " ".join(demanded.describe(bundle.calibrated()))
+    except (BadValue, MissingData) as reason:
+        if (coverage, max_error) != (None, None):
+            raise
+        return Guarantees(), f"nothing is called {UNKNOWN}: {name_flags(str(reason), find_flags(build_parser))}"
 
 
 def read_limits(bundle: Bundle, max_bytes: str, max_files: int, max_pixels: int | None) -> Limits:

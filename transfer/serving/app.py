@@ -70,7 +70,8 @@ def build_app(service: Service, health: Health, hosts: Sequence[str]) -> FastAPI
     @app.get("/model")
     async def model() -> dict[str, Any]:
         facts = asdict(service.bundle.folder.record)
-        return facts | {"format": service.bundle.format, "limits": asdict(service.limits)}
+        ours = {"limits": asdict(service.limits), "guarantees": asdict(service.guarantees)}
+        return facts | {"format": service.bundle.format, **ours}
 
     @app.get("/healthz", responses={503: {"description": "the bundle answers otherwise here"}})
     async def healthz(now: bool = False) -> ASCIIResponse:

@@ -12,6 +12,7 @@ from typing_extensions import TypedDict  # which pydantic wants before Python 3.
 
 from transfer.bundle.bundle import Bundle
 from transfer.bundle.checking import Check, check_opened
+from transfer.calibration.guarantees import UNKNOWN, Guarantees
 from transfer.errors import DamagedFile
 from transfer.images.decode import BadImageError, decode_image, image_shape
 from transfer.predictions import Prediction
@@ -27,6 +28,7 @@ Entry = TypedDict(
         "probability": NotRequired[float],
         "top": NotRequired[list[Share]],
         "labels": NotRequired[list[Share]],
+        "unknown": NotRequired[bool],
         "error": NotRequired[str],
     },
 )
@@ -38,11 +40,13 @@ class Service:
     Args:
         bundle: the bundle.
         limits: `max_pixels` is the photos' limit here.
+        guarantees: by which rule a photo's class is `unknown`; by default none.
     """
 
-    def __init__(self, bundle: Bundle, limits: Limits) -> None:
+    def __init__(self, bundle: Bundle, limits: Limits, guarantees: Guarantees = Guarantees()) -> None:  # noqa: B008
         self.bundle = bundle
         self.limits = limits
+        self.guarantees = guarantees
         self._decoding = replace(bundle.folder.record.decoding, max_pixels=limits.max_pixels)
         self._network = Lock()
 
@@ -77,7 +81,7 @@ class Service:
         try:
             pixels = decode_image(upload.encoded, self._decoding)
             with self._network:
-                (prediction,) = self.bundle.predictions([pixels], top_k)
+                (prediction,) = self.bundle.predictions([pixels], top_k, self.guarantees)
         except DamagedFile as error:
             return {"name": upload.name, "error": str(error)}
         return self._answer(upload.name, prediction)
@@ -86,7 +90,11 @@ class Service:
         top = _shares(prediction.top)
         entry: Entry = {"name": name, "class": top[0]["class"], "probability": top[0]["probability"], "top": top}
         if self.bundle.folder.record.multilabel:
-            entry["labels"] = _shares(prediction.labels)
+            entry["labels"] = [] if prediction.unknown else _shares(prediction.labels)
+        if self.guarantees.abstain:
+            entry["unknown"] = prediction.unknown
+        if prediction.unknown:
+            entry["class"] = UNKNOWN
         return entry
 
 

@@ -134,7 +134,8 @@ def from_run(
     examples = None
     if val is not None and len(val):
         positions = _spread(len(val), MOST_COMPARED)
-        num_seen = _count_seen(run, results, val.ids()[positions])
+        seen = SeenImages.from_text(run.data.get(KEY))
+        num_seen = 0 if seen is None else seen.count(val.ids()[positions])
         examples = Examples(Batches(val, positions, decoding), val.labels.numpy()[positions], num_seen)
     record = _record(run, results, "photos" if photos else "noise", checkpoint == "best")
     fit = None if run.calibration is None else (run.run_dir / CALIBRATION).read_bytes()
@@ -168,12 +169,6 @@ def _content(split: Split, index: int) -> bytes:
 def _spread(count: int, most: int) -> NDArray[np.int64]:
     """Return up to so many positions from all over."""
     return np.linspace(0, count - 1, min(count, most)).astype(np.int64)
-
-
-def _count_seen(run: Run, results: Results, ids: NDArray[np.uint64]) -> int:
-    """Return how many images of val the network was trained on; a probe's last fit takes all of them."""
-    seen = SeenImages.from_text(run.data.get(KEY))
-    return len(ids) if results.probe is not None else 0 if seen is None else seen.count(ids)
 
 
 def _record(run: Run, results: Results, golden: Any, has_metrics: bool) -> Record:
