@@ -13,7 +13,7 @@ import torch
 
 from transfer import files
 from transfer.errors import DamagedFile, MissingData
-from transfer.files import read_json, read_object, read_rows, read_text, write_text, written_whole
+from transfer.files import folder_written_whole, read_json, read_object, read_rows, read_text, write_text, written_whole
 from transfer.training.checkpointing import AtomicCheckpointIO
 
 READERS = (read_text, read_json, read_object, read_rows)
@@ -97,3 +97,14 @@ def test_a_full_disk_names_the_file_and_leaves_the_old_one(tmp_path: Path) -> No
         raise OSError(errno.ENOSPC, "No space left on device")
     assert raised.value.filename == str(path)
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_names_the_folder_and_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.mkdir()
+    (path / "old").write_text("old")
+    with pytest.raises(OSError) as raised, folder_written_whole(path) as folder:
+        (folder / "new").write_text("new")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert raised.value.filename == str(path)
+    assert [file.name for file in path.iterdir()] == ["old"] and list(tmp_path.iterdir()) == [path]

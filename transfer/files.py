@@ -172,7 +172,7 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
     A folder that is there already is removed at the end.
 
     Raises:
-        OSError: the disk is full or refuses a file.
+        OSError: the disk is full or refuses a file; it names that or `path`.
     """
     path = path.absolute()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -187,6 +187,10 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
             path.rename(former)
         temporary.rename(path)
         sync_folder(path.parent)
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(former, ignore_errors=True)

@@ -57,6 +57,7 @@ def test_every_format_answers_as_the_run_does(small_run: Path, bundle: Path, pho
 def test_a_bundle_knows_what_its_run_knows(small_run: Path, bundle: Path) -> None:
     model, run = load_bundle(bundle), load_run(small_run)
     assert (model.class_names, model.preprocessing) == (run.class_names, run.preprocessing)
+    assert repr(model) == f"Bundle(folder=BundleFolder(path={bundle!r}, folder={bundle!r}), format='openvino')"
     results = json.loads((small_run / "results.json").read_text())
     assert model.metrics == results["metrics"]
     record = model.folder.record
@@ -267,6 +268,15 @@ def test_check_passes_where_the_bundle_was_made(bundle: Path, capsys: pytest.Cap
     assert out.count("same class 8 of 8: ok") == 3
     assert call(check.main, bundle, "--allow_user_code", "--format", "torch,onnx") == 0
     assert capsys.readouterr().out.count(": ok") == 2
+
+
+@pytest.mark.parametrize(("name", "said"), [("torch", "--allow_user_code"), ("onnx-int8", "does not hold it")])
+def test_a_format_that_is_asked_for_is_checked_or_refused(
+    bundle: Path, capsys: pytest.CaptureFixture[str], name: str, said: str
+) -> None:
+    assert call(check.main, bundle, "--format", f"onnx,{name}") == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.startswith(f"error: --format {name}: ") and said in captured.err
 
 
 def shift_logits(bundle: Path) -> None:

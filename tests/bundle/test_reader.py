@@ -133,8 +133,11 @@ def test_it_imports_only_what_it_says_and_refuses_in_one_line(tmp_path: Path) ->
         ran = run(tmp_path, name)
         assert (ran.returncode, ran.stdout) == (1, "") and ran.stderr.startswith(f"{name}: ")
         assert ran.stderr.count("\n") == 1, ran.stderr
-    code = "import runpy, sys; sys.argv = ['predict.py']; runpy.run_path('predict.py', run_name='__main__')"
+    ran = run(tmp_path)
+    assert (ran.returncode, ran.stdout) == (1, "") and "python predict.py photo.jpg ..." in ran.stderr
+    cv2.imwrite(str(tmp_path / "fine.png"), noise(20, 30, 3))
+    code = "import runpy, sys; sys.argv = ['predict.py', 'fine.png']; runpy.run_path('predict.py', run_name='__main__')"
     packages = {"torch", "transfer", "datamodules", "cv2", "onnx", "scipy", "simplejpeg", "safetensors"}
     code += f"; print({packages} & set(sys.modules), 'onnxruntime' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert ran.stdout == "set() True\n"
+    assert ran.stdout.startswith("fine.png class ") and ran.stdout.endswith("\nset() True\n")

@@ -97,9 +97,9 @@ def test_without_its_images_a_run_is_exported_with_noise_alone(
     moved = photos.rename(tmp_path / "moved")
     message = refused(capsys, run, "--out", tmp_path / "b", "--format", "onnx")
     assert "--data_root" in message and "--golden noise" in message
-    bundle = exported(run, tmp_path / "b", "--format", "onnx", "--golden", "noise")
-    captured = capsys.readouterr()
-    assert "formats are compared on the golden inputs alone" in captured.err
+    with pytest.warns(UserWarning, match="formats are compared on the golden inputs alone"):
+        bundle = exported(run, tmp_path / "b", "--format", "onnx", "--golden", "noise")
+    capsys.readouterr()
     assert read_record(bundle / "model.json").formats["onnx"].images == "golden"
     bundle = exported(run, tmp_path / "c", "--format", "onnx", "--data_root", moved)
     out = capsys.readouterr().out
@@ -163,6 +163,7 @@ def test_what_is_no_finished_run_is_refused(
 ) -> None:
     out = ("--out", tmp_path / "b")
     assert "is not a finished run" in refused(capsys, tmp_path, *out)
+    assert "none: no such run" in refused(capsys, tmp_path / "none", *out)
     run = tmp_path / "run"
     shutil.copytree(small_run, run)
     config = (run / "config.yaml").read_text()

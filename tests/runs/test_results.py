@@ -73,6 +73,9 @@ def test_what_is_no_results_file_is_told(tmp_path: Path, text: str, message: str
     (tmp_path / "results.json").write_text(text)
     with pytest.raises(UserError, match=rf"results\.json.*{message}"):
         read_results(tmp_path)
+    with pytest.raises(UserError, match="other: no such run"):
+        read_results(tmp_path / "other")
+    (tmp_path / "other").mkdir()
     with pytest.raises(UserError, match=r"is not a finished run: it has no results\.json"):
         read_results(tmp_path / "other")
 

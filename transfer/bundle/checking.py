@@ -12,7 +12,8 @@ from transfer.bundle.bundle import Bundle
 from transfer.bundle.folder import BundleFolder
 from transfer.bundle.formats import Model
 from transfer.bundle.golden import Golden, pixel_difference, read_golden, read_inputs
-from transfer.bundle.models import list_formats, missing_package, open_model
+from transfer.bundle.models import choose_format, list_formats, missing_package, open_model
+from transfer.errors import BadValue
 from transfer.images.decode import Pixels
 
 # Difference of logits, as a share of the largest one. In 8 bits the same processor has none, and another kind (AVX2 in
@@ -73,16 +74,18 @@ def check_bundle(bundle: BundleFolder, formats: Sequence[str] | None = None, tru
     Raises:
         MissingData, DamagedFile: a file is missing or was changed, or is no network of this kind; or a package of one
             of `formats` is not installed.
-        BadValue: the bundle does not hold one of `formats`.
+        BadValue: the bundle does not hold one of `formats`, or `torch` is one of them and code may not be executed.
     """
     bundle.check_files()
     golden = read_golden(bundle)
     decoded = read_inputs(bundle, golden)
     answers, left_out = [], {}
-    for name in formats or list_formats(bundle):
-        reason = missing_package(name) if formats is None else None
-        if name == "torch" and not trusted:
-            reason = reason or "opening its file can execute code in it: `allow_user_code`=True checks it, too"
+    for name in list_formats(bundle) if formats is None else [choose_format(bundle, name) for name in formats]:
+        reason = missing_package(name)
+        if reason is None and name == "torch" and not trusted:
+            reason = "opening its file can execute code in it: `allow_user_code`=True checks it, too"
+            if formats is not None:
+                raise BadValue(f"`format`={name}: {reason}")
         if reason is not None:
             left_out[name] = reason
             continue

@@ -37,7 +37,7 @@ class BundleFolder:
 
     path: Path
     folder: Path
-    record: Record
+    record: Record = field(repr=False)
     _unpacked: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False, compare=False)
 
     def file(self, name: str) -> Path:

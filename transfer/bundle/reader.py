@@ -37,7 +37,7 @@ if __name__ == "__main__":
 
     model = json.loads(Path(__file__).with_name("model.json").read_text("utf-8"))
     session = onnxruntime.InferenceSession(Path(__file__).with_name("model.onnx"), providers=["CPUExecutionProvider"])
-    for path in sys.argv[1:]:
+    for path in sys.argv[1:] or sys.exit(__doc__):
         try:
             pixels = decode(path, model["preprocessing"])
         except Exception as error:

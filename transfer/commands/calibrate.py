@@ -104,6 +104,6 @@ def describe(summary: dict[str, Any] | None) -> str:
     if summary["temperature"] == 1:
         return f"calibration: {errors}; a temperature of {summary['fitted']:.2f} would not lower it on images left out"
     return (
-        f"calibration: {errors}, with temperature {summary['temperature']:.2f} {summary['ece_after']:.1%}"
-        " (cross-fitted; in the probabilities of predict, not in the metrics)"
+        f"calibration: {errors}, {summary['ece_after']:.1%} with a temperature of {summary['temperature']:.2f}"
+        " (cross-fitted; it is in the probabilities of predict, not in the metrics)"
     )

@@ -51,7 +51,7 @@ def check(bundle: Path, formats: list[str] | None = None, allow_user_code: bool 
 
     Raises:
         MissingData, DamagedFile: it is no bundle, or damaged; or a package of one of `formats` is not installed.
-        BadValue: it does not hold one of `formats`.
+        BadValue: it does not hold one of `formats`, or `torch` is one of them without `allow_user_code`.
     """
     from transfer.bundle.checking import TOLERANCE, check_bundle
     from transfer.bundle.folder import open_folder

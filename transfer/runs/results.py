@@ -220,6 +220,8 @@ def read_results(run_dir: str | Path) -> Results:
     """
     run_dir = expanded(run_dir)
     path = run_dir / RESULTS
+    if not run_dir.exists():
+        raise MissingData(f"{run_dir}: no such run")
     if not path.is_file():
         raise MissingData(f"{run_dir} is not a finished run: it has no {RESULTS}")
     content = read_object(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -150,8 +151,8 @@ def _read_images(run: Run, data_root: Path | None, may_lack: bool) -> Dataset | 
         dataset = read_dataset(DataSource(get_sheet(run.config.dataset), ReadOptions(**options)))
     except MissingData as error:
         if may_lack:
-            print(
-                f"without the run's images: formats are compared on the golden inputs alone ({error})", file=sys.stderr
+            warnings.warn(
+                f"without the run's images: formats are compared on the golden inputs alone ({error})", stacklevel=2
             )
             return None
         raise MissingData(
