@@ -516,6 +516,7 @@ def test_a_resumed_run_refuses_another_teacher(
     config = load_config(tmp_path / "student" / "config.yaml")
     save_config(replace(config, teacher=str(tmp_path / "teacher")), tmp_path / "student" / "config.yaml")
     longer = ("--resume", tmp_path / "student", "--trainer.max_epochs", "3")
+    (tmp_path / "teacher" / "calibration.safetensors").unlink()  # or it would be the first to notice
     content = torch.load(tmp_path / "teacher" / "best.ckpt", weights_only=True)
     content["state_dict"]["classifier.head.fc.bias"] += 1.0
     torch.save(content, tmp_path / "teacher" / "best.ckpt")
