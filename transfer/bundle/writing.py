@@ -222,7 +222,7 @@ def _checked_loss(
             f"`int8`=True: {name} answers {100 * loss.accuracy:.2f}% of {len(mine):,} val images rightly, float32"
             f" {100 * loss.float32:.2f}%: a loss of {100 * loss.drop:.2f} points (95% interval"
             f" {100 * loss.interval.low:.2f} to {100 * loss.interval.high:.2f}), where `max_drop`={max_drop:g} is"
-            " allowed: nothing is written"
+            " allowed: nothing is written; leave `int8` out, or allow more"
         )
     return loss
 

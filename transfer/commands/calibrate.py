@@ -61,17 +61,20 @@ def calibrate_probe(run: RunFolder, classifier: Classifier, found: Probe, val: F
 
 def _kept(run_dir: Path, fit: Callable[[], Calibration]) -> dict[str, Any] | None:
     """Write a calibration into a run's folder, and return its summary; without one, warn and go on."""
+    import torch
+
     from transfer.calibration.file import save_calibration
 
     path = run_dir / CALIBRATION
     path.unlink(missing_ok=True)  # of an earlier end
     try:
         calibration = fit()
-    except UserError as error:
+        save_calibration(calibration, path)
+        return summarize(calibration)
+    except (UserError, OSError, MemoryError, torch.OutOfMemoryError) as error:  # the results are not lost for it
+        path.unlink(missing_ok=True)
         warnings.warn(f"the run is not calibrated: {error}", stacklevel=2)
         return None
-    save_calibration(calibration, path)
-    return summarize(calibration)
 
 
 def summarize(calibration: Calibration) -> dict[str, Any]:

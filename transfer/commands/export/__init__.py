@@ -158,6 +158,8 @@ def print_bundle(out: Path, record: Record, photos: Sequence[str]) -> None:
         print(printable(f"{len(photos)} photos of val leave with it: {some_of(photos, most=8)}"))
     else:
         print(f"golden inputs: {record.golden}" + (", no photo leaves with it" if record.golden == "noise" else ""))
+    if record.calibration is not None:
+        print(f"its calibration holds logits and features of {record.calibration.num_images:,} val images")
     print(f"compared with float32 PyTorch, from the decoded image to the logits; times: {_cpus(record)}")
     table = Table(box=None, pad_edge=False)
     table.add_column("format")
