@@ -163,7 +163,7 @@ def test_a_run_predicts_files_pictures_and_arrays_alike(run_dir: Path, tmp_path:
         assert [p.class_name for p in predictions] == [run.class_names[index] for index in labelled[:6]]
     images, _ = next(iter(data.test_dataloader()))
     with torch.inference_mode():
-        expected = run.classifier(data.normalize(images[:6])).softmax(1).numpy()
+        expected = (run.classifier(data.normalize(images[:6])) / run.temperature).softmax(1).numpy()
     for prediction, row in zip(predictions, expected, strict=True):
         np.testing.assert_allclose(prediction.probabilities, row, rtol=1e-4, atol=1e-6)
         assert prediction.probability == prediction.probabilities.max()

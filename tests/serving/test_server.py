@@ -42,6 +42,7 @@ def test_it_answers_and_ends_cleanly_at_sigterm(served: Start, bundle: Path) -> 
 
 def test_ctrl_c_ends_it_as_cleanly(served: Start, bundle: Path) -> None:
     found = served(bundle, "--port", "0", "--format", "onnx")
+    assert httpx.get(f"{found.url}healthz", trust_env=False).status_code == 200  # it listens to signals now
     found.process.send_signal(signal.SIGINT)
     out, err = found.process.communicate(timeout=60)
     assert (found.process.returncode, out, err) == (0, "stopped\n", "")
