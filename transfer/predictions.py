@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image
 
-from transfer.errors import BadValue, DamagedFile
+from transfer.errors import BadValue, DamagedFile, check_count
 from transfer.files import expanded
 from transfer.images.decode import Pixels, decode_image, upright_pixels
 from transfer.images.depth import Decoding
@@ -59,6 +59,24 @@ def read_prediction(
     ranked = tuple((class_names[index], float(probabilities[index])) for index in order)
     labels = ranked[:1] if threshold is None else tuple((name, value) for name, value in ranked if value >= threshold)
     return Prediction(*ranked[0], ranked[:top_k], labels, probabilities)
+
+
+def decoded_batches(
+    images: Sequence[ImageLike], batch_size: int, top_k: int, decoding: Decoding
+) -> Iterator[Iterator[Pixels]]:
+    """Return the images' pixels in batches, each decoded when it is asked for.
+
+    Raises:
+        BadValue: `images` is a single path, or `batch_size` or `top_k` is below 1.
+    """
+    if isinstance(images, (str, Path)):
+        raise BadValue(f"`images`={images!r}: pass a list of images")
+    for name, value in (("top_k", top_k), ("batch_size", batch_size)):
+        check_count(name, value)
+    return (
+        (image_pixels(image, place, decoding) for place, image in enumerate(images[start : start + batch_size], start))
+        for start in range(0, len(images), batch_size)
+    )
 
 
 def image_pixels(image: ImageLike, position: int, decoding: Decoding) -> Pixels:

@@ -16,9 +16,9 @@ from transfer.calibration.calibration import Calibration
 from transfer.calibration.file import load_calibration
 from transfer.calibration.guarantees import Guarantees, keep
 from transfer.calibration.temperature import as_probabilities
-from transfer.errors import BadValue, DamagedFile, MissingData, check_count
+from transfer.errors import DamagedFile, MissingData
 from transfer.images.decode import Pixels
-from transfer.predictions import ImageLike, Prediction, image_pixels, read_prediction
+from transfer.predictions import ImageLike, Prediction, decoded_batches, read_prediction
 from transfer.preprocessing import Preprocessing
 from transfer.run_files import CALIBRATION
 
@@ -98,16 +98,9 @@ class Bundle:
             UserError: an image cannot be read (the message names its file or position), the network's outputs are not
                 finite or of other classes, `batch_size` or `top_k` is below 1, or val cannot give the guarantees.
         """
-        if isinstance(images, (str, Path)):
-            raise BadValue(f"`images`={images!r}: pass a list of images")
-        for name, value in (("top_k", top_k), ("batch_size", batch_size)):
-            check_count(name, value)
-        decoding = self.folder.record.decoding
         predictions: list[Prediction] = []
-        for start in range(0, len(images), batch_size):
-            batch = enumerate(images[start : start + batch_size], start)
-            decoded = [image_pixels(image, position, decoding) for position, image in batch]
-            predictions += self.predictions(decoded, top_k, guarantees)
+        for batch in decoded_batches(images, batch_size, top_k, self.folder.record.decoding):
+            predictions += self.predictions(list(batch), top_k, guarantees)
         return predictions
 
     def predictions(

@@ -19,16 +19,16 @@ from transfer.calibration.guarantees import Guarantees, keep
 from transfer.config.command_line import load_config
 from transfer.config.recipes import user_code
 from transfer.config.schema import FinetuneConfig
-from transfer.errors import BadValue, DamagedFile, MissingData, check_count
+from transfer.errors import BadValue, DamagedFile, MissingData
 from transfer.files import expanded
 from transfer.images.depth import Decoding
-from transfer.images.prepare import read_preprocessing
+from transfer.images.prepare import prepare_pixels, read_preprocessing
 from transfer.inference.classifier import EngineClassifier
 from transfer.inference.names import check_engine
 from transfer.lightning import pl
 from transfer.networks.classifier import Classifier
 from transfer.networks.user_code import refuse_user_code
-from transfer.predictions import ImageLike, Prediction, image_pixels, read_prediction
+from transfer.predictions import ImageLike, Prediction, decoded_batches, read_prediction
 from transfer.preprocessing import Preprocessing
 from transfer.run_files import BEST, CALIBRATION, CONFIG, PROBE, RESULTS
 from transfer.runs.calibrating import read_calibration
@@ -104,17 +104,9 @@ class Run:
             UserError: an image cannot be read (the message names its file or position), the network's outputs are not
                 finite, `batch_size` or `top_k` is below 1, or val cannot give the guarantees.
         """
-        from datamodules.images.transforms import build_eval_transform, prepare
-
-        if isinstance(images, (str, Path)):
-            raise BadValue(f"`images`={images!r}: pass a list of images")
-        for name, value in (("top_k", top_k), ("batch_size", batch_size)):
-            check_count(name, value)
-        transform = build_eval_transform(self.preprocessing)
         predictions: list[Prediction] = []
-        for start in range(0, len(images), batch_size):
-            batch = enumerate(images[start : start + batch_size], start)
-            pixels = [prepare(transform, image_pixels(image, position, self.decoding)) for position, image in batch]
+        for batch in decoded_batches(images, batch_size, top_k, self.decoding):
+            pixels = [prepare_pixels(image, self.preprocessing) for image in batch]
             predictions += self.predictions(torch.from_numpy(np.stack(pixels)), top_k, guarantees)
         return predictions
 
