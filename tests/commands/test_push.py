@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import signal
 import subprocess
@@ -268,6 +270,20 @@ def test_without_a_token_or_a_network(
         assert "HF_HUB_OFFLINE is set, which forbids uploads" in refused(bundle, "user/name")
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert "user/name on http://127.0.0.1:9: could not upload (" in refused(bundle, "user/name")
+
+
+def test_a_full_disk_is_named(
+    bundle: Path, hub: ModelHub, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Hub's client keeps what it downloads of an earlier bundle in a temporary folder."""
+    hub.repositories["user/name"] = Repository(files=contents(bundle))
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/x")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.hf_hub_download", full)
+    assert "no space left on the disk while writing /tmp/x" in refused(bundle, "user/name")
+    assert hub.stored == {}
 
 
 def test_a_damaged_bundle_stays_here(bundle: Path, hub: ModelHub, refused: Callable[..., str], tmp_path: Path) -> None:
