@@ -107,7 +107,7 @@ def print_leaving(bundle: BundleFolder, address: str) -> None:
         print(f"{format_bytes(size, 3):>9}  {name}")
     if record.golden == "photos":
         number = len(read_golden(bundle).inputs)
-        print(f"{number} photos of val leave with it (golden/), with any metadata in their files, such as time and place")
+        print(f"{number} photos of val leave with it (golden/), with the metadata in their files, as time and place")
     else:
         print("golden inputs: noise, no photo leaves with it")
     if record.calibration is not None:
