@@ -186,9 +186,9 @@ def _formats(record: Record) -> str:
     for name, found in record.formats.items():
         if loss := found.loss:
             text += (
-                f" {name} answers {100 * loss.accuracy:.2f}% rightly, float32 {100 * loss.float32:.2f}%: a loss of"
-                f" {100 * loss.drop:.2f} points (95% interval {100 * loss.interval.low:.2f} to"
-                f" {100 * loss.interval.high:.2f})."
+                f" {name} ({found.parts} in 8 bits) answers {100 * loss.accuracy:.2f}% rightly, float32"
+                f" {100 * loss.float32:.2f}%: a loss of {100 * loss.drop:.2f} points (95% interval"
+                f" {100 * loss.interval.low:.2f} to {100 * loss.interval.high:.2f})."
             )
     return text
 

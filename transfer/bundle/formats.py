@@ -100,7 +100,8 @@ def write_format(
         folder: where the row's files go.
         temperature: what logits are divided by before they become probabilities, where the format has these.
         multilabel: whether an image may have several classes: a sigmoid takes the softmax's place.
-        calibration_pixels: prepared training images, about 300, from which 8 bits take the ranges of the activations.
+        calibration_pixels: prepared training images, about 300, from which 8 bits take the ranges of the activations
+            where these are in 8 bits, too; see `transfer.bundle.eight_bits`.
             Shape: (M, S, S, C)
 
     Raises:

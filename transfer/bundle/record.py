@@ -153,6 +153,7 @@ class Agreement:
         same_top1: share of the images with the same most probable class.
         milliseconds: time per image, by batch size.
         cpu: processor that took this time, and its threads.
+        parts: for 8 bits, what is in them; see `transfer.bundle.eight_bits.parts_in_8_bits`.
         loss: for 8 bits, what they cost.
     """
 
@@ -164,6 +165,7 @@ class Agreement:
     same_top1: float
     milliseconds: dict[str, float]
     cpu: str
+    parts: Literal["weights", "weights and activations"] | None = None
     loss: Loss | None = None
 
 

@@ -19,6 +19,7 @@ from transfer.bundle.agreement import (
 )
 from transfer.bundle.card import READER, README, write_card
 from transfer.bundle.checking import TOLERANCE
+from transfer.bundle.eight_bits import Parts, parts_in_8_bits
 from transfer.bundle.folder import BundleFolder
 from transfer.bundle.formats import FORMATS, Model, open_format, write_format
 from transfer.bundle.golden import FOLDER, Golden, read_golden, read_inputs, write_index, write_inputs
@@ -111,7 +112,8 @@ def write_bundle(source: Source, folder: Path, formats: Sequence[str], max_drop:
     own_logits = _prove(models, golden, decoded)
     known = _known_agreements(source.former, folder, formats)
     measured = {name: model for name, model in models.items() if name not in known}
-    found = known | _measure(measured, network, source.examples, decoded, record, max_drop)
+    parts = parts_in_8_bits(source.classifier)
+    found = known | _measure(measured, network, source.examples, decoded, record, parts, max_drop)
     if source.former is not None:
         own_logits = read_golden(source.former).own_logits
     write_index(folder, replace(golden, own_logits={name: own_logits[name] for name in formats if name in own_logits}))
@@ -179,6 +181,7 @@ def _measure(
     examples: Examples | None,
     decoded: Sequence[Pixels],
     record: Record,
+    parts: Parts,
     max_drop: float,
 ) -> dict[str, Agreement]:
     """Return how close each format comes on val, or else on the golden inputs."""
@@ -197,7 +200,10 @@ def _measure(
             largest_difference=float(np.abs(mine.astype(np.float64) - expected).max()),
             relative_difference=relative_difference(mine, expected),
             same_top1=same_classes(mine, expected) / len(mine),
-            loss=_checked_loss(name, mine, expected, examples, record, max_drop) if name.endswith(INT8) else None,
+            parts=parts if name.endswith(INT8) else None,
+            loss=_checked_loss(f"{name} ({parts} in 8 bits)", mine, expected, examples, record, max_drop)
+            if name.endswith(INT8)
+            else None,
             milliseconds=milliseconds_per_image(models[name], batches[0]),
             cpu=processor,
         )

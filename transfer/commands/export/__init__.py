@@ -185,7 +185,8 @@ def print_bundle(out: Path, record: Record, photos: Sequence[str]) -> None:
             *(f"{found.milliseconds[size]:.2f}" for size in ("1", "32")),
             ""
             if loss is None
-            else f"{100 * loss.accuracy:.2f}% ({100 * loss.float32:.2f}% in float32; drop {100 * loss.interval.low:.2f}"
+            else f"{found.parts}: "
+            f"{100 * loss.accuracy:.2f}% ({100 * loss.float32:.2f}% in float32; drop {100 * loss.interval.low:.2f}"
             f" to {100 * loss.interval.high:.2f} points)",
         )
     console = Console()
