@@ -25,7 +25,6 @@ from transfer.images.depth import Decoding
 from transfer.images.prepare import prepare_pixels, read_preprocessing
 from transfer.inference.classifier import EngineClassifier
 from transfer.inference.names import check_engine
-from transfer.lightning import pl
 from transfer.networks.classifier import Classifier
 from transfer.networks.user_code import refuse_user_code
 from transfer.predictions import ImageLike, Prediction, decoded_batches, read_prediction
@@ -280,6 +279,8 @@ def load_head(classifier: Classifier, config: FinetuneConfig, class_names: Seque
         raise BadValue("\n  ".join([f"`init_head`={config.init_head}: its head fits another network:", *differences]))
     strict_load(classifier.head, run.classifier.head.state_dict(), source=config.init_head)
     if config.bn != "frozen" and (run.run_dir / PROBE).exists():
+        from transfer.lightning import pl  # takes seconds, and predictions do without
+
         pl.utilities.rank_zero_warn(
             f"`init_head` with `bn`={config.bn}: a probe's head is fitted to features with the checkpoint's BatchNorm"
             " statistics, but training computes features with those of its batches. On images unlike the checkpoint's,"
