@@ -88,6 +88,28 @@ class Data:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Member:
+    """A run's network: the bundle's only one, or one of those whose probabilities are averaged.
+
+    Attributes:
+        run: name of the run, such as `photos_lite0/1`.
+        network: how to build it.
+        temperature: what its logits are divided by before the average; 1 where it is alone.
+        weights: what it started from; None: random weights.
+        data: what it was trained on.
+        metrics, intervals: its own, by split.
+    """
+
+    run: str
+    network: Network
+    temperature: float
+    weights: Weights | None
+    data: Data
+    metrics: dict[str, dict[str, float]]
+    intervals: dict[str, dict[str, Interval]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Calibrated:
     """How sure its answers are; all of it is in `calibration.safetensors`.
 
@@ -124,7 +146,7 @@ class Agreement:
     Attributes:
         images: `val`, or `golden` for the golden inputs alone.
         num_images: how many.
-        num_seen: how many of them the network was trained on: all where a probe's last fit took val, too.
+        num_seen: how many of them a network was trained on: all where a probe's last fit took val, too.
         largest_difference: of logits.
         relative_difference: the same, as a share of the largest logit.
         same_top1: share of the images with the same most probable class.
@@ -150,7 +172,7 @@ class Record:
 
     Attributes:
         name: of the model, such as `photos_lite0`.
-        network: how to build it.
+        members: the networks whose probabilities are averaged, in the order of their features; most often one.
         class_names: in the order of the logits.
         multilabel: whether an image may have several labels.
         threshold: probability from which on such a label is given.
@@ -159,12 +181,10 @@ class Record:
         preprocessing: how images are prepared.
         max_pixels: images with more are refused.
         reading: in words, how files become pixels.
-        metrics, intervals: those of the run, by split.
-        weights: what it started from; None: random weights.
-        data: what it was trained on.
+        metrics, intervals: by split; of several members, of their average on the splits that they have in common.
         golden: what the golden inputs are: `photos` of val, or `noise`.
         formats: those that the bundle holds, and how close each comes.
-        calibration: what val says about its answers; None where the run was not calibrated.
+        calibration: what val says about its answers; None where it was not calibrated on val.
         versions: of Python and the packages that wrote the bundle.
         git_commit: of this project.
         files: every other file of the bundle, with its SHA-256.
@@ -172,7 +192,7 @@ class Record:
 
     schema_version: int = SCHEMA_VERSION
     name: str
-    network: Network
+    members: tuple[Member, ...]
     class_names: tuple[str, ...]
     multilabel: bool
     threshold: float
@@ -183,8 +203,6 @@ class Record:
     reading: dict[str, str] = field(default_factory=lambda: dict(READING))
     metrics: dict[str, dict[str, float]]
     intervals: dict[str, dict[str, Interval]]
-    weights: Weights | None
-    data: Data
     golden: Literal["photos", "noise"]
     formats: dict[str, Agreement]
     calibration: Calibrated | None
@@ -196,6 +214,16 @@ class Record:
     def decoding(self) -> Decoding:
         """How image files become pixels."""
         return Decoding.of(self.preprocessing, self.max_pixels)
+
+    @property
+    def data(self) -> Data:
+        """What the first member was trained on; all have the same images, though perhaps cut into other splits."""
+        return self.members[0].data
+
+    @property
+    def num_parameters(self) -> int:
+        """Parameters of all members."""
+        return sum(member.network.num_parameters for member in self.members)
 
     @property
     def label_threshold(self) -> float | None:
@@ -231,9 +259,10 @@ def read_record(path: Path) -> Record:
     for name in record.files:
         if not is_safe_name(name):
             raise DamagedFile(f"{path}: {printable(name)!r} is no file inside the bundle")
-    within = 0 <= record.threshold <= 1 and 0 < record.temperature < float("inf") and record.max_pixels > 0
-    if not within or not record.class_names:
-        raise DamagedFile(f"{path}: no classes, or a threshold, temperature or max_pixels that cannot be")
+    temperatures = (record.temperature, *(member.temperature for member in record.members))
+    within = 0 <= record.threshold <= 1 and all(0 < one < float("inf") for one in temperatures)
+    if not (within and record.max_pixels > 0 and record.class_names and record.members):
+        raise DamagedFile(f"{path}: no classes or networks, or a threshold, temperature or max_pixels that cannot be")
     return record
 
 
