@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+from transfer.bundle.member import Data, Member
 from transfer.errors import DamagedFile, printable
 from transfer.files import read_object, write_text
 from transfer.images.depth import Decoding
@@ -32,81 +33,6 @@ READING = {
     "grey": "where mean has one value: Pillow's conversion to L (ITU-R 601) after the crop",
     "normalisation": "(value / 255 - mean) / std in float32",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Network:
-    """How to build the network; see `transfer.build_classifier`.
-
-    Attributes:
-        pretrained, init_from: row of weights whose padding, BatchNorm constants and activation it has.
-    """
-
-    backbone: str
-    head: str
-    pretrained: str | Literal[False]
-    init_from: str | None
-    in_channels: int
-    output_stride: int
-    num_parameters: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Weights:
-    """The public weights that the network started from.
-
-    Attributes:
-        name: of their row, or of a file.
-        sha256: of their file; None where it is gone.
-        trained_on: their training data.
-        licence: theirs; None: unknown.
-    """
-
-    name: str
-    sha256: str | None
-    trained_on: str
-    licence: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Data:
-    """The images that the network was trained on.
-
-    Attributes:
-        name: of the dataset.
-        hub_id: where the Hub has it; None: nowhere known.
-        licence: in words; None: unknown.
-        fingerprint: digest of each split's images and labels.
-        sizes: images of each split.
-    """
-
-    name: str
-    hub_id: str | None
-    licence: str | None
-    fingerprint: dict[str, str]
-    sizes: dict[str, int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Member:
-    """A run's network: the bundle's only one, or one of those whose probabilities are averaged.
-
-    Attributes:
-        run: name of the run, such as `photos_lite0/1`.
-        network: how to build it.
-        temperature: what its logits are divided by before the average; 1 where it is alone.
-        weights: what it started from; None: random weights.
-        data: what it was trained on.
-        metrics, intervals: its own, by split.
-    """
-
-    run: str
-    network: Network
-    temperature: float
-    weights: Weights | None
-    data: Data
-    metrics: dict[str, dict[str, float]]
-    intervals: dict[str, dict[str, Interval]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,8 @@ from torch import nn
 
 from transfer.bundle.folder import BundleFolder
 from transfer.bundle.formats import Outputs
-from transfer.bundle.record import TENSORS, Network, Record
+from transfer.bundle.member import Network
+from transfer.bundle.record import TENSORS, Record
 from transfer.errors import BadValue, DamagedFile
 from transfer.images.decode import Pixels
 from transfer.images.prepare import normalized, prepare_pixels

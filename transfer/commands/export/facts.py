@@ -6,12 +6,14 @@ import math
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from datamodules import get_sheet
 from datamodules.dataset.sheet import Sheet
-from transfer.bundle.record import Calibrated, Data, Member, Weights
+from transfer.bundle.member import Data, Member, Teacher, Weights
+from transfer.bundle.record import Calibrated
 from transfer.bundle.tensors import describe_network
 from transfer.calibration.calibration import Calibration
 from transfer.environment import environment, versions
@@ -36,7 +38,7 @@ def describe_run(run: Run, results: Results, temperature: float, has_metrics: bo
     """
     return Member(
         run="/".join(run.run_dir.resolve().parts[-2:]) if run.run_dir.resolve().name.isdecimal() else name_run(run),
-        network=describe_network(run.classifier),
+        network=replace(describe_network(run.classifier), teacher=_teacher(results)),
         temperature=temperature,
         weights=_weights(results.weights),
         data=_data(get_sheet(run.config.dataset), run, results),
@@ -48,6 +50,18 @@ def describe_run(run: Run, results: Results, temperature: float, has_metrics: bo
 def finite(metrics: Mapping[str, float]) -> dict[str, float]:
     """Return the metrics that are numbers."""
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def _teacher(results: Results) -> Teacher | None:
+    facts = results.teacher
+    if facts is None:
+        return None
+    shared = {name for name, split in results.splits.items() if facts.fingerprint.get(name) == split.fingerprint}
+    return Teacher(
+        metrics={name: finite(found) for name, found in facts.metrics.items() if name in shared},
+        **{name: getattr(facts, name) for name in ("backbone", "image_size", "num_parameters")},
+        **{name: getattr(facts, name) for name in ("milliseconds", "student_milliseconds", "device")},
+    )
 
 
 def describe_calibration(fit: Calibration) -> Calibrated:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from transfer.bundle.folder import BundleFolder
-from transfer.bundle.record import Member, Record
+from transfer.bundle.member import Member
+from transfer.bundle.record import Record
 from transfer.bundle.tensors import read_network
 from transfer.bundle.writing import Source
 from transfer.commands.export.facts import describe_calibration, describe_run, name_run, package_versions

@@ -48,7 +48,8 @@ def check_together(runs: Sequence[Run]) -> None:
                 " run once"
             )
         seen[digest] = run
-        ours = _facts(runs[0])
+    ours = _facts(runs[0])
+    for run in runs[1:]:
         for what, theirs in _facts(run).items():
             if theirs != ours[what]:
                 raise BadValue(
