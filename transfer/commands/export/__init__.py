@@ -90,21 +90,16 @@ def export(
             cost too much.
         DamagedFile: the run or the bundle is damaged.
     """
-    from transfer.bundle.folder import check_destination, is_bundle, new_bundle, open_folder
+    from transfer.bundle.folder import check_destination, new_bundle
 
     paths = [expanded(path) for path in ([runs] if isinstance(runs, str | Path) else runs)]
     out = expanded(out)
     check_destination(out, overwrite)
     if not 0 <= max_drop <= 100:
         raise BadValue(f"`max_drop`={max_drop:g} (allowed: 0 to 100)")
-    if not paths:
-        raise BadValue("`runs`: none is given")
-    bundles = [path for path in paths if is_bundle(path)]
-    if bundles and len(paths) > 1:
-        raise BadValue(f"{bundles[0]} is a bundle, which is exported again alone; name the runs that it was made of")
-    former = open_folder(bundles[0]) if bundles else None
+    former = find_former(paths)
     if former is not None and (golden, checkpoint, data_root) != (None, None, None):
-        raise BadValue(f"{bundles[0]} is a bundle: `golden`, `checkpoint` and `data_root` are for a run")
+        raise BadValue(f"{former.path} is a bundle: `golden`, `checkpoint` and `data_root` are for a run")
     chosen = choose_formats(formats, int8, former)
 
     from transfer.bundle.writing import write_bundle
@@ -121,6 +116,23 @@ def export(
     print_bundle(out, record, photos)
     if len(paths) > 1 and "test" in record.metrics:
         print("test was read for the average, which test_reads.json of each run counts")
+
+
+def find_former(paths: Sequence[Path]) -> BundleFolder | None:
+    """Return the bundle that is exported again; None where runs are exported.
+
+    Raises:
+        BadValue: there is no path, or a bundle is not alone.
+        MissingData, DamagedFile: the bundle is not whole.
+    """
+    from transfer.bundle.folder import is_bundle, open_folder
+
+    if not paths:
+        raise BadValue("`runs`: none is given")
+    bundles = [path for path in paths if is_bundle(path)]
+    if bundles and len(paths) > 1:
+        raise BadValue(f"{bundles[0]} is a bundle, which is exported again alone; name the runs that it was made of")
+    return open_folder(bundles[0]) if bundles else None
 
 
 def choose_formats(formats: list[str] | None, int8: bool, former: BundleFolder | None) -> list[str]:
