@@ -16,7 +16,8 @@ from transfer.calibration.guarantees import UNKNOWN, Guarantees
 from transfer.errors import DamagedFile
 from transfer.images.decode import BadImageError, decode_image, image_shape
 from transfer.predictions import Prediction
-from transfer.serving.uploads import Limits, Upload, too_many_pixels
+from transfer.serving.limits import Limits
+from transfer.serving.uploads import Upload, too_many_pixels
 
 # The keys are words of JSON: `class` is no name in Python.
 Share = TypedDict("Share", {"class": str, "probability": float})
