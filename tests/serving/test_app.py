@@ -123,12 +123,23 @@ def test_what_the_calibration_rejects_is_unknown(opened: Bundle) -> None:
         assert entry["top"][0]["class"] == prediction.class_name
 
 
+def test_sets_are_those_of_the_bundle(opened: Bundle) -> None:
+    found, rule = choose_guarantees(opened, None, None, 0.9)
+    assert found == Guarantees(coverage=0.95, sets=0.9) and "; sets of 0.9: of " in rule
+    (entry,) = client(opened, guarantees=found).post("/predict", files=parts(("a.png", photo(0)))).json()
+    (expected,) = opened.predict([photo(0)], guarantees=found)
+    assert expected.class_set and tuple(entry["set"]) == expected.class_set
+
+
 def test_photos_are_unknown_by_the_rule_asked_for_or_by_the_default(opened: Bundle) -> None:
     assert choose_guarantees(opened, None, None)[0] == Guarantees(coverage=0.95)
     found, rule = choose_guarantees(opened, 0.8, None)
     assert found == Guarantees(coverage=0.8) and rule.startswith("unknown is what ranks below")
     with pytest.raises(BadValue, match=r"`coverage`=1\.5"):
         choose_guarantees(opened, 1.5, None)
+    record = replace(opened.folder.record, class_names=("unknown", *opened.class_names[1:]))
+    called = replace(opened, folder=replace(opened.folder, record=record))
+    assert choose_guarantees(called, None, None)[0] == Guarantees()
     without = replace(opened)
     vars(without)["calibration"] = None
     found, rule = choose_guarantees(without, None, None)
@@ -202,14 +213,22 @@ def test_top_k_is_within_the_classes(asked: Any, top_k: str) -> None:
     assert response.status_code == 422 and line(response).startswith("top_k")
 
 
+@pytest.mark.parametrize("format", ["openvino", "onnx"])
 def test_parallel_requests_get_the_answers_of_predict_to_the_last_digit(
-    asked: Any, bundle: Path, tmp_path: Path
+    bundle: Path, tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("transfer.inference.packages.num_threads", lambda: 4)
+    monkeypatch.setattr("transfer.serving.service.num_threads", lambda: 4)
+    engine = {"onnx": "onnxruntime"}.get(format, format)
+    pytest.importorskip(engine)
     photos = [photo(seed, 40 + seed, 30) for seed in range(24)]
     for index, encoded in enumerate(photos):
         (tmp_path / f"{index:02}.png").write_bytes(encoded)
     table = tmp_path / "rows.jsonl"
-    assert call(predict.main, bundle, tmp_path, "--format", "json", "--top_k", "10", "--out", table) == 0
+    assert (
+        call(predict.main, bundle, tmp_path, "--format", "json", "--top_k", "10", "--engine", engine, "--out", table)
+        == 0
+    )
     rows = [json.loads(row) for row in table.read_text().splitlines()]
     suffixes = ["", *(f"_{rank}" for rank in range(2, 11))]
     expected = [[(row[f"class{rank}"], row[f"probability{rank}"]) for rank in suffixes] for row in rows]
@@ -224,7 +243,7 @@ def test_parallel_requests_get_the_answers_of_predict_to_the_last_digit(
         assert entry["name"] == f"{index}.png"
         return [(row["class"], row["probability"]) for row in entry["top"]]
 
-    with ThreadPoolExecutor(8) as pool:
+    with client(load_bundle(bundle, format)) as asked, ThreadPoolExecutor(8) as pool:
         assert list(pool.map(ask, range(24))) == expected
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from tests.support.runs import ROOT, environment
@@ -57,9 +58,12 @@ def closure(names: list[str]) -> set[str]:
     return found
 
 
-def test_two_stages_of_one_pinned_base() -> None:
+def test_two_stages_of_one_base_that_the_package_runs_on() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    assert SpecifierSet(setup["options"]["python_requires"]).contains("3.11")
     bases = [text.split() for text in words("FROM")]
-    assert [base[0] for base in bases] == ["python:3.11.14-slim-bookworm"] * 2
+    assert [base[0] for base in bases] == ["python:3.11-slim-bookworm"] * 2
     assert bases[0][1:] == ["AS", "build"] and len(bases[1]) == 1
 
 
@@ -102,6 +106,16 @@ def test_what_it_installs_has_a_version_and_no_torch() -> None:
     pinned = {canonicalize_name(line.split("==")[0]) for line in (ROOT / "constraints.txt").read_text().splitlines()}
     assert set(map(canonicalize_name, installed())) <= pinned
     assert not {"torch", "openvino", "datasets", "pytorch-lightning", "albumentations"} & closure(installed())
+
+
+def test_it_installs_what_the_extras_of_serving_say() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    lines = setup["options.extras_require"]["serve"].splitlines()
+    wanted = {Requirement(line).name for line in lines if line and not line.startswith("#")}
+    assert wanted == {"fastapi", "uvicorn", "python-multipart"} and wanted | {"onnxruntime"} <= set(installed())
+    (usage,) = re.findall(r"docker build (.*)", (ROOT / "Dockerfile").read_text())
+    assert shlex.split(usage)[-1] == "."  # every COPY is from the repository itself
 
 
 @pytest.mark.slow

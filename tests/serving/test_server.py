@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -39,6 +42,24 @@ def test_it_answers_and_ends_cleanly_at_sigterm(served: Start, bundle: Path) -> 
     assert (found.process.returncode, out, err) == (0, "stopped\n", "")
     with pytest.raises(httpx.ConnectError):
         httpx.get(found.url, trust_env=False)
+
+
+def test_the_readmes_curl_gets_what_the_readme_shows(served: Start, bundle: Path, tmp_path: Path) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("no curl here")
+    section = (ROOT / "README.md").read_text().split("\n## Serve\n")[1].split("\n## ")[0]
+    (command,) = re.findall("^curl .*", section, re.MULTILINE)
+    (shown,) = re.findall("```json\n(.*?)```", section, re.DOTALL)
+    (tmp_path / "a.jpg").write_bytes(photo(bundle))
+    (tmp_path / "b.jpg").touch()
+    found = served(bundle, "--port", "0", "--format", "onnx")
+    words = [word.replace("http://127.0.0.1:8000/", found.url) for word in shlex.split(command)]
+    process = subprocess.run(
+        [*words, "--silent", "--noproxy", "*"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    answers, expected = json.loads(process.stdout), json.loads(shown)
+    assert [set(answer) for answer in answers] == [set(entry) for entry in expected]
+    assert len(answers[0]["top"]) == len(expected[0]["top"]) and answers[1] == expected[1]
 
 
 def test_ctrl_c_ends_it_as_cleanly(served: Start, bundle: Path) -> None:

@@ -52,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--coverage", type=float, metavar="SHARE", help=coverage)
     error = "in its place: highest share of wrong answers, promised with 95%% confidence"
     add("--max_error", type=float, metavar="SHARE", help=error)
+    add("--sets", type=float, metavar="SHARE", help="add a set of classes that holds the right one so often, as 0.95")
     return parser
 
 
@@ -73,6 +74,7 @@ def serve(
     max_requests: int = MAX_REQUESTS,
     coverage: float | None = None,
     max_error: float | None = None,
+    sets: float | None = None,
 ) -> None:
     """Answer requests until Ctrl-C or SIGTERM.
 
@@ -84,6 +86,7 @@ def serve(
         max_bytes, max_files, max_pixels, max_seconds, max_requests: see `Limits`; `max_bytes` as `20MB`. `max_pixels`
             None: 50 million, or the bundle's limit if that is lower.
         coverage, max_error: which photos are `unknown`, see `Guarantees`; None: coverage 0.95 where val allows it.
+        sets: probability with which a set of classes holds the right one; None: no sets.
 
     Raises:
         MissingData: there is no bundle, or a package is not installed.
@@ -103,7 +106,7 @@ def serve(
         opened = load_bundle(bundle, format)
         if max_pixels is None:
             limits = replace(limits, max_pixels=min(MAX_PIXELS, opened.folder.record.max_pixels))
-        guarantees, rule = choose_guarantees(opened, coverage, max_error)
+        guarantees, rule = choose_guarantees(opened, coverage, max_error, sets)
 
         from transfer.serving.app import build_app, describe
         from transfer.serving.health import Health, is_healthy
@@ -152,7 +155,9 @@ def refuse_run(path: Path) -> None:
         raise MissingData(f"{path} is a run, no bundle: efficientnet-transfer export {path} --out mymodel/ makes one")
 
 
-def choose_guarantees(bundle: Bundle, coverage: float | None, max_error: float | None) -> tuple[Guarantees, str]:
+def choose_guarantees(
+    bundle: Bundle, coverage: float | None, max_error: float | None, sets: float | None = None
+) -> tuple[Guarantees, str]:
     """Return by which rule photos are unknown, and the rule in words; none if none was asked for and val allows none.
 
     Raises:
@@ -162,11 +167,12 @@ def choose_guarantees(bundle: Bundle, coverage: float | None, max_error: float |
     from transfer.calibration.guarantees import UNKNOWN, Guarantees
     from transfer.commands.predict_guarantees import read_guarantees
 
-    demanded = read_guarantees(True, coverage, max_error)
+    demanded = read_guarantees(True, coverage, max_error, sets)
     try:
-        return demanded, " ".join(demanded.describe(bundle.calibrated()))
+        demanded.check(bundle.calibrated(), bundle.class_names)
+        return demanded, "; ".join(demanded.describe(bundle.calibrated()))
     except (BadValue, MissingData) as reason:
-        if (coverage, max_error) != (None, None):
+        if (coverage, max_error, sets) != (None, None, None):
             raise
         return Guarantees(), f"nothing is called {UNKNOWN}: {name_flags(str(reason), find_flags(build_parser))}"
 
