@@ -128,14 +128,14 @@ from urllib.request import Request, urlopen
 import transfer.serving.server as server
 from transfer.commands import serve
 
-def answer(app, listening, run=server.run_server):
-    threading.Thread(target=run, args=(app, listening), daemon=True).start()
+def answer(app, listening, max_seconds, run=server.run_server):
+    threading.Thread(target=run, args=(app, listening, max_seconds), daemon=True).start()
     url = f"http://127.0.0.1:{{listening.getsockname()[1]}}"
     photo = next(Path({str(bundle)!r}).glob("golden/0.*")).read_bytes()
     head = b'--b\\r\\nContent-Disposition: form-data; name="images"; filename="a.png"\\r\\n\\r\\n'
     asked = Request(f"{{url}}/predict", head + photo + b"\\r\\n--b--\\r\\n")
     asked.add_header("Content-Type", "multipart/form-data; boundary=b")
-    assert "class" in json.load(urlopen(asked))[0]
+    assert "class" in json.load(urlopen(asked, timeout=60))[0]
     assert json.load(urlopen(f"{{url}}/healthz?now=1"))["status"] == "ok" and urlopen(f"{{url}}/model")
 
 server.run_server = answer
