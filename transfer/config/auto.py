@@ -74,6 +74,22 @@ def choose_recipe(
     ]
 
 
+def choose_lpft(*, num_images: int, batch_size: int) -> list[Choice]:
+    """Return the settings of a fine-tuning from the head of a linear probe.
+
+    Args:
+        num_images: number of training images.
+        batch_size: images per process and step, over which BatchNorm computes its statistics.
+    """
+    return [
+        Choice("optim.name", "adamw", "x"),
+        Choice("optim.lr", 1e-4, "x"),
+        Choice("bn", "frozen", "x"),
+        Choice("ema_half_life", 0.05, "x"),
+        Choice("trainer.max_epochs", 20, "x"),
+    ]
+
+
 def choose_batch_size(fits: int | None = None) -> int:
     """Return the images per process and step: the default, or the largest power of two that fits into memory.
 
