@@ -149,7 +149,7 @@ def test_a_run_without_the_file_predicts_as_before_and_says_why_it_does_no_more(
 def test_a_calibration_of_another_network_is_refused(run_dir: Path, tmp_path: Path) -> None:
     other = untrained_run(tmp_path / "other", list(COUNTS))
     shutil.copy(run_dir / CALIBRATION, other / CALIBRATION)
-    with pytest.raises(DamagedFile, match="of another network than the run's checkpoint"):
+    with pytest.raises(DamagedFile, match=r"of another network than best\.ckpt beside it: one of the two was replaced"):
         load_run(other)
 
 

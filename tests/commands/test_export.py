@@ -52,6 +52,21 @@ def test_a_bundle_exported_again_equals_itself(bundle: Path, tmp_path: Path) -> 
     assert contents(open_folder(tmp_path / "b.zip").folder) == contents(bundle)
 
 
+def test_torchscript_is_written_where_it_is_named_and_opened_where_it_is_allowed(
+    small_run: Path, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "model.ts" not in contents(bundle)
+    named = exported(small_run, tmp_path / "named", "--format", "torchscript")
+    assert contents(exported(named, tmp_path / "again")) == contents(named)
+    found = read_record(named / "model.json").formats
+    assert list(found) == ["torchscript"] and found["torchscript"].relative_difference < 1e-6
+    capsys.readouterr()
+    assert call(check.main, named) == 0
+    assert "torchscript: left out: opening its file can execute code" in capsys.readouterr().out
+    assert call(check.main, named, "--allow_user_code") == 0
+    assert "torchscript  largest difference" in capsys.readouterr().out
+
+
 def test_golden_inputs_are_files_of_val_with_the_networks_logits(small_run: Path, bundle: Path) -> None:
     val, run = load_dataset("digits").splits["val"], load_run(small_run)
     files = {val.encoded(index): int(val.labels[index]) for index in range(len(val))}

@@ -148,7 +148,7 @@ def load_bundle(path: str | Path, format: str | None = None) -> Bundle:
     Raises:
         MissingData: there is no bundle, a file is missing, or a package.
         DamagedFile: a file was changed since it was written, is of a newer version, or not what it should be.
-        BadValue: the bundle does not hold the format; or it is `torch`, whose file can execute code.
+        BadValue: the bundle does not hold the format; or it is `torch` or `torchscript`, whose file can execute code.
     """
     folder = open_folder(path)
     format = choose_format(folder, format)
