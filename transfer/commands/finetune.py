@@ -87,7 +87,7 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str], all
     from datamodules import load_dataset
     from transfer.commands.calibrate import calibrate_run
     from transfer.commands.finetune_build import build_data, build_module
-    from transfer.commands.finetune_probe import print_comparison, probe_first
+    from transfer.commands.finetune_probe import probe_first
     from transfer.commands.finetune_report import collect_results, print_end, print_start
     from transfer.runs.folder import check_run_dir, find_interrupted, is_main_process, open_run
     from transfer.runs.teacher import load_teacher
@@ -102,7 +102,6 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str], all
     teacher = load_teacher(config, resume, allow_user_code)  # before the seed is set, which it does not move
     check_run_dir(config, resume, settled=settled_fields(config, given))
     num_processes = prepare_process(config)
-
     dataset = load_dataset(config.dataset, **config.read_options())
     choices: list[str] = []
     if resume is None:
@@ -129,13 +128,11 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str], all
         fit(config, run, trainer, module, data)
         metrics = measure(config, run, trainer, module, data, log)
         calibration = calibrate_run(run, trainer, module, data)
-        seconds = time.perf_counter() - started
-        results = collect_results(config, run, start, trainer, module, data, teacher, log, metrics, seconds)
+        results = collect_results(config, run, start, trainer, module, data, teacher, log, metrics, started)
         results = replace(results, calibration=calibration, first_probe=first_probe)
         if trainer.is_global_zero:
             results.save()
             print_end(results)
-            print_comparison(results)
         return results
 
 
@@ -208,9 +205,7 @@ def choose(
         )
         lines += chosen
     if config.method == "lpft":
-        config, chosen = choose_by_method(
-            config, given, num_images=dataset.split_sizes["train"], num_processes=num_processes
-        )
+        config, chosen = choose_by_method(config, given, num_processes)
         lines += chosen
     return config, lines
 

@@ -114,14 +114,13 @@ def choose_by_rule(
 
 
 def choose_by_method(
-    config: FinetuneConfig, given: frozenset[str], *, num_images: int, num_processes: int
+    config: FinetuneConfig, given: frozenset[str], num_processes: int
 ) -> tuple[FinetuneConfig, list[str]]:
     """Return the configuration with the choices of `--method lpft`, and a line of text for each choice.
 
     Args:
         config: configuration as the user set it.
         given: dotted fields that the user set; they stay unchanged.
-        num_images: number of images in the train split.
         num_processes: number of processes that train together.
 
     Raises:
@@ -132,7 +131,7 @@ def choose_by_method(
             f"`method`=lpft on {num_processes} processes: a probe is fitted by one: run efficientnet-transfer"
             " probe, and pass its folder as `init_head`"
         )
-    choices = choose_lpft(num_images=num_images, batch_size=config.data.batch_size)
+    choices = choose_lpft()
     config, applied = apply_choices(config, {choice.field: choice.value for choice in choices}, given)
     return config, [str(c) if c.field in applied else f"{c.field}: as you set it" for c in choices]
 
