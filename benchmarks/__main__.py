@@ -29,6 +29,7 @@ precision  speed of training on a CPU in float32, in bf16 autocast and with cont
 frozen_norms  memory and time of training with frozen BatchNorm, folded into the convolutions against not
 cpu_training  images per second of a training step on a CPU, against timm in its fastest setting
 ddp     predicted seconds of a training step of 2 and 4 processes against the measured
+small_data  accuracy of ways to learn from few photos: defaults, probe, LP-FT, timm's recipe, fastai's fine_tune
 formats  the formats of a bundle on photos: time and answers of each, the graph's preprocessing, the reader's start
 """
 
@@ -69,6 +70,7 @@ OWN_COMMAND_LINE = (
     "cpu_training",
     "ddp",
     "traffic",
+    "small_data",
     "formats",
     "gpu",
 )

@@ -3,6 +3,7 @@
 CONFIG = "config.yaml"
 PROBE = "probe.yaml"  # a linear probe's own fields; no other run has them
 HELD_OUT = "held_out.json"
+FIRST_PROBE = "first_probe.json"  # what the frozen network reaches; see `transfer.commands.finetune_probe`
 METRICS = "metrics.csv"
 BEST, LAST = "best.ckpt", "last.ckpt"
 RESULTS = "results.json"

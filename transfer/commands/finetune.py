@@ -1,8 +1,8 @@
 """Fine-tune an EfficientNet: efficientnet-transfer finetune --backbone b7 --dataset flowers
 
 A run writes config.yaml, best.ckpt, last.ckpt, metrics.csv and results.json into runs/<data>_<backbone>/<n>/; with a
-val split calibration.safetensors; with a test split test_reads.json and test_predictions.npz; held_out.json if val or
-test was held out of train.
+val split calibration.safetensors, and of few images first_probe.json; with a test split test_reads.json and
+test_predictions.npz; held_out.json if val or test was held out of train.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from transfer.commands.console import exit_status
-from transfer.config.choices import choose_by_protocol, choose_by_rule, settled_fields, share_batch
+from transfer.config.choices import choose_by_method, choose_by_protocol, choose_by_rule, settled_fields, share_batch
 from transfer.config.command_line import build_config, build_parser, given_fields, parse_config
 from transfer.config.problems import check_shares
 from transfer.config.recipes import allows_user_code
@@ -87,6 +87,7 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str], all
     from datamodules import load_dataset
     from transfer.commands.calibrate import calibrate_run
     from transfer.commands.finetune_build import build_data, build_module
+    from transfer.commands.finetune_probe import probe_first
     from transfer.commands.finetune_report import collect_results, print_end, print_start
     from transfer.runs.folder import check_run_dir, find_interrupted, is_main_process, open_run
     from transfer.runs.teacher import load_teacher
@@ -101,7 +102,6 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str], all
     teacher = load_teacher(config, resume, allow_user_code)  # before the seed is set, which it does not move
     check_run_dir(config, resume, settled=settled_fields(config, given))
     num_processes = prepare_process(config)
-
     dataset = load_dataset(config.dataset, **config.read_options())
     choices: list[str] = []
     if resume is None:
@@ -124,12 +124,12 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str], all
         if is_main_process():
             run.begin(config, {name: {"of": s.name, "images": s.sources()} for name, s in dataset.held_out.items()})
             print_start(config, start, data, teacher, run, choices, trainer.precision)
+        first_probe = probe_first(config, run, start, module.classifier, data, num_processes)
         fit(config, run, trainer, module, data)
         metrics = measure(config, run, trainer, module, data, log)
         calibration = calibrate_run(run, trainer, module, data)
-        seconds = time.perf_counter() - started
-        results = collect_results(config, run, start, trainer, module, data, teacher, log, metrics, seconds)
-        results = replace(results, calibration=calibration)
+        results = collect_results(config, run, start, trainer, module, data, teacher, log, metrics, started)
+        results = replace(results, calibration=calibration, first_probe=first_probe)
         if trainer.is_global_zero:
             results.save()
             print_end(results)
@@ -203,6 +203,9 @@ def choose(
             dropout_rate=start.variant.dropout_rate,
             num_processes=num_processes,
         )
+        lines += chosen
+    if config.method == "lpft":
+        config, chosen = choose_by_method(config, given, num_processes)
         lines += chosen
     return config, lines
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -34,9 +35,9 @@ def collect_results(
     teacher: Teacher | None,
     log: EpochLog,
     metrics: dict[str, Metrics],
-    wall_seconds: float,
+    started: float,
 ) -> Results:
-    """Return the results of the run."""
+    """Return the results of the run, which started at this time of `time.perf_counter`."""
     from transfer.environment import command_words, environment, peak_memory_bytes
     from transfer.runs.lengthening import read_lengthenings
     from transfer.runs.test_record import num_test_reads
@@ -71,7 +72,7 @@ def collect_results(
         tested_images=None if module.predictions is None else len(module.predictions.labels),
         threshold=module.classifier.threshold,
         train_seconds=round(log.seconds, 2),
-        wall_seconds=round(wall_seconds, 2),
+        wall_seconds=round(time.perf_counter() - started, 2),
         images_per_second=log.images_per_second and round(log.images_per_second, 1),
         precision=trainer.precision,
         world_size=trainer.world_size,
@@ -211,6 +212,7 @@ def warn_of_seen_images(data: DataModule, before: str = "the network that this r
 def print_end(results: Results) -> None:
     """Print the metrics, any caveats about the data, the speed, and the path of the results."""
     from transfer.commands.calibrate import describe
+    from transfer.commands.finetune_probe import print_comparison
     from transfer.commands.results_table import print_results
 
     print_results(
@@ -223,6 +225,7 @@ def print_end(results: Results) -> None:
     )
     if line := describe(results.calibration):
         print(line)
+    print_comparison(results)
     for missing in results.decay.values():
         print(f"on {missing}: not comparable with published results")
     if seen := results.seen_images.get("test"):

@@ -185,7 +185,7 @@ def save_probe(
     from transfer.runs.checkpoint import save_classifier
     from transfer.seen_images import KEY, SeenImages
 
-    classifier.head.load_state_dict({"fc.weight": found.fit.weight, "fc.bias": found.fit.bias})
+    classifier.head.load_state_dict(found.fit.state_dict())
     seen = data.seen_images() | SeenImages.of(data.dataset.split("val").ids())
     save_classifier(run.best, classifier, {**data.state_dict(), KEY: seen.to_text()})
     return calibrate_probe(run, classifier, found, val)

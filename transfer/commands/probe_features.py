@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -53,10 +54,12 @@ def extract(
     data: DataModule,
     classifier: Classifier,
     fabric: Fabric,
+    splits: Collection[str] | None = None,
 ) -> tuple[dict[str, list[Features]], dict[str, Path], EngineRecord | None]:
-    """Return the features of every split's views, the file of each split's first view, and `start_engine`'s record.
+    """Return the features of the splits' views, the file of each split's first view, and `start_engine`'s record.
 
-    The first view is prepared as in evaluation. Only train has others, which are augmented.
+    The first view is prepared as in evaluation. Only train has others, which are augmented. `splits`
+    None stands for all.
     """
     from transfer.probe.features import cached_features, feature_file
     from transfer.probe.network import backbone_digest
@@ -69,6 +72,8 @@ def extract(
     features: dict[str, list[Features]] = {}
     files: dict[str, Path] = {}
     for name, split in data.dataset.splits.items():
+        if splits is not None and name not in splits:
+            continue
         content = (*fixed, split.ordered_fingerprint())
         features[name] = []
         for view in range(own.views if name == "train" else 1):

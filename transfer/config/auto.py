@@ -74,6 +74,25 @@ def choose_recipe(
     ]
 
 
+def choose_lpft() -> list[Choice]:
+    """Return the settings of a fine-tuning from the head of a linear probe (Kumar et al. 2022, arXiv 2202.10054).
+
+    They keep the features near those that the head was fitted to; `benchmarks small_data` compares them with others.
+    """
+    whole = "as the head was fitted without; with few steps it costs more than it brings (ours)"
+    return [
+        Choice("bn", "frozen", "the head fits features with the checkpoint's statistics, not with those of a batch"),
+        Choice("optim.name", "adamw", "its steps are as long at a small gradient as at a large one (ours)"),
+        Choice("optim.lr", 1e-4, "low, so that the features change little while the head follows: LP-FT"),
+        Choice("ema_half_life", 0.05, "averages the last steps, which are few (ours)"),
+        Choice("trainer.max_epochs", 20, "twice the defaults' length, as the rate is low (ours)"),
+        Choice("loss.label_smoothing", 0.0, whole),
+        Choice("dropout", 0.0, whole),
+        Choice("stochastic_depth_prob", 0.0, whole),
+        Choice("data.min_crop_area", 0.5, "crops that look like the whole images that the head was fitted to (ours)"),
+    ]
+
+
 def choose_batch_size(fits: int | None = None) -> int:
     """Return the images per process and step: the default, or the largest power of two that fits into memory.
 

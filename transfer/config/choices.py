@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from transfer.config.auto import choose_recipe
+from transfer.config.auto import choose_lpft, choose_recipe
 from transfer.config.command_line import apply_choices
 from transfer.config.parsing import flatten
 from transfer.config.protocols import get_protocol, protocol_settings
@@ -21,7 +21,7 @@ def settled_fields(config: FinetuneConfig, given: frozenset[str]) -> frozenset[s
         config: configuration as the user set it.
         given: dotted fields that the user set.
     """
-    chooses = config.protocol is not None or config.recipe == "auto"
+    chooses = config.protocol is not None or config.recipe == "auto" or config.method == "lpft"
     return (given if chooses else frozenset(flatten(config.to_dict()))) - _SHARES
 
 
@@ -109,6 +109,29 @@ def choose_by_rule(
         dropout_rate=dropout_rate,
         batch_size=config.data.batch_size * config.trainer.accumulate_grad_batches * num_processes,
     )
+    config, applied = apply_choices(config, {choice.field: choice.value for choice in choices}, given)
+    return config, [str(c) if c.field in applied else f"{c.field}: as you set it" for c in choices]
+
+
+def choose_by_method(
+    config: FinetuneConfig, given: frozenset[str], num_processes: int
+) -> tuple[FinetuneConfig, list[str]]:
+    """Return the configuration with the choices of `--method lpft`, and a line of text for each choice.
+
+    Args:
+        config: configuration as the user set it.
+        given: dotted fields that the user set; they stay unchanged.
+        num_processes: number of processes that train together.
+
+    Raises:
+        BadValue: the choices conflict with what the user set, or the probe's head cannot be fitted.
+    """
+    if num_processes > 1 and config.init_head is None:
+        raise BadValue(
+            f"`method`=lpft on {num_processes} processes: a probe is fitted by one: run efficientnet-transfer"
+            " probe, and pass its folder as `init_head`"
+        )
+    choices = choose_lpft()
     config, applied = apply_choices(config, {choice.field: choice.value for choice in choices}, given)
     return config, [str(c) if c.field in applied else f"{c.field}: as you set it" for c in choices]
 

@@ -147,6 +147,8 @@ class FinetuneConfig:
     """folder of the hub's files (DIR/uoft-cs/cifar10/...) or the authors' extracted archive; for folder: your data"""
     protocol: str | None = None
     """published settings in place of the defaults: kornblith, paper, sam-paper, efficientnetv2, scratch, ..."""
+    method: Literal["full", "lpft"] = "full"
+    """full: fine-tune all from a new head; lpft: from the head of a linear probe, gently, with settings of its own"""
     recipe: Literal["none", "auto"] = "none"
     """auto: choose settings by the size of the data and print the reasons; fields that you set stay unchanged"""
     pretrained: bool | str = True

@@ -56,6 +56,10 @@ class LinearFit:
     loss: float
     passes: int
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the tensors of a linear head that is this layer."""
+        return {"fc.weight": self.weight, "fc.bias": self.bias}
+
     def logits(self, features: Tensor) -> Tensor:
         """Return the logits (N, C) of features (N, F), in float32 at least."""
         dtype = torch.promote_types(features.dtype, torch.float32)

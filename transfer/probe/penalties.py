@@ -28,6 +28,7 @@ class Probe:
 
     Attributes:
         fit: the layer fitted to train and val with the chosen penalty.
+        train_fit: the layer fitted to train alone with that penalty, of which the metrics and logits on val are.
         penalty: the one with the best metric on val; the largest of equals.
         val_metrics: metrics on val of each penalty's fit to train; see `linear_metrics`.
         passes: how often the features were read, for all penalties and the last fit.
@@ -35,6 +36,7 @@ class Probe:
     """
 
     fit: LinearFit
+    train_fit: LinearFit
     penalty: float
     val_metrics: dict[float, dict[str, float]]
     passes: int
@@ -93,7 +95,7 @@ def _fit_probe(
     )
     both = LogisticRegression(features, labels, num_classes, len(views))
     final = next(both.path([best.penalty], start=best))
-    return Probe(final, best.penalty, metrics, passes + final.passes, best.logits(val_features).cpu())
+    return Probe(final, best, best.penalty, metrics, passes + final.passes, best.logits(val_features).cpu())
 
 
 def predict(fit: LinearFit, features: Features) -> Predicted:

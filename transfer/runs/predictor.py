@@ -278,11 +278,17 @@ def load_head(classifier: Classifier, config: FinetuneConfig, class_names: Seque
     if differences:
         raise BadValue("\n  ".join([f"`init_head`={config.init_head}: its head fits another network:", *differences]))
     strict_load(classifier.head, run.classifier.head.state_dict(), source=config.init_head)
-    if config.bn != "frozen" and (run.run_dir / PROBE).exists():
+    if (run.run_dir / PROBE).exists():
+        warn_of_moving_statistics(config, "`init_head`")
+
+
+def warn_of_moving_statistics(config: FinetuneConfig, source: str) -> None:
+    """Warn if a probe's head, from `source`, meets other features in training than it was fitted to."""
+    if config.bn != "frozen":
         from transfer.lightning import pl  # takes seconds, and predictions do without
 
         pl.utilities.rank_zero_warn(
-            f"`init_head` with `bn`={config.bn}: a probe's head is fitted to features with the checkpoint's BatchNorm"
+            f"{source} with `bn`={config.bn}: a probe's head is fitted to features with the checkpoint's BatchNorm"
             " statistics, but training computes features with those of its batches. On images unlike the checkpoint's,"
             " the head has to relearn. `bn`=frozen starts where the probe ended; it needs a lower `lr`."
         )

@@ -72,6 +72,23 @@ class ProbeFit:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FirstProbe:
+    """The linear probe that a fine-tuning began with: a head fitted to the frozen network's features of train alone.
+
+    Attributes:
+        penalty: the L2 penalty chosen on val.
+        metrics: its metrics on val, and on test where that was few images, too.
+        engine: what computed the features.
+        seconds: wall-clock time of all of it.
+    """
+
+    penalty: float
+    metrics: dict[str, Metrics]
+    engine: str
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class TeacherFacts:
     """Facts about the run whose answers a run learned from.
 
@@ -132,6 +149,7 @@ class Results:
         peak_memory_bytes: peak memory of the main process; on a GPU, of its tensors.
         config: every field of the configuration.
         probe: results that only a linear probe has.
+        first_probe: the linear probe that a fine-tuning of few images began with; None without one.
     """
 
     run_dir: Path = field(compare=False)
@@ -178,6 +196,7 @@ class Results:
     lengthened_from: list[Lengthening] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     probe: ProbeFit | None = None
+    first_probe: FirstProbe | None = None
     environment: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -1,0 +1,136 @@
+"""The linear probe that a fine-tuning of few images begins with: what the frozen network reaches in seconds."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
+
+from transfer.config.probe_schema import ProbeConfig
+from transfer.config.schema import FinetuneConfig
+from transfer.errors import MissingData
+from transfer.files import read_object, write_json
+from transfer.records import checked
+from transfer.run_files import FIRST_PROBE
+from transfer.runs.results import FirstProbe, Metrics, Results
+
+if TYPE_CHECKING:
+    from datamodules.datamodule import DataModule
+    from transfer.networks.classifier import Classifier
+    from transfer.probe.penalties import Probe
+    from transfer.runs.folder import RunFolder
+    from transfer.weights.start import Start
+
+# Up to so many training images a run begins with the probe. Its features cost one pass without gradients, a thirtieth
+# of ten epochs; and the fewer the images, the more often a frozen network is the better one (arXiv 2205.07874).
+MOST_IMAGES = 5_000
+
+
+def probe_first(
+    config: FinetuneConfig, run: RunFolder, start: Start, classifier: Classifier, data: DataModule, num_processes: int
+) -> FirstProbe | None:
+    """Fit a linear probe to the network that a run starts with, and print and keep what it reaches.
+
+    The method `lpft` starts from its head. Nothing else changes, random states included. A run that was interrupted
+    has done it before.
+
+    Returns:
+        What the probe reaches; None of a run that begins without one, see `begins_with_probe`.
+
+    Raises:
+        UserError: under `lpft`, the features cannot be computed.
+    """
+    from transfer.runs.predictor import warn_of_moving_statistics
+
+    path = run.path / FIRST_PROBE
+    if run.last.exists():
+        return checked(read_object(path), FirstProbe, path) if path.exists() else None
+    takes_head = config.method == "lpft" and config.init_head is None
+    if not takes_head and not begins_with_probe(config, start, data, num_processes):
+        return None
+    started = time.perf_counter()
+    try:
+        found, metrics, engine = _fit(config, classifier, data, exact=takes_head)
+    except (MissingData, OSError) as error:  # the features' folder cannot be written
+        if takes_head:
+            raise
+        warnings.warn(f"no linear probe first: {error}", stacklevel=2)
+        return None
+    if takes_head:
+        classifier.head.load_state_dict(found.train_fit.state_dict())
+        warn_of_moving_statistics(config, "`method`=lpft")
+    seconds = round(time.perf_counter() - started, 1)
+    first = FirstProbe(penalty=found.penalty, metrics=metrics, engine=engine, seconds=seconds)
+    write_json(path, asdict(first))
+    metric = data.dataset.sheet.metric
+    reached = ", ".join(f"{name} {metric} {values[metric]:.2%}" for name, values in metrics.items())
+    print(f"linear probe first: {reached} ({seconds:.1f} s)", flush=True)
+    return first
+
+
+def begins_with_probe(config: FinetuneConfig, start: Start, data: DataModule, num_processes: int) -> bool:
+    """Return whether a run begins with a probe that it can be compared with.
+
+    It has few training images with one label each, all of which it trains on in one process, a val split that it
+    measures, and trained weights.
+    """
+    sizes, trainer = data.dataset.split_sizes, config.trainer
+    is_part = trainer.limit_train_batches is not None or trainer.limit_val_batches is not None
+    return (
+        sizes["train"] <= MOST_IMAGES
+        and "val" in sizes
+        and start.row is not None
+        and num_processes == 1
+        and not (config.data.multilabel or config.data.stream or is_part or trainer.overfit_batches)
+    )
+
+
+def _fit(
+    config: FinetuneConfig, classifier: Classifier, data: DataModule, *, exact: bool
+) -> tuple[Probe, dict[str, Metrics], str]:
+    """Return the probe, its metrics, and the engine that computed the features.
+
+    Args:
+        config: the run's configuration.
+        classifier: the network, which stays as it is.
+        data: the images.
+        exact: whether the features are those of training, to the digit, on whatever machine.
+    """
+    from transfer.commands.probe import fit
+    from transfer.commands.probe_features import extract
+    from transfer.lightning import pl
+    from transfer.probe.fabric import build_fabric
+    from transfer.probe.penalties import linear_metrics
+
+    own = ProbeConfig(engine="torch", feature_dtype="float32") if exact else ProbeConfig()
+    sizes = data.dataset.split_sizes
+    tests = config.trainer.limit_test_batches is None and sizes.get("test", MOST_IMAGES + 1) <= MOST_IMAGES
+    splits = ("train", "val", "test") if tests else ("train", "val")
+    with pl.utilities.seed.isolate_rng():
+        fabric = build_fabric(replace(config.trainer, strategy="auto"))
+        network = classifier.eval().to(fabric.device)
+        try:
+            features, _, record = extract(config, own, data, network, fabric, splits)
+        finally:
+            classifier.cpu().train()
+        found = fit(features, data.dataset, fabric)
+    assert record is not None
+    metrics = {name: Metrics(linear_metrics(found.train_fit, features[name][0])) for name in splits[1:]}
+    return found, metrics, record.engine
+
+
+def print_comparison(results: Results) -> None:
+    """Print what the probe at a run's beginning reached on val and what the run did, and warn if that is less."""
+    first, metric = results.first_probe, results.quoted_metric
+    if first is None:
+        return
+    tuned, probed, images = results.val[metric], first.metrics["val"][metric], results.splits["val"].size
+    print(f"{metric} on {images} val images: fine-tuned {tuned:.2%}, linear probe of the frozen network {probed:.2%}")
+    if tuned < probed:
+        advice = "" if results.config["method"] == "lpft" else ", and `method`=lpft starts from it"
+        warnings.warn(
+            f"fine-tuning ended below the linear probe, {tuned:.2%} against {probed:.2%} on val: efficientnet-transfer"
+            f" probe makes that network in seconds{advice}",
+            stacklevel=2,
+        )
