@@ -112,7 +112,7 @@ def write_bundle(source: Source, folder: Path, formats: Sequence[str], max_drop:
     own_logits = _prove(models, golden, decoded)
     known = _known_agreements(source.former, folder, formats)
     measured = {name: model for name, model in models.items() if name not in known}
-    parts = parts_in_8_bits(source.classifier)
+    parts = parts_in_8_bits(source.network)
     found = known | _measure(measured, network, source.examples, decoded, record, parts, max_drop)
     if source.former is not None:
         own_logits = read_golden(source.former).own_logits

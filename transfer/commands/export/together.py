@@ -15,7 +15,7 @@ from transfer.bundle.record import Record
 from transfer.bundle.tensors import TorchNetwork
 from transfer.calibration.calibration import fit_calibration
 from transfer.calibration.file import calibration_file
-from transfer.commands.evaluate import record_test_read
+from transfer.commands.evaluate_data import record_test_read
 from transfer.commands.export.facts import describe_calibration, finite
 from transfer.commands.export.images import Batches, count_seen
 from transfer.errors import BadValue
