@@ -42,8 +42,11 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> str:
     return captured.err
 
 
-def test_a_bundle_exported_again_equals_itself(bundle: Path, tmp_path: Path) -> None:
+def test_a_bundle_exported_again_equals_itself(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     again = exported(bundle, tmp_path / "again")
+    assert "golden inputs: photos of val, golden/0.png, golden/1.png, golden/2.png," in capsys.readouterr().out
     assert contents(again) == contents(bundle)
     assert {"model.onnx", "model.pt2", "model.safetensors", "openvino/model.bin", "README.md"} <= contents(again).keys()
     exported(bundle, tmp_path / "a.zip")

@@ -87,7 +87,6 @@ def serve(
     from transfer.bundle.bundle import load_bundle
 
     check_packages()
-    refuse_run(bundle)
     opened = load_bundle(bundle, format)
     limits = read_limits(opened, max_bytes, max_files, max_pixels)
     guarantees, rule = choose_guarantees(opened, coverage, max_error)
@@ -127,19 +126,6 @@ def check_packages() -> None:
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise MissingData(f"serve: {error}; run: pip install 'efficientnet-transfer[serve]'") from None
-
-
-def refuse_run(path: Path) -> None:
-    """Refuse a run's folder, which is no bundle yet.
-
-    Raises:
-        MissingData: it is one.
-    """
-    from transfer.bundle.folder import is_bundle
-    from transfer.run_files import CONFIG
-
-    if (path / CONFIG).is_file() and not is_bundle(path):
-        raise MissingData(f"{path} is a run, no bundle: efficientnet-transfer export {path} --out mymodel/ makes one")
 
 
 def choose_guarantees(bundle: Bundle, coverage: float | None, max_error: float | None) -> tuple[Guarantees, str]:

@@ -155,13 +155,17 @@ def print_bundle(out: Path, record: Record, photos: Sequence[str]) -> None:
     from rich.table import Table
 
     from transfer.bundle.card import seen_images
+    from transfer.bundle.golden import FOLDER, INDEX
 
     network = f"{record.network.backbone}, {len(record.class_names)} classes"
     print(printable(f"{out}: {record.name} ({network}), {len(record.files) + 1} files"))
     if photos:
         print(printable(f"{len(photos)} photos of val leave with it: {some_of(photos, most=8)}"))
+    elif record.golden == "photos":  # of a bundle that is exported again: all it knows is their names there
+        names = [name for name in record.files if name.startswith(f"{FOLDER}/") and name.count(".") == 1]
+        print(f"golden inputs: photos of val, {some_of(sorted({*names} - {INDEX}), most=8)}")
     else:
-        print(f"golden inputs: {record.golden}" + (", no photo leaves with it" if record.golden == "noise" else ""))
+        print("golden inputs: noise, no photo leaves with it")
     if record.calibration is not None:
         print(f"its calibration holds logits and features of {record.calibration.num_images:,} val images")
     print(f"compared with float32 PyTorch, from the decoded image to the logits; times: {_cpus(record)}")
