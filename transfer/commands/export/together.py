@@ -15,7 +15,7 @@ from transfer.bundle.record import Record
 from transfer.bundle.tensors import TorchNetwork
 from transfer.calibration.calibration import fit_calibration
 from transfer.calibration.file import calibration_file
-from transfer.commands.evaluate import record_test_read
+from transfer.commands.evaluate_data import 
 from transfer.commands.export.facts import describe_calibration, finite
 from transfer.commands.export.images import Batches, count_seen
 from transfer.errors import BadValue
@@ -118,7 +118,7 @@ def measure_together(
         assert dataset is not None
         if name == "test":
             for run in runs:
-                record_test_read(run.run_dir)
+                (run.run_dir)
         found = _measure(name, TorchNetwork(network, record.preprocessing), dataset.split(name), runs[0])
         record = replace(
             record,
