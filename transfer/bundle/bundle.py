@@ -74,7 +74,10 @@ class Bundle:
             MissingData: the bundle has none.
         """
         if self.calibration is None:
-            raise MissingData(f"{self.folder.path} has no {CALIBRATION}: its run had no val split, or is an older one")
+            raise MissingData(
+                f"{self.folder.path} has no {CALIBRATION}: export its run again, once it has one (efficientnet-transfer"
+                " evaluate RUN --calibrate)"
+            )
         return self.calibration
 
     def predict(

@@ -67,6 +67,6 @@ def read_calibration(path: Path, classifier: Classifier) -> Calibration | None:
     if sizes != (classifier.num_classes, classifier.num_features) or found.network != head_digest(classifier.head):
         raise DamagedFile(
             f"{path} is of another network than {BEST} beside it: one of the two was replaced after the run had ended;"
-            " put the run's own back, or remove the calibration"
+            f" put the run's own back, or calibrate again: efficientnet-transfer evaluate {path.parent} --calibrate"
         )
     return found

@@ -135,8 +135,10 @@ class Run:
             reason = "without a val split nothing is known about its errors"
         elif (self.run_dir / CALIBRATION).exists():
             reason = f"its {CALIBRATION} is of the best checkpoint of a finished run"
+        elif not (self.run_dir / RESULTS).is_file():
+            reason = "it is unfinished"
         else:
-            reason = "it is unfinished, or was trained by an earlier version"
+            reason = f"write it: efficientnet-transfer evaluate {self.run_dir} --calibrate"
         raise MissingData(f"{self.run_dir} has no {CALIBRATION} for these answers: {reason}")
 
     @property
