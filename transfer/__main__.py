@@ -23,6 +23,7 @@ VERBS = {
     "export": "write a run as a bundle that runs elsewhere",
     "check": "prove a bundle where it is to run",
     "serve": "answer over HTTP, with a page to drop photos on",
+    "push": "upload a bundle to the Hugging Face Hub",
     "convert": "convert checkpoints to and from other code bases",
     "table": "plan, run and report a table of results",
     "scale": "scale networks: fit limits, search, sweep, evolve",

@@ -16,6 +16,7 @@ flags that the user typed; see `transfer.commands.console`. Every other exceptio
 
 from __future__ import annotations
 
+import errno
 import signal
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -94,6 +95,21 @@ _NO_MEMORY = (
 def is_short_of_memory(error: BaseException) -> bool:
     """Return whether an error says that there is too little memory."""
     return isinstance(error, MemoryError) or any(said in str(error).lower() for said in _NO_MEMORY)
+
+
+def explain_failure(error: BaseException) -> str | None:
+    """Return what an error of the system's or of torch's loaders means and what to do, in one line; None for a bug."""
+    text = str(error)
+    if getattr(error, "errno", None) == errno.EMFILE or "Too many open files" in text:
+        return "too many open files: raise the limit (ulimit -n 4096), or set `num_workers`=0"
+    if "DataLoader worker (pid" in text:
+        return (
+            "a worker process of the loader was killed, most likely because memory ran out: lower `num_workers`"
+            " (0: none) or `batch_size`"
+        )
+    if is_short_of_memory(error):
+        return "too little memory: lower `batch_size`, `num_workers` or `image_size`"
+    return None
 
 
 class Interrupted(BaseException):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import resource
 import shutil
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from datamodules.loading.threads import batches_in_threads, reads_in_threads
-from transfer.errors import BadValue, is_short_of_memory
+from transfer.errors import BadValue, explain_failure
 
 _SHARED_MEMORY = Path("/dev/shm")
 # Pipes, and the tensors of batches that are on their way.
@@ -89,18 +88,3 @@ def failures_explained() -> Iterator[None]:
         if (reason := explain_failure(error)) is None:
             raise
         raise BadValue(reason) from error
-
-
-def explain_failure(error: BaseException) -> str | None:
-    """Return what an error of torch's loaders means and what to do, in one line; None if it may be a bug."""
-    text = str(error)
-    if getattr(error, "errno", None) == errno.EMFILE or "Too many open files" in text:
-        return "too many open files: raise the limit (ulimit -n 4096), or set `num_workers`=0"
-    if "DataLoader worker (pid" in text:
-        return (
-            "a worker process of the loader was killed, most likely because memory ran out: lower `num_workers`"
-            " (0: none) or `batch_size`"
-        )
-    if is_short_of_memory(error):
-        return "too little memory: lower `batch_size`, `num_workers` or `image_size`"
-    return None

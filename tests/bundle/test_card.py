@@ -8,6 +8,7 @@ from huggingface_hub import ModelCard
 
 from tests.bundle.test_record import RECORD
 from transfer.bundle.card import write_card
+from transfer.bundle.record import Teacher
 
 
 def test_the_hubs_client_reads_the_metadata() -> None:
@@ -55,3 +56,19 @@ def test_a_network_without_metrics_has_a_card() -> None:
     text = write_card(replace(RECORD, metrics={}, intervals={}, calibration=None, weights=None))
     assert ModelCard(text).data.eval_results is None
     assert "- its accuracy" in text and "- how well its probabilities are calibrated" in text
+
+
+def test_a_teacher_without_times_or_shared_images_has_a_row() -> None:
+    teacher = Teacher(
+        backbone="b4",
+        image_size=380,
+        num_parameters=2**20,
+        metrics={"val": {"top1": 0.95}},
+        milliseconds=None,
+        student_milliseconds=None,
+        device=None,
+    )
+    text = write_card(replace(RECORD, network=replace(RECORD.network, teacher=teacher)))
+    assert "| this network | lite0 at 32 px | 3,383,818 | 12.9 |  | 0.9300 |" in text
+    assert "| its teacher | b4 at 380 px | 1,048,576 | 4.0 |  | 0.9500 |" in text
+    assert "Times:" not in text and "## Teacher" not in write_card(RECORD)

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 import zipfile
 from dataclasses import asdict, replace
 from importlib.util import find_spec
@@ -219,7 +220,7 @@ def test_the_same_classifier_gives_the_same_bytes_in_every_process(tmp_path: Pat
     assert json.loads(ran.stdout) == found
     for path in (tmp_path / "a").rglob("*.*"):
         content = path.read_bytes()
-        if path.suffix == ".pt2":
+        if path.suffix in (".pt2", ".ts"):
             content = b"".join(zipfile.ZipFile(path).read(name) for name in zipfile.ZipFile(path).namelist())
         assert str(Path(__file__).parents[2]).encode() not in content and b".py" not in content, path
 
@@ -265,12 +266,26 @@ def test_unknown_formats_and_missing_images_are_refused(tmp_path: Path) -> None:
         write_format("onnx-int8", tiny(), PREPROCESSING, tmp_path, multilabel=False)
 
 
-def test_a_torch_program_is_opened_only_if_it_is_trusted(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"model\.pt2: opening this file can execute code in it"):
-        open_format("torch", tmp_path, PREPROCESSING)
-    (tmp_path / "model.pt2").write_bytes(b"no archive")
-    with pytest.raises(UserError, match=r"model\.pt2: torch cannot open it"):
-        open_format("torch", tmp_path, PREPROCESSING, trusted=True)
+@pytest.mark.parametrize("name", ["torch", "torchscript"])
+def test_a_torch_program_is_opened_only_if_it_is_trusted(name: str, tmp_path: Path) -> None:
+    path = tmp_path / FORMATS[name].files[0]
+    with pytest.raises(UserError, match=rf"{path}: opening this file can execute code in it"):
+        open_format(name, tmp_path, PREPROCESSING)
+    path.write_bytes(b"no archive")
+    with pytest.raises(UserError, match=rf"{path}: torch cannot open it"):
+        open_format(name, tmp_path, PREPROCESSING, trusted=True)
+
+
+def test_torchscript_answers_as_the_classifier_does_and_warns_of_nothing(tmp_path: Path) -> None:
+    images, classifier = decoded(tmp_path), tiny()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_format("torchscript", classifier, PREPROCESSING, tmp_path, multilabel=False)
+        model = open_format("torchscript", tmp_path, PREPROCESSING, trusted=True)
+    expected = expected_outputs(classifier, images, PREPROCESSING)
+    check(model(images), expected)
+    check(model(images[:1]), Outputs(expected.logits[:1], expected.features[:1]))
+    assert classifier.training is False and all(p.requires_grad for p in classifier.parameters())
 
 
 @installed

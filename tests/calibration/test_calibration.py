@@ -16,8 +16,8 @@ import pytest
 from safetensors.numpy import load_file, save, save_file
 from sklearn.metrics import roc_auc_score
 
-from transfer.calibration.calibration import Calibration, fit_calibration
-from transfer.calibration.file import load_calibration, save_calibration
+from transfer.calibration.calibration import Calibration, fit_calibration, most_images, most_references
+from transfer.calibration.file import MOST_BYTES, load_calibration, save_calibration
 from transfer.calibration.guarantees import Guarantees, keep
 from transfer.errors import BadValue, DamagedFile, MissingData
 from transfer.predictions import read_prediction
@@ -194,8 +194,29 @@ def test_a_missing_file_is_missing(tmp_path: Path) -> None:
 
 def test_the_most_images_that_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("transfer.calibration.calibration.MOST_REFERENCES", 50)
-    monkeypatch.setattr("transfer.calibration.calibration.MOST_LOGITS", 300)
+    monkeypatch.setattr("transfer.calibration.calibration._MANY_LOGITS", 300)
     found = fit_calibration(*outputs(300))
     assert found.logits.shape == (100, 3) and found.references.shape == (50, 16)
     assert np.bincount(found.targets).min() > 25  # from all over
     assert replace(found, network="x").temperature == found.temperature
+
+
+@pytest.mark.parametrize("num_classes", [1, 2, 10, 1000, 2098, 16_777, 21_841, 33_000, 70_000, 2**24])
+@pytest.mark.parametrize("num_features", [1, 1280, 16_778, 2**24])
+def test_no_file_is_larger_than_what_is_read(num_classes: int, num_features: int) -> None:
+    images, references = most_images(num_classes), most_references(num_features)
+    assert images >= 2 and references >= 2  # as few as a calibration needs
+    labels = max(8, num_classes)  # int64, or a byte per label
+    header = 10_000
+    assert header + images * (4 * num_classes + labels + 4) + 2 * references * num_features <= MOST_BYTES
+    if num_classes <= 16_777:
+        assert images >= 2_000
+
+
+def test_a_file_of_very_many_classes_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transfer.calibration.calibration._MOST_NUMBERS", 450)
+    monkeypatch.setattr("transfer.calibration.file.MOST_BYTES", 10_000 + 450 * 7 + 150 * 12)
+    logits, targets, features = outputs(300)
+    save_calibration(fit_calibration(logits, np.eye(3)[targets], features), tmp_path / "a")
+    found = load_calibration(tmp_path / "a")
+    assert found.logits.shape == (150, 3) and found.references.shape == (28, 16)

@@ -24,6 +24,7 @@ from transfer.errors import BadValue
 def test_a_rank_is_the_share_of_val_at_most_as_high() -> None:
     of_val = np.array([0.3, 0.1, 0.2, 0.2])
     assert ranks(np.array([0.05, 0.1, 0.2, 0.25, 0.9]), of_val).tolist() == [0, 0.25, 0.75, 0.75, 1]
+    assert ranks(of_val, of_val, own=1).tolist() == [0.75, 0, 0.5, 0.5]
 
 
 def test_distance_has_a_say_for_strangers_only() -> None:
@@ -47,6 +48,34 @@ def test_the_mean_coverage_of_further_images_is_the_one_asked_for() -> None:
         shares.append((rng.random(50) >= accept_share(scores, None, 0.9).threshold).mean())
     # ceil(61 * 0.9) of 61 places; the standard error is about 0.0012.
     assert np.mean(shares) == pytest.approx(55 / 61, abs=0.005)
+
+
+def test_the_threshold_of_two_scores_is_counted_by_hand() -> None:
+    # Strangers are the images of the two largest distances: 0.025 * 79 = 1.975.
+    by_probability, by_distance = np.arange(79.0), np.roll(np.arange(79.0), 40)
+    val = combined_ranks(ranks(by_probability, by_probability), ranks(by_distance, by_distance, own=1))
+    assert (np.sort(val)[:5] * 79).round().tolist() == [0, 1, 1, 2, 3]
+    found = accept_share(val, None, 0.95)  # 0.95 * 80 = 76 of 79 answered: from the fourth on
+    assert (found.threshold, found.coverage) == (2 / 79, 76 / 79)
+    # A further image is left out at two places of 80 by either score: 4 of 80.
+    places = np.arange(-0.5, 79)
+    sure = np.ones(80)
+    alone = [combined_ranks(ranks(places, by_probability), sure), combined_ranks(sure, ranks(places, by_distance))]
+    assert [int((rank < found.threshold).sum()) for rank in alone] == [2, 2]
+
+
+@pytest.mark.parametrize("correlation", [-0.9, 0.0, 0.9])
+@pytest.mark.parametrize(("count", "coverage"), [(40, 0.9), (60, 0.9), (59, 0.95)])
+def test_two_scores_leave_the_mean_coverage_that_was_asked_for(count: int, coverage: float, correlation: float) -> None:
+    rng, shares = np.random.default_rng(0), []
+    for _ in range(1500):
+        scores = rng.multivariate_normal(np.zeros(2), [[1, correlation], [correlation, 1]], count + 100).T
+        (sure, near), (further_sure, further_near) = scores[:, :count], scores[:, count:]
+        found = accept_share(combined_ranks(ranks(sure, sure), ranks(near, near, own=1)), None, coverage)
+        shares.append((combined_ranks(ranks(further_sure, sure), ranks(further_near, near)) >= found.threshold).mean())
+    # At least the share, at most two images of N + 1 more. The standard error is about 0.0013; with `own=0` the mean
+    # of independent scores is 0.014 to 0.018 below the share.
+    assert coverage - 0.004 < np.mean(shares) < coverage + 2 / (count + 1) + 0.004
 
 
 def test_too_few_images_are_refused_with_how_many_are_needed() -> None:

@@ -138,7 +138,10 @@ def test_what_cannot_be_promised_is_refused(
 
 def test_a_run_without_the_file_predicts_as_before_and_says_why_it_does_no_more(tmp_path: Path) -> None:
     image = save_photo(tmp_path / "0.png", 0)
-    for name, fingerprint, reason in (("a", {"val": "1"}, "an earlier version"), ("b", {}, "without a val split")):
+    for name, fingerprint, reason in (
+        ("a", {"val": "1"}, "it is unfinished|--calibrate"),
+        ("b", {}, "without a val split"),
+    ):
         run = load_run(untrained_run(tmp_path / name, ["cat", "dog"], fingerprint=fingerprint))
         with torch.inference_mode():
             assert run.calibration is None and not run.predict([image])[0].unknown
@@ -146,10 +149,48 @@ def test_a_run_without_the_file_predicts_as_before_and_says_why_it_does_no_more(
             run.predict([image], guarantees=Guarantees(coverage=0.9))
 
 
+def test_a_lost_calibration_is_written_again_as_it_was(
+    run_dir: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(run_dir, tmp_path / "run")
+    (folder / CALIBRATION).unlink()
+    capsys.readouterr()
+    assert call(predict.main, folder, photos / "cat" / "0.png", "--abstain") == 2
+    command = f"efficientnet-transfer evaluate {folder} --calibrate"
+    assert command in capsys.readouterr().err
+    assert call(evaluate.main, *command.split()[2:]) == 0
+    out = capsys.readouterr().out
+    assert "calibration: expected calibration error on val" in out and f"written: {folder / CALIBRATION}" in out
+    assert (folder / CALIBRATION).read_bytes() == (run_dir / CALIBRATION).read_bytes()
+    (folder / CALIBRATION).write_bytes(b"damaged")
+    assert call(evaluate.main, folder, "--calibrate") == 0
+    assert (folder / CALIBRATION).read_bytes() == (run_dir / CALIBRATION).read_bytes()
+
+
+def test_a_calibration_of_other_images_is_refused(
+    run_dir: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(run_dir, tmp_path / "run")
+    others = save_classes(tmp_path / "others", dict.fromkeys(COUNTS, 3))
+    shutil.copytree(others, tmp_path / "split" / "val")
+    unfinished = shutil.copytree(run_dir, tmp_path / "unfinished")
+    (unfinished / "results.json").unlink()
+    for words, said in (
+        ((folder, "--split", "test"), "--calibrate with --split test (allowed: val)"),
+        ((folder, "--checkpoint", "last"), "--calibrate with --checkpoint last (allowed: best)"),
+        ((folder, "--data_root", tmp_path / "split"), "--calibrate: "),
+        ((unfinished,), "is not a finished run"),
+    ):
+        capsys.readouterr()
+        assert call(evaluate.main, *words, "--calibrate") == 2
+        assert said in capsys.readouterr().err
+    assert (folder / CALIBRATION).read_bytes() == (run_dir / CALIBRATION).read_bytes()
+
+
 def test_a_calibration_of_another_network_is_refused(run_dir: Path, tmp_path: Path) -> None:
     other = untrained_run(tmp_path / "other", list(COUNTS))
     shutil.copy(run_dir / CALIBRATION, other / CALIBRATION)
-    with pytest.raises(DamagedFile, match="of another network than the run's checkpoint"):
+    with pytest.raises(DamagedFile, match=r"of another network than best\.ckpt beside it: one of the two was replaced"):
         load_run(other)
 
 

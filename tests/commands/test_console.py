@@ -65,6 +65,19 @@ def test_another_runtime_error_keeps_its_traceback() -> None:
         exit_status(command)
 
 
+def test_what_a_runtime_error_means_is_said_without_torch() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None; from transfer.commands.console import exit_status\n"
+        "def fail(text):\n    raise RuntimeError(text)\n"
+        "print(exit_status(lambda: fail('bad allocation: out of memory')))\n"
+        "exit_status(lambda: fail('a bug'))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "2\n")
+    assert done.stderr.startswith("error: too little memory: ") and "ImportError" not in done.stderr
+    assert done.stderr.endswith("RuntimeError: a bug\n")
+
+
 def test_a_file_to_write_needs_a_folder_and_is_none(tmp_path: Path) -> None:
     check_folder("out", tmp_path / "new.csv")
     with pytest.raises(BadValue, match="is a folder"):

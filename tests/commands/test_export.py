@@ -42,14 +42,32 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> str:
     return captured.err
 
 
-def test_a_bundle_exported_again_equals_itself(bundle: Path, tmp_path: Path) -> None:
+def test_a_bundle_exported_again_equals_itself(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     again = exported(bundle, tmp_path / "again")
+    assert "golden inputs: photos of val, golden/0.png, golden/1.png, golden/2.png," in capsys.readouterr().out
     assert contents(again) == contents(bundle)
     assert {"model.onnx", "model.pt2", "model.safetensors", "openvino/model.bin", "README.md"} <= contents(again).keys()
     exported(bundle, tmp_path / "a.zip")
     exported(tmp_path / "a.zip", tmp_path / "b.zip")
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
     assert contents(open_folder(tmp_path / "b.zip").folder) == contents(bundle)
+
+
+def test_torchscript_is_written_where_it_is_named_and_opened_where_it_is_allowed(
+    small_run: Path, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "model.ts" not in contents(bundle)
+    named = exported(small_run, tmp_path / "named", "--format", "torchscript")
+    assert contents(exported(named, tmp_path / "again")) == contents(named)
+    found = read_record(named / "model.json").formats
+    assert list(found) == ["torchscript"] and found["torchscript"].relative_difference < 1e-6
+    capsys.readouterr()
+    assert call(check.main, named) == 0
+    assert "torchscript: left out: opening its file can execute code" in capsys.readouterr().out
+    assert call(check.main, named, "--allow_user_code") == 0
+    assert "torchscript  largest difference" in capsys.readouterr().out
 
 
 def test_golden_inputs_are_files_of_val_with_the_networks_logits(small_run: Path, bundle: Path) -> None:

@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules import build_datamodule
 from datamodules.images.transforms import build_eval_transform
 from datamodules.loading.predicting import PredictBatch, build_predict_loader
-from datamodules.loading.resources import ExplainingLoader, check_shared_memory, check_workers, explain_failure
+from datamodules.loading.resources import ExplainingLoader, check_shared_memory, check_workers
 from tests.support.data import PREPROCESSING
-from transfer.errors import BadValue, UserError
+from transfer.errors import BadValue, UserError, explain_failure
 
 DiskUsage = namedtuple("DiskUsage", ("total", "used", "free"))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -41,7 +42,8 @@ from tests.support.runs import (
     save_photo,
 )
 from tests.training.test_device_waits import LIGHTNINGS_LOG, NoFiles, WaitsPerStep
-from transfer.commands import finetune
+from transfer.bundle.record import MODEL, read_record
+from transfer.commands import export, finetune
 from transfer.config.command_line import load_config, save_config
 from transfer.errors import UserError
 from transfer.networks.classifier import Classifier
@@ -472,6 +474,9 @@ def run(folder: Path, name: str, *words: str | Path) -> dict[str, Any]:
 @pytest.mark.slow
 def test_results_name_the_teacher(taught: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found, its = read_results(taught / "student"), read_results(taught / "teacher")
+    times = {name: found["teacher"].pop(name) for name in ("milliseconds", "student_milliseconds")}
+    assert all(0 < time < 1000 for time in times.values())
+    assert re.match(r"\d+ threads? of ", found["teacher"].pop("device"))
     assert found["teacher"] == {
         "run_dir": str(taught / "teacher"),
         "backbone": "b0@d=0.3,w=0.25",
@@ -479,6 +484,7 @@ def test_results_name_the_teacher(taught: Path, capsys: pytest.CaptureFixture[st
         "num_parameters": its["num_parameters"],
         "sha256": hashlib.sha256((taught / "teacher" / "best.ckpt").read_bytes()).hexdigest(),
         "metrics": its["metrics"],
+        "fingerprint": {name: split["fingerprint"] for name, split in its["splits"].items()},
     }
     assert its["teacher"] is None and found["num_parameters"] == its["num_parameters"]
     facts = results_file.read_results(taught / "student").teacher
@@ -492,6 +498,28 @@ def test_results_name_the_teacher(taught: Path, capsys: pytest.CaptureFixture[st
     )
     assert same_weights(read_weights(taught / "student"), read_weights(taught / "again"))
     shutil.rmtree(taught / "again")
+
+
+@pytest.mark.slow
+def test_a_students_bundle_shows_both_networks(taught: Path, tmp_path: Path) -> None:
+    results = read_results(taught / "student")
+    assert call(export.main, taught / "student", "--out", tmp_path / "bundle", "--format", "torch") == 0
+    teacher = read_record(tmp_path / "bundle" / MODEL).network.teacher
+    assert teacher is not None and teacher.num_parameters == results["num_parameters"]
+    assert (teacher.image_size, teacher.device) == (48, results["teacher"]["device"])
+    assert teacher.metrics == results["teacher"]["metrics"]  # of the same images
+    section = (tmp_path / "bundle" / "README.md").read_text().split("## Teacher")[1]
+    header, _, own, its = re.findall(r"^\|.*", section, re.MULTILINE)[:4]
+    assert header.split(" | ")[-2:] == ["val top1", "test top1 |"]
+    mib = f"{4 * results['num_parameters'] / 2**20:.1f}"
+    for row, size, metrics, time in (
+        (own, 32, results["metrics"], results["teacher"]["student_milliseconds"]),
+        (its, 48, results["teacher"]["metrics"], results["teacher"]["milliseconds"]),
+    ):
+        assert f"b0@d=0.3,w=0.25 at {size} px | {results['num_parameters']:,} | {mib} | {time:g} |" in row
+        assert [f"{metrics[split]['top1']:.4f}" for split in ("val", "test")] == row.strip("| ").split(" | ")[-2:]
+    assert call(export.main, tmp_path / "bundle", "--out", tmp_path / "again") == 0
+    assert (tmp_path / "again" / MODEL).read_bytes() == (tmp_path / "bundle" / MODEL).read_bytes()
 
 
 @pytest.mark.slow
@@ -516,7 +544,6 @@ def test_a_resumed_run_refuses_another_teacher(
     config = load_config(tmp_path / "student" / "config.yaml")
     save_config(replace(config, teacher=str(tmp_path / "teacher")), tmp_path / "student" / "config.yaml")
     longer = ("--resume", tmp_path / "student", "--trainer.max_epochs", "3")
-    (tmp_path / "teacher" / "calibration.safetensors").unlink()  # or it would be the first to notice
     content = torch.load(tmp_path / "teacher" / "best.ckpt", weights_only=True)
     content["state_dict"]["classifier.head.fc.bias"] += 1.0
     torch.save(content, tmp_path / "teacher" / "best.ckpt")

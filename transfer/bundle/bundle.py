@@ -74,7 +74,10 @@ class Bundle:
             MissingData: the bundle has none.
         """
         if self.calibration is None:
-            raise MissingData(f"{self.folder.path} has no {CALIBRATION}: its run had no val split, or is an older one")
+            raise MissingData(
+                f"{self.folder.path} has no {CALIBRATION}: export its run again, once it has one (efficientnet-transfer"
+                " evaluate RUN --calibrate)"
+            )
         return self.calibration
 
     def predict(
@@ -85,18 +88,10 @@ class Bundle:
         batch_size: int = 32,
         guarantees: Guarantees = Guarantees(),  # noqa: B008  # frozen
     ) -> list[Prediction]:
-        """Return a prediction for each image, in order, computed on the CPU.
-
-        Args:
-            images: paths of image files, their bytes, PIL images, or uint8 RGB arrays (H, W, 3) or grey ones (H, W),
-                mixed freely.
-            top_k: classes in each prediction's `top`, at most the number of classes.
-            batch_size: images that are in memory at a time.
-            guarantees: which images are left unanswered, and sets of classes; by default none.
+        """Return a prediction for each image, in order, computed on the CPU; for the arguments see `Run.predict`.
 
         Raises:
-            UserError: an image cannot be read (the message names its file or position), the network's outputs are not
-                finite or of other classes, `batch_size` or `top_k` is below 1, or val cannot give the guarantees.
+            UserError: as `Run.predict`, or the network's outputs are of other classes.
         """
         predictions: list[Prediction] = []
         for batch in decoded_batches(images, batch_size, top_k, self.folder.record.decoding):
@@ -148,7 +143,7 @@ def load_bundle(path: str | Path, format: str | None = None) -> Bundle:
     Raises:
         MissingData: there is no bundle, a file is missing, or a package.
         DamagedFile: a file was changed since it was written, is of a newer version, or not what it should be.
-        BadValue: the bundle does not hold the format; or it is `torch`, whose file can execute code.
+        BadValue: the bundle does not hold the format; or it is `torch` or `torchscript`, whose file can execute code.
     """
     folder = open_folder(path)
     format = choose_format(folder, format)

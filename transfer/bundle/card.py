@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from transfer.bundle.formats import FORMATS
 from transfer.bundle.models import INT8, SAFETENSORS
-from transfer.bundle.record import Record
+from transfer.bundle.record import Record, Teacher
 from transfer.markdown import escape_markdown, markdown_table
 from transfer.preprocessing import Preprocessing
 
@@ -27,6 +27,7 @@ def write_card(record: Record) -> str:
         _use(record),
         "## Metrics",
         _metrics(record),
+        *([] if record.network.teacher is None else ["## Teacher", _teacher(record, record.network.teacher)]),
         "## Probabilities",
         _probabilities(record),
         "## Formats",
@@ -121,6 +122,32 @@ def _metrics(record: Record) -> str:
             rows.append((split, name, f"{value:.4f}", f"{interval.low:.4f} to {interval.high:.4f}" if interval else ""))
     sizes = ", ".join(f"{name} {size:,}" for name, size in record.data.sizes.items())
     return f"{markdown_table(['split', 'metric', 'value', '95% interval'], rows)}\n\nImages: {sizes or 'unknown'}."
+
+
+def _teacher(record: Record, teacher: Teacher) -> str:
+    """Return a table of the network and the one that it learned from."""
+    splits = [(split, name) for split, found in teacher.metrics.items() for name in ("top1", "map") if name in found]
+    network, size = record.network, record.preprocessing.image_size
+    rows = [
+        (
+            who,
+            f"{escape_markdown(found.backbone)} at {px} px",
+            f"{found.num_parameters:,}",
+            f"{4 * found.num_parameters / 2**20:.1f}",
+            "" if time is None else f"{time:g}",
+            *(f"{metrics[split][name]:.4f}" if name in metrics.get(split, ()) else "" for split, name in splits),
+        )
+        for who, found, px, time, metrics in (
+            ("this network", network, size, teacher.student_milliseconds, record.metrics),
+            ("its teacher", teacher, teacher.image_size, teacher.milliseconds, teacher.metrics),
+        )
+    ]
+    heads = ["", "network", "parameters", "MiB in float32", "ms per image", *(" ".join(split) for split in splits)]
+    text = f"{markdown_table(heads, rows)}\n\nIt learned from the teacher's answers, too."
+    if teacher.device is not None:
+        device = escape_markdown(teacher.device)
+        text += f" Times: one image at a time in float32 PyTorch, when training had ended, on {device}."
+    return text
 
 
 def _probabilities(record: Record) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from transfer.bundle.agreement import relative_difference, same_classes
 from transfer.bundle.bundle import Bundle
 from transfer.bundle.folder import BundleFolder
-from transfer.bundle.formats import Model
+from transfer.bundle.formats import FORMATS, Model
 from transfer.bundle.golden import Golden, pixel_difference, read_golden, read_inputs
 from transfer.bundle.models import choose_format, list_formats, missing_package, open_model
 from transfer.errors import BadValue
@@ -69,12 +69,12 @@ def check_bundle(bundle: BundleFolder, formats: Sequence[str] | None = None, tru
     Args:
         bundle: the bundle.
         formats: which ones; None: all whose packages are installed.
-        trusted: whether code in the file of `torch` may be executed; otherwise it is left out.
+        trusted: whether code in files of formats may be executed; otherwise those that can hold some are left out.
 
     Raises:
         MissingData, DamagedFile: a file is missing or was changed, or is no network of this kind; or a package of one
             of `formats` is not installed.
-        BadValue: the bundle does not hold one of `formats`, or `torch` is one of them and code may not be executed.
+        BadValue: the bundle does not hold one of `formats`, or one of them can hold code, which may not be executed.
     """
     bundle.check_files()
     golden = read_golden(bundle)
@@ -82,7 +82,7 @@ def check_bundle(bundle: BundleFolder, formats: Sequence[str] | None = None, tru
     answers, left_out = [], {}
     for name in list_formats(bundle) if formats is None else [choose_format(bundle, name) for name in formats]:
         reason = missing_package(name)
-        if reason is None and name == "torch" and not trusted:
+        if reason is None and not trusted and name in FORMATS and FORMATS[name].holds_code:
             reason = "opening its file can execute code in it: `allow_user_code`=True checks it, too"
             if formats is not None:
                 raise BadValue(f"`format`={name}: {reason}")

@@ -15,8 +15,10 @@ from typing import IO
 from transfer.bundle.record import MODEL, Record, is_safe_name, read_record
 from transfer.errors import BadValue, DamagedFile, MissingData, printable
 from transfer.files import expanded, file_sha256, folder_written_whole, open_regular, written_whole
+from transfer.run_files import CONFIG
 
 ZIP = ".zip"
+_OF_THE_HUB = {".gitattributes", ".cache"}
 _TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip knows
 # What zipfile raises at a damaged file, and a member that would lie where another one's folder is.
 _NOT_A_ZIP = (
@@ -39,6 +41,11 @@ class BundleFolder:
     folder: Path
     record: Record = field(repr=False)
     _unpacked: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def names(self) -> list[str]:
+        """Its files, `model.json` included."""
+        return [*self.record.files, MODEL]
 
     def file(self, name: str) -> Path:
         """Return a file of the bundle after comparing its SHA-256 with the one in `model.json`.
@@ -72,10 +79,13 @@ class BundleFolder:
             self.file(name)
 
     def strangers(self) -> list[str]:
-        """Return the names of files that lie in the folder and are not the bundle's; nothing reads them."""
+        """Return the names of files that lie in the folder and are not the bundle's; nothing reads them.
+
+        What a download from the Hugging Face Hub adds, `.gitattributes` and `.cache`, is not named.
+        """
         files = (path for path in self.folder.rglob("*") if path.is_symlink() or not path.is_dir())
-        names = {path.relative_to(self.folder).as_posix() for path in files}
-        return sorted(names - self.record.files.keys() - {MODEL})
+        names = {path.relative_to(self.folder) for path in files}
+        return sorted({name.as_posix() for name in names if name.parts[0] not in _OF_THE_HUB} - set(self.names))
 
 
 def _roots(folder: Path) -> list[Path]:
@@ -98,6 +108,10 @@ def open_folder(path: str | Path) -> BundleFolder:
     """
     path = expanded(path)
     if path.is_dir():
+        if (path / CONFIG).is_file() and not is_bundle(path):
+            raise MissingData(
+                f"{path} is a run, no bundle: efficientnet-transfer export {path} --out mymodel/ makes one"
+            )
         if not (path / MODEL).exists():
             raise MissingData(f"{path} is no bundle: it has no {MODEL}")
         return BundleFolder(path, path, read_record(path / MODEL))

@@ -32,6 +32,9 @@ class FormatRow:
         extra: the extra of this project that installs what writes and opens it; None for torch.
         takes: what the file takes: `images of any size`, uint8 RGB (N, H, W, 3) as decoded; or `prepared pixels`, uint8
             (N, S, S, C).
+        holds_code: whether opening its file can execute code in it: `open_format` does so only where it is told that
+            the file is trusted. A bundle's own network in torch is built from its model.safetensors.
+        by_default: whether it is written where no format is named.
     """
 
     name: str
@@ -39,14 +42,16 @@ class FormatRow:
     package: str
     extra: str | None
     takes: str
+    holds_code: bool = False
+    by_default: bool = True
 
 
 _ROWS = (
     FormatRow("onnx", ("model.onnx",), "onnxruntime", "onnxruntime", ANY_SIZE),
     FormatRow("openvino", ("openvino/model.xml", "openvino/model.bin"), "openvino", "openvino", PREPARED),
-    # torch.export.load unpickles what lies in the file and evaluates expressions: `open_format` opens it only where it
-    # is told that the file is trusted. A bundle's own network in torch is built from its model.safetensors.
-    FormatRow("torch", ("model.pt2",), "torch", None, PREPARED),
+    # torch.export.load unpickles what lies in the file and evaluates expressions; torch.jit.load runs its program.
+    FormatRow("torch", ("model.pt2",), "torch", None, PREPARED, holds_code=True),
+    FormatRow("torchscript", ("model.ts",), "torch", None, PREPARED, holds_code=True, by_default=False),
     FormatRow("onnx-int8", ("model.int8.onnx",), "onnxruntime", "onnxruntime", ANY_SIZE),
     FormatRow(
         "openvino-int8", ("openvino/model.int8.xml", "openvino/model.int8.bin"), "openvino", "openvino", PREPARED
@@ -118,6 +123,10 @@ def write_format(
         from transfer.bundle.openvino_writing import write_openvino
 
         write_openvino(row, network, folder, calibration_pixels)
+    elif name == "torchscript":
+        from transfer.bundle.torchscript_format import write_torchscript
+
+        write_torchscript(row, network, folder)
     else:
         from transfer.bundle.torch_format import write_torch
 
@@ -131,11 +140,11 @@ def open_format(name: str, folder: Path, preprocessing: Preprocessing, *, truste
         name: a row of `FORMATS`.
         folder: the bundle's folder.
         preprocessing: how images are prepared.
-        trusted: whether code in the files may be executed, which only `torch` needs.
+        trusted: whether code in the files may be executed, which a format that `holds_code` needs.
 
     Raises:
         UserError: there is no such format, its package is not installed, its files are missing, damaged or no network
-            of this kind, or `torch` is not trusted.
+            of this kind, or hold code and are not trusted.
     """
     row = _row(name)
     if row.package == "onnxruntime":
@@ -146,14 +155,19 @@ def open_format(name: str, folder: Path, preprocessing: Preprocessing, *, truste
         from transfer.bundle.openvino_format import OpenVINOModel
 
         return OpenVINOModel(row, folder, preprocessing)
-    if not trusted:
+    path = folder / row.files[0]
+    if row.holds_code and not trusted:
         raise BadValue(
-            f"{folder / row.files[0]}: opening this file can execute code in it; open it with `trusted`=True if you"
-            " know who wrote it (the same network is in model.safetensors)"
+            f"{path}: opening this file can execute code in it; open it with `trusted`=True if you know who wrote it"
+            " (the same network is in model.safetensors)"
         )
-    from transfer.bundle.torch_format import TorchModel
+    if name == "torchscript":
+        from transfer.bundle.torchscript_format import open_torchscript
 
-    return TorchModel(row, folder, preprocessing)
+        return open_torchscript(path, preprocessing)
+    from transfer.bundle.torch_format import open_torch
+
+    return open_torch(path, preprocessing)
 
 
 def _row(name: str) -> FormatRow:

@@ -56,7 +56,7 @@ def open_model(bundle: BundleFolder, format: str, trusted: bool = False) -> Mode
     Args:
         bundle: the bundle.
         format: one of `list_formats`.
-        trusted: whether code in its file may be executed, which only `torch` needs.
+        trusted: whether code in its file may be executed, which `torch` and `torchscript` need.
 
     Raises:
         MissingData, DamagedFile, BadValue: see `choose_format`, `BundleFolder.file` and `open_format`.

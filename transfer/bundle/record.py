@@ -35,11 +35,33 @@ READING = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """The network from whose answers a network learned.
+
+    Attributes:
+        backbone, image_size, num_parameters: its own, with its head.
+        metrics: by split, of those whose images are the student's, too.
+        milliseconds, student_milliseconds: time of one image in float32 PyTorch, for it and for the student, measured
+            when the student's training had ended; None: not measured.
+        device: the processor that took this time, and its threads.
+    """
+
+    backbone: str
+    image_size: int
+    num_parameters: int
+    metrics: dict[str, dict[str, float]]
+    milliseconds: float | None
+    student_milliseconds: float | None
+    device: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Network:
     """How to build the network; see `transfer.build_classifier`.
 
     Attributes:
         pretrained, init_from: row of weights whose padding, BatchNorm constants and activation it has.
+        teacher: the network that it learned from; None: it had none.
     """
 
     backbone: str
@@ -49,6 +71,7 @@ class Network:
     in_channels: int
     output_stride: int
     num_parameters: int
+    teacher: Teacher | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from transfer.bundle.formats import FormatRow, Outputs
 from transfer.bundle.network import PixelNetwork
@@ -34,25 +35,34 @@ def write_torch(row: FormatRow, network: PixelNetwork, folder: Path) -> None:
     torch.export.save(program, folder / row.files[0])
 
 
+def open_torch(path: Path, preprocessing: Preprocessing) -> TorchModel:
+    """Return the format's file, opened by torch.export.load, which can execute code in it.
+
+    Raises:
+        MissingData, DamagedFile: see `TorchModel`.
+    """
+    return TorchModel(path, preprocessing, lambda file: torch.export.load(file).module())
+
+
 class TorchModel:
-    """The format's file, opened by torch.export.load, which can execute code in it.
+    """A network in a file of PyTorch's.
 
     Args:
-        row: the format.
-        folder: the bundle's folder.
+        path: the file.
         preprocessing: how images are prepared.
+        load: content of the file -> network.
 
     Raises:
         MissingData: there is no file.
         DamagedFile: it is no exported network.
     """
 
-    def __init__(self, row: FormatRow, folder: Path, preprocessing: Preprocessing) -> None:
-        path, self._preprocessing = folder / row.files[0], preprocessing
+    def __init__(self, path: Path, preprocessing: Preprocessing, load: Callable[[io.BytesIO], nn.Module]) -> None:
+        self._preprocessing = preprocessing
         with open_regular(path) as file:
             encoded = io.BytesIO(file.read())
         try:
-            self._network = torch.export.load(encoded).module()
+            self._network = load(encoded)
         except Exception as error:  # a damaged archive raises what its parts do
             raise DamagedFile(f"{path}: torch cannot open it: {last_words(error)}") from None
 

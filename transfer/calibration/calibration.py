@@ -20,12 +20,16 @@ Floats = NDArray[np.floating[Any]]
 
 NEIGHBOUR = 5  # which one's distance counts
 MOST_REFERENCES = 2_000  # 5 MB of 1,280 features
-MOST_LOGITS = 2**22  # 16 MB
+_MANY_LOGITS = 2**22  # 16 MB, from which on 2,000 images are enough
+_MOST_NUMBERS = 2**25  # logits, or features: 128 MiB, so that no file exceeds what is read
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
     """How sure the answers of a network are, from N images of val that it was not trained on, with C classes.
+
+    Temperature, thresholds and sets come from the same images. Strictly, promises hold for a temperature settled
+    before; as it is one number and changes no answer, no images are set aside for it.
 
     Attributes:
         fit: the temperature, and what it gains.
@@ -95,7 +99,7 @@ class Calibration:
         if (coverage is None) == (max_error is None):
             raise BadValue("`coverage` or `max_error`: give one of them")
         if coverage is not None:
-            return accept_share(self._val_ranks, None if self.multilabel else self._wrong, coverage)
+            return accept_share(self._further_ranks, None if self.multilabel else self._wrong, coverage)
         assert max_error is not None
         if self.multilabel:
             raise BadValue("`max_error`: an image may have several labels here, so no answer is simply wrong")
@@ -157,10 +161,10 @@ class Calibration:
     def _probabilities(self, logits: Floats) -> NDArray[np.float64]:
         return as_probabilities(np.asarray(logits, np.float64) / self.temperature, self.multilabel)
 
-    def _rank(self, probabilities: Floats, distances: Floats) -> NDArray[np.float64]:
-        near = ranks(-distances, -self.distances)
+    def _rank(self, probabilities: Floats, distances: Floats, own: int = 0) -> NDArray[np.float64]:
         if self.multilabel:
-            return near
+            return ranks(-distances, -self.distances)
+        near = ranks(-distances, -self.distances, own)
         return combined_ranks(ranks(probabilities.max(1), self._val_probabilities.max(1)), near)
 
     @cached_property
@@ -172,6 +176,11 @@ class Calibration:
         return self._rank(self._val_probabilities, self.distances)
 
     @cached_property
+    def _further_ranks(self) -> NDArray[np.float64]:
+        """Return the ranks of val for `accept_share`."""
+        return self._rank(self._val_probabilities, self.distances, own=1)
+
+    @cached_property
     def _wrong(self) -> NDArray[np.bool_]:
         return self.logits.argmax(1) != self.targets
 
@@ -179,7 +188,7 @@ class Calibration:
 def fit_calibration(logits: Floats, targets: NDArray[Any], features: Floats, network: str = "") -> Calibration:
     """Return what images say about the answers of a network that was not trained on them.
 
-    Of very many images, some are drawn: 2,000 for the references, 2^22 / C, at least 2,000, for the rest.
+    Of very many images, some are drawn; see `most_images` and `most_references`.
 
     Args:
         logits: (N, C).
@@ -193,17 +202,27 @@ def fit_calibration(logits: Floats, targets: NDArray[Any], features: Floats, net
     """
     if len(logits) < 2:
         raise BadValue(f"{len(logits)} val images: at least 2 are needed to calibrate")
-    chosen = _drawn(len(logits), max(MOST_REFERENCES, MOST_LOGITS // logits.shape[1]))
+    chosen = _drawn(len(logits), most_images(logits.shape[1]))
     logits, features = np.asarray(logits, np.float32)[chosen], np.asarray(features, np.float32)[chosen]
     targets = np.asarray(targets)[chosen].astype(bool if np.ndim(targets) == 2 else np.int64)
     if not (np.isfinite(logits).all() and np.isfinite(features).all()):
         raise DamagedFile("the network's outputs on val are not finite numbers")
-    of_references = _drawn(len(logits), MOST_REFERENCES)
+    of_references = _drawn(len(logits), most_references(features.shape[1]))
     references = on_sphere(features[of_references]).astype(np.float16)
     own = np.full(len(logits), -1)
     own[of_references] = np.arange(len(of_references))
     distances = neighbour_distances(features, references, min(NEIGHBOUR, len(references) - 1), own)
     return Calibration(fit_temperature(logits, targets), logits, targets, distances, references, network)
+
+
+def most_images(num_classes: int) -> int:
+    """Return of how many images a calibration consists at most: 2^22 / C, at least 2,000, at most 2^25 / C."""
+    return max(2, min(max(MOST_REFERENCES, _MANY_LOGITS // num_classes), _MOST_NUMBERS // num_classes))
+
+
+def most_references(num_features: int) -> int:
+    """Return how many of them are references at most: 2,000, of more than 16,777 features fewer."""
+    return max(2, min(MOST_REFERENCES, _MOST_NUMBERS // num_features))
 
 
 def _drawn(count: int, most: int) -> NDArray[np.int64]:

@@ -22,7 +22,7 @@ Array = NDArray[Any]
 SCHEMA_VERSION = 1
 _FORMAT = "efficientnet-transfer calibration"
 _KINDS = {"logits": "float32", "targets": "int64 or bool", "distances": "float32", "references": "float16"}
-_MOST_BYTES = 2**28
+MOST_BYTES = 2**28  # that are read
 
 
 def save_calibration(calibration: Calibration, path: Path) -> None:
@@ -46,7 +46,7 @@ def load_calibration(path: Path) -> Calibration:
     from safetensors.numpy import load
 
     with open_regular(path) as file:
-        content = file.read(_MOST_BYTES)
+        content = file.read(MOST_BYTES)
     try:
         arrays = load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])

@@ -40,9 +40,9 @@ class Acceptance:
     error: float | None
 
 
-def ranks(values: Floats, of_val: Floats) -> NDArray[np.float64]:
-    """Return for each value the share of val whose values are at most as high."""
-    return np.searchsorted(np.sort(of_val), values, side="right") / len(of_val)
+def ranks(values: Floats, of_val: Floats, own: int = 0) -> NDArray[np.float64]:
+    """Return for each value the share of val whose values are at most as high, less `own` images."""
+    return (np.searchsorted(np.sort(of_val), values, side="right") - own) / len(of_val)
 
 
 def combined_ranks(by_probability: Floats, by_distance: Floats) -> NDArray[np.float64]:
@@ -54,7 +54,14 @@ def accept_share(ranks_of_val: Floats, wrong: NDArray[np.bool_] | None, coverage
     """Return the threshold that leaves at least this share of images like val answered.
 
     It is a quantile with the correction of split conformal prediction for so many images: over draws of val, the mean
-    share of other images that are answered is at least `coverage`, less 1 / N, as an image of val counts itself.
+    share of other images that are answered is at least `coverage`. That holds for one score, where an image of val
+    counts itself and a further one does not; with two, val's images must not count themselves in the second, or
+    further images would more often be strange.
+
+    Args:
+        ranks_of_val: by two scores, combined of ranks of which the second have `own=1`.
+        wrong: which answers are wrong; None where an image may have several labels.
+        coverage: in (0, 1).
 
     Raises:
         BadValue: val has too few images for it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from itertools import islice
@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transfer.errors import BadValue, UserError
-from transfer.run_files import CALIBRATION
+from transfer.run_files import CALIBRATION, PROBE
 
 if TYPE_CHECKING:
     from datamodules.datamodule import DataModule
     from transfer.calibration.calibration import Calibration
+    from transfer.commands.evaluate_data import Subject
     from transfer.lightning import pl
     from transfer.networks.classifier import Classifier
     from transfer.probe.features import Features
     from transfer.probe.penalties import Probe
     from transfer.runs.folder import RunFolder
+    from transfer.runs.predictor import Run
     from transfer.training.module import TransferModule
 
 _SETS = (0.9, 0.95)  # coverages of the summary
@@ -57,6 +59,50 @@ def calibrate_probe(run: RunFolder, classifier: Classifier, found: Probe, val: F
 
     logits, labels, features = (tensor.cpu().float().numpy() for tensor in (found.val_logits, val.labels, val.features))
     return _kept(run.path, lambda: fit_calibration(logits, labels, features, head_digest(classifier.head)))
+
+
+def check_calibrates(run_dir: Path, checkpoint: str, split: str | None) -> str:
+    """Return the split by which a run is calibrated again, `val`.
+
+    Raises:
+        MissingData: it is no finished run.
+        BadValue: another split or checkpoint is given, or it is a probe, whose head is fitted to val, too.
+    """
+    from transfer.runs.results import read_results
+
+    read_results(run_dir)
+    for name, given, needed in (("split", split or "val", "val"), ("checkpoint", checkpoint, "best")):
+        if given != needed:
+            raise BadValue(f"`calibrate`=True with `{name}`={given} (allowed: {needed})")
+    if (run_dir / PROBE).exists():
+        raise BadValue(f"`calibrate`=True: {run_dir} is a probe, whose head is fitted to val, too: run probe again")
+    return "val"
+
+
+def calibrate_again(run: Run, subject: Subject, loading: Mapping[str, Any]) -> str:
+    """Write the calibration of a finished run anew, and return a line about it.
+
+    Args:
+        run: the run, whose classifier is moved to a GPU where there is one.
+        subject: its own val.
+        loading: options of the loader in place of the run's.
+
+    Raises:
+        BadValue: the images are not the run's val, or too few.
+    """
+    import torch
+
+    from datamodules.datamodule import DataModule
+    from transfer.calibration.file import save_calibration
+    from transfer.runs.calibrating import calibrate
+
+    if not subject.own or "val" in subject.changed:
+        raise BadValue(f"`calibrate`=True: {subject.name} is not the val split of {run.run_dir}")
+    data = DataModule(subject.dataset, run.preprocessing, **{**run.config.loader_options(), **loading})
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    calibration = calibrate(run.classifier, data.eval_dataloader("test"), data.normalize, device)
+    save_calibration(calibration, run.run_dir / CALIBRATION)
+    return f"{describe(summarize(calibration))}\nwritten: {run.run_dir / CALIBRATION}"
 
 
 def _kept(run_dir: Path, fit: Callable[[], Calibration]) -> dict[str, Any] | None:

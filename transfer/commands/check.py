@@ -30,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--allow_user_code",
         action="store_true",
-        help="also open the format torch, a file that can hold code, which then runs",
+        help="also open the formats torch and torchscript, files that can hold code, which then runs",
     )
     return parser
 
@@ -47,11 +47,11 @@ def check(bundle: Path, formats: list[str] | None = None, allow_user_code: bool 
     Args:
         bundle: folder or zip file of a bundle.
         formats: names of formats; None: all whose packages are installed.
-        allow_user_code: whether to open the format `torch`, too, whose file can execute code.
+        allow_user_code: whether to open `torch` and `torchscript`, too, whose files can execute code.
 
     Raises:
         MissingData, DamagedFile: it is no bundle, or damaged; or a package of one of `formats` is not installed.
-        BadValue: it does not hold one of `formats`, or `torch` is one of them without `allow_user_code`.
+        BadValue: it does not hold one of `formats`, or one of them can hold code and `allow_user_code` is not given.
     """
     from transfer.bundle.checking import TOLERANCE, check_bundle
     from transfer.bundle.folder import open_folder

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from transfer.errors import BadValue, Diverged, Interrupted, MissingData, UserError, printable
+from transfer.errors import BadValue, Diverged, Interrupted, MissingData, UserError, explain_failure, printable
 
 # Arguments of the library whose flag has another name.
 _RENAMED = {"optimizer": "optim.name", "loss": "loss.name"}
@@ -85,8 +85,6 @@ def exit_status(
 
 def _explained(error: Exception, build_parser: Callable[[], argparse.ArgumentParser] | None) -> bool:
     """Print what an error means that is the system's and no bug, and return whether it is one."""
-    from datamodules.loading.resources import explain_failure
-
     reason = explain_failure(error)
     if reason is not None:
         print(f"error: {name_flags(reason, find_flags(build_parser))}", file=sys.stderr)

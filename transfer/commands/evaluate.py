@@ -9,8 +9,6 @@ reading of the run's own test split is counted in test_reads.json.
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from transfer.commands.console import add_allow_user_code, add_engine, add_reading, check_folder, exit_status
 from transfer.errors import BadValue, Interrupted
-from transfer.files import expanded
+from transfer.files import expanded, write_json
 from transfer.records import Interval
 
 if TYPE_CHECKING:
@@ -61,6 +59,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--data.stream", "--stream", dest="stream", choices=("true", "false"), help=stream)
     out_dir = "folder for evaluation.json and predictions.npz; default: RUN_DIR/evaluations/<n>/ for other data"
     add_engine(parser, default="torch")
+    calibrate = "write the run's calibration anew, from its own val, which is measured: of a run that has none"
+    add("--calibrate", action="store_true", help=calibrate)
     add("--out_dir", type=expanded, metavar="DIR", help=out_dir)
     add("--json", type=expanded, metavar="FILE", help="write the result there too")
     add_allow_user_code(parser)
@@ -134,6 +134,7 @@ def evaluate(
     batch_size: int | None = None,
     num_workers: int | None = None,
     engine: str = "torch",
+    calibrate: bool = False,
     out_dir: Path | None = None,
     json: Path | None = None,
     allow_user_code: bool = False,
@@ -149,6 +150,7 @@ def evaluate(
         batch_size: images per step; None: the run's.
         num_workers: decoders per loader, 0 or more; None: the run's.
         engine: what computes the network; see `choose_engine`.
+        calibrate: whether to write the run's calibration anew; `split` is then `val`, the checkpoint the best.
         out_dir: folder for evaluation.json and predictions.npz; None: a numbered one of the run for other data.
         json: file that receives the result, too.
         allow_user_code: see `load_run`.
@@ -159,20 +161,19 @@ def evaluate(
         MissingData: `run_dir` is not a run, or the data is not there.
         BadValue: an argument is out of range, or the data does not fit the run.
     """
-    from transfer.commands.evaluate_data import open_images
+    from transfer.commands.calibrate import calibrate_again, check_calibrates
+    from transfer.commands.evaluate_data import begin_reading, open_images
     from transfer.commands.evaluate_report import print_evaluation, warn_of_differences, write_evaluation
-    from transfer.files import write_json
     from transfer.runs.predictor import load_run
 
     run_dir = Path(run_dir)
     check_arguments(num_workers, engine, out_dir, json)
-    run = load_run(run_dir, f"{checkpoint}.ckpt", allow_user_code=allow_user_code)
+    if calibrate:
+        split = check_calibrates(run_dir, checkpoint, split)
+    run = load_run(run_dir, f"{checkpoint}.ckpt", allow_user_code=allow_user_code, calibrated=not calibrate)
     subject = open_images(run, split, dataset, {name: value for name, value in reading.items() if value is not None})
     warn_of_differences(subject)
-    if out_dir is None and not subject.own and not os.access(run_dir, os.W_OK):
-        raise BadValue(f"{run_dir} cannot be written to: choose another folder for the result with `out_dir`")
-    if subject.own and subject.split == "test":
-        record_test_read(run_dir)
+    begin_reading(run_dir, subject, out_dir)
     options = {"batch_size": batch_size, "num_workers": num_workers}
     loading = {name: value for name, value in options.items() if value is not None}
     evaluation = measure(run, subject, checkpoint, engine, loading)
@@ -181,6 +182,8 @@ def evaluate(
         print(f"written: {write_evaluation(evaluation, out_dir)}")
     if json is not None:
         write_json(json, evaluation.to_dict())
+    if calibrate:
+        print(calibrate_again(run, subject, loading))
     return evaluation
 
 
@@ -196,16 +199,6 @@ def check_arguments(num_workers: int | None, engine: str, out_dir: Path | None, 
         raise BadValue(f"`num_workers`={num_workers} (allowed: at least 0)")
 
 
-def record_test_read(run_dir: Path) -> None:
-    """Count a reading of the run's own test split, or warn that it cannot be counted."""
-    from transfer.runs.test_record import count_test_read
-
-    try:
-        count_test_read(run_dir)
-    except OSError as error:
-        print(f"warning: this reading of the test split could not be counted: {error}", file=sys.stderr)
-
-
 def measure(run: Run, subject: Subject, checkpoint: str, engine: str, loading: dict[str, int]) -> Evaluation:
     """Return a run's metrics and predictions on images.
 
@@ -217,6 +210,7 @@ def measure(run: Run, subject: Subject, checkpoint: str, engine: str, loading: d
         loading: options of the loaders in place of the run's.
     """
     from datamodules.datamodule import DataModule
+    from transfer.commands.evaluate_data import count_seen_images
     from transfer.inference.classifier import EngineClassifier
     from transfer.inference.names import needs_cpu, num_examples
     from transfer.runs.intervals import find_intervals
@@ -286,13 +280,3 @@ def run_test(run: Run, data: DataModule, accelerator: str) -> tuple[dict[str, fl
     )
     logged = trainer.test(module, datamodule=data, verbose=False)[0]
     return {name.removeprefix("test/"): float(value) for name, value in logged.items()}, module
-
-
-def count_seen_images(run: Run, subject: Subject) -> int | None:
-    """Return how many of the images a run's network was trained on; None for a run that does not say."""
-    from transfer.seen_images import KEY, SeenImages
-
-    seen = SeenImages.from_text(run.data.get(KEY))
-    if seen is None or subject.dataset.source.options.stream != run.config.data.stream:
-        return None  # streamed images have ids of their own
-    return seen.count(subject.dataset.split("test").ids())

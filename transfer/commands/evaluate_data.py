@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer.errors import BadValue, MissingData, UserError
@@ -117,3 +120,31 @@ def _other_images(run: Run, labelled: Labelled, split: str | None) -> Subject:
     dataset = Dataset(source, run.class_names, {"test": matched.split}, {}, labelled.skipped, {})
     where = str(source.options.root or source.sheet.name)
     return Subject(dataset, where, name, own=False, absent=matched.absent, unknown=matched.unknown)
+
+
+def begin_reading(run_dir: Path, subject: Subject, out_dir: Path | None) -> None:
+    """Count a reading of the run's own test split, or warn that it cannot be counted.
+
+    Raises:
+        BadValue: the result would be written into the run's folder, which cannot be written to.
+    """
+    from transfer.runs.test_record import count_test_read
+
+    if out_dir is None and not subject.own and not os.access(run_dir, os.W_OK):
+        raise BadValue(f"{run_dir} cannot be written to: choose another folder for the result with `out_dir`")
+    if not subject.own or subject.split != "test":
+        return
+    try:
+        count_test_read(run_dir)
+    except OSError as error:
+        print(f"warning: this reading of the test split could not be counted: {error}", file=sys.stderr)
+
+
+def count_seen_images(run: Run, subject: Subject) -> int | None:
+    """Return how many of the images a run's network was trained on; None for a run that does not say."""
+    from transfer.seen_images import KEY, SeenImages
+
+    seen = SeenImages.from_text(run.data.get(KEY))
+    if seen is None or subject.dataset.source.options.stream != run.config.data.stream:
+        return None  # streamed images have ids of their own
+    return seen.count(subject.dataset.split("test").ids())

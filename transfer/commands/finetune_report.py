@@ -11,7 +11,7 @@ from transfer.config.schema import FinetuneConfig
 from transfer.progressive import stage_sizes
 from transfer.records import Interval
 from transfer.run_files import PREDICTIONS, RESULTS
-from transfer.runs.results import Metrics, Results, SplitFacts
+from transfer.runs.results import Metrics, Results, SplitFacts, TeacherFacts
 
 if TYPE_CHECKING:
     from datamodules.datamodule import DataModule
@@ -64,7 +64,7 @@ def collect_results(
         steps=trainer.global_step,
         weights=start.provenance(),
         warm_start=asdict(warm_start) if warm_start else None,
-        teacher=None if teacher is None else teacher.facts,
+        teacher=_teacher_facts(teacher, trainer, module, data),
         num_parameters=sum(p.numel() for p in module.classifier.parameters()),
         image_size=start.preprocessing.image_size,
         train_image_sizes=_train_sizes(config, start),
@@ -81,6 +81,14 @@ def collect_results(
         config=config.to_dict(),
         environment=environment(),
     )
+
+
+def _teacher_facts(
+    teacher: Teacher | None, trainer: pl.Trainer, module: TransferModule, data: DataModule
+) -> TeacherFacts | None:
+    if teacher is None or not trainer.is_global_zero:
+        return None
+    return teacher.beside(module.classifier, data.preprocessing)
 
 
 def save_test_predictions(run: RunFolder, trainer: pl.Trainer, module: TransferModule, data: DataModule) -> None:

@@ -99,7 +99,6 @@ def serve(
     limits = read_limits(
         max_bytes, max_files, MAX_PIXELS if max_pixels is None else max_pixels, max_seconds, max_requests
     )
-    refuse_run(bundle)
     with listen(host, port) as listening:  # what is refused comes before what takes time to import
         from transfer.bundle.bundle import load_bundle
 
@@ -140,19 +139,6 @@ def check_packages() -> None:
     missing = [name for name in ("fastapi", "uvicorn", "python_multipart") if find_spec(name) is None]
     if missing:
         raise MissingData(f"serve needs {', '.join(missing)}; run: pip install 'efficientnet-transfer[serve]'")
-
-
-def refuse_run(path: Path) -> None:
-    """Refuse a run's folder, which is no bundle yet.
-
-    Raises:
-        MissingData: it is one.
-    """
-    from transfer.bundle.folder import is_bundle
-    from transfer.run_files import CONFIG
-
-    if (path / CONFIG).is_file() and not is_bundle(path):
-        raise MissingData(f"{path} is a run, no bundle: efficientnet-transfer export {path} --out mymodel/ makes one")
 
 
 def choose_guarantees(

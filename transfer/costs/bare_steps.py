@@ -16,10 +16,10 @@ Batch = tuple[Tensor, Tensor]
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
-def random_batch(image_size: int, batch_size: int, device: torch.device) -> Batch:
+def random_batch(image_size: int, batch_size: int, device: torch.device, channels: int = 3) -> Batch:
     """Return noise in channels_last, and labels of the first class, which every network has."""
     images = torch.empty(
-        batch_size, 3, image_size, image_size, device=device, memory_format=torch.channels_last
+        batch_size, channels, image_size, image_size, device=device, memory_format=torch.channels_last
     ).normal_()
     return images, torch.zeros(batch_size, dtype=torch.long, device=device)
 

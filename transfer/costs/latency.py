@@ -53,6 +53,7 @@ def measure_latency(
     precision: Precision = "32-true",
     threads: int | None = None,
     runs: int = RUNS,
+    channels: int = 3,
     parts: Mapping[str, Sequence[nn.Module]] | None = None,
 ) -> Latency:
     """Measure the latency of inference on noise; moves the network to the device, channels_last, in eval mode.
@@ -65,6 +66,7 @@ def measure_latency(
         precision: precision of the computation.
         threads: number of the processor's threads; None keeps PyTorch's.
         runs: number of timed runs, after three that warm up.
+        channels: of the images.
         parts: submodules to time as well, in as many runs of their own.
 
     Raises:
@@ -73,7 +75,7 @@ def measure_latency(
     device = device or torch.device("cpu")
     with limited_threads(threads), enough_memory(batch_size, image_size):
         forward = forward_pass(network, device, precision=precision)
-        images, _ = random_batch(image_size, batch_size, device)
+        images, _ = random_batch(image_size, batch_size, device, channels)
 
         def run() -> float:
             synchronize(device)

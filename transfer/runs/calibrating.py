@@ -14,6 +14,7 @@ from transfer.calibration.calibration import Calibration, fit_calibration
 from transfer.calibration.file import load_calibration
 from transfer.errors import DamagedFile
 from transfer.networks.classifier import Classifier
+from transfer.run_files import BEST
 
 
 @torch.inference_mode()
@@ -65,6 +66,7 @@ def read_calibration(path: Path, classifier: Classifier) -> Calibration | None:
     sizes = found.logits.shape[1], found.references.shape[1]
     if sizes != (classifier.num_classes, classifier.num_features) or found.network != head_digest(classifier.head):
         raise DamagedFile(
-            f"{path}: of another network than the run's checkpoint: remove it, or put the run's own there"
+            f"{path} is of another network than {BEST} beside it: one of the two was replaced after the run had ended;"
+            f" put the run's own back, or calibrate again: efficientnet-transfer evaluate {path.parent} --calibrate"
         )
     return found

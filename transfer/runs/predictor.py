@@ -135,8 +135,10 @@ class Run:
             reason = "without a val split nothing is known about its errors"
         elif (self.run_dir / CALIBRATION).exists():
             reason = f"its {CALIBRATION} is of the best checkpoint of a finished run"
+        elif not (self.run_dir / RESULTS).is_file():
+            reason = "it is unfinished"
         else:
-            reason = "it is unfinished, or was trained by an earlier version"
+            reason = f"write it: efficientnet-transfer evaluate {self.run_dir} --calibrate"
         raise MissingData(f"{self.run_dir} has no {CALIBRATION} for these answers: {reason}")
 
     @property
@@ -198,13 +200,16 @@ class Run:
         return self.threshold if self.calibration is None else self.calibration.threshold(self.threshold)
 
 
-def load_run(run_dir: str | Path, checkpoint: str = BEST, *, allow_user_code: bool = False) -> Run:
+def load_run(
+    run_dir: str | Path, checkpoint: str = BEST, *, allow_user_code: bool = False, calibrated: bool = True
+) -> Run:
     """Return a run from its folder; nothing else is read, and nothing is downloaded.
 
     Args:
         run_dir: the run's folder.
         checkpoint: `best.ckpt` or `last.ckpt`.
         allow_user_code: whether to import a backbone or a head of one's own that the run names, which runs code.
+        calibrated: whether to read its calibration, too; without it, probabilities are those of the plain logits.
 
     Raises:
         UserError: the folder is not a run, its checkpoint is missing or damaged, or it names code to import.
@@ -238,8 +243,8 @@ def load_run(run_dir: str | Path, checkpoint: str = BEST, *, allow_user_code: bo
     classifier.threshold = _threshold(content, path)
     threshold = 0.5 if classifier.threshold is None else classifier.threshold
     classifier = classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its types
-    finished = checkpoint == BEST and (run_dir / RESULTS).is_file()
-    calibration = read_calibration(run_dir / CALIBRATION, classifier) if finished else None
+    has_calibration = calibrated and checkpoint == BEST and (run_dir / RESULTS).is_file()
+    calibration = read_calibration(run_dir / CALIBRATION, classifier) if has_calibration else None
     names = tuple(data["class_names"])
     return Run(run_dir, config, classifier.eval(), names, preprocessing, data, threshold, calibration)
 
@@ -259,7 +264,8 @@ def load_head(classifier: Classifier, config: FinetuneConfig, class_names: Seque
     """
     assert config.init_head is not None
     saved = load_config(expanded(config.init_head) / CONFIG)
-    run = load_run(config.init_head, allow_user_code=user_code(saved) == user_code(config))
+    own_code = user_code(saved) == user_code(config)
+    run = load_run(config.init_head, allow_user_code=own_code, calibrated=False)
     differences = [
         f"{what} {theirs}, here {ours}"
         for what, theirs, ours in (

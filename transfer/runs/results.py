@@ -80,6 +80,10 @@ class TeacherFacts:
         backbone, image_size, num_parameters: its network, with its head.
         sha256: hash of its best checkpoint.
         metrics: its metrics of each measured split.
+        fingerprint: digest of each split's images and labels.
+        milliseconds, student_milliseconds: time of one image in float32 PyTorch, for it and for the network that
+            learned from it, both measured when that one's training had ended; None where it was not measured.
+        device: the processor that took this time, and its threads.
     """
 
     run_dir: str
@@ -88,6 +92,10 @@ class TeacherFacts:
     num_parameters: int
     sha256: str
     metrics: dict[str, Metrics]
+    fingerprint: dict[str, str] = field(default_factory=dict)
+    milliseconds: float | None = None
+    student_milliseconds: float | None = None
+    device: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

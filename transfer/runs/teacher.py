@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+import warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transfer.config.schema import FinetuneConfig
+from transfer.costs.latency import measure_latency
 from transfer.errors import BadValue, UserError
 from transfer.files import expanded, file_sha256
+from transfer.networks.classifier import Classifier
 from transfer.preprocessing import Preprocessing
 from transfer.run_files import BEST
 from transfer.runs.predictor import Run, load_run
@@ -67,6 +71,28 @@ class Teacher:
         share = f"{config.distill.weight:g} of the loss at temperature {config.distill.temperature:g}"
         return f"teacher: {facts.backbone} at {facts.image_size} px from {facts.run_dir} ({known}), {share}"
 
+    def beside(self, student: Classifier, preprocessing: Preprocessing) -> TeacherFacts:
+        """Return the facts with the time that either network takes for one image on this machine's processor.
+
+        Args:
+            student: the network that learned from it, of which a copy is measured.
+            preprocessing: how its images are prepared.
+        """
+        try:
+            its, own = (
+                measure_latency(copy.deepcopy(network), how.image_size, channels=len(how.mean))
+                for network, how in ((self.run.classifier, self.run.preprocessing), (student, preprocessing))
+            )
+        except UserError as error:
+            warnings.warn(f"the times of teacher and student are not measured: {error}", stacklevel=2)
+            return self.facts
+        return replace(
+            self.facts,
+            milliseconds=round(its.median_ms, 2),
+            student_milliseconds=round(own.median_ms, 2),
+            device=own.device,
+        )
+
 
 def load_teacher(config: FinetuneConfig, resume: Path | None, allow_user_code: bool) -> Teacher | None:
     """Return the teacher of a run; None if it has none.
@@ -88,7 +114,7 @@ def load_teacher(config: FinetuneConfig, resume: Path | None, allow_user_code: b
         raise BadValue(f"`teacher`={config.teacher}: it is the run's own folder: name another run")
     try:
         results = read_results(run_dir)
-        run = load_run(run_dir, allow_user_code=allow_user_code)
+        run = load_run(run_dir, allow_user_code=allow_user_code, calibrated=False)  # its logits alone count
         sha256 = file_sha256(run_dir / BEST)
     except UserError as error:
         raise type(error)(f"`teacher`={config.teacher}: {error}") from None
@@ -105,5 +131,6 @@ def load_teacher(config: FinetuneConfig, resume: Path | None, allow_user_code: b
         num_parameters=sum(parameter.numel() for parameter in run.classifier.parameters()),
         sha256=sha256,
         metrics=results.metrics,
+        fingerprint={name: split.fingerprint for name, split in results.splits.items()},
     )
     return Teacher(run, facts)

@@ -31,7 +31,10 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("run_dir", metavar="RUN_DIR", type=expanded, help="folder of a run, or a bundle to export again")
     add("--out", type=expanded, required=True, metavar="PATH", help="the bundle: a new folder, or a .zip file")
-    formats = "of onnx, openvino and torch, separated by commas; default: those that are installed, or the bundle's"
+    formats = (
+        "of onnx, openvino, torch and torchscript, separated by commas; default: those that are installed, without"
+        " torchscript, or the bundle's"
+    )
     add("--format", dest="formats", type=_words, metavar="NAMES", help=formats)
     add("--int8", action="store_true", help="also in 8 bits, calibrated on training images")
     drop = f"accuracy on val that 8 bits may cost, in percentage points; default: {MAX_DROP}"
@@ -70,7 +73,8 @@ def export(
     Args:
         run_dir: a run's folder, or a bundle to export again.
         out: the bundle's folder, or its file if that ends in .zip.
-        formats: of `onnx`, `openvino` and `torch`; None: those that are installed, or those of the bundle.
+        formats: of `onnx`, `openvino`, `torch` and `torchscript`; None: those that are installed, without
+            `torchscript`, or those of the bundle.
         int8: whether to add 8 bits, where a format has them.
         max_drop: accuracy on val that 8 bits may cost, in percentage points, at least 0.
         golden: `photos` of val, or `noise`; None: photos where the run has a val split.
@@ -121,7 +125,7 @@ def choose_formats(formats: list[str] | None, int8: bool, former: BundleFolder |
         if name not in wide:
             raise unknown_name("format", name, wide)
     held = [] if former is None else list(former.record.formats)
-    chosen = list(formats or held or [name for name in wide if lacking(name) is None])
+    chosen = list(formats or held or [name for name in wide if FORMATS[name].by_default and lacking(name) is None])
     if int8:
         chosen += [name + INT8 for name in chosen if name + INT8 in FORMATS and name + INT8 not in chosen]
         if not any(name.endswith(INT8) for name in chosen):
@@ -151,13 +155,17 @@ def print_bundle(out: Path, record: Record, photos: Sequence[str]) -> None:
     from rich.table import Table
 
     from transfer.bundle.card import seen_images
+    from transfer.bundle.golden import FOLDER, INDEX
 
     network = f"{record.network.backbone}, {len(record.class_names)} classes"
     print(printable(f"{out}: {record.name} ({network}), {len(record.files) + 1} files"))
     if photos:
         print(printable(f"{len(photos)} photos of val leave with it: {some_of(photos, most=8)}"))
+    elif record.golden == "photos":  # of a bundle that is exported again: all it knows is their names there
+        names = [name for name in record.files if name.startswith(f"{FOLDER}/") and name.count(".") == 1]
+        print(f"golden inputs: photos of val, {some_of(sorted({*names} - {INDEX}), most=8)}")
     else:
-        print(f"golden inputs: {record.golden}" + (", no photo leaves with it" if record.golden == "noise" else ""))
+        print("golden inputs: noise, no photo leaves with it")
     if record.calibration is not None:
         print(f"its calibration holds logits and features of {record.calibration.num_images:,} val images")
     print(f"compared with float32 PyTorch, from the decoded image to the logits; times: {_cpus(record)}")

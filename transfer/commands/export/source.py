@@ -20,7 +20,7 @@ from datamodules.dataset.sheet import ReadOptions, Sheet
 from datamodules.dataset.sheet import Source as DataSource
 from transfer.bundle.folder import BundleFolder
 from transfer.bundle.golden import choose_inputs, noise_files
-from transfer.bundle.record import Calibrated, Data, Record, Weights
+from transfer.bundle.record import Calibrated, Data, Record, Teacher, Weights
 from transfer.bundle.tensors import describe_network, read_classifier
 from transfer.bundle.writing import Examples, Source
 from transfer.calibration.calibration import Calibration
@@ -173,13 +173,9 @@ def _spread(count: int, most: int) -> NDArray[np.int64]:
 
 def _record(run: Run, results: Results, golden: Any, has_metrics: bool) -> Record:
     """Return what is known of a run; formats and files come when they are written."""
-    metrics = {
-        split: {name: value for name, value in found.items() if math.isfinite(value)}
-        for split, found in results.metrics.items()
-    }
     return Record(
         name=_name(run.run_dir),
-        network=describe_network(run.classifier),
+        network=replace(describe_network(run.classifier), teacher=_teacher(results)),
         class_names=run.class_names,
         multilabel=run.config.data.multilabel,
         threshold=run.label_threshold or run.threshold,
@@ -187,7 +183,7 @@ def _record(run: Run, results: Results, golden: Any, has_metrics: bool) -> Recor
         separator=run.config.data.label_separator,
         preprocessing=run.preprocessing,
         max_pixels=run.config.data.max_pixels,
-        metrics=metrics if has_metrics else {},
+        metrics=_finite(results.metrics) if has_metrics else {},
         intervals=results.intervals if has_metrics else {},
         weights=_weights(results.weights),
         data=_data(get_sheet(run.config.dataset), run, results),
@@ -196,6 +192,25 @@ def _record(run: Run, results: Results, golden: Any, has_metrics: bool) -> Recor
         calibration=None if run.calibration is None else _calibrated(run.calibration),
         versions=_versions(),
         git_commit=environment()["git_commit"],
+    )
+
+
+def _finite(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    return {
+        split: {name: value for name, value in found.items() if math.isfinite(value)}
+        for split, found in metrics.items()
+    }
+
+
+def _teacher(results: Results) -> Teacher | None:
+    facts = results.teacher
+    if facts is None:
+        return None
+    shared = {name for name, split in results.splits.items() if facts.fingerprint.get(name) == split.fingerprint}
+    return Teacher(
+        metrics=_finite({name: found for name, found in facts.metrics.items() if name in shared}),
+        **{name: getattr(facts, name) for name in ("backbone", "image_size", "num_parameters")},
+        **{name: getattr(facts, name) for name in ("milliseconds", "student_milliseconds", "device")},
     )
 
 
