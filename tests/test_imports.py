@@ -26,6 +26,7 @@ _LEAF_NAMES = (
     "locks",
     "run_files",
     "statistics",
+    "resampling",
     "paper",
     "seen_images",
     "progressive",

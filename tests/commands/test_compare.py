@@ -15,7 +15,7 @@ from sklearn.metrics import balanced_accuracy_score
 from tests.support.runs import call
 from tests.test_environment import table_rows
 from transfer.commands import compare
-from transfer.statistics import paired_bootstrap
+from transfer.resampling import paired_bootstrap
 
 LABELS = np.repeat([0, 1, 2], [50, 30, 20])
 A = np.where(np.arange(100) % 10 == 0, (LABELS + 1) % 3, LABELS)  # 90 right

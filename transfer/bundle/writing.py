@@ -32,8 +32,8 @@ from transfer.images.decode import Pixels, decode_image
 from transfer.inference.packages import num_threads
 from transfer.networks.classifier import Classifier
 from transfer.records import Interval
+from transfer.resampling import paired_bootstrap
 from transfer.run_files import CALIBRATION
-from transfer.statistics import paired_bootstrap
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from transfer.resampling import Difference
     from transfer.runs.results import Results
-    from transfer.statistics import Difference
 
 _METRICS = {"top1": "top-1", "mean_per_class": "mean per class"}
 
@@ -81,7 +81,8 @@ def compare(run_a: Path, run_b: Path, json: Path | None = None) -> None:
         DamagedFile: a run's results cannot be read.
     """
     from transfer.files import write_json
-    from transfer.statistics import mean_per_class, paired_bootstrap, top1
+    from transfer.resampling import paired_bootstrap
+    from transfer.statistics import mean_per_class, top1
 
     check_folder("json", json)
     a, b = read_run(run_a), read_run(run_b)

@@ -85,7 +85,7 @@ class LogisticRegression:
         self.mean = torch.stack([part.double().sum(0) for part in parts]).sum(0) / num_images
         centred = ((part - self.mean).to(dtype) for part in parts)
         gram = torch.stack([(part.T @ part).double() for part in centred]).sum(0)
-        variances, axes = _eigh(gram / num_images)
+        variances, axes = symmetric_eigen(gram / num_images)
         # There are no more axes than images. Turning the features, in float64, leaves the penalty as it is.
         self.variances, self.axes = (t[..., -num_images:] for t in (variances.clamp(min=0), axes))
         # With the bias's ones as last column.
@@ -180,7 +180,7 @@ class LogisticRegression:
     def _newton_step(self, gradient: Tensor, probabilities: Tensor, ridge: Tensor) -> Tensor:
         """Solve Hessian x step = -gradient; return the step in float64."""
         covariance = torch.diag(probabilities.sum(1)) - probabilities @ probabilities.T
-        spread, basis = _eigh(covariance)
+        spread, basis = symmetric_eigen(covariance)
         spread = spread.clamp(min=1e-12 * float(spread.max()) + 1e-300)
         spread[0] = spread[-1]  # of the same change of all logits, which changes nothing: it must not be magnified
 
@@ -227,7 +227,7 @@ def _chunks(features: Tensor) -> tuple[Tensor, ...]:
     return torch.split(features, max(1, chunk_bytes // (features.element_size() * features.shape[1])))
 
 
-def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+def symmetric_eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Return eigenvalues in rising order, and eigenvectors; torch's MKL fails on matrices of low rank."""
     values, vectors = scipy.linalg.eigh(matrix.cpu().numpy())
     return torch.from_numpy(values).to(matrix.device), torch.from_numpy(vectors).to(matrix.device)

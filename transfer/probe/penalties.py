@@ -57,12 +57,12 @@ def fit_probe(
         metric: what decides on val, `top1` or `mean_per_class`.
         device: the device that computes.
     """
-    with _one_thread_if_small(sum(view.features.numel() for view in views)):
+    with one_thread_if_small(sum(view.features.numel() for view in views)):
         return _fit_probe(views, val, num_classes, metric, device)
 
 
 @contextmanager
-def _one_thread_if_small(size: int) -> Iterator[None]:
+def one_thread_if_small(size: int) -> Iterator[None]:
     """Use one thread for computing on so many features, if they are few."""
     threads = torch.get_num_threads()
     if size <= _ONE_THREAD_LIMIT:

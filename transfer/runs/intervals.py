@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfer.records import Interval
-from transfer.statistics import mean_per_class_interval, multilabel_intervals, share_interval
+from transfer.resampling import multilabel_intervals
+from transfer.statistics import mean_per_class_interval, share_interval
 
 
 def find_intervals(

@@ -1,0 +1,219 @@
+"""Linear heads on frozen features by cross-validation: which one, and how good it is on images it was not fitted to.
+
+Candidates are logistic and ridge regression, each along its path of penalties, its logits divided by a temperature (Guo
+et al. 2017, arXiv 1706.04599). The lowest out-of-fold loss decides: accuracy is too coarse on few images, and without a
+temperature the loss refuses the strong penalties that few images need, as they leave all probabilities near the prior.
+An image's own prediction is by the fit to the other folds, with the candidate that is best on the images of those: no
+image chooses how it is predicted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from transfer.probe.features import Features
+from transfer.probe.folds import Folds
+from transfer.probe.logistic import LinearFit, LogisticRegression
+from transfer.probe.penalties import PENALTIES, one_thread_if_small
+from transfer.probe.ridge import RidgeRegression
+from transfer.records import Interval
+from transfer.resampling import accuracy_interval
+from transfer.statistics import Metric
+
+TEMPERATURES = tuple(10 ** (exponent / 8) for exponent in range(-32, 9))  # from 1e-4 to 10
+# A path ends after so many penalties, two decades, that brought no lower loss.
+_PATIENCE = 4
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A linear head: `logistic` or `ridge` regression, its penalty, and what its logits are divided by."""
+
+    head: str
+    penalty: float
+    temperature: float
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """Cross-validated linear heads.
+
+    Attributes:
+        folds: the fold of each image in each repeat. Shape: (R, N)
+        logits: out-of-fold logits, float32, on the CPU. Shape: (R, N, C)
+        value: the metric of the out-of-fold predictions, in [0, 1]; the mean over the repeats.
+        interval: its 95% interval over images, or over groups; see `accuracy_interval`.
+        choice: the head for all images.
+        fold_choices: what each fold was predicted with, for each repeat.
+        losses: by head and penalty, the mean out-of-fold loss in nats at the best temperature.
+        fit: the chosen head, fitted to all images; its logits are those of the chosen temperature.
+    """
+
+    folds: Folds
+    logits: Tensor
+    value: float
+    interval: Interval
+    choice: Choice
+    fold_choices: tuple[tuple[Choice, ...], ...]
+    losses: dict[str, dict[float, float]]
+    fit: LinearFit
+
+    @property
+    def predictions(self) -> NDArray[np.int64]:
+        """The out-of-fold classes of each repeat. Shape: (R, N)"""
+        return self.logits.argmax(2).numpy()
+
+    @property
+    def probabilities(self) -> NDArray[np.float32]:
+        """The out-of-fold probabilities, averaged over the repeats. Shape: (N, C)"""
+        return self.logits.softmax(2).mean(0).numpy()
+
+
+def cross_validate(
+    views: Sequence[Features],
+    num_classes: int,
+    folds: Folds,
+    metric: Metric = "top1",
+    groups: NDArray[np.generic] | None = None,
+    heads: Sequence[str] = ("logistic", "ridge"),
+    penalties: Sequence[float] = PENALTIES[::2],
+    device: torch.device | str = "cpu",
+) -> CrossValidation:
+    """Return the best head's out-of-fold predictions, their accuracy, and the head fitted to all images.
+
+    Args:
+        views: features and labels of the images, once for each view. An image's loss is the mean over them; only its
+            first view is predicted.
+        num_classes: number of classes.
+        folds: the fold of each image, for each repeat; see `draw_folds`. Shape: (R, N)
+        metric: what is measured, `top1` or `mean_per_class`.
+        groups: those of `draw_folds`, for the interval. Shape: (N,)
+        heads: what is compared, names of `HEADS`; the first of equals is taken.
+        penalties: from strong to weak.
+        device: the device that computes.
+    """
+    with one_thread_if_small(sum(view.features.numel() for view in views)):
+        data = _Data(torch.stack([view.features for view in views]).to(device), views[0].labels.to(device), num_classes)
+        spanned = replace(data, features=_in_their_span(data.features))
+        repeats = [_Repeat.of(spanned, torch.from_numpy(fold).to(device), heads, penalties) for fold in folds]
+        # A path may have ended earlier in another repeat.
+        shared = [key for key in repeats[0].losses if all(key in repeat.losses for repeat in repeats)]
+        losses = {key: torch.stack([repeat.losses[key].mean(1) for repeat in repeats]).mean(0) for key in shared}
+        choice = _best(losses)
+        fit = next(HEADS[choice.head].fit(data, [choice.penalty]))
+    logits = torch.stack([repeat.logits for repeat in repeats]).cpu()
+    value, interval = accuracy_interval(data.labels.cpu().numpy(), logits.argmax(2).numpy(), metric, groups)
+    return CrossValidation(
+        folds=folds,
+        logits=logits,
+        value=value,
+        interval=interval,
+        choice=choice,
+        fold_choices=tuple(repeat.choices for repeat in repeats),
+        losses={name: {key[1]: float(loss.min()) for key, loss in losses.items() if key[0] == name} for name in heads},
+        fit=replace(fit, weight=fit.weight / choice.temperature, bias=fit.bias / choice.temperature),
+    )
+
+
+@dataclass(frozen=True)
+class _Data:
+    features: Tensor  # (V, N, F)
+    labels: Tensor  # (N,)
+    num_classes: int
+
+    def __getitem__(self, images: Tensor) -> _Data:
+        return replace(self, features=self.features[:, images], labels=self.labels[images])
+
+    def logistic(self) -> LogisticRegression:
+        return LogisticRegression(*self._rows())
+
+    def ridge(self) -> RidgeRegression:
+        return RidgeRegression(*self._rows())
+
+    def _rows(self) -> tuple[Tensor, Tensor, int, int]:
+        num_views = len(self.features)
+        return self.features.flatten(0, 1), self.labels.repeat(num_views), self.num_classes, num_views
+
+
+def _logistic_out_of_fold(data: _Data, fold_of: Tensor, penalties: Sequence[float]) -> Iterator[Tensor]:
+    masks = [fold_of == fold for fold in range(int(fold_of.max()) + 1)]
+    for fits in zip(*(data[~mask].logistic().path(penalties) for mask in masks), strict=True):
+        logits = torch.empty((len(fold_of), data.num_classes), device=fold_of.device)
+        for fit, mask in zip(fits, masks, strict=True):
+            logits[mask] = fit.logits(data.features[0, mask]).float()
+        yield logits
+
+
+def _ridge_out_of_fold(data: _Data, fold_of: Tensor, penalties: Sequence[float]) -> Iterator[Tensor]:
+    for scores in data.ridge().left_out(penalties, fold_of.repeat(len(data.features))):
+        yield scores[: len(fold_of)].float()
+
+
+@dataclass(frozen=True)
+class _Head:
+    fit: Callable[[_Data, Sequence[float]], Iterator[LinearFit]]
+    out_of_fold: Callable[[_Data, Tensor, Sequence[float]], Iterator[Tensor]]  # logits (N, C) for each penalty
+
+
+HEADS = {
+    "logistic": _Head(lambda data, penalties: data.logistic().path(penalties), _logistic_out_of_fold),
+    "ridge": _Head(lambda data, penalties: data.ridge().path(penalties), _ridge_out_of_fold),
+}
+
+
+@dataclass(frozen=True)
+class _Repeat:
+    logits: Tensor  # (N, C)
+    choices: tuple[Choice, ...]  # of each fold
+    losses: dict[tuple[str, float], Tensor]  # (T, N), by head and penalty
+
+    @classmethod
+    def of(cls, data: _Data, fold_of: Tensor, heads: Sequence[str], penalties: Sequence[float]) -> _Repeat:
+        """Predict each fold, of which fold_of (N,) says the images, by the fit to the others."""
+        candidates: dict[tuple[str, float], Tensor] = {}
+        losses: dict[tuple[str, float], Tensor] = {}
+        for head in heads:
+            best, worse = math.inf, 0
+            for penalty, logits in zip(penalties, HEADS[head].out_of_fold(data, fold_of, penalties), strict=True):
+                candidates[head, penalty] = logits
+                losses[head, penalty] = _losses(logits, data.labels)
+                lowest = float(losses[head, penalty].mean(1).min())
+                best, worse = (lowest, 0) if lowest < best else (best, worse + 1)
+                if worse == _PATIENCE:
+                    break
+        found, choices = torch.empty_like(next(iter(candidates.values()))), []
+        for fold in range(int(fold_of.max()) + 1):
+            mine = fold_of == fold
+            choice = _best({key: loss[:, ~mine].mean(1) for key, loss in losses.items()})
+            found[mine] = candidates[choice.head, choice.penalty][mine] / choice.temperature
+            choices.append(choice)
+        return cls(found, tuple(choices), losses)
+
+
+def _in_their_span(features: Tensor) -> Tensor:
+    """Return features (V, N, F) along axes that span them, where rows are fewer than features: no penalty changes."""
+    rows = features.flatten(0, 1)
+    if len(rows) >= rows.shape[1]:
+        return features
+    return torch.linalg.qr(rows.double().T).R.T.reshape(*features.shape[:2], -1)
+
+
+def _losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the loss of each image at each temperature. Shape: (T, N)"""
+    return torch.stack(
+        [F.cross_entropy(logits / temperature, labels, reduction="none") for temperature in TEMPERATURES]
+    )
+
+
+def _best(losses: dict[tuple[str, float], Tensor]) -> Choice:
+    """Return the lowest of the candidates' mean losses, (T,) each."""
+    head, penalty = min(losses, key=lambda key: float(losses[key].min()))
+    return Choice(head, penalty, TEMPERATURES[int(losses[head, penalty].argmin())])
