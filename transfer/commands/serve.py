@@ -19,6 +19,8 @@ from transfer.errors import BadValue, Interrupted, MissingData, check_count, pri
 from transfer.files import expanded
 
 if TYPE_CHECKING:
+    import socket
+
     from transfer.bundle.bundle import Bundle
     from transfer.calibration.guarantees import Guarantees
     from transfer.serving.limits import Limits
@@ -93,7 +95,7 @@ def serve(
         DamagedFile: the bundle is damaged.
         BadValue: an argument is out of range, val cannot give what is demanded, or the port is taken.
     """
-    from transfer.serving.address import address_of, is_loopback, listen
+    from transfer.serving.address import listen
 
     check_packages()
     limits = read_limits(
@@ -107,27 +109,33 @@ def serve(
             limits = replace(limits, max_pixels=min(MAX_PIXELS, opened.folder.record.max_pixels))
         guarantees, rule = choose_guarantees(opened, coverage, max_error, sets)
 
-        from transfer.serving.app import build_app, describe
-        from transfer.serving.health import Health, is_healthy
-        from transfer.serving.server import run_server
-        from transfer.serving.service import Service
+        run(opened, limits, guarantees, rule, listening, host)
 
-        service = Service(opened, limits, guarantees)
-        health = Health(service.check)
-        if not is_healthy(health.outcome):
-            print(printable(f"warning: golden test: {describe(health.outcome)}"), file=sys.stderr)
-        local = is_loopback(listening)
-        if not local:
-            reached = "every machine that reaches this one can use it, and there is no password"
-            print(printable(f"warning: --host {host}: {reached}"), file=sys.stderr)
-        app = build_app(service, health, [host, "localhost", "127.0.0.1", "::1"] if local else ["*"])
-        names = f"{opened.folder.record.name}, {len(opened.class_names)} classes, {opened.format}"
-        print(printable(rule))
-        try:
-            print(printable(f"{bundle} ({names}): {address_of(host, listening)}"), flush=True)
-            run_server(app, listening, limits.max_seconds)
-        except (Interrupted, KeyboardInterrupt):
-            print("stopped")
+
+def run(bundle: Bundle, limits: Limits, guarantees: Guarantees, rule: str, listening: socket.socket, host: str) -> None:
+    """Answer requests to an opened bundle; the rest is as `serve` says, `rule` in words what is `unknown`."""
+    from transfer.serving.address import address_of, is_loopback
+    from transfer.serving.app import build_app, describe
+    from transfer.serving.health import Health, is_healthy
+    from transfer.serving.server import run_server
+    from transfer.serving.service import Service
+
+    service = Service(bundle, limits, guarantees)
+    health = Health(service.check)
+    if not is_healthy(health.outcome):
+        print(printable(f"warning: golden test: {describe(health.outcome)}"), file=sys.stderr)
+    local = is_loopback(listening)
+    if not local:
+        reached = "every machine that reaches this one can use it, and there is no password"
+        print(printable(f"warning: --host {host}: {reached}"), file=sys.stderr)
+    app = build_app(service, health, [host, "localhost", "127.0.0.1", "::1"] if local else ["*"])
+    names = f"{bundle.folder.record.name}, {len(bundle.class_names)} classes, {bundle.format}"
+    print(printable(rule))
+    try:
+        print(printable(f"{bundle.folder.path} ({names}): {address_of(host, listening)}"), flush=True)
+        run_server(app, listening, limits.max_seconds)
+    except (Interrupted, KeyboardInterrupt):
+        print("stopped")
 
 
 def check_packages() -> None:

@@ -118,7 +118,7 @@ def measure_together(
         assert dataset is not None
         if name == "test":
             for run in runs:
-                (run.run_dir)
+                record_test_read(run.run_dir)
         found = _measure(name, TorchNetwork(network, record.preprocessing), dataset.split(name), runs[0])
         record = replace(
             record,
