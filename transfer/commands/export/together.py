@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
@@ -15,7 +16,6 @@ from transfer.bundle.record import Record
 from transfer.bundle.tensors import TorchNetwork
 from transfer.calibration.calibration import fit_calibration
 from transfer.calibration.file import calibration_file
-from transfer.commands.evaluate import record_test_read
 from transfer.commands.export.facts import describe_calibration, finite
 from transfer.commands.export.images import Batches, count_seen
 from transfer.errors import BadValue
@@ -25,6 +25,7 @@ from transfer.runs.calibrating import head_digest
 from transfer.runs.intervals import find_intervals
 from transfer.runs.predictor import Run
 from transfer.runs.results import Results
+from transfer.runs.test_record import count_test_read
 from transfer.training.metrics import Predicted, fit_threshold
 from transfer.training.scores import Scores
 
@@ -118,7 +119,7 @@ def measure_together(
         assert dataset is not None
         if name == "test":
             for run in runs:
-                record_test_read(run.run_dir)
+                _count_reading(run)
         found = _measure(name, TorchNetwork(network, record.preprocessing), dataset.split(name), runs[0])
         record = replace(
             record,
@@ -154,6 +155,13 @@ def _shared_splits(opened: Sequence[tuple[Run, Results]], dataset: Dataset) -> l
     if is_shared("test") and all("test" in results.metrics for _, results in opened):
         found.append("test")
     return found
+
+
+def _count_reading(run: Run) -> None:
+    try:
+        count_test_read(run.run_dir)
+    except OSError as error:  # a folder that cannot be written to
+        warnings.warn(f"this reading of the test split could not be counted: {error}", stacklevel=2)
 
 
 def _measure(name: str, model: TorchNetwork, split: Split, run: Run) -> _Measured:
