@@ -19,9 +19,12 @@ from transfer.errors import BadValue, Interrupted, MissingData, check_count, pri
 from transfer.files import expanded
 
 if TYPE_CHECKING:
+    from socket import socket
+
     from transfer.bundle.bundle import Bundle
     from transfer.calibration.guarantees import Guarantees
     from transfer.serving.limits import Limits
+    from transfer.serving.service import Service
 
 HOST, PORT = "127.0.0.1", 8000
 MAX_BYTES, MAX_FILES = "20MB", 64
@@ -93,7 +96,7 @@ def serve(
         DamagedFile: the bundle is damaged.
         BadValue: an argument is out of range, val cannot give what is demanded, or the port is taken.
     """
-    from transfer.serving.address import address_of, is_loopback, listen
+    from transfer.serving.address import listen
 
     check_packages()
     limits = read_limits(
@@ -107,27 +110,40 @@ def serve(
             limits = replace(limits, max_pixels=min(MAX_PIXELS, opened.folder.record.max_pixels))
         guarantees, rule = choose_guarantees(opened, coverage, max_error, sets)
 
-        from transfer.serving.app import build_app, describe
-        from transfer.serving.health import Health, is_healthy
-        from transfer.serving.server import run_server
         from transfer.serving.service import Service
 
-        service = Service(opened, limits, guarantees)
-        health = Health(service.check)
-        if not is_healthy(health.outcome):
-            print(printable(f"warning: golden test: {describe(health.outcome)}"), file=sys.stderr)
-        local = is_loopback(listening)
-        if not local:
-            reached = "every machine that reaches this one can use it, and there is no password"
-            print(printable(f"warning: --host {host}: {reached}"), file=sys.stderr)
-        app = build_app(service, health, [host, "localhost", "127.0.0.1", "::1"] if local else ["*"])
-        names = f"{opened.folder.record.name}, {len(opened.class_names)} classes, {opened.format}"
         print(printable(rule))
-        try:
-            print(printable(f"{bundle} ({names}): {address_of(host, listening)}"), flush=True)
-            run_server(app, listening, limits.max_seconds)
-        except (Interrupted, KeyboardInterrupt):
-            print("stopped")
+        answer_requests(Service(opened, limits, guarantees), listening, host)
+
+
+def answer_requests(service: Service, listening: socket, host: str) -> None:
+    """Say where a service is and what is wrong with it, and answer until Ctrl-C or SIGTERM.
+
+    Args:
+        service: what answers.
+        listening: a socket that listens.
+        host: what the user called its address.
+    """
+    from transfer.serving.address import address_of, is_loopback
+    from transfer.serving.app import build_app, describe
+    from transfer.serving.health import Health, is_healthy
+    from transfer.serving.server import run_server
+
+    health = Health(service.check)
+    if not is_healthy(health.outcome):
+        print(printable(f"warning: golden test: {describe(health.outcome)}"), file=sys.stderr)
+    local = is_loopback(listening)
+    if not local:
+        reached = "every machine that reaches this one can use it, and there is no password"
+        print(printable(f"warning: --host {host}: {reached}"), file=sys.stderr)
+    app = build_app(service, health, [host, "localhost", "127.0.0.1", "::1"] if local else ["*"])
+    bundle = service.bundle
+    names = f"{bundle.folder.record.name}, {len(bundle.class_names)} classes, {bundle.format}"
+    try:
+        print(printable(f"{bundle.folder.path} ({names}): {address_of(host, listening)}"), flush=True)
+        run_server(app, listening, service.limits.max_seconds)
+    except (Interrupted, KeyboardInterrupt):
+        print("stopped")
 
 
 def check_packages() -> None:
