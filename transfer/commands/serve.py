@@ -19,11 +19,12 @@ from transfer.errors import BadValue, Interrupted, MissingData, check_count, pri
 from transfer.files import expanded
 
 if TYPE_CHECKING:
-    import socket
+    from socket import socket
 
     from transfer.bundle.bundle import Bundle
     from transfer.calibration.guarantees import Guarantees
     from transfer.serving.limits import Limits
+    from transfer.serving.service import Service
 
 HOST, PORT = "127.0.0.1", 8000
 MAX_BYTES, MAX_FILES = "20MB", 64
@@ -109,18 +110,25 @@ def serve(
             limits = replace(limits, max_pixels=min(MAX_PIXELS, opened.folder.record.max_pixels))
         guarantees, rule = choose_guarantees(opened, coverage, max_error, sets)
 
-        run(opened, limits, guarantees, rule, listening, host)
+        from transfer.serving.service import Service
+
+        print(printable(rule))
+        answer_requests(Service(opened, limits, guarantees), listening, host)
 
 
-def run(bundle: Bundle, limits: Limits, guarantees: Guarantees, rule: str, listening: socket.socket, host: str) -> None:
-    """Answer requests to an opened bundle; the rest is as `serve` says, `rule` in words what is `unknown`."""
+def answer_requests(service: Service, listening: socket, host: str) -> None:
+    """Say where a service is and what is wrong with it, and answer until Ctrl-C or SIGTERM.
+
+    Args:
+        service: what answers.
+        listening: a socket that listens.
+        host: what the user called its address.
+    """
     from transfer.serving.address import address_of, is_loopback
     from transfer.serving.app import build_app, describe
     from transfer.serving.health import Health, is_healthy
     from transfer.serving.server import run_server
-    from transfer.serving.service import Service
 
-    service = Service(bundle, limits, guarantees)
     health = Health(service.check)
     if not is_healthy(health.outcome):
         print(printable(f"warning: golden test: {describe(health.outcome)}"), file=sys.stderr)
@@ -129,11 +137,11 @@ def run(bundle: Bundle, limits: Limits, guarantees: Guarantees, rule: str, liste
         reached = "every machine that reaches this one can use it, and there is no password"
         print(printable(f"warning: --host {host}: {reached}"), file=sys.stderr)
     app = build_app(service, health, [host, "localhost", "127.0.0.1", "::1"] if local else ["*"])
+    bundle = service.bundle
     names = f"{bundle.folder.record.name}, {len(bundle.class_names)} classes, {bundle.format}"
-    print(printable(rule))
     try:
         print(printable(f"{bundle.folder.path} ({names}): {address_of(host, listening)}"), flush=True)
-        run_server(app, listening, limits.max_seconds)
+        run_server(app, listening, service.limits.max_seconds)
     except (Interrupted, KeyboardInterrupt):
         print("stopped")
 
