@@ -114,7 +114,7 @@ def damaged_calibration(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (without_calibration, "its run had no val split"),
+        (without_calibration, "export its run again, once it has one"),
         (other_calibration, "of 3 classes"),
         (calibration_of_another_network, "of another network"),
         (damaged_calibration, "damaged, or not a calibration"),
