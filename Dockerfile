@@ -1,14 +1,14 @@
 # An image that serves a bundle, computed by ONNX Runtime; it holds no torch.
 #   docker build -t efficientnet-transfer .
 #   docker run --rm --read-only --tmpfs /tmp -p 127.0.0.1:8000:8000 -v "$PWD/mymodel:/bundle:ro" efficientnet-transfer
-FROM python:3.11.14-slim-bookworm AS build
+FROM python:3.11-slim-bookworm AS build
 WORKDIR /source
 COPY setup.cfg pyproject.toml README.md LICENSE ./
 COPY transfer transfer
 COPY datamodules datamodules
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
-FROM python:3.11.14-slim-bookworm
+FROM python:3.11-slim-bookworm
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 COPY constraints.txt /tmp/
 # The wheel's own requirements are for training: these are what serving needs, as tests/serving/test_dockerfile.py holds.

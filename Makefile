@@ -16,7 +16,7 @@ finetune: $(VENV)/installed  ## fine-tune: make finetune ARGS="--backbone b7 --d
 	$(BIN)/python scripts/finetune.py $(ARGS)
 
 test: $(VENV)/installed lint  ## lint, type check, tests
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 lint: $(VENV)/installed  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -26,7 +26,7 @@ from benchmarks.ratios import ratio
 from transfer.errors import UserError
 from transfer.files import expanded
 
-_PER_CLASS = 40  # photos that the probe is fitted to whose accuracy is measured
+PER_CLASS = 40  # photos that the probe is fitted to whose accuracy is measured
 VERBS = ("probe", "evaluate", "predict")
 Seconds = tuple[float, float]  # wall, processor
 
@@ -112,7 +112,7 @@ def fit_probe(photos: Path, scratch: Path, network: Sequence[str]) -> Path:
             target = scratch / "photos" / split / folder.name
             target.mkdir(parents=True)
             files = sorted(folder.glob("*.jpg"))
-            for file in files[:_PER_CLASS] if split == "train" else files:
+            for file in files[:PER_CLASS] if split == "train" else files:
                 (target / file.name).symlink_to(file.resolve())
     run = scratch / "run"
     words = ["--dataset", "folder", "--data_root", str(scratch / "photos"), *network, "--out_dir", str(run)]

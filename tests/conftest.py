@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -140,5 +141,6 @@ def bundle(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Quick tests first: what runs a whole script comes last."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    """The files with most slow tests first, lest one worker ends long after the other; in a file, quick tests first."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: (-slow[item.path], item.path, item.get_closest_marker("slow") is not None))

@@ -178,6 +178,7 @@ def loaded_by(statement: str) -> set[str]:
         ("import transfer.config.protocols, transfer.config.auto", {"torch", "numpy"}),
         ("import transfer.experiments.table.cell_run, transfer.experiments.sweeps", {"torch", "submitit"}),
         ("import transfer.runs.results", {"torch", "pytorch_lightning"}),
+        ("import transfer.runs.predictor", {"pytorch_lightning", "datasets", "albumentations"}),
         (
             "import transfer; from transfer import load_bundle; from transfer.commands import check, export",
             {"torch", "datamodules", "pytorch_lightning", "safetensors", "onnxruntime", "openvino"},

@@ -1,4 +1,4 @@
-"""The README's Python runs, passes mypy --strict and has the command's accuracy; its commands are ones that exist."""
+"""The README's Python runs; its commands are ones that exist."""
 
 from __future__ import annotations
 
@@ -56,15 +56,6 @@ def test_the_readmes_python_runs_without_a_warning_of_ours(tmp_path: Path) -> No
     assert "runs/digits_lite0/1" in process.stdout
     ours = [line for line in process.stderr.splitlines() if str(ROOT / "transfer") in line or "datamodules/" in line]
     assert len(ours) == 1 and "fine-tuning ended below the linear probe" in ours[0]  # one epoch is short
-
-
-def test_the_readmes_python_passes_mypy_strict(tmp_path: Path) -> None:
-    (tmp_path / "snippet.py").write_text(python())
-    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--follow-imports=silent", "snippet.py"]
-    process = subprocess.run(
-        command, cwd=tmp_path, env=environment(MYPYPATH=str(ROOT)), capture_output=True, text=True, check=False
-    )
-    assert process.returncode == 0, process.stdout
 
 
 @pytest.mark.parametrize("words", command_lines("efficientnet-transfer"), ids=" ".join)

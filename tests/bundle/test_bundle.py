@@ -342,7 +342,11 @@ def other_classes(bundle: Path) -> None:
 
 
 def user_code(bundle: Path) -> None:
-    sealed_again(bundle, lambda record: replace(record, network=replace(record.network, backbone="os.getcwd")))
+    def change(record: Record) -> Record:
+        member = record.members[0]
+        return replace(record, members=(replace(member, network=replace(member.network, backbone="os.getcwd")),))
+
+    sealed_again(bundle, change)
 
 
 def newer(bundle: Path) -> None:
@@ -381,7 +385,7 @@ def text(name: str) -> Callable[[Path], None]:
         (lambda bundle: (bundle / "golden" / "5.pixels.png").unlink(), "golden/5.pixels.png is missing"),
         (lambda bundle: (bundle / "model.json").unlink(), "is no bundle"),
         (other_classes, "not the logits of 3 classes"),
-        (user_code, "its network is code, os.getcwd"),
+        (user_code, "it is code, os.getcwd"),
         (newer, "schema version 2 (readable here: at most 1)"),
         (outside, "'../x' is no file inside the bundle"),
         (other_opset, "ONNX Runtime cannot open it"),

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from huggingface_hub import ModelCard
 
-from tests.bundle.test_record import RECORD
+from tests.bundle.test_record import MEMBER, RECORD
 from transfer.bundle.card import write_card
-from transfer.bundle.record import Teacher
+from transfer.bundle.member import Teacher
 
 
 def test_the_hubs_client_reads_the_metadata() -> None:
@@ -27,7 +27,8 @@ def test_the_hubs_client_reads_the_metadata() -> None:
 
 
 def test_a_dataset_of_the_hub_is_linked() -> None:
-    record = replace(RECORD, data=replace(RECORD.data, name="cifar10", hub_id="uoft-cs/cifar10"), weights=None)
+    member = replace(MEMBER, data=replace(MEMBER.data, name="cifar10", hub_id="uoft-cs/cifar10"), weights=None)
+    record = replace(RECORD, members=(member,))
     data = ModelCard(write_card(record)).data
     assert data.datasets == ["uoft-cs/cifar10"] and data.license == "unknown"
     assert {row.dataset_type for row in data.eval_results} == {"uoft-cs/cifar10"}
@@ -53,7 +54,9 @@ def test_names_are_no_markup() -> None:
 
 
 def test_a_network_without_metrics_has_a_card() -> None:
-    text = write_card(replace(RECORD, metrics={}, intervals={}, calibration=None, weights=None))
+    text = write_card(
+        replace(RECORD, members=(replace(MEMBER, weights=None),), metrics={}, intervals={}, calibration=None)
+    )
     assert ModelCard(text).data.eval_results is None
     assert "- its accuracy" in text and "- how well its probabilities are calibrated" in text
 
@@ -68,7 +71,30 @@ def test_a_teacher_without_times_or_shared_images_has_a_row() -> None:
         student_milliseconds=None,
         device=None,
     )
-    text = write_card(replace(RECORD, network=replace(RECORD.network, teacher=teacher)))
+    text = write_card(replace(RECORD, members=(replace(MEMBER, network=replace(MEMBER.network, teacher=teacher)),)))
     assert "| this network | lite0 at 32 px | 3,383,818 | 12.9 |  | 0.9300 |" in text
     assert "| its teacher | b4 at 380 px | 1,048,576 | 4.0 |  | 0.9500 |" in text
     assert "Times:" not in text and "## Teacher" not in write_card(RECORD)
+
+
+def test_the_card_of_several_networks_shows_each_beside_their_average() -> None:
+    other = replace(MEMBER, run="photos_b0/2", temperature=1.5, metrics={"val": {"top1": 0.94}}, weights=None)
+    record = replace(RECORD, members=(MEMBER, other), metrics={"val": {"top1": 0.96}})
+    text = write_card(record)
+    assert "The mean of the probabilities of 2 networks" in text and "(6,767,636 parameters in all)" in text
+    assert "| photos\\_lite0/1 | lite0 | 3,383,818 | 1 | 0.9300 | 0.9100 |" in text
+    assert "| photos\\_b0/2 | lite0 | 3,383,818 | 1.5 | 0.9400 |  |" in text
+    assert "| their average |  | 6,767,636 |  | 0.9600 |  |" in text
+    assert "not measured on val" not in text and "licence: Apache-2.0; SHA-256" in text
+    assert "- weights: random (photos\\_b0/2)" in text
+    data = ModelCard(text).data
+    assert data.license == "unknown" and [row.metric_value for row in data.eval_results] == [0.96]
+    folds = replace(record, metrics={}, intervals={}, calibration=None)
+    assert "not measured on val" in write_card(folds) and "softmax; not calibrated as a whole" in write_card(folds)
+
+
+def test_images_that_one_of_the_networks_was_trained_on_are_counted() -> None:
+    seen = {"onnx": replace(RECORD.formats["onnx"], num_seen=90)}
+    assert "90 of the images of val were trained on, where" in write_card(replace(RECORD, formats=seen))
+    text = write_card(replace(RECORD, members=(MEMBER, MEMBER), formats=seen))
+    assert "90 of the images of val were trained on by one of the networks or more, where" in text

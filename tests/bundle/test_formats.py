@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.inference.test_engines import with_statistics
+from transfer.bundle.eight_bits import parts_in_8_bits
 from transfer.bundle.formats import FORMATS, Outputs, open_format, write_format
 from transfer.errors import UserError
 from transfer.images.decode import Pixels, decode_image
@@ -35,6 +36,7 @@ installed = pytest.mark.skipif(
     not all(map(find_spec, ("onnx", "onnxruntime", "openvino"))), reason="pip install onnx onnxruntime openvino"
 )
 TINY = "lite0@w=0.25,d=0.25"
+GATED = "lite0@blocks=r1_k3_e1_se0.25-r2_k3_e6-r2_k5_e6-r3_k3_e6-r3_k5_e6-r4_k5_e6-r1_k3_e6"
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -240,11 +242,49 @@ def test_8_bits_are_a_quarter_of_the_size_and_nearly_the_same(name: str, tmp_pat
         sizes.append(files[0].stat().st_size)
         written = [path.read_bytes() for path in files]
     assert sizes[1] < 0.4 * sizes[0]
+    assert parts_in_8_bits(classifier) == "weights and activations"
     expected, found = expected_outputs(classifier, images, PREPROCESSING), open_format(name, tmp_path, PREPROCESSING)
     difference = np.abs(found(images).logits - expected.logits).max() / np.abs(expected.logits).max()
     assert 1e-4 < difference < 0.4
     write_format(name, classifier, PREPROCESSING, tmp_path, multilabel=False, calibration_pixels=pixels)
     assert [path.read_bytes() for path in files] == written
+
+
+@installed
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["onnx-int8", "openvino-int8"])
+@pytest.mark.skipif(find_spec("nncf") is None, reason="pip install nncf")
+def test_networks_with_silu_have_their_weights_alone_in_8_bits(name: str, tmp_path: Path) -> None:
+    images = decoded(tmp_path)
+    classifier = as_trained("b0@w=0.5,d=0.25", "linear", images, PREPROCESSING)
+    assert parts_in_8_bits(classifier) == "weights"
+    pixels = np.zeros((1, 64, 64, 3), np.uint8)  # not looked at
+    sizes, written = [], []
+    for kind in (name.removesuffix("-int8"), name, name):
+        write_format(kind, classifier, PREPROCESSING, tmp_path, multilabel=False, calibration_pixels=pixels)
+        file = next(tmp_path / file for file in FORMATS[kind].files if not file.endswith(".xml"))
+        sizes.append(file.stat().st_size)
+        written.append(file.read_bytes())
+    assert written[1] == written[2]
+    # A byte for each number of a weight of more than one axis; other numbers take four.
+    numbers = [parameter.numel() for parameter in classifier.parameters() if parameter.ndim > 1]
+    assert sizes[0] - sizes[1] > 2.8 * sum(numbers)
+    found = open_format(name, tmp_path, PREPROCESSING)(images)
+    expected = expected_outputs(classifier, images, PREPROCESSING)
+    assert 1e-4 < np.abs(found.logits - expected.logits).max() / np.abs(expected.logits).max() < 0.05
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+@pytest.mark.parametrize(
+    ("backbone", "parts"),
+    [
+        *[(name, "weights and activations") for name in ("lite0", "mobilenet-v1", "mobilenet-v2", "resnet50")],
+        *[(name, "weights") for name in ("b0", "v2-b0", GATED)],
+    ],
+)
+def test_activations_are_in_8_bits_where_there_are_neither_silu_nor_gates(backbone: str, head: str, parts: str) -> None:
+    with torch.device("meta"):
+        assert parts_in_8_bits(build_classifier(backbone, 4, head=head)) == parts
 
 
 @pytest.mark.parametrize(("name", "package"), [("onnx", "onnx"), ("openvino", "openvino"), ("openvino-int8", "nncf")])

@@ -11,16 +11,14 @@ import pytest
 
 from tests.fuzz.damages import cuts, flips, replacements
 from tests.support.data import PREPROCESSING
+from transfer.bundle.member import Data, Member, Network, Weights
 from transfer.bundle.record import (
     MODEL,
     SCHEMA_VERSION,
     Agreement,
     Calibrated,
-    Data,
     Loss,
-    Network,
     Record,
-    Weights,
     _digest,
     _text,
     is_safe_name,
@@ -41,8 +39,9 @@ AGREEMENT = Agreement(
     milliseconds={"1": 1.25, "32": 0.75},
     cpu="a processor, 1 thread",
 )
-RECORD = Record(
-    name="photos_lite0",
+MEMBER = Member(
+    run="photos_lite0/1",
+    temperature=1.0,
     network=Network(
         backbone="lite0",
         head="linear",
@@ -52,6 +51,14 @@ RECORD = Record(
         output_stride=32,
         num_parameters=3_383_818,
     ),
+    metrics={"val": {"loss": 0.3, "top1": 0.93}, "test": {"top1": 0.91}},
+    intervals={"val": {"top1": Interval(0.9, 0.95)}},
+    weights=Weights(name="efficientnet_lite0.pypi", sha256="ab" * 32, trained_on="ImageNet-1k", licence="Apache-2.0"),
+    data=Data(name="photos", hub_id=None, licence=None, fingerprint={"val": "cd" * 16}, sizes={"val": 180}),
+)
+RECORD = Record(
+    name="photos_lite0",
+    members=(MEMBER,),
     class_names=("cät", "dog | wolf", "<b>x</b>"),
     multilabel=False,
     threshold=0.5,
@@ -59,10 +66,8 @@ RECORD = Record(
     separator="|",
     preprocessing=replace(PREPROCESSING, integer_range=(0, 4095)),
     max_pixels=1_000_000,
-    metrics={"val": {"loss": 0.3, "top1": 0.93}, "test": {"top1": 0.91}},
-    intervals={"val": {"top1": Interval(0.9, 0.95)}},
-    weights=Weights(name="efficientnet_lite0.pypi", sha256="ab" * 32, trained_on="ImageNet-1k", licence="Apache-2.0"),
-    data=Data(name="photos", hub_id=None, licence=None, fingerprint={"val": "cd" * 16}, sizes={"val": 180}),
+    metrics=MEMBER.metrics,
+    intervals=MEMBER.intervals,
     golden="photos",
     formats={"onnx": AGREEMENT, "onnx-int8": replace(AGREEMENT, loss=LOSS)},
     calibration=Calibrated(num_images=180, ece_before=0.05, ece_after=0.025),
@@ -110,6 +115,8 @@ def test_a_newer_version_is_refused_before_anything_else_of_it_is_read(tmp_path:
         ({"threshold": 1.5}, "threshold"),
         ({"temperature": 0.0}, "temperature"),
         ({"class_names": ()}, "no classes"),
+        ({"members": ()}, "no classes or networks"),
+        ({"members": (MEMBER, replace(MEMBER, temperature=-1.0))}, "temperature"),
         ({"preprocessing": replace(PREPROCESSING, interpolation="lanczos")}, "its preprocessing is"),
         ({"max_pixels": 0}, "max_pixels"),
     ],

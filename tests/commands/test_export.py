@@ -225,7 +225,8 @@ def test_8_bits_are_measured_on_val(small_run: Path, tmp_path: Path) -> None:
         assert loss is not None and loss.float32 == pytest.approx(results["metrics"]["val"]["top1"], abs=1e-6)
         assert loss.drop == pytest.approx(loss.float32 - loss.accuracy, abs=1e-6)
         assert loss.interval.low <= loss.drop <= loss.interval.high
-    assert record.formats["onnx"].loss is None
+        assert record.formats[name].parts == "weights and activations"
+    assert record.formats["onnx"].loss is None and record.formats["onnx"].parts is None
     run_alone("check", bundle)
     run_alone("export", bundle, "--out", again)
     assert contents(again) == contents(bundle)

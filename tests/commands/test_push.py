@@ -29,6 +29,7 @@ from transfer.bundle.tensors import describe_network
 from transfer.bundle.writing import Source, write_bundle
 from transfer.commands import check, push
 from transfer.files import file_sha256
+from transfer.networks.ensemble import Ensemble
 from transfer.weights.build import build_classifier
 
 CARD_OF_THE_HUB = {".gitattributes": b"", "README.md": b"---\nlicense: mit\n---\n"}
@@ -39,10 +40,12 @@ def noise_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of an untrained network, whose golden inputs are noise."""
     torch.manual_seed(0)
     classifier = build_classifier(TINY, 3, class_names=RECORD.class_names).eval()
-    record = replace(RECORD, network=describe_network(classifier), golden="noise", weights=None)
+    member = replace(RECORD.members[0], network=describe_network(classifier), weights=None)
+    record = replace(RECORD, members=(member,), golden="noise")
+    network = Ensemble([classifier], [member.temperature], record.multilabel).eval()
     folder = tmp_path_factory.mktemp("bundles") / "mymodel"
     folder.mkdir()
-    write_bundle(Source(classifier, record, noise_files(), calibration=b"what val says"), folder, [], 0.5)
+    write_bundle(Source(network, record, noise_files(), calibration=b"what val says"), folder, [], 0.5)
     return folder
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -24,10 +25,15 @@ class Served:
         rule: what it printed of photos that are unknown.
         line: what it printed when it was ready.
         url: its address, as it printed it.
+        address: the same for a socket.
+
+    Args:
+        words: after the command's name.
+        program: what Python runs.
     """
 
-    def __init__(self, *words: str | Path) -> None:
-        command = [sys.executable, "-m", "transfer", "serve", *map(str, words)]
+    def __init__(self, *words: str | Path, program: Sequence[str] = ("-m", "transfer", "serve")) -> None:
+        command = [sys.executable, *program, *map(str, words)]
         pipe = subprocess.PIPE
         settings = environment(PYTHONPATH=str(ROOT), no_proxy="*")
         self.process = subprocess.Popen(command, cwd=ROOT, env=settings, stdout=pipe, stderr=pipe, text=True)
@@ -35,6 +41,7 @@ class Served:
         self.rule, self.line = self.process.stdout.readline(), self.process.stdout.readline()
         assert self.line, self.process.stderr.read()
         self.url = self.line.split()[-1]
+        self.address = ("127.0.0.1", urlsplit(self.url).port or 0)
 
     def resident_bytes(self) -> int:
         """Memory that it holds now."""

@@ -8,7 +8,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,22 @@ import pytest
 from PIL import Image
 
 from tests.support.bundles import copied
+from tests.support.runs import call
 from transfer import load_bundle
 from transfer.bundle.bundle import Bundle
 from transfer.bundle.record import MODEL
 from transfer.calibration.guarantees import Guarantees
+from transfer.commands import predict
 from transfer.commands.serve import choose_guarantees
 from transfer.errors import BadValue, MissingData
-from transfer.serving.uploads import Limits
+from transfer.serving.limits import Limits
 
 testclient = pytest.importorskip("fastapi.testclient")
 from transfer.serving.app import build_app  # noqa: E402
 from transfer.serving.health import Health  # noqa: E402
 from transfer.serving.service import Service  # noqa: E402
 
-LIMITS = Limits(max_bytes=1_000_000, max_files=6, max_pixels=1_000_000)
+LIMITS = Limits(max_bytes=1_000_000, max_files=6, max_pixels=1_000_000, max_seconds=60, max_requests=16)
 HOSTILE = "<img src=x onerror=alert(1)>.png"
 
 
@@ -121,12 +123,23 @@ def test_what_the_calibration_rejects_is_unknown(opened: Bundle) -> None:
         assert entry["top"][0]["class"] == prediction.class_name
 
 
+def test_sets_are_those_of_the_bundle(opened: Bundle) -> None:
+    found, rule = choose_guarantees(opened, None, None, 0.9)
+    assert found == Guarantees(coverage=0.95, sets=0.9) and "; sets of 0.9: of " in rule
+    (entry,) = client(opened, guarantees=found).post("/predict", files=parts(("a.png", photo(0)))).json()
+    (expected,) = opened.predict([photo(0)], guarantees=found)
+    assert expected.class_set and tuple(entry["set"]) == expected.class_set
+
+
 def test_photos_are_unknown_by_the_rule_asked_for_or_by_the_default(opened: Bundle) -> None:
     assert choose_guarantees(opened, None, None)[0] == Guarantees(coverage=0.95)
     found, rule = choose_guarantees(opened, 0.8, None)
     assert found == Guarantees(coverage=0.8) and rule.startswith("unknown is what ranks below")
     with pytest.raises(BadValue, match=r"`coverage`=1\.5"):
         choose_guarantees(opened, 1.5, None)
+    record = replace(opened.folder.record, class_names=("unknown", *opened.class_names[1:]))
+    called = replace(opened, folder=replace(opened.folder, record=record))
+    assert choose_guarantees(called, None, None)[0] == Guarantees()
     without = replace(opened)
     vars(without)["calibration"] = None
     found, rule = choose_guarantees(without, None, None)
@@ -173,16 +186,16 @@ def test_a_photo_of_too_many_pixels_is_413_and_nothing_is_decoded(
 
 
 @pytest.mark.parametrize(
-    ("files", "message"),
+    ("files", "status", "message"),
     [
-        ([("image", ("a.png", b"x"))], "a part is named 'image' (allowed: images)"),
-        ([("images", (None, b"x"))], "a part without a file name: each part is a photo, with a name"),
-        (None, "send multipart/form-data, each photo in a part named images"),
+        ([("image", ("a.png", b"x"))], 400, "a part is named 'image' (allowed: images)"),
+        ([("images", (None, b"x"))], 400, "a part without a file name: each part is a photo, with a name"),
+        (None, 415, "send multipart/form-data, each photo in a part named images"),
     ],
 )
-def test_a_request_of_another_form_is_400(asked: Any, files: Any, message: str) -> None:
+def test_a_request_of_another_form_is_refused(asked: Any, files: Any, status: int, message: str) -> None:
     response = asked.post("/predict", files=files)
-    assert (response.status_code, line(response)) == (400, message)
+    assert (response.status_code, line(response)) == (status, message)
 
 
 @pytest.mark.parametrize(
@@ -197,24 +210,41 @@ def test_a_damaged_body_is_400(asked: Any, body: bytes) -> None:
 @pytest.mark.parametrize("top_k", ["0", "11", "-1", "two", "99999999999999999999", "1.5"])
 def test_top_k_is_within_the_classes(asked: Any, top_k: str) -> None:
     response = asked.post("/predict", params={"top_k": top_k}, files=parts(("a.png", photo(0))))
-    assert response.status_code == 400 and line(response).startswith("top_k")
+    assert response.status_code == 422 and line(response).startswith("top_k")
 
 
-def test_parallel_requests_get_their_own_answers(asked: Any, opened: Bundle) -> None:
-    photos = [photo(seed) for seed in range(24)]
-    expected = [prediction.probability for prediction in opened.predict(photos)]
-    assert len({round(value, 5) for value in expected}) > 12  # answers that can be told apart
+@pytest.mark.parametrize("format", ["openvino", "onnx"])
+def test_parallel_requests_get_the_answers_of_predict_to_the_last_digit(
+    bundle: Path, tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transfer.inference.packages.num_threads", lambda: 4)
+    monkeypatch.setattr("transfer.serving.service.num_threads", lambda: 4)
+    engine = {"onnx": "onnxruntime"}.get(format, format)
+    pytest.importorskip(engine)
+    photos = [photo(seed, 40 + seed, 30) for seed in range(24)]
+    for index, encoded in enumerate(photos):
+        (tmp_path / f"{index:02}.png").write_bytes(encoded)
+    table = tmp_path / "rows.jsonl"
+    assert (
+        call(predict.main, bundle, tmp_path, "--format", "json", "--top_k", "10", "--engine", engine, "--out", table)
+        == 0
+    )
+    rows = [json.loads(row) for row in table.read_text().splitlines()]
+    suffixes = ["", *(f"_{rank}" for rank in range(2, 11))]
+    expected = [[(row[f"class{rank}"], row[f"probability{rank}"]) for rank in suffixes] for row in rows]
+    assert len(set(map(str, expected))) == 24  # answers that can be told apart
     start = threading.Barrier(8)
 
-    def ask(index: int) -> float:
+    def ask(index: int) -> list[tuple[str, float]]:
         if index < 8:
             start.wait(30)
-        (entry,) = asked.post("/predict", files=parts((f"{index}.png", photos[index]))).json()
+        files = parts((f"{index}.png", photos[index]))
+        (entry,) = asked.post("/predict", params={"top_k": 10}, files=files).json()
         assert entry["name"] == f"{index}.png"
-        return entry["probability"]
+        return [(row["class"], row["probability"]) for row in entry["top"]]
 
-    with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(ask, range(24))) == pytest.approx(expected, abs=2e-6)
+    with client(load_bundle(bundle, format)) as asked, ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(ask, range(24))) == expected
 
 
 def test_model_says_what_the_bundle_says(asked: Any, bundle: Path, opened: Bundle) -> None:
@@ -222,7 +252,7 @@ def test_model_says_what_the_bundle_says(asked: Any, bundle: Path, opened: Bundl
     written = json.loads((bundle / MODEL).read_text())
     assert all(facts[name] == written[name] for name in written if name != "digest")
     assert facts["format"] == opened.format
-    assert facts["limits"] == {"max_bytes": 1_000_000, "max_files": 6, "max_pixels": 1_000_000}
+    assert facts["limits"] == asdict(LIMITS)
 
 
 def test_health_is_the_golden_test_run_once(opened: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,3 +330,17 @@ def test_the_interface_describes_itself(asked: Any) -> None:
     assert set(paths) == {"/predict", "/model", "/healthz"}
     body = paths["/predict"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert body["properties"]["images"]["items"] == {"type": "string", "format": "binary"}
+
+
+def test_the_description_of_the_interface_is_that_of_its_answers(asked: Any) -> None:
+    found = asked.get("/openapi.json").json()
+    operation = found["paths"]["/predict"]["post"]
+    assert set(operation["responses"]) == {"200", "400", "408", "413", "415", "422", "503"}
+    for status, answer in operation["responses"].items():
+        schema = answer["content"]["application/json"]["schema"]
+        name = (schema.get("items") or schema)["$ref"].rpartition("/")[2]
+        assert name == ("Entry" if status == "200" else "Refusal")
+    properties = found["components"]["schemas"]["Entry"]["properties"]
+    answers = asked.post("/predict", files=parts(("a.png", photo(0)), ("b.png", b"x"))).json()
+    assert set(answers[0]) | set(answers[1]) <= set(properties)
+    assert found["components"]["schemas"]["Entry"]["required"] == ["name"]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from tests.support.runs import ROOT, environment
@@ -57,9 +58,12 @@ def closure(names: list[str]) -> set[str]:
     return found
 
 
-def test_two_stages_of_one_pinned_base() -> None:
+def test_two_stages_of_one_base_that_the_package_runs_on() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    assert SpecifierSet(setup["options"]["python_requires"]).contains("3.11")
     bases = [text.split() for text in words("FROM")]
-    assert [base[0] for base in bases] == ["python:3.11.14-slim-bookworm"] * 2
+    assert [base[0] for base in bases] == ["python:3.11-slim-bookworm"] * 2
     assert bases[0][1:] == ["AS", "build"] and len(bases[1]) == 1
 
 
@@ -104,6 +108,16 @@ def test_what_it_installs_has_a_version_and_no_torch() -> None:
     assert not {"torch", "openvino", "datasets", "pytorch-lightning", "albumentations"} & closure(installed())
 
 
+def test_it_installs_what_the_extras_of_serving_say() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    lines = setup["options.extras_require"]["serve"].splitlines()
+    wanted = {Requirement(line).name for line in lines if line and not line.startswith("#")}
+    assert wanted == {"fastapi", "uvicorn", "python-multipart"} and wanted | {"onnxruntime"} <= set(installed())
+    (usage,) = re.findall(r"docker build (.*)", (ROOT / "Dockerfile").read_text())
+    assert shlex.split(usage)[-1] == "."  # every COPY is from the repository itself
+
+
 @pytest.mark.slow
 def test_serving_imports_nothing_that_it_does_not_install(bundle: Path) -> None:
     code = f"""
@@ -114,14 +128,14 @@ from urllib.request import Request, urlopen
 import transfer.serving.server as server
 from transfer.commands import serve
 
-def answer(app, listening, run=server.run_server):
-    threading.Thread(target=run, args=(app, listening), daemon=True).start()
+def answer(app, listening, max_seconds, run=server.run_server):
+    threading.Thread(target=run, args=(app, listening, max_seconds), daemon=True).start()
     url = f"http://127.0.0.1:{{listening.getsockname()[1]}}"
     photo = next(Path({str(bundle)!r}).glob("golden/0.*")).read_bytes()
     head = b'--b\\r\\nContent-Disposition: form-data; name="images"; filename="a.png"\\r\\n\\r\\n'
     asked = Request(f"{{url}}/predict", head + photo + b"\\r\\n--b--\\r\\n")
     asked.add_header("Content-Type", "multipart/form-data; boundary=b")
-    assert "class" in json.load(urlopen(asked))[0]
+    assert "class" in json.load(urlopen(asked, timeout=60))[0]
     assert json.load(urlopen(f"{{url}}/healthz?now=1"))["status"] == "ok" and urlopen(f"{{url}}/model")
 
 server.run_server = answer

@@ -104,6 +104,42 @@ def test_an_unknown_photo_is_shown_as_one_with_its_nearest_classes(served: Start
             assert len(card.find_elements(By.CSS_SELECTOR, ".note")) == (1 if prediction.unknown else 0)
 
 
+def test_a_dropped_folder_is_searched_and_sets_are_shown(served: Start, bundle: Path, tmp_path: Path) -> None:
+    inner = tmp_path / "photos" / "summer"
+    inner.mkdir(parents=True)
+    encoded = next((bundle / "golden").glob("0.*")).read_bytes()
+    for file in (inner.parent / "a.png", inner / "b.png", inner / ".hidden"):
+        file.write_bytes(encoded)
+    (expected,) = load_bundle(bundle).predict([encoded], guarantees=Guarantees(sets=0.9))
+    found = served(bundle, "--port", "0", "--format", "onnx", "--sets", "0.9")
+    assert "sets of 0.9: of " in found.rule
+    with browser() as window:
+        open_page(window, found)
+        data = {"items": [], "files": [str(inner.parent)], "dragOperationsMask": 1}
+        for step in ("dragEnter", "dragOver", "drop"):
+            window.execute_cdp_cmd("Input.dispatchDragEvent", {"type": step, "x": 400, "y": 200, "data": data})
+        WebDriverWait(window, 60).until(lambda _: window.find_element(By.ID, "summary").text == "2 photos")
+        cards = window.find_elements(By.CSS_SELECTOR, ".card")
+        assert sorted(text(card, ".name") for card in cards) == ["a.png", "b.png"]
+        assert expected.class_set is not None
+        for card in cards:
+            assert text(card, ".set").startswith(f"90.0% set: {', '.join(expected.class_set[:10])}")
+
+
+def test_a_busy_server_is_asked_again(served: Start, bundle: Path) -> None:
+    found = served(bundle, "--port", "0", "--format", "onnx")
+    with browser() as window:
+        open_page(window, found)
+        window.execute_script("""
+            const real = window.fetch;
+            let refusals = 1;
+            const refused = () => Promise.resolve(new Response("", { status: 503 }));
+            window.fetch = (...words) => (refusals-- > 0 ? refused() : real(...words));
+        """)
+        (card,) = drop(window, next((bundle / "golden").glob("0.*")))
+        assert card.find_elements(By.CSS_SELECTOR, ".given")
+
+
 def test_names_are_text_and_no_code(served: Start, bundle: Path, tmp_path: Path) -> None:
     mine = copied(bundle, tmp_path / "mine")
     names = tuple(f"{index}{HOSTILE}" for index in range(10))
@@ -160,7 +196,7 @@ def test_words_have_enough_contrast(served: Start, bundle: Path, tmp_path: Path,
         window.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": feature})
         open_page(window, found)
         drop(window, next((bundle / "golden").glob("0.*")), bad)
-        for selector in ("h1", ".facts", ".drop strong", ".drop u", ".drop span", "#clear", ".name", ".share", ".note"):
+        for selector in ("h1", ".facts", ".drop strong", ".drop u", "#limits", "#clear", ".name", ".share", ".note"):
             front, back = window.execute_script(_COLOURS, selector)
             assert contrast(front, back) >= 4.5, (selector, front, back)
 

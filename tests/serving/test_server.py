@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import shutil
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
-from tests.serving.conftest import Served
-from tests.support.runs import call, untrained_run
+from tests.serving.conftest import Served, running
+from tests.support.runs import ROOT, call, environment, untrained_run
 from transfer.commands import serve
-from transfer.serving.server import address_of, is_loopback, listen
+from transfer.serving.address import address_of, is_loopback, listen
 
 pytestmark = pytest.mark.slow
 Start = Callable[..., Served]
@@ -38,6 +42,24 @@ def test_it_answers_and_ends_cleanly_at_sigterm(served: Start, bundle: Path) -> 
     assert (found.process.returncode, out, err) == (0, "stopped\n", "")
     with pytest.raises(httpx.ConnectError):
         httpx.get(found.url, trust_env=False)
+
+
+def test_the_readmes_curl_gets_what_the_readme_shows(served: Start, bundle: Path, tmp_path: Path) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("no curl here")
+    section = (ROOT / "README.md").read_text().split("\n## Serve\n")[1].split("\n## ")[0]
+    (command,) = re.findall("^curl .*", section, re.MULTILINE)
+    (shown,) = re.findall("```json\n(.*?)```", section, re.DOTALL)
+    (tmp_path / "a.jpg").write_bytes(photo(bundle))
+    (tmp_path / "b.jpg").touch()
+    found = served(bundle, "--port", "0", "--format", "onnx")
+    words = [word.replace("http://127.0.0.1:8000/", found.url) for word in shlex.split(command)]
+    process = subprocess.run(
+        [*words, "--silent", "--noproxy", "*"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    answers, expected = json.loads(process.stdout), json.loads(shown)
+    assert [set(answer) for answer in answers] == [set(entry) for entry in expected]
+    assert len(answers[0]["top"]) == len(expected[0]["top"]) and answers[1] == expected[1]
 
 
 def test_ctrl_c_ends_it_as_cleanly(served: Start, bundle: Path) -> None:
@@ -73,7 +95,7 @@ def test_a_stream_without_a_length_is_cut_off_at_the_limit(served: Start, bundle
 def test_a_length_beyond_the_limit_is_refused_before_the_body_comes(served: Start, bundle: Path) -> None:
     found = served(bundle, "--port", "0", "--format", "onnx")
     head = "POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 20000001\r\n"
-    with socket.create_connection(("127.0.0.1", int(urlsplit(found.url).port or 0)), timeout=60) as connection:
+    with socket.create_connection(found.address, timeout=60) as connection:
         connection.sendall(f"{head}Content-Type: multipart/form-data; boundary=b\r\n\r\n".encode())
         answer = ""
         while "}" not in answer and (part := connection.recv(65536)):
@@ -83,10 +105,9 @@ def test_a_length_beyond_the_limit_is_refused_before_the_body_comes(served: Star
 
 def test_a_client_that_goes_away_leaves_no_traceback(served: Start, bundle: Path) -> None:
     found = served(bundle, "--port", "0", "--format", "onnx")
-    address = ("127.0.0.1", int(urlsplit(found.url).port or 0))
     head = "POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n"
     for rest in ("", "--b\r\n", '--b\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\nabc'):
-        with socket.create_connection(address, timeout=60) as connection:
+        with socket.create_connection(found.address, timeout=60) as connection:
             connection.sendall(f"{head}Content-Type: multipart/form-data; boundary=b\r\n\r\n{rest}".encode())
     assert httpx.get(f"{found.url}healthz", trust_env=False).status_code == 200
     found.process.send_signal(signal.SIGTERM)
@@ -108,6 +129,24 @@ def test_requests_under_way_are_answered_before_it_ends(served: Start, bundle: P
     asking.join(60)
     assert found.process.wait(60) == 0
     assert [len(answer.json()) for answer in answers] == [64]
+
+
+def test_a_request_that_never_ends_is_told_that_the_server_stops(bundle: Path) -> None:
+    code = (
+        "import transfer.serving.server as server; server._SECONDS_TO_FINISH = 1; from transfer.commands import serve"
+    )
+    words = [str(bundle), "--port", "0", "--format", "onnx"]
+    found = Served(program=["-c", f"{code}; raise SystemExit(serve.main({words}))"])
+    with running(found.process), socket.create_connection(found.address, timeout=60) as connection:
+        head = "POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n"
+        connection.sendall(f"{head}Content-Type: multipart/form-data; boundary=b\r\n\r\n".encode())
+        assert connection.recv(65536).startswith(b"HTTP/1.1 100 ")  # it is being read
+        found.process.send_signal(signal.SIGTERM)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        assert answer.startswith(b"HTTP/1.1 503 ") and answer.endswith(b'{"error":"the server stops"}')
+        out, err = found.process.communicate(timeout=60)
+    assert (found.process.returncode, out) == (0, "stopped\n")
+    assert err.count("\n") == 1 and "Traceback" not in err, err
 
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> str:
@@ -136,8 +175,25 @@ def test_a_start_that_cannot_be_is_one_line(
     assert f"is a run, no bundle: efficientnet-transfer export {run} --out" in refused(capsys, run)
     assert "is no bundle: it has no model.json" in refused(capsys, tmp_path)
     assert "no such bundle" in refused(capsys, tmp_path / "none")
-    monkeypatch.setitem(__import__("sys").modules, "uvicorn", None)
-    assert "pip install 'efficientnet-transfer[serve]'" in refused(capsys, bundle)
+    assert "--host ''" in refused(capsys, bundle, "--host", "")
+    assert "--host 192.0.2.1: not an address of this machine" in refused(capsys, bundle, "--host", "192.0.2.1")
+    assert "--max_seconds 0" in refused(capsys, bundle, "--max_seconds", "0")
+    assert "--max_requests 0" in refused(capsys, bundle, "--max_requests", "0")
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    said = refused(capsys, bundle)
+    assert said == "error: serve needs uvicorn; run: pip install 'efficientnet-transfer[serve]'\n"
+
+
+@pytest.mark.parametrize(
+    "words", [["--port", "70000"], ["--port", "-1"], ["--host", ""], ["--max_files", "0"], ["--max_bytes", "20"]]
+)
+def test_a_refusal_waits_for_no_network_nor_server(bundle: Path, words: list[str]) -> None:
+    heavy = {"fastapi", "uvicorn", "onnxruntime", "openvino", "torch", "scipy"}
+    code = f"import sys; from transfer.commands.serve import main; print(main({[str(bundle), *words]}), *sys.modules)"
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True)
+    status, *modules = found.stdout.split()
+    assert status == "2" and not heavy & set(modules)
 
 
 def test_an_address_beyond_this_machine_is_said(
@@ -147,7 +203,7 @@ def test_an_address_beyond_this_machine_is_said(
     capsys.readouterr()
     assert call(serve.main, bundle, "--format", "onnx", "--host", "0.0.0.0", "--port", "0") == 0
     captured = capsys.readouterr()
-    assert captured.err.count("\n") == 1 and "no loopback address" in captured.err
+    assert captured.err.count("\n") == 1 and "--host 0.0.0.0: every machine that reaches" in captured.err
     assert "http://0.0.0.0:" in captured.out
     assert call(serve.main, bundle, "--format", "onnx", "--port", "0") == 0
     assert capsys.readouterr().err == ""

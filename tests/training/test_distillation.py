@@ -504,7 +504,7 @@ def test_results_name_the_teacher(taught: Path, capsys: pytest.CaptureFixture[st
 def test_a_students_bundle_shows_both_networks(taught: Path, tmp_path: Path) -> None:
     results = read_results(taught / "student")
     assert call(export.main, taught / "student", "--out", tmp_path / "bundle", "--format", "torch") == 0
-    teacher = read_record(tmp_path / "bundle" / MODEL).network.teacher
+    teacher = read_record(tmp_path / "bundle" / MODEL).members[0].network.teacher
     assert teacher is not None and teacher.num_parameters == results["num_parameters"]
     assert (teacher.image_size, teacher.device) == (48, results["teacher"]["device"])
     assert teacher.metrics == results["teacher"]["metrics"]  # of the same images

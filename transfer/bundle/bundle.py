@@ -49,12 +49,12 @@ class Bundle:
 
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
-        """The run's metrics by split; shares in [0, 1], losses in nats."""
+        """The metrics by split, of several runs those of their average; shares in [0, 1], losses in nats."""
         return self.folder.record.metrics
 
     @cached_property
     def calibration(self) -> Calibration | None:
-        """What val says about the answers; None for a run without val, or an older one.
+        """What val says about the answers; None where runs have none (in common), or are older.
 
         Raises:
             MissingData: its file is missing.
@@ -74,10 +74,10 @@ class Bundle:
             MissingData: the bundle has none.
         """
         if self.calibration is None:
-            raise MissingData(
-                f"{self.folder.path} has no {CALIBRATION}: export its run again, once it has one (efficientnet-transfer"
-                " evaluate RUN --calibrate)"
-            )
+            several = len(self.folder.record.members) > 1
+            remedy = "export its run again, once it has one (efficientnet-transfer evaluate RUN --calibrate)"
+            reason = "its runs share no val split" if several else remedy
+            raise MissingData(f"{self.folder.path} has no {CALIBRATION}: {reason}")
         return self.calibration
 
     def predict(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from transfer.bundle.formats import FORMATS
+from transfer.bundle.member import Member, Teacher
 from transfer.bundle.models import INT8, SAFETENSORS
-from transfer.bundle.record import Record, Teacher
+from transfer.bundle.record import Record
 from transfer.markdown import escape_markdown, markdown_table
 from transfer.preprocessing import Preprocessing
 
@@ -25,9 +26,10 @@ def write_card(record: Record) -> str:
         _summary(record),
         "## Use",
         _use(record),
+        *(["## Networks", _members(record)] if len(record.members) > 1 else []),
         "## Metrics",
         _metrics(record),
-        *([] if record.network.teacher is None else ["## Teacher", _teacher(record, record.network.teacher)]),
+        *_teachers(record),
         "## Probabilities",
         _probabilities(record),
         "## Formats",
@@ -59,9 +61,10 @@ def describe(preprocessing: Preprocessing) -> str:
 
 
 def seen_images(record: Record) -> str:
-    """Return how many of the images that formats were compared on the network was trained on; empty if none."""
+    """Return how many of the images that formats were compared on a network was trained on; empty if none."""
     most = max((found.num_seen for found in record.formats.values()), default=0)
-    return f"{most:,} of the images of val were trained on, where accuracies are too high" if most else ""
+    who = " by one of the networks or more" if len(record.members) > 1 else ""
+    return f"{most:,} of the images of val were trained on{who}, where accuracies are too high" if most else ""
 
 
 def _metadata(record: Record) -> str:
@@ -81,8 +84,9 @@ def _metadata(record: Record) -> str:
         for split, metrics in record.metrics.items()
         for name, value in metrics.items()
     ]
+    licences = {(member.weights and member.weights.licence) or "" for member in record.members}
     card = ModelCardData(
-        license=_HUB_LICENCES.get((record.weights and record.weights.licence) or "", "unknown"),
+        license=_HUB_LICENCES.get(licences.pop() if len(licences) == 1 else "", "unknown"),
         library_name="efficientnet-transfer",
         pipeline_tag="image-classification",
         tags=["efficientnet-transfer", *(name for name in ("onnx", "openvino") if name in record.formats)],
@@ -94,13 +98,45 @@ def _metadata(record: Record) -> str:
 
 
 def _summary(record: Record) -> str:
-    network, kind = record.network, "labels" if record.multilabel else "classes"
-    start = "random weights" if record.weights is None else record.weights.name
+    kind = "labels" if record.multilabel else "classes"
+    networks = [member.network for member in record.members]
+    alike = dict.fromkeys(f"{network.backbone} with {network.head} head" for network in networks)
+    many = f"The mean of the probabilities of {len(record.members)} networks: " if len(record.members) > 1 else ""
+    start = dict.fromkeys(_start(member) for member in record.members)
     return (
-        f"{escape_markdown(network.backbone)} ({network.num_parameters:,} parameters, {network.head} head) for the"
-        f" {len(record.class_names)} {kind} of {escape_markdown(record.data.name)}, from {escape_markdown(start)}."
+        f"{many}{escape_markdown(', '.join(alike))} ({record.num_parameters:,} parameters{' in all' if many else ''})"
+        f" for the {len(record.class_names)} {kind} of {escape_markdown(record.data.name)}, from"
+        f" {escape_markdown(', '.join(start))}."
         f" Written by efficientnet-transfer {record.versions.get('efficientnet-transfer')}."
     )
+
+
+def _start(member: Member) -> str:
+    return "random weights" if member.weights is None else member.weights.name
+
+
+def _members(record: Record) -> str:
+    """Return a table of the networks and of their average."""
+    everyone = [*(member.metrics for member in record.members), record.metrics]
+    shown = list(dict.fromkeys((s, n) for found in everyone for s in found for n in ("top1", "map") if n in found[s]))
+    rows = [
+        (
+            *map(escape_markdown, (member.run, member.network.backbone)),
+            f"{member.network.num_parameters:,}",
+            f"{member.temperature:.4g}",
+        )
+        for member in record.members
+    ]
+    rows.append(("their average", "", f"{record.num_parameters:,}", ""))
+    figures = [[f"{found[s][n]:.4f}" if n in found.get(s, {}) else "" for s, n in shown] for found in everyone]
+    table = markdown_table(
+        ["run", "backbone", "parameters", "temperature", *map(" ".join, shown)],
+        [(*row, *cells) for row, cells in zip(rows, figures, strict=True)],
+    )
+    text = f"{table}\n\nEach network's logits are divided by its temperature before the probabilities are averaged."
+    if "val" in record.metrics:
+        return text
+    return f"{text} The average is not measured on val: the networks share none, or were trained on it."
 
 
 def _use(record: Record) -> str:
@@ -124,10 +160,16 @@ def _metrics(record: Record) -> str:
     return f"{markdown_table(['split', 'metric', 'value', '95% interval'], rows)}\n\nImages: {sizes or 'unknown'}."
 
 
-def _teacher(record: Record, teacher: Teacher) -> str:
-    """Return a table of the network and the one that it learned from."""
+def _teachers(record: Record) -> Iterator[str]:
+    for member in record.members:
+        if (teacher := member.network.teacher) is not None:
+            yield "## Teacher" + (f" of {escape_markdown(member.run)}" if len(record.members) > 1 else "")
+            yield _teacher(member, teacher, record.preprocessing.image_size)
+
+
+def _teacher(member: Member, teacher: Teacher, image_size: int) -> str:
+    """Return a table of a network and the one that it learned from."""
     splits = [(split, name) for split, found in teacher.metrics.items() for name in ("top1", "map") if name in found]
-    network, size = record.network, record.preprocessing.image_size
     rows = [
         (
             who,
@@ -138,7 +180,7 @@ def _teacher(record: Record, teacher: Teacher) -> str:
             *(f"{metrics[split][name]:.4f}" if name in metrics.get(split, ()) else "" for split, name in splits),
         )
         for who, found, px, time, metrics in (
-            ("this network", network, size, teacher.student_milliseconds, record.metrics),
+            ("this network", member.network, image_size, teacher.student_milliseconds, member.metrics),
             ("its teacher", teacher, teacher.image_size, teacher.milliseconds, teacher.metrics),
         )
     ]
@@ -155,7 +197,7 @@ def _probabilities(record: Record) -> str:
     kind = f"sigmoid; a label from {record.threshold:.4g} on" if record.multilabel else "softmax"
     found = record.calibration
     if found is None:
-        return f"{divided}{kind}; not calibrated."
+        return f"{divided}{kind}; not calibrated{' as a whole' if len(record.members) > 1 else ''}."
     return (
         f"{divided}{kind}. On {found.num_images:,} images of val the expected calibration error is"
         f" {found.ece_after:.4f}, cross-fitted, and {found.ece_before:.4f} without the temperature. `predict"
@@ -186,9 +228,9 @@ def _formats(record: Record) -> str:
     for name, found in record.formats.items():
         if loss := found.loss:
             text += (
-                f" {name} answers {100 * loss.accuracy:.2f}% rightly, float32 {100 * loss.float32:.2f}%: a loss of"
-                f" {100 * loss.drop:.2f} points (95% interval {100 * loss.interval.low:.2f} to"
-                f" {100 * loss.interval.high:.2f})."
+                f" {name} ({found.parts} in 8 bits) answers {100 * loss.accuracy:.2f}% rightly, float32"
+                f" {100 * loss.float32:.2f}%: a loss of {100 * loss.drop:.2f} points (95% interval"
+                f" {100 * loss.interval.low:.2f} to {100 * loss.interval.high:.2f})."
             )
     return text
 
@@ -200,24 +242,39 @@ def _classes(record: Record) -> str:
 
 
 def _origin(record: Record) -> Iterator[str]:
-    data, weights = record.data, record.weights
+    data = record.data
     yield f"data: {escape_markdown(data.name)}; licence: {escape_markdown(data.licence or 'unknown')}"
-    for split, digest in data.fingerprint.items():
+    for line, runs in _by_run(record, _origin_of).items():
+        yield line if len(runs) == len(record.members) else f"{line} ({escape_markdown(', '.join(runs))})"
+    yield "golden inputs: " + ("photos of val, under the licence of the data" if record.golden == "photos" else "noise")
+    yield "versions: " + ", ".join(f"{name} {version}" for name, version in record.versions.items() if version)
+
+
+def _by_run(record: Record, lines_of: Callable[[Member], Iterator[str]]) -> dict[str, list[str]]:
+    """Return lines about the networks, each once, with the runs that it is about."""
+    found: dict[str, list[str]] = {}
+    for member in record.members:
+        for line in lines_of(member):
+            found.setdefault(line, []).append(member.run)
+    return found
+
+
+def _origin_of(member: Member) -> Iterator[str]:
+    for split, digest in member.data.fingerprint.items():
         yield f"fingerprint of {split}: `{digest}`"
-    if weights is None:
+    if (weights := member.weights) is None:
         yield "weights: random"
     else:
         yield (
             f"weights: {escape_markdown(weights.name)}, trained on {escape_markdown(weights.trained_on)}; licence:"
             f" {escape_markdown(weights.licence or 'unknown')}; SHA-256 `{weights.sha256}`"
         )
-    yield "golden inputs: " + ("photos of val, under the licence of the data" if record.golden == "photos" else "noise")
-    yield "versions: " + ", ".join(f"{name} {version}" for name, version in record.versions.items() if version)
 
 
 def _unknown(record: Record) -> Iterator[str]:
-    if record.weights is None or record.weights.licence in (None, "unknown"):
-        yield "the licence of the weights" + (": they are your own" if record.weights is None else "")
+    weights = [member.weights for member in record.members]
+    if any(one is None or one.licence in (None, "unknown") for one in weights):
+        yield "the licence of the weights" + ("" if any(weights) else ": they are your own")
     if record.data.licence is None:
         yield "the licence of the data"
     if record.calibration is None:

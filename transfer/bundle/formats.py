@@ -17,6 +17,7 @@ from transfer.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from transfer.networks.classifier import Classifier
+    from transfer.networks.ensemble import Ensemble
 
 ANY_SIZE, PREPARED = "images of any size", "prepared pixels"
 
@@ -83,7 +84,7 @@ class Model(Protocol):
 
 def write_format(
     name: str,
-    classifier: Classifier,
+    classifier: Classifier | Ensemble,
     preprocessing: Preprocessing,
     folder: Path,
     *,
@@ -95,12 +96,13 @@ def write_format(
 
     Args:
         name: a row of `FORMATS`.
-        classifier: the classifier, on the CPU; it stays as it is.
+        classifier: a classifier or several, on the CPU; it stays as it is.
         preprocessing: how its images are prepared.
         folder: where the row's files go.
         temperature: what logits are divided by before they become probabilities, where the format has these.
         multilabel: whether an image may have several classes: a sigmoid takes the softmax's place.
-        calibration_pixels: prepared training images, about 300, from which 8 bits take the ranges of the activations.
+        calibration_pixels: prepared training images, about 300, from which 8 bits take the ranges of the activations
+            where these are in 8 bits, too; see `transfer.bundle.eight_bits`.
             Shape: (M, S, S, C)
 
     Raises:

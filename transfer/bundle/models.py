@@ -63,9 +63,9 @@ def open_model(bundle: BundleFolder, format: str, trusted: bool = False) -> Mode
     """
     format = choose_format(bundle, format)
     if format == SAFETENSORS:
-        from transfer.bundle.tensors import TorchClassifier, read_classifier
+        from transfer.bundle.tensors import TorchNetwork, read_network
 
-        return TorchClassifier(read_classifier(bundle), bundle.record.preprocessing)
+        return TorchNetwork(read_network(bundle), bundle.record.preprocessing)
     for name in FORMATS[format].files:
         bundle.file(name)
     return open_format(format, bundle.folder, bundle.record.preprocessing, trusted=trusted)

@@ -9,15 +9,16 @@ from transfer.images.prepare import scale_and_shift
 from transfer.inference.folding import folded
 from transfer.inference.packages import CHUNK
 from transfer.networks.classifier import Classifier
+from transfer.networks.ensemble import Ensemble
 from transfer.networks.layers import SamePadConv2d
 from transfer.preprocessing import Preprocessing
 
 
 class PixelNetwork(nn.Module):
-    """A classifier in eval mode that takes pixels: normalisation inside, BatchNorm folded. Its arithmetic is float32.
+    """A network in eval mode that takes pixels: normalisation inside, BatchNorm folded. Its arithmetic is float32.
 
     Args:
-        classifier: the classifier; it stays as it is.
+        classifier: a classifier or several; it stays as it is.
         preprocessing: see `transfer.images.prepare.normalized`.
 
     Shape:
@@ -27,7 +28,7 @@ class PixelNetwork(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, classifier: Classifier, preprocessing: Preprocessing) -> None:
+    def __init__(self, classifier: Classifier | Ensemble, preprocessing: Preprocessing) -> None:
         super().__init__()
         scale, shift = scale_and_shift(preprocessing)
         self.register_buffer("scale", torch.from_numpy(scale))
@@ -36,7 +37,7 @@ class PixelNetwork(nn.Module):
         generator = torch.Generator().manual_seed(0)
         self.examples = torch.randint(256, (CHUNK, size, size, channels), generator=generator, dtype=torch.uint8)
         copy = folded(classifier, self._normalized(self.examples))
-        assert isinstance(copy, Classifier)
+        assert isinstance(copy, Classifier | Ensemble)
         self.classifier = copy
         self._fix_padding()
         for tensor in (*self.parameters(), *self.buffers()):  # a layout in memory would be written too
@@ -44,9 +45,7 @@ class PixelNetwork(nn.Module):
         self.eval()
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        maps = self.classifier.forward_features(self._normalized(pixels))
-        features = self.classifier.forward_head(maps, pre_logits=True)
-        return self.classifier.head(features), features
+        return self.classifier.forward_with_features(self._normalized(pixels))
 
     @torch.no_grad()
     def _fix_padding(self) -> None:

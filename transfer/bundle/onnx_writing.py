@@ -9,8 +9,9 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from transfer.bundle.eight_bits import parts_in_8_bits
 from transfer.bundle.formats import FormatRow
 from transfer.bundle.network import PixelNetwork
 from transfer.bundle.onnx_format import IMAGES, OUTPUTS
@@ -45,8 +46,11 @@ def write_onnx(
     except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
         raise refusal(f"`format`={row.name}", network.classifier, error) from error
     if row.name == "onnx-int8":
-        assert calibration_pixels is not None
-        exported = _quantized(exported, calibration_pixels)
+        if parts_in_8_bits(network) == "weights":
+            _compress_weights(exported)
+        else:
+            assert calibration_pixels is not None
+            exported = _quantized(exported, calibration_pixels)
     model = _completed(exported, preprocessing, temperature, multilabel)
     onnx.checker.check_model(model, full_check=True)
     (folder / row.files[0]).write_bytes(model.SerializeToString(deterministic=True))
@@ -73,6 +77,25 @@ def _quantized(network: ModelProto, pixels: NDArray[np.uint8]) -> ModelProto:
             nodes_to_exclude=[node.name for node in nodes[: kinds.index("Conv")]],
         )
         return onnx.load(path)
+
+
+def _compress_weights(network: ModelProto) -> None:
+    """Store weights as integers from 0 to 255, a range for each output; runtimes that open it make float32 of them."""
+    nodes, tensors = network.graph.node, network.graph.initializer
+    weights = {node.input[1] for node in nodes if node.op_type in ("Conv", "Gemm", "MatMul")}
+    graph = Graph("weights")
+    for tensor in [tensor for tensor in tensors if tensor.name in weights]:
+        array = numpy_helper.to_array(tensor)
+        others = tuple(range(1, array.ndim))
+        low, high = array.min(others, keepdims=True), array.max(others, keepdims=True)
+        step = np.maximum((high - low) / 255, np.finfo(np.float32).tiny)
+        integers = graph.constant(np.round((array - low) / step).astype(np.uint8))
+        floats = integers.cast(TensorProto.FLOAT).op("Mul", graph.constant(step)).op("Add", graph.constant(low))
+        graph.rename(floats, tensor.name)
+        tensors.remove(tensor)
+    graph.nodes.extend(nodes)
+    del nodes[:]
+    nodes.extend(graph.nodes)
 
 
 class _Batches:

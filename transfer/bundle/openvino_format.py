@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from transfer.bundle.formats import FormatRow, Outputs
 from transfer.errors import DamagedFile
@@ -49,6 +50,7 @@ class OpenVINOModel:
                 f" u8[?,{size},{size},{channels}] and {', '.join(OUTPUTS)} are expected"
             )
         self._widths = [value.partial_shape[1].get_length() for value in compiled.outputs]
+        self._compiled = compiled
         self._queue = ov.AsyncInferQueue(compiled, settings["NUM_STREAMS"])
 
     def __call__(self, images: Sequence[Pixels]) -> Outputs:
@@ -58,9 +60,16 @@ class OpenVINOModel:
             for index, target in enumerate(outputs):
                 target[start : start + CHUNK] = request.get_output_tensor(index).data
 
+        if 0 < len(images) <= CHUNK:  # several threads may do this at the same time
+            request = self._compiled.create_infer_request()
+            request.infer([self._prepare(images)])
+            keep(request, 0)
+            return Outputs(*outputs)
         self._queue.set_callback(keep)
         for start in range(0, len(images), CHUNK):
-            chunk = np.stack([prepare_pixels(image, self._preprocessing) for image in images[start : start + CHUNK]])
-            self._queue.start_async([chunk], start)
+            self._queue.start_async([self._prepare(images[start : start + CHUNK])], start)
         self._queue.wait_all()
         return Outputs(*outputs)
+
+    def _prepare(self, images: Sequence[Pixels]) -> NDArray[np.uint8]:
+        return np.stack([prepare_pixels(image, self._preprocessing) for image in images])

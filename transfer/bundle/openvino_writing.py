@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from transfer.bundle.eight_bits import parts_in_8_bits
 from transfer.bundle.formats import FormatRow
 from transfer.bundle.network import PixelNetwork
 from transfer.bundle.openvino_format import OUTPUTS
-from transfer.inference.openvino_engine import convert, quantize
+from transfer.inference.openvino_engine import compress_weights, convert, quantize
 from transfer.inference.packages import CHUNK, load_package, refusal
 
 
@@ -37,9 +38,12 @@ def write_openvino(
         output.set_names({name})
     _name_by_position(model)
     if row.name == "openvino-int8":
-        assert calibration_pixels is not None
         nncf = load_package(purpose, "nncf", row.extra)
-        model = quantize(nncf, model, np.array_split(calibration_pixels, -(-len(calibration_pixels) // CHUNK)))
+        if parts_in_8_bits(network) == "weights":
+            model = compress_weights(nncf, model)
+        else:
+            assert calibration_pixels is not None
+            model = quantize(nncf, model, np.array_split(calibration_pixels, -(-len(calibration_pixels) // CHUNK)))
         _name_by_position(model)
     ov.save_model(model, folder / row.files[0], compress_to_fp16=False)
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+from transfer.bundle.member import Data, Member
 from transfer.errors import DamagedFile, printable
 from transfer.files import read_object, write_text
 from transfer.images.depth import Decoding
@@ -32,82 +33,6 @@ READING = {
     "grey": "where mean has one value: Pillow's conversion to L (ITU-R 601) after the crop",
     "normalisation": "(value / 255 - mean) / std in float32",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Teacher:
-    """The network from whose answers a network learned.
-
-    Attributes:
-        backbone, image_size, num_parameters: its own, with its head.
-        metrics: by split, of those whose images are the student's, too.
-        milliseconds, student_milliseconds: time of one image in float32 PyTorch, for it and for the student, measured
-            when the student's training had ended; None: not measured.
-        device: the processor that took this time, and its threads.
-    """
-
-    backbone: str
-    image_size: int
-    num_parameters: int
-    metrics: dict[str, dict[str, float]]
-    milliseconds: float | None
-    student_milliseconds: float | None
-    device: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Network:
-    """How to build the network; see `transfer.build_classifier`.
-
-    Attributes:
-        pretrained, init_from: row of weights whose padding, BatchNorm constants and activation it has.
-        teacher: the network that it learned from; None: it had none.
-    """
-
-    backbone: str
-    head: str
-    pretrained: str | Literal[False]
-    init_from: str | None
-    in_channels: int
-    output_stride: int
-    num_parameters: int
-    teacher: Teacher | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Weights:
-    """The public weights that the network started from.
-
-    Attributes:
-        name: of their row, or of a file.
-        sha256: of their file; None where it is gone.
-        trained_on: their training data.
-        licence: theirs; None: unknown.
-    """
-
-    name: str
-    sha256: str | None
-    trained_on: str
-    licence: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Data:
-    """The images that the network was trained on.
-
-    Attributes:
-        name: of the dataset.
-        hub_id: where the Hub has it; None: nowhere known.
-        licence: in words; None: unknown.
-        fingerprint: digest of each split's images and labels.
-        sizes: images of each split.
-    """
-
-    name: str
-    hub_id: str | None
-    licence: str | None
-    fingerprint: dict[str, str]
-    sizes: dict[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,12 +72,13 @@ class Agreement:
     Attributes:
         images: `val`, or `golden` for the golden inputs alone.
         num_images: how many.
-        num_seen: how many of them the network was trained on: all where a probe's last fit took val, too.
+        num_seen: how many of them a network was trained on: all where a probe's last fit took val, too.
         largest_difference: of logits.
         relative_difference: the same, as a share of the largest logit.
         same_top1: share of the images with the same most probable class.
         milliseconds: time per image, by batch size.
         cpu: processor that took this time, and its threads.
+        parts: for 8 bits, what is in them; see `transfer.bundle.eight_bits.parts_in_8_bits`.
         loss: for 8 bits, what they cost.
     """
 
@@ -164,6 +90,7 @@ class Agreement:
     same_top1: float
     milliseconds: dict[str, float]
     cpu: str
+    parts: Literal["weights", "weights and activations"] | None = None
     loss: Loss | None = None
 
 
@@ -173,7 +100,7 @@ class Record:
 
     Attributes:
         name: of the model, such as `photos_lite0`.
-        network: how to build it.
+        members: the networks whose probabilities are averaged, in the order of their features; most often one.
         class_names: in the order of the logits.
         multilabel: whether an image may have several labels.
         threshold: probability from which on such a label is given.
@@ -182,12 +109,10 @@ class Record:
         preprocessing: how images are prepared.
         max_pixels: images with more are refused.
         reading: in words, how files become pixels.
-        metrics, intervals: those of the run, by split.
-        weights: what it started from; None: random weights.
-        data: what it was trained on.
+        metrics, intervals: by split; of several members, of their average on the splits that they have in common.
         golden: what the golden inputs are: `photos` of val, or `noise`.
         formats: those that the bundle holds, and how close each comes.
-        calibration: what val says about its answers; None where the run was not calibrated.
+        calibration: what val says about its answers; None where it was not calibrated on val.
         versions: of Python and the packages that wrote the bundle.
         git_commit: of this project.
         files: every other file of the bundle, with its SHA-256.
@@ -195,7 +120,7 @@ class Record:
 
     schema_version: int = SCHEMA_VERSION
     name: str
-    network: Network
+    members: tuple[Member, ...]
     class_names: tuple[str, ...]
     multilabel: bool
     threshold: float
@@ -206,8 +131,6 @@ class Record:
     reading: dict[str, str] = field(default_factory=lambda: dict(READING))
     metrics: dict[str, dict[str, float]]
     intervals: dict[str, dict[str, Interval]]
-    weights: Weights | None
-    data: Data
     golden: Literal["photos", "noise"]
     formats: dict[str, Agreement]
     calibration: Calibrated | None
@@ -219,6 +142,16 @@ class Record:
     def decoding(self) -> Decoding:
         """How image files become pixels."""
         return Decoding.of(self.preprocessing, self.max_pixels)
+
+    @property
+    def data(self) -> Data:
+        """What the first member was trained on; all have the same images, though perhaps cut into other splits."""
+        return self.members[0].data
+
+    @property
+    def num_parameters(self) -> int:
+        """Parameters of all members."""
+        return sum(member.network.num_parameters for member in self.members)
 
     @property
     def label_threshold(self) -> float | None:
@@ -254,9 +187,10 @@ def read_record(path: Path) -> Record:
     for name in record.files:
         if not is_safe_name(name):
             raise DamagedFile(f"{path}: {printable(name)!r} is no file inside the bundle")
-    within = 0 <= record.threshold <= 1 and 0 < record.temperature < float("inf") and record.max_pixels > 0
-    if not within or not record.class_names:
-        raise DamagedFile(f"{path}: no classes, or a threshold, temperature or max_pixels that cannot be")
+    temperatures = (record.temperature, *(member.temperature for member in record.members))
+    within = 0 <= record.threshold <= 1 and all(0 < one < float("inf") for one in temperatures)
+    if not (within and record.max_pixels > 0 and record.class_names and record.members):
+        raise DamagedFile(f"{path}: no classes or networks, or a threshold, temperature or max_pixels that cannot be")
     return record
 
 

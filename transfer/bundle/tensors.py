@@ -1,4 +1,4 @@
-"""The network itself in a bundle: the classifier's tensors in safetensors, computed by PyTorch in float32."""
+"""The network itself in a bundle: its tensors in safetensors, computed by PyTorch in float32."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from safetensors.torch import save
+from torch import nn
 
 from transfer.bundle.folder import BundleFolder
 from transfer.bundle.formats import Outputs
-from transfer.bundle.record import TENSORS, Network
+from transfer.bundle.member import Network
+from transfer.bundle.record import TENSORS, Record
 from transfer.errors import BadValue, DamagedFile
 from transfer.images.decode import Pixels
 from transfer.images.prepare import normalized, prepare_pixels
 from transfer.networks.classifier import Classifier
+from transfer.networks.ensemble import Ensemble
 from transfer.networks.heads import HEADS
 from transfer.networks.user_code import is_import_path
 from transfer.preprocessing import Preprocessing
@@ -25,27 +28,25 @@ from transfer.weights.integrity import check_numbers
 _CHUNK = 32  # images that are in memory, prepared, at a time
 
 
-class TorchClassifier:
-    """A classifier as a `Model`: in eval mode on the CPU, as it was trained and with nothing folded.
+class TorchNetwork:
+    """Classifiers as a `Model`: in eval mode on the CPU, as they were trained and with nothing folded.
 
     Args:
-        classifier: the classifier.
+        network: the classifiers.
         preprocessing: how images are prepared.
     """
 
-    def __init__(self, classifier: Classifier, preprocessing: Preprocessing) -> None:
-        self.classifier, self.preprocessing = classifier, preprocessing
+    def __init__(self, network: Ensemble, preprocessing: Preprocessing) -> None:
+        self.network, self.preprocessing = network, preprocessing
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[Pixels]) -> Outputs:
-        logits, features = [], []
+        found = []
         for start in range(0, len(images), _CHUNK):
             pixels = np.stack([prepare_pixels(image, self.preprocessing) for image in images[start : start + _CHUNK]])
             batch = torch.from_numpy(normalized(pixels, self.preprocessing)).to(memory_format=torch.channels_last)
-            pooled = self.classifier.forward_head(self.classifier.forward_features(batch), pre_logits=True)
-            logits.append(self.classifier.head(pooled).numpy())
-            features.append(pooled.numpy())
-        return Outputs(np.concatenate(logits), np.concatenate(features))
+            found.append(self.network.forward_with_features(batch))
+        return Outputs(*(torch.cat(parts).numpy() for parts in zip(*found, strict=True)))
 
 
 def describe_network(classifier: Classifier) -> Network:
@@ -68,39 +69,47 @@ def describe_network(classifier: Classifier) -> Network:
     )
 
 
-def tensors_file(classifier: Classifier) -> bytes:
+def tensors_file(network: Ensemble) -> bytes:
     """Return the content of `model.safetensors`."""
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in classifier.state_dict().items()}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in _stored(network).state_dict().items()}
     return save(tensors, {"format": "pt"})
 
 
-def read_classifier(bundle: BundleFolder) -> Classifier:
-    """Return the classifier of a bundle, in eval mode on the CPU, channels_last. Nothing is downloaded or imported.
+def read_network(bundle: BundleFolder) -> Ensemble:
+    """Return the classifiers of a bundle, in eval mode on the CPU, channels_last. Nothing is downloaded or imported.
 
     Raises:
         MissingData: `model.safetensors` is missing.
         DamagedFile: it was changed since it was written, or is of another network than `model.json` says.
     """
     record, path, shown = bundle.record, bundle.file(TENSORS), bundle.path / TENSORS
-    network = record.network
-    if any(map(is_import_path, (network.backbone, network.head))) or network.head not in HEADS:
-        raise DamagedFile(f"{bundle.path}: its network is code, {network.backbone} with {network.head}: not imported")
     try:
-        classifier = build_classifier(
-            network.backbone,
-            len(record.class_names),
-            class_names=record.class_names,
-            pretrained=network.pretrained,
-            init_from=network.init_from,
-            load_weights=False,
-            head=network.head,
-            in_channels=network.in_channels,
-            output_stride=network.output_stride,
-        )
+        classifiers = [_build(member.network, record) for member in record.members]
     except BadValue as error:
         raise DamagedFile(f"{bundle.path}: its network cannot be built: {error}") from None
+    network = Ensemble(classifiers, [member.temperature for member in record.members], record.multilabel)
     state = read_checkpoint(path)
     check_numbers(state, shown)
-    strict_load(classifier, state, source=str(shown))
-    classifier.threshold = record.label_threshold
-    return classifier.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]  # missing in its types
+    strict_load(_stored(network), state, source=str(shown))
+    return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]  # missing in its types
+
+
+def _build(network: Network, record: Record) -> Classifier:
+    if any(map(is_import_path, (network.backbone, network.head))) or network.head not in HEADS:
+        raise BadValue(f"it is code, {network.backbone} with {network.head}, which is not imported")
+    return build_classifier(
+        network.backbone,
+        len(record.class_names),
+        class_names=record.class_names,
+        pretrained=network.pretrained,
+        init_from=network.init_from,
+        load_weights=False,
+        head=network.head,
+        in_channels=network.in_channels,
+        output_stride=network.output_stride,
+    )
+
+
+def _stored(network: Ensemble) -> nn.Module:
+    """Return the module whose tensors are in the file: a classifier alone keeps their usual names."""
+    return network.members[0] if len(network.members) == 1 else network

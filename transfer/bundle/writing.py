@@ -19,18 +19,19 @@ from transfer.bundle.agreement import (
 )
 from transfer.bundle.card import READER, README, write_card
 from transfer.bundle.checking import TOLERANCE
+from transfer.bundle.eight_bits import Parts, parts_in_8_bits
 from transfer.bundle.folder import BundleFolder
 from transfer.bundle.formats import FORMATS, Model, open_format, write_format
 from transfer.bundle.golden import FOLDER, Golden, read_golden, read_inputs, write_index, write_inputs
 from transfer.bundle.models import INT8
 from transfer.bundle.record import TENSORS, Agreement, Loss, Record, write_record
-from transfer.bundle.tensors import TorchClassifier, tensors_file
+from transfer.bundle.tensors import TorchNetwork, tensors_file
 from transfer.environment import cpu_name
 from transfer.errors import BadValue
 from transfer.files import file_sha256
 from transfer.images.decode import Pixels, decode_image
 from transfer.inference.packages import num_threads
-from transfer.networks.classifier import Classifier
+from transfer.networks.ensemble import Ensemble
 from transfer.records import Interval
 from transfer.resampling import paired_bootstrap
 from transfer.run_files import CALIBRATION
@@ -56,16 +57,16 @@ class Source:
     """What a bundle is made of.
 
     Attributes:
-        classifier: the network, in eval mode on the CPU.
+        network: the classifiers of the runs, in eval mode on the CPU.
         record: what is known of it; its formats and files are found here.
         files: encoded golden inputs; of a bundle that is exported again, none.
         examples: images of val; None: only the golden inputs are at hand.
         train_pixels: prepared training images, from which 8 bits take their ranges. Shape: (M, S, S, C)
-        calibration: content of the run's calibration file.
+        calibration: content of the calibration file.
         former: the bundle that is exported again.
     """
 
-    classifier: Classifier
+    network: Ensemble
     record: Record
     files: Sequence[bytes] = ()
     examples: Examples | None = None
@@ -91,8 +92,8 @@ def write_bundle(source: Source, folder: Path, formats: Sequence[str], max_drop:
         UserError: a format cannot be written or opened.
     """
     record = source.record
-    (folder / TENSORS).write_bytes(tensors_file(source.classifier))
-    network = TorchClassifier(source.classifier, record.preprocessing)
+    (folder / TENSORS).write_bytes(tensors_file(source.network))
+    network = TorchNetwork(source.network, record.preprocessing)
     golden, decoded = _golden(source, folder, network)
     for name in formats:
         if source.former is not None and name.endswith(INT8):
@@ -100,7 +101,7 @@ def write_bundle(source: Source, folder: Path, formats: Sequence[str], max_drop:
         else:
             write_format(
                 name,
-                source.classifier,
+                source.network,
                 record.preprocessing,
                 folder,
                 temperature=record.temperature,
@@ -111,7 +112,8 @@ def write_bundle(source: Source, folder: Path, formats: Sequence[str], max_drop:
     own_logits = _prove(models, golden, decoded)
     known = _known_agreements(source.former, folder, formats)
     measured = {name: model for name, model in models.items() if name not in known}
-    found = known | _measure(measured, network, source.examples, decoded, record, max_drop)
+    parts = parts_in_8_bits(source.network)
+    found = known | _measure(measured, network, source.examples, decoded, record, parts, max_drop)
     if source.former is not None:
         own_logits = read_golden(source.former).own_logits
     write_index(folder, replace(golden, own_logits={name: own_logits[name] for name in formats if name in own_logits}))
@@ -179,6 +181,7 @@ def _measure(
     examples: Examples | None,
     decoded: Sequence[Pixels],
     record: Record,
+    parts: Parts,
     max_drop: float,
 ) -> dict[str, Agreement]:
     """Return how close each format comes on val, or else on the golden inputs."""
@@ -197,7 +200,10 @@ def _measure(
             largest_difference=float(np.abs(mine.astype(np.float64) - expected).max()),
             relative_difference=relative_difference(mine, expected),
             same_top1=same_classes(mine, expected) / len(mine),
-            loss=_checked_loss(name, mine, expected, examples, record, max_drop) if name.endswith(INT8) else None,
+            parts=parts if name.endswith(INT8) else None,
+            loss=_checked_loss(f"{name} ({parts} in 8 bits)", mine, expected, examples, record, max_drop)
+            if name.endswith(INT8)
+            else None,
             milliseconds=milliseconds_per_image(models[name], batches[0]),
             cpu=processor,
         )

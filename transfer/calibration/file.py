@@ -26,13 +26,18 @@ MOST_BYTES = 2**28  # that are read
 
 
 def save_calibration(calibration: Calibration, path: Path) -> None:
-    """Write a calibration whole or not at all; the same one gives the same bytes."""
+    """Write a calibration whole or not at all."""
+    with written_whole(path) as file:
+        file.write(calibration_file(calibration))
+
+
+def calibration_file(calibration: Calibration) -> bytes:
+    """Return the content of a calibration's file; the same one gives the same bytes."""
     from safetensors.numpy import save
 
     arrays = {name: np.ascontiguousarray(getattr(calibration, name)) for name in _KINDS}
     facts = {"schema_version": SCHEMA_VERSION, "network": calibration.network, **asdict(calibration.fit)}
-    with written_whole(path) as file:
-        file.write(save(arrays, {_FORMAT: json.dumps(facts)}))
+    return save(arrays, {_FORMAT: json.dumps(facts)})
 
 
 def load_calibration(path: Path) -> Calibration:

@@ -123,17 +123,21 @@ def _other_images(run: Run, labelled: Labelled, split: str | None) -> Subject:
 
 
 def begin_reading(run_dir: Path, subject: Subject, out_dir: Path | None) -> None:
-    """Count a reading of the run's own test split, or warn that it cannot be counted.
+    """Count a reading of the run's own test split.
 
     Raises:
         BadValue: the result would be written into the run's folder, which cannot be written to.
     """
-    from transfer.runs.test_record import count_test_read
-
     if out_dir is None and not subject.own and not os.access(run_dir, os.W_OK):
         raise BadValue(f"{run_dir} cannot be written to: choose another folder for the result with `out_dir`")
-    if not subject.own or subject.split != "test":
-        return
+    if subject.own and subject.split == "test":
+        record_test_read(run_dir)
+
+
+def record_test_read(run_dir: Path) -> None:
+    """Count a reading of a run's own test split, or warn that it cannot be counted."""
+    from transfer.runs.test_record import count_test_read
+
     try:
         count_test_read(run_dir)
     except OSError as error:

@@ -21,6 +21,8 @@ from transfer.inference.folding import folded
 from transfer.inference.names import ENGINES
 from transfer.inference.packages import CHUNK, load_package, openvino_settings, refusal
 
+_NUM_FLOAT32 = 3  # convolutions: the stem and the first block of most networks
+
 
 class OpenVINOEngine:
     """A network converted for OpenVINO's CPU plugin. (N, C, H, W) -> its outputs, float32.
@@ -95,7 +97,39 @@ def convert(network: nn.Module, images: Tensor) -> Any:
 
 
 def quantize(nncf: Any, model: Any, chunks: list[NDArray[Any]]) -> Any:
-    """Return OpenVINO's model in 8 bits, the ranges of its activations taken from inputs."""
+    """Return OpenVINO's model in 8 bits, the ranges of its activations taken from inputs.
+
+    The first three convolutions stay float32: rounding them changes the logits more than rounding all others. These
+    have all of 8 bits: NNCF would leave the first one 7, as sums of products can overflow on processors without VNNI.
+    """
     nncf.set_log_level(logging.ERROR)
     with redirect_stdout(io.StringIO()):  # progress bars
-        return nncf.quantize(model, nncf.Dataset(chunks), subset_size=len(chunks), preset=nncf.QuantizationPreset.MIXED)
+        return nncf.quantize(
+            model,
+            nncf.Dataset(chunks),
+            subset_size=len(chunks),
+            preset=nncf.QuantizationPreset.MIXED,
+            ignored_scope=nncf.IgnoredScope(names=_first_convolutions(model)),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.DISABLE),
+        )
+
+
+def _first_convolutions(model: Any) -> list[str]:
+    """Return the names of the convolutions with fewer than `_NUM_FLOAT32` others before them."""
+    depths: dict[str, int] = {}
+    found = []
+    for node in model.get_ordered_ops():
+        name = node.get_friendly_name()
+        before = max((depths[value.get_node().get_friendly_name()] for value in node.input_values()), default=0)
+        is_conv = node.get_type_name() in ("Convolution", "GroupConvolution")
+        depths[name] = before + is_conv
+        if is_conv and before < _NUM_FLOAT32:
+            found.append(name)
+    return found
+
+
+def compress_weights(nncf: Any, model: Any) -> Any:
+    """Return OpenVINO's model with its weights in 8 bits; its arithmetic stays float32."""
+    nncf.set_log_level(logging.ERROR)
+    with redirect_stdout(io.StringIO()):
+        return nncf.compress_weights(model)

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from transfer.errors import DamagedFile
 from transfer.networks.classifier import Classifier
-from transfer.training.checkpointing import AtomicCheckpointIO
 from transfer.weights.files import find_tensors
 from transfer.weights.integrity import check_numbers
 
@@ -23,6 +22,8 @@ def save_classifier(path: Path, classifier: Classifier, data: Mapping[str, Any])
         classifier: the classifier.
         data: the datamodule's `state_dict()`.
     """
+    from transfer.training.checkpointing import AtomicCheckpointIO  # imports Lightning, which takes seconds
+
     state = {f"classifier.{name}": tensor for name, tensor in classifier.state_dict().items()}
     AtomicCheckpointIO().save_checkpoint({"state_dict": state, "data": dict(data)}, path)
 

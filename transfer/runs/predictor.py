@@ -25,7 +25,6 @@ from transfer.images.depth import Decoding
 from transfer.images.prepare import prepare_pixels, read_preprocessing
 from transfer.inference.classifier import EngineClassifier
 from transfer.inference.names import check_engine
-from transfer.lightning import pl
 from transfer.networks.classifier import Classifier
 from transfer.networks.user_code import refuse_user_code
 from transfer.predictions import ImageLike, Prediction, decoded_batches, read_prediction
@@ -286,6 +285,8 @@ def load_head(classifier: Classifier, config: FinetuneConfig, class_names: Seque
 def warn_of_moving_statistics(config: FinetuneConfig, source: str) -> None:
     """Warn if a probe's head, from `source`, meets other features in training than it was fitted to."""
     if config.bn != "frozen":
+        from transfer.lightning import pl  # takes seconds, and predictions do without
+
         pl.utilities.rank_zero_warn(
             f"{source} with `bn`={config.bn}: a probe's head is fitted to features with the checkpoint's BatchNorm"
             " statistics, but training computes features with those of its batches. On images unlike the checkpoint's,"

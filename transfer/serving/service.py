@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from threading import Lock
+from threading import Semaphore
 from typing import NotRequired
 
 from typing_extensions import TypedDict  # which pydantic wants before Python 3.12
@@ -15,8 +15,10 @@ from transfer.bundle.checking import Check, check_opened
 from transfer.calibration.guarantees import UNKNOWN, Guarantees
 from transfer.errors import DamagedFile
 from transfer.images.decode import BadImageError, decode_image, image_shape
+from transfer.inference.packages import num_threads
 from transfer.predictions import Prediction
-from transfer.serving.uploads import Limits, Upload, too_many_pixels
+from transfer.serving.limits import Limits
+from transfer.serving.uploads import Upload, too_many_pixels
 
 # The keys are words of JSON: `class` is no name in Python.
 Share = TypedDict("Share", {"class": str, "probability": float})
@@ -29,18 +31,22 @@ Entry = TypedDict(
         "top": NotRequired[list[Share]],
         "labels": NotRequired[list[Share]],
         "unknown": NotRequired[bool],
+        "set": NotRequired[list[str]],
         "error": NotRequired[str],
     },
 )
 
 
 class Service:
-    """A bundle whose one network computes for all threads, one image at a time; they decode in parallel.
+    """A bundle whose one network computes for all threads; they decode in parallel.
+
+    OpenVINO computes an image on one core, and several images at the same time. The others compute an image on all
+    cores, so one at a time.
 
     Args:
         bundle: the bundle.
         limits: `max_pixels` is the photos' limit here.
-        guarantees: by which rule a photo's class is `unknown`; by default none.
+        guarantees: by which rule a photo's class is `unknown`, and how sure its set is; by default neither.
     """
 
     def __init__(self, bundle: Bundle, limits: Limits, guarantees: Guarantees = Guarantees()) -> None:  # noqa: B008
@@ -48,7 +54,7 @@ class Service:
         self.limits = limits
         self.guarantees = guarantees
         self._decoding = replace(bundle.folder.record.decoding, max_pixels=limits.max_pixels)
-        self._network = Lock()
+        self._network = Semaphore(num_threads() if bundle.format.startswith("openvino") else 1)
 
     def predict(self, uploads: Sequence[Upload], top_k: int) -> list[Entry]:
         """Return an answer for each file, in order: its classes, or an `error` in words.
@@ -95,6 +101,8 @@ class Service:
             entry["unknown"] = prediction.unknown
         if prediction.unknown:
             entry["class"] = UNKNOWN
+        if prediction.class_set is not None:
+            entry["set"] = list(prediction.class_set)
         return entry
 
 

@@ -5,28 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
+import anyio
 from fastapi import HTTPException, Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
+from transfer.serving.limits import Limits
+
 PART = "images"
 _TOO_LARGE = 413
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one request may ask for.
-
-    Attributes:
-        max_bytes: bytes of its body.
-        max_files: photos in it.
-        max_pixels: pixels of a photo.
-    """
-
-    max_bytes: int
-    max_files: int
-    max_pixels: int
 
 
 @dataclass(frozen=True)
@@ -46,13 +34,23 @@ async def read_uploads(request: Request, limits: Limits) -> list[Upload]:
     """Return the files of a multipart request, in order; they stay in memory.
 
     Raises:
-        HTTPException: 413 as soon as it is larger than the limits, 400 if it is not what it should be.
+        HTTPException: 413 as soon as it is larger than the limits, 408 if it takes too long, 415 if it is of another
+            type, 400 if it is not what it should be.
     """
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-        raise HTTPException(400, f"send multipart/form-data, each photo in a part named {PART}")
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
+        raise HTTPException(415, f"send multipart/form-data, each photo in a part named {PART}")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limits.max_bytes:
         raise too_many_bytes(limits)
+    try:
+        with anyio.fail_after(limits.max_seconds):
+            return await _read_form(request, limits)
+    except TimeoutError:
+        message = f"the request was not here after {limits.max_seconds} seconds"
+        raise HTTPException(408, message, headers={"Connection": "close"}) from None
+
+
+async def _read_form(request: Request, limits: Limits) -> list[Upload]:
     parser = MultiPartParser(request.headers, _bounded(request, limits), max_files=limits.max_files, max_fields=0)
     parser.spool_max_size = limits.max_bytes
     try:

@@ -1,13 +1,14 @@
-"""Export a finished run as a bundle: efficientnet-transfer export RUN_DIR --out mymodel/ --format onnx,openvino
+"""Export finished runs as a bundle: efficientnet-transfer export RUN_DIR --out mymodel/ --format onnx,openvino
 
 A bundle is a folder, or one .zip file, that runs elsewhere: the network in several formats, everything that its images
 need, and golden inputs by which `efficientnet-transfer check` proves it there. A bundle can be exported again.
+Several runs, seeds or folds, become one bundle, which averages their probabilities.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,10 +27,11 @@ MAX_DROP = 0.5
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of `efficientnet-transfer export`."""
     parser = argparse.ArgumentParser(
-        prog="efficientnet-transfer export", description="Export a finished run as a bundle that runs elsewhere."
+        prog="efficientnet-transfer export", description="Export finished runs as a bundle that runs elsewhere."
     )
     add = parser.add_argument
-    add("run_dir", metavar="RUN_DIR", type=expanded, help="folder of a run, or a bundle to export again")
+    runs = "folder of a run, or of several whose probabilities are averaged; or a bundle to export again"
+    add("runs", metavar="RUN_DIR", nargs="+", help=runs)
     add("--out", type=expanded, required=True, metavar="PATH", help="the bundle: a new folder, or a .zip file")
     formats = (
         "of onnx, openvino, torch and torchscript, separated by commas; default: those that are installed, without"
@@ -58,56 +60,79 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def export(
-    run_dir: Path,
-    out: Path,
+    runs: str | Path | Sequence[str | Path],
+    out: str | Path,
     formats: list[str] | None = None,
     int8: bool = False,
     max_drop: float = MAX_DROP,
     golden: str | None = None,
     checkpoint: str | None = None,
-    data_root: Path | None = None,
+    data_root: str | Path | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write a bundle, whole or not at all, and print how close each format comes to the float32 PyTorch classifier.
 
     Args:
-        run_dir: a run's folder, or a bundle to export again.
+        runs: a run's folder; several, whose probabilities are averaged; or a bundle to export again.
         out: the bundle's folder, or its file if that ends in .zip.
         formats: of `onnx`, `openvino`, `torch` and `torchscript`; None: those that are installed, without
             `torchscript`, or those of the bundle.
         int8: whether to add 8 bits, where a format has them.
         max_drop: accuracy on val that 8 bits may cost, in percentage points, at least 0.
-        golden: `photos` of val, or `noise`; None: photos where the run has a val split.
+        golden: `photos` of val, or `noise`; None: photos where the run, of several the first, has a val split.
         checkpoint: `best` or `last`; None: best.
-        data_root: where the run's data lie now.
+        data_root: where the runs' data lie now.
         overwrite: whether a bundle at `out` may be replaced.
 
     Raises:
         MissingData: there is no such run, its data are not there, or a package is not installed.
-        BadValue: the network is code of the user's own, a format answers otherwise, or 8 bits cost too much.
+        BadValue: a network is code of the user's own, runs cannot be averaged, a format answers otherwise, or 8 bits
+            cost too much.
         DamagedFile: the run or the bundle is damaged.
     """
-    from transfer.bundle.folder import check_destination, is_bundle, new_bundle, open_folder
+    from transfer.bundle.folder import check_destination, new_bundle
 
+    paths = [expanded(path) for path in ([runs] if isinstance(runs, str | Path) else runs)]
+    out = expanded(out)
     check_destination(out, overwrite)
     if not 0 <= max_drop <= 100:
         raise BadValue(f"`max_drop`={max_drop:g} (allowed: 0 to 100)")
-    former = open_folder(run_dir) if is_bundle(run_dir) else None
+    former = find_former(paths)
     if former is not None and (golden, checkpoint, data_root) != (None, None, None):
-        raise BadValue(f"{run_dir} is a bundle: `golden`, `checkpoint` and `data_root` are for a run")
+        raise BadValue(f"{former.path} is a bundle: `golden`, `checkpoint` and `data_root` are for a run")
     chosen = choose_formats(formats, int8, former)
 
     from transfer.bundle.writing import write_bundle
-    from transfer.commands.export.source import from_bundle, from_run
+    from transfer.commands.export.source import from_bundle, from_runs
 
     if former is None:
         any_int8 = any(name.endswith("-int8") for name in chosen)
-        source, photos = from_run(run_dir, golden, checkpoint or "best", data_root, any_int8)
+        root = None if data_root is None else expanded(data_root)
+        source, photos = from_runs(paths, golden, checkpoint or "best", root, any_int8)
     else:
         source, photos = from_bundle(former), []
     with new_bundle(out) as folder:
         record = write_bundle(source, folder, chosen, max_drop)
     print_bundle(out, record, photos)
+    if len(paths) > 1 and "test" in record.metrics:
+        print("test was read for the average, which test_reads.json of each run counts")
+
+
+def find_former(paths: Sequence[Path]) -> BundleFolder | None:
+    """Return the bundle that is exported again; None where runs are exported.
+
+    Raises:
+        BadValue: there is no path, or a bundle is not alone.
+        MissingData, DamagedFile: the bundle is not whole.
+    """
+    from transfer.bundle.folder import is_bundle, open_folder
+
+    if not paths:
+        raise BadValue("`runs`: none is given")
+    bundles = [path for path in paths if is_bundle(path)]
+    if bundles and len(paths) > 1:
+        raise BadValue(f"{bundles[0]} is a bundle, which is exported again alone; name the runs that it was made of")
+    return open_folder(bundles[0]) if bundles else None
 
 
 def choose_formats(formats: list[str] | None, int8: bool, former: BundleFolder | None) -> list[str]:
@@ -157,8 +182,15 @@ def print_bundle(out: Path, record: Record, photos: Sequence[str]) -> None:
     from transfer.bundle.card import seen_images
     from transfer.bundle.golden import FOLDER, INDEX
 
-    network = f"{record.network.backbone}, {len(record.class_names)} classes"
-    print(printable(f"{out}: {record.name} ({network}), {len(record.files) + 1} files"))
+    backbones = ", ".join(member.network.backbone for member in record.members)
+    print(
+        printable(
+            f"{out}: {record.name} ({backbones}, {len(record.class_names)} classes), {len(record.files) + 1} files"
+        )
+    )
+    if len(record.members) > 1:
+        for line in describe_average(record):
+            print(printable(line))
     if photos:
         print(printable(f"{len(photos)} photos of val leave with it: {some_of(photos, most=8)}"))
     elif record.golden == "photos":  # of a bundle that is exported again: all it knows is their names there
@@ -185,7 +217,8 @@ def print_bundle(out: Path, record: Record, photos: Sequence[str]) -> None:
             *(f"{found.milliseconds[size]:.2f}" for size in ("1", "32")),
             ""
             if loss is None
-            else f"{100 * loss.accuracy:.2f}% ({100 * loss.float32:.2f}% in float32; drop {100 * loss.interval.low:.2f}"
+            else f"{found.parts}: "
+            f"{100 * loss.accuracy:.2f}% ({100 * loss.float32:.2f}% in float32; drop {100 * loss.interval.low:.2f}"
             f" to {100 * loss.interval.high:.2f} points)",
         )
     console = Console()
@@ -194,6 +227,20 @@ def print_bundle(out: Path, record: Record, photos: Sequence[str]) -> None:
     if said := seen_images(record):
         print(said)
     print(f"\nCheck it where it is to run: efficientnet-transfer check {out}")
+
+
+def describe_average(record: Record) -> Iterator[str]:
+    """Yield what the average of several runs answers on the splits that they share, beside their own figures."""
+    for split in dict.fromkeys(split for member in record.members for split in member.metrics):
+        name = "map" if record.multilabel else "top1"
+        own = [f"{100 * found[name]:.2f}%" for m in record.members if name in (found := m.metrics.get(split, {}))]
+        together, interval = record.metrics.get(split, {}).get(name), record.intervals.get(split, {}).get(name)
+        figure = "not measured, as it is not the same for all of them, or was trained on"
+        if together is not None:
+            figure = f"{100 * together:.2f}%" + (f" ({interval.percent()})" if interval else "")
+        yield f"{split} {name} of the average of {len(record.members)} runs: {figure}; of each: {', '.join(own)}"
+    if record.calibration is None:
+        yield "each run is calibrated, their average is not: no val split that all have and none was trained on is here"
 
 
 def _cpus(record: Record) -> str:
