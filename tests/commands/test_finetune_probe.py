@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from tests.support.runs import call, read_results, read_rows, read_weights, refused, same_weights, save_classes
-from transfer.commands import finetune, finetune_probe, probe
+from transfer.commands import evaluate, finetune, finetune_probe, probe
 from transfer.config.choices import choose_by_method
 from transfer.config.command_line import parse_config
 from transfer.config.schema import FinetuneConfig
@@ -69,27 +70,27 @@ def test_it_begins_with_the_probe_and_trains_as_without_it(
     assert same_weights(read_weights(tmp_path / "run"), read_weights(tmp_path / "without"))
 
 
+def evaluate_val(run_dir: Path) -> float:
+    """The accuracy of best.ckpt on val."""
+    assert call(evaluate.main, run_dir, "--split", "val", "--json", run_dir / "val.json") == 0
+    top1: float = json.loads((run_dir / "val.json").read_text())["metrics"]["top1"]
+    return top1
+
+
 @pytest.mark.slow
 def test_lpft_starts_where_the_probe_ended_and_resumes_without_another(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # At a rate of next to nothing the first validation is that of the start.
-    still = (
-        "--method",
-        "lpft",
-        "--optim.lr",
-        "1e-12",
-        "--trainer.max_epochs",
-        "1",
-        "--trainer.limit_test_batches",
-        "0",
-    )
-    assert tune(photos, tmp_path / "run", *still) == 0
+    # At such a rate training destroys the network, and the best one is that of the start.
+    words = ("--method", "lpft", "--optim.lr", "0.3", "--trainer.max_epochs", "1", "--trainer.limit_test_batches", "0")
+    assert tune(photos, tmp_path / "run", *words) == 0
     output, run = capsys.readouterr(), load_results(tmp_path / "run")
     assert run.first_probe is not None
-    expected, row = run.first_probe.metrics, read_rows(tmp_path / "run")[0]
-    assert float(row["val/top1"]) == expected["top1"] > 0.5
-    assert float(row["val/loss"]) == pytest.approx(expected["loss"], rel=1e-3)
+    expected, (start, end) = run.first_probe.metrics, read_rows(tmp_path / "run")
+    assert (start["epoch"], start["step"], end["epoch"]) == ("0", "0", "1")
+    assert float(start["val/top1"]) == expected["top1"] > float(end["val/top1"])
+    assert float(start["val/loss"]) == pytest.approx(expected["loss"], rel=1e-3)
+    assert run.val["top1"] == expected["top1"] == evaluate_val(tmp_path / "run")
     assert "optim.lr: as you set it" in output.out and "bn frozen: " in output.out
     assert "BatchNorm" not in output.err
 
