@@ -164,7 +164,10 @@ def test_folds_are_averaged_but_not_measured_on_val(
     out = tmp_path / "ens"
     assert call(export.main, *folds, "--out", out, "--format", "onnx") == 0
     said = capsys.readouterr().out
-    assert "val top1 of the average of 2 runs: not measured" in said and "their average is not: no val split" in said
+    assert (
+        "val top1 of the average of 2 runs: not measured" in said
+        and "their average is not calibrated: no val split" in said
+    )
     record = read_record(out / "model.json")
     assert (record.calibration, record.temperature) == (None, 1.0) and record.metrics.keys() == {"test"}
     assert (record.formats["onnx"].num_images, record.formats["onnx"].num_seen) == (12, 12)
