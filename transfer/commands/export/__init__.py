@@ -239,7 +239,7 @@ def describe_average(record: Record) -> Iterator[str]:
         name = "map" if record.multilabel else "top1"
         own = [f"{100 * found[name]:.2f}%" for m in record.members if name in (found := m.metrics.get(split, {}))]
         together, interval = record.metrics.get(split, {}).get(name), record.intervals.get(split, {}).get(name)
-        figure = "not measured, as it is not the same for all of them, or was trained on"
+        figure = "not measured, as it is not the same for all of them, was trained on, or is not here"
         if together is not None:
             figure = f"{100 * together:.2f}%" + (f" ({interval.percent()})" if interval else "")
         yield f"{split} {name} of the average of {len(record.members)} runs: {figure}; of each: {', '.join(own)}"
