@@ -25,7 +25,6 @@ from transfer.weights.build import build_backbone, build_classifier
 from transfer.weights.files import strict_load
 from transfer.weights.key_names import to_own_keys
 
-
 # Of every baseline the smallest: larger ones repeat its blocks.
 SMALLEST = ("b0", "lite0", "v2-b0", "v2-s", "mobilenet-v1", "mobilenet-v2", "resnet50")
 

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 
 # What every rank would import for itself; a server that has computed nothing imports it once and is forked.
-IMPORTED = ("torch", "torch.distributed", "pytorch_lightning", "transformers", "datasets", "torchmetrics", "pytest")
-IMPORTED += ("datamodules.datamodule", "transfer.training.module", "transfer.training.trainer", "transfer.weights.build")
+IMPORTED = (
+    *("torch", "torch.distributed", "pytorch_lightning", "torchmetrics", "transformers", "datasets", "pytest"),
+    *("datamodules.datamodule", "transfer.training.module", "transfer.training.trainer", "transfer.weights.build"),
+)
 
 
 def free_port() -> int:
