@@ -89,7 +89,7 @@ def test_export_says_what_leaves_and_how_close_the_formats_are(
 ) -> None:
     exported(small_run, tmp_path / "bundle", "--format", "onnx")
     out = capsys.readouterr().out
-    assert "8 photos of val leave with it: digits val row" in out and "180 val" in out
+    assert "8 photos of val leave with it, metadata and all: digits val row" in out and "180 val" in out
     found = load_bundle(tmp_path / "bundle").folder.record.formats["onnx"]
     assert found.num_seen == 0 and "were trained on" not in out
     assert f"{found.relative_difference:.1e}" in out and f"{found.milliseconds['1']:.2f}" in out
