@@ -19,7 +19,8 @@ from transfer.calibration.file import load_calibration, save_calibration
 from transfer.calibration.temperature import as_probabilities, expected_calibration_error
 from transfer.commands import evaluate, finetune, predict, probe
 from transfer.errors import DamagedFile, MissingData
-from transfer.run_files import CALIBRATION
+from transfer.files import write_json
+from transfer.run_files import CALIBRATION, RESULTS
 from transfer.runs.calibrating import head_digest
 from transfer.runs.predictor import load_run
 
@@ -154,6 +155,8 @@ def test_a_lost_calibration_is_written_again_as_it_was(
 ) -> None:
     folder = shutil.copytree(run_dir, tmp_path / "run")
     (folder / CALIBRATION).unlink()
+    results = read_results(folder)
+    write_json(folder / RESULTS, {**results, "calibration": None, "of_a_later_version": 1})
     capsys.readouterr()
     assert call(predict.main, folder, photos / "cat" / "0.png", "--abstain") == 2
     command = f"efficientnet-transfer evaluate {folder} --calibrate"
@@ -161,6 +164,7 @@ def test_a_lost_calibration_is_written_again_as_it_was(
     assert call(evaluate.main, *command.split()[2:]) == 0
     out = capsys.readouterr().out
     assert "calibration: expected calibration error on val" in out and f"written: {folder / CALIBRATION}" in out
+    assert read_results(folder) == {**results, "of_a_later_version": 1}
     assert (folder / CALIBRATION).read_bytes() == (run_dir / CALIBRATION).read_bytes()
     (folder / CALIBRATION).write_bytes(b"damaged")
     assert call(evaluate.main, folder, "--calibrate") == 0

@@ -89,7 +89,7 @@ def test_export_says_what_leaves_and_how_close_the_formats_are(
 ) -> None:
     exported(small_run, tmp_path / "bundle", "--format", "onnx")
     out = capsys.readouterr().out
-    assert "8 photos of val leave with it: digits val row" in out and "180 val" in out
+    assert "8 photos of val leave with it, metadata and all: digits val row" in out and "180 val" in out
     found = load_bundle(tmp_path / "bundle").folder.record.formats["onnx"]
     assert found.num_seen == 0 and "were trained on" not in out
     assert f"{found.relative_difference:.1e}" in out and f"{found.milliseconds['1']:.2f}" in out
@@ -227,7 +227,7 @@ def test_8_bits_are_measured_on_val(small_run: Path, tmp_path: Path) -> None:
         assert loss.interval.low <= loss.drop <= loss.interval.high
         assert record.formats[name].parts == "weights and activations"
     assert record.formats["onnx"].loss is None and record.formats["onnx"].parts is None
-    run_alone("check", bundle)
+    assert call(check.main, bundle) == 0
     run_alone("export", bundle, "--out", again)
     assert contents(again) == contents(bundle)
 

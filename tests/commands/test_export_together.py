@@ -157,6 +157,58 @@ def test_the_bundle_proves_itself_and_exports_itself_again(ensemble: Path, tmp_p
     assert contents(exported(ensemble, tmp_path / "again")) == contents(ensemble)
 
 
+def test_8_bits_of_the_average_and_the_bundle_exported_again(
+    seeds: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("nncf", reason="pip install nncf")
+    out, names = tmp_path / "ens", ["onnx", "openvino", "onnx-int8", "openvino-int8"]
+    export_runs(seeds, out, formats=["onnx", "openvino"], int8=True, max_drop=100)
+    record = read_record(out / "model.json")
+    assert list(record.formats) == names and len(record.members) == 2
+    images, labels = images_of("val")
+    for name in names[2:]:
+        found, answers = record.formats[name], load_bundle(out, name).predict(images)
+        assert found.loss is not None and found.parts == "weights and activations"
+        right = [prediction.class_name == str(label) for prediction, label in zip(answers, labels, strict=True)]
+        assert found.loss.accuracy == pytest.approx(np.mean(right))
+        assert found.loss.float32 == pytest.approx(record.metrics["val"]["top1"], abs=1e-6)
+    assert call(check.main, out) == 0
+    assert contents(exported(out, tmp_path / "again")) == contents(out)
+    fewer = read_record(exported(out, tmp_path / "fewer", "--format", "onnx", "--int8") / "model.json")
+    assert fewer.formats == {name: record.formats[name] for name in ("onnx", "onnx-int8")}
+    one = exported(out, tmp_path / "one", "--format", "onnx")
+    assert f"{one} holds no onnx-int8, and no training images; export its run" in refused(
+        capsys, one, "--out", tmp_path / "b", "--int8"
+    )
+
+
+def test_without_images_the_average_is_written_and_not_measured(
+    several_labels: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = ("--data_root", tmp_path / "nowhere.csv", "--format", "onnx")
+    photos = sorted(several_labels[0].parent.glob("*.png"))[:10]
+    message = refused(capsys, *several_labels, "--out", tmp_path / "b", *nowhere)
+    assert "nowhere.csv" in message and "--golden noise" in message and not (tmp_path / "b").exists()
+    assert "nowhere.csv" in refused(
+        capsys, *several_labels, "--out", tmp_path / "b", *nowhere, "--golden", "noise", "--int8"
+    )
+    with pytest.warns(UserWarning, match="formats are compared on the golden inputs alone"):
+        assert call(export.main, *several_labels, "--out", tmp_path / "ens", *nowhere, "--golden", "noise") == 0
+    said = capsys.readouterr().out
+    assert "val map of the average of 2 runs: not measured" in said and "their average is not calibrated" in said
+    assert "test was read" not in said
+    record = read_record(tmp_path / "ens" / "model.json")
+    assert (record.metrics, record.intervals, record.calibration, record.temperature) == ({}, {}, None, 1.0)
+    assert (record.formats["onnx"].images, record.formats["onnx"].num_images) == ("golden", 8)
+    runs = [load_run(run) for run in several_labels]
+    assert record.threshold == pytest.approx(np.mean([run.label_threshold for run in runs]))
+    found = [prediction.probabilities for prediction in load_bundle(tmp_path / "ens").predict(photos)]
+    np.testing.assert_allclose(found, mean_of(several_labels, photos), atol=1e-5)
+    assert "## Not known" in (card := (tmp_path / "ens" / README).read_text()) and "- its accuracy" in card
+    assert call(check.main, tmp_path / "ens") == 0
+    assert contents(exported(tmp_path / "ens", tmp_path / "again")) == contents(tmp_path / "ens")
+
+
 def test_folds_are_averaged_but_not_measured_on_val(
     folds: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -164,7 +216,10 @@ def test_folds_are_averaged_but_not_measured_on_val(
     out = tmp_path / "ens"
     assert call(export.main, *folds, "--out", out, "--format", "onnx") == 0
     said = capsys.readouterr().out
-    assert "val top1 of the average of 2 runs: not measured" in said and "their average is not: no val split" in said
+    assert (
+        "val top1 of the average of 2 runs: not measured" in said
+        and "their average is not calibrated: no val split" in said
+    )
     record = read_record(out / "model.json")
     assert (record.calibration, record.temperature) == (None, 1.0) and record.metrics.keys() == {"test"}
     assert (record.formats["onnx"].num_images, record.formats["onnx"].num_seen) == (12, 12)

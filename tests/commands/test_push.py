@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
 import signal
@@ -12,12 +13,14 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from huggingface_hub import close_session, constants, snapshot_download
+from huggingface_hub import HfApi, close_session, constants, snapshot_download
 from huggingface_hub.repocard import metadata_load
 from huggingface_hub.repocard_data import model_index_to_eval_results
+from PIL import ExifTags, Image
 
 from tests.bundle.test_record import RECORD
 from tests.support.bundles import TINY, sealed_again
@@ -29,6 +32,8 @@ from transfer.bundle.tensors import describe_network
 from transfer.bundle.writing import Source, write_bundle
 from transfer.commands import check, push
 from transfer.files import file_sha256
+from transfer.images.place import tells_place
+from transfer.networks.ensemble import Ensemble
 from transfer.weights.build import build_classifier
 
 CARD_OF_THE_HUB = {".gitattributes": b"", "README.md": b"---\nlicense: mit\n---\n"}
@@ -39,10 +44,12 @@ def noise_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of an untrained network, whose golden inputs are noise."""
     torch.manual_seed(0)
     classifier = build_classifier(TINY, 3, class_names=RECORD.class_names).eval()
-    record = replace(RECORD, network=describe_network(classifier), golden="noise", weights=None)
+    member = replace(RECORD.members[0], network=describe_network(classifier), weights=None)
+    record = replace(RECORD, members=(member,), golden="noise")
+    network = Ensemble([classifier], [member.temperature], record.multilabel).eval()
     folder = tmp_path_factory.mktemp("bundles") / "mymodel"
     folder.mkdir()
-    write_bundle(Source(classifier, record, noise_files(), calibration=b"what val says"), folder, [], 0.5)
+    write_bundle(Source(network, record, noise_files(), calibration=b"what val says"), folder, [], 0.5)
     return folder
 
 
@@ -243,6 +250,42 @@ def test_a_commit_that_lacks_a_file_is_no_success(bundle: Path, hub: ModelHub, r
     hub.ignores = {"golden/golden.json"}
     message = refused(bundle, "user/name")
     assert "lacks files of the bundle, or holds others: golden/golden.json; a .gitignore" in message
+
+
+@pytest.mark.parametrize("name", ["golden/golden.json", "model.safetensors", "model.json"])
+def test_a_file_that_changes_while_it_travels_is_no_success(
+    bundle: Path, hub: ModelHub, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The Hub then holds what lies here, which is another file than the one that was listed."""
+    ask = HfApi.model_info
+
+    def change(*words: Any, **options: Any) -> Any:
+        if name == "model.json":
+            sealed_again(bundle, lambda record: replace(record, name="another"))
+        else:
+            (bundle / name).write_bytes(b"changed")
+        return ask(*words, **options)
+
+    monkeypatch.setattr(HfApi, "model_info", change)
+    assert f"holds others: {name}; a .gitignore in the repository leaves files out, or" in refused(bundle, "user/name")
+    assert hub.repositories["user/name"].files[name] == (bundle / name).read_bytes()
+
+
+def test_the_place_of_photos_is_said(photo_bundle: Path, hub: ModelHub, capsys: pytest.CaptureFixture[str]) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 1
+    for name, gps in (("1.png", {}), ("2.png", {ExifTags.GPS.GPSLatitude: (52.0, 31.0, 12.0)})):
+        exif.get_ifd(ExifTags.IFD.GPSInfo).update(gps)
+        with Image.open(photo_bundle / "golden" / name) as image:
+            image.save(photo_bundle / "golden" / name, exif=exif)
+    sealed_again(photo_bundle)
+    assert call(push.main, photo_bundle, "user/name", "--private", "--dry_run") == 0
+    out = capsys.readouterr().out
+    assert "their metadata say where they were taken (GPS): 2.png in golden/\n" in out
+    assert tells_place((photo_bundle / "golden" / "2.png").read_bytes(), 10**6) and not tells_place(b"GPSLatitude", 9)
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "JPEG", xmp=b'<x exif:GPSLatitude="52,31.2N"/>')
+    assert tells_place(buffer.getvalue(), 10**6)
 
 
 def test_another_namespace_is_refused(bundle: Path, hub: ModelHub, refused: Callable[..., str]) -> None:

@@ -76,7 +76,7 @@ class Bundle:
         if self.calibration is None:
             several = len(self.folder.record.members) > 1
             remedy = "export its run again, once it has one (efficientnet-transfer evaluate RUN --calibrate)"
-            reason = "its runs share no val split" if several else remedy
+            reason = "its runs share no val split, or its images were not there" if several else remedy
             raise MissingData(f"{self.folder.path} has no {CALIBRATION}: {reason}")
         return self.calibration
 

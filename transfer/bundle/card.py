@@ -136,7 +136,7 @@ def _members(record: Record) -> str:
     text = f"{table}\n\nEach network's logits are divided by its temperature before the probabilities are averaged."
     if "val" in record.metrics:
         return text
-    return f"{text} The average is not measured on val: the networks share none, or were trained on it."
+    return f"{text} The average is not measured on val: they share none, were trained on it, or it was not at hand."
 
 
 def _use(record: Record) -> str:

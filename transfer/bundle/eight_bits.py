@@ -13,7 +13,7 @@ Parts = Literal["weights", "weights and activations"]
 
 
 def parts_in_8_bits(network: nn.Module) -> Parts:
-    """Return what 8 bits hold of a network: the weights alone where its backbone has SiLU or squeeze-excitation.
+    """Return what 8 bits hold of a network: the weights alone where a backbone in it has SiLU or squeeze-excitation.
 
     SiLU's outputs are unbounded above and close to 0 below, and gates scale whole channels, so that 256 values for
     all channels of a layer are too coarse: EfficientNet-B0 falls from 76.97% to 71.71% on ImageNet (TensorRT 8.4's

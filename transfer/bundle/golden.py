@@ -16,6 +16,7 @@ from transfer.bundle.folder import BundleFolder
 from transfer.errors import DamagedFile
 from transfer.files import read_object, write_json
 from transfer.images.decode import PICTURE_FORMATS, Pixels, decode_image, open_image
+from transfer.images.place import tells_place
 from transfer.images.prepare import prepare_pixels
 from transfer.preprocessing import Preprocessing
 from transfer.records import checked
@@ -145,6 +146,17 @@ def read_inputs(bundle: BundleFolder, golden: Golden) -> list[Pixels]:
             where = bundle.path / FOLDER / row.file
             raise DamagedFile(str(error) if str(where) in str(error) else f"{where}: {error}") from None
     return decoded
+
+
+def describe_places(bundle: BundleFolder) -> str:
+    """Return a line on the inputs that say where they were taken; empty if none does.
+
+    Raises:
+        MissingData, DamagedFile: see `read_golden`.
+    """
+    files = [bundle.file(f"{FOLDER}/{row.file}") for row in read_golden(bundle).inputs]
+    found = [path.name for path in files if tells_place(path.read_bytes(), bundle.record.max_pixels)]
+    return f"their metadata say where they were taken (GPS): {', '.join(found)} in {FOLDER}/" if found else ""
 
 
 def pixel_difference(bundle: BundleFolder, golden: Golden, decoded: Sequence[Pixels]) -> int:

@@ -112,10 +112,10 @@ def upload(bundle: BundleFolder, repository: str, private: bool) -> Pushed:
         )
         found = api.model_info(repository, revision=commit.oid, files_metadata=True)
     held = {file.rfilename: file for file in found.siblings or ()}
-    if other := [name for name in bundle.names if not _is_same(bundle.folder / name, held.get(name))]:
+    if other := [name for name in bundle.names if not _is_same(bundle, name, held.get(name))]:
         raise MissingData(
             f"{repository}: its new commit lacks files of the bundle, or holds others: {some_of(other)}; a .gitignore"
-            " in the repository leaves files out: remove it, then push again"
+            " in the repository leaves files out, or files were changed here meanwhile: see to it, then push again"
         )
     return Pushed(repository_address(repository), commit.oid, bool(found.private))
 
@@ -138,9 +138,15 @@ def _earlier_files(api: HfApi, repository: str, info: ModelInfo) -> set[str]:
             raise DamagedFile(str(error).replace(str(path), f"{repository}/{MODEL}, which is on the Hub")) from None
 
 
-def _is_same(path: Path, found: RepoSibling | None) -> bool:
-    """Return whether a file of the Hub has the content of one here, by the digest that the Hub has of it."""
+def _is_same(bundle: BundleFolder, name: str, found: RepoSibling | None) -> bool:
+    """Return whether a file of the Hub has the content that the bundle's record names, by the Hub's digest of it.
+
+    A file that was changed here while it was uploaded is another one.
+    """
     if found is None:
+        return False
+    path = bundle.folder / name
+    if not (read_record(path) == bundle.record if name == MODEL else file_sha256(path) == bundle.record.files[name]):
         return False
     if found.lfs is not None:
         return found.lfs.sha256 == file_sha256(path)

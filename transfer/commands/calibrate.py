@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transfer.errors import BadValue, UserError
-from transfer.run_files import CALIBRATION, PROBE
+from transfer.run_files import CALIBRATION, PROBE, RESULTS
 
 if TYPE_CHECKING:
     from datamodules.datamodule import DataModule
@@ -80,7 +80,7 @@ def check_calibrates(run_dir: Path, checkpoint: str, split: str | None) -> str:
 
 
 def calibrate_again(run: Run, subject: Subject, loading: Mapping[str, Any]) -> str:
-    """Write the calibration of a finished run anew, and return a line about it.
+    """Write the calibration of a finished run anew, its summary into results.json, and return lines about it.
 
     Args:
         run: the run, whose classifier is moved to a GPU where there is one.
@@ -95,14 +95,17 @@ def calibrate_again(run: Run, subject: Subject, loading: Mapping[str, Any]) -> s
     from datamodules.datamodule import DataModule
     from transfer.calibration.file import save_calibration
     from transfer.runs.calibrating import calibrate
+    from transfer.runs.results import save_calibration_summary
 
     if not subject.own or "val" in subject.changed:
         raise BadValue(f"`calibrate`=True: {subject.name} is not the val split of {run.run_dir}")
     data = DataModule(subject.dataset, run.preprocessing, **{**run.config.loader_options(), **loading})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     calibration = calibrate(run.classifier, data.eval_dataloader("test"), data.normalize, device)
+    summary = summarize(calibration)
     save_calibration(calibration, run.run_dir / CALIBRATION)
-    return f"{describe(summarize(calibration))}\nwritten: {run.run_dir / CALIBRATION}"
+    save_calibration_summary(run.run_dir, summary)
+    return f"{describe(summary)}\nwritten: {run.run_dir / CALIBRATION}, and its summary to {RESULTS}"
 
 
 def _kept(run_dir: Path, fit: Callable[[], Calibration]) -> dict[str, Any] | None:

@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--data.stream", "--stream", dest="stream", choices=("true", "false"), help=stream)
     out_dir = "folder for evaluation.json and predictions.npz; default: RUN_DIR/evaluations/<n>/ for other data"
     add_engine(parser, default="torch")
-    calibrate = "write the run's calibration anew, from its own val, which is measured: of a run that has none"
+    calibrate = "write the run's calibration anew, from its own val, which is measured, and its summary to results.json"
     add("--calibrate", action="store_true", help=calibrate)
     add("--out_dir", type=expanded, metavar="DIR", help=out_dir)
     add("--json", type=expanded, metavar="FILE", help="write the result there too")

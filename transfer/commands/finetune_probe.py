@@ -64,8 +64,7 @@ def probe_first(
     first = FirstProbe(penalty=found.penalty, metrics=metrics, engine=engine, seconds=seconds)
     write_json(path, asdict(first))
     metric = data.dataset.sheet.metric
-    reached = ", ".join(f"{name} {metric} {values[metric]:.2%}" for name, values in metrics.items())
-    print(f"linear probe first: {reached} ({seconds:.1f} s)", flush=True)
+    print(f"linear probe first: val {metric} {metrics[metric]:.2%} ({seconds:.1f} s)", flush=True)
     return first
 
 
@@ -73,23 +72,24 @@ def begins_with_probe(config: FinetuneConfig, start: Start, data: DataModule, nu
     """Return whether a run begins with a probe that it can be compared with.
 
     It has few training images with one label each, all of which it trains on in one process, a val split that it
-    measures, and trained weights.
+    measures, and trained weights. It is no trial of a search: these leave test unread, and nobody reads their output.
     """
     sizes, trainer = data.dataset.split_sizes, config.trainer
     is_part = trainer.limit_train_batches is not None or trainer.limit_val_batches is not None
+    is_trial = trainer.limit_test_batches == 0
     return (
         sizes["train"] <= MOST_IMAGES
         and "val" in sizes
         and start.row is not None
         and num_processes == 1
-        and not (config.data.multilabel or config.data.stream or is_part or trainer.overfit_batches)
+        and not (config.data.multilabel or config.data.stream or is_part or is_trial or trainer.overfit_batches)
     )
 
 
 def _fit(
     config: FinetuneConfig, classifier: Classifier, data: DataModule, *, exact: bool
-) -> tuple[Probe, dict[str, Metrics], str]:
-    """Return the probe, its metrics, and the engine that computed the features.
+) -> tuple[Probe, Metrics, str]:
+    """Return the probe, its metrics on val, and the engine that computed the features. Test is not read.
 
     Args:
         config: the run's configuration.
@@ -104,20 +104,16 @@ def _fit(
     from transfer.probe.penalties import linear_metrics
 
     own = ProbeConfig(engine="torch", feature_dtype="float32") if exact else ProbeConfig()
-    sizes = data.dataset.split_sizes
-    tests = config.trainer.limit_test_batches is None and sizes.get("test", MOST_IMAGES + 1) <= MOST_IMAGES
-    splits = ("train", "val", "test") if tests else ("train", "val")
     with pl.utilities.seed.isolate_rng():
         fabric = build_fabric(replace(config.trainer, strategy="auto"))
         network = classifier.eval().to(fabric.device)
         try:
-            features, _, record = extract(config, own, data, network, fabric, splits)
+            features, _, record = extract(config, own, data, network, fabric, ("train", "val"))
         finally:
             classifier.cpu().train()
         found = fit(features, data.dataset, fabric)
     assert record is not None
-    metrics = {name: Metrics(linear_metrics(found.train_fit, features[name][0])) for name in splits[1:]}
-    return found, metrics, record.engine
+    return found, Metrics(linear_metrics(found.train_fit, features["val"][0])), record.engine
 
 
 def print_comparison(results: Results) -> None:
@@ -125,7 +121,7 @@ def print_comparison(results: Results) -> None:
     first, metric = results.first_probe, results.quoted_metric
     if first is None:
         return
-    tuned, probed, images = results.val[metric], first.metrics["val"][metric], results.splits["val"].size
+    tuned, probed, images = results.val[metric], first.metrics[metric], results.splits["val"].size
     print(f"{metric} on {images} val images: fine-tuned {tuned:.2%}, linear probe of the frozen network {probed:.2%}")
     if tuned < probed:
         advice = "" if results.config["method"] == "lpft" else ", and `method`=lpft starts from it"

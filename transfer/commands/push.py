@@ -96,7 +96,7 @@ def push(
 
 def print_leaving(bundle: BundleFolder, address: str) -> None:
     """Print each file that a push uploads, and what they tell about val's images."""
-    from transfer.bundle.golden import read_golden
+    from transfer.bundle.golden import describe_places, read_golden
     from transfer.costs.units import format_bytes
 
     record = bundle.record
@@ -107,7 +107,9 @@ def print_leaving(bundle: BundleFolder, address: str) -> None:
         print(f"{format_bytes(size, 3):>9}  {name}")
     if record.golden == "photos":
         number = len(read_golden(bundle).inputs)
-        print(f"{number} photos of val leave with it (golden/), with the metadata in their files, as time and place")
+        print(f"{number} photos of val leave with it (golden/), with the metadata in their files")
+        if places := describe_places(bundle):
+            print(places)
     else:
         print("golden inputs: noise, no photo leaves with it")
     if record.calibration is not None:

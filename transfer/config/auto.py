@@ -83,7 +83,7 @@ def choose_lpft() -> list[Choice]:
     return [
         Choice("bn", "frozen", "the head fits features with the checkpoint's statistics, not with those of a batch"),
         Choice("optim.name", "adamw", "its steps are as long at a small gradient as at a large one (ours)"),
-        Choice("optim.lr", 1e-4, "low, so that the features change little while the head follows: LP-FT"),
+        Choice("optim.lr", 2e-4, "low, so that the features change little while the head follows: LP-FT"),
         Choice("ema_half_life", 0.05, "averages the last steps, which are few (ours)"),
         Choice("trainer.max_epochs", 20, "twice the defaults' length, as the rate is low (ours)"),
         Choice("loss.label_smoothing", 0.0, whole),

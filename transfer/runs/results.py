@@ -77,13 +77,13 @@ class FirstProbe:
 
     Attributes:
         penalty: the L2 penalty chosen on val.
-        metrics: its metrics on val, and on test where that was few images, too.
+        metrics: its metrics on val.
         engine: what computed the features.
         seconds: wall-clock time of all of it.
     """
 
     penalty: float
-    metrics: dict[str, Metrics]
+    metrics: Metrics
     engine: str
     seconds: float
 
@@ -261,6 +261,12 @@ def read_results(run_dir: str | Path) -> Results:
     if "penalty" in content:
         parts["probe"] = content
     return checked({**content, **parts}, Results, path)
+
+
+def save_calibration_summary(run_dir: Path, summary: dict[str, Any]) -> None:
+    """Replace `calibration` in a finished run's `results.json`; the rest of the file stays as it is."""
+    path = run_dir / RESULTS
+    write_json(path, {**read_object(path), "calibration": summary})
 
 
 def last_results(parent: Path) -> Path | None:

@@ -241,7 +241,8 @@ class EpochLog(pl.Callback):
         if not is_validation_of_fit(trainer):
             return
         self._started = time.perf_counter()
-        self._log(trainer, pl_module.train_loss.compute())  # on every rank
+        # On every rank; before the first step there is none.
+        self._log(trainer, pl_module.train_loss.compute() if trainer.global_step else math.nan)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, TransferModule)
@@ -254,7 +255,7 @@ class EpochLog(pl.Callback):
     def _log(self, trainer: pl.Trainer, train_loss: float) -> None:
         values = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         row = {
-            "epoch": trainer.current_epoch + 1,
+            "epoch": trainer.current_epoch + 1 if trainer.global_step else 0,
             "step": trainer.global_step,
             "lr": _head_lr(trainer),
             "train/loss": train_loss,

@@ -49,13 +49,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class LastCheckpoint(pl.callbacks.Checkpoint):
-    """Keeps `last.ckpt`: the state after the last validation, whether it was the best or not."""
+    """Keeps `last.ckpt`: the state after the last validation, whether it was the best or not, but not of the start."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if is_validation_of_fit(trainer):
+        if is_validation_of_fit(trainer) and trainer.global_step > 0:
             trainer.save_checkpoint(self.folder / LAST)
 
 

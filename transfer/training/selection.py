@@ -71,6 +71,19 @@ class BestCheckpoint(pl.callbacks.Checkpoint):
         self.best = value, minus_loss
 
 
+class StartValidation(pl.Callback):
+    """Validates the network that a run starts with, too: `best.ckpt` is that one if training makes none better."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.global_step > 0:
+            return
+        loop = trainer.fit_loop.epoch_loop.val_loop
+        trainer.validating = True  # as Lightning's own loop does around it
+        loop.setup_data()
+        loop.run()
+        trainer.training = True
+
+
 class EarlyStop(pl.Callback):
     """Ends a run after some validations in a row without a better one by `goodness`; a resumed run stays ended.
 

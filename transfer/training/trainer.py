@@ -31,7 +31,7 @@ from transfer.training.precision import BF16TrainingSteps, resolve_precision, tr
 from transfer.training.progress import ProgressBar
 from transfer.training.progressive import Progressive
 from transfer.training.run_length import LengthReport
-from transfer.training.selection import BestCheckpoint, EarlyStop
+from transfer.training.selection import BestCheckpoint, EarlyStop, StartValidation
 
 
 def prepare_process(config: FinetuneConfig) -> int:
@@ -111,6 +111,8 @@ def build_callbacks(config: FinetuneConfig, run_dir: Path, log: EpochLog) -> lis
     if config.progressive is not None:
         callbacks.append(Progressive())
     callbacks += [BatchNormCheck(), LengthReport(config.data.batch_size), log]
+    if config.method == "lpft" and validates:
+        callbacks.append(StartValidation())
     if config.early_stopping is not None:
         callbacks.append(EarlyStop(log.monitor, config.early_stopping))
     if _shows_progress(config):

@@ -90,7 +90,8 @@ def export(
             cost too much.
         DamagedFile: the run or the bundle is damaged.
     """
-    from transfer.bundle.folder import check_destination, new_bundle
+    from transfer.bundle.folder import BundleFolder, check_destination, new_bundle
+    from transfer.bundle.golden import describe_places
 
     paths = [expanded(path) for path in ([runs] if isinstance(runs, str | Path) else runs)]
     out = expanded(out)
@@ -113,7 +114,8 @@ def export(
         source, photos = from_bundle(former), []
     with new_bundle(out) as folder:
         record = write_bundle(source, folder, chosen, max_drop)
-    print_bundle(out, record, photos)
+        places = describe_places(BundleFolder(out, folder, record)) if record.golden == "photos" else ""
+    print_bundle(out, record, photos, places)
     if len(paths) > 1 and "test" in record.metrics:
         print("test was read for the average, which test_reads.json of each run counts")
 
@@ -174,7 +176,7 @@ def lacking(format: str) -> str | None:
     return next((package for package in needed if find_spec(package) is None), None)
 
 
-def print_bundle(out: Path, record: Record, photos: Sequence[str]) -> None:
+def print_bundle(out: Path, record: Record, photos: Sequence[str], places: str) -> None:
     """Print what was written, which photos leave with it, and how close each format comes."""
     from rich.console import Console
     from rich.table import Table
@@ -192,12 +194,14 @@ def print_bundle(out: Path, record: Record, photos: Sequence[str]) -> None:
         for line in describe_average(record):
             print(printable(line))
     if photos:
-        print(printable(f"{len(photos)} photos of val leave with it: {some_of(photos, most=8)}"))
+        print(printable(f"{len(photos)} photos of val leave with it, metadata and all: {some_of(photos, most=8)}"))
     elif record.golden == "photos":  # of a bundle that is exported again: all it knows is their names there
         names = [name for name in record.files if name.startswith(f"{FOLDER}/") and name.count(".") == 1]
         print(f"golden inputs: photos of val, {some_of(sorted({*names} - {INDEX}), most=8)}")
     else:
         print("golden inputs: noise, no photo leaves with it")
+    if places:
+        print(f"{places}; --golden noise leaves photos out")
     if record.calibration is not None:
         print(f"its calibration holds logits and features of {record.calibration.num_images:,} val images")
     print(f"compared with float32 PyTorch, from the decoded image to the logits; times: {_cpus(record)}")
@@ -235,12 +239,12 @@ def describe_average(record: Record) -> Iterator[str]:
         name = "map" if record.multilabel else "top1"
         own = [f"{100 * found[name]:.2f}%" for m in record.members if name in (found := m.metrics.get(split, {}))]
         together, interval = record.metrics.get(split, {}).get(name), record.intervals.get(split, {}).get(name)
-        figure = "not measured, as it is not the same for all of them, or was trained on"
+        figure = "not measured, as it is not the same for all of them, was trained on, or is not here"
         if together is not None:
             figure = f"{100 * together:.2f}%" + (f" ({interval.percent()})" if interval else "")
         yield f"{split} {name} of the average of {len(record.members)} runs: {figure}; of each: {', '.join(own)}"
     if record.calibration is None:
-        yield "each run is calibrated, their average is not: no val split that all have and none was trained on is here"
+        yield "their average is not calibrated: no val split that all have and none was trained on is here"
 
 
 def _cpus(record: Record) -> str:
