@@ -17,7 +17,7 @@ from benchmarks import __main__ as benchmarks
 from tests.support.runs import environment
 from transfer import __main__ as console
 from transfer import commands
-from transfer.config.command_line import parse_config, parse_probe_config
+from transfer.config.command_line import parse_choose_config, parse_config, parse_probe_config
 
 ROOT = Path(__file__).parents[1]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
@@ -61,8 +61,9 @@ def test_the_readmes_python_runs_without_a_warning_of_ours(tmp_path: Path) -> No
 @pytest.mark.parametrize("words", command_lines("efficientnet-transfer"), ids=" ".join)
 def test_a_command_of_the_readme_parses(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    if words[0] in ("finetune", "probe"):
-        (parse_config if words[0] == "finetune" else parse_probe_config)(words[1:])
+    parsers = {"finetune": parse_config, "probe": parse_probe_config, "choose": parse_choose_config}
+    if words[0] in parsers:
+        parsers[words[0]](words[1:])
         return
     names = [info.name for info in pkgutil.walk_packages(commands.__path__, f"{commands.__name__}.")]
     for module in [importlib.import_module(name) for name in names]:

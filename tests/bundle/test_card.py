@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from huggingface_hub import ModelCard
 
@@ -75,6 +76,22 @@ def test_a_teacher_without_times_or_shared_images_has_a_row() -> None:
     assert "| this network | lite0 at 32 px | 3,383,818 | 12.9 |  | 0.9300 |" in text
     assert "| its teacher | b4 at 380 px | 1,048,576 | 4.0 |  | 0.9500 |" in text
     assert "Times:" not in text and "## Teacher" not in write_card(RECORD)
+
+
+def test_of_several_networks_a_teacher_stands_beside_its_own_student() -> None:
+    facts: dict[str, Any] = {
+        "backbone": "b4",
+        "image_size": 380,
+        "num_parameters": 2**20,
+        "metrics": {"val": {"top1": 0.95}},
+    }
+    teacher = Teacher(**facts, milliseconds=9.0, student_milliseconds=3.0, device="a CPU")
+    network, metrics = replace(MEMBER.network, teacher=teacher), {"val": {"top1": 0.71}}
+    student = replace(MEMBER, run="photos/2", network=network, metrics=metrics)
+    text = write_card(replace(RECORD, members=(MEMBER, student)))
+    assert text.count("## Teacher of photos/2\n") == text.count("## Teacher") == 1
+    assert "| this network | lite0 at 32 px | 3,383,818 | 12.9 | 3 | 0.7100 |" in text
+    assert "| its teacher | b4 at 380 px | 1,048,576 | 4.0 | 9 | 0.9500 |" in text
 
 
 def test_the_card_of_several_networks_shows_each_beside_their_average() -> None:

@@ -32,6 +32,7 @@ def made(folder: Path, multilabel: bool) -> tuple[Ensemble, list[np.ndarray], Ou
     return Ensemble(members, TEMPERATURES, multilabel).eval(), images, expected
 
 
+@pytest.mark.filterwarnings("error::torch.jit.TracerWarning")
 @pytest.mark.parametrize("multilabel", [False, True])
 def test_outputs_are_those_of_the_mean(multilabel: bool, tmp_path: Path) -> None:
     network, images, expected = made(tmp_path, multilabel)

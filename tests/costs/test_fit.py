@@ -32,6 +32,8 @@ def compound() -> Axis:
         ("memory", "1e3kB", 1e6),
         ("memory", "12345 B", 12345),
         ("latency_ms", "0.5", 0.5),
+        ("num_parameters", "20M", 20e6),
+        ("macs", " 1.8 G ", 1.8e9),
     ],
 )
 def test_a_limit_is_read_as_it_is_written(name: str, text: str, value: float) -> None:
@@ -42,7 +44,7 @@ def test_a_limit_is_read_as_it_is_written(name: str, text: str, value: float) ->
     ("name", "text", "message"),
     [
         ("num_parameters", "0", r"`max_params`=\'0' \(allowed: a number above 0, as 20e6\)"),
-        ("num_parameters", "20M", r"`max_params`=\'20M' \(allowed: a number above 0, as 20e6\)"),
+        ("num_parameters", "20 MB", r"`max_params`=\'20 MB' \(allowed: a number above 0, as 20e6\)"),
         ("macs", "-1", r"`max_macs`=\'-1' \(allowed"),
         ("macs", "nan", r"`max_macs`=\'nan' \(allowed"),
         ("macs", "inf", r"`max_macs`=\'inf' \(allowed"),

@@ -66,7 +66,8 @@ def test_photos_are_shown_with_their_classes_and_errors_in_words(served: Start, 
     found = served(bundle, "--port", "0", "--format", "onnx", "--max_bytes", "1MB")
     with browser() as window:
         open_page(window, found)
-        assert "golden test passed on 8 inputs" in window.find_element(By.ID, "facts").text
+        facts = "lite0@d=0.25,w=0.25, 10 classes · golden test passed on 8 inputs"
+        assert window.find_element(By.ID, "facts").text == facts
         assert window.title == window.find_element(By.ID, "title").text == "digits_tiny"
         cards = drop(window, *photos, bad, large)
         assert [text(card, ".name") for card in cards] == [path.name for path in (*photos, bad, large)]

@@ -106,11 +106,14 @@ def _fit(
     own = ProbeConfig(engine="torch", feature_dtype="float32") if exact else ProbeConfig()
     with pl.utilities.seed.isolate_rng():
         fabric = build_fabric(replace(config.trainer, strategy="auto"))
+        modes = {module: module.training for module in classifier.modules()}
         network = classifier.eval().to(fabric.device)
         try:
             features, _, record = extract(config, own, data, network, fabric, ("train", "val"))
         finally:
-            classifier.cpu().train()
+            classifier.cpu()
+            for module, mode in modes.items():
+                module.training = mode
         found = fit(features, data.dataset, fabric)
     assert record is not None
     return found, Metrics(linear_metrics(found.train_fit, features["val"][0])), record.engine

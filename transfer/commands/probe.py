@@ -48,12 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_status(command, build_probe_parser)
 
 
-def probe(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
+def probe(config: FinetuneConfig, own: ProbeConfig, dataset: Dataset | None = None) -> Results | None:
     """Fit a linear probe, leave its files in a run's folder, and print what it found.
 
     Args:
         config: a run's configuration, of which a probe uses PROBE_FIELDS and PROBE_TRAINER_FIELDS.
         own: the fields that only a probe has.
+        dataset: what `config` describes, if it has been read.
 
     Returns:
         The results; None in all processes but the first.
@@ -76,7 +77,7 @@ def probe(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
     config, start = choose_start(config)
     check_run_dir(config, None, kind="_probe")
     fine_tuned = find_fine_tuned(config, own)
-    dataset = load_dataset(config.dataset, **config.read_options())
+    dataset = dataset or load_dataset(config.dataset, **config.read_options())
     # Processes that Fabric starts inherit the folder.
     with open_run(config, None, kind="_probe") as run:
         fabric = build_fabric(config.trainer)

@@ -7,18 +7,19 @@ the defaults. This module imports neither torch nor Lightning, so that `--help` 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
 import jsonargparse
 import yaml
 
+from transfer.config.choose_schema import CHOOSE_FIELDS, CHOOSE_TRAINER_FIELDS, ChooseConfig
 from transfer.config.parsing import Given, flatten, instantiate, parse_given, parse_values, plain, read_given
 from transfer.config.probe_schema import PROBE_FIELDS, PROBE_TRAINER_FIELDS, ProbeConfig
-from transfer.config.problems import find_nulls, find_probe_problems, find_problems
+from transfer.config.problems import find_choose_problems, find_nulls, find_probe_problems, find_problems
 from transfer.config.recipes import add_allow_user_code, refuse_code_in_recipes, split_resume, user_code
 from transfer.config.resuming import refuse_changes
 from transfer.config.schema import FinetuneConfig, TrainerConfig
@@ -26,6 +27,8 @@ from transfer.errors import BadValue, MissingData
 from transfer.files import write_text
 from transfer.networks.user_code import refuse_user_code
 from transfer.run_files import CONFIG
+
+Own = TypeVar("Own", ProbeConfig, ChooseConfig)
 
 
 @cache
@@ -108,18 +111,43 @@ def build_config(
 @cache
 def build_probe_parser() -> jsonargparse.ArgumentParser:
     """Return the parser of `efficientnet-transfer probe`: its own fields and those it shares with fine-tuning."""
+    return _build_part_parser(
+        "probe",
+        "[--backbone NAME] [--dataset NAME] [--data_root DIR]",
+        "Linear probe: logistic regression on the features of a frozen EfficientNet, 45 L2 penalties.",
+        (ProbeConfig, PROBE_FIELDS, PROBE_TRAINER_FIELDS),
+    )
+
+
+def build_choose_parser() -> jsonargparse.ArgumentParser:
+    """Return the parser of `efficientnet-transfer choose`: its own fields and those it shares with fine-tuning."""
+    return _build_part_parser(
+        "choose",
+        "[--data_root DIR] [--backbones NAME,NAME] [--max_latency_ms 20]",
+        "Which network for these images? Cross-validates a linear head on the features of each, measures what each"
+        " takes, and leaves a linear probe of the one to take: the most accurate, unless a faster one is not worse"
+        " beyond the 95% interval of the paired difference. Test is read once, by that probe.",
+        (ChooseConfig, CHOOSE_FIELDS, CHOOSE_TRAINER_FIELDS),
+    )
+
+
+def _build_part_parser(
+    verb: str, usage: str, description: str, schema: tuple[type[Any], Sequence[str], Sequence[str]]
+) -> jsonargparse.ArgumentParser:
+    """Return the parser of a command with a schema of its own that shares fields of a run and of its trainer."""
+    own, shared, shared_trainer = schema
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = jsonargparse.ArgumentParser(
-        prog="efficientnet-transfer probe",
-        usage="%(prog)s [--config RECIPE.yaml] [--backbone NAME] [--dataset NAME] [--data_root DIR] ...",
-        description="Linear probe: logistic regression on the features of a frozen EfficientNet, 45 L2 penalties.",
+        prog=f"efficientnet-transfer {verb}",
+        usage=f"%(prog)s [--config RECIPE.yaml] {usage} ...",
+        description=description,
         exit_on_error=False,
         allow_abbrev=False,
     )
     parser.add_argument("--config", action="config", help="YAML recipe; it needs only what differs from the defaults")
-    parser.add_class_arguments(ProbeConfig)
-    parser.add_class_arguments(FinetuneConfig, skip=_other_fields(FinetuneConfig, PROBE_FIELDS))
-    parser.add_class_arguments(TrainerConfig, "trainer", skip=_other_fields(TrainerConfig, PROBE_TRAINER_FIELDS))
+    parser.add_class_arguments(own)
+    parser.add_class_arguments(FinetuneConfig, skip=_other_fields(FinetuneConfig, shared))
+    parser.add_class_arguments(TrainerConfig, "trainer", skip=_other_fields(TrainerConfig, shared_trainer))
     return parser
 
 
@@ -137,13 +165,33 @@ def parse_probe_config(argv: Sequence[str]) -> tuple[FinetuneConfig, ProbeConfig
         UserError: see `parse_config`.
         SystemExit: after --help and --print_config.
     """
-    parser = build_probe_parser()
-    given = read_given(argv, parser)
-    values = instantiate(parse_given(given, parser), parser)
-    own = ProbeConfig(**{field.name: values.pop(field.name) for field in fields(ProbeConfig)})
-    config = _with_implied(FinetuneConfig(**values), given.recipes.keys() | given.typed)
+    config, own, given = _parse_part(argv, build_probe_parser(), ProbeConfig)
     given.refuse(find_nulls(own) or find_probe_problems(config, own))
     return config, own
+
+
+def parse_choose_config(argv: Sequence[str]) -> tuple[FinetuneConfig, ChooseConfig]:
+    """Return the configuration of a choice: the fields it shares with fine-tuning, the rest at defaults, and its own.
+
+    Args:
+        argv: words after the command's name.
+
+    Raises:
+        UserError: see `parse_config`.
+        SystemExit: after --help and --print_config.
+    """
+    config, own, given = _parse_part(argv, build_choose_parser(), ChooseConfig)
+    given.refuse(find_nulls(own) or find_choose_problems(config, own))
+    return config, own
+
+
+def _parse_part(
+    argv: Sequence[str], parser: jsonargparse.ArgumentParser, schema: Callable[..., Own]
+) -> tuple[FinetuneConfig, Own, Given]:
+    given = read_given(argv, parser)
+    values = instantiate(parse_given(given, parser), parser)
+    own = schema(**{name: values.pop(name) for name in get_type_hints(schema)})
+    return _with_implied(FinetuneConfig(**values), given.recipes.keys() | given.typed), own, given
 
 
 def given_fields(argv: Sequence[str]) -> frozenset[str]:

@@ -64,8 +64,9 @@ def _parse(name: str, text: str) -> float:
     argument, example = QUANTITIES[name].argument, QUANTITIES[name].example
     if name == "memory":
         return parse_bytes(text, argument)
+    unit = _THOUSANDS.get(text.strip()[-1:], 1)
     try:
-        value = float(text)
+        value = unit * float(text.strip()[:-1] if unit > 1 else text)
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value > 0):

@@ -38,12 +38,13 @@ class Ensemble(nn.Module):
         found = [member.forward_with_features(images) for member in self.members]  # type: ignore[operator]  # Classifiers
         if len(found) == 1:
             return found[0]
-        logits = torch.stack([one / by for (one, _), by in zip(found, self.temperatures, strict=True)])
+        logits = [one / by for (one, _), by in zip(found, self.temperatures, strict=True)]
         return _logits_of_mean(logits, self.multilabel), torch.cat([features for _, features in found], 1)
 
 
-def _logits_of_mean(logits: Tensor, multilabel: bool) -> Tensor:
-    """(M, N, K) -> (N, K)"""
+def _logits_of_mean(logits: Sequence[Tensor], multilabel: bool) -> Tensor:
+    """M of (N, K) -> (N, K)"""
+    every = torch.stack(list(logits))
     if multilabel:  # of sigmoid(z), the logarithm is -softplus(-z), and of 1 - sigmoid(z) it is -softplus(z)
-        return (-softplus(-logits)).logsumexp(0) - (-softplus(logits)).logsumexp(0)
-    return log_softmax(logits, 2).logsumexp(0) - math.log(len(logits))
+        return (-softplus(-every)).logsumexp(0) - (-softplus(every)).logsumexp(0)
+    return log_softmax(every, 2).logsumexp(0) - math.log(len(logits))

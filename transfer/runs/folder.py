@@ -236,7 +236,12 @@ def claim_number(parent: Path) -> Path:
 
 
 def numbered_runs(config: FinetuneConfig, kind: str = "") -> Path:
-    """Return runs/<data>_<backbone><kind>, the folder of numbered runs; <data> is the dataset's name.
+    """Return runs/<data>_<backbone><kind>, the folder of numbered runs; see `data_name`."""
+    return Path("runs") / f"{data_name(config)}_{config.backbone}{kind}"
+
+
+def data_name(config: FinetuneConfig) -> str:
+    """Return the dataset's name in names of folders.
 
     Of images of one's own it is the name of their folder or table, with `_` in place of spaces and other signs.
     """
@@ -244,7 +249,7 @@ def numbered_runs(config: FinetuneConfig, kind: str = "") -> Path:
     if data == "folder" and config.data_root is not None:
         root = expanded(config.data_root).resolve()
         data = re.sub(r"[^\w.-]+", "_", root.stem if root.is_file() else root.name)[:100].strip("._-") or data
-    return Path("runs") / f"{data}_{config.backbone}{kind}"
+    return data
 
 
 @contextmanager

@@ -72,7 +72,7 @@ class SavedPredictions:
         arrays: dict[str, Any] = {"label": self.labels, "prediction": self.predictions}
         if self.probabilities is not None:
             arrays["probability"] = self.probabilities
-        arrays |= {"path": _text_array(self.paths), "class_name": _text_array(self.class_names)}
+        arrays |= {"path": text_array(self.paths), "class_name": text_array(self.class_names)}
         with written_whole(path) as file:
             np.savez(file, **arrays)
 
@@ -100,8 +100,8 @@ def make_predictions(
     return SavedPredictions(labels, predictions, probabilities, tuple(paths), tuple(class_names))
 
 
-def _text_array(texts: Sequence[str]) -> NDArray[np.str_]:
-    # A path may hold bytes that are no UTF-8, for which Python has surrogates that numpy cannot store.
+def text_array(texts: Sequence[str]) -> NDArray[np.str_]:
+    """Return texts as an array; bytes of a path that are no UTF-8 become escapes, as numpy cannot store them."""
     return np.array([text.encode(errors="backslashreplace").decode() for text in texts], dtype=np.str_)
 
 

@@ -1,0 +1,79 @@
+"""The picture of a choice: accuracy against latency, as the paper's Figure 6; drawn by matplotlib without a display."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from transfer.errors import printable
+from transfer.experiments.drawing import BLUE, DPI, GREY, INK, ORANGE, save_png, tidy
+from transfer.records import Interval
+
+
+class Point(NamedTuple):
+    """A network: its name, milliseconds for one image, accuracy in [0, 1] and its interval."""
+
+    name: str
+    latency_ms: float
+    accuracy: float
+    interval: Interval
+
+
+def draw_frontier(
+    points: Sequence[Point], front: Sequence[int], chosen: int, texts: tuple[str, str, str], path: Path
+) -> Path:
+    """Draw each network with its interval, the line through the front, and the chosen one filled; return the path.
+
+    Args:
+        points: the networks.
+        front: indices of those that no other beats, fastest first.
+        chosen: index of the one to take.
+        texts: title, and the labels of the axes of latency and accuracy.
+        path: of the picture, 960 x 720 pixels.
+    """
+    figure = Figure(figsize=(6.4, 4.8), dpi=DPI, layout="constrained")
+    axes = figure.add_subplot(xscale="log")
+    line = [points[index] for index in front]
+    axes.plot([p.latency_ms for p in line], [100 * p.accuracy for p in line], color=BLUE, lw=1.2, zorder=2)
+    for index, point in enumerate(points):
+        colour = ORANGE if index == chosen else BLUE if index in front else GREY
+        low, high = (100 * abs(point.accuracy - end) for end in (point.interval.low, point.interval.high))
+        axes.errorbar(
+            point.latency_ms,
+            100 * point.accuracy,
+            [[low], [high]],
+            fmt="o",
+            color=colour,
+            markersize=7 if index == chosen else 5,
+            capsize=3,
+            linewidth=1.2,
+            zorder=4 if index == chosen else 3,
+        )
+        axes.annotate(
+            point.name + (" (taken)" if index == chosen else ""),
+            (point.latency_ms, 100 * point.accuracy),
+            xytext=(7, -11),
+            textcoords="offset points",
+            fontsize=8,
+            color=colour if index in (chosen, *front) else INK,
+            parse_math=False,
+            path_effects=[withStroke(linewidth=3, foreground="white")],  # over the intervals of others
+            zorder=5,
+        )
+    low, high = axes.get_xlim()
+    axes.set_xlim(low / 1.1, high * 1.5)  # room for the names
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_locator(MaxNLocator(6))
+    title, x_label, y_label = map(printable, texts)
+    axes.set_title(title, fontsize=10, color=INK, loc="left", parse_math=False)
+    axes.set_xlabel(x_label, fontsize=8, color=INK, parse_math=False)
+    axes.set_ylabel(y_label, fontsize=8, color=INK)
+    tidy(axes, 8)
+    return save_png(figure, path)

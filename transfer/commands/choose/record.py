@@ -1,0 +1,186 @@
+"""What a choice found: choose.json as a dataclass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from transfer.config.choose_schema import ChooseConfig
+from transfer.config.schema import FinetuneConfig
+from transfer.records import Interval
+from transfer.resampling import Difference
+from transfer.runs.results import Metrics, Results
+
+if TYPE_CHECKING:
+    from datamodules.dataset.loaded import Dataset
+    from transfer.commands.choose.candidates import Images, Tried
+    from transfer.commands.choose.decision import Decision
+
+SCHEMA_VERSION = 1  # of choose.json
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A network that was not tried, and why; `image_size` None stands for all sizes."""
+
+    backbone: str
+    reason: str
+    image_size: int | None = None
+
+    def __str__(self) -> str:
+        size = "" if self.image_size is None else f" at {self.image_size} px"
+        return f"{self.backbone}{size}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one network at one image size takes and reaches.
+
+    Attributes:
+        weights: name of the checkpoint that it starts from.
+        num_parameters, macs: with the linear head; multiply-adds for one image.
+        latency_ms: median for one image, in float32 by PyTorch, on `device`.
+        accuracy: cross-validated, in [0, 1], with its 95% `interval`.
+        head, penalty, temperature: the linear head that cross-validation prefers (`transfer.probe.cross_validation`).
+        engine: what computed the features.
+        on_front: whether no other network is both as fast and as accurate.
+    """
+
+    backbone: str
+    image_size: int
+    weights: str
+    num_parameters: int
+    macs: int
+    latency_ms: float
+    device: str
+    accuracy: float
+    interval: Interval
+    head: str
+    penalty: float
+    temperature: float
+    engine: str
+    on_front: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The accuracy of the most accurate network less that of a faster one; both are indices of `Choice.candidates`."""
+
+    most_accurate: int
+    faster: int
+    difference: Difference
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A choice among networks.
+
+    Attributes:
+        metric: what was cross-validated, `top1` or `mean_per_class`.
+        num_images: images of train and val.
+        num_groups: groups of them that no two folds share; None without groups.
+        chosen: index of the candidate to take.
+        reasons: why, in words.
+        run_dir: the run of its linear probe.
+        test: that run's metrics on test; None without test images.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    dataset: str
+    fingerprint: dict[str, str]
+    metric: str
+    num_images: int
+    num_groups: int | None
+    folds: int
+    repeats: int
+    seed: int
+    candidates: list[Figures]
+    left_out: list[LeftOut]
+    comparisons: list[Comparison]
+    chosen: int
+    reasons: list[str]
+    run_dir: str
+    test: Metrics | None
+    wall_seconds: float
+    command: list[str]
+    environment: dict[str, Any]
+    config: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of choose.json."""
+        return asdict(self)
+
+
+def make_choice(
+    config: FinetuneConfig,
+    own: ChooseConfig,
+    dataset: Dataset,
+    images: Images,
+    tried: Sequence[Tried],
+    left_out: Sequence[LeftOut],
+    decision: Decision,
+    reasons: Sequence[str],
+    results: Results,
+    seconds: float,
+) -> Choice:
+    """Return what choose.json holds.
+
+    Args:
+        config: the configuration of the choice.
+        own: its own fields.
+        dataset: the images.
+        images: those that were cross-validated.
+        tried: the candidates.
+        left_out: networks that were not tried.
+        decision: which to take.
+        reasons: why, in words.
+        results: of its probe.
+        seconds: wall-clock time of it all.
+    """
+    from transfer.environment import command_words, environment
+
+    return Choice(
+        dataset=dataset.name,
+        fingerprint=dict(dataset.fingerprint),
+        metric=dataset.sheet.metric,
+        num_images=len(images.labels),
+        num_groups=None if images.groups is None else len(set(images.groups.tolist())),
+        folds=images.num_folds,
+        repeats=len(images.folds),
+        seed=config.seed,
+        candidates=[_figures(one, number in decision.front) for number, one in enumerate(tried)],
+        left_out=list(left_out),
+        comparisons=[
+            Comparison(decision.most_accurate, faster, difference)
+            for faster, difference in decision.comparisons.items()
+        ],
+        chosen=decision.chosen,
+        reasons=list(reasons),
+        run_dir=str(results.run_dir),
+        test=results.metrics.get("test"),
+        wall_seconds=round(seconds, 2),
+        command=command_words(),
+        environment=environment(),
+        config={**config.to_dict(), **asdict(own)},
+    )
+
+
+def _figures(tried: Tried, on_front: bool) -> Figures:
+    candidate, found = tried.candidate, tried.found
+    start = candidate.start
+    assert start.row is not None
+    return Figures(
+        backbone=start.variant.name,
+        image_size=start.preprocessing.image_size,
+        weights=start.row.name,
+        num_parameters=candidate.num_parameters,
+        macs=candidate.macs,
+        latency_ms=candidate.latency.median_ms,
+        device=candidate.latency.device,
+        accuracy=found.value,
+        interval=found.interval,
+        **asdict(found.choice),
+        engine=tried.engine,
+        on_front=on_front,
+    )

