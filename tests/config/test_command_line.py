@@ -322,3 +322,16 @@ def test_several_labels_per_image_imply_their_loss_unless_another_is_given() -> 
     assert build_config(None, None, {"data_root": "photos", "data": {"multilabel": True}})[0].loss.name == "bce"
     with pytest.raises(UserError, match=r"several labels need `loss\.name`=bce"):
         parse_config((*words, "--loss.name", "cross_entropy"))
+
+
+def test_a_command_line_leaves_nothing_to_the_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["--dataset", "digits", "--optim.momentum", "0.5"]
+    before = parse_config(line)[0]
+    (tmp_path / "recipe.yaml").write_text("optim: {lr: 0.5}\nmonitor: loss\ntrainer: {max_steps: 3}\n")
+    assert parse_config(["--config", str(tmp_path / "recipe.yaml"), "--optim.name", "sgd"])[0].trainer.max_steps == 3
+    with pytest.raises(UserError):
+        parse_config(["--seed", "7", "--print_config", "--optim.lr", "fast"])
+    with pytest.raises(SystemExit):
+        parse_config(["--seed", "7", "--print_config"])
+    capsys.readouterr()
+    assert parse_config(line)[0] == before and capsys.readouterr().out == ""

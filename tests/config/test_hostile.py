@@ -10,7 +10,6 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from transfer.config import command_line
 from transfer.config.command_line import build_config, parse_config
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue, DamagedFile
@@ -63,12 +62,6 @@ def hints(config: Any, prefix: str = "") -> dict[str, Any]:
 
 HINTS = hints(FinetuneConfig())
 NUMERIC = [n for n, hint in HINTS.items() if {int, float} & {hint, *get_args(hint)} - {bool}]
-
-
-@pytest.fixture(autouse=True)
-def one_parser(monkeypatch: pytest.MonkeyPatch) -> None:
-    parser = command_line.build_parser()
-    monkeypatch.setattr(command_line, "build_parser", lambda: parser)
 
 
 def refused(parse: Callable[[list[str]], FinetuneConfig], names: list[str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -30,8 +31,9 @@ from transfer.run_files import CONFIG
 Own = TypeVar("Own", ProbeConfig, ChooseConfig)
 
 
+@cache
 def build_parser() -> jsonargparse.ArgumentParser:
-    """Return the parser of `efficientnet-transfer finetune`."""
+    """Return the parser of `efficientnet-transfer finetune`; a command asks for it several times."""
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = jsonargparse.ArgumentParser(
         prog="efficientnet-transfer finetune",
@@ -106,6 +108,7 @@ def build_config(
     return changed, frozenset(chosen) | set_before
 
 
+@cache
 def build_probe_parser() -> jsonargparse.ArgumentParser:
     """Return the parser of `efficientnet-transfer probe`: its own fields and those it shares with fine-tuning."""
     return _build_part_parser(
