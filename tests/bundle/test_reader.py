@@ -141,3 +141,14 @@ def test_it_imports_only_what_it_says_and_refuses_in_one_line(tmp_path: Path) ->
     code += f"; print({packages} & set(sys.modules), 'onnxruntime' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert ran.stdout.startswith("fine.png class ") and ran.stdout.endswith("\nset() True\n")
+
+
+def test_a_network_that_cannot_be_opened_is_refused_in_one_line(tmp_path: Path) -> None:
+    write_bundle(tmp_path, PREPROCESSING)
+    Image.fromarray(noise(20, 30, 3)).save(tmp_path / "fine.png")
+    (tmp_path / "model.onnx").write_bytes(b"\x08\x63")
+    for fact in ("model.onnx", "model.json"):
+        ran = run(tmp_path, "fine.png")
+        assert (ran.returncode, ran.stdout) == (1, "")
+        assert fact in ran.stderr and len(ran.stderr.splitlines()) == 1
+        (tmp_path / "model.json").unlink(missing_ok=True)

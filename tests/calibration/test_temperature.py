@@ -16,6 +16,7 @@ from transfer.calibration.temperature import (
     expected_calibration_error,
     fit_temperature,
     folds,
+    is_inside,
     mean_loss,
 )
 
@@ -38,7 +39,7 @@ def labelled_images(count: int, temperature: float, num_classes: int = 5) -> Arr
     return (temperature * logits).astype(np.float32), rng.random(logits.shape) < as_probabilities(logits, True)
 
 
-@pytest.mark.parametrize("true", [0.5, 1.7, 4.0])
+@pytest.mark.parametrize("true", [0.02, 0.5, 1.7, 4.0])
 def test_the_temperature_is_the_best_of_a_grid_and_near_the_true_one(true: float) -> None:
     logits, targets = images(4000, true)
     grid = true * np.exp(np.linspace(-0.1, 0.1, 201))
@@ -81,10 +82,14 @@ def test_a_temperature_that_gains_nothing_is_one() -> None:
     assert all(fit.ece_after <= fit.ece_before and fit.nll_after <= fit.nll_before for fit in fits)
 
 
-def test_answers_that_are_all_right_leave_the_temperature_at_one() -> None:
-    logits = np.eye(3, dtype=np.float32)[np.arange(60) % 3]
+@pytest.mark.parametrize("gap", [1, 10, 1000])
+def test_answers_that_are_all_right_leave_the_temperature_at_one(gap: float) -> None:
+    logits = gap * np.eye(3, dtype=np.float32)[np.arange(60) % 3]
     fit = fit_temperature(logits, np.arange(60) % 3)
-    assert fit.temperature == 1 and fit.fitted < 0.11
+    assert fit.temperature == 1 and not is_inside(fit.fitted)
+    labels = np.eye(3, dtype=bool)[np.arange(60) % 3]
+    fit = fit_temperature(gap * (2 * labels - 1.0), labels)
+    assert fit.temperature == 1 and not is_inside(fit.fitted)
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])

@@ -18,6 +18,7 @@ from transfer.calibration.calibration import fit_calibration
 from transfer.calibration.file import load_calibration, save_calibration
 from transfer.calibration.temperature import as_probabilities, expected_calibration_error
 from transfer.commands import evaluate, finetune, predict, probe
+from transfer.commands.calibrate import describe
 from transfer.errors import DamagedFile, MissingData
 from transfer.files import write_json
 from transfer.run_files import CALIBRATION, RESULTS
@@ -250,3 +251,17 @@ def test_a_probe_is_calibrated_by_the_fit_to_train_alone(
     assert re.search(r"calibration: expected calibration error on val \d+\.\d%", capsys.readouterr().out)
     prediction = load_run(tmp_path / "run").predict([photos / "cat" / "0.png"], guarantees=Guarantees(0.9, sets=0.9))
     assert prediction[0].class_set is not None
+
+
+@pytest.mark.parametrize(
+    ("fitted", "temperature", "fact"),
+    [
+        (0.001, 1.0, "no temperature: the lower it is, the better it fits val"),
+        (10.0, 1.0, "no temperature: the higher it is, the better it fits val"),
+        (0.72, 1.0, "a temperature of 0.72 would bring no gain on images left out"),
+        (0.0234, 0.0234, "with a temperature of 0.023 "),
+    ],
+)
+def test_the_line_says_why_there_is_no_temperature(fitted: float, temperature: float, fact: str) -> None:
+    line = describe({"fitted": fitted, "temperature": temperature, "ece_before": 0.1, "ece_after": 0.1})
+    assert fact in line

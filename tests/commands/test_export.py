@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from datamodules import load_dataset
 from tests.support.bundles import TINY, copied, exported, sealed_again, small_run
@@ -53,6 +53,22 @@ def test_a_bundle_exported_again_equals_itself(
     exported(tmp_path / "a.zip", tmp_path / "b.zip")
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
     assert contents(open_folder(tmp_path / "b.zip").folder) == contents(bundle)
+
+
+def test_photos_that_tell_their_place_are_named(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied(bundle, tmp_path / "b")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 1
+    exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitude] = (52.0, 31.0, 12.0)
+    with Image.open(tmp_path / "b" / "golden" / "3.png") as image:
+        image.save(tmp_path / "b" / "golden" / "3.png", exif=exif)
+    sealed_again(tmp_path / "b")
+    for source, said in ((bundle, False), (tmp_path / "b", True)):
+        exported(source, tmp_path / f"{said}.zip", "--format", "onnx")
+        line = "their metadata say where they were taken (GPS): 3.png in golden/; --golden noise leaves photos out"
+        assert (line in capsys.readouterr().out.splitlines()) is said
 
 
 def test_torchscript_is_written_where_it_is_named_and_opened_where_it_is_allowed(

@@ -32,16 +32,15 @@ def decode(path: str, ranges: dict[str, Any]) -> Any:
 
 
 if __name__ == "__main__":
+    path = "model.onnx"
+    sys.excepthook = lambda kind, error, _: print(f"{path}:", *str(error).split() or [kind.__name__], file=sys.stderr)
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
 
     model = json.loads(Path(__file__).with_name("model.json").read_text("utf-8"))
     session = onnxruntime.InferenceSession(Path(__file__).with_name("model.onnx"), providers=["CPUExecutionProvider"])
     for path in sys.argv[1:] or sys.exit(__doc__):
-        try:
-            pixels = decode(path, model["preprocessing"])
-        except Exception as error:
-            sys.exit(f"{path}: {' '.join(str(error).split())}")
+        pixels = decode(path, model["preprocessing"])
         found = session.run(["probabilities"], {"images": pixels[None]})[0][0]
         for index in np.flatnonzero(found >= model["threshold"]) if model["multilabel"] else [found.argmax()]:
             print(path, model["class_names"][index], f"{found[index]:.4f}")

@@ -100,5 +100,5 @@ def _misfit(logits: Array, targets: Array, distances: Array, references: Array) 
 
 
 def _is_possible(fit: TemperatureFit, num_images: int) -> bool:
-    in_range = all(0.05 < value < 20 for value in (fit.temperature, *fit.by_fold))
+    in_range = all(0 < value < 20 for value in (fit.temperature, *fit.by_fold))
     return in_range and len(fit.by_fold) == num_folds(num_images)

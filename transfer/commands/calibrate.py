@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from transfer.calibration.temperature import is_inside
 from transfer.errors import BadValue, UserError
 from transfer.run_files import CALIBRATION, PROBE, RESULTS
 
@@ -154,8 +155,11 @@ def describe(summary: dict[str, Any] | None) -> str:
         return ""
     errors = f"expected calibration error on val {summary['ece_before']:.1%}"
     if summary["temperature"] == 1:
-        return f"calibration: {errors}; a temperature of {summary['fitted']:.2f} would not lower it on images left out"
+        if not is_inside(summary["fitted"]):
+            way = "lower" if summary["fitted"] < 1 else "higher"
+            return f"calibration: {errors}; no temperature: the {way} it is, the better it fits val"
+        return f"calibration: {errors}; a temperature of {summary['fitted']:.2g} would bring no gain on images left out"
     return (
-        f"calibration: {errors}, {summary['ece_after']:.1%} with a temperature of {summary['temperature']:.2f}"
+        f"calibration: {errors}, {summary['ece_after']:.1%} with a temperature of {summary['temperature']:.2g}"
         " (cross-fitted; it is in the probabilities of predict, not in the metrics)"
     )

@@ -140,8 +140,8 @@ def print_report(results: Results, fine_tuned: Results | None) -> None:
     for missing in results.decay.values():
         print(f"on {missing}: not comparable with published results")
     print(
-        f"penalty {fit.penalty:.3g} of {len(fit.val_metrics)}; features {fit.extract_seconds:.0f} s, fits"
-        f" {fit.fit_seconds:.0f} s; results in {results.run_dir / RESULTS}"
+        f"penalty {fit.penalty:.3g}, the best of {len(fit.val_metrics)} on val; features {fit.extract_seconds:.0f} s,"
+        f" fits {fit.fit_seconds:.0f} s; results in {results.run_dir / RESULTS}"
     )
 
 

@@ -78,7 +78,8 @@ def read_images(run: Run, data_root: Path | None, may_lack: bool) -> Dataset | N
             )
             return None
         raise MissingData(
-            f"{error}; say where the run's data lie now with `data_root`, or leave them out with `golden`=noise"
+            f"{error}; say where the run's data lie now with `data_root`, or leave them out with `golden`=noise and"
+            " without `int8`"
         ) from None
     dataset.check_same_data(run.data)
     return dataset
