@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -138,6 +139,11 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its bundle, in the float32 formats that are installed."""
     return bundles.exported(small_run, tmp_path_factory.mktemp("bundles") / "mymodel")
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays to the end: no collection has to go through it."""
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,6 +8,7 @@ run's folder, or that computes a batch.
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import os
 import signal
@@ -228,6 +229,7 @@ def warm() -> None:
         importlib.import_module(name)
     Image.init()
     find_flags(build_parser)
+    gc.freeze()  # a collection in a fork would copy every page
 
 
 if __name__ == "__main__":
