@@ -32,11 +32,6 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_classes(tmp_path_factory.mktemp("photos") / "photos", {"dark": 20, "grey": 20, "light": 20})
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "features"))
-
-
 def tune(photos: Path, out_dir: Path, *words: str | Path) -> int:
     return call(finetune.main, "--data_root", photos, *SMALL, *TUNE, "--out_dir", out_dir, *words)
 
