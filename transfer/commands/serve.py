@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -139,11 +140,10 @@ def answer_requests(service: Service, listening: socket, host: str) -> None:
     app = build_app(service, health, [host, "localhost", "127.0.0.1", "::1"] if local else ["*"])
     bundle = service.bundle
     names = f"{bundle.folder.record.name}, {len(bundle.class_names)} classes, {bundle.format}"
-    try:
+    with suppress(Interrupted, KeyboardInterrupt):  # a caller that ignores SIGINT gets neither
         print(printable(f"{bundle.folder.path} ({names}): {address_of(host, listening)}"), flush=True)
         run_server(app, listening, service.limits.max_seconds)
-    except (Interrupted, KeyboardInterrupt):
-        print("stopped")
+    print("stopped")
 
 
 def check_packages() -> None:
