@@ -43,7 +43,7 @@ def test_photos_without_a_validation_folder_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_command_that_fails_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"predict no_run.*no_run"):
+    with pytest.raises(UserError, match=r"predict no_run.*no_photos"):
         photos.timed("predict", ["no_run", "no_photos"], tmp_path, Path.cwd())
 
 
