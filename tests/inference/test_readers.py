@@ -16,6 +16,7 @@ import torch
 
 from tests.support.runs import call, save_classes, untrained_run
 from transfer.commands import evaluate, predict, probe
+from transfer.commands.predict_run import read_examples
 from transfer.config.probe_schema import ProbeConfig
 from transfer.errors import UserError
 from transfer.inference.classifier import EngineClassifier
@@ -70,7 +71,7 @@ def test_predict_says_what_computed(
 def test_engines_are_compared_on_readable_files_from_all_over(run_dir: Path, photos: Path) -> None:
     (photos / "dark" / "empty.png").touch()
     paths = [*sorted((photos / "dark").iterdir()), *sorted((photos / "light").iterdir())] * 20
-    images = predict.read_examples(load_run(run_dir), paths, num_workers=0, most=64)
+    images = read_examples(load_run(run_dir), paths, num_workers=0, most=64)
     readable = [path for path in paths[::2][:64] if path.name != "empty.png"]
     assert images.shape == (len(readable), 3, 32, 32) and len(readable) < 64
 

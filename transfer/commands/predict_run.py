@@ -68,11 +68,11 @@ def open_run(run_dir: Path, paths: Sequence[Path], options: Options) -> RunPredi
     """
     run = load_run(run_dir, f"{options.checkpoint}.ckpt", allow_user_code=options.allow_user_code)
     run.classifier.to("cuda" if torch.cuda.is_available() and not needs_cpu(options.engine) else "cpu")
-    examples = partial(_examples, run, paths, options.num_workers, num_examples(options.engine))
+    examples = partial(read_examples, run, paths, options.num_workers, num_examples(options.engine))
     return RunPredictor(run.with_engine(options.engine, len(paths), examples), options)
 
 
-def _examples(run: Run, paths: Sequence[Path], num_workers: int | None, most: int) -> Tensor:
+def read_examples(run: Run, paths: Sequence[Path], num_workers: int | None, most: int) -> Tensor:
     """Return images from all over, normalised, that engines are compared on: the readable ones of so many files."""
     chosen = list(paths[:: max(1, len(paths) // most)][:most])
     transform = build_eval_transform(run.preprocessing)
