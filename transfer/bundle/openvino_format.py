@@ -13,7 +13,7 @@ from transfer.bundle.formats import FormatRow, Outputs
 from transfer.errors import DamagedFile
 from transfer.images.decode import Pixels
 from transfer.images.prepare import prepare_pixels
-from transfer.inference.packages import CHUNK, last_words, load_package, openvino_settings
+from transfer.inference.packages import CHUNK, last_words, load_package, openvino_settings, signal_stack_kept
 from transfer.preprocessing import Preprocessing
 
 OUTPUTS = ("logits", "features")
@@ -36,7 +36,8 @@ class OpenVINOModel:
         ov, path = load_package(f"`format`={row.name}", row.package, row.extra), folder / row.files[0]
         settings, self._preprocessing = openvino_settings("f32"), preprocessing
         try:
-            compiled = ov.Core().compile_model(ov.Core().read_model(path), "CPU", settings)
+            with signal_stack_kept():
+                compiled = ov.Core().compile_model(ov.Core().read_model(path), "CPU", settings)
         except RuntimeError as error:
             raise DamagedFile(f"{path}: OpenVINO cannot open it: {last_words(error)}") from None
         size, channels = preprocessing.image_size, len(preprocessing.mean)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from transfer.inference.folding import folded
 from transfer.inference.names import ENGINES
-from transfer.inference.packages import CHUNK, load_package, openvino_settings, refusal
+from transfer.inference.packages import CHUNK, load_package, openvino_settings, refusal, signal_stack_kept
 
 _NUM_FLOAT32 = 3  # convolutions: the stem and the first block of most networks
 
@@ -51,7 +51,8 @@ class OpenVINOEngine:
             layout = ov.preprocess.PrePostProcessor(model)
             layout.input().tensor().set_layout(ov.Layout("NHWC"))  # channels_last: read where it lies
             layout.input().model().set_layout(ov.Layout("NCHW"))
-            compiled = ov.Core().compile_model(layout.build(), "CPU", settings)
+            with signal_stack_kept():
+                compiled = ov.Core().compile_model(layout.build(), "CPU", settings)
         except (RuntimeError, ov.frontend.OpConversionFailure, ov.frontend.GeneralFailure) as error:
             raise refusal(purpose, network, error) from error
         self._shape = tuple(compiled.output(0).shape)[1:]
@@ -103,7 +104,7 @@ def quantize(nncf: Any, model: Any, chunks: list[NDArray[Any]]) -> Any:
     have all of 8 bits: NNCF would leave the first one 7, as sums of products can overflow on processors without VNNI.
     """
     nncf.set_log_level(logging.ERROR)
-    with redirect_stdout(io.StringIO()):  # progress bars
+    with signal_stack_kept(), redirect_stdout(io.StringIO()):  # progress bars
         return nncf.quantize(
             model,
             nncf.Dataset(chunks),
@@ -131,5 +132,5 @@ def _first_convolutions(model: Any) -> list[str]:
 def compress_weights(nncf: Any, model: Any) -> Any:
     """Return OpenVINO's model with its weights in 8 bits; its arithmetic stays float32."""
     nncf.set_log_level(logging.ERROR)
-    with redirect_stdout(io.StringIO()):
+    with signal_stack_kept(), redirect_stdout(io.StringIO()):
         return nncf.compress_weights(model)

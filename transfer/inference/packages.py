@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from transfer.errors import BadValue, MissingData
@@ -29,6 +32,24 @@ def load_package(purpose: str, package: str, extra: str | None) -> Any:
         return importlib.import_module(package)
     except ImportError as error:
         raise MissingData(f"{purpose}: {error}; run: pip install 'efficientnet-transfer[{extra}]'") from None
+
+
+@contextmanager
+def signal_stack_kept() -> Iterator[None]:
+    """Put back the stack that this thread's signal handlers run on when the block ends.
+
+    OpenVINO's plugin for CPUs gives the thread that loads it another one, and frees that with itself, whatever thread
+    uses it then: the next signal, such as Ctrl-C or the end of a child, would kill the process without a word.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    libc, stack = ctypes.CDLL(None), ctypes.create_string_buffer(64)  # stack_t has 24 bytes
+    libc.sigaltstack(None, stack)
+    try:
+        yield
+    finally:
+        libc.sigaltstack(stack, None)
 
 
 def refusal(purpose: str, network: object, error: Exception) -> BadValue:
