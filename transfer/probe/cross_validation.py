@@ -3,8 +3,8 @@
 Candidates are logistic and ridge regression, each along its path of penalties, its logits divided by a temperature (Guo
 et al. 2017, arXiv 1706.04599). The lowest out-of-fold loss decides: accuracy is too coarse on few images, and without a
 temperature the loss refuses the strong penalties that few images need, as they leave all probabilities near the prior.
-An image's own prediction is by the fit to the other folds, with the candidate that is best on the images of those: no
-image chooses how it is predicted.
+An image's own prediction is by the fit to the other folds, with the candidate that is best on the images of those. The
+predictions that choose it come from fits that saw the image, so accuracies on a few dozen images are a little too high.
 """
 
 from __future__ import annotations
