@@ -119,7 +119,7 @@ def cross_validate(
         choice=choice,
         fold_choices=tuple(repeat.choices for repeat in repeats),
         losses={name: {key[1]: float(loss.min()) for key, loss in losses.items() if key[0] == name} for name in heads},
-        fit=replace(fit, weight=fit.weight / choice.temperature, bias=fit.bias / choice.temperature),
+        fit=fit.tempered(choice.temperature),
     )
 
 
