@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from transfer.commands.console import exit_status
-from transfer.config.choices import choose_by_method, choose_by_protocol, choose_by_rule, settled_fields, share_batch
+from transfer.config.choices import (
+    choose_by_protocol,
+    choose_by_rule,
+    settle_method,
+    settle_recipe,
+    settled_fields,
+    share_batch,
+)
 from transfer.config.command_line import build_config, build_parser, given_fields, parse_config
 from transfer.config.problems import check_shares
 from transfer.config.recipes import allows_user_code
@@ -174,7 +181,7 @@ def check_names(config: FinetuneConfig) -> tuple[FinetuneConfig, Start, Sheet]:
 def choose(
     config: FinetuneConfig, given: frozenset[str], start: Start, dataset: Dataset, num_processes: int
 ) -> tuple[FinetuneConfig, list[str]]:
-    """Return the configuration with the choices of its protocol or recipe and its batch divided, and lines of text.
+    """Return the configuration with what its protocol, recipe and method choose and its batch divided, and the reasons.
 
     Args:
         config: configuration as the user set it.
@@ -192,21 +199,20 @@ def choose(
         config, lines = choose_by_protocol(config, given, num_images=num_images)
     config, shares = share_batch(config, given, num_processes)
     lines += shares
-    if config.recipe == "auto":
-        config, chosen = choose_by_rule(
-            config,
-            given,
-            num_images=dataset.split_sizes["train"],
-            num_classes=dataset.num_classes,
-            short_side=dataset.median_short_side(),
-            resolution=start.preprocessing.image_size,
-            dropout_rate=start.variant.dropout_rate,
-            num_processes=num_processes,
-        )
-        lines += chosen
-    if config.method == "lpft":
-        config, chosen = choose_by_method(config, given, num_processes)
-        lines += chosen
+    num_images, has_weights = dataset.split_sizes["train"], start.row is not None
+    config = settle_recipe(config, num_images=num_images, has_weights=has_weights)
+    config, reasons = settle_method(config, num_images=num_images, has_weights=has_weights, num_processes=num_processes)
+    config, chosen = choose_by_rule(
+        config,
+        given,
+        num_images=num_images,
+        num_classes=dataset.num_classes,
+        short_side=dataset.median_short_side() if config.recipe == "auto" else 0,
+        resolution=start.preprocessing.image_size,
+        dropout_rate=start.variant.dropout_rate,
+        num_processes=num_processes,
+    )
+    lines += [*reasons, *chosen]
     return config, lines
 
 

@@ -147,10 +147,12 @@ class FinetuneConfig:
     """folder of the hub's files (DIR/uoft-cs/cifar10/...) or the authors' extracted archive; for folder: your data"""
     protocol: str | None = None
     """published settings in place of the defaults: kornblith, paper, sam-paper, efficientnetv2, scratch, ..."""
-    method: Literal["full", "lpft"] = "full"
-    """full: fine-tune all from a new head; lpft: from the head of a linear probe, gently, with settings of its own"""
-    recipe: Literal["none", "auto"] = "none"
-    """auto: choose settings by the size of the data and print the reasons; fields that you set stay unchanged"""
+    method: Literal["full", "lpft"] | None = None
+    """full: fine-tune all from a new head; lpft: from the head of a linear probe, gently, with settings of its own;
+    unset: what the recipe chooses, or full"""
+    recipe: Literal["none", "auto"] | None = None
+    """auto: choose the method and settings by the size of the data and print the reasons; fields that you set stay
+    unchanged; unset: auto for up to 5,000 training images of your own, else none"""
     pretrained: bool | str = True
     """true: the best trained on ImageNet-1k; false: random; paper: closest to its transfer table; or a row or family"""
     init_from: str | None = None
