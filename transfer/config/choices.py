@@ -78,17 +78,16 @@ def divide_batch(batch_size: int, num_processes: int, most: int) -> tuple[int, i
 
 
 def settle_recipe(config: FinetuneConfig, *, num_images: int, has_weights: bool) -> FinetuneConfig:
-    """Return the configuration with its recipe: unset, `auto` for few images of one's own, from trained weights.
+    """Return the configuration with its recipe; where that is open, `auto` for few images and trained weights.
 
     Args:
-        config: configuration as the user set it.
+        config: configuration as the user set it; of a published dataset or with a protocol the recipe is not open.
         num_images: number of images in the train split.
         has_weights: whether the network starts from trained weights.
     """
     if config.recipe is not None:
         return config
-    chooses = config.dataset == "folder" and num_images <= FEW_IMAGES and has_weights and config.protocol is None
-    return replace(config, recipe="auto" if chooses else "none")
+    return replace(config, recipe="auto" if num_images <= FEW_IMAGES and has_weights else "none")
 
 
 def settle_method(

@@ -252,10 +252,15 @@ def _unused_cache_dir(config: FinetuneConfig, given: Collection[str]) -> list[st
 def _with_implied(config: FinetuneConfig, given: Collection[str]) -> FinetuneConfig:
     """Return the configuration with what it implies where nothing else was given.
 
-    A `data_root` implies the dataset `folder`, and `multilabel` the loss `bce`.
+    A `data_root` implies the dataset `folder`, and `multilabel` the loss `bce`. A published dataset, like a protocol,
+    implies no recipe; of one's own images it is open until they are counted.
     """
     if config.data_root is not None and "dataset" not in given:
         config = replace(config, dataset="folder")
+    if config.recipe is None and (config.dataset != "folder" or config.protocol is not None):
+        config = replace(config, recipe="none")
+    if config.method is None and config.recipe == "none":
+        config = replace(config, method="full")
     if config.data.multilabel and "loss.name" not in given:
         config = replace(config, loss=replace(config.loss, name="bce"))
     return config
