@@ -25,9 +25,9 @@ from transfer.costs.counts import count
 from transfer.costs.latency import Latency, measure_latency
 from transfer.costs.limits import QUANTITIES, format_cost, parse_limits
 from transfer.errors import BadValue, MissingData
+from transfer.folds import draw_folds, most_folds
 from transfer.probe.cross_validation import CrossValidation, cross_validate
 from transfer.probe.features import Features
-from transfer.probe.folds import draw_folds, most_folds
 from transfer.weights.build import classifier_from
 from transfer.weights.downloads import fetch_weights
 from transfer.weights.start import Start
