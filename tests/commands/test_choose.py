@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import PredefinedSplit, cross_val_predict
 from torch import nn
 
-from tests.support.runs import call, read_results, save_classes, save_csv, save_photo
+from tests.datamodules.test_holdout import split_of
+from tests.support.runs import call, read_results, read_weights, save_classes, save_csv, save_photo
 from transfer.commands import choose, evaluate
 from transfer.commands.choose import candidates
-from transfer.commands.choose.candidates import find_starts, read_images
+from transfer.commands.choose.candidates import find_starts
 from transfer.commands.choose.decision import Outcome, decide, pareto_front
+from transfer.commands.choose.images import read_images
 from transfer.commands.choose.record import Choice
 from transfer.config.choose_schema import ChooseConfig
 from transfer.config.command_line import parse_choose_config
@@ -97,11 +99,18 @@ def test_images_of_one_group_count_as_one() -> None:
 
 
 def dataset(counts: list[int], groups: list[int] | None = None) -> Any:
-    labels = torch.repeat_interleave(torch.tensor(counts))
-    names = [f"{index}.jpg" for index in range(len(labels))]
-    own = None if groups is None else np.array(groups, str)
-    split = SimpleNamespace(labels=labels, groups=own, image_names=lambda: names)
-    return SimpleNamespace(splits={"train": split})
+    labels = np.repeat(np.arange(len(counts)), counts).tolist()
+    split = split_of(labels, groups=None if groups is None else list(map(str, groups)))
+    return SimpleNamespace(name="photos", splits={"train": split})
+
+
+def test_images_of_one_table_are_in_its_order_and_others_in_that_of_the_splits() -> None:
+    split = split_of([0, 1] * 10)
+    train, val = split.select(np.arange(2, 20)), split.select([0, 1])
+    data: Any = SimpleNamespace(name="photos", splits={"train": train, "val": val})
+    images = read_images(data, ChooseConfig(), 0)
+    assert images.order.tolist() == [18, 19, *range(18)] and images.names[0] == val.image_names()[0]
+    assert np.array_equal(images.split.ids(), split.ids())
 
 
 def test_few_images_or_groups_get_as_many_folds_as_they_allow(capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,6 +151,9 @@ def test_networks_without_weights_here_are_left_out(monkeypatch: pytest.MonkeyPa
         (["--folds", "1"], "`folds`=1 (allowed: 2 to 1000)"),
         (["--repeats", "0"], "`repeats`=0 (allowed: 1 to 100)"),
         (["--engine", "turbo"], "`engine`='turbo'"),
+        (["--methods", "lpft"], "`methods`='lpft' (allowed: probe, or probe,lpft)"),
+        (["--methods", "probe,sgd"], "`methods`='probe,sgd' (allowed: probe, or probe,lpft)"),
+        (["--budget", "10"], "`budget`='10' (allowed: a time above 0, as 90s, 10m, 1h30m or 00:00:10:00)"),
         (["--data.multilabel", "true"], "a probe supports one label per image only"),
         (["--image_size", "64"], "did you mean 'image_sizes'?"),
     ],
@@ -192,7 +204,7 @@ def run(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., 
 def chosen(run: Callable[..., int], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A choice between lite0 and lite1; lite2 has too many parameters."""
     folder = tmp_path_factory.mktemp("choice") / "choice"
-    words = ("--folds", "4", "--repeats", "2", "--max_params", "4.2M", "--max_latency_ms", "1000")
+    words = ("--folds", "4", "--repeats", "2", "--max_params", "4.2M", "--max_latency_ms", "1000", "--methods", "probe")
     assert run("--out_dir", folder, *words) == 0
     return folder
 
@@ -238,6 +250,31 @@ def test_accuracies_are_those_of_the_logits_and_about_scikit_learns(chosen: Path
         accuracies.append(np.mean(predicted == out["label"]))
     ours = np.mean(out[f"logits_{winner['backbone']}_32"][0].argmax(1) == out["label"])
     assert ours == pytest.approx(max(accuracies), abs=0.08)
+
+
+@pytest.mark.slow
+def test_the_winners_head_is_the_one_that_was_cross_validated(chosen: Path) -> None:
+    """As scikit-learn fits it: to train for the metrics on val, to train and val for the network that is left."""
+    found = json.loads((chosen / "choose.json").read_text())
+    winner, results = found["candidates"][found["chosen"]], read_results(chosen / "winner")
+    assert (results["head"], results["penalty"], results["temperature"]) == tuple(
+        winner[name] for name in ("head", "penalty", "temperature")
+    )
+    train, val = (read_features(Path(results["splits"][name]["features"])) for name in ("train", "val"))
+    x, y = ([getattr(part, name).float().numpy() for part in (train, val)] for name in ("features", "labels"))
+
+    def expected(features: Any, labels: Any) -> Any:
+        if winner["head"] == "ridge":
+            return Ridge(alpha=winner["penalty"], tol=1e-10).fit(features, np.eye(3)[labels.astype(int)])
+        return LogisticRegression(C=1 / winner["penalty"], tol=1e-10, max_iter=100_000).fit(features, labels)
+
+    alone, both = expected(x[0], y[0]), expected(np.concatenate(x), np.concatenate(y))
+    head = read_weights(chosen / "winner")
+    for name, value in (("weight", both.coef_), ("bias", both.intercept_)):
+        scaled = head[f"classifier.head.fc.{name}"].numpy() * winner["temperature"]
+        assert scaled - scaled.mean(0) == pytest.approx(value - value.mean(0), abs=1e-3 * np.abs(value).max())
+    top1 = np.mean(np.argmax(x[1] @ alone.coef_.T + alone.intercept_, 1) == y[1])
+    assert results["metrics"]["val"]["top1"] == pytest.approx(top1)
 
 
 @pytest.mark.slow
