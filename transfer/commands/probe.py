@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from transfer.networks.classifier import Classifier
     from transfer.probe.cross_validation import Choice
     from transfer.probe.features import Features
-    from transfer.probe.penalties import Probe
+    from transfer.probe.linear import Probe
     from transfer.runs.folder import RunFolder
     from transfer.weights.start import Start
 
@@ -174,21 +174,21 @@ def fit(
     """Return the fit to the features of train and val, computed on the process's GPU or on the CPU.
 
     Args:
-        features: of the views of train, and of val.
+        features: of each view of train and val.
         dataset: the images.
         fabric: launched.
-        choice: the head, if it has been chosen.
+        choice: the head to fit, if it has been chosen.
     """
     import torch
 
-    from transfer.probe.cross_validation import fit_choice
-    from transfer.probe.penalties import fit_probe
+    from transfer.probe.linear import fit_choice, fit_probe
 
     # MPS has no float64.
     device = fabric.device if fabric.device.type == "cuda" else torch.device("cpu")
     if choice is not None:
         return fit_choice(features["train"], features["val"][0], dataset.num_classes, choice, device)
-    return fit_probe(features["train"], features["val"][0], dataset.num_classes, dataset.sheet.metric, device)
+    classes, metric, groups = dataset.num_classes, dataset.sheet.metric, dataset.split("train").groups
+    return fit_probe(features["train"], features["val"][0], classes, metric, device, groups)
 
 
 def save_probe(

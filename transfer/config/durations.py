@@ -22,12 +22,10 @@ def parse_duration(text: str, argument: str) -> float:
     """
     words = text.strip().lower().replace(" ", "")
     seconds = 0.0
-    if clock := _CLOCK.fullmatch(words):
-        days, hours, minutes, rest = map(int, clock.groups())
-        seconds = 86400 * days + 3600 * hours + 60 * minutes + rest
-    elif units := _UNITS.fullmatch(words):
-        hours, minutes, rest = (float(number or 0) for number in units.groups())
-        seconds = 3600 * hours + 60 * minutes + rest
+    if found := _CLOCK.fullmatch(words):
+        seconds = sum(float(number) * unit for number, unit in zip(found.groups(), (86400, 3600, 60, 1), strict=True))
+    elif found := _UNITS.fullmatch(words):
+        seconds = sum(float(number or 0) * unit for number, unit in zip(found.groups(), (3600, 60, 1), strict=True))
     if not seconds > 0:
         raise BadValue(f"`{argument}`={text!r} (allowed: a time above 0, as 90s, 10m, 1h30m or 00:00:10:00)")
     return seconds

@@ -22,7 +22,7 @@ from torch import Tensor
 from transfer.probe.features import Features
 from transfer.probe.folds import Folds
 from transfer.probe.logistic import LinearFit, LogisticRegression
-from transfer.probe.penalties import PENALTIES, Probe, linear_metrics, one_thread_if_small
+from transfer.probe.penalties import PENALTIES, one_thread_if_small
 from transfer.probe.ridge import RidgeRegression
 from transfer.records import Interval
 from transfer.resampling import accuracy_interval
@@ -119,37 +119,25 @@ def cross_validate(
         choice=choice,
         fold_choices=tuple(repeat.choices for repeat in repeats),
         losses={name: {key[1]: float(loss.min()) for key, loss in losses.items() if key[0] == name} for name in heads},
-        fit=_tempered(fit, choice),
+        fit=fit.tempered(choice.temperature),
     )
 
 
-def fit_choice(
-    views: Sequence[Features], val: Features, num_classes: int, choice: Choice, device: torch.device | str = "cpu"
-) -> Probe:
-    """Fit a head that has been chosen to train, for its metrics and logits on val, and to train and val.
+def fit_head(
+    views: Sequence[Features], num_classes: int, choice: Choice, device: torch.device | str = "cpu"
+) -> LinearFit:
+    """Return a head that has been chosen, fitted to images; its logits are those of the chosen temperature.
 
     Args:
-        views: features and labels of the training images, once for each view.
-        val: features and labels of val.
+        views: features and labels of the images, once for each view.
         num_classes: number of classes.
         choice: the head.
         device: the device that computes.
     """
-    features, labels = torch.stack([view.features for view in views]), views[0].labels
-    of_val = val.features.expand(len(views), *val.features.shape)  # its one view counts as often
-    train = _Data(features.to(device), labels.to(device), num_classes)
-    both = _Data(torch.cat([features, of_val], 1).to(device), torch.cat([labels, val.labels]).to(device), num_classes)
+    features = torch.stack([view.features for view in views]).to(device)
     with one_thread_if_small(features.numel()):
-        fits = (next(HEADS[choice.head].fit(data, [choice.penalty])) for data in (train, both))
-        train_fit, fit = (_tempered(fit, choice) for fit in fits)
-        metrics = {choice.penalty: linear_metrics(train_fit, val)}
-        val_logits = train_fit.logits(val.features.to(device)).cpu()
-    return Probe(fit, train_fit, choice.penalty, metrics, train_fit.passes + fit.passes, val_logits)
-
-
-def _tempered(fit: LinearFit, choice: Choice) -> LinearFit:
-    """Return a fit whose logits are divided by the temperature of a choice."""
-    return replace(fit, weight=fit.weight / choice.temperature, bias=fit.bias / choice.temperature)
+        data = _Data(features, views[0].labels.to(device), num_classes)
+        return next(HEADS[choice.head].fit(data, [choice.penalty])).tempered(choice.temperature)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import scipy.linalg
 import torch
@@ -59,6 +59,10 @@ class LinearFit:
     def state_dict(self) -> dict[str, Tensor]:
         """Return the tensors of a linear head that is this layer."""
         return {"fc.weight": self.weight, "fc.bias": self.bias}
+
+    def tempered(self, temperature: float) -> LinearFit:
+        """Return the layer whose logits are divided by a temperature."""
+        return replace(self, weight=self.weight / temperature, bias=self.bias / temperature)
 
     def logits(self, features: Tensor) -> Tensor:
         """Return the logits (N, C) of features (N, F), in float32 at least."""

@@ -76,7 +76,7 @@ def _draw(
     axes: Axes, point: Point, colour: str, taken: bool, *, marker: str = "o", shift: float = 0, zorder: int
 ) -> None:
     """Draw a point with its interval and its name, `shift` points of type to the right of where it belongs."""
-    right = ScaledTranslation(shift / 72, 0, axes.get_figure().dpi_scale_trans)
+    right = ScaledTranslation(shift / 72, 0, axes.figure.dpi_scale_trans)
     low, high = (100 * abs(point.accuracy - end) for end in (point.interval.low, point.interval.high))
     axes.errorbar(
         point.latency_ms,
