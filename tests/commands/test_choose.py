@@ -16,6 +16,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import PredefinedSplit, cross_val_predict
 from torch import nn
 
+from datamodules import load_dataset
 from tests.datamodules.test_holdout import split_of
 from tests.support.runs import call, read_results, read_weights, save_classes, save_csv, save_photo
 from transfer.commands import choose, evaluate
@@ -228,7 +229,7 @@ def test_a_choice_leaves_its_figures_and_a_run_of_the_winner(chosen: Path) -> No
 
 
 @pytest.mark.slow
-def test_accuracies_are_those_of_the_logits_and_about_scikit_learns(chosen: Path) -> None:
+def test_accuracies_are_those_of_the_logits_and_about_scikit_learns(chosen: Path, table: Path) -> None:
     found = json.loads((chosen / "choose.json").read_text())
     splits = read_results(chosen / "winner")["splits"]
     winner = found["candidates"][found["chosen"]]
@@ -241,8 +242,11 @@ def test_accuracies_are_those_of_the_logits_and_about_scikit_learns(chosen: Path
         assert figures["interval"]["low"] < figures["accuracy"] < figures["interval"]["high"]
         assert 0.5 < figures["accuracy"] < 1  # neither chance nor trivial
     parts = [read_features(Path(splits[name]["features"])) for name in ("train", "val")]
-    features = torch.cat([part.features for part in parts]).float().numpy()
-    assert np.array_equal(torch.cat([part.labels for part in parts]).numpy(), out["label"])
+    data = load_dataset("folder", data_root=table, group_column="patient")
+    names = [name for split in ("train", "val") for name in data.split(split).image_names()]
+    order = [names.index(path) for path in out["path"]]
+    features = torch.cat([part.features for part in parts]).float().numpy()[order]
+    assert np.array_equal(torch.cat([part.labels for part in parts]).numpy()[order], out["label"])
     accuracies = []
     for penalty in (1.0, 10.0, 100.0, 1000.0):
         head = LogisticRegression(C=1 / penalty, max_iter=3000)
@@ -272,7 +276,7 @@ def test_the_winners_head_is_the_one_that_was_cross_validated(chosen: Path) -> N
     head = read_weights(chosen / "winner")
     for name, value in (("weight", both.coef_), ("bias", both.intercept_)):
         scaled = head[f"classifier.head.fc.{name}"].numpy() * winner["temperature"]
-        assert scaled - scaled.mean(0) == pytest.approx(value - value.mean(0), abs=1e-3 * np.abs(value).max())
+        assert scaled - scaled.mean(0) == pytest.approx(value - value.mean(0), abs=1e-3 * float(np.abs(value).max()))
     top1 = np.mean(np.argmax(x[1] @ alone.coef_.T + alone.intercept_, 1) == y[1])
     assert results["metrics"]["val"]["top1"] == pytest.approx(top1)
 
@@ -303,7 +307,7 @@ def test_stopped_while_the_winner_is_fitted_it_is_not_called_done_and_keeps_the_
     monkeypatch.setattr(choose, "_fit_winner", stop)
     monkeypatch.setattr("transfer.probe.features._write", lambda *_: pytest.fail("computed again"))
     monkeypatch.chdir(tmp_path)
-    assert run("--folds", "4", "--repeats", "2", "--max_params", "4.2M") == 130
+    assert run("--folds", "4", "--repeats", "2", "--max_params", "4.2M", "--methods", "probe") == 130
     folder = tmp_path / "runs" / "photos_choose" / "1"
     assert {path.name for path in folder.iterdir()} == {"out_of_fold.npz", "frontier.png"}
     assert (folder / "out_of_fold.npz").read_bytes() == (chosen / "out_of_fold.npz").read_bytes()
