@@ -102,13 +102,14 @@ def test_images_of_one_group_count_as_one() -> None:
 def dataset(counts: list[int], groups: list[int] | None = None) -> Any:
     labels = np.repeat(np.arange(len(counts)), counts).tolist()
     split = split_of(labels, groups=None if groups is None else list(map(str, groups)))
-    return SimpleNamespace(name="photos", splits={"train": split})
+    names = [f"class {number}" for number in range(len(counts))]
+    return SimpleNamespace(name="photos", splits={"train": split}, class_names=names)
 
 
 def test_images_of_one_table_are_in_its_order_and_others_in_that_of_the_splits() -> None:
     split = split_of([0, 1] * 10)
     train, val = split.select(np.arange(2, 20)), split.select([0, 1])
-    data: Any = SimpleNamespace(name="photos", splits={"train": train, "val": val})
+    data: Any = SimpleNamespace(name="photos", splits={"train": train, "val": val}, class_names=["a", "b"])
     images = read_images(data, ChooseConfig(), 0)
     assert images.order.tolist() == [18, 19, *range(18)] and images.names[0] == val.image_names()[0]
     assert np.array_equal(images.split.ids(), split.ids())

@@ -15,6 +15,7 @@ from transfer.commands.choose import lpft
 from transfer.commands.choose.budget import Budget
 from transfer.commands.choose.decision import Tuned, compare_methods
 from transfer.commands.choose.report import describe
+from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue
 from transfer.records import Interval
 from transfer.resampling import paired_bootstrap
@@ -36,6 +37,8 @@ PROBE = wrong_on(np.arange(200) < 40)  # right on 160
 
 
 class Network:
+    config = FinetuneConfig()
+
     def __str__(self) -> str:
         return "net at 64 px"
 

@@ -200,6 +200,11 @@ class FinetuneConfig:
     """compile the network with torch.compile"""
     logger: Literal["csv", "tensorboard", "wandb"] = "csv"
     """metrics.csv is always written; tensorboard and wandb log in addition (wandb works offline: WANDB_MODE=offline)"""
+    folds: int | None = None
+    """cut train and val, together, anew into so many folds, stratified, groups and equal images together; without
+    fold, a run for each, in runs/<data>_<backbone>_folds/<n>"""
+    fold: int | None = None
+    """with folds: the one that is val, from 0; the others are train"""
     seed: int = 0
     """seed of image order, augmentation, dropout and the head's initialisation; splits are the same for every seed"""
     out_dir: str | None = None
@@ -221,6 +226,8 @@ class FinetuneConfig:
             "data_root": self.data_root,
             "on_bad_image": self.on_bad_image,
             "allow_decayed": self.allow_decayed,
+            "folds": self.folds,
+            "fold": self.fold,
             **data,
         }
 

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from transfer.folds import Folds
 from transfer.probe.features import Features
-from transfer.probe.folds import Folds
 from transfer.probe.logistic import LinearFit, LogisticRegression
 from transfer.probe.penalties import PENALTIES, one_thread_if_small
 from transfer.probe.ridge import RidgeRegression

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from transfer.folds import draw_folds, most_folds
 from transfer.probe.cross_validation import Choice, cross_validate, fit_head
 from transfer.probe.features import Features
-from transfer.probe.folds import draw_folds, most_folds
 from transfer.probe.logistic import LinearFit, LogisticRegression
 from transfer.probe.penalties import PENALTIES, one_thread_if_small
 from transfer.training.metrics import Predicted, build_metrics

@@ -8,10 +8,11 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.dataset.holdout import fold_units
 from datamodules.dataset.loaded import Dataset
 from datamodules.dataset.split import Split, join
 from transfer.config.choose_schema import ChooseConfig
-from transfer.probe.folds import draw_folds, most_folds
+from transfer.folds import draw_folds, most_folds
 
 SPLITS = ("train", "val")  # all but test
 
@@ -55,6 +56,8 @@ class Images:
 def read_images(dataset: Dataset, own: ChooseConfig, seed: int) -> Images:
     """Return all images but test, and the folds they are in: those asked for, or as many as there can be.
 
+    The folds of the first repeat are those of `finetune` with as many `folds` and the seed as `data.draw`.
+
     Raises:
         BadValue: too few images for two folds.
     """
@@ -65,11 +68,11 @@ def read_images(dataset: Dataset, own: ChooseConfig, seed: int) -> Images:
     order = np.argsort(rows) if in_one_table else np.arange(len(rows))  # as `join` does
     assert np.array_equal(np.concatenate([part.ids() for part in parts])[order], split.ids())
     names = [name for part in parts for name in part.image_names()]
-    labels, groups = split.labels.numpy(), split.groups
+    labels, groups, unit_of = fold_units(split)
     most = most_folds(labels, groups)
     num_folds = own.folds if most < 2 else min(own.folds, most)
     if num_folds < own.folds:
         limit = "groups" if groups is not None else "images of the largest class"
         print(f"{num_folds} folds in place of {own.folds}: there are only so many {limit}")
-    folds = draw_folds(labels, num_folds, own.repeats, seed, groups)
+    folds = draw_folds(labels, num_folds, own.repeats, seed, groups, dataset.class_names)[:, unit_of]
     return Images(split, order, [names[position] for position in order], folds)

@@ -62,6 +62,8 @@ def try_lpft(
     Returns:
         The comparison, None without a fold; and why folds were left out, empty if none was.
     """
+    if reason := _is_impossible(tried.candidate.config):
+        return None, reason
     fold_of, probe = images.folds[0], tried.found.predictions[0]
     logits = np.full((len(fold_of), dataset.num_classes), np.nan, np.float32)
     expected, seconds, reason = predict_seconds(tried.candidate, dataset, images, fabric), list[float](), ""
@@ -89,6 +91,16 @@ def try_lpft(
     if not seconds:
         return None, reason
     return compare_methods(images.labels, logits, probe, seconds, dataset.sheet.metric, images.groups), reason
+
+
+def _is_impossible(config: FinetuneConfig) -> str:
+    """Return why folds cannot be fine-tuned, if they cannot."""
+    data = config.data
+    if data.stream:
+        return "the images are streamed"
+    if data.per_class is not None or data.fraction is not None:
+        return "its folds would be of all images, those of the probe of a part of them"
+    return ""
 
 
 def predict_seconds(candidate: Candidate, dataset: Dataset, images: Images, fabric: Fabric) -> float:
