@@ -52,16 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def probe(
     config: FinetuneConfig, own: ProbeConfig, dataset: Dataset | None = None, choice: Choice | None = None
 ) -> Results | None:
-    """Fit a linear probe, leave its files in a run's folder, and print what it found.
+    """Fit a linear probe, leave its files in a run's folder, print its results, and return them in the first process.
 
     Args:
         config: a run's configuration, of which a probe uses PROBE_FIELDS and PROBE_TRAINER_FIELDS.
         own: the fields that only a probe has.
         dataset: what `config` describes, if it has been read.
         choice: the head to fit, if it has been chosen.
-
-    Returns:
-        The results; None in all processes but the first.
 
     Raises:
         UserError: what the user gave cannot work.

@@ -23,8 +23,10 @@ from transfer.commands.choose.budget import Budget
 from transfer.commands.choose.candidates import Candidate, Tried
 from transfer.commands.choose.decision import Tuned, compare_methods
 from transfer.commands.choose.images import Images
+from transfer.commands.console import find_flags, name_flags
 from transfer.commands.finetune import finetune
 from transfer.config.choices import choose_by_method
+from transfer.config.command_line import build_parser
 from transfer.config.durations import clock, format_duration
 from transfer.config.schema import FinetuneConfig
 from transfer.costs.speed import measure
@@ -67,17 +69,20 @@ def try_lpft(
     fold_of, probe = images.folds[0], tried.found.predictions[0]
     logits = np.full((len(fold_of), dataset.num_classes), np.nan, np.float32)
     expected, seconds, reason = predict_seconds(tried.candidate, dataset, images, fabric), list[float](), ""
+    print(
+        f"fine-tuning {tried.candidate} from its probe (LP-FT) on its folds, about {format_duration(expected)} each",
+        flush=True,
+    )
     for fold in range(images.num_folds):
         final = expected * dataset.split_sizes["train"] / int((fold_of != fold).sum())
         if expected + final > budget.left:
-            reason = f"about {format_duration(expected + final)} for one fold and the run that may follow, {budget}"
+            reason = f"about {format_duration(expected + final)} for a fold and the run that may follow, {budget}"
             break
-        print(f"LP-FT, fold {fold + 1} of {images.num_folds} (about {format_duration(expected)})", flush=True)
         started, mine = time.perf_counter(), fold_of == fold
         try:
             found = tune_fold(tried.candidate, dataset, images, fold, fabric, folder, budget.left - final)
         except UserError as error:
-            reason = str(error).partition("\n")[0]
+            reason = name_flags(str(error).partition("\n")[0], find_flags(build_parser))
             break
         if found is None:
             reason = f"the fold took longer than predicted, {budget}"
@@ -85,9 +90,11 @@ def try_lpft(
         logits[mine] = found
         seconds.append(time.perf_counter() - started)
         expected = max(seconds)
-        shares = (100 * float(np.mean(classes[mine] == images.labels[mine])) for classes in (logits.argmax(1), probe))
-        figures = "LP-FT {:.1f}%, probe {:.1f}%".format(*shares)
-        print(f"  {figures} of {mine.sum()} images, {format_duration(seconds[-1])}", flush=True)
+        tuned, probed = (np.mean(classes[mine] == images.labels[mine]) for classes in (logits.argmax(1), probe))
+        figures = f"LP-FT {tuned:.1%}, probe {probed:.1%} of {mine.sum()} images"
+        print(f"  fold {fold + 1} of {images.num_folds}: {figures}; {format_duration(seconds[-1])}", flush=True)
+    if reason:
+        print(f"  {images.num_folds - len(seconds)} of {images.num_folds} folds are left out: {reason}", flush=True)
     if not seconds:
         return None, reason
     return compare_methods(images.labels, logits, probe, seconds, dataset.sheet.metric, images.groups), reason
@@ -110,6 +117,7 @@ def predict_seconds(candidate: Candidate, dataset: Dataset, images: Images, fabr
     speed = measure(candidate.start.variant.name, size, batch_size, on_cpu=fabric.device.type != "cuda")
     options = {**config.loader_options(), "num_workers": 0}
     loader = DataModule(dataset, candidate.start.preprocessing, **options).train_dataloader()
+    next(iter(loader))  # whose first images take longer
     started = time.perf_counter()
     prepared = len(next(iter(loader))[0])
     preparing = (time.perf_counter() - started) / prepared / (1 + count_workers(config.data.num_workers))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import warnings
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ OUT_OF_FOLD, PICTURE = "out_of_fold.npz", "frontier.png"
 def explain(tried: Sequence[Tried], decision: Decision) -> list[str]:
     """Return why a network is taken, a line for each comparison."""
     best = tried[decision.most_accurate]
-    lines = [f"{best.candidate} is the most accurate"]
+    lines = [f"{best.candidate} is the most accurate"] if len(tried) > 1 else []
     for faster, difference in decision.comparisons.items():
         other = tried[faster]
         end = "more than the interval" if difference.is_better else "not more than the interval: it is taken"
@@ -106,7 +107,8 @@ def print_figures(tried: Sequence[Tried], decision: Decision, reasons: Sequence[
             *(f"{100 * found.value:.1f}%", found.interval.percent(), "*" if number in decision.front else ""),
         )
     Console().print(table)
-    print(*reasons, sep="\n")
+    if reasons:
+        print(*reasons, sep="\n")
 
 
 def print_end(choice: Choice, folder: Path, budget: Budget) -> None:
@@ -116,8 +118,35 @@ def print_end(choice: Choice, folder: Path, budget: Budget) -> None:
     took = ", ".join(f"{name} {format_duration(seconds)}" for name, seconds in times.items())
     print(f"the choice's figures, picture and run: {folder}")
     print(f"{format_duration(budget.spent)} of --budget {budget.text}: {took}")
+    if choice.folds_left_out and choice.fine_tuning is None:
+        print(f"to fine-tune it nevertheless: efficientnet-transfer finetune {shlex.join(_lpft_words(choice))}")
     print(f"use it: efficientnet-transfer predict {shlex.quote(choice.run_dir)} photos/")
     print(choice.sentence)
+
+
+def _lpft_words(choice: Choice) -> list[str]:
+    """Return the words of the command that fine-tunes the network to take, on the same data."""
+    from transfer.config.data_schema import DataConfig
+
+    config, winner, data = choice.config, choice.candidates[choice.chosen], DataConfig()
+    source = ["--data_root", config["data_root"]] if config["data_root"] else []
+    source += ["--dataset", config["dataset"]] if config["dataset"] != "folder" else []
+    given = {name: value for name, value in config["data"].items() if value != getattr(data, name)}
+    options = [word for name, value in given.items() for word in (f"--data.{name}", _word(value))]
+    return [
+        *source,
+        "--backbone",
+        winner.backbone,
+        "--image_size",
+        str(winner.image_size),
+        "--method",
+        "lpft",
+        *options,
+    ]
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def warn_of_no_picture() -> None:
