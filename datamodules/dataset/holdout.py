@@ -90,13 +90,23 @@ def cut_fold(split: Split, folds: int, fold: int, draw: int, class_names: Sequen
     Raises:
         BadValue: There are too few images or groups for so many folds.
     """
+    values, groups, unit_of = fold_units(split)
+    (fold_of,) = draw_folds(values, folds, seed=draw, groups=groups, class_names=class_names)[:, unit_of]
+    return split.select(np.flatnonzero(fold_of != fold)), split.select(np.flatnonzero(fold_of == fold))
+
+
+def fold_units(
+    split: Split,
+) -> tuple[NDArray[np.int64] | NDArray[np.bool_], NDArray[np.str_] | None, NDArray[np.int64]]:
+    """Return what is drawn into folds, its labels and groups as `draw_folds` takes them, and the unit of each image.
+
+    A unit is an image, or without groups all images that are equal.
+    """
     values = split.labels.numpy() if split.labels.ndim == 1 else split.labels.numpy() > 0
     if split.groups is not None:
-        (fold_of,) = draw_folds(values, folds, seed=draw, groups=split.groups, class_names=class_names)
-    else:
-        _, first, unit_of = np.unique(split.ids(), return_index=True, return_inverse=True)
-        fold_of = draw_folds(values[first], folds, seed=draw, class_names=class_names)[0][unit_of]
-    return split.select(np.flatnonzero(fold_of != fold)), split.select(np.flatnonzero(fold_of == fold))
+        return values, split.groups, np.arange(len(split))
+    _, first, unit_of = np.unique(split.ids(), return_index=True, return_inverse=True)
+    return values[first], None, unit_of
 
 
 def keep_per_class(split: Split, count: int, draw: int, class_names: Sequence[str]) -> Split:

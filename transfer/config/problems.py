@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, get_args, get_type_hints
 
-from transfer.config.choose_schema import ChooseConfig
 from transfer.config.drawing import drawing_problems
 from transfer.config.probe_schema import ProbeConfig
 from transfer.config.schema import FREEZE, FinetuneConfig, TrainerConfig
@@ -61,25 +60,6 @@ def find_probe_problems(config: FinetuneConfig, own: ProbeConfig) -> list[str]:
         problems.append(f"`data.train_on`={data.train_on}: a probe chooses on val and then trains on both anyway")
     if data.stream and config.on_bad_image == "skip":
         problems.append("`data.stream`=True with `on_bad_image`=skip: bad images must be known in advance (use error)")
-    return problems
-
-
-def find_choose_problems(config: FinetuneConfig, own: ChooseConfig) -> list[str]:
-    """Return a message for each setting that a choice does not support, with its field in backticks."""
-    problems = find_probe_problems(config, ProbeConfig(engine=own.engine))
-    if not all(own.names):
-        problems.append(f"`backbones`={own.backbones!r} (allowed: names separated by commas, as lite0,lite1)")
-    try:
-        sizes_fit = all(size is None or SMALLEST_IMAGE <= size <= 8192 for size in own.sizes)
-    except ValueError:
-        sizes_fit = False
-    if not sizes_fit:
-        allowed = f"{SMALLEST_IMAGE} to 8192, separated by commas, as 128,224"
-        problems.append(f"`image_sizes`={own.image_sizes!r} (allowed: {allowed})")
-    for name, value, most in (("folds", own.folds, 1000), ("repeats", own.repeats, 100)):
-        least = 2 if name == "folds" else 1
-        if not least <= value <= most:
-            problems.append(f"`{name}`={value} (allowed: {least} to {most})")
     return problems
 
 

@@ -123,6 +123,23 @@ def cross_validate(
     )
 
 
+def fit_head(
+    views: Sequence[Features], num_classes: int, choice: Choice, device: torch.device | str = "cpu"
+) -> LinearFit:
+    """Return a head that has been chosen, fitted to images; its logits are those of the chosen temperature.
+
+    Args:
+        views: features and labels of the images, once for each view.
+        num_classes: number of classes.
+        choice: the head.
+        device: the device that computes.
+    """
+    features = torch.stack([view.features for view in views]).to(device)
+    with one_thread_if_small(features.numel()):
+        data = _Data(features, views[0].labels.to(device), num_classes)
+        return next(HEADS[choice.head].fit(data, [choice.penalty])).tempered(choice.temperature)
+
+
 @dataclass(frozen=True)
 class _Data:
     features: Tensor  # (V, N, F)
