@@ -20,6 +20,7 @@ progressive  accuracy of growing training images at equal processor time
 distillation  accuracy, size and latency of a student without and with a teacher
 probe   seconds of a linear probe's fits on cached features, against scikit-learn's lbfgs
 probe_photos  wall and processor seconds of a whole linear probe of photos, by part
+penalties      where few images choose the penalty of a linear probe: on val or by cross-validation in train
 probe_choices  what a linear probe loses by cheaper features, and gains by views of its images
 tracing  seconds of tracing, exporting and compiling, and differences at other image sizes
 gpu     training, inference and feature extraction on a GPU against timm, eager and compiled, with the bandwidth floor
@@ -62,6 +63,7 @@ OWN_COMMAND_LINE = (
     "distillation",
     "probe",
     "probe_photos",
+    "penalties",
     "probe_choices",
     "memory_prediction",
     "precision",

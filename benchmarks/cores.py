@@ -73,13 +73,14 @@ def benchmark_cores(backbone: str, steps: int, rounds: int, busy: int | None) ->
 
 
 @contextmanager
-def busy_processes(count: int) -> Iterator[None]:
+def busy_processes(count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Keep `count` processes busy while the context is active."""
     with ExitStack() as stack:
+        processes = []
         for _ in range(count):
-            process = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
-            stack.callback(process.kill)
-        yield
+            processes.append(stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"])))
+            stack.callback(processes[-1].kill)
+        yield processes
 
 
 def train(backbone: str, steps: int, **variables: str) -> float:

@@ -75,7 +75,8 @@ def benchmark_probe(
     import torch
 
     from transfer.probe.features import Features, read_features
-    from transfer.probe.penalties import PENALTIES, fit_probe
+    from transfer.probe.linear import fit_probe
+    from transfer.probe.penalties import PENALTIES
 
     try:
         results = json.loads((run_dir / "results.json").read_text(encoding="utf-8"))

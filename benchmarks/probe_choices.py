@@ -121,8 +121,9 @@ def fit_path(
     """Return the metrics of all penalties, and those of the best on val, the largest of equals."""
     import torch
 
+    from transfer.probe.linear import linear_metrics
     from transfer.probe.logistic import LogisticRegression
-    from transfer.probe.penalties import PENALTIES, linear_metrics
+    from transfer.probe.penalties import PENALTIES
 
     features = torch.cat([view.features for view in views])
     labels = torch.cat([view.labels for view in views])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
+import signal
 import subprocess
 import sys
 from collections import Counter
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType
 
@@ -264,16 +265,27 @@ def test_the_recipes_subset_has_as_many_images_of_each_class(tmp_path: Path) -> 
         benchmark_recipe.save_cifar_subset(tmp_path / "elsewhere", tmp_path / "x.parquet", per_class=2)
 
 
-@pytest.mark.skipif(not PROCESS_STATUS.is_file(), reason="needs Linux")
+def test_busy_processes_run_until_the_context_ends() -> None:
+    with benchmark_cores.busy_processes(2) as processes:
+        assert [process.poll() for process in processes] == [None, None]
+    assert [process.poll() for process in processes] == [-signal.SIGKILL, -signal.SIGKILL]
+
+
 def test_cores_trains_alone_and_beside_busy_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str | None, int]] = []
+    busy = [0]
+
+    @contextmanager
+    def busy_processes(count: int) -> Iterator[None]:
+        busy.append(count)
+        yield
+        busy.pop()
 
     def train(backbone: str, steps: int, **variables: str) -> float:
-        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="utf-8").split()
-        words = [Path(f"/proc/{child}/cmdline").read_bytes() for child in children]
-        seen.append((variables.get("GOMP_SPINCOUNT"), sum(b"while True" in each for each in words)))
+        seen.append((variables.get("GOMP_SPINCOUNT"), busy[-1]))
         return 300.0 if variables else 150.0 * len(seen)
 
+    monkeypatch.setattr(benchmark_cores, "busy_processes", busy_processes)
     monkeypatch.setattr(benchmark_cores, "train", train)
     path = tmp_path / "cores.json"
     assert benchmark.main(["cores", "--rounds", "1", "--busy", "2", "--json", str(path)]) == 0

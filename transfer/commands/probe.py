@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from datamodules.dataset.loaded import Dataset
     from transfer.networks.classifier import Classifier
     from transfer.probe.features import Features
-    from transfer.probe.penalties import Probe
+    from transfer.probe.linear import Probe
     from transfer.runs.folder import RunFolder
     from transfer.weights.start import Start
 
@@ -169,11 +169,12 @@ def fit(features: Mapping[str, Sequence[Features]], dataset: Dataset, fabric: Fa
     """Return the fit to the features of train and val, computed on the process's GPU or on the CPU."""
     import torch
 
-    from transfer.probe.penalties import fit_probe
+    from transfer.probe.linear import fit_probe
 
     # MPS has no float64.
     device = fabric.device if fabric.device.type == "cuda" else torch.device("cpu")
-    return fit_probe(features["train"], features["val"][0], dataset.num_classes, dataset.sheet.metric, device)
+    classes, metric, groups = dataset.num_classes, dataset.sheet.metric, dataset.split("train").groups
+    return fit_probe(features["train"], features["val"][0], classes, metric, device, groups)
 
 
 def save_probe(

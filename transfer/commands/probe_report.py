@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from datamodules.datamodule import DataModule
     from datamodules.dataset.loaded import Dataset
     from transfer.probe.features import Features
-    from transfer.probe.penalties import Probe
+    from transfer.probe.linear import Probe
     from transfer.weights.start import Start
 
 
@@ -72,15 +72,21 @@ def collect_results(
         decay=dict(dataset.decay),
         copy=dataset.known_copy,
         config={**config.to_dict(), **asdict(own)},
-        probe=ProbeFit(
-            penalty=found.penalty,
-            val_metrics=[{"penalty": penalty, **values} for penalty, values in found.val_metrics.items()],
-            extract_seconds=round(seconds["extract"], 2),
-            fit_seconds=round(seconds["fit"], 2),
-            passes=found.passes,
-            views=own.views,
-        ),
+        probe=_probe_fit(own, found, seconds),
         environment=environment(),
+    )
+
+
+def _probe_fit(own: ProbeConfig, found: Probe, seconds: Mapping[str, float]) -> ProbeFit:
+    return ProbeFit(
+        penalty=found.penalty,
+        temperature=found.temperature,
+        chosen_on=found.chosen_on,
+        val_metrics=[{"penalty": penalty, **values} for penalty, values in found.val_metrics.items()],
+        extract_seconds=round(seconds["extract"], 2),
+        fit_seconds=round(seconds["fit"], 2),
+        passes=found.passes,
+        views=own.views,
     )
 
 
@@ -93,7 +99,7 @@ def _intervals(metrics: Mapping[str, float], dataset: Dataset, split: str) -> di
 def measure_test(run_dir: Path, found: Probe, test: Sequence[Features], data: DataModule) -> dict[str, Any]:
     """Count a read of test, save the predictions, and return the fields of the results that test decides."""
     from transfer.commands.finetune_report import count_seen_images
-    from transfer.probe.penalties import linear_metrics, predict
+    from transfer.probe.linear import linear_metrics, predict
     from transfer.run_files import PREDICTIONS
     from transfer.runs.test_record import count_test_read, make_predictions
     from transfer.training.metrics import build_per_class_accuracy
@@ -159,8 +165,9 @@ def print_report(results: Results, fine_tuned: Results | None) -> None:
         print(line)
     for missing in results.decay.values():
         print(f"on {missing}: not comparable with published results")
+    chosen = f"of {len(fit.val_metrics)} on val" if fit.chosen_on == "val" else "in cross-validation on train"
     print(
-        f"penalty {fit.penalty:.3g}, the best of {len(fit.val_metrics)} on val; features {fit.extract_seconds:.0f} s,"
+        f"penalty {fit.penalty:.3g}, the best {chosen}; features {fit.extract_seconds:.0f} s,"
         f" fits {fit.fit_seconds:.0f} s; results in {results.run_dir / RESULTS}"
     )
 

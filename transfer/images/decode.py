@@ -216,8 +216,9 @@ def open_image(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[Image.I
             width, height = image.size
             if width * height > max_pixels:
                 raise BadImageError(
-                    f"{width} x {height} = {width * height:,} pixels are more than `max_pixels`={max_pixels} allows; if"
-                    " you trust the file and have the memory (3 bytes a pixel, for each worker), set it higher"
+                    f"{width} x {height} = {width * height:,} pixels are more than `max_pixels`={max_pixels} allows:"
+                    " scale the picture down or, if you trust it and have the memory (3 bytes a pixel, for each"
+                    " worker), raise the limit where the network is trained or served"
                 )
             yield image
     except (BadImageError, MemoryError):

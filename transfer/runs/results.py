@@ -56,8 +56,10 @@ class ProbeFit:
     """The results that only a linear probe has.
 
     Attributes:
-        penalty: the L2 penalty chosen on val.
-        val_metrics: metrics on val for every penalty.
+        penalty: the L2 penalty chosen.
+        temperature: what the logits have been divided by.
+        chosen_on: what chose the penalty: `val`, or `train` by cross-validation.
+        val_metrics: metrics on val for every penalty, or for the one that train has chosen.
         extract_seconds, fit_seconds: wall-clock time to compute the features and to run all fits.
         passes: number of passes over the features in all fits.
         views: views of each training image that were fitted.
@@ -69,6 +71,8 @@ class ProbeFit:
     fit_seconds: float
     passes: int
     views: int = 1
+    temperature: float = 1.0
+    chosen_on: str = "val"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +80,7 @@ class FirstProbe:
     """The linear probe that a fine-tuning began with: a head fitted to the frozen network's features of train alone.
 
     Attributes:
-        penalty: the L2 penalty chosen on val.
+        penalty: the L2 penalty chosen, see `ProbeFit`.
         metrics: its metrics on val.
         engine: what computed the features.
         seconds: wall-clock time of all of it.
