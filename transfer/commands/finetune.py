@@ -235,13 +235,12 @@ def fit(config: FinetuneConfig, run: RunFolder, trainer: pl.Trainer, module: Tra
     """
     import torch
 
+    from transfer.commands.finetune_rate import find_rate
     from transfer.runs.checkpoint import classifier_state
-    from transfer.training.trainer import find_lr
     from transfer.weights.files import read_checkpoint, strict_load
 
-    if config.find_lr and not run.resumes:
-        module.lr = find_lr(config, module, data)
-        print(f"learning-rate finder: {module.lr:.3g} (lr {config.optim.lr:g} is not used)")
+    if config.find_lr and not run.last.exists():
+        module.lr = find_rate(config, run, module, data)
     try:
         trainer.fit(module, data, ckpt_path=run.last if run.last.exists() else None, weights_only=True)
     except torch.OutOfMemoryError:

@@ -56,8 +56,9 @@ class OptimConfig:
     """learning rate of the backbone relative to the head's"""
     layer_decay: float = 1.0
     """learning rate of each stage relative to that of the next stage, above 0 to 1"""
-    schedule: Literal["cosine", "exponential", "constant"] = "cosine"
-    """cosine to zero; exponential to 0.012 of the peak: the paper's x0.97 every 2.4 of 350 epochs, over any run"""
+    schedule: Literal["cosine", "exponential", "step-30-60-90", "step-40-60-80", "constant"] = "cosine"
+    """cosine to zero; exponential to 0.012 of the peak: the paper's x0.97 every 2.4 of 350 epochs, over any run;
+    step-...: x0.1 after each of these percentages of the run"""
     warmup_epochs: float = 0.5
     """length of the linear warm-up, in epochs"""
     sam_rho: float | None = None
@@ -197,7 +198,8 @@ class FinetuneConfig:
     early_stopping: int | None = None
     """stop after this many validations in a row without a better one, by monitor; unset: off"""
     find_lr: bool = False
-    """run Lightning's learning-rate finder first and use the rate that it suggests"""
+    """take the peak learning rate from up to 100 steps of a copy at rising rates (Smith 2017): where the loss falls
+    fastest; lr_find.png shows the curve"""
     compile: bool = False
     """compile the network with torch.compile"""
     logger: Literal["csv", "tensorboard", "wandb"] = "csv"
