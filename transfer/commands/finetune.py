@@ -2,7 +2,8 @@
 
 A run writes config.yaml, best.ckpt, last.ckpt, metrics.csv and results.json into runs/<data>_<backbone>/<n>/; with a
 val split calibration.safetensors, and of few images first_probe.json; with a test split test_reads.json and
-test_predictions.npz; held_out.json if val or test was held out of train.
+test_predictions.npz; held_out.json if val or test was held out of train. With --folds and without --fold there is a
+run for each fold, see `transfer.commands.finetune_folds`.
 """
 
 from __future__ import annotations
@@ -49,8 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
 
     def command() -> None:
-        config, resume = parse_config(words)
-        _run(config, resume, given_fields(words) if resume is None else frozenset(), allows_user_code(words))
+        from transfer.commands.finetune_folds import resumed_words, train_folds
+
+        argv = resumed_words(words)
+        config, resume = parse_config(argv)
+        given = given_fields(argv) if resume is None else frozenset()
+        if resume is None and config.folds is not None and config.fold is None:
+            train_folds(config, given, allows_user_code(argv))
+        else:
+            _run(config, resume, given, allows_user_code(argv))
 
     return exit_status(command, build_parser)
 
@@ -78,6 +86,8 @@ def finetune(
     """
     run_dir = None if resume is None else expanded(resume)
     config, given = build_config(config, run_dir, fields, allow_user_code)
+    if config.folds is not None and config.fold is None:
+        raise BadValue(f"`folds`={config.folds} without `fold`: transfer.finetune_folds trains a network for each fold")
     return _run(config, run_dir, given, allow_user_code)
 
 
@@ -225,13 +235,12 @@ def fit(config: FinetuneConfig, run: RunFolder, trainer: pl.Trainer, module: Tra
     """
     import torch
 
+    from transfer.commands.finetune_rate import find_rate
     from transfer.runs.checkpoint import classifier_state
-    from transfer.training.trainer import find_lr
     from transfer.weights.files import read_checkpoint, strict_load
 
-    if config.find_lr and not run.resumes:
-        module.lr = find_lr(config, module, data)
-        print(f"learning-rate finder: {module.lr:.3g} (lr {config.optim.lr:g} is not used)")
+    if config.find_lr and not run.last.exists():
+        module.lr = find_rate(config, run, module, data)
     try:
         trainer.fit(module, data, ckpt_path=run.last if run.last.exists() else None, weights_only=True)
     except torch.OutOfMemoryError:

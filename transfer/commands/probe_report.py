@@ -14,6 +14,8 @@ from transfer.run_files import RESULTS
 from transfer.runs.results import Metrics, ProbeFit, Results, SplitFacts
 
 if TYPE_CHECKING:
+    import torch
+
     from datamodules.datamodule import DataModule
     from datamodules.dataset.loaded import Dataset
     from transfer.probe.features import Features
@@ -80,6 +82,7 @@ def _probe_fit(own: ProbeConfig, found: Probe, seconds: Mapping[str, float]) -> 
         penalty=found.penalty,
         temperature=found.temperature,
         chosen_on=found.chosen_on,
+        head=found.head,
         val_metrics=[{"penalty": penalty, **values} for penalty, values in found.val_metrics.items()],
         extract_seconds=round(seconds["extract"], 2),
         fit_seconds=round(seconds["fit"], 2),
@@ -126,6 +129,21 @@ def measure_test(run_dir: Path, found: Probe, test: Sequence[Features], data: Da
     }
 
 
+def measure_neighbours(
+    features: Mapping[str, Sequence[Features]], num_classes: int, device: torch.device
+) -> dict[str, Metrics]:
+    """Return the accuracies of the nearest neighbours: on val among train, on test, if it was read, among both."""
+    from transfer.probe.neighbours import neighbour_accuracies
+
+    known, measured = [features["train"][0]], {}
+    for split in ("val", "test"):
+        for images in features.get(split, ()):
+            if accuracies := neighbour_accuracies(images, known, num_classes, device):
+                measured[split] = Metrics(accuracies)
+            known.append(images)
+    return measured
+
+
 def print_report(results: Results, fine_tuned: Results | None) -> None:
     """Print the metrics, a fine-tuned run's beside them, what limits them, and where they lie."""
     from transfer.commands.calibrate import describe
@@ -136,6 +154,9 @@ def print_report(results: Results, fine_tuned: Results | None) -> None:
     assert fit is not None
     heading = f"linear probe of {results.backbone}"
     print_results(results.dataset, heading, results.metrics, results.quoted_metric, results.protocol, results.intervals)
+    metric = results.quoted_metric
+    if found := [f"{split} {values[metric]:.2%}" for split, values in results.neighbours.items()]:
+        print(f"20 nearest neighbours, {metric}: {', '.join(found)}")
     absent = [name for name, accuracy in results.per_class_accuracy.items() if accuracy is None]
     if absent:
         print(f"test: {name_absent(absent, 'mean_per_class')}")
@@ -145,9 +166,10 @@ def print_report(results: Results, fine_tuned: Results | None) -> None:
         print(line)
     for missing in results.decay.values():
         print(f"on {missing}: not comparable with published results")
-    chosen = f"of {len(fit.val_metrics)} on val" if fit.chosen_on == "val" else "in cross-validation on train"
+    splits = {"val": f"of {len(fit.val_metrics)} on val", "train": "in cross-validation on train"}
+    chosen = splits.get(fit.chosen_on, "in cross-validation on train and val")
     print(
-        f"penalty {fit.penalty:.3g}, the best {chosen}; features {fit.extract_seconds:.0f} s,"
+        f"{fit.head} regression, penalty {fit.penalty:.3g}, the best {chosen}; features {fit.extract_seconds:.0f} s,"
         f" fits {fit.fit_seconds:.0f} s; results in {results.run_dir / RESULTS}"
     )
 

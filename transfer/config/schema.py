@@ -56,8 +56,9 @@ class OptimConfig:
     """learning rate of the backbone relative to the head's"""
     layer_decay: float = 1.0
     """learning rate of each stage relative to that of the next stage, above 0 to 1"""
-    schedule: Literal["cosine", "exponential", "constant"] = "cosine"
-    """cosine to zero; exponential to 0.012 of the peak: the paper's x0.97 every 2.4 of 350 epochs, over any run"""
+    schedule: Literal["cosine", "exponential", "step-30-60-90", "step-40-60-80", "constant"] = "cosine"
+    """cosine to zero; exponential to 0.012 of the peak: the paper's x0.97 every 2.4 of 350 epochs, over any run;
+    step-...: x0.1 after each of these percentages of the run"""
     warmup_epochs: float = 0.5
     """length of the linear warm-up, in epochs"""
     sam_rho: float | None = None
@@ -197,11 +198,17 @@ class FinetuneConfig:
     early_stopping: int | None = None
     """stop after this many validations in a row without a better one, by monitor; unset: off"""
     find_lr: bool = False
-    """run Lightning's learning-rate finder first and use the rate that it suggests"""
+    """take the peak learning rate from up to 100 steps of a copy at rising rates (Smith 2017): where the loss falls
+    fastest; lr_find.png shows the curve"""
     compile: bool = False
     """compile the network with torch.compile"""
     logger: Literal["csv", "tensorboard", "wandb"] = "csv"
     """metrics.csv is always written; tensorboard and wandb log in addition (wandb works offline: WANDB_MODE=offline)"""
+    folds: int | None = None
+    """cut train and val, together, anew into so many folds, stratified, groups and equal images together; without
+    fold, a run for each, in runs/<data>_<backbone>_folds/<n>"""
+    fold: int | None = None
+    """with folds: the one that is val, from 0; the others are train"""
     seed: int = 0
     """seed of image order, augmentation, dropout and the head's initialisation; splits are the same for every seed"""
     out_dir: str | None = None
@@ -223,6 +230,8 @@ class FinetuneConfig:
             "data_root": self.data_root,
             "on_bad_image": self.on_bad_image,
             "allow_decayed": self.allow_decayed,
+            "folds": self.folds,
+            "fold": self.fold,
             **data,
         }
 

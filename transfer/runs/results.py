@@ -58,11 +58,12 @@ class ProbeFit:
     Attributes:
         penalty: the L2 penalty chosen.
         temperature: what the logits have been divided by.
-        chosen_on: what chose the penalty: `val`, or `train` by cross-validation.
+        chosen_on: what chose the penalty: `val`, or `train` or `trainval` by cross-validation.
         val_metrics: metrics on val for every penalty, or for the one that train has chosen.
         extract_seconds, fit_seconds: wall-clock time to compute the features and to run all fits.
         passes: number of passes over the features in all fits.
         views: views of each training image that were fitted.
+        head: `logistic` or `ridge` regression.
     """
 
     penalty: float
@@ -73,6 +74,7 @@ class ProbeFit:
     views: int = 1
     temperature: float = 1.0
     chosen_on: str = "val"
+    head: str = "logistic"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +155,8 @@ class Results:
         peak_memory_bytes: peak memory of the main process; on a GPU, of its tensors.
         config: every field of the configuration.
         probe: results that only a linear probe has.
+        neighbours: accuracies of the 20 nearest neighbours among the features that a linear probe was fitted to, by
+            split, see `transfer.probe.neighbours`; of other runs, and where they would take long, nothing.
         first_probe: the linear probe that a fine-tuning of few images began with; None without one.
     """
 
@@ -200,6 +204,7 @@ class Results:
     lengthened_from: list[Lengthening] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     probe: ProbeFit | None = None
+    neighbours: dict[str, Metrics] = field(default_factory=dict)
     first_probe: FirstProbe | None = None
     environment: dict[str, Any] = field(default_factory=dict)
 
