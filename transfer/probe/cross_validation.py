@@ -3,6 +3,7 @@
 Candidates are logistic and ridge regression, each along its path of penalties, its logits divided by a temperature (Guo
 et al. 2017, arXiv 1706.04599). The lowest out-of-fold loss decides: accuracy is too coarse on few images, and without a
 temperature the loss refuses the strong penalties that few images need, as they leave all probabilities near the prior.
+Where all images are right, ever lower temperatures would win: as in Platt (1999), targets are smoothed, by 1 / (N + 2).
 An image's own prediction is by the fit to the other folds, with the candidate that is best on the images of those. The
 predictions that choose it come from fits that saw the image, so accuracies on a few dozen images are a little too high.
 """
@@ -53,7 +54,7 @@ class CrossValidation:
         interval: its 95% interval over images, or over groups; see `accuracy_interval`.
         choice: the head for all images.
         fold_choices: what each fold was predicted with, for each repeat.
-        losses: by head and penalty, the mean out-of-fold loss in nats at the best temperature.
+        losses: by head and penalty, the mean out-of-fold loss in nats at the best temperature, with smoothed targets.
         fit: the chosen head, fitted to all images; its logits are those of the chosen temperature.
     """
 
@@ -224,9 +225,13 @@ def _in_their_span(features: Tensor) -> Tensor:
 
 
 def _losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the loss of each image at each temperature. Shape: (T, N)"""
+    """Return the loss of each image at each temperature, with smoothed targets. Shape: (T, N)"""
+    smoothing = 1 / (len(labels) + 2)
     return torch.stack(
-        [F.cross_entropy(logits / temperature, labels, reduction="none") for temperature in TEMPERATURES]
+        [
+            F.cross_entropy(logits / temperature, labels, reduction="none", label_smoothing=smoothing)
+            for temperature in TEMPERATURES
+        ]
     )
 
 
