@@ -22,6 +22,7 @@ FINE = {
         *("loss.cutmix_alpha", "optim.momentum", "optim.weight_decay", "optim.backbone_lr_factor"),
         *(
             "data.color_jitter",
+            "data.draw",
             "optim.warmup_epochs",
             "trainer.limit_test_batches",
             "trainer.overfit_batches",
