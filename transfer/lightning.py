@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
     from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
     from lightning_fabric.utilities.exceptions import MisconfigurationException
-    from pytorch_lightning.tuner.tuning import Tuner
 else:
     formatwarning = warnings.formatwarning
     pl = importlib.import_module(NAMESPACE)
@@ -28,9 +27,8 @@ else:
     # Named one by one, as Lightning's own files do not export them to a type checker.
     TorchCheckpointIO = pl.plugins.io.TorchCheckpointIO
     MisconfigurationException = pl.utilities.exceptions.MisconfigurationException
-    Tuner = pl.tuner.Tuner
 
-__all__ = ["NAMESPACE", "MisconfigurationException", "TorchCheckpointIO", "Tuner", "pl", "refuse_mix"]
+__all__ = ["NAMESPACE", "MisconfigurationException", "TorchCheckpointIO", "pl", "refuse_mix"]
 
 
 def refuse_mix() -> None:

@@ -886,29 +886,6 @@ def test_several_labels_per_image_are_trained_and_measured(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_the_rate_finder_chooses_the_rate_of_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    few = (
-        "--trainer.limit_train_batches",
-        "20",
-        "--trainer.limit_val_batches",
-        "1",
-        "--trainer.limit_test_batches",
-        "1",
-    )
-    argv = (*CHEAP, *few, "--data.batch_size", "8", "--trainer.max_epochs", "1", "--optim.schedule", "constant")
-    assert call(finetune.main, *argv, "--find_lr", "true", "--out_dir", tmp_path / "run") == 0
-    line = re.search(r"learning-rate finder: (\S+) \(lr 0.02 is not used\)", capsys.readouterr().out)
-    assert line is not None
-    found = float(line[1])
-    assert 1e-8 <= found <= 1.0 and found != 0.02
-    results = read_results(tmp_path / "run")
-    assert results["lr"] == results["final_lr"] == pytest.approx(found, rel=0.01)  # the schedule is constant
-    assert float(read_rows(tmp_path / "run")[-1]["lr"]) == pytest.approx(found, rel=0.01)
-    # A part of the test split is none to compare runs on.
-    assert {path.name for path in (tmp_path / "run").iterdir()} == FILES - {"test_predictions.npz"}
-
-
-@pytest.mark.slow
 def test_a_run_that_ends_in_mid_epoch_is_validated_where_it_ends(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     assert call(finetune.main, *CHEAP, "--trainer.max_steps", "6", "--out_dir", run_dir) == 0

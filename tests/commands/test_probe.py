@@ -331,6 +331,19 @@ def test_the_quoted_metric_decides(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("val_chooses")
+@pytest.mark.filterwarnings("error")
+def test_the_last_fit_separates_what_the_fit_to_train_got_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "PENALTIES", (1e3, 1.0, 1e-3, 1e-6))
+    monkeypatch.setattr(linear, "linear_metrics", lambda fit, _: {"top1": -fit.penalty})  # the weakest is chosen
+    rng = np.random.default_rng(0)
+    rows = [Features(torch.from_numpy(rng.normal(size=(n, 200))), torch.arange(n) % 10) for n in (30, 13)]
+    found = fit_probe([rows[0]], rows[1], 10)
+    for row in rows:  # 43 points in 200 dimensions
+        assert (found.fit.logits(row.features).argmax(1) == row.labels).all()
+    assert (found.train_fit.logits(rows[1].features).argmax(1) == rows[1].labels).float().mean() < 0.5
+
+
+@pytest.mark.usefixtures("val_chooses")
 def test_an_image_has_the_mean_loss_of_its_views() -> None:
     views, val = [blobs(80, 1), blobs(80, 1)], blobs(80, 2)
     views[1].features.add_(torch.randn(views[1].features.shape))

@@ -30,7 +30,10 @@ def settings(name: str, **changes: Any) -> dict[str, Any]:
 
 
 def test_the_names() -> None:
-    assert list_protocols() == ["efficientnetv2", "kornblith", "paper", "sam-paper", "sam-paper-rho0.05", "scratch"]
+    assert list_protocols() == [
+        *("bit-hyperrule", "efficientnetv2", "kornblith", "paper"),
+        *("sam-paper", "sam-paper-rho0.05", "scratch", "vtab-1k"),
+    ]
     assert [get_protocol(name).name for name in list_protocols()] == list_protocols()
 
 
@@ -50,6 +53,7 @@ def test_a_row_is_sourced_and_its_fields_exist(name: str) -> None:
     assert protocol.middle in protocol.grid
     assert {frozenset(trial) for trial in protocol.grid} == {frozenset(protocol.middle)}
     assert len({tuple(trial.items()) for trial in protocol.grid}) == len(protocol.grid)
+    assert all(set(row.settings) <= FIELDS for row in protocol.larger)
     for deviation in protocol.deviations:
         assert set(deviation.names) <= {*list_datasets(), *list_backbones()}
         assert set(deviation.settings) <= FIELDS
@@ -127,10 +131,47 @@ def test_sam_augments_cifar_by_autoaugment_and_l2_has_half_the_batch_and_rate() 
     assert with_sam["optim.sam_rho"] == 0.05
 
 
+# BiT's rule
+
+
+@pytest.mark.parametrize(
+    ("num_images", "supports"),
+    [
+        *((size, [100, 200, 300, 400, 500]) for size in (50, 2040, 19_999)),
+        *((size, [500, 3000, 6000, 9000, 10_000]) for size in (20_000, 499_999)),
+        (500_000, [500, 6000, 12_000, 18_000, 20_000]),
+    ],
+)
+def test_bits_rate_is_that_of_its_code(num_images: int, supports: list[int]) -> None:
+    """`get_lr` of bit_hyperrule.py: warm-up, and a tenth after each support but the last."""
+    found = settings("bit-hyperrule", num_images=num_images)
+    assert found["trainer.max_steps"] == supports[-1]
+    assert (found["optim.lr"], found["optim.weight_decay"], found["optim.momentum"]) == (0.003, 0.0, 0.9)
+    warmup = round(found["optim.warmup_epochs"] * num_images / 512)
+    assert abs(warmup - supports[0]) <= 1
+    for step in range(supports[0] + 1, supports[-1]):
+        expected = 0.1 ** sum(support < step for support in supports[1:])
+        assert schedule_factor(found["optim.schedule"], step, supports[-1], warmup) == pytest.approx(expected)
+    assert found["loss.mixup_alpha"] == (0.1 if num_images >= 20_000 else 0.0)
+
+
+@pytest.mark.parametrize(("dataset", "share"), [("cifar10", 128 / 160), ("flowers", 480 / 512)])
+def test_bits_crops_keep_their_share_of_the_side(dataset: str, share: float) -> None:
+    assert settings("bit-hyperrule", dataset=dataset)["data.min_crop_area"] == pytest.approx(share**2, rel=1e-3)
+
+
+def test_vtabs_thousand_images_get_a_thousand_steps() -> None:
+    found = settings("vtab-1k", num_images=1000)
+    assert (found["trainer.max_steps"], found["global_batch_size"], found["optim.lr"]) == (1000, 64, 0.01)
+    warmup = round(found["optim.warmup_epochs"] * 1000 / 64)
+    rates = [0.01 * schedule_factor(found["optim.schedule"], step, 1000, warmup) for step in (80, 300, 301, 601, 901)]
+    assert warmup == 80 and rates == pytest.approx([1e-2, 1e-2, 1e-3, 1e-4, 1e-5])
+
+
 # Length
 
 
-@pytest.mark.parametrize("name", list_protocols())
+@pytest.mark.parametrize("name", [name for name in list_protocols() if not get_protocol(name).larger])
 def test_the_eight_datasets_keep_the_full_length(name: str) -> None:
     protocol = get_protocol(name)
     for num_images in (50_000, 47_386, 8_144, 2_040, 6_667, 3_680, 75_750):  # Tan & Le 2019, table 6

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from sklearn.model_selection import LeaveOneGroupOut, LeaveOneOut, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import normalize
 
 from transfer.probe import neighbours
-from transfer.probe.neighbours import left_out_votes, neighbour_votes
+from transfer.probe.features import Features
+from transfer.probe.neighbours import left_out_votes, neighbour_accuracies, neighbour_votes
 
 RNG = np.random.default_rng(0)
 FEATURES = RNG.gamma(2.0, size=(300, 24))
@@ -61,3 +63,19 @@ def test_of_few_references_all_vote() -> None:
     torch.testing.assert_close(votes.sum(1), torch.ones(300))
     found = left_out_votes(X[:3], torch.tensor([0, 0, 2]), 4, torch.tensor([5, 5, 7]))
     assert found[:2].tolist() == [[0, 0, 1, 0]] * 2 and found[2, 0] == pytest.approx(1)
+
+
+def test_accuracies_are_those_of_scikit_learns_predictions(monkeypatch: pytest.MonkeyPatch) -> None:
+    unit = normalize(FEATURES)
+    parts = [Features(X[:150].bfloat16().double(), Y[:150]), Features(X[150:200].bfloat16().double(), Y[150:200])]
+    unit[:200] = normalize(X[:200].bfloat16().double().numpy())
+    predicted = sklearn_votes(20, 0.07).fit(unit[:200], LABELS[:200]).predict(unit[200:])
+    found = neighbour_accuracies(Features(X[200:], Y[200:]), parts, 4)
+    assert found == pytest.approx(
+        {
+            "top1": accuracy_score(LABELS[200:], predicted),
+            "mean_per_class": balanced_accuracy_score(LABELS[200:], predicted),
+        }
+    )
+    monkeypatch.setattr(neighbours, "MOST_PRODUCTS", 100 * 200 * 24 - 1)
+    assert neighbour_accuracies(Features(X[200:], Y[200:]), parts, 4) is None

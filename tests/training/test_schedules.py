@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from transfer.errors import UserError
-from transfer.training.schedules import build_schedule, schedule_factor
+from transfer.training.schedules import SCHEDULES, build_schedule, schedule_factor
 
 
-@pytest.mark.parametrize("name", ["cosine", "exponential", "constant"])
+@pytest.mark.parametrize("name", SCHEDULES)
 def test_warm_up_is_linear_and_reaches_the_peak_after_its_steps(name: str) -> None:
     factors = [schedule_factor(name, step, 1000, warmup_steps=4) for step in range(5)]
     assert factors == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
@@ -35,6 +35,13 @@ def test_exponential_ends_where_the_papers_run_on_imagenet_ends(total_steps: int
     assert factors[-1] == pytest.approx(1.2e-2, rel=0.05)  # 0.97 ** (350 / 2.4)
     # Counted in Flowers' epochs of 8 steps, 87% of 20,000 steps were below 1% of the peak.
     assert sum(factor < 0.01 for factor in factors) == 0
+
+
+@pytest.mark.parametrize(("name", "milestones"), [("step-30-60-90", (30, 60, 90)), ("step-40-60-80", (40, 60, 80))])
+def test_steps_divide_by_ten_after_their_percentages(name: str, milestones: tuple[int, ...]) -> None:
+    factors = [schedule_factor(name, step, 100, warmup_steps=0) for step in range(100)]
+    assert factors == pytest.approx([0.1 ** sum(step > m for m in milestones) for step in range(100)])
+    assert factors[-1] == pytest.approx(1e-3)
 
 
 def test_constant_stays() -> None:

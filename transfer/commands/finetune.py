@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from transfer.commands.console import exit_status
-from transfer.config.choices import choose_by_method, choose_by_protocol, choose_by_rule, settled_fields, share_batch
+from transfer.config.choices import (
+    choose_by_protocol,
+    choose_by_rule,
+    settle_method,
+    settle_recipe,
+    settled_fields,
+    share_batch,
+)
 from transfer.config.command_line import build_config, build_parser, given_fields, parse_config
 from transfer.config.problems import check_shares
 from transfer.config.recipes import allows_user_code
@@ -184,7 +191,7 @@ def check_names(config: FinetuneConfig) -> tuple[FinetuneConfig, Start, Sheet]:
 def choose(
     config: FinetuneConfig, given: frozenset[str], start: Start, dataset: Dataset, num_processes: int
 ) -> tuple[FinetuneConfig, list[str]]:
-    """Return the configuration with the choices of its protocol or recipe and its batch divided, and lines of text.
+    """Return the configuration with what its protocol, recipe and method choose and its batch divided, and the reasons.
 
     Args:
         config: configuration as the user set it.
@@ -202,21 +209,20 @@ def choose(
         config, lines = choose_by_protocol(config, given, num_images=num_images)
     config, shares = share_batch(config, given, num_processes)
     lines += shares
-    if config.recipe == "auto":
-        config, chosen = choose_by_rule(
-            config,
-            given,
-            num_images=dataset.split_sizes["train"],
-            num_classes=dataset.num_classes,
-            short_side=dataset.median_short_side(),
-            resolution=start.preprocessing.image_size,
-            dropout_rate=start.variant.dropout_rate,
-            num_processes=num_processes,
-        )
-        lines += chosen
-    if config.method == "lpft":
-        config, chosen = choose_by_method(config, given, num_processes)
-        lines += chosen
+    num_images, has_weights = dataset.split_sizes["train"], start.row is not None
+    config = settle_recipe(config, num_images=num_images, has_weights=has_weights)
+    config, reasons = settle_method(config, num_images=num_images, has_weights=has_weights, num_processes=num_processes)
+    config, chosen = choose_by_rule(
+        config,
+        given,
+        num_images=num_images,
+        num_classes=dataset.num_classes,
+        short_side=dataset.median_short_side() if config.recipe == "auto" else 0,
+        resolution=start.preprocessing.image_size,
+        dropout_rate=start.variant.dropout_rate,
+        num_processes=num_processes,
+    )
+    lines += [*reasons, *chosen]
     return config, lines
 
 
@@ -229,13 +235,12 @@ def fit(config: FinetuneConfig, run: RunFolder, trainer: pl.Trainer, module: Tra
     """
     import torch
 
+    from transfer.commands.finetune_rate import find_rate
     from transfer.runs.checkpoint import classifier_state
-    from transfer.training.trainer import find_lr
     from transfer.weights.files import read_checkpoint, strict_load
 
-    if config.find_lr and not run.resumes:
-        module.lr = find_lr(config, module, data)
-        print(f"learning-rate finder: {module.lr:.3g} (lr {config.optim.lr:g} is not used)")
+    if config.find_lr and not run.last.exists():
+        module.lr = find_rate(config, run, module, data)
     try:
         trainer.fit(module, data, ckpt_path=run.last if run.last.exists() else None, weights_only=True)
     except torch.OutOfMemoryError:

@@ -25,7 +25,7 @@ from transfer.errors import BadValue, Diverged, MissingData
 from transfer.files import expanded, write_json, write_text
 from transfer.locks import soft_name
 from transfer.networks.user_code import refuse_user_code
-from transfer.run_files import CONFIG, LOCK
+from transfer.run_files import CONFIG, LOCK, RESULTS
 from transfer.runs.results import Results
 from transfer.yaml_files import read_yaml
 
@@ -165,7 +165,8 @@ def _train_all(worker: Worker, plan: Mapping[str, Any]) -> list[Results]:
     results: list[Results] = []
     for fold in range(plan["folds"]):
         name = f"fold{fold}"
-        print(f"{name}: its output is in {worker.folder / name}.log", flush=True)
+        if not (worker.folder / name / RESULTS).exists():
+            print(f"{name}: its output is in {worker.folder / name}.log", flush=True)
         try:
             results.append(worker.finetune(name, {**plan, "fold": fold}))
         except RunDiverged as failure:

@@ -16,6 +16,7 @@ from transfer.files import written_whole
 from transfer.networks.user_code import is_import_path
 from transfer.records import Interval
 from transfer.resampling import accuracy_interval
+from transfer.runs.folder import data_name
 from transfer.runs.intervals import find_intervals
 from transfer.runs.results import Metrics, Results
 from transfer.runs.test_record import SavedPredictions, text_array
@@ -209,15 +210,14 @@ def describe(record: FoldResults, config: FinetuneConfig) -> str:
     if record.num_groups is not None:
         images += f" of {record.num_groups:,} groups"
     lines = [
-        f"{record.dataset}, {record.backbone}: {record.folds}-fold, {images}, each answered by the network that was not"
-        " trained on it"
+        f"{data_name(config)}, {record.backbone}: {record.folds}-fold, {images}, each answered by the network that was"
+        " not trained on it",
+        f"out of fold: {_list(record.metrics, record.intervals, record.metric)}; somewhat too good, as each run's best"
+        " epoch was chosen on its fold",
     ]
-    lines += [f"out of fold: {_list(record.metrics, record.intervals)}"]
-    lines += ["  (the best epoch of each run was chosen on the same images: somewhat too good)"]
     if record.test:
         means = {name: mean.value for name, mean in record.test.items()}
-        lines += [f"test, mean of {record.folds} networks: {_list(means, _bounds(record.test))}"]
-        lines += ["  (interval by the spread of the networks)"]
+        lines += [f"test, mean of {record.folds} networks: {_list(means, _bounds(record.test), record.metric)}"]
     if not is_import_path(config.backbone) and not is_import_path(config.head):
         runs = shlex.join(str(Path(record.folder) / run.run_dir) for run in record.runs)
         lines += [f"one bundle that averages them: efficientnet-transfer export {runs} --out DIR"]
@@ -225,18 +225,19 @@ def describe(record: FoldResults, config: FinetuneConfig) -> str:
 
 
 def _bounds(means: Mapping[str, Mean]) -> dict[str, Interval]:
+    """Return the intervals of means of shares, as far as they are shares."""
     return {
-        name: Interval(mean.low, mean.high)
+        name: Interval(max(mean.low, 0.0), min(mean.high, 1.0))
         for name, mean in means.items()
         if mean.low is not None and mean.high is not None
     }
 
 
-def _list(values: Mapping[str, float], intervals: Mapping[str, Interval]) -> str:
-    """Return accuracies in words, with their intervals; neither a loss nor a calibration error is one."""
+def _list(values: Mapping[str, float], intervals: Mapping[str, Interval], first: str) -> str:
+    """Return accuracies in words, with their intervals, one of them first; a loss or calibration error is none."""
     return ", ".join(
         f"{name} {_percent(value)}" + (f" ({intervals[name].percent()})" if name in intervals else "")
-        for name, value in values.items()
+        for name, value in sorted(values.items(), key=lambda item: item[0] != first)
         if name not in ("loss", "ece")
     )
 

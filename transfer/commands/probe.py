@@ -69,7 +69,7 @@ def probe(
     from datamodules import load_dataset
     from datamodules.datamodule import DataModule
     from transfer.commands.probe_features import extract
-    from transfer.commands.probe_report import collect_results, measure_test, print_report
+    from transfer.commands.probe_report import collect_results, measure_neighbours, measure_test, print_report
     from transfer.probe.fabric import build_fabric
     from transfer.runs.folder import check_run_dir, open_run
 
@@ -98,6 +98,7 @@ def probe(
         results = replace(
             collect_results(config, own, run.path, start, dataset, found, files, seconds),
             **measure_test(run.path, found, features.get("test", ()), data),
+            neighbours=measure_neighbours(features, dataset.num_classes, found.fit.weight.device),
             num_parameters=sum(p.numel() for p in classifier.parameters()),
             wall_seconds=round(time.perf_counter() - started, 2),
             calibration=calibration,

@@ -14,6 +14,8 @@ from transfer.run_files import RESULTS
 from transfer.runs.results import Metrics, ProbeFit, Results, SplitFacts
 
 if TYPE_CHECKING:
+    import torch
+
     from datamodules.datamodule import DataModule
     from datamodules.dataset.loaded import Dataset
     from transfer.probe.features import Features
@@ -127,6 +129,21 @@ def measure_test(run_dir: Path, found: Probe, test: Sequence[Features], data: Da
     }
 
 
+def measure_neighbours(
+    features: Mapping[str, Sequence[Features]], num_classes: int, device: torch.device
+) -> dict[str, Metrics]:
+    """Return the accuracies of the nearest neighbours: on val among train, on test, if it was read, among both."""
+    from transfer.probe.neighbours import neighbour_accuracies
+
+    known, measured = [features["train"][0]], {}
+    for split in ("val", "test"):
+        for images in features.get(split, ()):
+            if accuracies := neighbour_accuracies(images, known, num_classes, device):
+                measured[split] = Metrics(accuracies)
+            known.append(images)
+    return measured
+
+
 def print_report(results: Results, fine_tuned: Results | None) -> None:
     """Print the metrics, a fine-tuned run's beside them, what limits them, and where they lie."""
     from transfer.commands.calibrate import describe
@@ -137,6 +154,9 @@ def print_report(results: Results, fine_tuned: Results | None) -> None:
     assert fit is not None
     heading = f"linear probe of {results.backbone}"
     print_results(results.dataset, heading, results.metrics, results.quoted_metric, results.protocol, results.intervals)
+    metric = results.quoted_metric
+    if found := [f"{split} {values[metric]:.2%}" for split, values in results.neighbours.items()]:
+        print(f"20 nearest neighbours, {metric}: {', '.join(found)}")
     absent = [name for name, accuracy in results.per_class_accuracy.items() if accuracy is None]
     if absent:
         print(f"test: {name_absent(absent, 'mean_per_class')}")

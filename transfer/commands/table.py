@@ -33,9 +33,11 @@ _EPILOG = """\
 A cell is a dataset, a backbone, a protocol and a seed. Its trials train on train and are compared on val by the metric
 that the literature quotes; the final fit takes the best one's values and reads the test split once. Each run is a
 finetune process with its configuration in a file: OUT/cells/<cell>/trials/<k>/, OUT/cells/<cell>/final/; the cell's
-result is OUT/cells/<cell>/result.json. Any number of `run` may work on the same OUT.
+result is OUT/cells/<cell>/result.json. Any number of `run` may work on the same OUT. The protocol linear-probe runs the
+probe command instead, once for all seeds.
 
   table plan tables/paper --config configs/tables/paper.yaml --data_root DIR
+  table plan tables/linear --datasets cifar10 pets --backbones b0 b1 --protocols linear-probe --data_root DIR
   table run tables/paper --workers 8
   table run tables/paper --launcher slurm --slurm partition=gpu --slurm cpus_per_task=8
   table report tables/paper"""
@@ -89,7 +91,7 @@ def _add_plan_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=expanded, metavar="FILE", help="a table, such as configs/tables/paper.yaml")
     parser.add_argument("--datasets", nargs="+", metavar="NAME", help="only these of a file's datasets")
     parser.add_argument("--backbones", nargs="+", metavar="NAME", help="only these of a file's backbones")
-    parser.add_argument("--protocols", nargs="+", metavar="NAME")
+    parser.add_argument("--protocols", nargs="+", metavar="NAME", help="as in finetune, and linear-probe")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="N")
     parser.add_argument("--pretrained", metavar="NAME", help="weights, as in finetune, where a protocol names none")
     parser.add_argument("--data_root", metavar="DIR", help="as in finetune, for every dataset")

@@ -155,7 +155,9 @@ def _combination_problems(config: FinetuneConfig) -> Iterator[str]:
     if config.protocol is not None and config.recipe == "auto":
         yield f"`protocol`={config.protocol} with `recipe`=auto: both choose the settings; leave one out"
     if config.method == "lpft":
-        yield from _lpft_problems(config)
+        if config.protocol is not None:
+            yield f"`method`=lpft with `protocol`={config.protocol}: both choose the settings; leave one out"
+        yield from (f"`method`=lpft with {obstacle}" for obstacle in lpft_obstacles(config))
     if config.teacher is None:
         for field in fields(config.distill):
             if (value := getattr(config.distill, field.name)) != field.default:
@@ -178,20 +180,18 @@ def _combination_problems(config: FinetuneConfig) -> Iterator[str]:
         yield f"`optim.warmup_epochs`={config.optim.warmup_epochs}: the run ends after {trainer.max_epochs} epochs"
 
 
-def _lpft_problems(config: FinetuneConfig) -> Iterator[str]:
-    for name in ("protocol", "recipe"):
-        if (value := getattr(config, name)) not in (None, "none"):
-            yield f"`method`=lpft with `{name}`={value}: both choose the settings; leave one out"
+def lpft_obstacles(config: FinetuneConfig) -> Iterator[str]:
+    """Yield what the method `lpft` cannot do, as far as the configuration says it."""
     if config.head != "linear":
-        yield f"`method`=lpft with `head`={config.head}: it starts from a linear probe's (allowed: linear)"
+        yield f"`head`={config.head}: it starts from a linear probe's (allowed: linear)"
     if config.pretrained is False and config.init_from is None:
-        yield "`method`=lpft with `pretrained`=False: a probe reads the features of trained weights"
+        yield "`pretrained`=False: a probe reads the features of trained weights"
     if config.data.multilabel:
-        yield "`method`=lpft with `data.multilabel`=True: a probe supports one label per image only"
+        yield "`data.multilabel`=True: a probe supports one label per image only"
     if config.init_head is None and config.data.train_on == "trainval":
-        yield "`method`=lpft with `data.train_on`=trainval: val chooses the penalty of the probe (or pass `init_head`)"
+        yield "`data.train_on`=trainval: val chooses the penalty of the probe (or pass `init_head`)"
     if config.init_head is None and config.data.stream:
-        yield "`method`=lpft with `data.stream`=True: run a probe, and pass its folder as `init_head`"
+        yield "`data.stream`=True: run a probe, and pass its folder as `init_head`"
 
 
 def _sam_problems(config: FinetuneConfig) -> Iterator[str]:

@@ -56,8 +56,9 @@ class OptimConfig:
     """learning rate of the backbone relative to the head's"""
     layer_decay: float = 1.0
     """learning rate of each stage relative to that of the next stage, above 0 to 1"""
-    schedule: Literal["cosine", "exponential", "constant"] = "cosine"
-    """cosine to zero; exponential to 0.012 of the peak: the paper's x0.97 every 2.4 of 350 epochs, over any run"""
+    schedule: Literal["cosine", "exponential", "step-30-60-90", "step-40-60-80", "constant"] = "cosine"
+    """cosine to zero; exponential to 0.012 of the peak: the paper's x0.97 every 2.4 of 350 epochs, over any run;
+    step-...: x0.1 after each of these percentages of the run"""
     warmup_epochs: float = 0.5
     """length of the linear warm-up, in epochs"""
     sam_rho: float | None = None
@@ -147,10 +148,12 @@ class FinetuneConfig:
     """folder of the hub's files (DIR/uoft-cs/cifar10/...) or the authors' extracted archive; for folder: your data"""
     protocol: str | None = None
     """published settings in place of the defaults: kornblith, paper, sam-paper, efficientnetv2, scratch, ..."""
-    method: Literal["full", "lpft"] = "full"
-    """full: fine-tune all from a new head; lpft: from the head of a linear probe, gently, with settings of its own"""
-    recipe: Literal["none", "auto"] = "none"
-    """auto: choose settings by the size of the data and print the reasons; fields that you set stay unchanged"""
+    method: Literal["full", "lpft"] | None = None
+    """full: fine-tune all from a new head; lpft: from the head of a linear probe, gently, with settings of its own;
+    unset: what the recipe chooses, or full"""
+    recipe: Literal["none", "auto"] | None = None
+    """auto: choose the method and settings by the size of the data and print the reasons; fields that you set stay
+    unchanged; unset: auto for up to 5,000 training images of your own, else none"""
     pretrained: bool | str = True
     """true: the best trained on ImageNet-1k; false: random; paper: closest to its transfer table; or a row or family"""
     init_from: str | None = None
@@ -195,7 +198,8 @@ class FinetuneConfig:
     early_stopping: int | None = None
     """stop after this many validations in a row without a better one, by monitor; unset: off"""
     find_lr: bool = False
-    """run Lightning's learning-rate finder first and use the rate that it suggests"""
+    """take the peak learning rate from up to 100 steps of a copy at rising rates (Smith 2017): where the loss falls
+    fastest; lr_find.png shows the curve"""
     compile: bool = False
     """compile the network with torch.compile"""
     logger: Literal["csv", "tensorboard", "wandb"] = "csv"

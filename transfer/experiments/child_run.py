@@ -18,7 +18,7 @@ from transfer.files import read_rows, write_text
 from transfer.run_files import BEST, LAST, METRICS, RESULTS
 from transfer.runs.results import Results, read_results
 
-FINETUNE, ALLOW_USER_CODE = ("-m", "transfer", "finetune"), "--allow_user_code"
+FINETUNE, PROBE, ALLOW_USER_CODE = ("-m", "transfer", "finetune"), ("-m", "transfer", "probe"), "--allow_user_code"
 
 
 class RunFailed(Exception):
@@ -46,6 +46,22 @@ def run_command(run_dir: Path, arguments: Sequence[str]) -> list[str] | None:
         shutil.rmtree(run_dir)
     run_dir.parent.mkdir(parents=True, exist_ok=True)
     return [*FINETUNE, *arguments, "--out_dir", str(run_dir)]
+
+
+def probe_command(run_dir: Path, arguments: Sequence[str]) -> list[str] | None:
+    """Return the command that brings a linear probe to its results, None if it is finished; one that was stopped begins
+    again, with the features that it has computed.
+
+    Args:
+        run_dir: folder of the probe.
+        arguments: arguments of probe, without `--out_dir`.
+    """
+    if (run_dir / RESULTS).exists():
+        return None
+    if run_dir.exists():
+        shutil.rmtree(run_dir)
+    run_dir.parent.mkdir(parents=True, exist_ok=True)
+    return [*PROBE, *arguments, "--out_dir", str(run_dir)]
 
 
 def final_metrics(run_dir: Path) -> dict[str, float]:
@@ -110,9 +126,28 @@ class Worker:
             DamagedFile: its results cannot be read.
             Interrupted: Ctrl-C or SIGTERM.
         """
-        run_dir = self.folder / name
-        recipe, log = (run_dir.with_name(run_dir.name + suffix) for suffix in (".yaml", ".log"))
-        if command := run_command(run_dir, ["--config", str(recipe), ALLOW_USER_CODE]):
+        words = ["--config", str(self._recipe(name)), ALLOW_USER_CODE]
+        return self._finish(name, configuration, run_command(self.folder / name, words), environment)
+
+    def probe(self, name: str, configuration: Mapping[str, Any]) -> Results:
+        """Bring a linear probe to its results, as `finetune` does a run; `configuration` differs from probe's defaults.
+
+        Raises:
+            RunFailed, DamagedFile, Interrupted: see `finetune`.
+        """
+        words = ["--config", str(self._recipe(name))]
+        return self._finish(name, configuration, probe_command(self.folder / name, words), {})
+
+    def _recipe(self, name: str) -> Path:
+        return (self.folder / name).with_name(f"{Path(name).name}.yaml")
+
+    def _finish(
+        self, name: str, configuration: Mapping[str, Any], command: Sequence[str] | None, environment: Mapping[str, str]
+    ) -> Results:
+        """Run a command, if there is one, and return the results of the run."""
+        run_dir, recipe = self.folder / name, self._recipe(name)
+        log = recipe.with_suffix(".log")
+        if command:
             write_text(recipe, yaml.safe_dump(unflatten(configuration), sort_keys=False))
             self.children.start(command, single_process_environment(**environment), log, self.lock)
             _, status = self.children.wait_any()

@@ -22,7 +22,7 @@ from torch import Tensor
 from transfer.folds import Folds
 from transfer.probe.features import Features
 from transfer.probe.logistic import LinearFit, LogisticRegression
-from transfer.probe.penalties import PENALTIES, one_thread_if_small
+from transfer.probe.penalties import PENALTIES, one_thread_if_small, towards
 from transfer.probe.ridge import RidgeRegression
 from transfer.records import Interval
 from transfer.resampling import accuracy_interval
@@ -108,7 +108,7 @@ def cross_validate(
         shared = [key for key in repeats[0].losses if all(key in repeat.losses for repeat in repeats)]
         losses = {key: torch.stack([repeat.losses[key].mean(1) for repeat in repeats]).mean(0) for key in shared}
         choice = _best(losses)
-        fit = next(HEADS[choice.head].fit(data, [choice.penalty]))
+        *_, fit = HEADS[choice.head].fit(data, towards(choice.penalty))
     logits = torch.stack([repeat.logits for repeat in repeats]).cpu()
     value, interval = accuracy_interval(data.labels.cpu().numpy(), logits.argmax(2).numpy(), metric, groups)
     return CrossValidation(

@@ -19,6 +19,7 @@ more digits.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -104,24 +105,18 @@ class LogisticRegression:
         self.float_chunks = _chunks(self.features.float())
         self.passes = 0
 
-    def path(self, penalties: Iterable[float], start: LinearFit | None = None) -> Iterator[LinearFit]:
+    def path(self, penalties: Iterable[float]) -> Iterator[LinearFit]:
         """Yield the optimum for each penalty in turn, each started from where the optima before it point.
 
-        Few steps are needed from large penalties to small ones.
-
-        Args:
-            start: a fit on similar data, where the first penalty starts; None starts from the classes' frequencies.
+        Few steps are needed from large penalties to small ones. Warns of an optimum that was not reached.
         """
         known: list[tuple[float, Tensor]] = []
         for penalty in penalties:
             if known:
                 parameters = _extrapolate(known, math.log(penalty))
-            elif start is None:
+            else:
                 parameters = self.features.new_zeros((len(self.present), self.features.shape[1]), dtype=torch.float64)
                 parameters[:, -1] = self.frequency.log()
-            else:
-                bias = start.bias + start.weight @ self.mean
-                parameters = torch.cat([start.weight @ self.axes, bias[:, None]], 1)[self.present]
             fit, parameters = self._fit(penalty, parameters)
             known = [*known[-2:], (math.log(penalty), parameters)]
             yield fit
@@ -154,6 +149,12 @@ class LogisticRegression:
             (parameters, logits), loss = candidate, lower
             if promised <= _SHARE * loss:
                 break
+        else:
+            warnings.warn(
+                f"logistic regression with penalty {penalty:.3g}: {_MAX_NEWTON_STEPS} Newton steps did not reach the"
+                f" optimum (loss {loss:.3g})",
+                stacklevel=3,
+            )
         return self._in_all_classes(penalty, parameters, logits, loss, self.passes - first_pass), parameters
 
     def _loss(self, logits: Tensor, parameters: Tensor, ridge: Tensor) -> tuple[float, Tensor]:

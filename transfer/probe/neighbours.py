@@ -6,11 +6,18 @@ nearest references by cosine similarity vote for their class, each with weight e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from transfer.probe.features import Features
+from transfer.training.metrics import build_metrics
+
 NUM_NEIGHBOURS, TEMPERATURE = 20, 0.07
+MOST_PRODUCTS = 10**12  # of which `neighbour_accuracies` computes the similarities
+_ACCURACIES = ("top1", "top5", "mean_per_class")
 _CHUNK = 1024  # images whose similarities are held at a time
 
 
@@ -35,6 +42,27 @@ def neighbour_votes(
     references = F.normalize(references.float(), dim=1)
     parts = [F.normalize(part.float(), dim=1) @ references.T for part in torch.split(features, _CHUNK)]
     return torch.cat([_votes(part, labels, num_classes, k, temperature) for part in parts])
+
+
+def neighbour_accuracies(
+    images: Features, references: Sequence[Features], num_classes: int, device: torch.device | str = "cpu"
+) -> dict[str, float] | None:
+    """Return the accuracies of `neighbour_votes`, in [0, 1]: `top1`, `mean_per_class` and, of enough classes, `top5`.
+
+    None where that would take more than seconds: from about a million millions of multiply-adds on.
+
+    Args:
+        images: features and labels of the images.
+        references: features and labels of the images that vote, part by part.
+        num_classes: number of classes.
+        device: the device that computes.
+    """
+    voters, labels = (torch.cat([getattr(part, name) for part in references]) for name in ("features", "labels"))
+    if len(images.features) * voters.numel() > MOST_PRODUCTS:
+        return None
+    votes = neighbour_votes(images.features.to(device), voters.to(device), labels.to(device), num_classes).cpu()
+    metrics = build_metrics(num_classes, multilabel=False)
+    return {name: float(value) for name, value in metrics(votes, images.labels.cpu()).items() if name in _ACCURACIES}
 
 
 def left_out_votes(

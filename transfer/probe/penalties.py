@@ -15,6 +15,11 @@ PENALTIES: tuple[float, ...] = tuple(10 ** (5 - exponent / 4) for exponent in ra
 _ONE_THREAD_LIMIT = 2**25
 
 
+def towards(penalty: float) -> list[float]:
+    """Return the penalties by which to reach one that is fitted alone: a weak one takes many steps from the start."""
+    return [100 * penalty, 10 * penalty, penalty]
+
+
 @contextmanager
 def one_thread_if_small(size: int) -> Iterator[None]:
     """Use one thread for computing on so many features, if they are few."""

@@ -19,7 +19,7 @@ from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue, RunInterrupted
 from transfer.files import expanded, is_leftover, remove_leftovers, write_json
 from transfer.locks import held, soft_name
-from transfer.run_files import BEST, CONFIG, HELD_OUT, LAST, LOCK, METRICS, PROBE, RESULTS
+from transfer.run_files import BEST, CONFIG, HELD_OUT, LAST, LOCK, METRICS, NOTHING_LEARNED, PROBE, RESULTS
 from transfer.runs.lengthening import lengthen
 
 RUN_DIR_VARIABLE = "TRANSFER_RUN_DIR"
@@ -280,7 +280,7 @@ def _content(path: Path, kind: str) -> set[str]:
     To another probe, a probe without results is such a run.
     """
     files = (p.name for p in path.iterdir() if not is_leftover(p)) if path.is_dir() else ()
-    names = {*files} - {CONFIG, HELD_OUT, LOCK, soft_name(LOCK)}
+    names = {*files} - {LOCK, soft_name(LOCK)} - NOTHING_LEARNED
     return set() if kind and PROBE in names and RESULTS not in names else names
 
 

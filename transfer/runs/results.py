@@ -155,6 +155,8 @@ class Results:
         peak_memory_bytes: peak memory of the main process; on a GPU, of its tensors.
         config: every field of the configuration.
         probe: results that only a linear probe has.
+        neighbours: accuracies of the 20 nearest neighbours among the features that a linear probe was fitted to, by
+            split, see `transfer.probe.neighbours`; of other runs, and where they would take long, nothing.
         first_probe: the linear probe that a fine-tuning of few images began with; None without one.
     """
 
@@ -202,6 +204,7 @@ class Results:
     lengthened_from: list[Lengthening] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     probe: ProbeFit | None = None
+    neighbours: dict[str, Metrics] = field(default_factory=dict)
     first_probe: FirstProbe | None = None
     environment: dict[str, Any] = field(default_factory=dict)
 

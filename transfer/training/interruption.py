@@ -55,13 +55,13 @@ def _end(trainer: pl.Trainer, interruption: Interrupted) -> NoReturn:
 
 
 class StopAtOnce(pl.Callback):
-    """On Ctrl-C or SIGTERM in a test, raises an exception and ends the processes that Lightning has started for it.
+    """On Ctrl-C or SIGTERM in a test or a fit that leaves nothing, raises an exception and ends Lightning's processes.
 
     Lightning's own handler lets the ranks talk to each other, and waits for ever for one that is in another exchange.
 
     Args:
         interruption: makes the exception for a signal.
-        starter: the Trainer that started the processes; None: the one that tests.
+        starter: the Trainer that started the processes; None: the one that runs.
     """
 
     def __init__(self, interruption: Callable[[int], Interrupted], starter: pl.Trainer | None = None) -> None:
@@ -73,6 +73,8 @@ class StopAtOnce(pl.Callback):
             _end(self.starter or trainer, self.interruption(number))
 
         _handle(stop)  # Lightning puts back those that it found
+
+    on_train_start = on_test_start
 
 
 class GracefulStop(pl.Callback):

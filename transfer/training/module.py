@@ -74,7 +74,7 @@ class TransferModule(pl.LightningModule):
         weight_decay: weight decay of weights; norms and biases get none.
         backbone_lr_factor: learning rate of the backbone relative to the head's.
         layer_decay: learning rate of each stage relative to the next stage's, in (0, 1].
-        schedule: `cosine`, `exponential` (the paper's) or `constant`.
+        schedule: a name in `transfer.training.schedules.SCHEDULES`: `cosine`, `constant`, ...
         warmup_epochs: length of the linear warm-up, in epochs; may be a fraction.
         sam_rho: neighbourhood of sharpness-aware minimization (`transfer.training.sam`); None turns it off.
         bn: policy of `transfer.training.batch_norm.BatchNormPolicy`, unless the Trainer has that callback already.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -27,6 +27,15 @@ def _exponential(step: int, total_steps: float, warmup_steps: int) -> float:
     return EXPONENTIAL_DECAY ** math.floor(DECAYS_PER_RUN * step / total_steps)
 
 
+def _tenths(milestones: Sequence[float]) -> Callable[[int, float, int], float]:
+    """Return a schedule that divides the rate by ten after each of these shares of the run, warm-up included."""
+
+    def factor(step: int, total_steps: float, warmup_steps: int) -> float:
+        return 0.1 ** sum(step > share * total_steps for share in milestones)
+
+    return factor
+
+
 def _constant(step: int, total_steps: float, warmup_steps: int) -> float:
     return 1.0
 
@@ -35,6 +44,8 @@ def _constant(step: int, total_steps: float, warmup_steps: int) -> float:
 SCHEDULES: dict[str, Callable[[int, float, int], float]] = {
     "cosine": _cosine,
     "exponential": _exponential,
+    "step-30-60-90": _tenths((0.3, 0.6, 0.9)),
+    "step-40-60-80": _tenths((0.4, 0.6, 0.8)),
     "constant": _constant,
 }
 
@@ -54,7 +65,8 @@ def schedule_factor(name: str, step: int, total_steps: float, warmup_steps: int)
 
     Args:
         name: `cosine`, to zero at `total_steps`; `exponential`, the paper's, as its 350 epochs on ImageNet spread over
-            the run: times 0.97 every 2.4 / 350 of it, counted from step 0, to 0.012; or `constant`.
+            the run: times 0.97 every 2.4 / 350 of it, counted from step 0, to 0.012; `step-30-60-90` and
+            `step-40-60-80`, times 0.1 after each of these percentages of the run; or `constant`.
         step: optimizer steps taken so far.
         total_steps: optimizer steps of the run.
         warmup_steps: steps of the linear rise from zero to the peak.

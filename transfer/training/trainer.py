@@ -1,4 +1,4 @@
-"""Lightning's Trainer for a configuration, with the callbacks and loggers of a run; and the learning-rate finder."""
+"""Lightning's Trainer for a configuration, with the callbacks and loggers of a run."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from transfer.config.schema import FinetuneConfig
-from transfer.errors import BadValue, Diverged, MissingData
-from transfer.lightning import MisconfigurationException, Tuner, pl
+from transfer.errors import BadValue, MissingData
+from transfer.lightning import MisconfigurationException, pl
 from transfer.run_files import LAST
 from transfer.training.batch_norm import BatchNormCheck
 from transfer.training.callbacks import EMA, EpochLog, FinalValidation, FreezeBackbone, SharedFolder
@@ -26,7 +26,6 @@ from transfer.training.checkpointing import (
 )
 from transfer.training.interruption import GracefulStop
 from transfer.training.machines import refuse_missing_launcher
-from transfer.training.module import TransferModule
 from transfer.training.precision import BF16TrainingSteps, resolve_precision, trains_in_bf16
 from transfer.training.progress import ProgressBar
 from transfer.training.progressive import Progressive
@@ -199,34 +198,3 @@ def build_loggers(config: FinetuneConfig, run_dir: Path, fingerprint: dict[str, 
     except ImportError as error:
         raise MissingData(f"`logger`={config.logger}: {error}; run: pip install {config.logger}") from None
     return []
-
-
-_FINDER_STEPS = 100  # Lightning's, from a rate of 1e-8 to 1
-
-
-def find_lr(config: FinetuneConfig, module: TransferModule, data: pl.LightningDataModule) -> float:
-    """Return the rate at which the loss falls fastest, as Lightning's finder suggests (Smith 2017).
-
-    The finder takes its 100 steps however short the run is: a sweep that ends before the rates that matter suggests one
-    that learns nothing.
-
-    Args:
-        config: the run's configuration.
-        module: the module to train; its weights and its rate are left as they were.
-        data: the training data.
-
-    Raises:
-        Diverged: the loss grows before the finder can suggest a rate.
-    """
-    sweep = replace(
-        config.trainer, max_steps=_FINDER_STEPS, max_epochs=-1, min_epochs=None, min_steps=None, max_time=None
-    )
-    tuner = Tuner(build_trainer(replace(config, trainer=sweep), [], _freezing(config)))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "training loss is")  # it goes on until the loss rises
-        finder = tuner.lr_find(module, datamodule=data, num_training=_FINDER_STEPS, update_attr=False)
-    suggestion = finder.suggestion() if finder else None
-    if suggestion is None:
-        steps = len(finder.results["loss"]) if finder else 0
-        raise Diverged(f"`find_lr`: the loss grew within {steps} steps, at every rate; choose `optim.lr` yourself")
-    return suggestion

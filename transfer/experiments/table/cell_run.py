@@ -1,4 +1,4 @@
-"""One cell from its trials to result.json: every run is a finetune process with its configuration in a file."""
+"""One cell from its trials to result.json: every run is a process with its configuration in a file."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from transfer.experiments.halving import best, describe_search, describe_trial, 
 from transfer.experiments.jobs import Job, Outcome
 from transfer.experiments.table.cells import Cell, Table, cell_dir, own_data_root
 from transfer.experiments.table.entries import CELLS, RESULT, CellResult
+from transfer.experiments.table.probe_cells import fields_of_a_probe, is_probe, probe_configuration
 from transfer.runs.results import Results
 
 Trial = Mapping[str, Any]
@@ -90,18 +91,16 @@ def compute_cell(table: Table, cell: Cell, devices: int, worker: Worker) -> Outc
         RunFailed: a run ended without results.
         Interrupted: Ctrl-C or SIGTERM.
     """
-    grid = get_protocol(cell.protocol).grid
-    trials = list_trials(grid, table.grid)
-    steps = run_configuration(cell, table, trials[0], devices, final=False)["trainer.max_steps"]
-    search = _search(table, cell, devices, worker, trials, steps)
-    chosen = trials[search.chosen]
     name = f"{CELLS}/{cell.id}/final"
-    final = worker.finetune(name, run_configuration(cell, table, chosen, devices, final=True))
-    metric = final.quoted_metric
-    print(f"{cell.id}: test {metric} {quoted(final.test, final):.4f}{describe_trial(chosen)}", flush=True)
-    runs = [*search.runs, final]
+    if is_probe(cell):
+        fit = _probe(table, cell, devices, worker, name)
+    else:
+        fit = _fine_tune(table, cell, devices, worker, name)
+    final, metric = fit.final, fit.final.quoted_metric
+    print(f"{cell.id}: test {metric} {quoted(final.test, final):.4f}{describe_trial(fit.chosen)}", flush=True)
+    runs = [*fit.trials, final]
     on_gpu = [run for run in runs if run.environment["hardware"]["gpus"]]
-    gpu_seconds = sum((run.train_seconds or 0.0) * run.world_size for run in on_gpu)
+    gpu_seconds = sum(_seconds(run) * run.world_size for run in on_gpu)
     return {
         **_planned(cell, table),
         "status": "done",
@@ -109,21 +108,66 @@ def compute_cell(table: Table, cell: Cell, devices: int, worker: Worker) -> Outc
         "skipped_images": len(final.skipped_images),
         "seen_test_images": final.seen_images.get("test", 0),
         "image_size": final.image_size or None,
-        "metrics": {"test": final.test, "val": search.val},
+        "metrics": {"test": final.test, "val": fit.val},
         "quoted_metric": metric,
         "decay": final.decay,
-        "chosen": dict(chosen),
-        "num_trials": len(search.runs),
-        "search": describe_search(len(trials), steps, table.grid if len(grid) > 1 else {}, table.budget_steps),
+        "chosen": dict(fit.chosen),
+        "num_trials": len(fit.trials),
+        "search": fit.search,
         "weights": final.weights,
         "final_run": name,
         "test_reads": final.test_reads,
-        "train_seconds": round(sum(run.train_seconds or 0.0 for run in runs), 2),
+        "train_seconds": round(sum(map(_seconds, runs)), 2),
         "gpu_hours": round(gpu_seconds / 3600, 4),
         "hardware": final.environment["hardware"],
         "versions": final.environment["versions"],
         "git_commit": final.environment["git_commit"],
     }
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """What a cell's runs came to.
+
+    Attributes:
+        final: results of the run whose test is the cell's result.
+        chosen: what was chosen on val.
+        val: the metrics on val by which it was; None if there was nothing to choose.
+        trials: results of the runs before the final one.
+        search: how the trials were searched, in words.
+    """
+
+    final: Results
+    chosen: Trial
+    val: Mapping[str, float] | None
+    trials: Sequence[Results]
+    search: str
+
+
+def _fine_tune(table: Table, cell: Cell, devices: int, worker: Worker, name: str) -> _Fit:
+    """Search the trials of a cell's protocol, and fit the best one to train and val."""
+    grid = get_protocol(cell.protocol).grid
+    trials = list_trials(grid, table.grid)
+    steps = run_configuration(cell, table, trials[0], devices, final=False)["trainer.max_steps"]
+    search = _search(table, cell, devices, worker, trials, steps)
+    chosen = trials[search.chosen]
+    final = worker.finetune(name, run_configuration(cell, table, chosen, devices, final=True))
+    described = describe_search(len(trials), steps, table.grid if len(grid) > 1 else {}, table.budget_steps)
+    return _Fit(final, chosen, search.val, search.runs, described)
+
+
+def _probe(table: Table, cell: Cell, devices: int, worker: Worker, name: str) -> _Fit:
+    """Fit a linear probe, which chooses among its penalties by itself."""
+    final = worker.probe(name, probe_configuration(cell, table, devices))
+    chosen = {} if final.probe is None else {"penalty": float(f"{final.probe.penalty:.4g}")}
+    return _Fit(final, chosen, final.metrics.get("val"), [], "full grid")
+
+
+def _seconds(run: Results) -> float:
+    """Return the time that a run took to learn; a probe's, to compute the features and to fit them."""
+    if run.probe is not None:
+        return run.probe.extract_seconds + run.probe.fit_seconds
+    return run.train_seconds or 0.0
 
 
 @dataclass(frozen=True)
@@ -190,7 +234,7 @@ def _planned(cell: Cell, table: Table) -> dict[str, Any]:
         "protocol": cell.protocol,
         "seed": cell.seed,
         "num_parameters_without_classifier": cell.num_parameters,
-        "overrides": dict(table.not_comparable),
+        "overrides": fields_of_a_probe(table.not_comparable) if is_probe(cell) else dict(table.not_comparable),
         "data_note": table.data_note,
         **dict.fromkeys(unknown),
     }

@@ -54,7 +54,7 @@ class TableConfig:
     backbones: list[str] = field(default_factory=list)
     """with `cells`: only these of them"""
     protocols: list[str] = field(default_factory=lambda: ["kornblith"])
-    """names of transfer.config.protocols"""
+    """names of transfer.config.protocols, and linear-probe: logistic regression on the frozen network's features"""
     seeds: list[int] = field(default_factory=lambda: [0])
     """one cell each"""
     pretrained: bool | str | None = None
@@ -64,7 +64,8 @@ class TableConfig:
     data_note: str | None = None
     """what a reader must know about the data, such as `JPEG copy`; stands beside each result"""
     set: dict[str, Any] = field(default_factory=dict)
-    """fields of every run that differ from the protocol; results are then not comparable"""
+    """fields of every run that differ from the protocol; results are then not comparable; linear-probe takes those that
+    the probe command has"""
     grid: dict[str, list[Any]] = field(default_factory=dict)
     """values to choose from instead of the protocol's, in every combination"""
     budget_steps: int | None = None

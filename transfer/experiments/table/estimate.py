@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transfer.config.choices import share_batch
-from transfer.config.protocols import get_protocol
 from transfer.experiments.halving import describe_search, plan_rounds
 from transfer.experiments.table.cell_run import run_configuration
 from transfer.experiments.table.cells import Cell, Table
-from transfer.experiments.table.planning import cell_trials, parse, step_memory
+from transfer.experiments.table.planning import cell_trials, meta_classifier, parse, step_memory
+from transfer.experiments.table.probe_cells import get_cell_protocol, is_probe, probe_configuration
 from transfer.progressive import pixel_share
 
 if TYPE_CHECKING:
@@ -58,7 +58,26 @@ def estimate_costs(folder: Path, table: Table, given: Sequence[Speed]) -> Iterat
     for cell in table.cells:
         groups.setdefault((cell.dataset, cell.backbone, cell.protocol), []).append(cell)
     for cells in groups.values():
-        yield _estimate(folder, table, given, cells)
+        yield (_estimate_probe if is_probe(cells[0]) else _estimate)(folder, table, given, cells)
+
+
+def _estimate_probe(folder: Path, table: Table, given: Sequence[Speed], cells: Sequence[Cell]) -> Estimate:
+    """Return the cost of a probe's features: a forward pass takes a third of a training step's multiply-adds."""
+    from transfer.costs.memory import inference_memory
+    from transfer.costs.speed import find_speed, hours
+
+    cell = cells[0]
+    batch_size = probe_configuration(cell, table, 1)["data.batch_size"]
+    speed = find_speed(folder, given, cell.backbone, cell.image_size, cell.max_batch_per_device, table.on_cpu)
+    return Estimate(
+        cells=tuple(cells),
+        steps=0,
+        hours=hours(cell.num_images / 3, speed) * len(cells),
+        memory=inference_memory(meta_classifier(cell.backbone), cell.image_size, batch_size) / 2**30,
+        disk=len(cells) * 4 * cell.num_parameters / 2**30,
+        search="full grid",
+        measured_on=None if speed is None else speed.measured_on,
+    )
 
 
 def _estimate(folder: Path, table: Table, given: Sequence[Speed], cells: Sequence[Cell]) -> Estimate:
@@ -74,7 +93,7 @@ def _estimate(folder: Path, table: Table, given: Sequence[Speed], cells: Sequenc
     on_gpu = speed is not None and "cores" not in speed.measured_on
     images = all_steps * batch * (1 if fit.progressive is None else pixel_share(fit.progressive, cell.image_size))
     memory = step_memory(cell.backbone, cell.image_size, on_gpu).total(fit.data.batch_size) / 2**30
-    grid = table.grid if len(get_protocol(cell.protocol).grid) > 1 else {}
+    grid = table.grid if len(get_cell_protocol(cell.protocol).grid) > 1 else {}
     return Estimate(
         cells=tuple(cells),
         steps=all_steps,

@@ -9,18 +9,19 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from transfer.config.choices import share_batch
-from transfer.config.command_line import parse_config
-from transfer.config.protocols import get_protocol
+from transfer.config.command_line import parse_config, parse_probe_config
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue
 from transfer.experiments.halving import list_trials, plan_rounds
 from transfer.experiments.table.cell_run import Trial, run_configuration
 from transfer.experiments.table.cells import Cell, Table, cell_id
 from transfer.experiments.table.config import TableConfig
+from transfer.experiments.table.probe_cells import LINEAR_PROBE, get_cell_protocol, is_probe, probe_configuration
 from transfer.files import expanded
 
 if TYPE_CHECKING:
     from transfer.costs.memory import TrainingMemory
+    from transfer.networks.classifier import Classifier
 
 _CLASSES = 1000  # of the classifier whose memory is estimated; a few more or less do not matter
 
@@ -70,7 +71,7 @@ def plan_cells(wanted: TableConfig, get_facts: Callable[[str], DatasetFacts]) ->
     facts = cache(get_facts)
     cells = []
     for pair, name in product(wanted.pairs(), wanted.protocols):
-        variant, protocol = get_backbone(pair.backbone), get_protocol(name)
+        variant, protocol = get_backbone(pair.backbone), get_cell_protocol(name)
         data = facts(pair.dataset)
         weights = {} if wanted.pretrained is None else {"pretrained": wanted.pretrained}
         size = _image_size(data, variant.name, {**weights, **protocol.settings, **wanted.set})
@@ -78,7 +79,7 @@ def plan_cells(wanted: TableConfig, get_facts: Callable[[str], DatasetFacts]) ->
         if largest is None:
             fitting = largest_batch(memory, step_memory(variant.name, size, on_gpu))
             largest = max(2, protocol.batch_size if fitting is None else fitting)
-        for seed in wanted.seeds:
+        for seed in wanted.seeds[:1] if protocol is LINEAR_PROBE else wanted.seeds:  # a probe draws nothing
             cells.append(
                 Cell(
                     id=cell_id(pair.dataset, variant.name, protocol.name, seed),
@@ -98,15 +99,21 @@ def plan_cells(wanted: TableConfig, get_facts: Callable[[str], DatasetFacts]) ->
 @cache
 def step_memory(backbone: str, image_size: int, on_gpu: bool) -> TrainingMemory:
     """Return the memory that a training step of a backbone takes in `automatic_precision`."""
-    import torch
-
     from transfer.costs.memory import training_memory
     from transfer.costs.speed import automatic_precision
+
+    precision = automatic_precision(on_gpu, image_size)
+    return training_memory(meta_classifier(backbone), image_size, precision=precision)
+
+
+def meta_classifier(backbone: str) -> Classifier:
+    """Return a classifier without memory, of whose step that of a cell is estimated."""
+    import torch
+
     from transfer.weights.build import build_classifier
 
     with torch.device("meta"):
-        classifier = build_classifier(backbone, _CLASSES)
-    return training_memory(classifier, image_size, precision=automatic_precision(on_gpu, image_size))
+        return build_classifier(backbone, _CLASSES)
 
 
 @cache
@@ -149,7 +156,10 @@ def check_configurations(table: Table, devices: int = 1) -> None:
     """
     by_seed = {(cell.dataset, cell.backbone, cell.protocol): cell for cell in table.cells}
     for cell in by_seed.values():
-        own = get_protocol(cell.protocol).grid
+        if is_probe(cell):
+            parse_probe_config(_words(probe_configuration(cell, table, devices)))
+            continue
+        own = get_cell_protocol(cell.protocol).grid
         if len(own) > 1 and table.grid and (left_out := own[0].keys() - table.grid.keys()):
             raise BadValue(
                 f"`grid` {', '.join(table.grid)}: {cell.protocol} chooses {' and '.join(own[0])} together: give"
@@ -166,7 +176,7 @@ def check_configurations(table: Table, devices: int = 1) -> None:
 
 def cell_trials(table: Table, cell: Cell) -> tuple[Trial, ...]:
     """Return the trials that a cell chooses from."""
-    return list_trials(get_protocol(cell.protocol).grid, table.grid)
+    return list_trials(get_cell_protocol(cell.protocol).grid, table.grid)
 
 
 def parse(fields: Mapping[str, Any]) -> FinetuneConfig:
@@ -175,4 +185,8 @@ def parse(fields: Mapping[str, Any]) -> FinetuneConfig:
     Raises:
         UserError: it cannot work.
     """
-    return parse_config([f"--{name}={'null' if value is None else value}" for name, value in fields.items()])[0]
+    return parse_config(_words(fields))[0]
+
+
+def _words(fields: Mapping[str, Any]) -> list[str]:
+    return [f"--{name}={'null' if value is None else value}" for name, value in fields.items()]
