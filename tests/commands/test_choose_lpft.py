@@ -216,13 +216,18 @@ def finished(images: Images, fold: int, steps: int) -> Any:
     return SimpleNamespace(steps=steps, planned_steps=20, splits=facts)
 
 
+def network_at_64_px(seed: int) -> Any:
+    config = FinetuneConfig(dataset="folder", data_root="photos", seed=seed)
+    return SimpleNamespace(config=config, start=SimpleNamespace(preprocessing=SimpleNamespace(image_size=64)))
+
+
 def test_a_run_that_the_time_cuts_short_or_of_other_images_is_not_used(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     split, seen = split_of([0, 1] * 10), list[FinetuneConfig]()
     data: Any = SimpleNamespace(name="photos", splits={"train": split}, class_names=["a", "b"])
     images = read_images(data, ChooseConfig(), seed=3)
-    network: Any = SimpleNamespace(config=FinetuneConfig(dataset="folder", data_root="photos", seed=3))
+    network = network_at_64_px(seed=3)
     results = iter([finished(images, 2, steps=7), finished(images, 1, steps=20)])
 
     def finetune(config: FinetuneConfig) -> Any:
@@ -234,7 +239,8 @@ def test_a_run_that_the_time_cuts_short_or_of_other_images_is_not_used(
     arguments: Any = network, data, images, 2, None, tmp_path, 90.0
     assert lpft.tune_fold(*arguments) is None
     (config,) = seen
-    assert (config.method, config.folds, config.fold, config.data.draw) == ("lpft", 5, 2, 3)
+    assert (config.method, config.recipe, config.image_size) == ("lpft", "none", 64)
+    assert (config.folds, config.fold, config.data.draw) == (5, 2, 3)
     assert (config.trainer.limit_test_batches, config.trainer.max_time) == (0, "00:00:01:30")
     assert find_problems(config) == []
     with pytest.raises(AssertionError, match="other images in train of fold 2"):
@@ -249,7 +255,7 @@ def test_a_stopped_fold_offers_nothing_to_go_on_with(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(lpft, "finetune", finetune)
     data: Any = SimpleNamespace(name="photos", splits={"train": split_of([0, 1] * 10)}, class_names=["a", "b"])
-    network: Any = SimpleNamespace(config=FinetuneConfig(dataset="folder", data_root="photos"))
+    network = network_at_64_px(seed=0)
     with pytest.raises(Interrupted, match=r"^stopped by SIGTERM$"):
         lpft.tune_fold(network, data, read_images(data, ChooseConfig(), 0), 0, None, tmp_path, 90.0)  # type: ignore[arg-type]
 
