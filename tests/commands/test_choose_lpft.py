@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from transfer.commands.choose import lpft
 from transfer.commands.choose.budget import Budget
 from transfer.commands.choose.decision import Tuned, compare_methods
-from transfer.commands.choose.report import describe
+from transfer.commands.choose.report import describe, lpft_words
+from transfer.config.command_line import parse_choose_config, parse_config
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue
 from transfer.records import Interval
@@ -113,6 +114,20 @@ def test_the_sentence_says_which_method_and_why() -> None:
         f"net at 64 px, fine-tuned from its linear probe (LP-FT): 95.0% ({found.interval.percent()}, 5-fold);"
         f" better than the probe by 15.0 points ({low} to {high}) on the same images"
     )
+
+
+def test_the_command_that_fine_tunes_nevertheless_has_the_same_data() -> None:
+    config = parse_choose_config(["--data_root", "my photos", "--seed", "3", "--data.group_column", "patient"])[0]
+    choice: Any = SimpleNamespace(
+        config={**config.to_dict(), "folds": 5},
+        candidates=[None, SimpleNamespace(backbone="lite1", image_size=240)],
+        chosen=1,
+    )
+    words = lpft_words(choice)
+    found = parse_config(words)[0]
+    assert words[:4] == ["--data_root", "my photos", "--seed", "3"] and "--dataset" not in words
+    assert (found.dataset, found.backbone, found.image_size, found.method) == ("folder", "lite1", 240, "lpft")
+    assert (found.data, found.seed) == (config.data, 3)
 
 
 # The time

@@ -189,9 +189,9 @@ def try_all(
                 continue
             left = f", about {format_duration(sum(times))} left"
         print(f"{candidate} ({number + 1} of {len(candidates)}{left})", flush=True)
-        found, times = _try(candidate, own, dataset, images, fabric)
+        found, took = _try(candidate, own, dataset, images, fabric)
         tried.append(found)
-        extracting, fitting = extracting + times[0], fitting + times[1]
+        extracting, fitting = extracting + took[0], fitting + took[1]
     return tried, late
 
 

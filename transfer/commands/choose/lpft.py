@@ -161,14 +161,11 @@ def _fold_config(candidate: Candidate, images: Images, fold: int, run_dir: Path,
     """Return the configuration of a fold's run: it reads no test, and its files of features go with it."""
     config = lpft_config(candidate, run_dir)
     cache = str(run_dir.parent / "cache")
-    limits = {"limit_test_batches": 0, "max_time": clock(seconds), "check_val_every_n_epoch": _ONLY_AT_THE_END}
-    return replace(
-        config,
-        folds=images.num_folds,
-        fold=fold,
-        data=replace(config.data, draw=config.seed, cache_dir=cache),
-        trainer=replace(config.trainer, **limits),
+    trainer = replace(
+        config.trainer, limit_test_batches=0, max_time=clock(seconds), check_val_every_n_epoch=_ONLY_AT_THE_END
     )
+    data = replace(config.data, draw=config.seed, cache_dir=cache)
+    return replace(config, folds=images.num_folds, fold=fold, data=data, trainer=trainer)
 
 
 @torch.inference_mode()
