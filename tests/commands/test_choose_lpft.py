@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from transfer.commands.choose import lpft
+from transfer.commands.choose import candidates, lpft
 from transfer.commands.choose.budget import Budget
+from transfer.commands.choose.candidates import Candidate
 from transfer.commands.choose.decision import Tuned, compare_methods
+from transfer.commands.choose.record import LeftOut
 from transfer.commands.choose.report import describe, lpft_words
+from transfer.config.choose_schema import ChooseConfig
 from transfer.config.command_line import parse_choose_config, parse_config
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue
@@ -154,6 +157,34 @@ def attempt(
     monkeypatch.setattr(lpft, "predict_seconds", lambda *_: predicted)
     monkeypatch.setattr(lpft, "tune_fold", tune_fold)
     return lpft.try_lpft(tried(), DATA, IMAGES, None, tmp_path, Budget("1m", budget, 0.0))  # type: ignore[arg-type]
+
+
+def test_networks_for_which_no_time_is_left_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Features take a second for ten multiply-adds; the second network's would take longer than there is time."""
+    now = [0.0]
+
+    def try_one(candidate: Any, *_: Any) -> tuple[Any, tuple[float, float]]:
+        now[0] += candidate.macs / 10
+        return SimpleNamespace(candidate=candidate), (candidate.macs / 10, 0.0)
+
+    def network(name: str, macs: int) -> Any:
+        start = SimpleNamespace(variant=SimpleNamespace(name=name), preprocessing=SimpleNamespace(image_size=64))
+        return Candidate(FinetuneConfig(), start, 1, macs, None)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("transfer.commands.choose.budget.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(candidates, "_try", try_one)
+    given = [network("small", 100), network("large", 300), network("medium", 150)]
+    nothing: Any = None
+    found, late = candidates.try_all(given, ChooseConfig(), nothing, nothing, nothing, Budget("25s", 25.0, 0.0))
+    assert [one.candidate for one in found] == [given[0], given[2]]
+    assert late == [LeftOut("large", "about 30 s for it, 15 s left of --budget 25s", 64)]
+    assert capsys.readouterr().out.splitlines() == [
+        "small at 64 px (1 of 3)",
+        "left out: large at 64 px: about 30 s for it, 15 s left of --budget 25s",
+        "medium at 64 px (3 of 3, about 15 s left)",
+    ]
 
 
 def right(fold: int, _: float = 0) -> NDArray[np.float32]:
