@@ -201,14 +201,14 @@ def _try(
     """Return what a candidate reaches, and the seconds that its features and the fits took; its features are let go."""
     device = fabric.device if fabric.device.type == "cuda" else torch.device("cpu")  # MPS has no float64
     started = time.perf_counter()
-    features, engine = _features(candidate, own, dataset, images, fabric)
+    features, engine = features_of(candidate, own, dataset, images, fabric)
     extracted = time.perf_counter()
     metric, groups = dataset.sheet.metric, images.groups
     found = cross_validate([features], dataset.num_classes, images.folds, metric, groups, device=device)
     return Tried(candidate, engine, found), (extracted - started, time.perf_counter() - extracted)
 
 
-def _features(
+def features_of(
     candidate: Candidate, own: ChooseConfig, dataset: Dataset, images: Images, fabric: Fabric
 ) -> tuple[Features, str]:
     """Return the images' features, and the engine that computes them."""
