@@ -114,13 +114,14 @@ def _compare_methods(
 
 def _fit_winner(tried: Tried, takes_lpft: bool, dataset: Dataset, folder: Path) -> Results:
     """Return the results of the run that is left in the folder of the choice; it reads test once."""
+    from transfer.commands.choose.lpft import lpft_config
     from transfer.commands.finetune import finetune
     from transfer.commands.probe import probe
     from transfer.config.probe_schema import ProbeConfig
 
-    config = replace(tried.candidate.config, out_dir=str(folder / WINNER))
     if takes_lpft:
-        return finetune(config, method="lpft")
+        return finetune(lpft_config(tried.candidate, folder / WINNER))
+    config = replace(tried.candidate.config, out_dir=str(folder / WINNER))
     results = probe(config, ProbeConfig(engine=tried.engine), dataset, tried.found.choice)
     assert results is not None  # there is one process
     return results

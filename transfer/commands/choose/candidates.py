@@ -175,7 +175,6 @@ def try_all(
     """
     tried: list[Tried] = []
     late: list[LeftOut] = []
-    device = fabric.device if fabric.device.type == "cuda" else torch.device("cpu")  # MPS has no float64
     extracting = fitting = 0.0  # seconds
     for number, candidate in enumerate(candidates):
         left = ""
@@ -190,18 +189,26 @@ def try_all(
                 continue
             left = f", about {format_duration(sum(times))} left"
         print(f"{candidate} ({number + 1} of {len(candidates)}{left})", flush=True)
-        started = time.perf_counter()
-        features, engine = _features(candidate, own, dataset, images, fabric)
-        extracted = time.perf_counter()
-        metric, groups = dataset.sheet.metric, images.groups
-        found = cross_validate([features], dataset.num_classes, images.folds, metric, groups, device=device)
-        tried.append(Tried(candidate, engine, found))
-        extracting += extracted - started
-        fitting += time.perf_counter() - extracted
+        found, took = _try(candidate, own, dataset, images, fabric)
+        tried.append(found)
+        extracting, fitting = extracting + took[0], fitting + took[1]
     return tried, late
 
 
-def _features(
+def _try(
+    candidate: Candidate, own: ChooseConfig, dataset: Dataset, images: Images, fabric: Fabric
+) -> tuple[Tried, tuple[float, float]]:
+    """Return what a candidate reaches, and the seconds that its features and the fits took; its features are let go."""
+    device = fabric.device if fabric.device.type == "cuda" else torch.device("cpu")  # MPS has no float64
+    started = time.perf_counter()
+    features, engine = features_of(candidate, own, dataset, images, fabric)
+    extracted = time.perf_counter()
+    metric, groups = dataset.sheet.metric, images.groups
+    found = cross_validate([features], dataset.num_classes, images.folds, metric, groups, device=device)
+    return Tried(candidate, engine, found), (extracted - started, time.perf_counter() - extracted)
+
+
+def features_of(
     candidate: Candidate, own: ChooseConfig, dataset: Dataset, images: Images, fabric: Fabric
 ) -> tuple[Features, str]:
     """Return the images' features, and the engine that computes them."""
