@@ -64,7 +64,8 @@ ADAMW = ("--optim.name", "adamw", "--optim.lr", "1e-3")
 LENGTH = "--trainer.max_epochs"
 # Of each method, a function of the task's epochs that returns the command and its words.
 METHODS: dict[str, Callable[[int], tuple[str, ...]]] = {
-    "defaults": lambda epochs: ("finetune",),
+    # Those of published datasets, and of many images.
+    "defaults": lambda epochs: ("finetune", "--recipe", "none"),
     "probe": lambda epochs: ("probe",),
     "lpft": lambda epochs: ("finetune", "--method", "lpft"),
     # timm's usual fine-tuning: AdamW, cosine, weight decay 0.05.

@@ -23,6 +23,11 @@ class ReadFields(TypedDict, total=False):
     data_root: str | Path | None
     on_bad_image: str
     train_on: str
+    folds: int | None
+    fold: int | None
+    per_class: int | None
+    fraction: float | None
+    draw: int
     allow_decayed: bool
     val_fraction: float
     test_fraction: float

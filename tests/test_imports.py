@@ -27,6 +27,7 @@ _LEAF_NAMES = (
     "run_files",
     "statistics",
     "resampling",
+    "folds",
     "paper",
     "seen_images",
     "progressive",

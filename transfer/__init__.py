@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from transfer.calibration.guarantees import Guarantees as Guarantees
     from transfer.commands.evaluate import evaluate as evaluate
     from transfer.commands.finetune import finetune as finetune
+    from transfer.commands.finetune_folds import finetune_folds as finetune_folds
     from transfer.errors import UserError as UserError
     from transfer.networks.classifier import Classifier as Classifier
     from transfer.networks.heads import list_heads as list_heads
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "finetune": "transfer.commands.finetune",
+    "finetune_folds": "transfer.commands.finetune_folds",
     "evaluate": "transfer.commands.evaluate",
     "build_backbone": "transfer.weights.build",
     "get_backbone": "transfer.networks.registry",

@@ -1,9 +1,11 @@
-"""Which images are held out of train: decided by their content alone, so every source of a dataset gives the same."""
+"""Which images are held out of train, or left out: their content alone decides, so every source gives the same."""
 
 from __future__ import annotations
 
 import hashlib
 import math
+import warnings
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules.dataset.split import Split
-from transfer.errors import BadValue
+from transfer.errors import BadValue, some_of
+from transfer.folds import draw_folds
 
 # A class with fewer expected images need not be in the part that is held out.
 _LEAST_EXPECTED = 0.5
@@ -68,24 +71,84 @@ def hold_out_exactly(split: Split, size: int, name: str) -> tuple[Split, Split]:
     Raises:
         UserError: The classes are too small for that many.
     """
-    strata = _strata(split.labels)
-    classes, counts = np.unique(strata, return_counts=True)
-    exact = counts * size / max(len(split), 1)
-    shares = np.minimum(np.floor(exact).astype(np.int64), counts - 1)
-    if not 1 <= size <= (counts - 1).sum():
-        raise BadValue(
-            f"{split.name}: cannot hold out {size} of {len(split)} images in {len(classes)} classes and "
-            "leave one of each class for training; add images, or give val and test splits of your own"
-        )
-    by_remainder = np.argsort(shares - exact, kind="stable")
-    while shares.sum() < size:
-        for position in by_remainder:
-            shares[position] += shares.sum() < size and shares[position] < counts[position] - 1
-    order = np.argsort(_draws(_units(split), name), kind="stable")
-    held = np.zeros(len(split), bool)
-    for label, wanted in zip(classes, shares, strict=True):
-        held[order[strata[order] == label][:wanted]] = True
+    held = _lowest_exactly(split, size, name)
     return split.select(np.flatnonzero(~held)), split.select(np.flatnonzero(held))
+
+
+def cut_fold(split: Split, folds: int, fold: int, draw: int, class_names: Sequence[str]) -> tuple[Split, Split]:
+    """Return what remains, and one of the folds that the images are cut into; see `transfer.folds.draw_folds`.
+
+    Equal images are in one fold, unless the images have groups, which then decide alone.
+
+    Args:
+        split: The images.
+        folds: How many there are.
+        fold: Which one, from 0.
+        draw: Seed of the folds.
+        class_names: For the warning of classes that a single fold has.
+
+    Raises:
+        BadValue: There are too few images or groups for so many folds.
+    """
+    values, groups, unit_of = fold_units(split)
+    (fold_of,) = draw_folds(values, folds, seed=draw, groups=groups, class_names=class_names)[:, unit_of]
+    return split.select(np.flatnonzero(fold_of != fold)), split.select(np.flatnonzero(fold_of == fold))
+
+
+def fold_units(
+    split: Split,
+) -> tuple[NDArray[np.int64] | NDArray[np.bool_], NDArray[np.str_] | None, NDArray[np.int64]]:
+    """Return what is drawn into folds, its labels and groups as `draw_folds` takes them, and the unit of each image.
+
+    A unit is an image, or without groups all images that are equal.
+    """
+    values = split.labels.numpy() if split.labels.ndim == 1 else split.labels.numpy() > 0
+    if split.groups is not None:
+        return values, split.groups, np.arange(len(split))
+    _, first, unit_of = np.unique(split.ids(), return_index=True, return_inverse=True)
+    return values[first], None, unit_of
+
+
+def keep_per_class(split: Split, count: int, draw: int, class_names: Sequence[str]) -> Split:
+    """Return so many images of each class, and of a class with fewer all of them, with a warning.
+
+    The images of a larger `count` contain those of a smaller one. Groups are kept whole, but for one of each class.
+
+    Args:
+        split: The images, with one label each.
+        count: At least 1.
+        draw: Seed of the draw.
+        class_names: For the warning.
+    """
+    labels = split.labels.numpy()
+    counts = np.bincount(labels, minlength=len(class_names))
+    if fewer := [f"{name} ({n})" for name, n in zip(class_names, counts, strict=True) if n < count]:
+        warnings.warn(
+            f"fewer than {count} training images of {len(fewer)} of {len(class_names)} classes, which keep all they"
+            f" have: {some_of(fewer)}",
+            stacklevel=4,
+        )
+    held = _lowest(_draws(_units(split), f"draw {draw}"), labels, dict(enumerate(np.maximum(counts - count, 0))))
+    return split.select(np.flatnonzero(~held))
+
+
+def keep_fraction(split: Split, share: float, draw: int) -> Split:
+    """Return a share of the images, stratified as in `hold_out_exactly`: at least one of each class or label.
+
+    Groups are kept whole, but for one of each class.
+
+    Args:
+        split: The images.
+        share: Above 0, at most 1; each class that would have less than one image makes it larger.
+        draw: Seed of the draw.
+    """
+    size = max(round(share * len(split)), len(np.unique(_strata(split.labels))))
+    if size == len(split):
+        return split
+    name = f"draw {draw}"
+    held = _lowest_exactly(split, len(split) - size, name)
+    held = _give_back(held, _draws(_units(split), name), split.labels, np.arange(len(split)))
+    return split.select(np.flatnonzero(~held))
 
 
 def _units(split: Split) -> NDArray[np.uint64]:
@@ -101,6 +164,32 @@ def _draws(units: NDArray[np.uint64], name: str) -> NDArray[np.float64]:
     person = name.encode()
     digests = [hashlib.blake2b(unit.tobytes(), digest_size=8, person=person).digest() for unit in units.astype(">u8")]
     return np.array([int.from_bytes(digest, "big") / 2**64 for digest in digests])
+
+
+def _lowest_exactly(split: Split, size: int, name: str) -> NDArray[np.bool_]:
+    strata = _strata(split.labels)
+    classes, counts = np.unique(strata, return_counts=True)
+    exact = counts * size / max(len(split), 1)
+    shares = np.minimum(np.floor(exact).astype(np.int64), counts - 1)
+    if not 1 <= size <= (counts - 1).sum():
+        raise BadValue(
+            f"{split.name}: cannot hold out {size} of {len(split)} images in {len(classes)} classes and "
+            "leave one of each class for training; add images, or give val and test splits of your own"
+        )
+    by_remainder = np.argsort(shares - exact, kind="stable")
+    while shares.sum() < size:
+        for position in by_remainder:
+            shares[position] += shares.sum() < size and shares[position] < counts[position] - 1
+    return _lowest(_draws(_units(split), name), strata, dict(zip(classes.tolist(), shares.tolist(), strict=True)))
+
+
+def _lowest(draws: NDArray[np.float64], strata: NDArray[np.int64], wanted: Mapping[int, int]) -> NDArray[np.bool_]:
+    """Return whether an image has one of the lowest draws of its class, of which so many are wanted. Shape: (N,)"""
+    order = np.argsort(draws, kind="stable")
+    lowest = np.zeros(len(draws), bool)
+    for label, count in wanted.items():
+        lowest[order[strata[order] == label][:count]] = True
+    return lowest
 
 
 def _bound(

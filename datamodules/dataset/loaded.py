@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,7 @@ from datamodules.dataset.checks import (
     drop_bad_images,
     warn_of_absent_classes,
 )
+from datamodules.dataset.holdout import cut_fold, keep_fraction, keep_per_class
 from datamodules.dataset.sheet import Sheet, Source
 from datamodules.dataset.split import Split, join
 from transfer.errors import BadValue, MissingData, printable
@@ -34,9 +35,11 @@ class Dataset:
         source: What was read, and how.
         class_names: In index order.
         splits: `train`, and `val` and `test` as far as there are any.
-        held_out: Those of the splits that the source does not have: they were cut from its train split.
+        held_out: Those of the splits that the source does not have: they were cut from its train split, or from its
+            train and val.
         skipped: Images left out because they cannot be read; with `stream` the loaders add those they meet.
         decay: For each split that lacks images, `n of N test images`.
+        drawn: For val if it is a fold, and train if it is part of what there is, which and how it was drawn, in words.
     """
 
     source: Source
@@ -45,6 +48,7 @@ class Dataset:
     held_out: Mapping[str, Split]
     skipped: list[BadImage]
     decay: Mapping[str, str]
+    drawn: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def sheet(self) -> Sheet:
@@ -76,8 +80,9 @@ class Dataset:
         shown = list(self.class_names)
         if len(shown) > _MAX_NAMED:
             shown = [*shown[: _MAX_NAMED - 1], "...", shown[-1]]
+        origins = {**dict.fromkeys(self.held_out, "held out of train"), **self.drawn}
         sizes = [
-            f"{name} {size:,}{' (held out of train)' if name in self.held_out else ''}"
+            f"{name} {size:,}{f' ({origins[name]})' if name in origins else ''}"
             for name, size in self.split_sizes.items()
         ]
         return printable(f"{self.name}: {self.num_classes} classes ({', '.join(shown)}), images: {', '.join(sizes)}")
@@ -237,17 +242,43 @@ def complete(
     decay = describe_decay(splits, sheet.num_examples) if sheet.decays else {}
     check_trainable(splits, class_names, allow_absent_classes=bool(decay))
     check_groups(splits)
-    official, splits = splits, sheet.complete_splits(splits, options)
+    official = splits.keys()
+    splits, drawn = _draw(sheet.complete_splits(splits, options), class_names, source)
+    cut = {name for name in splits if name != "train" and (name not in official or name in drawn)}
     if not sheet.num_examples:
         warn_of_absent_classes(splits, class_names)
-    if options.train_on == "trainval":
-        val = splits.pop("val")
-        splits["train"] = join(splits["train"], val, f"{sheet.name} train and val")
     return Dataset(
         source=source,
         class_names=class_names,
         splits={name: splits[name] for name in ("train", "val", "test") if name in splits},
-        held_out={name: split for name, split in splits.items() if name not in official},
+        held_out={name: split for name, split in splits.items() if name in cut},
         skipped=skipped,
         decay=decay,
+        drawn=drawn,
     )
+
+
+def _draw(
+    splits: dict[str, Split], class_names: tuple[str, ...], source: Source
+) -> tuple[dict[str, Split], dict[str, str]]:
+    """Return the splits with val and train as the options want them, and what of them was drawn, in words.
+
+    Raises:
+        BadValue: there are too few images for so many folds.
+    """
+    options, splits, drawn = source.options, dict(splits), {}
+    draw = options.draw
+    if options.folds is not None or options.train_on == "trainval":
+        splits["train"] = join(splits["train"], splits.pop("val"), f"{source.sheet.name} train and val")
+    train = splits["train"]
+    if options.folds is not None and options.fold is not None:
+        train, splits["val"] = cut_fold(train, options.folds, options.fold, draw, class_names)
+        drawn["val"] = f"fold {options.fold} of {options.folds}, draw {draw}"
+    whole = len(train)
+    if options.per_class is not None:
+        train = keep_per_class(train, options.per_class, draw, class_names)
+        drawn["train"] = f"at most {options.per_class} per class of {whole:,}, draw {draw}"
+    elif options.fraction is not None:
+        train = keep_fraction(train, options.fraction, draw)
+        drawn["train"] = f"{options.fraction:g} of {whole:,}, draw {draw}"
+    return {**splits, "train": train}, drawn

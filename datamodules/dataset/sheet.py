@@ -102,6 +102,11 @@ class ReadOptions:
             batch).
         train_on: `train`; `trainval` adds the val images and leaves no val split, for a last fit once everything is
             chosen.
+        folds: Cut train and val, together, anew into so many folds; see `datamodules.dataset.holdout.cut_fold`.
+        fold: The fold that is val, from 0; the others are train.
+        per_class: Train on so many images of each class, in the end: val has been added by then, or cut.
+        fraction: Likewise on a share of each class's images, above 0, at most 1.
+        draw: Seed of the folds, and of the images that `per_class` or `fraction` takes.
         allow_decayed: Whether to accept a dataset whose images can no longer all be had (birdsnap).
         val_fraction: Share of the images held out for val, where your own data lack it, above 0 and below 0.5.
         test_fraction: Share of the images held out for test, where your own data have no splits, above 0 and below 0.5.
@@ -127,6 +132,11 @@ class ReadOptions:
     data_root: str | Path | None = None
     on_bad_image: str = "error"
     train_on: str = "train"
+    folds: int | None = None
+    fold: int | None = None
+    per_class: int | None = None
+    fraction: float | None = None
+    draw: int = 0
     allow_decayed: bool = False
     val_fraction: float = 0.1
     test_fraction: float = 0.1
@@ -156,6 +166,28 @@ class ReadOptions:
         for name in ("val_fraction", "test_fraction"):
             if not 0 < (share := getattr(self, name)) < 0.5:
                 raise BadValue(f"`{name}`={share} (allowed: above 0, below 0.5)")
+        self._check_drawing()
+
+    def _check_drawing(self) -> None:
+        folds, fold = self.folds, self.fold
+        if folds is not None and folds < 2:
+            raise BadValue(f"`folds`={folds} (allowed: at least 2)")
+        if (folds is None) != (fold is None) or not 0 <= (fold or 0) < (folds or 1):
+            allowed = "only with `folds`" if folds is None else f"0 to {folds - 1}"
+            raise BadValue(f"`fold`={fold} with `folds`={folds} (allowed: {allowed})")
+        if folds is not None and self.train_on == "trainval":
+            raise BadValue(f"`folds`={folds} with `train_on`=trainval, which leaves no fold for val (use one of them)")
+        if self.per_class is not None and self.per_class < 1:
+            raise BadValue(f"`per_class`={self.per_class} (allowed: at least 1)")
+        if self.fraction is not None and not 0 < self.fraction <= 1:
+            raise BadValue(f"`fraction`={self.fraction} (allowed: above 0, at most 1)")
+        if self.per_class is not None and (self.fraction is not None or self.multilabel):
+            other = "`multilabel`=True" if self.multilabel else f"`fraction`={self.fraction}"
+            raise BadValue(f"`per_class`={self.per_class} with {other} (use `fraction` alone)")
+        if not 0 <= self.draw < 2**32:
+            raise BadValue(f"`draw`={self.draw} (allowed: 0 to 4294967295)")
+        if self.stream and (folds or self.per_class or self.fraction):
+            raise BadValue("`stream`=True with `folds`, `per_class` or `fraction`: its images are not known in advance")
 
     @property
     def decoding(self) -> Decoding:

@@ -218,14 +218,15 @@ def join(first: Split, second: Split, name: str) -> Split:
     groups = None
     if first.groups is not None and second.groups is not None:
         groups = np.concatenate([first.groups, second.groups])
+    table: datasets.Dataset | RemoteTable
     if first.table is second.table:
-        joined = Split(
-            name, first.table, np.concatenate([first.rows, second.rows]), labels, groups, first.decoding, is_checked
-        )
-        return joined.select(np.argsort(joined.rows))
-    if isinstance(first.table, datasets.Dataset):
-        table: datasets.Dataset | RemoteTable = datasets.concatenate_datasets([first.table, second.table])
+        table, offset = first.table, 0
+    elif isinstance(first.table, datasets.Dataset):
+        table, offset = datasets.concatenate_datasets([first.table, second.table]), len(first.table)
     else:
-        table = first.table.followed_by(second.table)
-    rows = np.concatenate([first.rows, second.rows + len(first.table)])
-    return Split(name, table, rows, labels, groups, first.decoding, is_checked)
+        table, offset = first.table.followed_by(second.table), len(first.table)
+    rows = np.concatenate([first.rows, second.rows + offset])
+    joined = Split(name, table, rows, labels, groups, first.decoding, is_checked)
+    if "_digests" in vars(first) and "_digests" in vars(second):
+        vars(joined)["_digests"] = np.concatenate([first._digests, second._digests])
+    return joined.select(np.argsort(rows)) if first.table is second.table else joined

@@ -1,4 +1,4 @@
-"""The choice among networks: the front and the decision, what is left out, the folder, and what cannot be chosen."""
+"""The command that chooses among networks: what it leaves behind, and what it refuses."""
 
 from __future__ import annotations
 
@@ -6,153 +6,26 @@ import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import PredefinedSplit, cross_val_predict
 from torch import nn
 
-from tests.support.runs import call, read_results, save_classes, save_csv, save_photo
+from datamodules import load_dataset
+from tests.support.runs import call, read_results, read_weights, save_classes, save_csv, save_photo
 from transfer.commands import choose, evaluate
 from transfer.commands.choose import candidates
-from transfer.commands.choose.candidates import find_starts, read_images
-from transfer.commands.choose.decision import Outcome, decide, pareto_front
 from transfer.commands.choose.record import Choice
-from transfer.config.choose_schema import ChooseConfig
-from transfer.config.command_line import parse_choose_config
-from transfer.config.schema import FinetuneConfig
 from transfer.costs.latency import Latency
-from transfer.errors import BadValue, MissingData
 from transfer.files import read_object
 from transfer.probe.features import read_features
 from transfer.records import checked
-from transfer.resampling import paired_bootstrap
 
 SMALL = ("--image_sizes", "32", "--data.num_workers", "0", "--trainer.accelerator", "cpu")
-
-# The decision
-
-
-@pytest.mark.parametrize(
-    ("accuracies", "latencies", "front"),
-    [
-        ([0.9], [5.0], [0]),
-        ([0.9, 0.8, 0.7], [3.0, 2.0, 1.0], [2, 1, 0]),
-        ([0.7, 0.8, 0.9], [3.0, 2.0, 1.0], [2]),  # one is the fastest and the most accurate
-        ([0.8, 0.7, 0.9, 0.85], [1.0, 2.0, 4.0, 3.0], [0, 3, 2]),
-        ([0.8, 0.8], [2.0, 1.0], [1]),  # equally accurate: the faster
-        ([0.8, 0.9], [1.0, 1.0], [1]),  # equally fast: the more accurate
-        ([0.8, 0.8], [1.0, 1.0], [0]),
-    ],
-)
-def test_the_front_is_what_no_other_beats(accuracies: list[float], latencies: list[float], front: list[int]) -> None:
-    assert pareto_front(accuracies, latencies) == front
-
-
-def outcome(num_right: int, latency_ms: float, spread_ms: float = 0.1) -> Outcome:
-    """Of 200 images of class 1, right on the first ones."""
-    predictions = (np.arange(200) < num_right).astype(np.int64)[None]
-    times = latency_ms, latency_ms - spread_ms, latency_ms + spread_ms
-    return Outcome(num_right / 200, times, predictions)
-
-
-LABELS = np.ones(200, np.int64)
-
-
-def test_a_faster_network_is_taken_unless_it_is_worse_beyond_the_interval() -> None:
-    outcomes = [outcome(180, 30), outcome(178, 20), outcome(120, 10)]
-    found = decide(outcomes, LABELS)
-    assert (found.chosen, found.most_accurate, found.front) == (1, 0, [2, 1, 0])
-    assert list(found.comparisons) == [2, 1]
-    assert found.comparisons[2].value == pytest.approx(0.3) and found.comparisons[2].is_better
-    assert found.comparisons[1] == paired_bootstrap(LABELS, outcomes[0].predictions, outcomes[1].predictions)
-    assert not found.comparisons[1].is_better
-
-
-def test_the_most_accurate_is_taken_if_all_faster_ones_are_worse() -> None:
-    found = decide([outcome(120, 10), outcome(180, 30), outcome(140, 20), outcome(100, 40)], LABELS)
-    assert (found.chosen, found.front, list(found.comparisons)) == (1, [0, 2, 1], [0, 2])
-    assert all(difference.is_better for difference in found.comparisons.values())
-
-
-def test_what_may_be_faster_by_chance_is_not_taken_for_it() -> None:
-    outcomes = [outcome(178, 19.9, spread_ms=1), outcome(180, 20, spread_ms=1)]
-    assert decide(outcomes, LABELS).chosen == 1
-    assert decide([outcome(178, 17.9, spread_ms=1), outcomes[1]], LABELS).chosen == 0
-
-
-def test_images_of_one_group_count_as_one() -> None:
-    """Of ten groups one makes the difference: beyond the interval for 200 images, not for ten groups."""
-    outcomes = [outcome(160, 10), outcome(180, 30)]
-    groups = np.arange(200) // 20
-    assert decide(outcomes, LABELS).chosen == 1
-    assert decide(outcomes, LABELS, groups=groups).chosen == 0
-
-
-# The folds
-
-
-def dataset(counts: list[int], groups: list[int] | None = None) -> Any:
-    labels = torch.repeat_interleave(torch.tensor(counts))
-    names = [f"{index}.jpg" for index in range(len(labels))]
-    own = None if groups is None else np.array(groups, str)
-    split = SimpleNamespace(labels=labels, groups=own, image_names=lambda: names)
-    return SimpleNamespace(splits={"train": split})
-
-
-def test_few_images_or_groups_get_as_many_folds_as_they_allow(capsys: pytest.CaptureFixture[str]) -> None:
-    assert str(read_images(dataset([3, 3]), ChooseConfig(), 0)) == "3-fold"
-    assert capsys.readouterr().out == "3 folds in place of 5: there are only so many images of the largest class\n"
-    images = read_images(dataset([6, 6], [0, 0, 0, 1, 1, 1] * 2), ChooseConfig(repeats=2), 0)
-    assert str(images) == "2 x 2-fold by group" and "so many groups" in capsys.readouterr().out
-    assert str(read_images(dataset([9, 9]), ChooseConfig(), 0)) == "5-fold" and capsys.readouterr().out == ""
-    with pytest.raises(BadValue, match="for want of images"):
-        read_images(dataset([1, 1]), ChooseConfig(), 0)
-
-
-# The candidates
-
-
-def test_networks_without_weights_here_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fetch(row: Any) -> None:
-        if row.backbone != "lite0":
-            raise MissingData(f"weights {row.name}: package is missing")
-
-    monkeypatch.setattr(candidates, "fetch_weights", fetch)
-    config = FinetuneConfig(dataset="folder", data_root="photos")
-    with pytest.warns(UserWarning, match="left out: lite1: weights efficientnet_lite1"):
-        starts, left_out = find_starts(config, ChooseConfig(backbones="lite0,lite1,lite0", image_sizes="64,32"))
-    found = [(own.backbone, own.image_size, start.preprocessing.image_size) for own, start in starts]
-    assert found == [("lite0", 64, 64), ("lite0", 32, 32)]
-    assert [one.backbone for one in left_out] == ["lite1"]
-    with pytest.raises(MissingData, match="no weights of `backbones` can be had here\n  left out: lite1"):
-        find_starts(config, ChooseConfig(backbones="lite1"))
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--backbones", "lite0,,b0"], "`backbones`='lite0,,b0' (allowed: names separated by commas"),
-        (["--image_sizes", "64,big"], "`image_sizes`='64,big' (allowed: 32 to 8192, separated by commas"),
-        (["--image_sizes", "16"], "`image_sizes`='16' (allowed: 32 to 8192"),
-        (["--folds", "1"], "`folds`=1 (allowed: 2 to 1000)"),
-        (["--repeats", "0"], "`repeats`=0 (allowed: 1 to 100)"),
-        (["--engine", "turbo"], "`engine`='turbo'"),
-        (["--data.multilabel", "true"], "a probe supports one label per image only"),
-        (["--image_size", "64"], "did you mean 'image_sizes'?"),
-    ],
-)
-def test_what_cannot_be_chosen_is_refused(words: list[str], message: str) -> None:
-    with pytest.raises(BadValue) as raised:
-        parse_choose_config(words)
-    assert message in str(raised.value)
-
-
-# The command
 
 
 def fake_latency(network: nn.Module, image_size: int, **_: Any) -> Latency:
@@ -192,7 +65,7 @@ def run(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., 
 def chosen(run: Callable[..., int], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A choice between lite0 and lite1; lite2 has too many parameters."""
     folder = tmp_path_factory.mktemp("choice") / "choice"
-    words = ("--folds", "4", "--repeats", "2", "--max_params", "4.2M", "--max_latency_ms", "1000")
+    words = ("--folds", "4", "--repeats", "2", "--max_params", "4.2M", "--max_latency_ms", "1000", "--methods", "probe")
     assert run("--out_dir", folder, *words) == 0
     return folder
 
@@ -216,7 +89,7 @@ def test_a_choice_leaves_its_figures_and_a_run_of_the_winner(chosen: Path) -> No
 
 
 @pytest.mark.slow
-def test_accuracies_are_those_of_the_logits_and_about_scikit_learns(chosen: Path) -> None:
+def test_accuracies_are_those_of_the_logits_and_about_scikit_learns(chosen: Path, table: Path) -> None:
     found = json.loads((chosen / "choose.json").read_text())
     splits = read_results(chosen / "winner")["splits"]
     winner = found["candidates"][found["chosen"]]
@@ -229,8 +102,11 @@ def test_accuracies_are_those_of_the_logits_and_about_scikit_learns(chosen: Path
         assert figures["interval"]["low"] < figures["accuracy"] < figures["interval"]["high"]
         assert 0.5 < figures["accuracy"] < 1  # neither chance nor trivial
     parts = [read_features(Path(splits[name]["features"])) for name in ("train", "val")]
-    features = torch.cat([part.features for part in parts]).float().numpy()
-    assert np.array_equal(torch.cat([part.labels for part in parts]).numpy(), out["label"])
+    data = load_dataset("folder", data_root=table, group_column="patient")
+    names = [name for split in ("train", "val") for name in data.split(split).image_names()]
+    order = [names.index(path) for path in out["path"]]
+    features = torch.cat([part.features for part in parts]).float().numpy()[order]
+    assert np.array_equal(torch.cat([part.labels for part in parts]).numpy()[order], out["label"])
     accuracies = []
     for penalty in (1.0, 10.0, 100.0, 1000.0):
         head = LogisticRegression(C=1 / penalty, max_iter=3000)
@@ -238,6 +114,31 @@ def test_accuracies_are_those_of_the_logits_and_about_scikit_learns(chosen: Path
         accuracies.append(np.mean(predicted == out["label"]))
     ours = np.mean(out[f"logits_{winner['backbone']}_32"][0].argmax(1) == out["label"])
     assert ours == pytest.approx(max(accuracies), abs=0.08)
+
+
+@pytest.mark.slow
+def test_the_winners_head_is_the_one_that_was_cross_validated(chosen: Path) -> None:
+    """As scikit-learn fits it: to train for the metrics on val, to train and val for the network that is left."""
+    found = json.loads((chosen / "choose.json").read_text())
+    winner, results = found["candidates"][found["chosen"]], read_results(chosen / "winner")
+    assert (results["head"], results["penalty"], results["temperature"]) == tuple(
+        winner[name] for name in ("head", "penalty", "temperature")
+    )
+    train, val = (read_features(Path(results["splits"][name]["features"])) for name in ("train", "val"))
+    x, y = ([getattr(part, name).float().numpy() for part in (train, val)] for name in ("features", "labels"))
+
+    def expected(features: Any, labels: Any) -> Any:
+        if winner["head"] == "ridge":
+            return Ridge(alpha=winner["penalty"], tol=1e-10).fit(features, np.eye(3)[labels.astype(int)])
+        return LogisticRegression(C=1 / winner["penalty"], tol=1e-10, max_iter=100_000).fit(features, labels)
+
+    alone, both = expected(x[0], y[0]), expected(np.concatenate(x), np.concatenate(y))
+    head = read_weights(chosen / "winner")
+    for name, value in (("weight", both.coef_), ("bias", both.intercept_)):
+        scaled = head[f"classifier.head.fc.{name}"].numpy() * winner["temperature"]
+        assert scaled - scaled.mean(0) == pytest.approx(value - value.mean(0), abs=1e-3 * float(np.abs(value).max()))
+    top1 = np.mean(np.argmax(x[1] @ alone.coef_.T + alone.intercept_, 1) == y[1])
+    assert results["metrics"]["val"]["top1"] == pytest.approx(top1)
 
 
 @pytest.mark.slow
@@ -266,7 +167,7 @@ def test_stopped_while_the_winner_is_fitted_it_is_not_called_done_and_keeps_the_
     monkeypatch.setattr(choose, "_fit_winner", stop)
     monkeypatch.setattr("transfer.probe.features._write", lambda *_: pytest.fail("computed again"))
     monkeypatch.chdir(tmp_path)
-    assert run("--folds", "4", "--repeats", "2", "--max_params", "4.2M") == 130
+    assert run("--folds", "4", "--repeats", "2", "--max_params", "4.2M", "--methods", "probe") == 130
     folder = tmp_path / "runs" / "photos_choose" / "1"
     assert {path.name for path in folder.iterdir()} == {"out_of_fold.npz", "frontier.png"}
     assert (folder / "out_of_fold.npz").read_bytes() == (chosen / "out_of_fold.npz").read_bytes()

@@ -14,10 +14,7 @@ from sklearn.linear_model import LogisticRegression
 
 from tests.support.runs import call, read_results, read_rows, read_weights, refused, same_weights, save_classes
 from transfer.commands import evaluate, finetune, finetune_probe, probe
-from transfer.config.choices import choose_by_method
 from transfer.config.command_line import parse_config
-from transfer.config.schema import FinetuneConfig
-from transfer.errors import BadValue
 from transfer.probe.features import read_features
 from transfer.runs.results import FirstProbe, Metrics, Results, SplitFacts
 from transfer.runs.results import read_results as load_results
@@ -58,7 +55,7 @@ def test_it_begins_with_the_probe_and_trains_as_without_it(
     assert line in output.out.splitlines()
     assert results["test_reads"] == 1
 
-    monkeypatch.setattr(finetune_probe, "MOST_IMAGES", 0)
+    monkeypatch.setattr(finetune_probe, "FEW_IMAGES", 0)
     assert tune(photos, tmp_path / "without") == 0
     assert "linear probe" not in capsys.readouterr().out
     assert read_results(tmp_path / "without")["first_probe"] is None
@@ -168,26 +165,9 @@ def test_a_run_that_ends_below_its_probe_is_told(method: str, advice: str, capsy
         finetune_probe.print_comparison(results_of(0.8, 0.8, method))
 
 
-def test_lpft_leaves_what_was_set_and_tells_the_rest() -> None:
-    given = frozenset({"optim.lr", "method"})
-    config = FinetuneConfig(method="lpft")
-    chosen, lines = choose_by_method(config, given, num_processes=1)
-    assert chosen.optim.lr == config.optim.lr and "optim.lr: as you set it" in lines
-    assert chosen.bn == "frozen" and any(line.startswith("bn frozen: ") for line in lines)
-    assert all(": " in line and len(line) > 30 for line in lines if "as you set it" not in line)
-
-
-def test_lpft_on_several_processes_wants_the_head_of_a_run() -> None:
-    with pytest.raises(BadValue, match=r"on 2 processes: .* pass its folder as `init_head`"):
-        choose_by_method(FinetuneConfig(method="lpft"), frozenset(), num_processes=2)
-    config = FinetuneConfig(method="lpft", init_head="probe")
-    assert choose_by_method(config, frozenset(), num_processes=2)[0].bn == "frozen"
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--recipe", "auto"), "--method lpft with --recipe auto: both choose the settings"),
         (("--protocol", "kornblith"), "--method lpft with --protocol kornblith: both choose the settings"),
         (("--head", "mlp"), "--method lpft with --head mlp: it starts from a linear probe's (allowed: linear)"),
         (("--pretrained", "false"), "--method lpft with --pretrained false: "),

@@ -29,13 +29,13 @@ from transfer.config.command_line import parse_probe_config
 from transfer.config.probe_schema import PROBE_FIELDS, PROBE_TRAINER_FIELDS
 from transfer.config.schema import FinetuneConfig, TrainerConfig
 from transfer.errors import BadValue, UserError
+from transfer.folds import draw_folds
 from transfer.networks.classifier import Classifier
 from transfer.networks.layers import LayerSettings
 from transfer.probe import linear
 from transfer.probe.cross_validation import TEMPERATURES
 from transfer.probe.fabric import build_fabric
 from transfer.probe.features import Features, cached_features, feature_file, read_features
-from transfer.probe.folds import draw_folds
 from transfer.probe.linear import fit_probe, linear_metrics
 from transfer.probe.network import PooledFeatures, backbone_digest
 from transfer.probe.penalties import PENALTIES

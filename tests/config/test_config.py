@@ -81,10 +81,15 @@ TOP: dict[str, tuple[Any, ...]] = {
     "ema_half_life": (0.0, 1.0),
     "early_stopping": (0,),
     "freeze": ("head", "until-epoch"),
+    "folds": (1,),
+    "fold": (0,),
     "dataset": ("folder",),
 }
 IN_GROUPS: dict[str, dict[str, tuple[Any, ...]]] = {
-    "data": {"batch_size": (0,), "num_workers": (-1,), "val_fraction": (0.0, 0.5), "multilabel": (True,)},
+    "data": {
+        "batch_size": (0,), "num_workers": (-1,), "val_fraction": (0.0, 0.5), "multilabel": (True,),
+        "per_class": (0,), "fraction": (0.0, 1.1), "draw": (-1, 1),
+    },
     "loss": {"label_smoothing": (1.0,), "mixup_alpha": (-1.0,), "cutmix_alpha": (-0.1,)},
     "distill": {"weight": (0.0, 1.1, 0.9), "temperature": (0.0, 101.0)},
     "optim": {
@@ -109,6 +114,23 @@ def test_a_value_out_of_range_is_the_only_problem_and_named(group: str, field: s
     assert problem.startswith(f"`{name}`=")
 
 
+@pytest.mark.parametrize(
+    ("top", "data", "named"),
+    [
+        ({"folds": 5, "fold": 5}, {}, "`fold`=5 with `folds`=5 (allowed: 0 to 4)"),
+        ({"folds": 5, "fold": -1}, {}, "`fold`=-1 with `folds`=5 (allowed: 0 to 4)"),
+        ({"folds": 5}, {"train_on": "trainval"}, "`folds`=5 with `data.train_on`=trainval"),
+        ({"folds": 5}, {"stream": True}, "`folds`=5 with `data.stream`=True"),
+        ({}, {"fraction": 0.5, "stream": True}, "`data.fraction`=0.5 with `data.stream`=True"),
+        ({}, {"fraction": 0.5, "per_class": 3}, "`data.per_class`=3 with `data.fraction`=0.5: choose one"),
+        ({"loss": LossConfig(name="bce")}, {"per_class": 3, "multilabel": True}, "`data.per_class`=3 with"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_by_name(top: dict[str, Any], data: dict[str, Any], named: str) -> None:
+    (problem,) = find_problems(FinetuneConfig(**top, data=DataConfig(**data)))
+    assert problem.startswith(named)
+
+
 def test_values_on_the_edge_of_the_range_are_allowed() -> None:
     config = FinetuneConfig(
         image_size=32, dropout=0.0, stochastic_depth_prob=0.0, early_stopping=1, freeze="until-epoch 9",
@@ -119,6 +141,8 @@ def test_values_on_the_edge_of_the_range_are_allowed() -> None:
     )  # fmt: skip
     assert find_problems(config) == []
     assert find_problems(FinetuneConfig(trainer=TrainerConfig(max_epochs=-1, max_steps=5))) == []
+    drawn = DataConfig(fraction=1.0, draw=2**32 - 1)
+    assert find_problems(FinetuneConfig(folds=2, fold=1, data=drawn)) == []
 
 
 @pytest.mark.parametrize(

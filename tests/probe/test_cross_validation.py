@@ -13,9 +13,9 @@ from sklearn.linear_model import LogisticRegression as Sklearn
 from sklearn.linear_model import RidgeClassifier
 from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
+from transfer.folds import draw_folds
 from transfer.probe.cross_validation import TEMPERATURES, CrossValidation, cross_validate
 from transfer.probe.features import Features
-from transfer.probe.folds import draw_folds
 from transfer.statistics import mean_per_class, share_interval, top1
 
 PENALTIES = (1e3, 1e2, 10.0, 1.0, 0.1, 1e-2, 1e-3, 1e-4)

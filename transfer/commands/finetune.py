@@ -2,7 +2,8 @@
 
 A run writes config.yaml, best.ckpt, last.ckpt, metrics.csv and results.json into runs/<data>_<backbone>/<n>/; with a
 val split calibration.safetensors, and of few images first_probe.json; with a test split test_reads.json and
-test_predictions.npz; held_out.json if val or test was held out of train.
+test_predictions.npz; held_out.json if val or test was held out of train. With --folds and without --fold there is a
+run for each fold, see `transfer.commands.finetune_folds`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from transfer.commands.console import exit_status
-from transfer.config.choices import choose_by_method, choose_by_protocol, choose_by_rule, settled_fields, share_batch
+from transfer.config.choices import (
+    choose_by_protocol,
+    choose_by_rule,
+    settle_method,
+    settle_recipe,
+    settled_fields,
+    share_batch,
+)
 from transfer.config.command_line import build_config, build_parser, given_fields, parse_config
 from transfer.config.problems import check_shares
 from transfer.config.recipes import allows_user_code
@@ -42,8 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
 
     def command() -> None:
-        config, resume = parse_config(words)
-        _run(config, resume, given_fields(words) if resume is None else frozenset(), allows_user_code(words))
+        from transfer.commands.finetune_folds import resumed_words, train_folds
+
+        argv = resumed_words(words)
+        config, resume = parse_config(argv)
+        given = given_fields(argv) if resume is None else frozenset()
+        if resume is None and config.folds is not None and config.fold is None:
+            train_folds(config, given, allows_user_code(argv))
+        else:
+            _run(config, resume, given, allows_user_code(argv))
 
     return exit_status(command, build_parser)
 
@@ -71,6 +86,8 @@ def finetune(
     """
     run_dir = None if resume is None else expanded(resume)
     config, given = build_config(config, run_dir, fields, allow_user_code)
+    if config.folds is not None and config.fold is None:
+        raise BadValue(f"`folds`={config.folds} without `fold`: transfer.finetune_folds trains a network for each fold")
     return _run(config, run_dir, given, allow_user_code)
 
 
@@ -174,7 +191,7 @@ def check_names(config: FinetuneConfig) -> tuple[FinetuneConfig, Start, Sheet]:
 def choose(
     config: FinetuneConfig, given: frozenset[str], start: Start, dataset: Dataset, num_processes: int
 ) -> tuple[FinetuneConfig, list[str]]:
-    """Return the configuration with the choices of its protocol or recipe and its batch divided, and lines of text.
+    """Return the configuration with what its protocol, recipe and method choose and its batch divided, and the reasons.
 
     Args:
         config: configuration as the user set it.
@@ -192,21 +209,20 @@ def choose(
         config, lines = choose_by_protocol(config, given, num_images=num_images)
     config, shares = share_batch(config, given, num_processes)
     lines += shares
-    if config.recipe == "auto":
-        config, chosen = choose_by_rule(
-            config,
-            given,
-            num_images=dataset.split_sizes["train"],
-            num_classes=dataset.num_classes,
-            short_side=dataset.median_short_side(),
-            resolution=start.preprocessing.image_size,
-            dropout_rate=start.variant.dropout_rate,
-            num_processes=num_processes,
-        )
-        lines += chosen
-    if config.method == "lpft":
-        config, chosen = choose_by_method(config, given, num_processes)
-        lines += chosen
+    num_images, has_weights = dataset.split_sizes["train"], start.row is not None
+    config = settle_recipe(config, num_images=num_images, has_weights=has_weights)
+    config, reasons = settle_method(config, num_images=num_images, has_weights=has_weights, num_processes=num_processes)
+    config, chosen = choose_by_rule(
+        config,
+        given,
+        num_images=num_images,
+        num_classes=dataset.num_classes,
+        short_side=dataset.median_short_side() if config.recipe == "auto" else 0,
+        resolution=start.preprocessing.image_size,
+        dropout_rate=start.variant.dropout_rate,
+        num_processes=num_processes,
+    )
+    lines += [*reasons, *chosen]
     return config, lines
 
 

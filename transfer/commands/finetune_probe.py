@@ -7,6 +7,7 @@ import warnings
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
+from transfer.config.auto import FEW_IMAGES
 from transfer.config.probe_schema import ProbeConfig
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import MissingData
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
     from transfer.probe.linear import Probe
     from transfer.runs.folder import RunFolder
     from transfer.weights.start import Start
-
-# Up to so many training images a run begins with the probe. Its features cost one pass without gradients, a thirtieth
-# of ten epochs; and the fewer the images, the more often a frozen network is the better one (arXiv 2205.07874).
-MOST_IMAGES = 5_000
 
 
 def probe_first(
@@ -78,7 +75,7 @@ def begins_with_probe(config: FinetuneConfig, start: Start, data: DataModule, nu
     is_part = trainer.limit_train_batches is not None or trainer.limit_val_batches is not None
     is_trial = trainer.limit_test_batches == 0
     return (
-        sizes["train"] <= MOST_IMAGES
+        sizes["train"] <= FEW_IMAGES
         and "val" in sizes
         and start.row is not None
         and num_processes == 1

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from datamodules.datamodule import DataModule
     from datamodules.dataset.loaded import Dataset
     from transfer.networks.classifier import Classifier
+    from transfer.probe.cross_validation import Choice
     from transfer.probe.features import Features
     from transfer.probe.linear import Probe
     from transfer.runs.folder import RunFolder
@@ -48,16 +49,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_status(command, build_probe_parser)
 
 
-def probe(config: FinetuneConfig, own: ProbeConfig, dataset: Dataset | None = None) -> Results | None:
-    """Fit a linear probe, leave its files in a run's folder, and print what it found.
+def probe(
+    config: FinetuneConfig, own: ProbeConfig, dataset: Dataset | None = None, choice: Choice | None = None
+) -> Results | None:
+    """Fit a linear probe, leave its files in a run's folder, print its results, and return them in the first process.
 
     Args:
         config: a run's configuration, of which a probe uses PROBE_FIELDS and PROBE_TRAINER_FIELDS.
         own: the fields that only a probe has.
         dataset: what `config` describes, if it has been read.
-
-    Returns:
-        The results; None in all processes but the first.
+        choice: the head to fit, if it has been chosen.
 
     Raises:
         UserError: what the user gave cannot work.
@@ -91,7 +92,7 @@ def probe(config: FinetuneConfig, own: ProbeConfig, dataset: Dataset | None = No
         if record is None:
             return None
         extracted = time.perf_counter()
-        found = fit(features, dataset, fabric)
+        found = fit(features, dataset, fabric, choice)
         seconds = {"extract": extracted - started, "fit": time.perf_counter() - extracted}
         calibration = save_probe(run, classifier.cpu(), found, features["val"][0], data)
         results = replace(
@@ -165,14 +166,25 @@ def begin(run: RunFolder, config: FinetuneConfig, own: ProbeConfig, start: Start
     print(f"{start.variant.name} from {start.describe()}; {start.preprocessing.image_size} px")
 
 
-def fit(features: Mapping[str, Sequence[Features]], dataset: Dataset, fabric: Fabric) -> Probe:
-    """Return the fit to the features of train and val, computed on the process's GPU or on the CPU."""
+def fit(
+    features: Mapping[str, Sequence[Features]], dataset: Dataset, fabric: Fabric, choice: Choice | None = None
+) -> Probe:
+    """Return the fit to the features of train and val, computed on the process's GPU or on the CPU.
+
+    Args:
+        features: of each view of train and val.
+        dataset: the images.
+        fabric: launched.
+        choice: the head to fit, if it has been chosen.
+    """
     import torch
 
-    from transfer.probe.linear import fit_probe
+    from transfer.probe.linear import fit_choice, fit_probe
 
     # MPS has no float64.
     device = fabric.device if fabric.device.type == "cuda" else torch.device("cpu")
+    if choice is not None:
+        return fit_choice(features["train"], features["val"][0], dataset.num_classes, choice, device)
     classes, metric, groups = dataset.num_classes, dataset.sheet.metric, dataset.split("train").groups
     return fit_probe(features["train"], features["val"][0], classes, metric, device, groups)
 

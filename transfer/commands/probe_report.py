@@ -82,6 +82,7 @@ def _probe_fit(own: ProbeConfig, found: Probe, seconds: Mapping[str, float]) -> 
         penalty=found.penalty,
         temperature=found.temperature,
         chosen_on=found.chosen_on,
+        head=found.head,
         val_metrics=[{"penalty": penalty, **values} for penalty, values in found.val_metrics.items()],
         extract_seconds=round(seconds["extract"], 2),
         fit_seconds=round(seconds["fit"], 2),
@@ -165,9 +166,10 @@ def print_report(results: Results, fine_tuned: Results | None) -> None:
         print(line)
     for missing in results.decay.values():
         print(f"on {missing}: not comparable with published results")
-    chosen = f"of {len(fit.val_metrics)} on val" if fit.chosen_on == "val" else "in cross-validation on train"
+    splits = {"val": f"of {len(fit.val_metrics)} on val", "train": "in cross-validation on train"}
+    chosen = splits.get(fit.chosen_on, "in cross-validation on train and val")
     print(
-        f"penalty {fit.penalty:.3g}, the best {chosen}; features {fit.extract_seconds:.0f} s,"
+        f"{fit.head} regression, penalty {fit.penalty:.3g}, the best {chosen}; features {fit.extract_seconds:.0f} s,"
         f" fits {fit.fit_seconds:.0f} s; results in {results.run_dir / RESULTS}"
     )
 

@@ -36,6 +36,10 @@ class Choice:
         return f"{self.field} {self.value}: {self.reason}"
 
 
+# Up to so many training images of one's own, a run from trained weights takes these rules unless told otherwise, and
+# begins with a linear probe: it costs one pass without gradients, and the fewer the images, the more often a frozen
+# network is the better one (arXiv 2205.07874).
+FEW_IMAGES = 5_000
 _SMALL, _MEDIUM = 20_000, 500_000
 _SMALL_SIDE = 96
 

@@ -1,12 +1,14 @@
-"""Apply the settings that `--protocol` and `--recipe auto` choose to a configuration, and divide its batch."""
+"""Apply the settings that `--protocol`, `--recipe` and `--method` choose to a configuration, and divide its batch."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
-from transfer.config.auto import choose_lpft, choose_recipe
+from transfer.config.auto import FEW_IMAGES, Choice, choose_lpft, choose_recipe, choose_size
 from transfer.config.command_line import apply_choices
 from transfer.config.parsing import flatten
+from transfer.config.problems import lpft_obstacles
 from transfer.config.protocols import get_protocol, protocol_settings
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue
@@ -21,7 +23,7 @@ def settled_fields(config: FinetuneConfig, given: frozenset[str]) -> frozenset[s
         config: configuration as the user set it.
         given: dotted fields that the user set.
     """
-    chooses = config.protocol is not None or config.recipe == "auto" or config.method == "lpft"
+    chooses = config.protocol is not None or config.recipe != "none" or config.method == "lpft"
     return (given if chooses else frozenset(flatten(config.to_dict()))) - _SHARES
 
 
@@ -75,6 +77,59 @@ def divide_batch(batch_size: int, num_processes: int, most: int) -> tuple[int, i
     return per_process, share // per_process
 
 
+def settle_recipe(config: FinetuneConfig, *, num_images: int, has_weights: bool) -> FinetuneConfig:
+    """Return the configuration with its recipe: unset, `auto` for few images of one's own, from trained weights.
+
+    Args:
+        config: configuration as the user set it.
+        num_images: number of images in the train split.
+        has_weights: whether the network starts from trained weights.
+    """
+    if config.recipe is not None:
+        return config
+    chooses = config.dataset == "folder" and num_images <= FEW_IMAGES and has_weights and config.protocol is None
+    return replace(config, recipe="auto" if chooses else "none")
+
+
+def settle_method(
+    config: FinetuneConfig, *, num_images: int, has_weights: bool, num_processes: int
+) -> tuple[FinetuneConfig, list[str]]:
+    """Return the configuration with its method, and under the recipe `auto` a line that says why.
+
+    Args:
+        config: the configuration, with its recipe.
+        num_images: number of images in the train split.
+        has_weights: whether the network starts from trained weights.
+        num_processes: number of processes that train together.
+
+    Raises:
+        BadValue: the user set `lpft`, and the probe's head cannot be fitted.
+    """
+    several = num_processes > 1 and config.init_head is None
+    if config.method == "lpft" and several:
+        raise BadValue(
+            f"`method`=lpft on {num_processes} processes: a probe is fitted by one: run efficientnet-transfer"
+            " probe, and pass its folder as `init_head`"
+        )
+    if config.method is not None:
+        return config, []
+    if config.recipe != "auto":
+        return replace(config, method="full"), []
+    trainer = config.trainer
+    obstacles = [
+        *([f"more than {FEW_IMAGES:,} training images"] if num_images > FEW_IMAGES else []),
+        *([] if has_weights else ["no trained weights"]),
+        *([f"{num_processes} processes, without `init_head`"] if several else []),
+        *([f"`freeze`={config.freeze}"] if config.freeze != "none" else []),
+        *(["a part of the training images"] if trainer.limit_train_batches or trainer.overfit_batches else []),
+        *lpft_obstacles(config),
+    ]
+    if obstacles:
+        return replace(config, method="full"), ["method full: not lpft, for " + obstacles[0].replace("`", "")]
+    reason = f"{num_images:,} training images; up to {FEW_IMAGES:,} it was the best one (benchmarks/small_data.md)"
+    return replace(config, method="lpft"), [f"method lpft: {reason}"]
+
+
 def choose_by_rule(
     config: FinetuneConfig,
     given: frozenset[str],
@@ -86,10 +141,10 @@ def choose_by_rule(
     dropout_rate: float,
     num_processes: int,
 ) -> tuple[FinetuneConfig, list[str]]:
-    """Return the configuration with the choices of `--recipe auto`, and a line of text for each choice.
+    """Return the configuration with the choices of its recipe and its method, and a line of text for each choice.
 
     Args:
-        config: configuration as the user set it.
+        config: configuration as the user set it, with its recipe and method.
         given: dotted fields that the user set; they stay unchanged.
         num_images: number of images in the train split.
         num_classes: number of classes of the dataset.
@@ -101,39 +156,23 @@ def choose_by_rule(
     Raises:
         BadValue: the choices conflict with what the user set.
     """
-    choices = choose_recipe(
-        num_images=num_images,
-        num_classes=num_classes,
-        short_side=short_side,
-        resolution=resolution,
-        dropout_rate=dropout_rate,
-        batch_size=config.data.batch_size * config.trainer.accumulate_grad_batches * num_processes,
-    )
-    config, applied = apply_choices(config, {choice.field: choice.value for choice in choices}, given)
-    return config, [str(c) if c.field in applied else f"{c.field}: as you set it" for c in choices]
-
-
-def choose_by_method(
-    config: FinetuneConfig, given: frozenset[str], num_processes: int
-) -> tuple[FinetuneConfig, list[str]]:
-    """Return the configuration with the choices of `--method lpft`, and a line of text for each choice.
-
-    Args:
-        config: configuration as the user set it.
-        given: dotted fields that the user set; they stay unchanged.
-        num_processes: number of processes that train together.
-
-    Raises:
-        BadValue: the choices conflict with what the user set, or the probe's head cannot be fitted.
-    """
-    if num_processes > 1 and config.init_head is None:
-        raise BadValue(
-            f"`method`=lpft on {num_processes} processes: a probe is fitted by one: run efficientnet-transfer"
-            " probe, and pass its folder as `init_head`"
+    choices: list[Choice] = []
+    if config.method == "lpft":
+        choices = choose_lpft()
+        if config.recipe == "auto":
+            choices += choose_size(short_side, resolution)
+    elif config.recipe == "auto":
+        choices = choose_recipe(
+            num_images=num_images,
+            num_classes=num_classes,
+            short_side=short_side,
+            resolution=resolution,
+            dropout_rate=dropout_rate,
+            batch_size=config.data.batch_size * config.trainer.accumulate_grad_batches * num_processes,
         )
-    choices = choose_lpft()
-    config, applied = apply_choices(config, {choice.field: choice.value for choice in choices}, given)
-    return config, [str(c) if c.field in applied else f"{c.field}: as you set it" for c in choices]
+    by_field = {choice.field: choice for choice in choices}
+    config, applied = apply_choices(config, {field: choice.value for field, choice in by_field.items()}, given)
+    return config, [str(c) if c.field in applied else f"{c.field}: as you set it" for c in by_field.values()]
 
 
 def _given_steps(config: FinetuneConfig, given: frozenset[str], steps_per_epoch: float) -> int | None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from transfer.config.durations import parse_duration
+
 CHOOSE_FIELDS = ("dataset", "data_root", "on_bad_image", "allow_decayed", "seed", "out_dir", "data")
 CHOOSE_TRAINER_FIELDS = ("accelerator",)
+METHODS = "probe", "lpft"
 
 
 @dataclass(kw_only=True)
@@ -22,6 +25,10 @@ class ChooseConfig:
     """folds of the cross-validation; with fewer images of every class, or groups, as many as those allow"""
     repeats: int = 1
     """independent draws of the folds, 1 to 100"""
+    methods: str = ",".join(METHODS)
+    """what to compare on the network that is taken: probe, or probe,lpft: a linear probe and a fine-tuning from it"""
+    budget: str = "15m"
+    """time for all of it, as 90s, 10m or 1h30m; it decides on how many folds lpft is tried, if on any"""
     max_latency_ms: float | None = None
     """most milliseconds that a network may take for one image on this machine"""
     max_params: str | None = None
@@ -47,3 +54,22 @@ class ChooseConfig:
         if self.image_sizes is None:
             return [None]
         return list(dict.fromkeys(int(size) for size in str(self.image_sizes).split(",")))
+
+    @property
+    def tries_lpft(self) -> bool:
+        """Whether fine-tuning from the probe is compared with it."""
+        return "lpft" in self.method_names
+
+    @property
+    def method_names(self) -> list[str]:
+        """The methods, each once."""
+        return list(dict.fromkeys(name.strip() for name in self.methods.split(",")))
+
+    @property
+    def budget_seconds(self) -> float:
+        """The time for all of it, in seconds.
+
+        Raises:
+            BadValue: it is none.
+        """
+        return parse_duration(self.budget, "budget")

@@ -16,10 +16,11 @@ from typing import Any, TypeVar, get_type_hints
 import jsonargparse
 import yaml
 
+from transfer.config.choose_problems import find_choose_problems
 from transfer.config.choose_schema import CHOOSE_FIELDS, CHOOSE_TRAINER_FIELDS, ChooseConfig
 from transfer.config.parsing import Given, flatten, instantiate, parse_given, parse_values, plain, read_given
 from transfer.config.probe_schema import PROBE_FIELDS, PROBE_TRAINER_FIELDS, ProbeConfig
-from transfer.config.problems import find_choose_problems, find_nulls, find_probe_problems, find_problems
+from transfer.config.problems import find_nulls, find_probe_problems, find_problems
 from transfer.config.recipes import add_allow_user_code, refuse_code_in_recipes, split_resume, user_code
 from transfer.config.resuming import refuse_changes
 from transfer.config.schema import FinetuneConfig, TrainerConfig
@@ -124,9 +125,11 @@ def build_choose_parser() -> jsonargparse.ArgumentParser:
     return _build_part_parser(
         "choose",
         "[--data_root DIR] [--backbones NAME,NAME] [--max_latency_ms 20]",
-        "Which network for these images? Cross-validates a linear head on the features of each, measures what each"
-        " takes, and leaves a linear probe of the one to take: the most accurate, unless a faster one is not worse"
-        " beyond the 95% interval of the paired difference. Test is read once, by that probe.",
+        "Which network for these images, and how to train it? Cross-validates a linear head on the features of each,"
+        " and measures what each takes. To take is the most accurate, unless a faster one is not worse beyond the 95%"
+        " interval of the paired difference. It is then fine-tuned from its probe on the same folds, as far as the"
+        " budget goes, and its run is left: the probe, unless fine-tuning is better by more than the interval. Test is"
+        " read once, by that run.",
         (ChooseConfig, CHOOSE_FIELDS, CHOOSE_TRAINER_FIELDS),
     )
 

@@ -24,6 +24,12 @@ class DataConfig:
     """decoders per loader: processes, or on a CPU threads in evaluation; unset: usable cores - 1, at most 8"""
     train_on: Literal["train", "trainval"] = "train"
     """trainval adds val to train, for a final fit once all is chosen; no validation, the final weights are tested"""
+    per_class: int | None = None
+    """train on so many images of each class, or all of a class with fewer; val and test stay whole"""
+    fraction: float | None = None
+    """train on this share of each class, at least one image; above 0, at most 1; val and test stay whole"""
+    draw: int = 0
+    """seed of folds, and of what per_class or fraction takes; the run's seed leaves the data as they are"""
     val_fraction: float = 0.1
     """share of your own data held out for val if it has none; above 0, below 0.5"""
     test_fraction: float = 0.1

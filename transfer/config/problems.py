@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, get_args, get_type_hints
 
-from transfer.config.choose_schema import ChooseConfig
+from transfer.config.drawing import drawing_problems
 from transfer.config.probe_schema import ProbeConfig
 from transfer.config.schema import FREEZE, FinetuneConfig, TrainerConfig
 from transfer.errors import BadValue, nearest
@@ -63,29 +63,11 @@ def find_probe_problems(config: FinetuneConfig, own: ProbeConfig) -> list[str]:
     return problems
 
 
-def find_choose_problems(config: FinetuneConfig, own: ChooseConfig) -> list[str]:
-    """Return a message for each setting that a choice does not support, with its field in backticks."""
-    problems = find_probe_problems(config, ProbeConfig(engine=own.engine))
-    if not all(own.names):
-        problems.append(f"`backbones`={own.backbones!r} (allowed: names separated by commas, as lite0,lite1)")
-    try:
-        sizes_fit = all(size is None or SMALLEST_IMAGE <= size <= 8192 for size in own.sizes)
-    except ValueError:
-        sizes_fit = False
-    if not sizes_fit:
-        allowed = f"{SMALLEST_IMAGE} to 8192, separated by commas, as 128,224"
-        problems.append(f"`image_sizes`={own.image_sizes!r} (allowed: {allowed})")
-    for name, value, most in (("folds", own.folds, 1000), ("repeats", own.repeats, 100)):
-        least = 2 if name == "folds" else 1
-        if not least <= value <= most:
-            problems.append(f"`{name}`={value} (allowed: {least} to {most})")
-    return problems
-
-
 def _range_problems(config: FinetuneConfig) -> Iterator[str]:
     data, loss, optim = config.data, config.loss, config.optim
     checks: tuple[Range, ...] = (
         ("seed", config.seed, "0 to 4294967295", lambda v: 0 <= v < 2**32),
+        ("folds", config.folds, "at least 2", lambda v: 2 <= v < _LARGEST),
         ("global_batch_size", config.global_batch_size, "at least 1", _is_count),
         ("image_size", config.image_size, f"{SMALLEST_IMAGE} to 8192", lambda v: SMALLEST_IMAGE <= v <= 8192),
         ("progressive", config.progressive, f"{SMALLEST_IMAGE} to 8191", lambda v: SMALLEST_IMAGE <= v < 8192),
@@ -97,6 +79,9 @@ def _range_problems(config: FinetuneConfig) -> Iterator[str]:
         ("data.num_workers", data.num_workers, "0 to 1024", lambda v: 0 <= v <= 1024),
         ("data.val_fraction", data.val_fraction, "above 0, below 0.5", lambda v: 1e-6 <= v < 0.5),
         ("data.test_fraction", data.test_fraction, "above 0, below 0.5", lambda v: 1e-6 <= v < 0.5),
+        ("data.per_class", data.per_class, "at least 1", _is_count),
+        ("data.fraction", data.fraction, "above 0, at most 1", lambda v: 1e-9 <= v <= 1),
+        ("data.draw", data.draw, "0 to 4294967295", lambda v: 0 <= v < 2**32),
         ("data.color_jitter", data.color_jitter, "0 to 1", lambda v: 0 <= v <= 1),
         ("data.bit_depth", data.bit_depth, "1 to 32", lambda v: 1 <= v <= 32),
         ("data.max_pixels", data.max_pixels, "at least 1", lambda v: 1 <= v < 2**63),
@@ -150,6 +135,7 @@ def _combination_problems(config: FinetuneConfig) -> Iterator[str]:
         yield f"`trainer.strategy`={trainer.strategy}: checkpoints would be sharded (allowed: auto, ddp, ddp_...)"
     if config.data.batch_size == 1 and config.bn != "frozen":
         yield "`data.batch_size`=1: BatchNorm needs at least 2 (use `trainer.accumulate_grad_batches`, or `bn`=frozen)"
+    yield from drawing_problems(config)
     if config.data.train_on == "trainval":
         if config.monitor is not None:
             yield "`monitor` with `data.train_on`=trainval: there is no validation to choose from"
@@ -169,7 +155,9 @@ def _combination_problems(config: FinetuneConfig) -> Iterator[str]:
     if config.protocol is not None and config.recipe == "auto":
         yield f"`protocol`={config.protocol} with `recipe`=auto: both choose the settings; leave one out"
     if config.method == "lpft":
-        yield from _lpft_problems(config)
+        if config.protocol is not None:
+            yield f"`method`=lpft with `protocol`={config.protocol}: both choose the settings; leave one out"
+        yield from (f"`method`=lpft with {obstacle}" for obstacle in lpft_obstacles(config))
     if config.teacher is None:
         for field in fields(config.distill):
             if (value := getattr(config.distill, field.name)) != field.default:
@@ -192,20 +180,18 @@ def _combination_problems(config: FinetuneConfig) -> Iterator[str]:
         yield f"`optim.warmup_epochs`={config.optim.warmup_epochs}: the run ends after {trainer.max_epochs} epochs"
 
 
-def _lpft_problems(config: FinetuneConfig) -> Iterator[str]:
-    for name in ("protocol", "recipe"):
-        if (value := getattr(config, name)) not in (None, "none"):
-            yield f"`method`=lpft with `{name}`={value}: both choose the settings; leave one out"
+def lpft_obstacles(config: FinetuneConfig) -> Iterator[str]:
+    """Yield what the method `lpft` cannot do, as far as the configuration says it."""
     if config.head != "linear":
-        yield f"`method`=lpft with `head`={config.head}: it starts from a linear probe's (allowed: linear)"
+        yield f"`head`={config.head}: it starts from a linear probe's (allowed: linear)"
     if config.pretrained is False and config.init_from is None:
-        yield "`method`=lpft with `pretrained`=False: a probe reads the features of trained weights"
+        yield "`pretrained`=False: a probe reads the features of trained weights"
     if config.data.multilabel:
-        yield "`method`=lpft with `data.multilabel`=True: a probe supports one label per image only"
+        yield "`data.multilabel`=True: a probe supports one label per image only"
     if config.init_head is None and config.data.train_on == "trainval":
-        yield "`method`=lpft with `data.train_on`=trainval: val chooses the penalty of the probe (or pass `init_head`)"
+        yield "`data.train_on`=trainval: val chooses the penalty of the probe (or pass `init_head`)"
     if config.init_head is None and config.data.stream:
-        yield "`method`=lpft with `data.stream`=True: run a probe, and pass its folder as `init_head`"
+        yield "`data.stream`=True: run a probe, and pass its folder as `init_head`"
 
 
 def _sam_problems(config: FinetuneConfig) -> Iterator[str]:

@@ -148,10 +148,12 @@ class FinetuneConfig:
     """folder of the hub's files (DIR/uoft-cs/cifar10/...) or the authors' extracted archive; for folder: your data"""
     protocol: str | None = None
     """published settings in place of the defaults: kornblith, paper, sam-paper, efficientnetv2, scratch, ..."""
-    method: Literal["full", "lpft"] = "full"
-    """full: fine-tune all from a new head; lpft: from the head of a linear probe, gently, with settings of its own"""
-    recipe: Literal["none", "auto"] = "none"
-    """auto: choose settings by the size of the data and print the reasons; fields that you set stay unchanged"""
+    method: Literal["full", "lpft"] | None = None
+    """full: fine-tune all from a new head; lpft: from the head of a linear probe, gently, with settings of its own;
+    unset: what the recipe chooses, or full"""
+    recipe: Literal["none", "auto"] | None = None
+    """auto: choose the method and settings by the size of the data and print the reasons; fields that you set stay
+    unchanged; unset: auto for up to 5,000 training images of your own, else none"""
     pretrained: bool | str = True
     """true: the best trained on ImageNet-1k; false: random; paper: closest to its transfer table; or a row or family"""
     init_from: str | None = None
@@ -202,6 +204,11 @@ class FinetuneConfig:
     """compile the network with torch.compile"""
     logger: Literal["csv", "tensorboard", "wandb"] = "csv"
     """metrics.csv is always written; tensorboard and wandb log in addition (wandb works offline: WANDB_MODE=offline)"""
+    folds: int | None = None
+    """cut train and val, together, anew into so many folds, stratified, groups and equal images together; without
+    fold, a run for each, in runs/<data>_<backbone>_folds/<n>"""
+    fold: int | None = None
+    """with folds: the one that is val, from 0; the others are train"""
     seed: int = 0
     """seed of image order, augmentation, dropout and the head's initialisation; splits are the same for every seed"""
     out_dir: str | None = None
@@ -223,6 +230,8 @@ class FinetuneConfig:
             "data_root": self.data_root,
             "on_bad_image": self.on_bad_image,
             "allow_decayed": self.allow_decayed,
+            "folds": self.folds,
+            "fold": self.fold,
             **data,
         }
 

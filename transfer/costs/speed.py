@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transfer.costs.memory import Precision
 
 SPEEDS = "speeds.json"
+_CPU_PIXELS = 8 * 224**2  # of a measured step: enough to fill the cores, few enough to take seconds
 # The column of python -m benchmarks train that a run computes in.
 _CASES: dict[Precision, str] = {"bf16-mixed": "bf16 channels_last", "32-true": "float32 channels_last"}
 
@@ -137,7 +138,7 @@ def measure(backbone: str, image_size: int, max_batch: int, on_cpu: bool) -> flo
     Args:
         backbone: name of the backbone.
         image_size: side of the images in pixels.
-        max_batch: images that fit; up to 8 are taken, on a GPU up to 64.
+        max_batch: images that fit; up to 64 are taken, on a CPU as few as have the pixels of 8 of 224 px.
         on_cpu: whether GPUs are left alone.
 
     Raises:
@@ -149,7 +150,7 @@ def measure(backbone: str, image_size: int, max_batch: int, on_cpu: bool) -> flo
     from transfer.weights.build import build_classifier
 
     device = torch.device("cuda" if torch.cuda.is_available() and not on_cpu else "cpu")
-    batch_size = min(max_batch, 64 if device.type == "cuda" else 8)
+    batch_size = min(max_batch, 64, 64 if device.type == "cuda" else max(8, _CPU_PIXELS // image_size**2))
     precision = automatic_precision(device.type == "cuda", image_size)
     with enough_memory(batch_size, image_size):
         step = training_step(build_classifier(backbone, 10, load_weights=False), device, precision=precision)

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from transfer.folds import Folds
 from transfer.probe.features import Features
-from transfer.probe.folds import Folds
 from transfer.probe.logistic import LinearFit, LogisticRegression
 from transfer.probe.penalties import PENALTIES, one_thread_if_small, towards
 from transfer.probe.ridge import RidgeRegression
@@ -121,6 +121,23 @@ def cross_validate(
         losses={name: {key[1]: float(loss.min()) for key, loss in losses.items() if key[0] == name} for name in heads},
         fit=fit.tempered(choice.temperature),
     )
+
+
+def fit_head(
+    views: Sequence[Features], num_classes: int, choice: Choice, device: torch.device | str = "cpu"
+) -> LinearFit:
+    """Return a head that has been chosen, fitted to images; its logits are those of the chosen temperature.
+
+    Args:
+        views: features and labels of the images, once for each view.
+        num_classes: number of classes.
+        choice: the head.
+        device: the device that computes.
+    """
+    features = torch.stack([view.features for view in views]).to(device)
+    with one_thread_if_small(features.numel()):
+        data = _Data(features, views[0].labels.to(device), num_classes)
+        return next(HEADS[choice.head].fit(data, [choice.penalty])).tempered(choice.temperature)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from transfer.probe.cross_validation import cross_validate
+from transfer.folds import draw_folds, most_folds
+from transfer.probe.cross_validation import Choice, cross_validate, fit_head
 from transfer.probe.features import Features
-from transfer.probe.folds import draw_folds, most_folds
 from transfer.probe.logistic import LinearFit, LogisticRegression
 from transfer.probe.penalties import PENALTIES, one_thread_if_small, towards
 from transfer.training.metrics import Predicted, build_metrics
@@ -35,21 +35,23 @@ class Probe:
         train_fit: the layer fitted to train alone with that penalty, of which the metrics and logits on val are.
         penalty: the one chosen.
         temperature: what the logits of both layers have been divided by.
-        chosen_on: `val`: of the penalties with the best metric there, the largest (Kornblith et al. 2019); `train`: the
-            one with the lowest loss in cross-validation.
+        chosen_on: `val`: of the penalties with the best metric there, the largest (Kornblith et al. 2019); `train` or
+            `trainval`: the one with the lowest loss in cross-validation.
         val_metrics: metrics on val of each penalty's fit to train, or of the chosen one's alone; see `linear_metrics`.
         passes: how often the features were read, for all penalties on train and the last fit.
         val_logits: logits on val of `train_fit`. Shape: (N, C)
+        head: `logistic` or `ridge` regression.
     """
 
     fit: LinearFit
     train_fit: LinearFit
     penalty: float
     temperature: float
-    chosen_on: Literal["train", "val"]
+    chosen_on: Literal["train", "val", "trainval"]
     val_metrics: dict[float, dict[str, float]]
     passes: int
     val_logits: Tensor
+    head: str = "logistic"
 
 
 def fit_probe(
@@ -78,6 +80,34 @@ def fit_probe(
         if len(labels) <= MOST_CROSS_VALIDATED and folds > 1 and len(np.unique(labels)) > 1:
             return _choose_on_train(views, val, num_classes, folds, groups)
         return _choose_on_val(views, val, num_classes, metric)
+
+
+def fit_choice(
+    views: Sequence[Features], val: Features, num_classes: int, choice: Choice, device: torch.device | str = "cpu"
+) -> Probe:
+    """Fit a head that cross-validation on train and val has chosen to train and val, and to train alone.
+
+    Args:
+        views, val, num_classes, device: those of `fit_probe`.
+        choice: the head.
+    """
+    val = Features(val.features.to(device), val.labels.to(device))
+    views = [Features(view.features.to(device), view.labels.to(device)) for view in views]
+    both = [
+        Features(torch.cat([view.features, val.features]), torch.cat([view.labels, val.labels])) for view in views
+    ]  # val's one view counts as often
+    train_fit, fit = (fit_head(images, num_classes, choice, device) for images in (views, both))
+    return Probe(
+        fit=fit,
+        train_fit=train_fit,
+        penalty=choice.penalty,
+        temperature=choice.temperature,
+        chosen_on="trainval",
+        val_metrics={choice.penalty: linear_metrics(train_fit, val)},
+        passes=train_fit.passes + fit.passes,
+        val_logits=train_fit.logits(val.features).cpu(),
+        head=choice.head,
+    )
 
 
 def _choose_on_train(

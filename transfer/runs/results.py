@@ -58,11 +58,12 @@ class ProbeFit:
     Attributes:
         penalty: the L2 penalty chosen.
         temperature: what the logits have been divided by.
-        chosen_on: what chose the penalty: `val`, or `train` by cross-validation.
+        chosen_on: what chose the penalty: `val`, or `train` or `trainval` by cross-validation.
         val_metrics: metrics on val for every penalty, or for the one that train has chosen.
         extract_seconds, fit_seconds: wall-clock time to compute the features and to run all fits.
         passes: number of passes over the features in all fits.
         views: views of each training image that were fitted.
+        head: `logistic` or `ridge` regression.
     """
 
     penalty: float
@@ -73,6 +74,7 @@ class ProbeFit:
     views: int = 1
     temperature: float = 1.0
     chosen_on: str = "val"
+    head: str = "logistic"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,14 +67,17 @@ class SavedPredictions:
         """Whether an image may have several labels."""
         return self.labels.ndim == 2
 
-    def save(self, path: Path) -> None:
-        """Write arrays `label`, `prediction`, `probability`, `path` and `class_name` into a .npz file, atomically."""
+    def arrays(self) -> dict[str, Any]:
+        """Return the arrays of a .npz file: `label`, `prediction`, `probability`, `path` and `class_name`."""
         arrays: dict[str, Any] = {"label": self.labels, "prediction": self.predictions}
         if self.probabilities is not None:
             arrays["probability"] = self.probabilities
-        arrays |= {"path": text_array(self.paths), "class_name": text_array(self.class_names)}
+        return arrays | {"path": text_array(self.paths), "class_name": text_array(self.class_names)}
+
+    def save(self, path: Path) -> None:
+        """Write `arrays` into a .npz file, atomically."""
         with written_whole(path) as file:
-            np.savez(file, **arrays)
+            np.savez(file, **self.arrays())
 
 
 def make_predictions(

@@ -1,13 +1,13 @@
-"""Which network for these images: efficientnet-transfer choose --data_root photos/ --backbones lite0,lite1,lite2
+"""Which network for these images, and how to train it: efficientnet-transfer choose --data_root photos/
 
-Writes out_of_fold.npz, frontier.png, choose.json and, in `winner`, the run of a linear probe of the network to take to
-runs/<data>_choose/<n>/. choose.json comes last: a folder without it was not finished.
+Writes out_of_fold.npz, frontier.png, lpft.log (what fine-tuning on folds printed), choose.json and, in `winner`, the
+run of the network to take, a linear probe or fine-tuned, to runs/<data>_choose/<n>/. choose.json comes last: a folder
+without it was not finished.
 """
 
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,9 +22,13 @@ from transfer.files import write_json
 from transfer.inference.names import check_engine
 
 if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
     from datamodules.dataset.loaded import Dataset
-    from transfer.commands.choose.candidates import Candidate
-    from transfer.commands.choose.record import Choice
+    from transfer.commands.choose.budget import Budget
+    from transfer.commands.choose.candidates import Tried
+    from transfer.commands.choose.images import Images
+    from transfer.commands.choose.record import Choice, Methods
     from transfer.runs.results import Results
 
 CHOICE, WINNER = "choose.json", "winner"
@@ -41,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def choose(config: FinetuneConfig, own: ChooseConfig) -> Choice:
-    """Find the network to take for a dataset, leave its probe and the figures in a folder, and print the reasons.
+    """Find the network to take for a dataset and how to train it, leave its run and the figures, and print the reasons.
 
     Args:
         config: a run's configuration, of which a choice uses CHOOSE_FIELDS and CHOOSE_TRAINER_FIELDS.
@@ -52,14 +56,16 @@ def choose(config: FinetuneConfig, own: ChooseConfig) -> Choice:
     """
     # Imported here so that --help and a mistyped flag need not wait for them.
     from datamodules import load_dataset
-    from transfer.commands.choose.candidates import find_limits, find_starts, measure, read_images, try_all
+    from transfer.commands.choose.budget import Budget
+    from transfer.commands.choose.candidates import find_limits, find_starts, measure, try_all
     from transfer.commands.choose.decision import decide
+    from transfer.commands.choose.images import read_images
     from transfer.commands.choose.record import make_choice
-    from transfer.commands.choose.report import describe, explain, print_figures, warn_of_no_picture, write_files
+    from transfer.commands.choose.report import explain, print_end, print_figures, warn_of_no_picture, write_files
     from transfer.probe.fabric import build_fabric
     from transfer.runs.folder import data_name
 
-    started = time.perf_counter()
+    budget = Budget(own.budget, own.budget_seconds)
     check_engine(own.engine)
     limits = find_limits(own)
     _check_out_dir(config)
@@ -71,29 +77,51 @@ def choose(config: FinetuneConfig, own: ChooseConfig) -> Choice:
     images = read_images(dataset, own, config.seed)
     fabric = build_fabric(config.trainer)
     candidates, over = measure(starts, limits, dataset, fabric)
-    tried = try_all(candidates, own, dataset, images, fabric)
+    tried, late = try_all(candidates, own, dataset, images, fabric, budget)
     decision = decide([one.outcome for one in tried], images.labels, dataset.sheet.metric, images.groups)
     reasons = explain(tried, decision)
     print_figures(tried, decision, reasons)
     folder = _claim_folder(config)
-    write_files(folder, data_name(config), tried, decision, images, dataset)
-    results = _fit_winner(tried[decision.chosen].candidate, own, dataset, folder)
-    seconds = time.perf_counter() - started
-    not_tried = [*left_out, *over]
-    choice = make_choice(config, own, dataset, images, tried, not_tried, decision, reasons, results, seconds)
+    files = folder, data_name(config), tried, decision, images, dataset
+    write_files(*files)
+    seconds = {"networks": budget.spent}
+    methods = _compare_methods(tried[decision.chosen], own, dataset, images, fabric, folder, budget)
+    if methods.tuned is not None:
+        write_files(*files, methods.tuned)
+    seconds["fine_tuning"] = budget.spent - sum(seconds.values())
+    results = _fit_winner(tried[decision.chosen], methods.takes_lpft, dataset, folder)
+    seconds["winner"] = budget.spent - sum(seconds.values())
+    not_tried = [*left_out, *over, *late]
+    choice = make_choice(config, own, dataset, images, tried, not_tried, decision, reasons, methods, results, seconds)
     write_json(folder / CHOICE, choice.to_dict())
-    print(f"the choice's figures, picture and run: {folder}")
-    print(describe(tried, decision, images))
+    print_end(choice, folder, budget)
     return choice
 
 
-def _fit_winner(candidate: Candidate, own: ChooseConfig, dataset: Dataset, folder: Path) -> Results:
-    """Return the results of the linear probe that is left in the folder of the choice; it reads test once."""
+def _compare_methods(
+    tried: Tried, own: ChooseConfig, dataset: Dataset, images: Images, fabric: Fabric, folder: Path, budget: Budget
+) -> Methods:
+    """Compare fine-tuning with the probe, if that is asked for."""
+    from transfer.commands.choose.lpft import try_lpft
+    from transfer.commands.choose.record import Methods
+    from transfer.commands.choose.report import describe
+
+    tuned, left_out = None, ""
+    if own.tries_lpft:
+        tuned, left_out = try_lpft(tried, dataset, images, fabric, folder, budget)
+    return Methods(tuned, left_out, describe(tried, images, tuned, left_out))
+
+
+def _fit_winner(tried: Tried, takes_lpft: bool, dataset: Dataset, folder: Path) -> Results:
+    """Return the results of the run that is left in the folder of the choice; it reads test once."""
+    from transfer.commands.finetune import finetune
     from transfer.commands.probe import probe
     from transfer.config.probe_schema import ProbeConfig
 
-    config = replace(candidate.config, out_dir=str(folder / WINNER))
-    results = probe(config, ProbeConfig(engine=own.engine), dataset)
+    config = replace(tried.candidate.config, out_dir=str(folder / WINNER))
+    if takes_lpft:
+        return finetune(config, method="lpft")
+    results = probe(config, ProbeConfig(engine=tried.engine), dataset, tried.found.choice)
     assert results is not None  # there is one process
     return results
 

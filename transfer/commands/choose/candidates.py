@@ -8,17 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
-from numpy.typing import NDArray
 
 from datamodules.datamodule import DataModule
+from transfer.commands.choose.budget import Budget
 from transfer.commands.choose.decision import Outcome
+from transfer.commands.choose.images import SPLITS, Images
 from transfer.commands.choose.record import LeftOut
 from transfer.commands.probe import build_network, choose_start
 from transfer.commands.probe_features import extract
 from transfer.config.choose_schema import ChooseConfig
+from transfer.config.durations import format_duration
 from transfer.config.probe_schema import ProbeConfig
 from transfer.config.schema import FinetuneConfig
 from transfer.costs.counts import count
@@ -27,15 +28,12 @@ from transfer.costs.limits import QUANTITIES, format_cost, parse_limits
 from transfer.errors import BadValue, MissingData
 from transfer.probe.cross_validation import CrossValidation, cross_validate
 from transfer.probe.features import Features
-from transfer.probe.folds import draw_folds, most_folds
 from transfer.weights.build import classifier_from
 from transfer.weights.downloads import fetch_weights
 from transfer.weights.start import Start
 
 if TYPE_CHECKING:
     from datamodules.dataset.loaded import Dataset
-
-SPLITS = ("train", "val")  # all but test
 
 
 @dataclass(frozen=True)
@@ -74,32 +72,6 @@ class Tried:
         latency = self.candidate.latency
         times = latency.median_ms, latency.lower_quartile_ms, latency.upper_quartile_ms
         return Outcome(self.found.value, times, self.found.predictions)
-
-
-@dataclass(frozen=True)
-class Images:
-    """All images but test: train's, then val's.
-
-    Attributes:
-        labels: class indices. Shape: (N,)
-        groups: see `datamodules.dataset.split.Split`. Shape: (N,)
-        names: where each image is.
-        folds: the fold of each image in each repeat. Shape: (R, N)
-    """
-
-    labels: NDArray[np.int64]
-    groups: NDArray[np.str_] | None
-    names: list[str]
-    folds: NDArray[np.int64]
-
-    @property
-    def num_folds(self) -> int:
-        """The number of folds."""
-        return int(self.folds.max()) + 1
-
-    def __str__(self) -> str:
-        repeats = f"{len(self.folds)} x " if len(self.folds) > 1 else ""
-        return f"{repeats}{self.num_folds}-fold{' by group' if self.groups is not None else ''}"
 
 
 def name_of(start: Start) -> str:
@@ -147,25 +119,6 @@ def find_starts(config: FinetuneConfig, own: ChooseConfig) -> tuple[list[tuple[F
     return list(starts.values()), left_out
 
 
-def read_images(dataset: Dataset, own: ChooseConfig, seed: int) -> Images:
-    """Return all images but test, and the folds they are in: those asked for, or as many as there can be.
-
-    Raises:
-        BadValue: too few images for two folds.
-    """
-    splits = [dataset.splits[name] for name in SPLITS if name in dataset.splits]
-    labels = torch.cat([split.labels for split in splits]).numpy()
-    parts = [split.groups for split in splits if split.groups is not None]
-    groups = np.concatenate(parts) if len(parts) == len(splits) else None
-    most = most_folds(labels, groups)
-    num_folds = own.folds if most < 2 else min(own.folds, most)
-    if num_folds < own.folds:
-        limit = "groups" if groups is not None else "images of the largest class"
-        print(f"{num_folds} folds in place of {own.folds}: there are only so many {limit}")
-    folds = draw_folds(labels, num_folds, own.repeats, seed, groups)
-    return Images(labels, groups, [name for split in splits for name in split.image_names()], folds)
-
-
 def measure(
     starts: Sequence[tuple[FinetuneConfig, Start]], limits: Mapping[str, float], dataset: Dataset, fabric: Fabric
 ) -> tuple[list[Candidate], list[LeftOut]]:
@@ -208,40 +161,58 @@ def _broken(costs: Mapping[str, float], limits: Mapping[str, float]) -> str:
 
 
 def try_all(
-    candidates: Sequence[Candidate], own: ChooseConfig, dataset: Dataset, images: Images, fabric: Fabric
-) -> list[Tried]:
-    """Return what each candidate reaches; before each, say how far it is and about how long the rest takes.
+    candidates: Sequence[Candidate],
+    own: ChooseConfig,
+    dataset: Dataset,
+    images: Images,
+    fabric: Fabric,
+    budget: Budget,
+) -> tuple[list[Tried], list[LeftOut]]:
+    """Return what each candidate reaches, and those for which no time was left; the first one is tried in any case.
 
-    Features are read from their files where they have been computed before.
+    Before each, say how far it is and about how long the rest takes. Features are read from their files where they have
+    been computed before.
     """
     tried: list[Tried] = []
+    late: list[LeftOut] = []
     device = fabric.device if fabric.device.type == "cuda" else torch.device("cpu")  # MPS has no float64
     extracting = fitting = 0.0  # seconds
     for number, candidate in enumerate(candidates):
         left = ""
-        if number:
-            macs = [one.macs for one in candidates]
-            rest = sum(macs[number:]) / sum(macs[:number]), (len(macs) - number) / number
-            left = f", about {extracting * rest[0] + fitting * rest[1]:.0f} s left"
+        if tried:
+            done = sum(one.candidate.macs for one in tried)
+            times = [extracting * one.macs / done + fitting / len(tried) for one in candidates[number:]]
+            if times[0] > budget.left:
+                size = candidate.start.preprocessing.image_size
+                reason = f"about {format_duration(times[0])} for it, {budget}"
+                late.append(LeftOut(candidate.start.variant.name, reason, size))
+                print(f"left out: {late[-1]}")
+                continue
+            left = f", about {format_duration(sum(times))} left"
         print(f"{candidate} ({number + 1} of {len(candidates)}{left})", flush=True)
         started = time.perf_counter()
-        features, engine = _features(candidate, own, dataset, fabric)
+        features, engine = _features(candidate, own, dataset, images, fabric)
         extracted = time.perf_counter()
         metric, groups = dataset.sheet.metric, images.groups
         found = cross_validate([features], dataset.num_classes, images.folds, metric, groups, device=device)
         tried.append(Tried(candidate, engine, found))
         extracting += extracted - started
         fitting += time.perf_counter() - extracted
-    return tried
+    return tried, late
 
 
-def _features(candidate: Candidate, own: ChooseConfig, dataset: Dataset, fabric: Fabric) -> tuple[Features, str]:
-    """Return the features of all images but test, and the engine that computes them."""
+def _features(
+    candidate: Candidate, own: ChooseConfig, dataset: Dataset, images: Images, fabric: Fabric
+) -> tuple[Features, str]:
+    """Return the images' features, and the engine that computes them."""
     config = candidate.config
     data = DataModule(dataset, candidate.start.preprocessing, **{**config.loader_options(), "augment": "none"})
     classifier = build_network(config, candidate.start, dataset, fabric)
     found, _, record = extract(config, ProbeConfig(engine=own.engine), data, classifier, fabric, SPLITS)
     assert record is not None  # there is one process
     parts: list[Features] = [found[name][0] for name in SPLITS if name in found]
-    features, labels = (torch.cat([getattr(part, name) for part in parts]) for name in ("features", "labels"))
+    features, labels = (
+        torch.cat([getattr(part, name) for part in parts])[images.order] for name in ("features", "labels")
+    )
+    assert torch.equal(labels, images.split.labels)
     return Features(features, labels), record.engine

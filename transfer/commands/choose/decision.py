@@ -1,4 +1,6 @@
-"""Which of several networks to take: the most accurate, unless a faster one is not worse beyond the interval."""
+"""Which network to take, the most accurate unless a faster one is not worse beyond the interval; and how to train it:
+by a linear probe, unless fine-tuning is better by more than the interval.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from transfer.resampling import Difference, paired_bootstrap
+from transfer.records import Interval
+from transfer.resampling import Difference, accuracy_interval, paired_bootstrap
 from transfer.statistics import Labels, Metric
 
 
@@ -80,3 +83,59 @@ def decide(
         if not comparisons[faster].is_better:
             return Decision(faster, front, comparisons)
     return Decision(best, front, comparisons)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What fine-tuning reaches on the images of some folds, and how it compares with the linear probe on the same.
+
+    Attributes:
+        logits: out-of-fold, float32; not a number for images of folds that were not tried. Shape: (N, C)
+        seconds: wall-clock time of each fold, in the order of the folds, of which they are the first.
+        num_images: images of these folds.
+        accuracy: on them, in [0, 1], with its 95% `interval`.
+        probe_accuracy: the probe's on them.
+        difference: `accuracy` less `probe_accuracy`.
+    """
+
+    logits: NDArray[np.float32]
+    seconds: tuple[float, ...]
+    num_images: int
+    accuracy: float
+    interval: Interval
+    probe_accuracy: float
+    difference: Difference
+
+
+def compare_methods(
+    labels: Labels,
+    tuned: NDArray[np.float32],
+    probe: Labels,
+    seconds: Sequence[float],
+    metric: Metric = "top1",
+    groups: NDArray[np.generic] | None = None,
+) -> Tuned:
+    """Return how fine-tuning compares with the probe; it is worth its time if `difference.is_better`.
+
+    Args:
+        labels: of the images. Shape: (N,)
+        tuned: out-of-fold logits of fine-tuning; not a number for images of folds that were not tried, at least one of
+            which was. Shape: (N, C)
+        probe: out-of-fold classes of the probe, fitted to the same folds. Shape: (N,)
+        seconds: of each fold that was tried.
+        metric: what is compared.
+        groups: images of one are not independent. Shape: (N,)
+    """
+    tried = ~np.isnan(tuned).any(1)
+    labels, predictions = labels[tried], (tuned[tried].argmax(1), probe[tried])
+    groups = None if groups is None else groups[tried]
+    accuracy, interval = accuracy_interval(labels, predictions[0], metric, groups)
+    return Tuned(
+        logits=tuned,
+        seconds=tuple(seconds),
+        num_images=len(labels),
+        accuracy=accuracy,
+        interval=interval,
+        probe_accuracy=accuracy_interval(labels, predictions[1], metric, groups)[0],
+        difference=paired_bootstrap(labels, *predictions, metric, groups=groups),
+    )

@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.transforms import ScaledTranslation
 
 from transfer.errors import printable
-from transfer.experiments.drawing import BLUE, DPI, GREY, INK, ORANGE, save_png, tidy
+from transfer.experiments.drawing import BLUE, DPI, GREEN, GREY, INK, ORANGE, save_png, tidy
 from transfer.records import Interval
+
+_BESIDE = 9  # points of type between the intervals of a network's two methods
 
 
 class Point(NamedTuple):
@@ -25,7 +29,13 @@ class Point(NamedTuple):
 
 
 def draw_frontier(
-    points: Sequence[Point], front: Sequence[int], chosen: int, texts: tuple[str, str, str], path: Path
+    points: Sequence[Point],
+    front: Sequence[int],
+    chosen: int,
+    texts: tuple[str, str, str],
+    path: Path,
+    tuned: Point | None = None,
+    takes_tuned: bool = False,
 ) -> Path:
     """Draw each network with its interval, the line through the front, and the chosen one filled; return the path.
 
@@ -35,38 +45,24 @@ def draw_frontier(
         chosen: index of the one to take.
         texts: title, and the labels of the axes of latency and accuracy.
         path: of the picture, 960 x 720 pixels.
+        tuned: the chosen one fine-tuned, which takes as long; it is drawn a little to the right.
+        takes_tuned: whether that is to take.
     """
     figure = Figure(figsize=(6.4, 4.8), dpi=DPI, layout="constrained")
     axes = figure.add_subplot(xscale="log")
     line = [points[index] for index in front]
     axes.plot([p.latency_ms for p in line], [100 * p.accuracy for p in line], color=BLUE, lw=1.2, zorder=2)
     for index, point in enumerate(points):
-        colour = ORANGE if index == chosen else BLUE if index in front else GREY
-        low, high = (100 * abs(point.accuracy - end) for end in (point.interval.low, point.interval.high))
-        axes.errorbar(
-            point.latency_ms,
-            100 * point.accuracy,
-            [[low], [high]],
-            fmt="o",
-            color=colour,
-            markersize=7 if index == chosen else 5,
-            capsize=3,
-            linewidth=1.2,
-            zorder=4 if index == chosen else 3,
-        )
-        axes.annotate(
-            point.name + (" (taken)" if index == chosen else ""),
-            (point.latency_ms, 100 * point.accuracy),
-            xytext=(7, -11),
-            textcoords="offset points",
-            fontsize=8,
-            color=colour if index in (chosen, *front) else INK,
-            parse_math=False,
-            path_effects=[withStroke(linewidth=3, foreground="white")],  # over the intervals of others
-            zorder=5,
-        )
+        taken = index == chosen and not takes_tuned
+        colour = ORANGE if taken else BLUE if index in front else GREY
+        _draw(axes, point, colour, taken, zorder=4 if index == chosen else 3)
+    if tuned is not None:
+        _draw(axes, tuned, ORANGE if takes_tuned else GREEN, takes_tuned, marker="s", shift=_BESIDE, zorder=4)
     low, high = axes.get_xlim()
     axes.set_xlim(low / 1.1, high * 1.5)  # room for the names
+    drawn = [*points, *([] if tuned is None else [tuned])]
+    low, high = (100 * end for end in (min(p.interval.low for p in drawn), max(p.interval.high for p in drawn)))
+    axes.set_ylim(low - 0.05 * (high - low) - 0.1, high + 0.05 * (high - low) + 0.1)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -77,3 +73,34 @@ def draw_frontier(
     axes.set_ylabel(y_label, fontsize=8, color=INK)
     tidy(axes, 8)
     return save_png(figure, path)
+
+
+def _draw(
+    axes: Axes, point: Point, colour: str, taken: bool, *, marker: str = "o", shift: float = 0, zorder: int
+) -> None:
+    """Draw a point with its interval and its name, `shift` points of type to the right of where it belongs."""
+    right = ScaledTranslation(shift / 72, 0, axes.figure.dpi_scale_trans)
+    low, high = (100 * abs(point.accuracy - end) for end in (point.interval.low, point.interval.high))
+    axes.errorbar(
+        point.latency_ms,
+        100 * point.accuracy,
+        [[low], [high]],
+        fmt=marker,
+        color=colour,
+        markersize=7 if taken else 5,
+        capsize=3,
+        linewidth=1.2,
+        transform=axes.transData + right,
+        zorder=zorder,
+    )
+    axes.annotate(
+        point.name + (" (taken)" if taken else ""),
+        (point.latency_ms, 100 * point.accuracy),
+        xytext=(7 + shift, 5 if shift else -11),
+        textcoords="offset points",
+        fontsize=8,
+        color=INK if colour == GREY else colour,
+        parse_math=False,
+        path_effects=[withStroke(linewidth=3, foreground="white")],  # over the intervals of others
+        zorder=5,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,11 @@ from transfer.runs.results import Metrics, Results
 
 if TYPE_CHECKING:
     from datamodules.dataset.loaded import Dataset
-    from transfer.commands.choose.candidates import Images, Tried
-    from transfer.commands.choose.decision import Decision
+    from transfer.commands.choose.candidates import Tried
+    from transfer.commands.choose.decision import Decision, Tuned
+    from transfer.commands.choose.images import Images
 
-SCHEMA_VERSION = 1  # of choose.json
+SCHEMA_VERSION = 2  # of choose.json
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,29 @@ class Comparison:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FineTuning:
+    """Fine-tuning the chosen network from its linear probe (LP-FT), beside that probe on the same out-of-fold images.
+
+    Attributes:
+        num_folds: folds that were tried, the first ones of the first repeat, with `num_images` images.
+        accuracy: on them, in [0, 1], with its 95% `interval`.
+        probe_accuracy: the probe's on them.
+        difference: `accuracy` less `probe_accuracy`; fine-tuning is taken if it is above 0 by more than its interval.
+        fold_seconds: wall-clock time of each fold.
+    """
+
+    num_folds: int
+    num_images: int
+    accuracy: float
+    interval: Interval
+    probe_accuracy: float
+    difference: Difference
+    fold_seconds: list[float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Choice:
-    """A choice among networks.
+    """A choice among networks, and between their linear probe and fine-tuning.
 
     Attributes:
         metric: what was cross-validated, `top1` or `mean_per_class`.
@@ -82,8 +104,14 @@ class Choice:
         num_groups: groups of them that no two folds share; None without groups.
         chosen: index of the candidate to take.
         reasons: why, in words.
-        run_dir: the run of its linear probe.
+        method: `probe` or `lpft`.
+        fine_tuning: what fine-tuning it reaches; None if it was not tried on any fold.
+        folds_left_out: why it was not tried on more; empty if it was tried on all of them, or was not asked for.
+        sentence: the choice in words.
+        run_dir: the run of the winner, by its method.
         test: that run's metrics on test; None without test images.
+        budget_seconds: what the choice was allowed to take.
+        seconds: wall-clock time of the comparison of `networks`, of `fine_tuning` on folds, and of the `winner`'s run.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -100,9 +128,14 @@ class Choice:
     comparisons: list[Comparison]
     chosen: int
     reasons: list[str]
+    method: str
+    fine_tuning: FineTuning | None
+    folds_left_out: str
+    sentence: str
     run_dir: str
     test: Metrics | None
-    wall_seconds: float
+    budget_seconds: float
+    seconds: dict[str, float]
     command: list[str]
     environment: dict[str, Any]
     config: dict[str, Any]
@@ -110,6 +143,26 @@ class Choice:
     def to_dict(self) -> dict[str, Any]:
         """Return the content of choose.json."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Methods:
+    """What a choice between the linear probe and fine-tuning found.
+
+    Attributes:
+        tuned: how they compare; None if fine-tuning was not tried.
+        left_out: why it was not tried on more folds.
+        sentence: the choice in words.
+    """
+
+    tuned: Tuned | None
+    left_out: str
+    sentence: str
+
+    @property
+    def takes_lpft(self) -> bool:
+        """Whether fine-tuning is to take."""
+        return self.tuned is not None and self.tuned.difference.is_better
 
 
 def make_choice(
@@ -121,8 +174,9 @@ def make_choice(
     left_out: Sequence[LeftOut],
     decision: Decision,
     reasons: Sequence[str],
+    methods: Methods,
     results: Results,
-    seconds: float,
+    seconds: Mapping[str, float],
 ) -> Choice:
     """Return what choose.json holds.
 
@@ -135,8 +189,9 @@ def make_choice(
         left_out: networks that were not tried.
         decision: which to take.
         reasons: why, in words.
-        results: of its probe.
-        seconds: wall-clock time of it all.
+        methods: how to train it.
+        results: of the winner's run.
+        seconds: wall-clock time of each part.
     """
     from transfer.environment import command_words, environment
 
@@ -157,12 +212,29 @@ def make_choice(
         ],
         chosen=decision.chosen,
         reasons=list(reasons),
+        method="lpft" if methods.takes_lpft else "probe",
+        fine_tuning=None if methods.tuned is None else _fine_tuning(methods.tuned),
+        folds_left_out=methods.left_out,
+        sentence=methods.sentence,
         run_dir=str(results.run_dir),
         test=results.metrics.get("test"),
-        wall_seconds=round(seconds, 2),
+        budget_seconds=own.budget_seconds,
+        seconds={name: round(value, 2) for name, value in seconds.items()},
         command=command_words(),
         environment=environment(),
         config={**config.to_dict(), **asdict(own)},
+    )
+
+
+def _fine_tuning(tuned: Tuned) -> FineTuning:
+    return FineTuning(
+        num_folds=len(tuned.seconds),
+        num_images=tuned.num_images,
+        accuracy=tuned.accuracy,
+        interval=tuned.interval,
+        probe_accuracy=tuned.probe_accuracy,
+        difference=tuned.difference,
+        fold_seconds=[round(value, 2) for value in tuned.seconds],
     )
 
 

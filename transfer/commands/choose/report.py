@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -10,8 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.dataset.loaded import Dataset
-from transfer.commands.choose.candidates import Images, Tried
-from transfer.commands.choose.decision import Decision
+from transfer.commands.choose.budget import Budget
+from transfer.commands.choose.candidates import Tried
+from transfer.commands.choose.decision import Decision, Tuned
+from transfer.commands.choose.images import Images
+from transfer.commands.choose.record import Choice
+from transfer.config.durations import format_duration
 from transfer.costs.limits import format_cost
 from transfer.files import written_whole
 from transfer.resampling import Difference
@@ -23,7 +29,7 @@ OUT_OF_FOLD, PICTURE = "out_of_fold.npz", "frontier.png"
 def explain(tried: Sequence[Tried], decision: Decision) -> list[str]:
     """Return why a network is taken, a line for each comparison."""
     best = tried[decision.most_accurate]
-    lines = [f"{best.candidate} is the most accurate"]
+    lines = [f"{best.candidate} is the most accurate"] if len(tried) > 1 else []
     for faster, difference in decision.comparisons.items():
         other = tried[faster]
         end = "more than the interval" if difference.is_better else "not more than the interval: it is taken"
@@ -39,33 +45,41 @@ def explain(tried: Sequence[Tried], decision: Decision) -> list[str]:
     return lines
 
 
-def describe(tried: Sequence[Tried], decision: Decision, images: Images) -> str:
-    """Return the choice in one sentence."""
-    chosen, best = tried[decision.chosen], tried[decision.most_accurate]
-    interval = chosen.found.interval.percent()
-    text = f"{chosen.candidate}, linear probe: {100 * chosen.found.value:.1f}% ({interval}, {images})"
-    if not decision.comparisons:
-        return text + ("" if len(tried) == 1 else "; no other is more accurate")
-    faster, difference = list(decision.comparisons.items())[-1]
-    if decision.chosen == faster:
-        ratio = _ratio(best, chosen)
-        return (
-            f"{text}; it is {ratio} times as fast as {best.candidate} and not worse beyond the interval: the other is"
-            f" better by {_points(difference)}"
-        )
-    other = tried[faster]
+def describe(tried: Tried, images: Images, tuned: Tuned | None, left_out: str) -> str:
+    """Return the choice in one sentence.
+
+    Args:
+        tried: the network to take.
+        images: what it was cross-validated on.
+        tuned: how fine-tuning it compares with its probe; None if it was not tried.
+        left_out: why it was not; empty where it was not asked for.
+    """
+    found = tried.found
+    probe = f"{tried.candidate}, linear probe: {100 * found.value:.1f}% ({found.interval.percent()}, {images})"
+    if tuned is None:
+        return f"{probe}; fine-tuning (LP-FT) was not tried: {left_out}" if left_out else probe
+    folds, difference = count_folds(tuned, images), tuned.difference
+    if not difference.is_better:
+        return f"{probe}; fine-tuning (LP-FT) is not better: {_points(difference, sign='+')[:-1]}, {folds})"
     return (
-        f"{text}; {other.candidate} is {_ratio(best, other)} times as fast, but worse beyond the interval: by"
-        f" {_points(difference)}"
+        f"{tried.candidate}, fine-tuned from its linear probe (LP-FT): {100 * tuned.accuracy:.1f}%"
+        f" ({tuned.interval.percent()}, {folds}); better than the probe by {_points(difference)} on the same images"
     )
+
+
+def count_folds(tuned: Tuned, images: Images) -> str:
+    """Return on how many folds fine-tuning was tried, in words."""
+    tried = len(tuned.seconds)
+    return f"{tried}-fold" if tried == images.num_folds else f"{tried} of {images.num_folds} folds"
 
 
 def _ratio(slow: Tried, fast: Tried) -> str:
     return f"{slow.candidate.latency.median_ms / fast.candidate.latency.median_ms:.2f}"
 
 
-def _points(difference: Difference) -> str:
-    return f"{100 * difference.value:.1f} points ({100 * difference.low:.1f} to {100 * difference.high:.1f})"
+def _points(difference: Difference, sign: str = "") -> str:
+    value = format(100 * difference.value, f"{sign}.1f")
+    return f"{value} points ({100 * difference.low:.1f} to {100 * difference.high:.1f})"
 
 
 def print_figures(tried: Sequence[Tried], decision: Decision, reasons: Sequence[str]) -> None:
@@ -93,7 +107,46 @@ def print_figures(tried: Sequence[Tried], decision: Decision, reasons: Sequence[
             *(f"{100 * found.value:.1f}%", found.interval.percent(), "*" if number in decision.front else ""),
         )
     Console().print(table)
-    print(*reasons, sep="\n")
+    if reasons:
+        print(*reasons, sep="\n")
+
+
+def print_end(choice: Choice, folder: Path, budget: Budget) -> None:
+    """Print where everything is, what it took, how to use the winner, and the choice in a sentence."""
+    names = {"networks": "networks", "fine_tuning": "LP-FT on folds", "winner": "the winner's run"}
+    times = {name: choice.seconds[part] for part, name in names.items() if choice.seconds[part] >= 0.5}
+    took = ", ".join(f"{name} {format_duration(seconds)}" for name, seconds in times.items())
+    print(f"the choice's figures, picture and run: {folder}")
+    print(f"{format_duration(budget.spent)} of --budget {budget.text}: {took}")
+    if choice.folds_left_out and choice.fine_tuning is None:
+        print(f"to fine-tune it nevertheless: efficientnet-transfer finetune {shlex.join(_lpft_words(choice))}")
+    print(f"use it: efficientnet-transfer predict {shlex.quote(choice.run_dir)} photos/")
+    print(choice.sentence)
+
+
+def _lpft_words(choice: Choice) -> list[str]:
+    """Return the words of the command that fine-tunes the network to take, on the same data."""
+    from transfer.config.data_schema import DataConfig
+
+    config, winner, data = choice.config, choice.candidates[choice.chosen], DataConfig()
+    source = ["--data_root", config["data_root"]] if config["data_root"] else []
+    source += ["--dataset", config["dataset"]] if config["dataset"] != "folder" else []
+    given = {name: value for name, value in config["data"].items() if value != getattr(data, name)}
+    options = [word for name, value in given.items() for word in (f"--data.{name}", _word(value))]
+    return [
+        *source,
+        "--backbone",
+        winner.backbone,
+        "--image_size",
+        str(winner.image_size),
+        "--method",
+        "lpft",
+        *options,
+    ]
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def warn_of_no_picture() -> None:
@@ -105,20 +158,28 @@ def warn_of_no_picture() -> None:
 
 
 def write_files(
-    folder: Path, name: str, tried: Sequence[Tried], decision: Decision, images: Images, dataset: Dataset
+    folder: Path,
+    name: str,
+    tried: Sequence[Tried],
+    decision: Decision,
+    images: Images,
+    dataset: Dataset,
+    tuned: Tuned | None = None,
 ) -> None:
     """Write the out-of-fold logits and, with matplotlib, the picture.
 
     The arrays are `label` (N,), `path` (N,), `class_name` (C,), `fold` (R, N), with groups `group` (N,), and for each
-    candidate `logits_<backbone>_<image size>` (R, N, C). `name` is the data's in the picture's title.
+    candidate `logits_<backbone>_<image size>` (R, N, C); of fine-tuning the chosen one, `lpft_<backbone>_<image size>`
+    (N, C), by the folds of the first repeat, not a number where it was not tried. `name` is the data's in the picture's
+    title.
     """
     names = {"path": text_array(images.names), "class_name": text_array(dataset.class_names)}
     arrays = {"label": images.labels, **names, "fold": images.folds}
     if images.groups is not None:
         arrays["group"] = images.groups
-    for one in tried:
-        start = one.candidate.start
-        arrays[f"logits_{start.variant.name}_{start.preprocessing.image_size}"] = one.found.logits.numpy()
+    arrays |= {f"logits_{_key(one)}": one.found.logits.numpy() for one in tried}
+    if tuned is not None:
+        arrays[f"lpft_{_key(tried[decision.chosen])}"] = tuned.logits
     with written_whole(folder / OUT_OF_FOLD) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # its types know allow_pickle only
     if find_spec("matplotlib") is not None:
@@ -131,4 +192,14 @@ def write_files(
         unit = "mean per class (%)" if dataset.sheet.metric == "mean_per_class" else "accuracy (%)"
         title = f"{name}: linear probe, {images}, {len(images.labels):,} images"
         axis = f"ms for one image, float32 by PyTorch, {tried[0].candidate.latency.device}"
-        draw_frontier(points, decision.front, decision.chosen, (title, axis, unit), folder / PICTURE)
+        point, takes_tuned = None, False
+        if tuned is not None:
+            latency, takes_tuned = points[decision.chosen].latency_ms, tuned.difference.is_better
+            point = Point(f"LP-FT, {count_folds(tuned, images)}", latency, tuned.accuracy, tuned.interval)
+        texts = title, axis, unit
+        draw_frontier(points, decision.front, decision.chosen, texts, folder / PICTURE, point, takes_tuned)
+
+
+def _key(tried: Tried) -> str:
+    start = tried.candidate.start
+    return f"{start.variant.name}_{start.preprocessing.image_size}"

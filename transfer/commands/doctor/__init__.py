@@ -65,6 +65,8 @@ def build_parser() -> argparse.ArgumentParser:
     labels = "an image may have any number of labels"
     add("--data.multilabel", dest="multilabel", type=_parse_bool, metavar="{true,false}", default=False, help=labels)
     add("--multilabel", action="store_true", help=argparse.SUPPRESS)  # the short spelling takes no value
+    for name, kind in (("per_class", int), ("fraction", float), ("draw", int)):
+        add(f"--data.{name}", f"--{name}", dest=name, type=kind, metavar="N", help="of train, as in finetune")
     add_allow_user_code(parser)
     return parser
 

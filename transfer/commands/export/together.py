@@ -67,13 +67,21 @@ def _facts(run: Run) -> dict[str, object]:
         **asdict(run.preprocessing),
         "`data.max_pixels`": run.config.data.max_pixels,
         "`dataset`": run.config.dataset,
+        "`data.per_class`": run.config.data.per_class,
+        "`data.fraction`": run.config.data.fraction,
         "digest of all images and labels": _digest(run),
     }
 
 
 def _digest(run: Run) -> str:
-    """Return the digest of all images with their labels, however they are cut into splits."""
-    parts = [int(digest.removeprefix("streamed-"), 16) for digest in run.data["fingerprint"].values()]
+    """Return the digest of all images with their labels, however they are cut into splits.
+
+    Of runs that trained on a part of what there is, each on another, it is that of test.
+    """
+    data, fingerprints = run.config.data, run.data["fingerprint"]
+    is_part = data.per_class is not None or data.fraction is not None
+    digests = [digest for name, digest in fingerprints.items() if name == "test" or not is_part]
+    parts = [int(digest.removeprefix("streamed-"), 16) for digest in digests]
     return f"{sum(parts) % 2**128:032x}"
 
 

@@ -21,7 +21,7 @@ DECIDED = {
     "trainer.max_epochs": "`steps`",
     "trainer.devices": "each run has one",
     "trainer.limit_test_batches": "test is not read",
-    "data.train_on": "networks are compared on val",
+    **dict.fromkeys(("data.train_on", "folds", "fold"), "networks are compared on val"),
     **dict.fromkeys(("pretrained", "init_from", "init_head", "weights"), "networks start at random"),
     **dict.fromkeys(("protocol", "recipe"), "`config`"),
 }

@@ -31,6 +31,7 @@ DECIDED = {
     "trainer.devices": "`devices_per_cell` of table run",
     "trainer.limit_test_batches": "the test split is read once, by the final fit",
     "data.train_on": "the protocol",
+    **dict.fromkeys(("folds", "fold"), "trials are compared on the dataset's own val"),
 }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from transfer.errors import BadValue
-from transfer.probe.folds import draw_folds, most_folds
+from transfer.folds import draw_folds, most_folds
 
 LABELS = np.random.default_rng(0).choice(4, 103, p=[0.5, 0.3, 0.15, 0.05])
 

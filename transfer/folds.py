@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ def draw_folds(
     repeats: int = 1,
     seed: int = 0,
     groups: NDArray[np.generic] | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> Folds:
     """Return the fold of each image, in [0, folds), for each repeat. Shape: (R, N)
 
@@ -30,6 +32,7 @@ def draw_folds(
         repeats: number of independent draws.
         seed: seed of the first draw; each further one takes the next.
         groups: what the images have in common that may give their class away (a patient, a camera). Shape: (N,)
+        class_names: what the warning calls the classes; None: by their indices.
 
     Raises:
         BadValue: another number of folds, or images of one class only.
@@ -44,7 +47,7 @@ def draw_folds(
         allowed = f"2 to {most}: {limit}" if most >= 2 else f"none, for want of images: {limit}"
         raise BadValue(f"`folds`={folds} (allowed: {allowed})")
     if labels.ndim == 1:
-        _warn_of_lonely_classes(labels.astype(np.int64), groups)
+        _warn_of_lonely_classes(labels.astype(np.int64), groups, class_names)
     return np.stack([_draw(labels, folds, seed + repeat, groups) for repeat in range(repeats)])
 
 
@@ -54,13 +57,16 @@ def most_folds(labels: NDArray[np.int64] | NDArray[np.bool_], groups: NDArray[np
     return images if groups is None else min(images, len(np.unique(groups)))
 
 
-def _warn_of_lonely_classes(labels: NDArray[np.int64], groups: NDArray[np.generic] | None) -> None:
+def _warn_of_lonely_classes(
+    labels: NDArray[np.int64], groups: NDArray[np.generic] | None, class_names: Sequence[str] | None
+) -> None:
     units = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    lonely = [str(label) for label in np.unique(labels) if len(np.unique(units[labels == label])) < 2]
+    lonely = [label for label in np.unique(labels) if len(np.unique(units[labels == label])) < 2]
     if lonely:
         what = "a single image" if groups is None else "images of a single group"
         warnings.warn(
-            f"classes with {what} count as wrong in cross-validation, as no other fold has them: {some_of(lonely)}",
+            f"classes with {what} count as wrong in cross-validation, as no other fold has them:"
+            f" {some_of(str(label) if class_names is None else class_names[label] for label in lonely)}",
             stacklevel=3,
         )
 

@@ -1,0 +1,87 @@
+"""Which runs take the recipe and the method `lpft` by themselves, and what it then chooses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from transfer.config.choices import choose_by_rule, settle_method, settle_recipe
+from transfer.config.command_line import parse_config
+from transfer.config.problems import find_problems
+from transfer.config.schema import FinetuneConfig
+from transfer.errors import BadValue
+
+PHOTOS = ("--data_root", "photos")
+
+
+def settle(*words: str, num_images: int = 300, has_weights: bool = True, processes: int = 1) -> FinetuneConfig:
+    config = parse_config(words)[0]
+    config = settle_recipe(config, num_images=num_images, has_weights=has_weights)
+    return settle_method(config, num_images=num_images, has_weights=has_weights, num_processes=processes)[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "facts", "recipe", "method"),
+    [
+        (PHOTOS, {}, "auto", "lpft"),
+        (PHOTOS, {"num_images": 5_000}, "auto", "lpft"),
+        (PHOTOS, {"num_images": 5_001}, "none", "full"),
+        (PHOTOS, {"has_weights": False}, "none", "full"),
+        (PHOTOS, {"processes": 2}, "auto", "full"),
+        ((*PHOTOS, "--init_head", "run"), {"processes": 2}, "auto", "lpft"),
+        ((*PHOTOS, "--protocol", "kornblith"), {}, "none", "full"),
+        ((*PHOTOS, "--recipe", "none"), {}, "none", "full"),
+        ((*PHOTOS, "--method", "full"), {}, "auto", "full"),
+        ((*PHOTOS, "--head", "mlp"), {}, "auto", "full"),
+        ((*PHOTOS, "--data.multilabel", "true"), {}, "auto", "full"),
+        ((*PHOTOS, "--data.train_on", "trainval"), {}, "auto", "full"),
+        ((*PHOTOS, "--freeze", "backbone"), {}, "auto", "full"),
+        ((*PHOTOS, "--trainer.limit_train_batches", "3"), {}, "auto", "full"),
+        ((*PHOTOS, "--recipe", "auto"), {"num_images": 5_001}, "auto", "full"),
+        (("--dataset", "flowers"), {}, "none", "full"),
+        (("--dataset", "flowers", "--recipe", "auto"), {}, "auto", "lpft"),
+        (("--dataset", "flowers", "--method", "lpft"), {"num_images": 50_000}, "none", "lpft"),
+    ],
+)
+def test_who_gets_which(words: tuple[str, ...], facts: dict[str, Any], recipe: str, method: str) -> None:
+    settled = settle(*words, **facts)
+    assert (settled.recipe, settled.method) == (recipe, method)
+    assert find_problems(settled) == []
+
+
+def choose(config: FinetuneConfig, given: frozenset[str] = frozenset(), **facts: Any) -> tuple[FinetuneConfig, Any]:
+    known = {"num_images": 300, "num_classes": 10, "short_side": 500, "resolution": 224, "dropout_rate": 0.2}
+    return choose_by_rule(config, given, **{**known, **facts}, num_processes=1)
+
+
+def test_lpft_leaves_what_was_set_and_tells_the_rest() -> None:
+    config = FinetuneConfig(method="lpft", recipe="none")
+    chosen, lines = choose(config, frozenset({"optim.lr", "method"}))
+    assert chosen.optim.lr == config.optim.lr and "optim.lr: as you set it" in lines
+    assert chosen.bn == "frozen" and any(line.startswith("bn frozen: ") for line in lines)
+    assert all(": " in line and len(line) > 30 for line in lines if "as you set it" not in line)
+    assert chosen.image_size is None
+
+
+@pytest.mark.parametrize(("short_side", "size", "crop"), [(500, 224, 0.5), (32, 128, 0.64)])
+def test_the_recipe_adds_the_size(short_side: int, size: int, crop: float) -> None:
+    chosen, lines = choose(FinetuneConfig(method="lpft", recipe="auto"), short_side=short_side)
+    assert (chosen.image_size, chosen.data.min_crop_area) == (size, crop)
+    assert len({line.partition(" ")[0] for line in lines}) == len(lines)
+
+
+def test_neither_recipe_nor_method_changes_nothing() -> None:
+    config = FinetuneConfig(method="full", recipe="none")
+    assert choose(config) == (config, [])
+
+
+def test_lpft_on_several_processes_wants_the_head_of_a_run() -> None:
+    with pytest.raises(BadValue, match=r"on 2 processes: .* pass its folder as `init_head`"):
+        settle(*PHOTOS, "--method", "lpft", processes=2)
+
+
+def test_why_it_is_not_lpft_is_said() -> None:
+    config = parse_config([*PHOTOS, "--recipe", "auto", "--head", "mlp"])[0]
+    _, (line,) = settle_method(config, num_images=300, has_weights=True, num_processes=1)
+    assert line.startswith("method full: ") and "head=mlp" in line
