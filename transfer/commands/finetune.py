@@ -205,8 +205,9 @@ def choose(
     """
     lines: list[str] = []
     if config.protocol is not None:
-        num_images = sum(size for name, size in dataset.split_sizes.items() if name != "test")
-        config, lines = choose_by_protocol(config, given, num_images=num_images)
+        known = sum(size for name, size in dataset.split_sizes.items() if name != "test")
+        trained = dataset.split_sizes["train"]
+        config, lines = choose_by_protocol(config, given, num_images=known, epoch_images=trained)
     config, shares = share_batch(config, given, num_processes)
     lines += shares
     num_images, has_weights = dataset.split_sizes["train"], start.row is not None
