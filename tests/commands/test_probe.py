@@ -37,6 +37,7 @@ from transfer.probe.cross_validation import TEMPERATURES
 from transfer.probe.fabric import build_fabric
 from transfer.probe.features import Features, cached_features, feature_file, read_features
 from transfer.probe.linear import fit_probe, linear_metrics
+from transfer.probe.neighbours import neighbour_votes
 from transfer.probe.network import PooledFeatures, backbone_digest
 from transfer.probe.penalties import PENALTIES
 from transfer.runs.predictor import load_run
@@ -451,6 +452,11 @@ def test_a_probe_leaves_its_files_and_says_what_it_did(probed: Path) -> None:
         assert features.features.shape == (split["size"], 1280)
         assert torch.bincount(features.labels, minlength=3).tolist() == split["class_counts"]
         assert Path(split["features"]).name.startswith(f"folder-{name}-lite0-32-")
+    train, val, test = (read_features(Path(results["splits"][name]["features"])) for name in ("train", "val", "test"))
+    for name, images, known in (("val", val, [train]), ("test", test, [train, val])):
+        features, labels = (torch.cat([getattr(part, field) for part in known]) for field in ("features", "labels"))
+        right = neighbour_votes(images.features, features, labels, 3).argmax(1) == images.labels
+        assert results["neighbours"][name]["top1"] == pytest.approx(right.float().mean().item())
     assert results["engine"] == {
         **{"engine": "torch", "precision": "float32", "images_compared": 0},
         **{"agreement": None, "largest_difference": None, "refused": {}},

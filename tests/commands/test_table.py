@@ -62,6 +62,16 @@ def test_plan_writes_cells_and_says_what_they_cost(
     assert "was planned otherwise; give a new folder, or the same options:" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("field", "images"), [("data.per_class=4", 40), ("data.fraction=0.1", 144)])
+def test_steps_are_those_of_the_images_that_are_drawn(tmp_path: Path, speeds: Path, field: str, images: int) -> None:
+    out = tmp_path / "out"
+    assert plan(out, "--set", field, "--protocols", "vtab-1k", "linear-probe", "--benchmarks", speeds) == 0
+    table = read_table(out)
+    assert [cell.num_images for cell in table.cells] == [pytest.approx(images, abs=5)] * 2
+    final = run_configuration(table.cells[0], table, {}, 1, final=True)
+    assert final["optim.warmup_epochs"] * math.ceil(images / 64) == pytest.approx(80, rel=1e-3)
+
+
 def test_growing_images_take_less_time(tmp_path: Path, speeds: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert plan(tmp_path / "out", "--benchmarks", speeds, *GRID, "--set", "progressive=32") == 0
     images = 3 * math.ceil(20_000 * 1437 / 2040) * 256 * (32**2 + 43**2 + 53**2 + 64**2) / (4 * 64**2)

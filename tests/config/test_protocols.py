@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 from typing import Any
 
@@ -147,8 +148,8 @@ def test_bits_rate_is_that_of_its_code(num_images: int, supports: list[int]) -> 
     found = settings("bit-hyperrule", num_images=num_images)
     assert found["trainer.max_steps"] == supports[-1]
     assert (found["optim.lr"], found["optim.weight_decay"], found["optim.momentum"]) == (0.003, 0.0, 0.9)
-    warmup = round(found["optim.warmup_epochs"] * num_images / 512)
-    assert abs(warmup - supports[0]) <= 1
+    warmup = round(found["optim.warmup_epochs"] * math.ceil(num_images / 512))
+    assert warmup == supports[0]
     for step in range(supports[0] + 1, supports[-1]):
         expected = 0.1 ** sum(support < step for support in supports[1:])
         assert schedule_factor(found["optim.schedule"], step, supports[-1], warmup) == pytest.approx(expected)
@@ -163,7 +164,7 @@ def test_bits_crops_keep_their_share_of_the_side(dataset: str, share: float) -> 
 def test_vtabs_thousand_images_get_a_thousand_steps() -> None:
     found = settings("vtab-1k", num_images=1000)
     assert (found["trainer.max_steps"], found["global_batch_size"], found["optim.lr"]) == (1000, 64, 0.01)
-    warmup = round(found["optim.warmup_epochs"] * 1000 / 64)
+    warmup = round(found["optim.warmup_epochs"] * math.ceil(1000 / 64))
     rates = [0.01 * schedule_factor(found["optim.schedule"], step, 1000, warmup) for step in (80, 300, 301, 601, 901)]
     assert warmup == 80 and rates == pytest.approx([1e-2, 1e-2, 1e-3, 1e-4, 1e-5])
 
@@ -189,7 +190,7 @@ def test_smaller_data_get_steps_in_proportion(num_images: int, steps: int) -> No
 def test_a_run_is_validated_about_twenty_times() -> None:
     for num_images in (50, 2040, 50_000, 75_750):
         found = settings("kornblith", num_images=num_images)
-        epochs = found["trainer.max_steps"] * 256 / num_images
+        epochs = found["trainer.max_steps"] / math.ceil(num_images / 256)
         assert 18 <= epochs / found["trainer.check_val_every_n_epoch"] <= 30
         assert found["trainer.max_epochs"] == -1
 
@@ -199,11 +200,20 @@ def test_a_run_is_validated_about_twenty_times() -> None:
 )
 def test_a_run_of_another_length_warms_up_and_validates_in_proportion(argv: list[str], epochs: float) -> None:
     argv = ["--protocol", "paper", "--dataset", "flowers", *argv]
-    config, lines = choose_by_protocol(parse_config(argv)[0], given_fields(argv), num_images=2040)
+    config, lines = choose_by_protocol(parse_config(argv)[0], given_fields(argv), num_images=2040, epoch_images=2040)
     assert config.optim.warmup_epochs == pytest.approx(epochs * 5 / 350, rel=0.02)
     assert config.trainer.check_val_every_n_epoch == max(1, int(epochs / 20))
     assert (config.trainer.max_steps, config.trainer.max_epochs) in ((80, -1), (-1, 70))
     assert "trainer.max_steps: as you set it, not 20000" in lines
+
+
+@pytest.mark.parametrize(("epoch_images", "steps_per_epoch"), [(None, 2), (900, 2), (300, 1)])
+def test_the_warm_up_counts_the_epochs_of_the_images_that_are_trained_on(
+    epoch_images: int | None, steps_per_epoch: int
+) -> None:
+    found = settings("bit-hyperrule", num_images=1000, epoch_images=epoch_images)
+    assert found["optim.warmup_epochs"] * steps_per_epoch == pytest.approx(100)
+    assert found["trainer.max_steps"] == 500
 
 
 # Batch

@@ -2,8 +2,8 @@
 
 A run writes config.yaml, best.ckpt, last.ckpt, metrics.csv and results.json into runs/<data>_<backbone>/<n>/; with a
 val split calibration.safetensors, and of few images first_probe.json; with a test split test_reads.json and
-test_predictions.npz; held_out.json if val or test was held out of train. With --folds and without --fold there is a
-run for each fold, see `transfer.commands.finetune_folds`.
+test_predictions.npz; held_out.json if val or test was held out of train; lr_find.csv and lr_find.png with --find_lr.
+With --folds and without --fold there is a run for each fold, see `transfer.commands.finetune_folds`.
 """
 
 from __future__ import annotations
@@ -205,8 +205,9 @@ def choose(
     """
     lines: list[str] = []
     if config.protocol is not None:
-        num_images = sum(size for name, size in dataset.split_sizes.items() if name != "test")
-        config, lines = choose_by_protocol(config, given, num_images=num_images)
+        known = sum(size for name, size in dataset.split_sizes.items() if name != "test")
+        trained = dataset.split_sizes["train"]
+        config, lines = choose_by_protocol(config, given, num_images=known, epoch_images=trained)
     config, shares = share_batch(config, given, num_processes)
     lines += shares
     num_images, has_weights = dataset.split_sizes["train"], start.row is not None
@@ -239,9 +240,9 @@ def fit(config: FinetuneConfig, run: RunFolder, trainer: pl.Trainer, module: Tra
     from transfer.runs.checkpoint import classifier_state
     from transfer.weights.files import read_checkpoint, strict_load
 
-    if config.find_lr and not run.last.exists():
-        module.lr = find_rate(config, run, module, data)
     try:
+        if config.find_lr and not run.last.exists():
+            module.lr = find_rate(config, run, module, data)
         trainer.fit(module, data, ckpt_path=run.last if run.last.exists() else None, weights_only=True)
     except torch.OutOfMemoryError:
         raise BadValue(

@@ -25,6 +25,9 @@ from transfer.commands.experiments import (
 from transfer.errors import BadValue
 from transfer.files import expanded
 
+# Fields by which a run trains on a part of the images.
+DRAWN = frozenset(("data.per_class", "data.fraction"))
+
 if TYPE_CHECKING:
     from transfer.experiments.table.config import TableConfig
     from transfer.experiments.table.planning import DatasetFacts
@@ -160,7 +163,7 @@ def plan(
 
 
 def dataset_facts(dataset: str, wanted: TableConfig) -> DatasetFacts:
-    """Return what a plan has to know about a dataset: from its data sheet, or else from the data.
+    """Return what a plan has to know about a dataset: from its data sheet, or from the data, if a part of it is drawn.
 
     Raises:
         UserError: an unknown dataset, or its sheet does not say and the data cannot be read or has no test split.
@@ -171,9 +174,12 @@ def dataset_facts(dataset: str, wanted: TableConfig) -> DatasetFacts:
 
     sheet = get_sheet(dataset)
     sizes = sheet.num_examples
-    if not sizes:
-        data_root = own_data_root(dataset, wanted.data_root)
-        sizes = read_data_facts(parse({**wanted.set, "dataset": dataset, "data_root": data_root})).split_sizes
+    is_drawn = bool(DRAWN & wanted.set.keys())
+    if is_drawn or not sizes:
+        fields = {**wanted.set, "dataset": dataset, "data_root": own_data_root(dataset, wanted.data_root)}
+        if is_drawn:
+            fields["data.train_on"] = "trainval"  # the final fit's images, which are drawn from both
+        sizes = read_data_facts(parse(fields)).split_sizes
         if "test" not in sizes:
             raise BadValue(f"{dataset}: a table needs a test split; {wanted.data_root} has {', '.join(sizes)}")
     return DatasetFacts(sum(size for split, size in sizes.items() if split != "test"), sheet.default_image_size)

@@ -192,7 +192,7 @@ def _given_steps(config: FinetuneConfig, given: frozenset[str], steps_per_epoch:
 
 
 def choose_by_protocol(
-    config: FinetuneConfig, given: frozenset[str], *, num_images: int
+    config: FinetuneConfig, given: frozenset[str], *, num_images: int, epoch_images: int
 ) -> tuple[FinetuneConfig, list[str]]:
     """Return the configuration with the settings of its protocol, and a line of text for each non-default setting.
 
@@ -200,6 +200,7 @@ def choose_by_protocol(
         config: configuration as the user set it, with a protocol.
         given: dotted fields that the user set; they stay unchanged.
         num_images: number of images in train and val together.
+        epoch_images: number of those that the run trains on.
 
     Raises:
         BadValue: the user set only some of the fields that the protocol chooses together, or a value that conflicts
@@ -219,7 +220,8 @@ def choose_by_protocol(
         dataset=config.dataset,
         backbone=config.backbone,
         num_images=num_images,
-        steps=_given_steps(config, given, num_images / protocol.batch_size),
+        epoch_images=epoch_images,
+        steps=_given_steps(config, given, math.ceil(epoch_images / protocol.batch_size)),
     )
     before = flatten(config.to_dict())
     config, applied = apply_choices(config, settings, given)

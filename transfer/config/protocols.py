@@ -270,8 +270,8 @@ VTAB_1K = Protocol(
     source="VTAB-1k: Zhai et al. 2019 (arXiv 1910.04867), as its code runs it (google-research/task_adaptation,"
     " scripts/run_all_tasks.sh): 1,000 training images, 1,000 steps of 64. Its images are squashed to 224 px: set"
     " image_size 224. What to tune, tune on 800 images and 200 of val, then train on both. Ours: the draw of the 1,000,"
-    " which the protocol does not make (theirs are the first 800 and 200 of a shuffled file); images cropped as in"
-    " evaluation; Nesterov; bn=adapt. The paper's sweeps are not here.",
+    " which data.per_class or data.fraction makes (theirs are the first 800 and 200 of a shuffled file); images cropped"
+    " as in evaluation; Nesterov; bn=adapt. The paper's sweeps are not here.",
     batch_size=64,
     steps=1_000,
     settings={
@@ -323,17 +323,23 @@ def protocol_steps(protocol: Protocol, num_images: int) -> int:
 
 def _of_size(protocol: Protocol, num_images: int) -> Protocol:
     """Return the protocol as it is for a dataset of so many images."""
-    row = max(
-        (row for row in protocol.larger if row.num_images <= num_images), key=lambda r: r.num_images, default=None
-    )
-    if row is None:
+    rows = [row for row in protocol.larger if row.num_images <= num_images]
+    if not rows:
         return protocol
+    row = rows[-1]
     settings = {**protocol.settings, **row.settings}
     return replace(protocol, steps=row.steps, warmup=row.warmup, settings=settings, larger=())
 
 
 def protocol_settings(
-    protocol: Protocol, trial: Settings, *, dataset: str, backbone: str, num_images: int, steps: int | None = None
+    protocol: Protocol,
+    trial: Settings,
+    *,
+    dataset: str,
+    backbone: str,
+    num_images: int,
+    epoch_images: int | None = None,
+    steps: int | None = None,
 ) -> dict[str, Any]:
     """Return the settings of one run by dotted field, including those that set the protocol's batch and length.
 
@@ -344,6 +350,7 @@ def protocol_settings(
         trial: a trial of the protocol's grid.
         dataset, backbone: short names, for the protocol's deviations.
         num_images: see `protocol_steps`.
+        epoch_images: images that the run sees in an epoch; None for all of them, as in a final fit.
         steps: optimizer steps of a run of another length, over which warm-up and validations are spread.
     """
     protocol = _of_size(protocol, num_images)
@@ -353,7 +360,8 @@ def protocol_settings(
             settings |= deviation.settings
             batch_size = deviation.batch_size or batch_size
     own_steps = protocol_steps(protocol, num_images)
-    epochs = (own_steps if steps is None else steps) * batch_size / num_images
+    steps_per_epoch = math.ceil((epoch_images or num_images) / batch_size)
+    epochs = (own_steps if steps is None else steps) / steps_per_epoch
     if protocol.warmup:
         settings["optim.warmup_epochs"] = _four_digits(protocol.warmup * epochs)
     return {

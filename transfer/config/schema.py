@@ -147,7 +147,8 @@ class FinetuneConfig:
     data_root: str | None = None
     """folder of the hub's files (DIR/uoft-cs/cifar10/...) or the authors' extracted archive; for folder: your data"""
     protocol: str | None = None
-    """published settings in place of the defaults: kornblith, paper, sam-paper, efficientnetv2, scratch, ..."""
+    """published settings in place of the defaults: kornblith, paper, sam-paper, efficientnetv2, bit-hyperrule, vtab-1k,
+    scratch, ..."""
     method: Literal["full", "lpft"] | None = None
     """full: fine-tune all from a new head; lpft: from the head of a linear probe, gently, with settings of its own;
     unset: what the recipe chooses, or full"""
@@ -199,7 +200,7 @@ class FinetuneConfig:
     """stop after this many validations in a row without a better one, by monitor; unset: off"""
     find_lr: bool = False
     """take the peak learning rate from up to 100 steps of a copy at rising rates (Smith 2017): where the loss falls
-    fastest; lr_find.png shows the curve"""
+    fastest; lr_find.png shows the curve; it finds the order of magnitude: on 300 photos the default was as good"""
     compile: bool = False
     """compile the network with torch.compile"""
     logger: Literal["csv", "tensorboard", "wandb"] = "csv"
