@@ -260,10 +260,8 @@ def _with_implied(config: FinetuneConfig, given: Collection[str]) -> FinetuneCon
     """
     if config.data_root is not None and "dataset" not in given:
         config = replace(config, dataset="folder")
-    if config.recipe is None and (config.dataset != "folder" or config.protocol is not None):
-        config = replace(config, recipe="none")
-    if config.method is None and config.recipe == "none":
-        config = replace(config, method="full")
+    recipe = config.recipe or (None if config.dataset == "folder" and config.protocol is None else "none")
+    config = replace(config, recipe=recipe, method=config.method or ("full" if recipe == "none" else None))
     if config.data.multilabel and "loss.name" not in given:
         config = replace(config, loss=replace(config.loss, name="bce"))
     return config
