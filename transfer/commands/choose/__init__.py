@@ -1,7 +1,7 @@
 """Which network for these images: efficientnet-transfer choose --data_root photos/ --backbones lite0,lite1,lite2
 
-Writes out_of_fold.npz, frontier.png, choose.json and, in `winner`, the run of a linear probe of the network to take to
-runs/<data>_choose/<n>/. choose.json comes last: a folder without it was not finished.
+Writes out_of_fold.npz, frontier.png, suspects.csv and .png, choose.json and, in `winner`, the run of a linear probe of
+the network to take to runs/<data>_choose/<n>/. choose.json comes last: a folder without it was not finished.
 """
 
 from __future__ import annotations
@@ -53,9 +53,11 @@ def choose(config: FinetuneConfig, own: ChooseConfig) -> Choice:
     # Imported here so that --help and a mistyped flag need not wait for them.
     from datamodules import load_dataset
     from transfer.commands.choose.candidates import find_limits, find_starts, measure, read_images, try_all
+    from transfer.commands.choose.curve import learn
     from transfer.commands.choose.decision import decide
     from transfer.commands.choose.record import make_choice
     from transfer.commands.choose.report import describe, explain, print_figures, warn_of_no_picture, write_files
+    from transfer.commands.choose.suspects import describe_weakest_class, doubt_labels
     from transfer.probe.fabric import build_fabric
     from transfer.runs.folder import data_name
 
@@ -77,12 +79,17 @@ def choose(config: FinetuneConfig, own: ChooseConfig) -> Choice:
     print_figures(tried, decision, reasons)
     folder = _claim_folder(config)
     write_files(folder, data_name(config), tried, decision, images, dataset)
+    num_suspects = doubt_labels(tried[decision.most_accurate], dataset, images, folder)
+    curve = learn(tried[decision.chosen], own, config.seed, dataset, images, fabric, folder)
     results = _fit_winner(tried[decision.chosen].candidate, own, dataset, folder)
     seconds = time.perf_counter() - started
     not_tried = [*left_out, *over]
     choice = make_choice(config, own, dataset, images, tried, not_tried, decision, reasons, results, seconds)
+    choice = replace(choice, num_suspects=num_suspects, learning_curve=curve)
     write_json(folder / CHOICE, choice.to_dict())
     print(f"the choice's figures, picture and run: {folder}")
+    if weakest := describe_weakest_class(tried[decision.chosen], dataset, images):
+        print(weakest)
     print(describe(tried, decision, images))
     return choice
 

@@ -225,7 +225,7 @@ def try_all(
             left = f", about {extracting * rest[0] + fitting * rest[1]:.0f} s left"
         print(f"{candidate} ({number + 1} of {len(candidates)}{left})", flush=True)
         started = time.perf_counter()
-        features, engine = _features(candidate, own, dataset, fabric)
+        features, engine = features_of(candidate, own, dataset, fabric)
         extracted = time.perf_counter()
         metric, groups = dataset.sheet.metric, images.groups
         found = cross_validate([features], dataset.num_classes, images.folds, metric, groups, device=device)
@@ -235,7 +235,7 @@ def try_all(
     return tried
 
 
-def _features(candidate: Candidate, own: ChooseConfig, dataset: Dataset, fabric: Fabric) -> tuple[Features, str]:
+def features_of(candidate: Candidate, own: ChooseConfig, dataset: Dataset, fabric: Fabric) -> tuple[Features, str]:
     """Return the features of all images but test, and the engine that computes them."""
     config = candidate.config
     data = DataModule(dataset, candidate.start.preprocessing, **{**config.loader_options(), "augment": "none"})

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from transfer.commands.choose.curve import LearningCurve
 from transfer.config.choose_schema import ChooseConfig
 from transfer.config.schema import FinetuneConfig
 from transfer.records import Interval
@@ -84,6 +85,8 @@ class Choice:
         reasons: why, in words.
         run_dir: the run of its linear probe.
         test: that run's metrics on test; None without test images.
+        num_suspects: images of suspects.csv.
+        learning_curve: None unless asked for.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -102,6 +105,8 @@ class Choice:
     reasons: list[str]
     run_dir: str
     test: Metrics | None
+    num_suspects: int = 0
+    learning_curve: LearningCurve | None = None
     wall_seconds: float
     command: list[str]
     environment: dict[str, Any]
