@@ -1,8 +1,9 @@
 """Whether extrapolated learning curves hold: python -m benchmarks learning_curve --data_root DIR --cache_dir DIR
 
 Of each draw, a curve is measured on --images photos and extrapolated to two and four times as many, as `choose
---learning_curve` does. The truth: the head that cross-validation chooses on the same photos, and on the same photos and
-others up to two and four times as many, tested on all photos that no draw of four times takes.
+--learning_curve` does. The truth: the head that cross-validation chooses on these photos, fitted with a penalty of its
+own to them and to them and others, two and four times as many, tested on all photos beyond four times as many. Each
+draw leaves its predictions in --out_dir: called again, with other --seeds, too, the benchmark goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from transfer.errors import check_count
-from transfer.files import expanded
+from transfer.files import expanded, written_whole
 
 if TYPE_CHECKING:
     from datamodules.dataset.loaded import Dataset
@@ -33,34 +33,40 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backbone", default="lite0", help="default: lite0")
     parser.add_argument("--image_size", type=int, default=128, help="pixels; default: 128")
     parser.add_argument("--images", type=int, nargs="+", default=[300], metavar="N", help="default: 300")
-    parser.add_argument("--draws", type=int, default=20, help="of each number; default: 20")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(20)), help="of the draws; default: 0 to 19")
+    parser.add_argument("--out_dir", type=expanded, required=True, metavar="DIR", help="folder of the predictions")
 
 
 def benchmark_learning_curve(
     data_root: Path,
     cache_dir: Path,
+    out_dir: Path,
     backbone: str = "lite0",
     image_size: int = 128,
     images: Sequence[int] = (300,),
-    draws: int = 20,
+    seeds: Sequence[int] = tuple(range(20)),
 ) -> dict[str, Any]:
     """Return, for each number of photos and factor, errors of the extrapolation and how many intervals cover.
 
     Args:
         data_root: folder of photos.
         cache_dir: folder of the features, which later calls read.
+        out_dir: folder of the predictions of each draw.
         backbone: a backbone with weights.
         image_size: side of the network's input.
         images: numbers of photos from which curves are extrapolated.
-        draws: of each number, with seeds from 0.
+        seeds: of the draws of each number.
     """
-    check_count("draws", draws)
+    out_dir.mkdir(parents=True, exist_ok=True)
     features, dataset = compute_features(data_root, cache_dir, backbone, image_size)
     figures: dict[str, Any] = {"photos": len(features.labels), "backbone": backbone, "image_size": image_size}
     for number in images:
         rows = []
-        for seed in range(draws):
-            rows.append(one_draw(features, dataset.num_classes, number, seed))
+        for seed in seeds:
+            path = out_dir / f"{backbone}-{image_size}-{number}-{seed}.npz"
+            if not path.exists():
+                save_draw(features, dataset.num_classes, number, seed, path)
+            rows.append({"seed": seed, **extrapolate_draw(path)})
             print(rows[-1], flush=True)
         figures[f"{number} photos"] = summarise(rows) | {"draws": rows}
     return figures
@@ -89,30 +95,45 @@ def compute_features(data_root: Path, cache_dir: Path, backbone: str, image_size
     return Features(torch.cat([part.features for part in parts]), torch.cat([part.labels for part in parts])), dataset
 
 
-def one_draw(features: Features, num_classes: int, images: int, seed: int) -> dict[str, Any]:
-    """Return, for each factor, the extrapolated and the measured accuracy, and what they gain over the drawn photos."""
+def save_draw(features: Features, num_classes: int, images: int, seed: int, path: Path) -> None:
+    """Measure the curve of a draw and the truth, and write both to a file."""
     from transfer.probe.cross_validation import cross_validate
     from transfer.probe.folds import draw_folds
-    from transfer.probe.learning_curve import draw_order, extrapolate, measure_curve
+    from transfer.probe.learning_curve import draw_order, measure_curve, penalties_around
 
     labels = features.labels.numpy()
     order = draw_order(labels, None, seed)
-    tested = order >= max(FACTORS) * images / len(labels)
-    truth = []
-    for factor in FACTORS:
-        mine = order < factor * images / len(labels)
-        found = cross_validate([take(features, mine)], num_classes, draw_folds(labels[mine], FOLDS, 1, seed))
-        predicted = found.fit.logits(features.features[tested]).argmax(1).numpy()
-        truth.append(float(np.mean(predicted == labels[tested])))
-        if factor == 1:
-            drawn, head, now = take(features, mine), found.choice.head, int(mine.sum())
-    curve = extrapolate(measure_curve(drawn, num_classes, head, FOLDS, seed=seed))
-    row: dict[str, Any] = {"seed": seed, "measured": truth}
-    if isinstance(curve, str):
-        return row | {"refusal": curve}
+    first, *_ = drawn = [order < factor * images / len(labels) for factor in FACTORS]
+    own = take(features, first)
+    choice = cross_validate([own], num_classes, draw_folds(labels[first], FOLDS, 1, seed)).choice
+    tested, truth = ~drawn[-1], []
+    for mine in drawn:
+        folds, penalties = draw_folds(labels[mine], FOLDS, 1, seed), penalties_around(choice.penalty)
+        fit = cross_validate([take(features, mine)], num_classes, folds, heads=[choice.head], penalties=penalties).fit
+        truth.append(float(np.mean(fit.logits(features.features[tested]).argmax(1).numpy() == labels[tested])))
+    found = measure_curve(own, num_classes, choice, FOLDS, seed=seed)
+    with written_whole(path) as file:
+        np.savez_compressed(file, sizes=found.sizes, right=found.right, labels=found.labels, truth=np.array(truth))
+
+
+def extrapolate_draw(path: Path) -> dict[str, Any]:
+    """Return, for each factor, the extrapolated and the measured accuracy, and what they gain over the drawn photos."""
+    from transfer.probe.learning_curve import Measured, extrapolate
+
+    with np.load(path, allow_pickle=False) as saved:
+        curve = Measured(saved["sizes"], saved["right"], saved["labels"], None, "top1")
+        truth = saved["truth"].tolist()
+    found, now = extrapolate(curve), len(curve.labels)
+    row: dict[str, Any] = {
+        "sizes": curve.sizes.tolist(),
+        "accuracies": curve.accuracy(curve.of_classes()).mean(0).tolist(),
+    }
+    row["measured"] = truth
+    if isinstance(found, str):
+        return row | {"refusal": found}
     for factor, accuracy in zip(FACTORS, truth, strict=True):
-        value, interval = curve.accuracy(factor * now)
-        gain, bounds = curve.gain(now, factor * now)
+        value, interval = found.accuracy(factor * now)
+        gain, bounds = found.gain(now, factor * now)
         row[f"{factor}x"] = {
             **{"accuracy": value, "low": interval.low, "high": interval.high, "error": value - accuracy},
             **{"gain": gain, "gain_low": bounds.low, "gain_high": bounds.high},

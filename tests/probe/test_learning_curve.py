@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import curve_fit
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from transfer.probe.cross_validation import cross_validate, predict_from_some
+from transfer.probe.cross_validation import Choice, cross_validate, predict_from_some
 from transfer.probe.features import Features
 from transfer.probe.folds import draw_folds
 from transfer.probe.learning_curve import (
@@ -100,7 +100,7 @@ def test_fits_to_some_images_are_scikit_learns(head: str, num_features: int) -> 
 
 
 def test_a_measured_curve_rises_with_the_images() -> None:
-    found = measure_curve(blobs(300, 40, noise=4.0), 3, "ridge", 3)
+    found = measure_curve(blobs(300, 40, noise=4.0), 3, Choice("ridge", 100.0, 1.0), 3)
     assert found.right.shape == (5, 7, 300)
     assert found.sizes == pytest.approx(np.array(shares_of(300, 3)) * 200, abs=1)
     accuracies = found.accuracy(found.of_classes()).mean(0)

@@ -77,7 +77,7 @@ def _draw_sheet(rows: Sequence[SuspectRow], pictures: Iterable[Pixels], path: Pa
     columns = min(_COLUMNS, len(rows))
     num_rows = -(-len(rows) // columns)
     figure = Figure(figsize=(1.5 * columns, 1.9 * num_rows), dpi=DPI)
-    figure.subplots_adjust(0.01, 0.06 / num_rows, 0.99, 1 - 0.15 / num_rows, wspace=0.08, hspace=0.4)
+    figure.subplots_adjust(0.01, 0.06 / num_rows, 0.99, 1 - 0.18 / num_rows, wspace=0.08, hspace=0.4)
     for number, (row, pixels) in enumerate(zip(rows, pictures, strict=True)):
         axes = figure.add_subplot(num_rows, columns, number + 1, xticks=[], yticks=[])
         picture = Image.fromarray(pixels)

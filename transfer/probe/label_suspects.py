@@ -19,25 +19,24 @@ class Suspect(NamedTuple):
 
 
 def rank_suspects(probabilities: NDArray[np.float32], is_label: NDArray[np.bool_]) -> list[Suspect]:
-    """Return the images with a doubtful label, worst first.
+    """Return the images with a doubtful label, worst first, by confident learning (Northcutt et al. 2021, 1911.00068).
 
-    A class's usual probability is the mean over the images that have its label. An image is doubtful if another class
-    reaches its usual probability there and exceeds the label's: an off-diagonal entry of the confident joint (Northcutt
-    et al. 2021, arXiv 1911.00068), which needs no threshold and bears networks that are never sure. Ranked by the
-    difference of the two, the paper's normalised margin.
+    How many there are is counted without a threshold, as it bears networks that are never sure: images on which a class
+    other than the label reaches its usual probability, the mean over the images that have its label, and exceeds the
+    label's (the off-diagonal entries of the confident joint). Which they are is ranked by the normalised margin, the
+    label's probability less the largest other one. On images with one label this is `find_label_issues` of the library
+    cleanlab with `low_normalized_margin`, which found more changed labels with fewer false ones than the images that
+    were counted (`python -m benchmarks label_noise`).
 
     Shape:
         probabilities: (N, C); is_label: (N, C), one or several True per row.
     """
     usual = (probabilities * is_label).sum(0) / np.maximum(is_label.sum(0), 1)
     usual[~is_label.any(0)] = np.inf  # nothing is known of a class without images
-    others = np.where(is_label | (probabilities < usual), -np.inf, probabilities)
-    labelled = np.where(is_label, probabilities, np.inf)
-    other, doubted = others.argmax(1), labelled.argmin(1)
-    rows = np.arange(len(probabilities))
-    given, found = labelled[rows, doubted], others[rows, other]
+    others, labelled = np.where(is_label, -np.inf, probabilities), np.where(is_label, probabilities, np.inf)
+    given, found = labelled.min(1), others.max(1)
+    counted = np.where(others >= usual, others, -np.inf).max(1) > given
     return [
-        Suspect(int(i), int(doubted[i]), int(other[i]), float(given[i]), float(found[i]))
-        for i in np.argsort(given - found, kind="stable")
-        if found[i] > given[i]
+        Suspect(int(i), int(labelled[i].argmin()), int(others[i].argmax()), float(given[i]), float(found[i]))
+        for i in np.argsort(given - found, kind="stable")[: counted.sum()]
     ]

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from transfer.probe.cross_validation import predict_from_some
+from transfer.probe.cross_validation import Choice, predict_from_some
 from transfer.probe.features import Features
 from transfer.probe.folds import draw_folds
 from transfer.records import Interval
@@ -108,10 +108,15 @@ def shares_of(num_images: int, num_classes: int) -> list[float]:
     return [share for share in reversed(shares) if share * num_images >= _PER_CLASS * num_classes]
 
 
+def penalties_around(penalty: float) -> list[float]:
+    """Return the penalties to choose from for fewer or more images than those that a penalty was chosen for."""
+    return [factor * penalty for factor in (10, 1, 0.1, 0.01)]
+
+
 def measure_curve(
     features: Features,
     num_classes: int,
-    head: str,
+    choice: Choice,
     num_folds: int,
     metric: Metric = "top1",
     groups: NDArray[np.generic] | None = None,
@@ -125,7 +130,7 @@ def measure_curve(
     Args:
         features: of all images, and their labels.
         num_classes: number of classes.
-        head: a name of `transfer.probe.cross_validation.HEADS`; its penalty is chosen anew for each size.
+        choice: the head of all images. Its penalty is chosen anew for each size, of `penalties_around` its own.
         num_folds: see `draw_folds`.
         metric: how accuracy is counted.
         groups: images of one are in one fold, and drawn together. Shape: (N,)
@@ -137,13 +142,13 @@ def measure_curve(
     num_draws = int(np.clip(10_000 // len(labels), 3, 5))
     right = np.empty((num_draws, len(shares), len(labels)), bool)
     sizes = np.empty((num_draws, len(shares)))
-    folds = draw_folds(labels, num_folds, num_draws, seed, groups)
+    folds, penalties = draw_folds(labels, num_folds, num_draws, seed, groups), penalties_around(choice.penalty)
     with tqdm(total=right.shape[0] * right.shape[1], desc="learning curve", delay=3, leave=False) as progress:
         for draw, fold_of in enumerate(folds):
             order = draw_order(labels, groups, seed + draw)
             for size, share in enumerate(shares):
                 kept = order < share
-                found = predict_from_some(features, num_classes, fold_of, kept, head, device=device)
+                found = predict_from_some(features, num_classes, fold_of, kept, choice.head, penalties, device)
                 right[draw, size] = found == labels
                 sizes[draw, size] = np.mean([(kept & (fold_of != fold)).sum() for fold in range(num_folds)])
                 progress.update()

@@ -111,10 +111,12 @@ def learn(
         return None
     features, _ = features_of(tried.candidate, replace(own, engine=tried.engine), dataset, fabric)
     device = fabric.device if fabric.device.type == "cuda" else "cpu"  # MPS has no float64
-    head, metric = tried.found.choice.head, dataset.sheet.metric
-    measured = measure_curve(features, dataset.num_classes, head, images.num_folds, metric, images.groups, seed, device)
+    choice, metric = tried.found.choice, dataset.sheet.metric
+    measured = measure_curve(
+        features, dataset.num_classes, choice, images.num_folds, metric, images.groups, seed, device
+    )
     found = extrapolate(measured)
-    curve = summarise(measured, found, head, dataset.class_names)
+    curve = summarise(measured, found, choice.head, dataset.class_names)
     print(curve)
     if find_spec("matplotlib") is not None:
         from transfer.commands.choose.curve_figure import draw_curve
