@@ -126,7 +126,7 @@ def extrapolate_draw(path: Path) -> dict[str, Any]:
     found, now = extrapolate(curve), len(curve.labels)
     row: dict[str, Any] = {
         "sizes": curve.sizes.tolist(),
-        "accuracies": curve.accuracy(curve.of_classes()).mean(0).tolist(),
+        "accuracies": curve.accuracy(curve.of_classes).mean(0).tolist(),
     }
     row["measured"] = truth
     if isinstance(found, str):

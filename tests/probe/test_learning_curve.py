@@ -15,13 +15,13 @@ from transfer.probe.cross_validation import Choice, cross_validate, predict_from
 from transfer.probe.features import Features
 from transfer.probe.folds import draw_folds
 from transfer.probe.learning_curve import (
+    FEWEST_SIZES,
     Extrapolation,
     Measured,
     draw_order,
     extrapolate,
     fit_power_law,
     measure_curve,
-    shares_of,
 )
 from transfer.statistics import mean_per_class, top1
 
@@ -60,9 +60,19 @@ def test_a_group_is_drawn_whole() -> None:
 
 
 def test_sizes_halve_in_two_steps_down_to_two_images_of_a_class() -> None:
-    shares = shares_of(1000, 10)
-    assert shares[-1] == 1 and shares[-3] == pytest.approx(0.5) and len(shares) == 7
-    assert len(shares_of(30, 10)) == 2 and len(shares_of(60, 10)) == 4
+    for num_images, expected in ((150, 7), (24, 4), (5, 1)):
+        found = measure_curve(blobs(num_images, 4), 3, Choice("ridge", 1.0, 1.0), 2)
+        shares = found.sizes / found.sizes[-1]
+        assert len(shares) == expected and found.sizes[-1] == num_images / 2
+        assert shares == pytest.approx(2 ** (np.arange(1 - expected, 1) / 2), abs=2 / num_images)
+
+
+def test_sizes_are_those_that_few_groups_allow() -> None:
+    """Of three groups of a class, few draws of a small share have images of two classes in all folds."""
+    groups = np.arange(90) % 3 + 3 * (np.arange(90) % 9 // 3)
+    found = measure_curve(blobs(90, 4), 3, Choice("ridge", 1.0, 1.0), 3, groups=groups)
+    assert 1 <= len(found.sizes) < FEWEST_SIZES and found.sizes[-1] == 60
+    assert "a law needs 4 sizes" in str(extrapolate(found))
 
 
 # The fits
@@ -102,8 +112,8 @@ def test_fits_to_some_images_are_scikit_learns(head: str, num_features: int) -> 
 def test_a_measured_curve_rises_with_the_images() -> None:
     found = measure_curve(blobs(300, 40, noise=4.0), 3, Choice("ridge", 100.0, 1.0), 3)
     assert found.right.shape == (5, 7, 300)
-    assert found.sizes == pytest.approx(np.array(shares_of(300, 3)) * 200, abs=1)
-    accuracies = found.accuracy(found.of_classes()).mean(0)
+    assert found.sizes == pytest.approx(200 * 2 ** (np.arange(-6, 1) / 2), abs=1)
+    accuracies = found.accuracy(found.of_classes).mean(0)
     assert accuracies[-1] > accuracies[0] + 0.1
     gain, interval = told(extrapolate(found)).gain(300, 600)
     assert 0 <= interval.low < gain < interval.high < 0.2
@@ -131,22 +141,22 @@ def test_accuracies_are_those_of_the_predictions() -> None:
     labels = np.sort(np.random.default_rng(0).choice(4, 500, p=[0.5, 0.3, 0.19, 0.01]))
     for metric, function in (("top1", top1), ("mean_per_class", mean_per_class)):
         one = measured([0.4, 0.6], 500, labels=labels, metric=metric)
-        found = one.accuracy(one.of_classes())
+        found = one.accuracy(one.of_classes)
         for draw in range(4):
             for size in range(2):
                 predicted = np.where(one.right[draw, size], labels, (labels + 1) % 4)
                 assert found[draw, size] == pytest.approx(function(labels, predicted))
-        assert one.accuracy(one.resampled()).mean(0) == pytest.approx(found.mean(0), abs=0.01)
+        assert one.accuracy(one.resampled).mean(0) == pytest.approx(found.mean(0), abs=0.01)
 
 
 def test_resampled_accuracies_vary_as_binomials_and_more_in_groups() -> None:
     alone = measured([0.3, 0.8], draws=2)
-    spread = alone.accuracy(alone.resampled()).std(0)
+    spread = alone.accuracy(alone.resampled).std(0)
     assert spread == pytest.approx(np.sqrt([0.21, 0.16]) / np.sqrt(2000), rel=0.2)
     hard = np.sort(np.random.default_rng(0).random(2000))
     grouped = measured([0.3, 0.8], draws=2, groups=np.arange(2000) // 20)
     grouped.right[:] = hard < 0.5
-    assert grouped.accuracy(grouped.resampled()).std(0)[0] > 3 * np.sqrt(0.25 / 2000)
+    assert grouped.accuracy(grouped.resampled).std(0)[0] > 3 * np.sqrt(0.25 / 2000)
 
 
 # The laws

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -19,14 +20,13 @@ from tqdm import tqdm
 
 from transfer.probe.cross_validation import Choice, predict_from_some
 from transfer.probe.features import Features
-from transfer.probe.folds import draw_folds
+from transfer.probe.folds import Folds, draw_folds
 from transfer.records import Interval
 from transfer.statistics import Metric
 
 Array = NDArray[np.float64]
 
 MOST_SIZES, FEWEST_SIZES = 7, 4
-_STEP = 2**0.5  # from one size to the next
 _PER_CLASS = 2  # images of a class, on average, from which on a size counts
 _RESAMPLES = 400
 _EXPONENTS = np.geomspace(0.02, 3, 250)
@@ -51,8 +51,9 @@ class Measured:
     groups: NDArray[np.generic] | None
     metric: Metric
 
+    @cached_property
     def resampled(self) -> Array:
-        """Return the share of right images of each class, of resampled draws and images or groups. Shape: (R, S, C)
+        """The share of right images of each class, of resampled draws and images or groups. Shape: (R, S, C)
 
         Classes are those that have images; one that a resample lacks has NaN.
         """
@@ -71,8 +72,9 @@ class Measured:
             found.append(np.divide(hits, images, out=np.full_like(hits, np.nan), where=images > 0))
         return np.stack(found)
 
+    @cached_property
     def of_classes(self) -> Array:
-        """Return the share of right images of each class that has any. Shape: (D, S, C)"""
+        """The share of right images of each class that has any. Shape: (D, S, C)"""
         return np.stack([self.right[:, :, self.labels == label].mean(2) for label in np.unique(self.labels)], 2)
 
     def accuracy(self, of_classes: Array) -> Array:
@@ -102,10 +104,20 @@ def draw_order(labels: NDArray[np.int64], groups: NDArray[np.generic] | None, se
     return np.asarray(order[units])
 
 
-def shares_of(num_images: int, num_classes: int) -> list[float]:
-    """Return the shares of the images to measure at, rising to 1; fewer than `FEWEST_SIZES` of few images."""
-    shares = [_STEP**-step for step in range(MOST_SIZES)]
-    return [share for share in reversed(shares) if share * num_images >= _PER_CLASS * num_classes]
+def _shares(labels: NDArray[np.int64], orders: Sequence[Array], folds: Folds) -> list[float]:
+    """Return the shares of the images to measure at, rising to 1; of few images fewer than `FEWEST_SIZES`."""
+    least = _PER_CLASS * len(np.unique(labels))
+
+    def is_enough(share: float) -> bool:
+        fitted = [
+            labels[(order < share) & (fold_of != fold)]
+            for order, fold_of in zip(orders, folds, strict=True)
+            for fold in range(int(fold_of.max()) + 1)
+        ]
+        return share * len(labels) >= least and all(len(np.unique(each)) > 1 for each in fitted)
+
+    smaller = [2 ** (-step / 2) for step in range(MOST_SIZES - 1, 0, -1)]
+    return [*filter(is_enough, smaller), 1.0]
 
 
 def penalties_around(penalty: float) -> list[float]:
@@ -138,14 +150,14 @@ def measure_curve(
         device: the device that computes.
     """
     labels = features.labels.cpu().numpy()
-    shares = shares_of(len(labels), len(np.unique(labels)))
     num_draws = int(np.clip(10_000 // len(labels), 3, 5))
+    folds, penalties = draw_folds(labels, num_folds, num_draws, seed, groups), penalties_around(choice.penalty)
+    orders = [draw_order(labels, groups, seed + draw) for draw in range(num_draws)]
+    shares = _shares(labels, orders, folds)
     right = np.empty((num_draws, len(shares), len(labels)), bool)
     sizes = np.empty((num_draws, len(shares)))
-    folds, penalties = draw_folds(labels, num_folds, num_draws, seed, groups), penalties_around(choice.penalty)
     with tqdm(total=right.shape[0] * right.shape[1], desc="learning curve", delay=3, leave=False) as progress:
-        for draw, fold_of in enumerate(folds):
-            order = draw_order(labels, groups, seed + draw)
+        for draw, (order, fold_of) in enumerate(zip(orders, folds, strict=True)):
             for size, share in enumerate(shares):
                 kept = order < share
                 found = predict_from_some(features, num_classes, fold_of, kept, choice.head, penalties, device)
@@ -224,7 +236,7 @@ def _summary(values: Array) -> tuple[float, Interval]:
 
 def extrapolate(measured: Measured) -> Extrapolation | str:
     """Return the laws that the measured accuracies follow, or in words why there are none."""
-    of_draws = measured.accuracy(measured.of_classes())
+    of_draws = measured.accuracy(measured.of_classes)
     accuracies = of_draws.mean(0)
     if len(accuracies) < FEWEST_SIZES:
         return (
@@ -233,7 +245,7 @@ def extrapolate(measured: Measured) -> Extrapolation | str:
         )
     if accuracies[-1] == 1:
         return "all images are predicted right with the photos there are"
-    resampled = measured.accuracy(measured.resampled())
+    resampled = measured.accuracy(measured.resampled)
     if np.quantile(resampled[:, -1] - resampled[:, 0], 0.025) <= 0:
         rise = f"{100 * (accuracies[-1] - accuracies[0]):+.1f} points"
         return (

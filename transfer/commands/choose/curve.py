@@ -129,7 +129,7 @@ def learn(
 
 def summarise(measured: Measured, found: Extrapolation | str, head: str, class_names: Sequence[str]) -> LearningCurve:
     """Return the figures of a measured curve and of its extrapolation, or the reason why there is none."""
-    of_classes, resampled = measured.of_classes(), measured.resampled()
+    of_classes, resampled = measured.of_classes, measured.resampled
     accuracies = measured.accuracy(of_classes).mean(0)
     bounds = np.quantile(measured.accuracy(resampled), [0.025, 0.975], axis=0)
     points = [
@@ -154,8 +154,8 @@ def summarise(measured: Measured, found: Extrapolation | str, head: str, class_n
 
 def _most_gained(measured: Measured, class_names: Sequence[str]) -> ClassGain | None:
     half = int(np.abs(measured.sizes - measured.sizes[-1] / 2).argmin())
-    gains = np.diff(measured.of_classes().mean(0)[[half, -1]], axis=0)[0]
-    low, high = np.nanquantile(np.diff(measured.resampled()[:, [half, -1]], axis=1)[:, 0], [0.025, 0.975], axis=0)
+    gains = np.diff(measured.of_classes.mean(0)[[half, -1]], axis=0)[0]
+    low, high = np.nanquantile(np.diff(measured.resampled[:, [half, -1]], axis=1)[:, 0], [0.025, 0.975], axis=0)
     best = int(gains.argmax())
     if low[best] <= 0:
         return None
