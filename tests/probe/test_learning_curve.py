@@ -60,7 +60,7 @@ def test_a_group_is_drawn_whole() -> None:
 
 
 def test_sizes_halve_in_two_steps_down_to_two_images_of_a_class() -> None:
-    for num_images, expected in ((150, 7), (24, 4), (5, 1)):
+    for num_images, expected in ((150, 5), (24, 4), (5, 1)):
         found = measure_curve(blobs(num_images, 4), 3, Choice("ridge", 1.0, 1.0), 2)
         shares = found.sizes / found.sizes[-1]
         assert len(shares) == expected and found.sizes[-1] == num_images / 2
@@ -111,8 +111,8 @@ def test_fits_to_some_images_are_scikit_learns(head: str, num_features: int) -> 
 
 def test_a_measured_curve_rises_with_the_images() -> None:
     found = measure_curve(blobs(300, 40, noise=4.0), 3, Choice("ridge", 100.0, 1.0), 3)
-    assert found.right.shape == (5, 7, 300)
-    assert found.sizes == pytest.approx(200 * 2 ** (np.arange(-6, 1) / 2), abs=1)
+    assert found.right.shape == (5, 5, 300)
+    assert found.sizes == pytest.approx(200 * 2 ** (np.arange(-4, 1) / 2), abs=1)
     accuracies = found.accuracy(found.of_classes).mean(0)
     assert accuracies[-1] > accuracies[0] + 0.1
     gain, interval = told(extrapolate(found)).gain(300, 600)
