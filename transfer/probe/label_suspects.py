@@ -35,7 +35,7 @@ def rank_suspects(probabilities: NDArray[np.float32], is_label: NDArray[np.bool_
     usual[~is_label.any(0)] = np.inf  # nothing is known of a class without images
     others, labelled = np.where(is_label, -np.inf, probabilities), np.where(is_label, probabilities, np.inf)
     given, found = labelled.min(1), others.max(1)
-    counted = np.where(others >= usual, others, -np.inf).max(1) > given
+    counted = np.where(others >= usual - 1e-6, others, -np.inf).max(1) > given  # equal ones may differ by rounding
     return [
         Suspect(int(i), int(labelled[i].argmin()), int(others[i].argmax()), float(given[i]), float(found[i]))
         for i in np.argsort(given - found, kind="stable")[: counted.sum()]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from transfer.errors import printable
 from transfer.probe.learning_curve import Extrapolation, Measured, extrapolate, measure_curve
 from transfer.records import Interval
 
@@ -90,11 +91,9 @@ class LearningCurve:
             text = "; ".join(gains)
         if self.most_gained is None:
             return text
-        best = self.most_gained
-        return (
-            f"{text}\nfrom half of the photos to all, {best.class_name} ({best.images:,} photos) gained most:"
-            f" {_points(best.gain, best.interval)}"
-        )
+        best, name = self.most_gained, printable(self.most_gained.class_name)
+        gain = _points(best.gain, best.interval)
+        return f"{text}\nfrom half of the photos to all, {name} ({best.images:,} photos) gained most: {gain}"
 
 
 def _points(gain: float, interval: Interval) -> str:

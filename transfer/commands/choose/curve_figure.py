@@ -47,8 +47,8 @@ def draw_curve(
         images = np.geomspace(points[0].images, 4 * num_images, 60)
         line, bounds = zip(*(found.accuracy(each) for each in images), strict=True)
         axes.plot(images / num_classes, 100 * np.array(line), color=ORANGE, lw=1.2, ls="--", label="power law")
-        band = [100 * np.array([getattr(each, end) for each in bounds]) for end in ("low", "high")]
-        axes.fill_between(images / num_classes, *band, color=ORANGE, alpha=0.15, lw=0)
+        low, high = (100 * np.array([getattr(each, end) for each in bounds]) for end in ("low", "high"))
+        axes.fill_between(images / num_classes, low, high, color=ORANGE, alpha=0.15, lw=0)
         for factor in (1, 2, 4):
             axes.axvline(factor * num_images / num_classes, color=INK, lw=0.6, ls=":")
             axes.annotate(

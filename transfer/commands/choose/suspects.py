@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from transfer.commands.suspect_files import name_suspects, write_suspects
+from transfer.errors import printable
 from transfer.images.decode import decode_image
 from transfer.probe.label_suspects import rank_suspects
 from transfer.resampling import accuracy_interval
@@ -24,9 +25,6 @@ def doubt_labels(tried: Tried, dataset: Dataset, images: Images, folder: Path) -
 
     is_label = np.eye(dataset.num_classes, dtype=bool)[images.labels]
     suspects = rank_suspects(tried.found.probabilities, is_label)
-    if not suspects:
-        print("no photo looks mislabelled")
-        return 0
     splits = [dataset.splits[name] for name in SPLITS if name in dataset.splits]
     positions = [(split, position) for split in splits for position in range(len(split))]
 
@@ -36,8 +34,8 @@ def doubt_labels(tried: Tried, dataset: Dataset, images: Images, folder: Path) -
 
     rows = name_suspects(suspects, dataset.class_names, images.names.__getitem__)
     table, *sheet = write_suspects(rows, pixels, folder)
-    count = f"{len(rows):,} photos look" if len(rows) > 1 else "1 photo looks"
-    print(f"{count} mislabelled: {table}" + "".join(f", the first in {path.name}" for path in sheet))
+    count = f"{len(rows):,} {'photo' if len(rows) == 1 else 'photos'} may be mislabelled, the likeliest first"
+    print(f"{count}: {', '.join(map(str, (table, *sheet)))}" if rows else "no photo looks mislabelled")
     return len(rows)
 
 
@@ -53,8 +51,8 @@ def describe_weakest_class(tried: Tried, dataset: Dataset, images: Images) -> st
     if interval.high >= right.mean():
         return None
     taken_for = int(np.bincount(predictions[:, mine][predictions[:, mine] != worst]).argmax())
-    name, other = dataset.class_names[worst], dataset.class_names[taken_for]
+    name, other = (printable(dataset.class_names[label]) for label in (worst, taken_for))
     return (
         f"{name} fares worst: {100 * share:.1f}% ({interval.percent()}) of {mine.sum():,} photos,"
-        f" mostly taken for {other}; more photos of it would help first"
+        f" mostly taken for {other}: look there first, at the labels and for more photos"
     )

@@ -156,9 +156,11 @@ def find_suspects(judge: Judge, splits: Mapping[str, Split], inspection: Inspect
         if not len(readable):
             continue
         names = readable.image_names() if judge.out_of_fold else []
-        known = [judge.out_of_fold[image] for image in names if image in judge.out_of_fold]
-        if not names or len(known) < len(names):
-            known = predict_split(run.classifier, readable, run.preprocessing, readable.labels.ndim == 2)
-            suspects.fitted += [name] if name == "train" else []
-        suspects.add(name, readable, run.class_names, np.asarray(known))
+        if names and judge.out_of_fold.keys() >= set(names):
+            probabilities = np.stack([judge.out_of_fold[image] for image in names])
+        else:
+            probabilities = predict_split(run.classifier, readable, run.preprocessing, readable.labels.ndim == 2)
+            if name == "train" or (name == "val" and judge.out_of_fold):  # a probe is fitted to val, too
+                suspects.fitted.append(name)
+        suspects.add(name, readable, run.class_names, probabilities)
     return suspects
