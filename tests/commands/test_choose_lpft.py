@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from transfer.commands.choose import candidates, lpft
+from transfer.commands.choose import candidates, decision, lpft
 from transfer.commands.choose.budget import Budget
 from transfer.commands.choose.candidates import Candidate
 from transfer.commands.choose.decision import Tuned, compare_methods
@@ -77,14 +77,18 @@ def test_fine_tuning_is_compared_on_the_images_of_its_folds_alone() -> None:
     assert found.difference.value == pytest.approx(12 / 80)
 
 
-@pytest.mark.parametrize(("num_wrong", "takes_it"), [(20, True), (38, False), (42, False), (80, False)])
-def test_the_probe_is_kept_unless_fine_tuning_is_better_by_more_than_the_interval(
-    num_wrong: int, takes_it: bool
+@pytest.mark.parametrize(
+    ("num_wrong", "is_better", "of_many"), [(20, True, True), (38, False, True), (42, False, False)]
+)
+def test_the_probe_is_kept_unless_fine_tuning_is_better_by_more_than_the_interval_or_usually(
+    num_wrong: int, is_better: bool, of_many: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predictions = wrong_on((np.arange(200) < num_wrong // 2) | (np.arange(200) >= 200 - num_wrong // 2))
-    found = compare_methods(LABELS, one_hot(predictions), PROBE, [1.0] * 5)
-    assert found.difference.is_better is takes_it
-    assert found.difference.value == pytest.approx((40 - num_wrong) / 200)
+    for enough, taken in ((200, of_many), (201, is_better)):
+        monkeypatch.setattr(decision, "LPFT_FROM", enough)
+        found = compare_methods(LABELS, one_hot(predictions), PROBE, [1.0] * 5)
+        assert (found.difference.is_better, found.is_taken) == (is_better, taken)
+        assert found.difference.value == pytest.approx((40 - num_wrong) / 200)
 
 
 def test_images_of_one_group_count_as_one() -> None:
