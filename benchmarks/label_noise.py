@@ -56,9 +56,8 @@ def benchmark_label_noise(
         draws: with seeds from 0.
         sheets: folder of the unchanged suspects.
     """
-    from transfer.probe.folds import draw_folds
-
     from benchmarks.learning_curve import compute_features
+    from transfer.folds import draw_folds
     from transfer.probe.cross_validation import cross_validate
     from transfer.probe.features import Features
     from transfer.probe.label_suspects import rank_suspects
@@ -131,7 +130,7 @@ def compare(
 
 def save_sheet(suspects: list[Suspect], dataset: Dataset, folder: Path) -> None:
     """Write the table of the first suspects and a picture of them."""
-    from transfer.commands.choose.candidates import SPLITS
+    from transfer.commands.choose.images import SPLITS
     from transfer.commands.suspect_files import name_suspects, write_suspects
     from transfer.images.decode import Pixels, decode_image
 

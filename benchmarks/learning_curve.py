@@ -97,8 +97,7 @@ def compute_features(data_root: Path, cache_dir: Path, backbone: str, image_size
 
 def save_draw(features: Features, num_classes: int, images: int, seed: int, path: Path) -> None:
     """Measure the curve of a draw and the truth, and write both to a file."""
-    from transfer.probe.folds import draw_folds
-
+    from transfer.folds import draw_folds
     from transfer.probe.cross_validation import cross_validate
     from transfer.probe.learning_curve import draw_order, measure_curve, penalties_around
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from transfer.probe.folds import draw_folds
 
+from transfer.folds import draw_folds
 from transfer.probe.cross_validation import cross_validate
 from transfer.probe.features import Features
 from transfer.probe.label_suspects import rank_suspects

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import curve_fit
 from sklearn.linear_model import LogisticRegression, Ridge
-from transfer.probe.folds import draw_folds
 
+from transfer.folds import draw_folds
 from transfer.probe.cross_validation import Choice, cross_validate, predict_from_some
 from transfer.probe.features import Features
 from transfer.probe.learning_curve import (

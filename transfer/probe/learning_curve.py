@@ -20,9 +20,9 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from transfer.folds import Folds, draw_folds
 from transfer.probe.cross_validation import Choice, predict_from_some
 from transfer.probe.features import Features
-from transfer.probe.folds import Folds, draw_folds
 from transfer.records import Interval
 from transfer.statistics import Metric
 

@@ -22,16 +22,11 @@ if TYPE_CHECKING:
 
 def doubt_labels(tried: Tried, dataset: Dataset, images: Images, folder: Path) -> int:
     """Write the photos whose label a network's out-of-fold probabilities doubt, say so, and return their number."""
-    from transfer.commands.choose.candidates import SPLITS
-
     is_label = np.eye(dataset.num_classes, dtype=bool)[images.labels]
     suspects = rank_suspects(tried.found.probabilities, is_label)
-    splits = [dataset.splits[name] for name in SPLITS if name in dataset.splits]
-    positions = [(split, position) for split in splits for position in range(len(split))]
 
     def pixels(row: int) -> Pixels:
-        split, position = positions[suspects[row].image]
-        return decode_image(split.encoded(position), split.decoding)
+        return decode_image(images.split.encoded(suspects[row].image), images.split.decoding)
 
     rows = name_suspects(suspects, dataset.class_names, images.names.__getitem__)
     table, *sheet = write_suspects(rows, pixels, folder)
