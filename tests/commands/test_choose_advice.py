@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from transfer.commands.choose.candidates import Images
 from transfer.commands.choose.curve import summarise
 from transfer.commands.choose.curve_figure import draw_curve
+from transfer.commands.choose.images import Images
 from transfer.commands.choose.suspects import describe_weakest_class, doubt_labels
 from transfer.images.depth import DEFAULT_DECODING
 from transfer.probe.learning_curve import Measured, extrapolate
@@ -64,10 +65,13 @@ def tried(predictions: NDArray[np.int64], num_classes: int = 3) -> Any:
     return SimpleNamespace(found=SimpleNamespace(predictions=predictions[None], probabilities=probabilities))
 
 
-def images(labels: NDArray[np.int64], groups: NDArray[np.str_] | None = None) -> Images:
-    return Images(
-        labels, groups, [f"{index}.jpg" for index in range(len(labels))], np.zeros((1, len(labels)), np.int64)
+def images(labels: NDArray[np.int64], groups: NDArray[np.str_] | None = None, path: Path | None = None) -> Images:
+    """All images are one file."""
+    count = len(labels)
+    split: Any = SimpleNamespace(
+        labels=torch.from_numpy(labels), groups=groups, encoded=lambda _: path, decoding=DEFAULT_DECODING
     )
+    return Images(split, np.arange(count), [f"{index}.jpg" for index in range(count)], np.zeros((1, count), np.int64))
 
 
 def dataset(**fields: Any) -> Any:
@@ -90,29 +94,14 @@ def test_the_class_that_fares_worst_is_named_with_what_it_is_taken_for() -> None
     assert describe_weakest_class(tried(predictions), dataset(), few_groups) is not None
 
 
-class Photos:
-    """Sixty times the same photo."""
-
-    decoding = DEFAULT_DECODING
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __len__(self) -> int:
-        return 60
-
-    def encoded(self, _: int) -> Path:
-        return self.path
-
-
 def test_photos_that_may_be_mislabelled_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labels = np.repeat([0, 1, 2], 20)
     predictions = labels.copy()
     predictions[:2] = 1
     Image.new("RGB", (40, 30)).save(tmp_path / "photo.png")
-    data = dataset(splits={"train": Photos(tmp_path / "photo.png")})
-    assert doubt_labels(tried(predictions), data, images(labels), tmp_path) == 2
+    both = images(labels, path=tmp_path / "photo.png")
+    assert doubt_labels(tried(predictions), dataset(), both, tmp_path) == 2
     table, sheet = tmp_path / "suspects.csv", tmp_path / "suspects.png"
     assert capsys.readouterr().out == f"2 photos may be mislabelled, the likeliest first: {table}, {sheet}\n"
-    assert doubt_labels(tried(labels), data, images(labels), tmp_path) == 0
+    assert doubt_labels(tried(labels), dataset(), both, tmp_path) == 0
     assert capsys.readouterr().out == "no photo looks mislabelled\n"
