@@ -63,7 +63,8 @@ def draw_frontier(
     axes.set_xlim(min(latencies) / 1.25, max(latencies) * 1.6)  # room for the names
     low, high = (100 * end for end in (min(p.interval.low for p in drawn), max(p.interval.high for p in drawn)))
     axes.set_ylim(low - 0.05 * (high - low) - 0.1, high + 0.05 * (high - low) + 0.1)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    is_wide = max(latencies) > 5 * min(latencies)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if is_wide else MaxNLocator(7))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_locator(MaxNLocator(6))
