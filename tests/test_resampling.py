@@ -157,6 +157,8 @@ def test_one_group_that_differs_proves_nothing() -> None:
     assert paired_bootstrap(labels, a, b).is_better and paired_bootstrap(labels, a, b).p_value < 0.01
     found = paired_bootstrap(labels, a, b, groups=groups)
     assert found.p_value == 1 and not found.is_better
+    alone = paired_bootstrap(labels[:10], a[:10], b[:10], groups=groups[:10])
+    assert alone.low == alone.high == 1 and not alone.is_better
 
 
 def test_repeated_predictions_count_by_their_mean() -> None:

@@ -76,8 +76,11 @@ class Difference:
 
     @property
     def is_better(self) -> bool:
-        """Whether A is better by more than the interval: if it costs more than B, B is kept otherwise."""
-        return self.low > 0
+        """Whether A is better by more than the interval: if it costs more than B, B is kept otherwise.
+
+        The interval of a single group has no width, and that of few is too narrow; exchanging them at random tells.
+        """
+        return self.low > 0 and self.p_value < 0.05
 
 
 def paired_bootstrap(
