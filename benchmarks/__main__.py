@@ -31,6 +31,8 @@ frozen_norms  memory and time of training with frozen BatchNorm, folded into the
 cpu_training  images per second of a training step on a CPU, against timm in its fastest setting
 ddp     predicted seconds of a training step of 2 and 4 processes against the measured
 small_data  accuracy of ways to learn from few photos: defaults, probe, LP-FT, timm's recipe, fastai's fine_tune
+learning_curve  errors of extrapolated learning curves, and how many of their intervals cover what more photos bring
+label_noise  precision and recall of suspect labels, of which a share was changed
 formats  the formats of a bundle on photos: time and answers of each, the graph's preprocessing, the reader's start
 """
 
@@ -73,6 +75,8 @@ OWN_COMMAND_LINE = (
     "ddp",
     "traffic",
     "small_data",
+    "learning_curve",
+    "label_noise",
     "formats",
     "gpu",
 )

@@ -18,6 +18,7 @@ from transfer.files import expanded
 if TYPE_CHECKING:
     import torch
 
+    from datamodules.dataset.loaded import Dataset
     from transfer.probe.features import Features
 
 
@@ -61,10 +62,10 @@ def benchmark_probe_choices(
     figures: dict[str, Any] = {"dataset": dataset, "backbone": backbone, "image_size": image_size}
     plain: dict[str, list[Features]] = {}
     for engine in ("torch", "auto"):
-        found, num_classes, record = compute(
+        found, dataset_read, record = compute(
             [*options, "--engine", engine, "--views", str(views if engine == "auto" else 1)]
         )
-        figures[f"engine_{engine}"] = record
+        figures[f"engine_{engine}"], num_classes = record, dataset_read.num_classes
         for dtype in ("float32", "bfloat16"):
             rounded = {name: [as_type(each, dtype) for each in found[name][:1]] for name in ("train", "val")}
             figures[f"{engine}, {dtype}"] = fit(rounded["train"], rounded["val"][0], num_classes)
@@ -82,8 +83,8 @@ def benchmark_probe_choices(
     return figures
 
 
-def compute(argv: Sequence[str]) -> tuple[dict[str, list[Features]], int, dict[str, Any]]:
-    """Return the features of a probe's command line, the number of classes, and which engine computed."""
+def compute(argv: Sequence[str]) -> tuple[dict[str, list[Features]], Dataset, dict[str, Any]]:
+    """Return the features of a probe's command line, the dataset, and which engine computed."""
     from datamodules import load_dataset
     from datamodules.datamodule import DataModule
     from transfer.commands.probe import build_network, choose_start
@@ -98,7 +99,7 @@ def compute(argv: Sequence[str]) -> tuple[dict[str, list[Features]], int, dict[s
     data = DataModule(dataset, start.preprocessing, **config.loader_options())
     features, _, record = extract(config, own, data, build_network(config, start, dataset, fabric), fabric)
     assert record is not None
-    return features, dataset.num_classes, asdict(record)
+    return features, dataset, asdict(record)
 
 
 def as_type(features: Features, dtype: str) -> Features:

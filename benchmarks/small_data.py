@@ -53,6 +53,7 @@ class Task:
 
 TASKS = {
     "clothing-30": Task("clothing", 30, 128, 50),
+    "clothing-100": Task("clothing", 100, 128, 50),
     "clothing-300": Task("clothing", 300, 128, 50),
     "clothing-2700": Task("clothing", 2700, 128, 20),
     "cifar10-100": Task("cifar10", 100, 64, 50),

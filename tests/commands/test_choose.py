@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import warnings
 from collections.abc import Callable
@@ -11,13 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import PredefinedSplit, cross_val_predict
 from torch import nn
 
 from datamodules import load_dataset
 from tests.support.runs import call, read_results, read_weights, save_classes, save_csv, save_photo
-from transfer.commands import choose, evaluate
+from transfer.commands import choose, doctor, evaluate
 from transfer.commands.choose import candidates
 from transfer.commands.choose.record import Choice
 from transfer.costs.latency import Latency
@@ -66,13 +69,15 @@ def chosen(run: Callable[..., int], tmp_path_factory: pytest.TempPathFactory) ->
     """A choice between lite0 and lite1; lite2 has too many parameters."""
     folder = tmp_path_factory.mktemp("choice") / "choice"
     words = ("--folds", "4", "--repeats", "2", "--max_params", "4.2M", "--max_latency_ms", "1000", "--methods", "probe")
+    words = (*words, "--learning_curve", "true")
     assert run("--out_dir", folder, *words) == 0
     return folder
 
 
 @pytest.mark.slow
 def test_a_choice_leaves_its_figures_and_a_run_of_the_winner(chosen: Path) -> None:
-    assert {path.name for path in chosen.iterdir()} == {"choose.json", "out_of_fold.npz", "frontier.png", "winner"}
+    files = {"choose.json", "out_of_fold.npz", "frontier.png", "suspects.csv", "suspects.png", "learning_curve.png"}
+    assert {path.name for path in chosen.iterdir()} == {*files, "winner"}
     found = checked(read_object(chosen / "choose.json"), Choice, chosen)
     assert [(one.backbone, one.image_size) for one in found.candidates] == [("lite0", 32), ("lite1", 32)]
     assert [(one.backbone, one.image_size) for one in found.left_out] == [("lite2", 32)]
@@ -141,6 +146,48 @@ def test_the_winners_head_is_the_one_that_was_cross_validated(chosen: Path) -> N
     assert results["metrics"]["val"]["top1"] == pytest.approx(top1)
 
 
+def test_the_learning_curve_ends_at_the_accuracy_of_all_images(chosen: Path) -> None:
+    found = json.loads((chosen / "choose.json").read_text())
+    curve, winner = found["learning_curve"], found["candidates"][found["chosen"]]
+    assert curve["head"] == winner["head"] and curve["draws"] == 5
+    images = [point["images"] for point in curve["points"]]
+    assert images == sorted(images) and images[-1] == pytest.approx(0.75 * found["num_images"])  # 4 folds
+    assert curve["points"][-1]["accuracy"] == pytest.approx(winner["accuracy"], abs=0.1)
+    assert bool(curve["forecasts"]) == (curve["refusal"] is None)
+    with Image.open(chosen / "learning_curve.png") as picture:
+        assert picture.size == (960, 720)
+
+
+@pytest.mark.slow
+def test_suspects_are_the_most_accurate_networks_and_the_doctors_too(
+    chosen: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = json.loads((chosen / "choose.json").read_text())
+    best = max(found["candidates"], key=lambda one: one["accuracy"])
+    with np.load(chosen / "out_of_fold.npz", allow_pickle=False) as arrays:
+        out = dict(arrays)
+    logits = out[f"logits_{best['backbone']}_32"]
+    probabilities = dict(zip(out["path"], softmax(logits, axis=2).mean(0), strict=True))
+    with (chosen / "suspects.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == found["num_suspects"] > 3
+    names = out["class_name"].tolist()
+    for row in rows:
+        assert Path(row["image"]).stem.startswith(row["label"])
+        for key in ("label", "suggested"):
+            probability = probabilities[row["image"]][names.index(row[key])]
+            assert float(row[f"{key}_probability"]) == pytest.approx(probability, abs=1e-4)
+    words = ("--data.group_column", "patient", "--num_workers", "0", "--out_dir", tmp_path)
+    assert call(doctor.main, table, "--run", chosen, *words) in (0, 1)
+    report = json.loads((tmp_path / "doctor.json").read_text())
+    assert report["suspects_fitted"] == []
+    own = {(row["image"], row["suggested"]) for name in ("train", "val") for row in report["suspects"][name]}
+    assert {(row["image"], row["suggested"]) for row in rows} & own
+    assert "fitted to these labels" not in capsys.readouterr().out
+    with (tmp_path / "suspects.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == sum(map(len, report["suspects"].values()))
+
+
 @pytest.mark.slow
 def test_folds_share_no_group(chosen: Path) -> None:
     with np.load(chosen / "out_of_fold.npz", allow_pickle=False) as arrays:
@@ -169,7 +216,8 @@ def test_stopped_while_the_winner_is_fitted_it_is_not_called_done_and_keeps_the_
     monkeypatch.chdir(tmp_path)
     assert run("--folds", "4", "--repeats", "2", "--max_params", "4.2M", "--methods", "probe") == 130
     folder = tmp_path / "runs" / "photos_choose" / "1"
-    assert {path.name for path in folder.iterdir()} == {"out_of_fold.npz", "frontier.png"}
+    suspects = {"suspects.csv", "suspects.png"}
+    assert {path.name for path in folder.iterdir()} == {"out_of_fold.npz", "frontier.png", *suspects}
     assert (folder / "out_of_fold.npz").read_bytes() == (chosen / "out_of_fold.npz").read_bytes()
     assert (folder / "frontier.png").read_bytes() == (chosen / "frontier.png").read_bytes()
     assert "left out: lite2 at 32 px: parameters 4.815 M (at most 4.2 M)" in capsys.readouterr().out

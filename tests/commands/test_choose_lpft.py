@@ -1,11 +1,8 @@
-"""The choice between a linear probe and fine-tuning from it: the decision, the folds, and the time."""
+"""The choice between a linear probe and fine-tuning from it: the decision, the sentence, and the time."""
 
 from __future__ import annotations
 
-import shutil
-import signal
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,25 +11,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from datamodules import load_dataset
-from tests.datamodules.test_holdout import split_of
-from tests.support.runs import call, read_results, save_classes
-from transfer.commands import choose, finetune
-from transfer.commands.choose import lpft
+from transfer.commands.choose import candidates, decision, lpft
 from transfer.commands.choose.budget import Budget
+from transfer.commands.choose.candidates import Candidate
 from transfer.commands.choose.decision import Tuned, compare_methods
-from transfer.commands.choose.images import Images, read_images
-from transfer.commands.choose.record import Choice
-from transfer.commands.choose.report import describe
-from transfer.config.auto import choose_lpft
+from transfer.commands.choose.record import LeftOut
+from transfer.commands.choose.report import describe, lpft_words
 from transfer.config.choose_schema import ChooseConfig
-from transfer.config.problems import find_problems
+from transfer.config.command_line import parse_choose_config, parse_config
 from transfer.config.schema import FinetuneConfig
-from transfer.errors import BadValue, Interrupted, RunInterrupted
-from transfer.files import read_object
-from transfer.records import Interval, checked
-from transfer.resampling import Difference, paired_bootstrap
-from transfer.runs.results import Results
+from transfer.errors import BadValue
+from transfer.records import Interval
+from transfer.resampling import paired_bootstrap
 from transfer.statistics import share_interval
 
 fold_of = np.arange(200) % 5
@@ -87,14 +77,18 @@ def test_fine_tuning_is_compared_on_the_images_of_its_folds_alone() -> None:
     assert found.difference.value == pytest.approx(12 / 80)
 
 
-@pytest.mark.parametrize(("num_wrong", "takes_it"), [(20, True), (38, False), (42, False), (80, False)])
-def test_the_probe_is_kept_unless_fine_tuning_is_better_by_more_than_the_interval(
-    num_wrong: int, takes_it: bool
+@pytest.mark.parametrize(
+    ("num_wrong", "is_better", "of_many"), [(20, True, True), (38, False, True), (42, False, False)]
+)
+def test_the_probe_is_kept_unless_fine_tuning_is_better_by_more_than_the_interval_or_usually(
+    num_wrong: int, is_better: bool, of_many: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predictions = wrong_on((np.arange(200) < num_wrong // 2) | (np.arange(200) >= 200 - num_wrong // 2))
-    found = compare_methods(LABELS, one_hot(predictions), PROBE, [1.0] * 5)
-    assert found.difference.is_better is takes_it
-    assert found.difference.value == pytest.approx((40 - num_wrong) / 200)
+    for enough, taken in ((200, of_many), (201, is_better)):
+        monkeypatch.setattr(decision, "LPFT_FROM", enough)
+        found = compare_methods(LABELS, one_hot(predictions), PROBE, [1.0] * 5)
+        assert (found.difference.is_better, found.is_taken) == (is_better, taken)
+        assert found.difference.value == pytest.approx((40 - num_wrong) / 200)
 
 
 def test_images_of_one_group_count_as_one() -> None:
@@ -129,6 +123,20 @@ def test_the_sentence_says_which_method_and_why() -> None:
     )
 
 
+def test_the_command_that_fine_tunes_nevertheless_has_the_same_data() -> None:
+    config = parse_choose_config(["--data_root", "my photos", "--seed", "3", "--data.group_column", "patient"])[0]
+    choice: Any = SimpleNamespace(
+        config={**config.to_dict(), "folds": 5},
+        candidates=[None, SimpleNamespace(backbone="lite1", image_size=240)],
+        chosen=1,
+    )
+    words = lpft_words(choice)
+    found = parse_config(words)[0]
+    assert words[:4] == ["--data_root", "my photos", "--seed", "3"] and "--dataset" not in words
+    assert (found.dataset, found.backbone, found.image_size, found.method) == ("folder", "lite1", 240, "lpft")
+    assert (found.data, found.seed) == (config.data, 3)
+
+
 # The time
 
 
@@ -153,6 +161,34 @@ def attempt(
     monkeypatch.setattr(lpft, "predict_seconds", lambda *_: predicted)
     monkeypatch.setattr(lpft, "tune_fold", tune_fold)
     return lpft.try_lpft(tried(), DATA, IMAGES, None, tmp_path, Budget("1m", budget, 0.0))  # type: ignore[arg-type]
+
+
+def test_networks_for_which_no_time_is_left_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Features take a second for ten multiply-adds; the second network's would take longer than there is time."""
+    now = [0.0]
+
+    def try_one(candidate: Any, *_: Any) -> tuple[Any, tuple[float, float]]:
+        now[0] += candidate.macs / 10
+        return SimpleNamespace(candidate=candidate), (candidate.macs / 10, 0.0)
+
+    def network(name: str, macs: int) -> Any:
+        start = SimpleNamespace(variant=SimpleNamespace(name=name), preprocessing=SimpleNamespace(image_size=64))
+        return Candidate(FinetuneConfig(), start, 1, macs, None)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("transfer.commands.choose.budget.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(candidates, "_try", try_one)
+    given = [network("small", 100), network("large", 300), network("medium", 150)]
+    nothing: Any = None
+    found, late = candidates.try_all(given, ChooseConfig(), nothing, nothing, nothing, Budget("25s", 25.0, 0.0))
+    assert [one.candidate for one in found] == [given[0], given[2]]
+    assert late == [LeftOut("large", "about 30 s for it, 15 s left of --budget 25s", 64)]
+    assert capsys.readouterr().out.splitlines() == [
+        "small at 64 px (1 of 3)",
+        "left out: large at 64 px: about 30 s for it, 15 s left of --budget 25s",
+        "medium at 64 px (3 of 3, about 15 s left)",
+    ]
 
 
 def right(fold: int, _: float = 0) -> NDArray[np.float32]:
@@ -200,102 +236,3 @@ def test_a_fold_that_takes_too_long_or_fails_leaves_those_before_it(
         raise BadValue("the GPU's memory is too small\nfor that")
 
     assert attempt(monkeypatch, tmp_path, 1000.0, fail) == (None, "the GPU's memory is too small")
-
-
-# The folds
-
-
-def finished(images: Images, fold: int, steps: int) -> Any:
-    """The results of a fold's run that was planned to take 20 steps."""
-    held_out = images.folds[0] == fold
-    splits = {
-        "train": images.split.select(np.flatnonzero(~held_out)),
-        "val": images.split.select(np.flatnonzero(held_out)),
-    }
-    facts = {name: SimpleNamespace(fingerprint=split.fingerprint()) for name, split in splits.items()}
-    return SimpleNamespace(steps=steps, planned_steps=20, splits=facts)
-
-
-def test_a_run_that_the_time_cuts_short_or_of_other_images_is_not_used(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    split, seen = split_of([0, 1] * 10), list[FinetuneConfig]()
-    data: Any = SimpleNamespace(name="photos", splits={"train": split}, class_names=["a", "b"])
-    images = read_images(data, ChooseConfig(), seed=3)
-    network: Any = SimpleNamespace(config=FinetuneConfig(dataset="folder", data_root="photos", seed=3))
-    results = iter([finished(images, 2, steps=7), finished(images, 1, steps=20)])
-
-    def finetune(config: FinetuneConfig) -> Any:
-        print("epoch 1")
-        seen.append(config)
-        return next(results)
-
-    monkeypatch.setattr(lpft, "finetune", finetune)
-    arguments: Any = network, data, images, 2, None, tmp_path, 90.0
-    assert lpft.tune_fold(*arguments) is None
-    (config,) = seen
-    assert (config.method, config.folds, config.fold, config.data.draw) == ("lpft", 5, 2, 3)
-    assert (config.trainer.limit_test_batches, config.trainer.max_time) == (0, "00:00:01:30")
-    assert find_problems(config) == []
-    with pytest.raises(AssertionError, match="other images in train of fold 2"):
-        lpft.tune_fold(*arguments)
-    assert [path.name for path in tmp_path.iterdir()] == ["lpft.log"]
-    assert (tmp_path / "lpft.log").read_text() == "epoch 1\n" * 2
-
-
-def test_a_stopped_fold_offers_nothing_to_go_on_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def finetune(config: FinetuneConfig) -> Any:
-        raise RunInterrupted(signal.SIGTERM, Path(config.out_dir or "") / "last.ckpt")
-
-    monkeypatch.setattr(lpft, "finetune", finetune)
-    data: Any = SimpleNamespace(name="photos", splits={"train": split_of([0, 1] * 10)}, class_names=["a", "b"])
-    network: Any = SimpleNamespace(config=FinetuneConfig(dataset="folder", data_root="photos"))
-    with pytest.raises(Interrupted, match=r"^stopped by SIGTERM$"):
-        lpft.tune_fold(network, data, read_images(data, ChooseConfig(), 0), 0, None, tmp_path, 90.0)  # type: ignore[arg-type]
-
-
-@pytest.mark.slow
-def test_fine_tuning_that_is_better_is_what_is_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    photos = save_classes(tmp_path / "photos", {"dark": 20, "grey": 20, "light": 20})
-    shutil.copy(photos / "grey" / "0.png", photos / "grey" / "again.png")
-    one_epoch = [replace(c, value=1) if c.field == "trainer.max_epochs" else c for c in choose_lpft()]
-    monkeypatch.setattr("transfer.config.choices.choose_lpft", lambda: one_epoch)
-    monkeypatch.setattr(Difference, "is_better", True)  # whatever so short a training brings
-    runs: list[tuple[FinetuneConfig, Results]] = []
-
-    def tune(config: FinetuneConfig) -> Results:
-        runs.append((config, finetune.finetune(config)))
-        return runs[-1][1]
-
-    monkeypatch.setattr(lpft, "finetune", tune)
-    words = ("--backbones", "lite0", "--image_sizes", "32", "--folds", "2", "--seed", "1", "--data.num_workers", "0")
-    folder = tmp_path / "choice"
-    assert call(choose.main, "--data_root", photos, *words, "--out_dir", folder, "--trainer.accelerator", "cpu") == 0
-
-    files = {"choose.json", "out_of_fold.npz", "frontier.png", "lpft.log", "winner"}
-    assert {path.name for path in folder.iterdir()} == files
-    found = checked(read_object(folder / "choose.json"), Choice, folder)
-    assert found.method == "lpft" and found.fine_tuning is not None and found.folds_left_out == ""
-    assert found.fine_tuning.num_folds == 2 and found.fine_tuning.num_images == found.num_images
-    with np.load(folder / "out_of_fold.npz", allow_pickle=False) as arrays:
-        out = dict(arrays)
-    (folds,), tuned = out["fold"], out["lpft_lite0_32"].argmax(1)
-    assert not np.isnan(out["lpft_lite0_32"]).any()
-    assert found.fine_tuning.accuracy == np.mean(tuned == out["label"])
-    assert found.fine_tuning.difference.value == pytest.approx(
-        np.mean(tuned == out["label"]) - np.mean(out["logits_lite0_32"][0].argmax(1) == out["label"])
-    )
-    for fold, (config, results) in enumerate(runs):
-        assert "test" not in results.metrics and results.test_reads == 0
-        held_out = load_dataset(config.dataset, **config.read_options()).split("val").image_names()
-        assert sorted(held_out) == sorted(out["path"][folds == fold])
-    assert len(runs) == 2
-    winner = read_results(folder / "winner")
-    assert (winner["config"]["method"], winner["backbone"], winner["image_size"]) == ("lpft", "lite0", 32)
-    assert winner["config"]["folds"] is None and winner["test_reads"] == 1
-    assert found.test == winner["metrics"]["test"]
-    *_, use, sentence = capsys.readouterr().out.splitlines()
-    assert use == f"use it: efficientnet-transfer predict {folder / 'winner'} photos/"
-    assert sentence == found.sentence and "fine-tuned from its linear probe (LP-FT)" in sentence

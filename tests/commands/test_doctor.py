@@ -20,7 +20,6 @@ from datamodules import load_dataset
 from datamodules.doctor import NEAR_DISTANCE
 from datamodules.doctor.duplicates import MIN_CORRELATION, correlate, find_close, find_near, group_equal
 from datamodules.doctor.inspection import inspect_image
-from datamodules.doctor.suspects import rank_suspects
 from tests.support.runs import CHEAP, ROOT, call, environment, save_csv
 from transfer.commands import doctor, finetune
 from transfer.config.data_schema import DataConfig
@@ -529,21 +528,6 @@ def test_a_record_holds_what_the_image_is(tmp_path: Path) -> None:
 
 
 # Suspect labels
-
-
-def test_suspects_are_confident_in_another_class_than_their_label() -> None:
-    labels = np.array([0, 0, 0, 1, 1, 1])
-    first = np.array([0.9, 0.7, 0.1, 0.2, 0.3, 0.45])  # usual: 0.567 for class 0, 0.683 for class 1
-    probabilities = np.stack([first, 1 - first], 1).astype(np.float32)
-    assert rank_suspects(probabilities, np.eye(2, dtype=bool)[labels]) == [(2, 0, 1)]
-    probabilities[4] = (0.8, 0.2)
-    assert rank_suspects(probabilities, np.eye(2, dtype=bool)[labels]) == [(2, 0, 1), (4, 1, 0)]
-
-
-def test_an_image_with_several_labels_is_suspect_for_one_that_it_lacks() -> None:
-    is_label = np.array([[True, False, False], [True, True, False], [False, True, True]])
-    probabilities = np.array([[0.1, 0.95, 0.2], [0.9, 0.8, 0.1], [0.2, 0.9, 0.9]], np.float32)
-    assert rank_suspects(probabilities, is_label) == [(0, 0, 1)]
 
 
 @pytest.mark.slow

@@ -17,7 +17,9 @@ from transfer import finetune as finetune_one
 from transfer import finetune_folds
 from transfer.commands import finetune
 from transfer.commands.evaluate import evaluate
+from transfer.commands.finetune_folds import claim_folder
 from transfer.config.command_line import load_config, parse_choose_config, parse_probe_config
+from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue
 from transfer.resampling import accuracy_interval
 from transfer.statistics import mean_interval
@@ -156,6 +158,17 @@ def test_wrong_folds_are_refused_before_or_by_the_first_run(
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(BadValue, match="start a run for each `fold`"):
         finetune_folds(data_root=table, folds=3)
+
+
+def test_a_job_that_is_started_again_finds_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config, runs = FinetuneConfig(folds=2), Path("runs/digits_lite0_folds")
+    assert [claim_folder(config) for _ in range(2)] == [runs / "1", runs / "2"]
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    assert [claim_folder(config) for _ in range(2)] == [runs / "77", runs / "77"]
+    (runs / "77" / "photo.png").touch()
+    with pytest.raises(BadValue, match="77 is not empty"):
+        claim_folder(config)
 
 
 def test_too_many_folds_are_refused_in_one_sentence(

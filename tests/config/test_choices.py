@@ -23,7 +23,8 @@ STEP = (
 def test_auto_says_why_leaves_what_was_set_and_its_config_repeats_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call(finetune.main, *STEP, "--recipe", "auto", "--optim.lr", "0.02", "--out_dir", tmp_path / "auto") == 0
+    words = ("--recipe", "auto", "--method", "full", "--optim.lr", "0.02")
+    assert call(finetune.main, *STEP, *words, "--out_dir", tmp_path / "auto") == 0
     lines = capsys.readouterr().out.splitlines()
     assert "optim.lr: as you set it" in lines and "image_size: as you set it" in lines
     assert "trainer.max_steps: as you set it" in lines
@@ -70,7 +71,7 @@ def test_from_scratch_takes_no_weights(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (("--protocol", "list"), "unknown protocol 'list' (allowed: efficientnetv2, kornblith, paper, sam-paper, "),
+        (("--protocol", "list"), "unknown protocol 'list' (allowed: bit-hyperrule, efficientnetv2, kornblith, "),
         (
             ("--protocol", "kornblith", "--optim.lr", "0.1"),
             "chooses optim.lr and optim.weight_decay together from its grid: set both, or neither",

@@ -22,7 +22,7 @@ def write(path: Path, text: str) -> str:
 
 
 def test_without_arguments_the_defaults_hold() -> None:
-    assert parse_config([]) == (FinetuneConfig(), None)
+    assert parse_config([]) == (FinetuneConfig(recipe="none", method="full"), None)
 
 
 def test_flags_go_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_limits_of_batches_are_a_number_or_a_share() -> None:
 
 def test_a_configuration_comes_back_from_its_file(tmp_path: Path) -> None:
     for config in (
-        FinetuneConfig(),
+        FinetuneConfig(recipe="none", method="full"),
         FinetuneConfig(
             backbone="b3", pretrained="paper", dropout=0.5, freeze="backbone", ema_half_life=0.1,
             dataset="folder", data_root="/a b",
@@ -230,7 +230,7 @@ def test_python_may_pass_paths_and_dataclasses() -> None:
     assert given == {"data_root", "out_dir", "init_head", "data.cache_dir", "data.cache", "trainer.max_epochs"}
     before = FinetuneConfig(out_dir=Path("run"), trainer=TrainerConfig(max_steps=7))  # type: ignore[arg-type]
     config, given = build_config(before, None, {"trainer": TrainerConfig()})
-    assert config == FinetuneConfig(out_dir="run")
+    assert config == FinetuneConfig(recipe="none", method="full", out_dir="run")
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,12 @@ from transfer.errors import BadValue, DamagedFile
 # Fields that can use a value; every other number in the schema refuses it.
 FINE = {
     "0": {
-        *("dropout", "stochastic_depth_prob", "seed", "data.num_workers", "loss.label_smoothing", "loss.mixup_alpha"),
+        *("dropout", "stochastic_depth_prob", "seed", "data.num_workers", "data.draw", "loss.label_smoothing"),
+        "loss.mixup_alpha",
         *("loss.cutmix_alpha", "optim.momentum", "optim.weight_decay", "optim.backbone_lr_factor"),
         *(
             "data.color_jitter",
+            "data.draw",
             "optim.warmup_epochs",
             "trainer.limit_test_batches",
             "trainer.overfit_batches",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from transfer.config.choices import choose_by_rule, settle_method, settle_recipe
-from transfer.config.command_line import parse_config
+from transfer.config.command_line import given_fields, parse_config
 from transfer.config.problems import find_problems
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue
@@ -16,8 +16,8 @@ PHOTOS = ("--data_root", "photos")
 
 
 def settle(*words: str, num_images: int = 300, has_weights: bool = True, processes: int = 1) -> FinetuneConfig:
-    config = parse_config(words)[0]
-    config = settle_recipe(config, num_images=num_images, has_weights=has_weights)
+    config, given = parse_config(words)[0], given_fields(words)
+    config, _ = settle_recipe(config, given, num_images=num_images, has_weights=has_weights)
     return settle_method(config, num_images=num_images, has_weights=has_weights, num_processes=processes)[0]
 
 
@@ -32,6 +32,10 @@ def settle(*words: str, num_images: int = 300, has_weights: bool = True, process
         ((*PHOTOS, "--init_head", "run"), {"processes": 2}, "auto", "lpft"),
         ((*PHOTOS, "--protocol", "kornblith"), {}, "none", "full"),
         ((*PHOTOS, "--recipe", "none"), {}, "none", "full"),
+        ((*PHOTOS, "--optim.lr", "0.02"), {}, "none", "full"),
+        ((*PHOTOS, "--optim.name", "sgd"), {}, "none", "full"),
+        ((*PHOTOS, "--optim.name", "sgd", "--recipe", "auto"), {}, "auto", "lpft"),
+        ((*PHOTOS, "--optim.weight_decay", "0.1"), {}, "auto", "lpft"),
         ((*PHOTOS, "--method", "full"), {}, "auto", "full"),
         ((*PHOTOS, "--head", "mlp"), {}, "auto", "full"),
         ((*PHOTOS, "--data.multilabel", "true"), {}, "auto", "full"),
@@ -79,6 +83,12 @@ def test_neither_recipe_nor_method_changes_nothing() -> None:
 def test_lpft_on_several_processes_wants_the_head_of_a_run() -> None:
     with pytest.raises(BadValue, match=r"on 2 processes: .* pass its folder as `init_head`"):
         settle(*PHOTOS, "--method", "lpft", processes=2)
+
+
+def test_an_optimizer_that_excludes_the_recipe_is_said() -> None:
+    config, given = parse_config([*PHOTOS, "--optim.lr", "0.02"])[0], frozenset({"optim.lr", "data_root"})
+    _, (line,) = settle_recipe(config, given, num_images=300, has_weights=True)
+    assert line.startswith("recipe none") and "optim.lr" in line
 
 
 def test_why_it_is_not_lpft_is_said() -> None:

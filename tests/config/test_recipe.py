@@ -82,11 +82,14 @@ def test_the_rate_is_proportional_to_the_batch_and_smaller_for_larger_backbones(
     assert rates == {224: 0.04, 300: 0.015, 528: 0.015, 600: 0.004, 800: 0.004}
 
 
-def test_few_images_get_the_defaults_rate_and_batch() -> None:
+def test_few_images_get_adamw_and_more_the_defaults_rate_and_batch() -> None:
     default = FinetuneConfig()
-    found = choices(num_images=24, num_classes=4, batch_size=default.data.batch_size)
-    assert found["optim.lr"].value == default.optim.lr == 0.02
-    assert choices(num_images=24, batch_size=256)["optim.lr"].value == 0.08
+    found = {field: choice.value for field, choice in choices(num_images=5_000, num_classes=4).items()}
+    assert (found["optim.name"], found["optim.lr"], found["optim.weight_decay"]) == ("adamw", 1e-3, 0.05)
+    assert "optim.name" not in choices(num_images=24, resolution=300)  # not measured for larger networks
+    found = {field: choice.value for field, choice in choices(num_images=5_001, num_classes=4).items()}
+    assert found["optim.lr"] == default.optim.lr == 0.02 and "optim.name" not in found
+    assert choices(num_images=5_001, batch_size=256)["optim.lr"].value == 0.08
     assert choices(num_images=24, resolution=600, batch_size=256)["optim.lr"].value == 0.004
     assert choose_batch_size() == choose_batch_size(10_000) == default.data.batch_size
     assert [choose_batch_size(fits) for fits in (63, 32, 3, 0)] == [32, 32, 2, 1]  # less only where memory ends

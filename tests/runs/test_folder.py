@@ -41,7 +41,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-CONFIG = FinetuneConfig(dataset="flowers", backbone="b7")
+CONFIG = FinetuneConfig(dataset="flowers", backbone="b7", recipe="none", method="full")
 
 
 def path_of(config: FinetuneConfig) -> Path:

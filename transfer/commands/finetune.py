@@ -211,7 +211,7 @@ def choose(
     config, shares = share_batch(config, given, num_processes)
     lines += shares
     num_images, has_weights = dataset.split_sizes["train"], start.row is not None
-    config = settle_recipe(config, num_images=num_images, has_weights=has_weights)
+    config, remarks = settle_recipe(config, given, num_images=num_images, has_weights=has_weights)
     config, reasons = settle_method(config, num_images=num_images, has_weights=has_weights, num_processes=num_processes)
     config, chosen = choose_by_rule(
         config,
@@ -223,7 +223,7 @@ def choose(
         dropout_rate=start.variant.dropout_rate,
         num_processes=num_processes,
     )
-    lines += [*reasons, *chosen]
+    lines += [*remarks, *reasons, *chosen]
     return config, lines
 
 

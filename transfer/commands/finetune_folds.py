@@ -90,7 +90,7 @@ def train_folds(
     started = time.perf_counter()
     _check(config, allow_user_code)
     config, _, _ = check_names(config)
-    folder, plan = _claim_folder(config), _plan(config, given)
+    folder, plan = claim_folder(config), _plan(config, given)
     if fork is None:
         fork = not usable_gpus(config.trainer.accelerator == "cpu")
     try:
@@ -135,17 +135,18 @@ def _plan(config: FinetuneConfig, given: frozenset[str]) -> dict[str, Any]:
     return {name: values[name] for name in sorted(given - {"out_dir"})}
 
 
-def _claim_folder(config: FinetuneConfig) -> Path:
-    """Return the folder of the runs: `out_dir`, new or begun by the same command, or the next number.
+def claim_folder(config: FinetuneConfig) -> Path:
+    """Return the folder of the runs: `out_dir` or that of this job, new or begun by the same command; or the next one.
 
     Raises:
         BadValue: `out_dir` holds something else.
     """
-    from transfer.runs.folder import claim_number, numbered_runs
+    from transfer.runs.folder import claim_number, job_id, numbered_runs
 
-    if config.out_dir is None:
-        return claim_number(numbered_runs(config, "_folds"))
-    path = Path(config.out_dir)
+    parent, job = numbered_runs(config, "_folds"), job_id()
+    if config.out_dir is None and job is None:
+        return claim_number(parent)
+    path = parent / str(job) if config.out_dir is None else Path(config.out_dir)
     names = {file.name for file in path.iterdir()} if path.is_dir() else set()
     if path.is_file() or (names - {LOCK, soft_name(LOCK)} and PLAN not in names):
         raise BadValue(f"`out_dir`={path} is not empty; it may hold another run: choose a new folder")
@@ -172,8 +173,10 @@ def _train_all(worker: Worker, plan: Mapping[str, Any]) -> list[Results]:
         except RunDiverged as failure:
             raise Diverged(str(failure)) from None
         except RunFailed as failure:
-            _, found, message = str(failure).partition("error: ")  # of a user's mistake nothing else is worth reading
-            raise BadValue(f"{name}: {message}" if found else str(failure)) from None
+            head, _, output = str(failure).partition("\n")
+            _, found, message = output.partition("error: ")  # of a user's mistake nothing else is worth reading
+            is_explained = found and head.endswith("exit status 2")
+            raise BadValue(f"{name}: {message}" if is_explained else str(failure)) from None
         print(f"{name}: {describe_fold(results[-1])}", flush=True)
     return results
 

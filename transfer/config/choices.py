@@ -77,18 +77,27 @@ def divide_batch(batch_size: int, num_processes: int, most: int) -> tuple[int, i
     return per_process, share // per_process
 
 
-def settle_recipe(config: FinetuneConfig, *, num_images: int, has_weights: bool) -> FinetuneConfig:
-    """Return the configuration with its recipe: unset, `auto` for few images of one's own, from trained weights.
+def settle_recipe(
+    config: FinetuneConfig, given: frozenset[str], *, num_images: int, has_weights: bool
+) -> tuple[FinetuneConfig, list[str]]:
+    """Return the configuration with its recipe, and a line where that depends on what the user set.
+
+    Where it is open, it is `auto` for few images and trained weights, unless the user chose an optimizer or its rate,
+    which would not go with the rest.
 
     Args:
-        config: configuration as the user set it.
+        config: configuration as the user set it; of a published dataset or with a protocol the recipe is not open.
+        given: dotted fields that the user set.
         num_images: number of images in the train split.
         has_weights: whether the network starts from trained weights.
     """
     if config.recipe is not None:
-        return config
-    chooses = config.dataset == "folder" and num_images <= FEW_IMAGES and has_weights and config.protocol is None
-    return replace(config, recipe="auto" if chooses else "none")
+        return config, []
+    if num_images > FEW_IMAGES or not has_weights:
+        return replace(config, recipe="none"), []
+    if chosen := sorted(given & {"optim.name", "optim.lr"}):
+        return replace(config, recipe="none"), [f"recipe none, which few images have as auto: you set {chosen[0]}"]
+    return replace(config, recipe="auto"), []
 
 
 def settle_method(

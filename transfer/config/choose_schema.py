@@ -35,6 +35,8 @@ class ChooseConfig:
     """most parameters of a network, as 10M"""
     max_macs: str | None = None
     """most multiply-adds for one image, as 1G"""
+    learning_curve: bool = False
+    """also measure how accuracy grows with the images, and extrapolate it to two and four times as many"""
     engine: str = "auto"
     """what computes the features: auto (the fastest installed one that agrees with float32 on 64 images), torch,
     torch-bf16, openvino, openvino-bf16, openvino-int8, onnxruntime"""

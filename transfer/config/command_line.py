@@ -255,10 +255,13 @@ def _unused_cache_dir(config: FinetuneConfig, given: Collection[str]) -> list[st
 def _with_implied(config: FinetuneConfig, given: Collection[str]) -> FinetuneConfig:
     """Return the configuration with what it implies where nothing else was given.
 
-    A `data_root` implies the dataset `folder`, and `multilabel` the loss `bce`.
+    A `data_root` implies the dataset `folder`, and `multilabel` the loss `bce`. A published dataset, like a protocol,
+    implies no recipe; of one's own images it is open until they are counted.
     """
     if config.data_root is not None and "dataset" not in given:
         config = replace(config, dataset="folder")
+    recipe = config.recipe or (None if config.dataset == "folder" and config.protocol is None else "none")
+    config = replace(config, recipe=recipe, method=config.method or ("full" if recipe == "none" else None))
     if config.data.multilabel and "loss.name" not in given:
         config = replace(config, loss=replace(config.loss, name="bce"))
     return config

@@ -154,7 +154,7 @@ class FinetuneConfig:
     unset: what the recipe chooses, or full"""
     recipe: Literal["none", "auto"] | None = None
     """auto: choose the method and settings by the size of the data and print the reasons; fields that you set stay
-    unchanged; unset: auto for up to 5,000 training images of your own, else none"""
+    unchanged; unset: auto for up to 5,000 training images of your own, if you set neither optim.name nor optim.lr"""
     pretrained: bool | str = True
     """true: the best trained on ImageNet-1k; false: random; paper: closest to its transfer table; or a row or family"""
     init_from: str | None = None

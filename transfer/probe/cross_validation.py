@@ -3,6 +3,7 @@
 Candidates are logistic and ridge regression, each along its path of penalties, its logits divided by a temperature (Guo
 et al. 2017, arXiv 1706.04599). The lowest out-of-fold loss decides: accuracy is too coarse on few images, and without a
 temperature the loss refuses the strong penalties that few images need, as they leave all probabilities near the prior.
+Where all images are right, ever lower temperatures would win: as in Platt (1999), targets are smoothed, by 1 / (N + 2).
 An image's own prediction is by the fit to the other folds, with the candidate that is best on the images of those. The
 predictions that choose it come from fits that saw the image, so accuracies on a few dozen images are a little too high.
 """
@@ -53,7 +54,7 @@ class CrossValidation:
         interval: its 95% interval over images, or over groups; see `accuracy_interval`.
         choice: the head for all images.
         fold_choices: what each fold was predicted with, for each repeat.
-        losses: by head and penalty, the mean out-of-fold loss in nats at the best temperature.
+        losses: by head and penalty, the mean out-of-fold loss in nats at the best temperature, with smoothed targets.
         fit: the chosen head, fitted to all images; its logits are those of the chosen temperature.
     """
 
@@ -108,7 +109,7 @@ def cross_validate(
         shared = [key for key in repeats[0].losses if all(key in repeat.losses for repeat in repeats)]
         losses = {key: torch.stack([repeat.losses[key].mean(1) for repeat in repeats]).mean(0) for key in shared}
         choice = _best(losses)
-        *_, fit = HEADS[choice.head].fit(data, towards(choice.penalty))
+        *_, fit = HEADS[choice.head](data, towards(choice.penalty))
     logits = torch.stack([repeat.logits for repeat in repeats]).cpu()
     value, interval = accuracy_interval(data.labels.cpu().numpy(), logits.argmax(2).numpy(), metric, groups)
     return CrossValidation(
@@ -137,7 +138,38 @@ def fit_head(
     features = torch.stack([view.features for view in views]).to(device)
     with one_thread_if_small(features.numel()):
         data = _Data(features, views[0].labels.to(device), num_classes)
-        return next(HEADS[choice.head].fit(data, [choice.penalty])).tempered(choice.temperature)
+        *_, fit = HEADS[choice.head](data, towards(choice.penalty))
+    return fit.tempered(choice.temperature)
+
+
+def predict_from_some(
+    features: Features,
+    num_classes: int,
+    fold_of: NDArray[np.int64],
+    kept: NDArray[np.bool_],
+    head: str,
+    penalties: Sequence[float] = PENALTIES[::2],
+    device: torch.device | str = "cpu",
+) -> NDArray[np.int64]:
+    """Return the class of each image by a head that was fitted to only some images of the other folds. Shape: (N,)
+
+    Penalty and temperature of a fold are those that are best on all images of the other folds, as in `cross_validate`.
+
+    Args:
+        features: of all images, and their labels.
+        num_classes: number of classes.
+        fold_of: the fold of each image. Shape: (N,)
+        kept: the images to fit to; of two classes at least in each fold's others. Shape: (N,)
+        head: a name of `HEADS`.
+        penalties: from strong to weak.
+        device: the device that computes.
+    """
+    with one_thread_if_small(features.features.numel()):
+        some = torch.from_numpy(kept).to(device)
+        data = _Data(features.features[None].to(device), features.labels.to(device), num_classes, some)
+        spanned = replace(data, features=_in_their_span(data.features, some))
+        found = _Repeat.of(spanned, torch.from_numpy(fold_of).to(device), [head], penalties)
+    return found.logits.argmax(1).cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -145,9 +177,12 @@ class _Data:
     features: Tensor  # (V, N, F)
     labels: Tensor  # (N,)
     num_classes: int
+    kept: Tensor | None = None  # (N,): the images that heads are fitted to; None: all
 
-    def __getitem__(self, images: Tensor) -> _Data:
-        return replace(self, features=self.features[:, images], labels=self.labels[images])
+    def others(self, fold: Tensor) -> _Data:
+        """Return the images to fit to that are not in a fold, a mask (N,)."""
+        images = ~fold if self.kept is None else self.kept & ~fold
+        return _Data(self.features[:, images], self.labels[images], self.num_classes)
 
     def logistic(self) -> LogisticRegression:
         return LogisticRegression(*self._rows())
@@ -160,29 +195,27 @@ class _Data:
         return self.features.flatten(0, 1), self.labels.repeat(num_views), self.num_classes, num_views
 
 
-def _logistic_out_of_fold(data: _Data, fold_of: Tensor, penalties: Sequence[float]) -> Iterator[Tensor]:
+def _refitted(head: str, data: _Data, fold_of: Tensor, penalties: Sequence[float]) -> Iterator[Tensor]:
+    """Yield the logits (N, C) of each penalty: of each fold, by the fit to the others."""
     masks = [fold_of == fold for fold in range(int(fold_of.max()) + 1)]
-    for fits in zip(*(data[~mask].logistic().path(penalties) for mask in masks), strict=True):
+    for fits in zip(*(HEADS[head](data.others(mask), penalties) for mask in masks), strict=True):
         logits = torch.empty((len(fold_of), data.num_classes), device=fold_of.device)
         for fit, mask in zip(fits, masks, strict=True):
             logits[mask] = fit.logits(data.features[0, mask]).float()
         yield logits
 
 
-def _ridge_out_of_fold(data: _Data, fold_of: Tensor, penalties: Sequence[float]) -> Iterator[Tensor]:
+def _out_of_fold(head: str, data: _Data, fold_of: Tensor, penalties: Sequence[float]) -> Iterator[Tensor]:
+    if head != "ridge" or data.kept is not None:
+        yield from _refitted(head, data, fold_of, penalties)
+        return
     for scores in data.ridge().left_out(penalties, fold_of.repeat(len(data.features))):
         yield scores[: len(fold_of)].float()
 
 
-@dataclass(frozen=True)
-class _Head:
-    fit: Callable[[_Data, Sequence[float]], Iterator[LinearFit]]
-    out_of_fold: Callable[[_Data, Tensor, Sequence[float]], Iterator[Tensor]]  # logits (N, C) for each penalty
-
-
-HEADS = {
-    "logistic": _Head(lambda data, penalties: data.logistic().path(penalties), _logistic_out_of_fold),
-    "ridge": _Head(lambda data, penalties: data.ridge().path(penalties), _ridge_out_of_fold),
+HEADS: dict[str, Callable[[_Data, Sequence[float]], Iterator[LinearFit]]] = {
+    "logistic": lambda data, penalties: data.logistic().path(penalties),
+    "ridge": lambda data, penalties: data.ridge().path(penalties),
 }
 
 
@@ -199,7 +232,7 @@ class _Repeat:
         losses: dict[tuple[str, float], Tensor] = {}
         for head in heads:
             best, worse = math.inf, 0
-            for penalty, logits in zip(penalties, HEADS[head].out_of_fold(data, fold_of, penalties), strict=True):
+            for penalty, logits in zip(penalties, _out_of_fold(head, data, fold_of, penalties), strict=True):
                 candidates[head, penalty] = logits
                 losses[head, penalty] = _losses(logits, data.labels)
                 lowest = float(losses[head, penalty].mean(1).min())
@@ -215,18 +248,25 @@ class _Repeat:
         return cls(found, tuple(choices), losses)
 
 
-def _in_their_span(features: Tensor) -> Tensor:
-    """Return features (V, N, F) along axes that span them, where rows are fewer than features: no penalty changes."""
-    rows = features.flatten(0, 1)
+def _in_their_span(features: Tensor, kept: Tensor | None = None) -> Tensor:
+    """Return features (V, N, F) along axes that span those to fit to, if these rows are fewer than features.
+
+    No fit changes: a penalty keeps weights within the span.
+    """
+    rows = (features if kept is None else features[:, kept]).flatten(0, 1)
     if len(rows) >= rows.shape[1]:
         return features
-    return torch.linalg.qr(rows.double().T).R.T.reshape(*features.shape[:2], -1)
+    return features.double() @ torch.linalg.qr(rows.double().T).Q
 
 
 def _losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the loss of each image at each temperature. Shape: (T, N)"""
+    """Return the loss of each image at each temperature, with smoothed targets. Shape: (T, N)"""
+    smoothing = 1 / (len(labels) + 2)
     return torch.stack(
-        [F.cross_entropy(logits / temperature, labels, reduction="none") for temperature in TEMPERATURES]
+        [
+            F.cross_entropy(logits / temperature, labels, reduction="none", label_smoothing=smoothing)
+            for temperature in TEMPERATURES
+        ]
     )
 
 

@@ -112,7 +112,7 @@ def open_run(config: FinetuneConfig, resume: Path | None, kind: str = "") -> Ite
         with _made(path):  # the main process may come later
             yield RunFolder(path, resumes=resume is not None)
         return
-    path = resume or (_named_folder(config, kind) if config.out_dir or _job_id() else _new_folder(config, kind))
+    path = resume or (_named_folder(config, kind) if config.out_dir or job_id() else _new_folder(config, kind))
     with _made(path), _held(path):
         remove_leftovers(path)
         check_run_dir(config, resume, kind)
@@ -150,7 +150,7 @@ def check_run_dir(
             is_probe = kind or (path / PROBE).exists()
             way_out = "" if is_probe else f", or continue that run: `resume`={path}"
             raise BadValue(f"`out_dir`={path} is not empty; it may hold another run: choose a new folder{way_out}")
-    elif _job_id():
+    elif job_id():
         path = _named_folder(config, kind)
         if (path / RESULTS).exists():
             raise BadValue(f"{path} is a finished run, and has the name of this job: set `out_dir` for another run")
@@ -187,7 +187,7 @@ def find_interrupted(config: FinetuneConfig) -> Path | None:
     Raises:
         UserError: the job has begun a run of another configuration.
     """
-    if config.out_dir is not None or not _job_id():
+    if config.out_dir is not None or not job_id():
         return None
     path = _inherited() or _named_folder(config)
     if not (path / LAST).exists():
@@ -196,7 +196,8 @@ def find_interrupted(config: FinetuneConfig) -> Path | None:
     return path
 
 
-def _job_id() -> str | None:
+def job_id() -> str | None:
+    """Return the name of the job that a scheduler or a sweep gave this process, the same when it starts it again."""
     # A sweep's agent starts many runs in one job, and concurrent agents would take the same number.
     agent = os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None
     job = agent or os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID", "none")
@@ -212,7 +213,7 @@ def _named_folder(config: FinetuneConfig, kind: str = "") -> Path:
     """Return the folder whose name all processes know."""
     if config.out_dir is not None:
         return Path(config.out_dir)
-    if job := _job_id():
+    if job := job_id():
         return numbered_runs(config, kind) / job
     raise BadValue("processes started manually cannot agree on a run's number: pass `out_dir`")
 

@@ -1,8 +1,8 @@
 """Which network for these images, and how to train it: efficientnet-transfer choose --data_root photos/
 
-Writes out_of_fold.npz, frontier.png, lpft.log (what fine-tuning on folds printed), choose.json and, in `winner`, the
-run of the network to take, a linear probe or fine-tuned, to runs/<data>_choose/<n>/. choose.json comes last: a folder
-without it was not finished.
+Writes out_of_fold.npz, frontier.png, suspects.csv and .png, lpft.log (what fine-tuning on folds printed), choose.json
+and, in `winner`, the run of the network to take, a linear probe or fine-tuned, to runs/<data>_choose/<n>/. choose.json
+comes last: a folder without it was not finished.
 """
 
 from __future__ import annotations
@@ -58,10 +58,12 @@ def choose(config: FinetuneConfig, own: ChooseConfig) -> Choice:
     from datamodules import load_dataset
     from transfer.commands.choose.budget import Budget
     from transfer.commands.choose.candidates import find_limits, find_starts, measure, try_all
+    from transfer.commands.choose.curve import learn
     from transfer.commands.choose.decision import decide
     from transfer.commands.choose.images import read_images
     from transfer.commands.choose.record import make_choice
     from transfer.commands.choose.report import explain, print_end, print_figures, warn_of_no_picture, write_files
+    from transfer.commands.choose.suspects import describe_weakest_class, doubt_labels
     from transfer.probe.fabric import build_fabric
     from transfer.runs.folder import data_name
 
@@ -84,6 +86,8 @@ def choose(config: FinetuneConfig, own: ChooseConfig) -> Choice:
     folder = _claim_folder(config)
     files = folder, data_name(config), tried, decision, images, dataset
     write_files(*files)
+    num_suspects = doubt_labels(tried[decision.most_accurate], dataset, images, folder)
+    curve = learn(tried[decision.chosen], own, config.seed, dataset, images, fabric, folder)
     seconds = {"networks": budget.spent}
     methods = _compare_methods(tried[decision.chosen], own, dataset, images, fabric, folder, budget)
     if methods.tuned is not None:
@@ -93,7 +97,10 @@ def choose(config: FinetuneConfig, own: ChooseConfig) -> Choice:
     seconds["winner"] = budget.spent - sum(seconds.values())
     not_tried = [*left_out, *over, *late]
     choice = make_choice(config, own, dataset, images, tried, not_tried, decision, reasons, methods, results, seconds)
+    choice = replace(choice, num_suspects=num_suspects, learning_curve=curve)
     write_json(folder / CHOICE, choice.to_dict())
+    if weakest := describe_weakest_class(tried[decision.chosen], dataset, images):
+        print(weakest)
     print_end(choice, folder, budget)
     return choice
 
@@ -114,13 +121,14 @@ def _compare_methods(
 
 def _fit_winner(tried: Tried, takes_lpft: bool, dataset: Dataset, folder: Path) -> Results:
     """Return the results of the run that is left in the folder of the choice; it reads test once."""
+    from transfer.commands.choose.lpft import lpft_config
     from transfer.commands.finetune import finetune
     from transfer.commands.probe import probe
     from transfer.config.probe_schema import ProbeConfig
 
-    config = replace(tried.candidate.config, out_dir=str(folder / WINNER))
     if takes_lpft:
-        return finetune(config, method="lpft")
+        return finetune(lpft_config(tried.candidate, folder / WINNER))
+    config = replace(tried.candidate.config, out_dir=str(folder / WINNER))
     results = probe(config, ProbeConfig(engine=tried.engine), dataset, tried.found.choice)
     assert results is not None  # there is one process
     return results

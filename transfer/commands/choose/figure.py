@@ -58,9 +58,9 @@ def draw_frontier(
         _draw(axes, point, colour, taken, zorder=4 if index == chosen else 3)
     if tuned is not None:
         _draw(axes, tuned, ORANGE if takes_tuned else GREEN, takes_tuned, marker="s", shift=_BESIDE, zorder=4)
-    low, high = axes.get_xlim()
-    axes.set_xlim(low / 1.1, high * 1.5)  # room for the names
     drawn = [*points, *([] if tuned is None else [tuned])]
+    latencies = [point.latency_ms for point in drawn]
+    axes.set_xlim(min(latencies) / 1.25, max(latencies) * 1.6)  # room for the names
     low, high = (100 * end for end in (min(p.interval.low for p in drawn), max(p.interval.high for p in drawn)))
     axes.set_ylim(low - 0.05 * (high - low) - 0.1, high + 0.05 * (high - low) + 0.1)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

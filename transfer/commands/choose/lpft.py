@@ -25,7 +25,7 @@ from transfer.commands.choose.decision import Tuned, compare_methods
 from transfer.commands.choose.images import Images
 from transfer.commands.console import find_flags, name_flags
 from transfer.commands.finetune import finetune
-from transfer.config.choices import choose_by_method
+from transfer.config.auto import choose_lpft
 from transfer.config.command_line import build_parser
 from transfer.config.durations import clock, format_duration
 from transfer.config.schema import FinetuneConfig
@@ -112,9 +112,8 @@ def _is_impossible(config: FinetuneConfig) -> str:
 
 def predict_seconds(candidate: Candidate, dataset: Dataset, images: Images, fabric: Fabric) -> float:
     """Return about how long a fold takes, from a few steps on noise and the preparation of one batch, both timed."""
-    config, _ = choose_by_method(replace(candidate.config, method="lpft"), frozenset(), 1)
-    size, batch_size = candidate.start.preprocessing.image_size, config.data.batch_size
-    speed = measure(candidate.start.variant.name, size, batch_size, on_cpu=fabric.device.type != "cuda")
+    config, size = candidate.config, candidate.start.preprocessing.image_size
+    speed = measure(candidate.start.variant.name, size, config.data.batch_size, on_cpu=fabric.device.type != "cuda")
     options = {**config.loader_options(), "num_workers": 0}
     loader = DataModule(dataset, candidate.start.preprocessing, **options).train_dataloader()
     next(iter(loader))  # whose first images take longer
@@ -122,7 +121,8 @@ def predict_seconds(candidate: Candidate, dataset: Dataset, images: Images, fabr
     prepared = len(next(iter(loader))[0])
     preparing = (time.perf_counter() - started) / prepared / (1 + count_workers(config.data.num_workers))
     num_images = len(images.labels) * (1 - 1 / images.num_folds)
-    return (config.trainer.max_epochs + _OTHER_PASSES) * num_images * (1 / speed + preparing)
+    epochs = next(choice.value for choice in choose_lpft() if choice.field == "trainer.max_epochs")
+    return float((epochs + _OTHER_PASSES) * num_images * (1 / speed + preparing))
 
 
 def tune_fold(
@@ -141,7 +141,7 @@ def tune_fold(
         run_dir = Path(temporary) / "run"
         with open(folder / LOG, "a", encoding="utf-8") as log, redirect_stdout(log):
             try:
-                results = finetune(_fold_config(candidate.config, images, fold, run_dir, seconds))
+                results = finetune(_fold_config(candidate, images, fold, run_dir, seconds))
             except RunInterrupted as interruption:  # nothing is left to go on with
                 raise Interrupted(interruption.signal_number) from None
         for name, part in (("train", train), ("val", held_out)):  # the very images of the probe's fold, by content
@@ -151,19 +151,21 @@ def tune_fold(
         return _predict(load_run(run_dir, LAST), held_out, dataset, fabric.device)
 
 
-def _fold_config(config: FinetuneConfig, images: Images, fold: int, run_dir: Path, seconds: float) -> FinetuneConfig:
+def lpft_config(candidate: Candidate, run_dir: Path) -> FinetuneConfig:
+    """Return the configuration of fine-tuning a candidate from its probe, at the probe's image size."""
+    size = candidate.start.preprocessing.image_size
+    return replace(candidate.config, method="lpft", recipe="none", image_size=size, out_dir=str(run_dir))
+
+
+def _fold_config(candidate: Candidate, images: Images, fold: int, run_dir: Path, seconds: float) -> FinetuneConfig:
     """Return the configuration of a fold's run: it reads no test, and its files of features go with it."""
-    return replace(
-        config,
-        method="lpft",
-        folds=images.num_folds,
-        fold=fold,
-        out_dir=str(run_dir),
-        data=replace(config.data, draw=config.seed, cache_dir=str(run_dir.parent / "cache")),
-        trainer=replace(
-            config.trainer, limit_test_batches=0, max_time=clock(seconds), check_val_every_n_epoch=_ONLY_AT_THE_END
-        ),
+    config = lpft_config(candidate, run_dir)
+    cache = str(run_dir.parent / "cache")
+    trainer = replace(
+        config.trainer, limit_test_batches=0, max_time=clock(seconds), check_val_every_n_epoch=_ONLY_AT_THE_END
     )
+    data = replace(config.data, draw=config.seed, cache_dir=cache)
+    return replace(config, folds=images.num_folds, fold=fold, data=data, trainer=trainer)
 
 
 @torch.inference_mode()

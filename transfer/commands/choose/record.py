@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from transfer.commands.choose.curve import LearningCurve
 from transfer.config.choose_schema import ChooseConfig
 from transfer.config.schema import FinetuneConfig
 from transfer.records import Interval
@@ -112,6 +113,8 @@ class Choice:
         test: that run's metrics on test; None without test images.
         budget_seconds: what the choice was allowed to take.
         seconds: wall-clock time of the comparison of `networks`, of `fine_tuning` on folds, and of the `winner`'s run.
+        num_suspects: images of suspects.csv.
+        learning_curve: None unless asked for.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -136,6 +139,8 @@ class Choice:
     test: Metrics | None
     budget_seconds: float
     seconds: dict[str, float]
+    num_suspects: int = 0
+    learning_curve: LearningCurve | None = None
     command: list[str]
     environment: dict[str, Any]
     config: dict[str, Any]
@@ -162,7 +167,7 @@ class Methods:
     @property
     def takes_lpft(self) -> bool:
         """Whether fine-tuning is to take."""
-        return self.tuned is not None and self.tuned.difference.is_better
+        return self.tuned is not None and self.tuned.is_taken
 
 
 def make_choice(

@@ -18,6 +18,7 @@ from transfer.errors import BadValue, MissingData, some_of
 from transfer.files import expanded
 
 if TYPE_CHECKING:
+    from datamodules.doctor.inspection import Inspection
     from datamodules.doctor.subject import Subject
     from transfer.networks.function import FunctionVariant
     from transfer.networks.rows import Variant
@@ -37,8 +38,9 @@ Drawings and glyphs resemble each other: look at the pairs, and lower --near_dis
 and test are cut at random from all images, so that its duplicates land on both sides.
 
 --run: the suspects are images that the network gives to another class with at least the probability that it gives that
-class's own images on average (Northcutt et al. 2021), largest difference to the label's probability first. Training
-images were fitted with their labels, so look at val and test first."""
+class's own images on average (Northcutt et al. 2021), largest difference to the label's probability first. A run has
+fitted its training images with their labels, so look at val and test first. A choice's folder, runs/<data>_choose/<n>,
+tells of train and val by predictions that have not seen the label."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -52,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("subject", metavar="SUBJECT", help="a dataset's name, a folder, a CSV or a parquet file")
     add("--data_root", metavar="DIR", help="folder that holds a named dataset's files")
-    add("--run", type=expanded, metavar="RUN_DIR", help="a finished run: lists images with suspect labels")
+    add("--run", type=expanded, metavar="RUN_DIR", help="a finished run, or a choice: lists images with suspect labels")
     add("--backbone", help="what to recommend sizes for; default: the run's, or lite0")
     add("--out_dir", "--out", type=expanded, metavar="DIR", help="write doctor.json and class_balance.png there")
     add("--json", type=expanded, metavar="FILE", help="write the whole report there")
@@ -100,9 +102,11 @@ def doctor(
     Args:
         subject: a dataset's name, a folder, a CSV or a parquet file.
         data_root: folder that holds a named dataset's files.
-        run: folder of a finished run, whose network looks for suspect labels; for `allow_user_code` see `load_run`.
+        run: folder of a finished run, whose network looks for suspect labels, or of a choice, whose out-of-fold
+            predictions do; for `allow_user_code` see `load_run`.
         backbone: the network to recommend sizes for; None: the run's, or that of a default run.
-        out_dir: folder that receives doctor.json, class_balance.png, and groups.csv if images have twins.
+        out_dir: folder that receives doctor.json, class_balance.png, groups.csv if images have twins, and, if a `run`
+            looks for them, suspects.csv and .png.
         json: file that receives the report.
         near_distance: bits by which the hashes of near duplicates may differ, 0 to 16.
         num_workers: processes, at least 0; None: one per usable core, at most 8.
@@ -116,30 +120,36 @@ def doctor(
     require_packages()
     check_folder("json", json)
     check_ranges(near_distance, num_workers)
+    from datamodules.doctor.inspection import inspect_splits
     from datamodules.doctor.subject import open_subject, read_subject
     from transfer.commands.doctor.report import print_report, write_report
+    from transfer.commands.doctor.suspects import find_suspects, load_judge
     from transfer.config.schema import FinetuneConfig
     from transfer.files import write_json
     from transfer.networks.registry import get_backbone
-    from transfer.runs.predictor import load_run
 
     started = time.perf_counter()
-    loaded_run = load_run(run, allow_user_code=allow_user_code) if run is not None else None
+    judge = load_judge(run, allow_user_code) if run is not None else None
+    loaded_run = judge.run if judge else None
     variant = get_backbone(backbone or (loaded_run.config.backbone if loaded_run else FinetuneConfig().backbone))
     data = read_subject(open_subject(subject, data_root, {k: v for k, v in reading.items() if v is not None}))
     check_classes(loaded_run, data.class_names)
     if out_dir is not None:
         out_dir.mkdir(parents=True, exist_ok=True)
+    inspection = inspect_splits(data.splits, num_workers)
+    suspects = find_suspects(judge, data.splits, inspection) if judge else None
     report = {
         "subject": subject,
         "data_root": data_root,
         "run": run and str(run),
-        **examine(data, loaded_run, variant, near_distance, num_workers),
+        **examine(data, inspection, variant, near_distance),
+        "suspects": suspects.rows if suspects else {},
+        "suspects_fitted": suspects.fitted if suspects else [],
         "seconds": round(time.perf_counter() - started, 1),
     }
     print_report(report)
     if out_dir is not None:
-        print(f"written: {', '.join(map(str, write_report(report, out_dir)))}")
+        print(f"written: {', '.join(map(str, write_report(report, suspects, out_dir)))}")
     if json is not None:
         write_json(json, report)
     return report
@@ -180,35 +190,27 @@ def require_packages() -> None:
 
 
 def examine(
-    data: Subject,
-    run: Run | None,
-    variant: Variant | FunctionVariant,
-    near_distance: int,
-    num_workers: int | None,
+    data: Subject, inspection: Inspection, variant: Variant | FunctionVariant, near_distance: int
 ) -> dict[str, Any]:
     """Return what is found in a dataset, as it goes into the report.
 
     Args:
         data: what was read of the dataset.
-        run: a run whose network looks for suspect labels.
+        inspection: of its images.
         variant: the network to recommend sizes for.
         near_distance: bits by which the hashes of near duplicates may differ.
-        num_workers: processes; None: one per usable core, at most 8.
     """
     from datamodules.doctor.diagnosis import Finding, diagnose, sort_findings
-    from datamodules.doctor.inspection import inspect_splits
-    from datamodules.doctor.suspects import find_suspects
     from datamodules.doctor.twins import list_groups
     from transfer.costs.recommendation import recommend_sizes
     from transfer.environment import environment
 
-    inspection = inspect_splits(data.splits, num_workers)
     diagnosis = diagnose(data.class_names, data.splits, inspection, near_distance, data.skipped)
     said = {finding.message for finding in diagnosis.findings}
     remarks = [Finding("warning", "reading", remark) for remark in data.remarks if remark not in said]
     complaints = [] if data.complaint is None else [Finding("error", "setup", data.complaint)]
     diagnosis.findings = sort_findings([*complaints, *remarks, *diagnosis.findings])
-    recommended, suspects = {}, {}
+    recommended = {}
     if len(inspection):
         recommended = recommend_sizes(
             variant,
@@ -216,8 +218,6 @@ def examine(
             num_classes=len(data.class_names),
             own_size=data.default_image_size,
         )
-    if run is not None:
-        suspects = find_suspects(run.classifier, run.preprocessing, run.class_names, data.splits, inspection)
     return {
         "falsifies_a_result": diagnosis.falsifies,
         "findings": [vars(finding) | {"count": len(finding.images)} for finding in diagnosis.findings],
@@ -231,6 +231,5 @@ def examine(
         "near_duplicates": {"near_distance": near_distance, **diagnosis.near.report(diagnosis.gallery)},
         "groups": list_groups(diagnosis.gallery, diagnosis.exact, diagnosis.near),
         "recommended": recommended,
-        "suspects": suspects,
         "environment": environment(),
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import find_flags, name_flags
+from transfer.commands.suspect_files import write_suspects
 from transfer.config.command_line import build_parser as build_finetune_parser
 from transfer.config.data_schema import DataConfig
 from transfer.errors import printable
@@ -16,6 +17,8 @@ from transfer.files import write_json, write_text
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from transfer.commands.doctor.suspects import Suspects
 
 _SUSPECTS_PRINTED = 10
 _NAMED = 3  # images printed per finding
@@ -38,7 +41,7 @@ def print_report(report: dict[str, Any]) -> None:
         console.print(_class_table(report), _size_table(report["images"]), _duplicate_table(report))
     for name, rows in report["suspects"].items():
         if rows:
-            console.print(_suspect_table(name, rows))
+            console.print(_suspect_table(name, rows, name in report["suspects_fitted"]))
     if recommended := report["recommended"]:
         console.print(_advice(recommended), soft_wrap=True)
     flags = find_flags(build_finetune_parser)  # what a finding advises is for the training
@@ -53,8 +56,12 @@ def print_report(report: dict[str, Any]) -> None:
         console.print("nothing found")
 
 
-def write_report(report: dict[str, Any], out_dir: Path) -> list[Path]:
-    """Write doctor.json, class_balance.png if there are images, and groups.csv if any are twins; return their paths."""
+def write_report(report: dict[str, Any], suspects: Suspects | None, out_dir: Path) -> list[Path]:
+    """Write the report's files and return their paths.
+
+    They are doctor.json, class_balance.png if there are images, groups.csv if any are twins, and suspects.csv and .png
+    if they were looked for.
+    """
     written = [out_dir / "doctor.json"]
     write_json(written[0], report)
     if report["splits"]:
@@ -67,6 +74,9 @@ def write_report(report: dict[str, Any], out_dir: Path) -> list[Path]:
         table.writeheader()
         table.writerows(report["groups"])
         write_text(written[-1], text.getvalue())
+    if suspects is not None:
+        rows = [row for rows in suspects.rows.values() for row in rows]
+        written += write_suspects(rows, suspects.pixels, out_dir)
     return written
 
 
@@ -116,9 +126,9 @@ def _duplicate_table(report: dict[str, Any]) -> Table:
     return table
 
 
-def _suspect_table(split: str, rows: list[dict[str, Any]]) -> Table:
+def _suspect_table(split: str, rows: list[dict[str, Any]], is_fitted: bool) -> Table:
     shown = rows[:_SUSPECTS_PRINTED]
-    fitted = "; the network was fitted to these labels" if split == "train" else ""
+    fitted = "; the network was fitted to these labels" if is_fitted else ""
     table = _table(f"suspect labels in {split}: the first {len(shown)} of {len(rows)}{fitted}", "image")
     table.add_column("label", overflow="fold")
     table.add_column("rather", overflow="fold")
