@@ -200,7 +200,8 @@ class FinetuneConfig:
     """stop after this many validations in a row without a better one, by monitor; unset: off"""
     find_lr: bool = False
     """take the peak learning rate from up to 100 steps of a copy at rising rates (Smith 2017): where the loss falls
-    fastest; lr_find.png shows the curve; it finds the order of magnitude: on 300 photos the default was as good"""
+    fastest; lr_find.png shows the curve. It finds the order of magnitude, not the best rate: on 300 photos and 50 steps
+    it came 3 (sgd) and 5 points (adamw) below the best of several rates, which is the default's for sgd"""
     compile: bool = False
     """compile the network with torch.compile"""
     logger: Literal["csv", "tensorboard", "wandb"] = "csv"
