@@ -20,6 +20,7 @@ from transfer.files import expanded
 if TYPE_CHECKING:
     from datamodules.doctor.inspection import Inspection
     from datamodules.doctor.subject import Subject
+    from transfer.commands.doctor.suspects import Suspects
     from transfer.networks.function import FunctionVariant
     from transfer.networks.rows import Variant
     from transfer.runs.predictor import Run
@@ -102,11 +103,9 @@ def doctor(
     Args:
         subject: a dataset's name, a folder, a CSV or a parquet file.
         data_root: folder that holds a named dataset's files.
-        run: folder of a finished run, whose network looks for suspect labels, or of a choice, whose out-of-fold
-            predictions do; for `allow_user_code` see `load_run`.
+        run: folder of a finished run or of a choice, which looks for suspect labels; see `load_judge`.
         backbone: the network to recommend sizes for; None: the run's, or that of a default run.
-        out_dir: folder that receives doctor.json, class_balance.png, groups.csv if images have twins, and, if a `run`
-            looks for them, suspects.csv and .png.
+        out_dir: folder that receives the files of `write_report`.
         json: file that receives the report.
         near_distance: bits by which the hashes of near duplicates may differ, 0 to 16.
         num_workers: processes, at least 0; None: one per usable core, at most 8.
@@ -122,10 +121,9 @@ def doctor(
     check_ranges(near_distance, num_workers)
     from datamodules.doctor.inspection import inspect_splits
     from datamodules.doctor.subject import open_subject, read_subject
-    from transfer.commands.doctor.report import print_report, write_report
+    from transfer.commands.doctor.report import print_report
     from transfer.commands.doctor.suspects import find_suspects, load_judge
     from transfer.config.schema import FinetuneConfig
-    from transfer.files import write_json
     from transfer.networks.registry import get_backbone
 
     started = time.perf_counter()
@@ -142,17 +140,23 @@ def doctor(
         "subject": subject,
         "data_root": data_root,
         "run": run and str(run),
-        **examine(data, inspection, variant, near_distance),
-        "suspects": suspects.rows if suspects else {},
-        "suspects_fitted": suspects.fitted if suspects else [],
+        **examine(data, inspection, variant, near_distance, suspects),
         "seconds": round(time.perf_counter() - started, 1),
     }
     print_report(report)
+    _save(report, suspects, out_dir, json)
+    return report
+
+
+def _save(report: dict[str, Any], suspects: Suspects | None, out_dir: Path | None, json: Path | None) -> None:
+    """Write the files that were asked for."""
+    from transfer.commands.doctor.report import write_report
+    from transfer.files import write_json
+
     if out_dir is not None:
         print(f"written: {', '.join(map(str, write_report(report, suspects, out_dir)))}")
     if json is not None:
         write_json(json, report)
-    return report
 
 
 def check_classes(run: Run | None, class_names: Sequence[str]) -> None:
@@ -190,7 +194,11 @@ def require_packages() -> None:
 
 
 def examine(
-    data: Subject, inspection: Inspection, variant: Variant | FunctionVariant, near_distance: int
+    data: Subject,
+    inspection: Inspection,
+    variant: Variant | FunctionVariant,
+    near_distance: int,
+    suspects: Suspects | None,
 ) -> dict[str, Any]:
     """Return what is found in a dataset, as it goes into the report.
 
@@ -199,6 +207,7 @@ def examine(
         inspection: of its images.
         variant: the network to recommend sizes for.
         near_distance: bits by which the hashes of near duplicates may differ.
+        suspects: images with a doubtful label; None if nobody looked for them.
     """
     from datamodules.doctor.diagnosis import Finding, diagnose, sort_findings
     from datamodules.doctor.twins import list_groups
@@ -231,5 +240,7 @@ def examine(
         "near_duplicates": {"near_distance": near_distance, **diagnosis.near.report(diagnosis.gallery)},
         "groups": list_groups(diagnosis.gallery, diagnosis.exact, diagnosis.near),
         "recommended": recommended,
+        "suspects": suspects.rows if suspects else {},
+        "suspects_fitted": suspects.fitted if suspects else [],
         "environment": environment(),
     }

@@ -117,7 +117,9 @@ class Judge:
 
 
 def load_judge(folder: Path, allow_user_code: bool) -> Judge:
-    """Return who judges labels, from the folder of a finished run or of a choice.
+    """Return who judges labels: the network of a finished run, or a choice's out-of-fold predictions and its winner.
+
+    For `allow_user_code` see `load_run`.
 
     Raises:
         UserError: see `load_run`; or a file of the choice is damaged.
