@@ -18,7 +18,7 @@ PHOTOS = ("--data_root", "photos")
 def settle(*words: str, num_images: int = 300, has_weights: bool = True, processes: int = 1) -> FinetuneConfig:
     config, given = parse_config(words)[0], given_fields(words)
     config, _ = settle_recipe(config, given, num_images=num_images, has_weights=has_weights)
-    return settle_method(config, num_images=num_images, has_weights=has_weights, num_processes=processes)[0]
+    return settle_method(config, given, num_images=num_images, has_weights=has_weights, num_processes=processes)[0]
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,11 @@ def settle(*words: str, num_images: int = 300, has_weights: bool = True, process
     [
         (PHOTOS, {}, "auto", "lpft"),
         (PHOTOS, {"num_images": 5_000}, "auto", "lpft"),
+        (PHOTOS, {"num_images": 200}, "auto", "lpft"),
+        ((*PHOTOS, "--backbone", "lite1", "--trainer.accelerator", "cpu"), {"num_images": 199}, "auto", "probe"),
+        ((*PHOTOS, "--trainer.max_epochs", "5"), {"num_images": 199}, "auto", "lpft"),
+        ((*PHOTOS, "--folds", "5", "--fold", "1"), {"num_images": 199}, "auto", "lpft"),
+        (("--dataset", "flowers", "--method", "probe"), {}, "none", "probe"),
         (PHOTOS, {"num_images": 5_001}, "none", "full"),
         (PHOTOS, {"has_weights": False}, "none", "full"),
         (PHOTOS, {"processes": 2}, "auto", "full"),
@@ -91,7 +96,12 @@ def test_an_optimizer_that_excludes_the_recipe_is_said() -> None:
     assert line.startswith("recipe none") and "optim.lr" in line
 
 
+def test_a_probe_trains_no_network() -> None:
+    with pytest.raises(BadValue, match=r"`method`=probe trains no network: leave out `trainer\.max_epochs`"):
+        settle(*PHOTOS, "--method", "probe", "--trainer.max_epochs", "3")
+
+
 def test_why_it_is_not_lpft_is_said() -> None:
     config = parse_config([*PHOTOS, "--recipe", "auto", "--head", "mlp"])[0]
-    _, (line,) = settle_method(config, num_images=300, has_weights=True, num_processes=1)
+    _, (line,) = settle_method(config, frozenset(), num_images=300, has_weights=True, num_processes=1)
     assert line.startswith("method full: ") and "head=mlp" in line

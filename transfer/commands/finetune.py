@@ -104,7 +104,7 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str], all
     from datamodules import load_dataset
     from transfer.commands.calibrate import calibrate_run
     from transfer.commands.finetune_build import build_data, build_module
-    from transfer.commands.finetune_probe import probe_first
+    from transfer.commands.finetune_probe import probe_alone, probe_first
     from transfer.commands.finetune_report import collect_results, print_end, print_start
     from transfer.runs.folder import check_run_dir, find_interrupted, is_main_process, open_run
     from transfer.runs.teacher import load_teacher
@@ -120,19 +120,19 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str], all
     check_run_dir(config, resume, settled=settled_fields(config, given))
     num_processes = prepare_process(config)
     dataset = load_dataset(config.dataset, **config.read_options())
-    choices: list[str] = []
     if resume is None:
         config, choices = choose(config, given, start, dataset, num_processes)
+        if config.method == "probe":
+            return probe_alone(config, dataset, choices)
         resume = find_interrupted(config)
     else:
-        config, _ = share_batch(config, given, num_processes)
+        config, choices = share_batch(config, given, num_processes)[0], []
     check_shares(config, dataset.split_sizes, num_processes)
     # Again, because what was chosen may be other weights and another size.
     start = resolve_start(**config.start_options(), dataset_size=sheet.default_image_size, image_size=config.image_size)
     monitor = choose_monitor(config.monitor, dataset.num_classes, config.data.multilabel)
     data = build_data(config, start, dataset)
     module = build_module(config, start, data, teacher, resume)
-
     with open_run(config, resume) as run, interruptible(run.interrupted):
         run.check_space(sum(p.numel() for p in module.classifier.parameters()))
         log = EpochLog(run.metrics, monitor)
@@ -145,8 +145,8 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str], all
         fit(config, run, trainer, module, data)
         metrics = measure(config, run, trainer, module, data, log)
         calibration = calibrate_run(run, trainer, module, data)
-        results = collect_results(config, run, start, trainer, module, data, teacher, log, metrics, started)
-        results = replace(results, calibration=calibration, first_probe=first_probe)
+        found = collect_results(config, run, start, trainer, module, data, teacher, log, metrics, started)
+        results = replace(found, calibration=calibration, first_probe=first_probe)
         if trainer.is_global_zero:
             results.save()
             print_end(results)
@@ -212,7 +212,9 @@ def choose(
     lines += shares
     num_images, has_weights = dataset.split_sizes["train"], start.row is not None
     config, remarks = settle_recipe(config, given, num_images=num_images, has_weights=has_weights)
-    config, reasons = settle_method(config, num_images=num_images, has_weights=has_weights, num_processes=num_processes)
+    config, reasons = settle_method(
+        config, given, num_images=num_images, has_weights=has_weights, num_processes=num_processes
+    )
     config, chosen = choose_by_rule(
         config,
         given,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from transfer.runs.results import FirstProbe, Metrics, Results
 
 if TYPE_CHECKING:
     from datamodules.datamodule import DataModule
+    from datamodules.dataset.loaded import Dataset
     from transfer.networks.classifier import Classifier
     from transfer.probe.linear import Probe
     from transfer.runs.folder import RunFolder
@@ -114,6 +116,20 @@ def _fit(
         found = fit(features, data.dataset, fabric)
     assert record is not None
     return found, Metrics(linear_metrics(found.train_fit, features["val"][0])), record.engine
+
+
+def probe_alone(config: FinetuneConfig, dataset: Dataset, choices: Sequence[str]) -> Results:
+    """Print what was chosen, fit a linear probe in place of training, and return its results.
+
+    Raises:
+        UserError: what the user gave cannot work.
+    """
+    from transfer.commands.probe import probe
+
+    print(*choices, sep="\n", flush=True)
+    results = probe(config, ProbeConfig(), dataset)
+    assert results is not None  # there is one process
+    return results
 
 
 def print_comparison(results: Results) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from transfer.config.auto import FEW_IMAGES, Choice, choose_lpft, choose_recipe, choose_size
+from transfer.config.auto import FEW_IMAGES, LPFT_FROM, Choice, choose_lpft, choose_recipe, choose_size
 from transfer.config.command_line import apply_choices
 from transfer.config.parsing import flatten
+from transfer.config.probe_schema import is_probe_field
 from transfer.config.problems import lpft_obstacles
 from transfer.config.protocols import get_protocol, protocol_settings
 from transfer.config.schema import FinetuneConfig
@@ -101,19 +102,23 @@ def settle_recipe(
 
 
 def settle_method(
-    config: FinetuneConfig, *, num_images: int, has_weights: bool, num_processes: int
+    config: FinetuneConfig, given: frozenset[str], *, num_images: int, has_weights: bool, num_processes: int
 ) -> tuple[FinetuneConfig, list[str]]:
     """Return the configuration with its method, and under the recipe `auto` a line that says why.
 
     Args:
         config: the configuration, with its recipe.
+        given: dotted fields that the user set.
         num_images: number of images in the train split.
         has_weights: whether the network starts from trained weights.
         num_processes: number of processes that train together.
 
     Raises:
-        BadValue: the user set `lpft`, and the probe's head cannot be fitted.
+        BadValue: the user set `lpft`, and the probe's head cannot be fitted, or `probe`, and what trains a network.
     """
+    of_training = sorted(given - {"method", "recipe"} - {name for name in given if is_probe_field(name)})
+    if config.method == "probe" and of_training:
+        raise BadValue(f"`method`=probe trains no network: leave out `{of_training[0]}`")
     several = num_processes > 1 and config.init_head is None
     if config.method == "lpft" and several:
         raise BadValue(
@@ -135,7 +140,10 @@ def settle_method(
     ]
     if obstacles:
         return replace(config, method="full"), ["method full: not lpft, for " + obstacles[0].replace("`", "")]
-    reason = f"{num_images:,} training images; up to {FEW_IMAGES:,} it was the best one (benchmarks/small_data.md)"
+    if num_images < LPFT_FROM and not of_training:
+        reason = f"with fewer than {LPFT_FROM} training images better than fine-tuning (benchmarks/small_data.md)"
+        return replace(config, method="probe"), [f"method probe: {reason}"]
+    reason = f"from {LPFT_FROM} to {FEW_IMAGES:,} training images the best (benchmarks/small_data.md)"
     return replace(config, method="lpft"), [f"method lpft: {reason}"]
 
 
@@ -165,11 +173,9 @@ def choose_by_rule(
     Raises:
         BadValue: the choices conflict with what the user set.
     """
-    choices: list[Choice] = []
-    if config.method == "lpft":
-        choices = choose_lpft()
-        if config.recipe == "auto":
-            choices += choose_size(short_side, resolution)
+    choices = choose_lpft() if config.method == "lpft" else list[Choice]()
+    if config.recipe == "auto" and config.method != "full":
+        choices += choose_size(short_side, resolution)
     elif config.recipe == "auto":
         choices = choose_recipe(
             num_images=num_images,

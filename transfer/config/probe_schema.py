@@ -13,6 +13,12 @@ PROBE_FIELDS = (
 PROBE_TRAINER_FIELDS = ("accelerator", "devices", "num_nodes", "strategy")
 
 
+def is_probe_field(name: str) -> bool:
+    """Return whether a linear probe has a dotted field of FinetuneConfig."""
+    group, _, field = name.partition(".")
+    return field in PROBE_TRAINER_FIELDS if group == "trainer" else group in PROBE_FIELDS
+
+
 @dataclass(kw_only=True)
 class ProbeConfig:
     """Probe"""

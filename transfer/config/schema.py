@@ -149,9 +149,9 @@ class FinetuneConfig:
     protocol: str | None = None
     """published settings in place of the defaults: kornblith, paper, sam-paper, efficientnetv2, bit-hyperrule, vtab-1k,
     scratch, ..."""
-    method: Literal["full", "lpft"] | None = None
+    method: Literal["full", "lpft", "probe"] | None = None
     """full: fine-tune all from a new head; lpft: from the head of a linear probe, gently, with settings of its own;
-    unset: what the recipe chooses, or full"""
+    probe: that head alone, as `efficientnet-transfer probe` does; unset: what the recipe chooses, or full"""
     recipe: Literal["none", "auto"] | None = None
     """auto: choose the method and settings by the size of the data and print the reasons; fields that you set stay
     unchanged; unset: auto for up to 5,000 training images of your own, if you set neither optim.name nor optim.lr"""

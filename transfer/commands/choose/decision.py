@@ -10,13 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from transfer.config.auto import LPFT_FROM
 from transfer.records import Interval
 from transfer.resampling import Difference, accuracy_interval, paired_bootstrap
 from transfer.statistics import Labels, Metric
-
-# Images from which on LP-FT is usually better than a probe: on clothing photos it was 2 to 4 points worse with 30 and
-# 100 training images, 3 and 6 better with 300 and 2,700 (benchmarks/small_data.md).
-LPFT_FROM = 200
 
 
 @dataclass(frozen=True)

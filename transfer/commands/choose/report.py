@@ -14,9 +14,10 @@ import numpy as np
 from datamodules.dataset.loaded import Dataset
 from transfer.commands.choose.budget import Budget
 from transfer.commands.choose.candidates import Tried
-from transfer.commands.choose.decision import LPFT_FROM, Decision, Tuned
+from transfer.commands.choose.decision import Decision, Tuned
 from transfer.commands.choose.images import Images
 from transfer.commands.choose.record import Choice
+from transfer.config.auto import LPFT_FROM
 from transfer.config.choose_schema import CHOOSE_FIELDS
 from transfer.config.durations import format_duration
 from transfer.config.schema import FinetuneConfig
