@@ -392,7 +392,7 @@ def test_the_sizes_are_recommended_from_images_and_network(root: Path, tmp_path:
     recommended = examine(0, root)["recommended"]
     assert recommended["backbone"] == "lite0" and recommended["image_size"] == 224  # 120 pixels are enlarged
     assert recommended["batch_size"] == DataConfig().batch_size == 64  # of 24 training images, as in finetune
-    assert recommended["is_an_estimate"]
+    assert recommended["is_an_estimate"] and recommended["method"] == "probe"
     for path in root.rglob("*.png"):
         Image.open(path).resize((500, 420)).save(path)
     large = examine(0, root, "--backbone", "b7")["recommended"]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from transfer.config.data_schema import DataConfig
 from transfer.config.schema import OptimConfig
@@ -54,6 +54,13 @@ _LEARNING_RATES = (
     (599, 0.015, "the rate of DNA, applied to medium-sized backbones (ours)"),
     (math.inf, 0.004, "the rate of SAM for b7, which diverged at higher ones"),
 )
+
+
+def usual_method(num_images: int) -> Literal["probe", "lpft", "full"]:
+    """Return how so many images, of one label each, are best learned from trained weights."""
+    if num_images > FEW_IMAGES:
+        return "full"
+    return "probe" if num_images < LPFT_FROM else "lpft"
 
 
 def choose_recipe(

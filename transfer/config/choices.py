@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from transfer.config.auto import FEW_IMAGES, LPFT_FROM, Choice, choose_lpft, choose_recipe, choose_size
+from transfer.config.auto import FEW_IMAGES, LPFT_FROM, Choice, choose_lpft, choose_recipe, choose_size, usual_method
 from transfer.config.command_line import apply_choices
 from transfer.config.parsing import flatten
 from transfer.config.probe_schema import is_probe_field
@@ -130,8 +130,9 @@ def settle_method(
     if config.recipe != "auto":
         return replace(config, method="full"), []
     trainer = config.trainer
+    usual = usual_method(num_images)
     obstacles = [
-        *([f"more than {FEW_IMAGES:,} training images"] if num_images > FEW_IMAGES else []),
+        *([f"more than {FEW_IMAGES:,} training images"] if usual == "full" else []),
         *([] if has_weights else ["no trained weights"]),
         *([f"{num_processes} processes, without `init_head`"] if several else []),
         *([f"`freeze`={config.freeze}"] if config.freeze != "none" else []),
@@ -140,7 +141,7 @@ def settle_method(
     ]
     if obstacles:
         return replace(config, method="full"), ["method full: not lpft, for " + obstacles[0].replace("`", "")]
-    if num_images < LPFT_FROM and not of_training:
+    if usual == "probe" and not of_training:
         reason = f"with fewer than {LPFT_FROM} training images better than fine-tuning (benchmarks/small_data.md)"
         return replace(config, method="probe"), [f"method probe: {reason}"]
     reason = f"from {LPFT_FROM} to {FEW_IMAGES:,} training images the best (benchmarks/small_data.md)"

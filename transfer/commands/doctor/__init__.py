@@ -211,6 +211,7 @@ def examine(
     """
     from datamodules.doctor.diagnosis import Finding, diagnose, sort_findings
     from datamodules.doctor.twins import list_groups
+    from transfer.config.auto import usual_method
     from transfer.costs.recommendation import recommend_sizes
     from transfer.environment import environment
 
@@ -219,7 +220,7 @@ def examine(
     remarks = [Finding("warning", "reading", remark) for remark in data.remarks if remark not in said]
     complaints = [] if data.complaint is None else [Finding("error", "setup", data.complaint)]
     diagnosis.findings = sort_findings([*complaints, *remarks, *diagnosis.findings])
-    recommended = {}
+    recommended: dict[str, Any] = {}
     if len(inspection):
         recommended = recommend_sizes(
             variant,
@@ -227,6 +228,8 @@ def examine(
             num_classes=len(data.class_names),
             own_size=data.default_image_size,
         )
+        if (train := data.splits.get("train")) is not None and train.labels.ndim == 1:
+            recommended["method"] = usual_method(len(train))
     return {
         "falsifies_a_result": diagnosis.falsifies,
         "findings": [vars(finding) | {"count": len(finding.images)} for finding in diagnosis.findings],

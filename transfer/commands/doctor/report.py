@@ -143,9 +143,10 @@ def _advice(recommended: dict[str, Any]) -> str:
     memory = "" if fits is None else f" (about {fits:,} fit in {_MEMORY_NAMES[of]}, an estimate)"
     default = DataConfig().batch_size
     rest = f" --global_batch_size {default}" if recommended["batch_size"] < default else ""
+    method = f", --method {recommended['method']}" if "method" in recommended else ""
     return (
         f"recommended for {recommended['backbone']}: --image_size {recommended['image_size']} (median short side "
-        f"{recommended['median_short_side']:.0f}), --data.batch_size {recommended['batch_size']}{rest}{memory}"
+        f"{recommended['median_short_side']:.0f}), --data.batch_size {recommended['batch_size']}{rest}{memory}{method}"
     )
 
 
