@@ -159,7 +159,7 @@ def test_a_module_of_nothing_says_what_it_needs() -> None:
     ("options", "message"),
     [
         ({"optimizer": "adam"}, "unknown optimizer 'adam'; did you mean 'adamw'? (allowed: sgd, adamw, rmsprop)"),
-        ({"schedule": "cosin"}, "unknown schedule 'cosin'; did you mean 'cosine'? (allowed: cosine, exponential, cons"),
+        ({"schedule": "cosin"}, "unknown schedule 'cosin'; did you mean 'cosine'? (allowed: cosine, exponential, step"),
         (
             {"loss": "crossentropy"},
             "unknown loss 'crossentropy'; did you mean 'cross_entropy'? (allowed: cross_entropy, bc",
