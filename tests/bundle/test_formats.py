@@ -204,6 +204,19 @@ def write_all(folder: Path, layout: torch.memory_format = torch.contiguous_forma
     return digests(folder)
 
 
+def test_how_much_training_dropped_is_not_in_the_files(tmp_path: Path) -> None:
+    classifier, found = tiny(), []
+    for rate in (0.0, 0.5):
+        classifier.head.dropout.p = rate
+        (tmp_path / str(rate)).mkdir()
+        for name in ("torch", "torchscript"):
+            write_format(name, classifier, PREPROCESSING, tmp_path / str(rate), multilabel=False)
+        found.append(
+            [(tmp_path / str(rate) / FORMATS[name].files[0]).read_bytes() for name in ("torch", "torchscript")]
+        )
+    assert found[0] == found[1] and classifier.head.dropout.p == 0.5
+
+
 @installed
 @pytest.mark.slow
 def test_the_same_classifier_gives_the_same_bytes_in_every_process(tmp_path: Path) -> None:

@@ -42,6 +42,9 @@ class PixelNetwork(nn.Module):
         self._fix_padding()
         for tensor in (*self.parameters(), *self.buffers()):  # a layout in memory would be written too
             tensor.data = tensor.clone(memory_format=torch.contiguous_format)
+        for module in self.modules():
+            if isinstance(module, nn.Dropout):  # its rate is a setting of the training, and would be written too
+                module.p = 0.0
         self.eval()
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:

@@ -272,11 +272,9 @@ class EpochLog(pl.Callback):
         write_text(self.path, table.getvalue())
         figures = "".join(f"  {name.removeprefix('val/')} {value:.4f}" for name, value in values.items())
         total = f"/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
-        print(
-            f"epoch {row['epoch']}{total}  train loss {row['train/loss']:.4f}{'  val:' if values else ''}{figures}"
-            f"  ({self.images_per_second or 0:.0f} images/s)",
-            flush=True,
-        )
+        trained = f"  train loss {train_loss:.4f}" if trainer.global_step else ""
+        speed = f"  ({self.images_per_second or 0:.0f} images/s)" if trainer.global_step else ""
+        print(f"epoch {row['epoch']}{total}{trained}{'  val:' if values else ''}{figures}{speed}", flush=True)
 
 
 def _head_lr(trainer: pl.Trainer) -> float:
