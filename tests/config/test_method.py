@@ -80,6 +80,12 @@ def test_the_recipe_adds_the_size(short_side: int, size: int, crop: float) -> No
     assert len({line.partition(" ")[0] for line in lines}) == len(lines)
 
 
+@pytest.mark.parametrize(("num_images", "epochs"), [(30, 20), (1_350, 20), (1_800, 15), (2_700, 10), (5_000, 10)])
+def test_more_images_take_fewer_epochs(num_images: int, epochs: int) -> None:
+    chosen, _ = choose(FinetuneConfig(method="lpft", recipe="none"), num_images=num_images)
+    assert chosen.trainer.max_epochs == epochs
+
+
 def test_neither_recipe_nor_method_changes_nothing() -> None:
     config = FinetuneConfig(method="full", recipe="none")
     assert choose(config) == (config, [])

@@ -174,7 +174,7 @@ def choose_by_rule(
     Raises:
         BadValue: the choices conflict with what the user set.
     """
-    choices = choose_lpft() if config.method == "lpft" else list[Choice]()
+    choices = choose_lpft(num_images) if config.method == "lpft" else list[Choice]()
     if config.recipe == "auto" and config.method != "full":
         choices += choose_size(short_side, resolution)
     elif config.recipe == "auto":

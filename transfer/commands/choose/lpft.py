@@ -121,7 +121,7 @@ def predict_seconds(candidate: Candidate, dataset: Dataset, images: Images, fabr
     prepared = len(next(iter(loader))[0])
     preparing = (time.perf_counter() - started) / prepared / (1 + count_workers(config.data.num_workers))
     num_images = len(images.labels) * (1 - 1 / images.num_folds)
-    epochs = next(choice.value for choice in choose_lpft() if choice.field == "trainer.max_epochs")
+    epochs = next(each.value for each in choose_lpft(round(num_images)) if each.field == "trainer.max_epochs")
     return float((epochs + _OTHER_PASSES) * num_images * (1 / speed + preparing))
 
 
