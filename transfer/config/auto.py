@@ -169,7 +169,7 @@ def _choose_optimizer(num_images: int, resolution: int, batch_size: int) -> list
     if num_images <= FEW_IMAGES and resolution <= _LEARNING_RATES[0][0]:
         return [
             Choice(
-                "optim.name", "adamw", "11 points better than the defaults on 300 photos (benchmarks/small_data.md)"
+                "optim.name", "adamw", "10 points better than the defaults on 300 photos (benchmarks/small_data.md)"
             ),
             Choice("optim.lr", 1e-3, "timm's usual rate for AdamW, with which that was measured"),
             Choice("optim.weight_decay", 0.05, "timm's usual decay for AdamW, with which that was measured"),
