@@ -16,6 +16,7 @@ from sklearn.metrics import (
 from torch import Tensor
 
 from transfer.training.metrics import (
+    CalibrationError,
     Predicted,
     Predictions,
     build_metrics,
@@ -246,3 +247,9 @@ def test_the_threshold_lies_between_two_probabilities(
     labels: list[list[int]], probabilities: list[list[float]], expected: float
 ) -> None:
     assert fit_threshold(Predicted(torch.tensor(labels), torch.tensor(probabilities))) == pytest.approx(expected)
+
+
+def test_a_diverged_networks_calibration_error_is_no_number() -> None:
+    metric = CalibrationError(3)
+    metric.update(torch.tensor([[0.2, 0.3, 0.5], [torch.nan] * 3]), torch.tensor([2, 0]))
+    assert metric.compute().isnan()

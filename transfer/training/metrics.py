@@ -70,13 +70,15 @@ class MeanAveragePrecision(MultilabelAveragePrecision):
 
 
 class CalibrationError(MulticlassCalibrationError):
-    """Expected calibration error in 15 bins, the same for any order of the images."""
+    """Expected calibration error in 15 bins, the same for any order of the images; of a diverged network NaN."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes, n_bins=15, validate_args=False)
 
     def compute(self) -> Tensor:
         confidences = dim_zero_cat(self.confidences).cpu().double()
+        if confidences.isnan().any():
+            return torch.tensor(torch.nan)
         gaps, order = (dim_zero_cat(self.accuracies).cpu() - confidences).sort()
         bins = (confidences[order] * 15).long().clamp(max=14)
         return (torch.zeros(15, dtype=gaps.dtype).scatter_add(0, bins, gaps).abs().sum() / len(gaps)).float()
