@@ -116,7 +116,7 @@ def settle_method(
     Raises:
         BadValue: the user set `lpft`, and the probe's head cannot be fitted, or `probe`, and what trains a network.
     """
-    of_training = sorted(given - {"method", "recipe"} - {name for name in given if is_probe_field(name)})
+    of_training = sorted(name for name in given - {"method", "recipe"} if not is_probe_field(name))
     if config.method == "probe" and of_training:
         raise BadValue(f"`method`=probe trains no network: leave out `{of_training[0]}`")
     several = num_processes > 1 and config.init_head is None

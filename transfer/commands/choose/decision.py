@@ -1,5 +1,5 @@
 """Which network to take, the most accurate unless a faster one is not worse beyond the interval; and how to train it:
-by a linear probe, unless fine-tuning is better by more than the interval.
+by a linear probe, unless fine-tuning is better by more than the interval, or of many images at all.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from transfer.config.data_schema import DataConfig
-from transfer.config.probe_schema import PROBE_FIELDS, PROBE_TRAINER_FIELDS
+from transfer.config.probe_schema import is_probe_field
 from transfer.config.protocols import PROTOCOLS, Protocol
 from transfer.errors import unknown_name
 from transfer.experiments.table.cells import Cell, Table, own_data_root
@@ -41,9 +41,7 @@ def is_probe(cell: Cell) -> bool:
 
 def fields_of_a_probe(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the dotted fields of a run that a probe has, too; the others concern training."""
-    groups = tuple(f"{name}." for name in PROBE_FIELDS)
-    shared = {*PROBE_FIELDS, *(f"trainer.{name}" for name in PROBE_TRAINER_FIELDS)}
-    return {name: value for name, value in fields.items() if name in shared or name.startswith(groups)}
+    return {name: value for name, value in fields.items() if is_probe_field(name)}
 
 
 def probe_configuration(cell: Cell, table: Table, devices: int) -> dict[str, Any]:
