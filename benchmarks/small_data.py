@@ -141,7 +141,7 @@ def clothing(data_root: Path) -> Photos:
     paths = sorted(p for p in (data_root / "clothing").rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
     if not paths:
         raise UserError(f"{data_root} has no photos in clothing/")
-    return [(str(path), path.parent.name) for path in paths]
+    return [(str(path.resolve()), path.parent.name) for path in paths]
 
 
 def cifar10(data_root: Path, folder: Path) -> Photos:
@@ -156,7 +156,7 @@ def cifar10(data_root: Path, folder: Path) -> Photos:
     for number, row in enumerate(pyarrow.parquet.read_table(files[0])[:10_000].to_pylist()):
         path = folder / f"{number}{Path(row['img']['path'] or '.png').suffix}"
         path.write_bytes(row["img"]["bytes"])
-        photos.append((str(path), f"class{row['label']}"))
+        photos.append((str(path.resolve()), f"class{row['label']}"))
     return photos
 
 
