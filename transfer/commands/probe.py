@@ -203,7 +203,7 @@ def save_probe(
     classifier.head.load_state_dict(found.fit.state_dict())
     seen = data.seen_images() | SeenImages.of(data.dataset.split("val").ids())
     save_classifier(run.best, classifier, {**data.state_dict(), KEY: seen.to_text()})
-    return calibrate_probe(run, classifier, found, val)
+    return calibrate_probe(run, classifier, found, val, data)
 
 
 def find_fine_tuned(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
