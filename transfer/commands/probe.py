@@ -1,8 +1,8 @@
 """Linear probe of a frozen EfficientNet: efficientnet-transfer probe --backbone b0 --dataset pets
 
 Computes the features once, into a file that later probes read. Writes config.yaml, best.ckpt (which evaluate,
-predict and `init_head` of finetune take), results.json, calibration.safetensors, test_reads.json and
-test_predictions.npz to runs/<data>_<backbone>_probe/<n>/.
+predict and `init_head` of finetune take), results.json, calibration.safetensors, val_predictions.npz, test_reads.json,
+test_predictions.npz, report.html and its pictures, report_photos.safetensors, to runs/<data>_<backbone>_probe/<n>/.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ def probe(
     from datamodules.datamodule import DataModule
     from transfer.commands.probe_features import extract
     from transfer.commands.probe_report import collect_results, measure_neighbours, measure_test, print_report
+    from transfer.commands.report import leave_report
     from transfer.probe.fabric import build_fabric
     from transfer.runs.folder import check_run_dir, open_run
 
@@ -108,6 +109,8 @@ def probe(
         )
         results.save()
         print_report(results, fine_tuned)
+        classifier.head.load_state_dict(found.train_fit.state_dict())  # whose answers on val the report shows
+        leave_report(results, config, classifier, data)
         return results
 
 

@@ -18,7 +18,7 @@ _COVERAGES = (1.0, 0.9, 0.8, 0.5)  # of the table
 
 
 def calibration_section(content: RunContent) -> Mapping[str, Any] | None:
-    """Return the reliability of the probabilities on val and the errors that are left if doubtful images are rejected."""
+    """Return how often answers on val are right, and the errors that are left if doubtful images are rejected."""
     calibration = content.calibration
     if calibration is None:
         return None
@@ -36,7 +36,7 @@ def calibration_section(content: RunContent) -> Mapping[str, Any] | None:
         line = Series("error of what is answered", coverage[some], risk[some])
         charts.append(draw_lines("Risk and coverage", ("images answered", "errors"), [line], percent=True))
         places = [max(round(share * len(risk)) - 1, 0) for share in _COVERAGES]
-        errors = [(percent(coverage[place]), percent(risk[place])) for place in places]
+        errors = [(f"{coverage[place]:.0%}", percent(risk[place])) for place in places]
     return {
         "charts": charts,
         "fit": fit,
@@ -48,7 +48,7 @@ def calibration_section(content: RunContent) -> Mapping[str, Any] | None:
 
 
 def reliability(calibration: Calibration, temperature: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the mean probability and the share that is right in each of the 15 bins that hold an answer. Shapes: (B,)"""
+    """Return the mean probability and the share that is right in each bin that holds an answer. Shapes: (B,), (B,)"""
     probabilities = as_probabilities(calibration.logits / temperature, calibration.multilabel)
     if calibration.multilabel:
         said, right = probabilities.ravel(), calibration.targets.ravel()

@@ -97,7 +97,7 @@ def _tidy(axes: Axes, labels: tuple[str, str], percent: bool) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(length=0)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=labels[0] in ("epoch", "step")))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     if percent:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
@@ -113,7 +113,7 @@ def _svg(figure: Figure, title: str) -> Markup:
     text = re.sub(r"<svg [^>]*>", _opening(title), text, count=1)
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, f"var({variable})")
-    return Markup(text)  # noqa: S704  # matplotlib escapes what it writes, and the title is escaped here
+    return Markup(text)  # matplotlib escapes what it writes, and the title is escaped here
 
 
 def _opening(title: str) -> str:

@@ -101,7 +101,8 @@ def cost_section(content: RunContent) -> Mapping[str, Any] | None:
     probe = results.probe
     rows = {
         "training": seconds is not None and format_duration(seconds),
-        "features and fits": probe and f"{format_duration(probe.extract_seconds)} and {format_duration(probe.fit_seconds)}",
+        "features and fits": probe
+        and f"{format_duration(probe.extract_seconds)} and {format_duration(probe.fit_seconds)}",
         "the whole run": results.wall_seconds and format_duration(results.wall_seconds),
         "GPU time": gpus and seconds and f"{seconds * results.world_size / 3600:.2f} GPU hours",
         "speed in training": results.images_per_second and f"{results.images_per_second:,.0f} images/s",

@@ -53,7 +53,7 @@ class RunContent:
     answers: Answers | None = None
     test_answers: Answers | None = None
     calibration: Calibration | None = None
-    photos: Photos = Photos()
+    photos: Photos = field(default_factory=Photos)
     findings: list[Finding] = field(default_factory=list)
     test_reads: int = 0
     remarks: list[str] = field(default_factory=list)
@@ -119,7 +119,9 @@ def read_validations(path: Path) -> list[dict[str, float]]:
     Raises:
         DamagedFile: it is no CSV file.
     """
-    return [{name: number for name, text in row.items() if (number := _number(text)) is not None} for row in read_rows(path)]
+    return [
+        {name: number for name, text in row.items() if (number := _number(text)) is not None} for row in read_rows(path)
+    ]
 
 
 def _number(text: str) -> float | None:

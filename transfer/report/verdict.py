@@ -39,7 +39,9 @@ def find_verdict(content: RunContent) -> Verdict:
     results = content.results
     split = next((name for name in ("test", "val") if results.metrics.get(name)), None)
     if split is None:
-        return Verdict("", "Nothing was measured: the run had neither val nor test images.", warnings=_warnings(results))
+        return Verdict(
+            "", "Nothing was measured: the run had neither val nor test images.", warnings=_warnings(results)
+        )
     metric = main_metric(results, split)
     interval = results.intervals.get(split, {}).get(metric)
     images = _plural(_measured(results, split), f"{split} image")
@@ -106,7 +108,7 @@ def _against_chance(content: RunContent, split: str, metric: str) -> list[str]:
 
 
 def class_names(content: RunContent) -> list[str]:
-    """Return the names of a run's classes, in index order; of a run of several labels, or without test, the answers'."""
+    """Return the names of a run's classes, in index order, as far as its folder tells them."""
     if content.answers is not None:
         return list(content.answers.class_names)
     return list(content.results.per_class_accuracy)
@@ -121,7 +123,9 @@ def _against_probe(results: Results) -> list[str]:
             f"On val, fine-tuning reaches {percent(tuned)}, the linear probe of the frozen network {percent(probed)}"
             f" ({points(tuned - probed)} points)."
         )
-    if found := [f"{percent(values[metric])} on {split}" for split, values in results.neighbours.items() if metric in values]:
+    if found := [
+        f"{percent(values[metric])} on {split}" for split, values in results.neighbours.items() if metric in values
+    ]:
         facts.append(f"The 20 nearest neighbours among the features reach {' and '.join(found)}.")
     return facts
 
@@ -139,7 +143,9 @@ def _warnings(results: Results) -> list[str]:
         warnings.append(f"The data are a copy that differs from the original: {results.copy}.")
     first, metric = results.first_probe, results.quoted_metric
     if first is not None and results.metrics.get("val", {}).get(metric, 1.0) < first.metrics.get(metric, 0.0):
-        warnings.append("Fine-tuning ended below the linear probe: efficientnet-transfer probe makes that network in seconds.")
+        warnings.append(
+            "Fine-tuning ended below the linear probe: efficientnet-transfer probe makes that network in seconds."
+        )
     return warnings
 
 
