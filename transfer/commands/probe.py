@@ -69,8 +69,7 @@ def probe(
     from datamodules import load_dataset
     from datamodules.datamodule import DataModule
     from transfer.commands.probe_features import extract
-    from transfer.commands.probe_report import collect_results, measure_neighbours, measure_test, print_report
-    from transfer.commands.report import leave_report
+    from transfer.commands.probe_report import collect_results, leave_results, measure_neighbours, measure_test
     from transfer.probe.fabric import build_fabric
     from transfer.runs.folder import check_run_dir, open_run
 
@@ -107,10 +106,7 @@ def probe(
             precision=record.precision,
             world_size=fabric.world_size,
         )
-        results.save()
-        print_report(results, fine_tuned)
-        classifier.head.load_state_dict(found.train_fit.state_dict())  # whose answers on val the report shows
-        leave_report(results, config, classifier, data)
+        leave_results(results, fine_tuned, config, classifier, found, data)
         return results
 
 

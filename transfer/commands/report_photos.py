@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from transfer.networks.classifier import Classifier
 
 _BATCH = 12  # training images
+_FEWEST_CELLS = 9  # of a class map that still shows a place
 
 
 @dataclass
@@ -100,17 +101,21 @@ def _keep_split(answers: Answers, classifier: Classifier, data: DataModule) -> _
         if index in explained:
             inputs[index] = prepare_pixels(pixels, data.preprocessing)
     try:
-        explanation = _explain(classifier, data, list(inputs.values()))
+        found = _explain(classifier, data, list(inputs.values()))
     except UserError as error:
         kept.remarks.append(f"No class maps: {error}")
         return kept
-    if explanation is not None:
-        kept.method = explanation.method
-        maps, classes = explanation.maps.float().cpu().numpy(), explanation.classes.tolist()
-        for index, class_map, label in zip(inputs, maps, classes, strict=True):
-            photo = pictures[index]
-            kept.maps[index] = _jpeg(overlay(photo, class_map, crop.part(photo.height, photo.width)))
-            kept.map_classes[str(index)] = data.class_names[label]
+    if found is None:
+        return kept
+    if found.maps[0].numel() < _FEWEST_CELLS:
+        kept.remarks.append(f"No class maps: at {data.preprocessing.image_size} px they would be a few cells.")
+        return kept
+    kept.method = found.method
+    maps = found.maps.float().cpu().numpy()
+    for index, class_map, label in zip(inputs, maps, found.classes.tolist(), strict=True):
+        photo = pictures[index]
+        kept.maps[index] = _jpeg(overlay(photo, class_map, crop.part(photo.height, photo.width)))
+        kept.map_classes[str(index)] = data.class_names[label]
     return kept
 
 
