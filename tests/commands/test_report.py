@@ -32,8 +32,8 @@ def test_a_run_leaves_a_page_about_its_val_images_with_their_pictures(small_run:
     html = (small_run / "report.html").read_text()
     text = " ".join(Page(html).text.split())
     test = results["metrics"]["test"]["top1"]
-    assert f"{test:.1%} of {results['splits']['test']['size']} test images are answered with their class" in text
-    assert "No test image is shown here" in text and "It has been read once." in text
+    assert f"{test:.1%} of {results['splits']['test']['size']} test images are classified correctly" in text
+    assert "No test image is shown here" in text and "Test has been read once." in text
     assert html.count("data:image/jpeg") >= len(photos.photos)
 
 

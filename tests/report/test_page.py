@@ -48,12 +48,12 @@ def test_the_matrix_and_the_classes_on_the_page_are_those_of_scikit_learn(tmp_pa
     assert matrix[0] == ["class", *NAMES]
     found = [[0 if cell == "·" else int(cell) for cell in row[1:]] for row in matrix[1:]]
     assert found == confusion_matrix(saved.labels, saved.predictions).tolist()
-    rows = {row[0]: row for row in table_with(page, "right when said")[1:]}
+    rows = {row[0]: row for row in table_with(page, "precision")[1:]}
     for name, recall in zip(NAMES, recall_score(saved.labels, saved.predictions, average=None), strict=True):
         assert rows[name][2].startswith(f"{100 * recall:.1f}%")
     assert list(rows) == sorted(rows, key=lambda name: float(rows[name][2].partition("%")[0]))
     wrong = (saved.labels != saved.predictions).sum()
-    assert f"{wrong} of 60 val images are answered with another class" in shown(page)
+    assert f"{wrong} of 60 val images are misclassified" in shown(page)
 
 
 def test_the_verdict_says_on_what_and_against_what(tmp_path: Path) -> None:
@@ -62,8 +62,8 @@ def test_the_verdict_says_on_what_and_against_what(tmp_path: Path) -> None:
     text = shown(page_of(tmp_path / "run"))
     results = read_run_content(tmp_path / "run").results
     share, counts = results.val["top1"], results.splits["val"].class_counts
-    assert f"{share:.1%} of 60 val images are answered with their class (95% interval 50.0% to 70.0%)." in text
-    assert f"Always answering “{NAMES[int(np.argmax(counts))]}” would reach {max(counts) / 60:.1%}." in text
+    assert f"{share:.1%} of 60 val images are classified correctly (95% interval 50.0% to 70.0%)." in text
+    assert f"Always predicting “{NAMES[int(np.argmax(counts))]}” would reach {max(counts) / 60:.1%}." in text
     assert f"fine-tuning reaches {share:.1%}, the linear probe of the frozen network 90.0%" in text
     assert "Fine-tuning ended below the linear probe" in text and "2 of 60 val images were trained on" in text
 
@@ -108,11 +108,11 @@ def test_a_thousand_photos_of_a_thousand_classes_stay_small_and_say_what_is_left
 def test_several_labels_an_absent_class_and_a_single_one(tmp_path: Path) -> None:
     written_run(tmp_path / "several", NAMES, multilabel=True)
     text = shown(page_of(tmp_path / "several"))
-    assert "is the mean average precision on 60 val images" in text and "What is confused" not in text
+    assert "is the mean average precision on 60 val images" in text and "Confusions" not in text
     written_run(tmp_path / "absent", [*NAMES, "emu"], num_images=3)
     assert "no image" in shown(page_of(tmp_path / "absent"))
     written_run(tmp_path / "one", ["cat"])
-    assert "None: every answer is right." in shown(page_of(tmp_path / "one"))
+    assert "None: every prediction is right." in shown(page_of(tmp_path / "one"))
 
 
 def test_a_run_of_the_first_version_has_a_page(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_damaged_file_becomes_a_remark(tmp_path: Path, name: str) -> None:
     (tmp_path / "run" / name).write_bytes(b"a,b\n1\n")
     text = shown(page_of(tmp_path / "run"))
     assert f"Left out: {tmp_path / 'run' / name}" in text
-    assert "of 60 val images are answered with their class" in text
+    assert "of 60 val images are classified correctly" in text
 
 
 def test_the_doctors_findings_beside_the_data_are_shown(tmp_path: Path) -> None:

@@ -87,6 +87,8 @@ def draw_lines(
             axes.plot(line.x, line.y, color=colour, lw=1.8, marker="" if line.dashed else marker, ms=3.5, ls=style)
         if marked is not None:
             axes.axvline(marked, color=_INK, lw=1, ls=(0, (2, 3)))
+        if len({*lines[0].x}) == 1:
+            axes.set_xlim(lines[0].x[0] - 1, lines[0].x[0] + 1)
         _tidy(axes, labels, percent)
         return Chart(title, [line.name for line in lines], _svg(figure, title))
 

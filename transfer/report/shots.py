@@ -76,14 +76,13 @@ def _shots(content: RunContent, answers: Answers, images: Iterable[tuple[int, in
 
 
 def _said(answers: Answers, index: int, label: int) -> str:
-    """Return what is said about one label; of an image with one label, beside the runner-up or its own class."""
+    """Return the probability of one label; where an image has one, beside that of its own class or the runner-up."""
     found = answers.probabilities
     name = answers.class_names[label]
     if found is None:
         return name
     if answers.multilabel:
-        verb = "given" if answers.saved.predictions[index, label] else "not given"
-        return f"{name} {percent(found[index, label])}, {verb}"
+        return f"{name} {percent(found[index, label])}"
     row = found[index].copy()
     row[label] = -1
     own = int(answers.saved.labels[index])

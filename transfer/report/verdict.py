@@ -10,10 +10,10 @@ from transfer.resampling import paired_bootstrap
 from transfer.runs.results import Results
 
 _MEANINGS = {
-    "top1": "of {images} are answered with their class",
-    "mean_per_class": "is the accuracy on {images}, averaged over the classes",
+    "top1": "of {images} are classified correctly",
+    "mean_per_class": "is the mean accuracy per class on {images}",
     "map": "is the mean average precision on {images}",
-    "f1": "is the F1 score of the labels of {images}",
+    "f1": "is the F1 score of the labels on {images}",
 }
 
 
@@ -100,11 +100,11 @@ def _against_chance(content: RunContent, split: str, metric: str) -> list[str]:
     if metric not in ("top1", "mean_per_class") or not sum(counts):
         return []
     if metric == "mean_per_class":
-        return [f"Answering one and the same class would reach {percent(1 / sum(map(bool, counts)))}."]
+        return [f"Always predicting the same class would reach {percent(1 / sum(map(bool, counts)))}."]
     largest = max(range(len(counts)), key=counts.__getitem__)
     names = class_names(content)
     name = f"“{names[largest]}”" if largest < len(names) else "the most frequent class"
-    return [f"Always answering {name} would reach {percent(counts[largest] / sum(counts))}."]
+    return [f"Always predicting {name} would reach {percent(counts[largest] / sum(counts))}."]
 
 
 def class_names(content: RunContent) -> list[str]:
