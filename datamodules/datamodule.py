@@ -237,7 +237,7 @@ class DataModule(pl.LightningDataModule):
     def _loader(
         self, kind: type[Loader], name: str, transform: Transform, sampler: RankSampler[Any], drop_last: bool
     ) -> Loader:
-        split = self._split(name)
+        split = self.decoded_split(name)
         if self.stream and kind is ResumableLoader:
             split = for_training(split, self.num_workers)
         elif self.stream:
@@ -253,7 +253,8 @@ class DataModule(pl.LightningDataModule):
         )
         return build_loader(kind, images, sampler, self.batch_size, self.num_workers, drop_last=drop_last)
 
-    def _split(self, name: str) -> Split:
+    def decoded_split(self, name: str) -> Split:
+        """Return a split whose images are decoded as the network wants them."""
         return replace(
             self.dataset.split(name), decoding=Decoding.of(self.preprocessing, self.source.options.max_pixels)
         )
@@ -264,7 +265,7 @@ class DataModule(pl.LightningDataModule):
         if self.cache == "none" or cached_resize(transform, self._evaluation) != resize:
             return None
         if name not in self._caches:
-            self._caches[name] = build_cache(self._split(name), resize, self.cache, self.cache_dir)
+            self._caches[name] = build_cache(self.decoded_split(name), resize, self.cache, self.cache_dir)
         return self._caches[name]
 
     def normalize(self, images: Tensor) -> Tensor:

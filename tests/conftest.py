@@ -139,8 +139,8 @@ def table_stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], 
 
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of a tiny network on digits."""
-    return bundles.small_run(tmp_path_factory.mktemp("runs") / "digits_tiny" / "1")
+    """A finished run of a tiny network on digits, with its report."""
+    return bundles.small_run(tmp_path_factory.mktemp("runs") / "digits_tiny" / "1", "--report", "true")
 
 
 @pytest.fixture(scope="session")

@@ -54,7 +54,7 @@ from transfer.training.checkpointing import UnvalidatedCheckpoints
 
 # Of a run on data with a val split; the last two only where test was read, predictions for one label per image.
 FILES = {"config.yaml", "best.ckpt", "last.ckpt", "metrics.csv", "results.json"}
-FILES |= {"calibration.safetensors", "test_reads.json", "test_predictions.npz"}
+FILES |= {"calibration.safetensors", "val_predictions.npz", "test_reads.json", "test_predictions.npz"}
 LITE0_FILE = "efficientnet-lite0-57934424.pth"
 
 

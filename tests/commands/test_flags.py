@@ -11,7 +11,7 @@ import pytest
 from transfer.config.command_line import build_parser
 
 COMMANDS = (
-    *("evaluate", "predict", "explain", "compare", "doctor", "weights", "convert", "costs", "table", "push"),
+    *("evaluate", "predict", "explain", "compare", "report", "doctor", "weights", "convert", "costs", "table", "push"),
     *("scale.fit", "scale.search", "scale.sweep", "scale.evolve", "scale.report", "scale.run"),
 )
 # Other things than the run's field of that name: a folder of downloads, and GPUs for each job.

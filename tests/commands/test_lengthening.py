@@ -52,8 +52,7 @@ def test_a_finished_run_that_is_lengthened_is_the_longer_run_and_keeps_its_first
     first = {"step": 4, "max_epochs": 1, "max_steps": -1, "results": "results_step_4.json"}
     assert found["lengthened_from"] == [first] and expected["lengthened_from"] == []
     assert results_of(run).lengthened_from[0].results == "results_step_4.json"
-    for name in ("results", "test_predictions"):
-        suffix = {"results": "json", "test_predictions": "npz"}[name]
+    for name, suffix in (("results", "json"), ("test_predictions", "npz"), ("val_predictions", "npz")):
         assert (run / f"{name}_step_4.{suffix}").read_bytes() == (short / f"{name}.{suffix}").read_bytes()
     assert load_config(run / "config.yaml").trainer.max_epochs == 3
     assert found["config"]["trainer"]["max_epochs"] == 3 and found["test_reads"] == 2

@@ -440,7 +440,9 @@ def probed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_a_probe_leaves_its_files_and_says_what_it_did(probed: Path) -> None:
     names = {"probe.yaml", "config.yaml", "best.ckpt", "results.json", "test_reads.json", "test_predictions.npz"}
-    assert {path.name for path in probed.iterdir()} == names | {"calibration.safetensors"}
+    assert {path.name for path in probed.iterdir()} == names | {
+        *("calibration.safetensors", "val_predictions.npz", "report.html", "report_photos.safetensors")
+    }
     results = read_results(probed)
     assert results["penalty"] in PENALTIES and results["test_reads"] == 1
     assert results["chosen_on"] == "train" and results["temperature"] in TEMPERATURES

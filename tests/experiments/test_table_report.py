@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import sys
 from pathlib import Path
 from typing import IO, Any
 
@@ -358,10 +357,3 @@ def test_reports_are_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(OSError, match="No space left"):
         write_report(folder)
     assert {name: (folder / name).read_bytes() for name in first} == first
-
-
-def test_without_matplotlib_the_report_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = save_table(tmp_path, [("digits", "b0", "kornblith", None)])
-    monkeypatch.setitem(sys.modules, "transfer.experiments.table.figures", None)
-    with pytest.raises(UserError, match=r"pip install 'efficientnet-transfer\[table\]'"):
-        write_report(folder)

@@ -29,7 +29,7 @@ RUN = "run"
 CHEAP = (
     *("--backbone", "b0@d=0.3,w=0.25", "--pretrained", "false", "--image_size", "32", "--data.num_workers", "0"),
     *("--trainer.accelerator", "cpu", "--trainer.devices", "1", "--data.batch_size", "4", "--optim.lr", "0.05"),
-    *("--out_dir", RUN, "--dataset", "folder", "--data_root"),
+    *("--report", "false", "--out_dir", RUN, "--dataset", "folder", "--data_root"),
 )
 SCENARIOS = {
     "accumulation, average, mixup, growing images, early stopping": (
@@ -151,7 +151,7 @@ def load(path: Path) -> Any:
             return [_without_passing(row) for row in rows]
         case "results.json":
             return _without_passing(json.loads(path.read_text(encoding="utf-8")))
-        case "test_predictions.npz":
+        case "test_predictions.npz" | "val_predictions.npz":
             with np.load(path) as arrays:
                 return {name: arrays[name].tolist() for name in arrays}
         case "best.ckpt" | "last.ckpt":

@@ -32,7 +32,7 @@ SHARED_DATA = ROOT.parent / "shared" / "data"
 # A run of seconds: bad accuracies, but everything is read, computed and written.
 CHEAP = (
     *("--image_size", "32", "--trainer.max_epochs", "2", "--trainer.limit_train_batches", "4"),
-    *("--data.num_workers", "0", "--trainer.accelerator", "cpu", "--trainer.devices", "1"),
+    *("--data.num_workers", "0", "--trainer.accelerator", "cpu", "--trainer.devices", "1", "--report", "false"),
 )
 
 

@@ -202,7 +202,7 @@ def fit_calibration(logits: Floats, targets: NDArray[Any], features: Floats, net
     """
     if len(logits) < 2:
         raise BadValue(f"{len(logits)} val images: at least 2 are needed to calibrate")
-    chosen = _drawn(len(logits), most_images(logits.shape[1]))
+    chosen = drawn_images(len(logits), logits.shape[1])
     logits, features = np.asarray(logits, np.float32)[chosen], np.asarray(features, np.float32)[chosen]
     targets = np.asarray(targets)[chosen].astype(bool if np.ndim(targets) == 2 else np.int64)
     if not (np.isfinite(logits).all() and np.isfinite(features).all()):
@@ -213,6 +213,11 @@ def fit_calibration(logits: Floats, targets: NDArray[Any], features: Floats, net
     own[of_references] = np.arange(len(of_references))
     distances = neighbour_distances(features, references, min(NEIGHBOUR, len(references) - 1), own)
     return Calibration(fit_temperature(logits, targets), logits, targets, distances, references, network)
+
+
+def drawn_images(count: int, num_classes: int) -> NDArray[np.int64]:
+    """Return which of so many images a calibration consists of, in order. Shape: (N,)"""
+    return _drawn(count, most_images(num_classes))
 
 
 def most_images(num_classes: int) -> int:

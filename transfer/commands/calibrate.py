@@ -1,20 +1,24 @@
-"""The last pass of a run, over val: how sure its answers may be; `calibration.safetensors` and a summary."""
+"""The last pass of a run, over val: how sure its answers may be, and what they are.
+
+It leaves `calibration.safetensors`, a summary for results.json, and `val_predictions.npz`.
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transfer.calibration.temperature import is_inside
+from transfer.calibration.temperature import as_probabilities, is_inside
 from transfer.errors import BadValue, UserError
-from transfer.run_files import CALIBRATION, PROBE, RESULTS
+from transfer.run_files import CALIBRATION, PROBE, RESULTS, VAL_PREDICTIONS
 
 if TYPE_CHECKING:
     from datamodules.datamodule import DataModule
@@ -35,7 +39,7 @@ _POINTS = 20  # of the risk-coverage curve in the summary
 def calibrate_run(
     run: RunFolder, trainer: pl.Trainer, module: TransferModule, data: DataModule
 ) -> dict[str, Any] | None:
-    """Calibrate the best checkpoint on val, write the file, and return its summary; None where there is no val.
+    """Calibrate the best checkpoint on val, write the files, and return a summary; None where there is no val.
 
     Only the first process computes, on its share of val and as many batches as its validations had.
     """
@@ -44,13 +48,26 @@ def calibrate_run(
     if "val" not in data.dataset.splits or not trainer.limit_val_batches or not trainer.is_global_zero:
         return None
     loader, limit = data.eval_dataloader("val"), trainer.limit_val_batches
-    batches = islice(loader, limit if isinstance(limit, int) else int(limit * len(loader)))
-    device = trainer.strategy.root_device
-    return _kept(run.path, lambda: calibrate(module.classifier, batches, data.normalize, device))
+    num_batches = min(limit if isinstance(limit, int) else int(limit * len(loader)), len(loader))
+    fit = partial(
+        calibrate,
+        module.classifier,
+        islice(loader, num_batches),
+        data.normalize,
+        trainer.strategy.root_device,
+    )
+    measured: list[str] = []
+    if not data.stream:  # whose images have no names without being fetched
+        names, world = data.dataset.split("val").image_names(), trainer.world_size
+        share = min(-(-len(names) // world), num_batches * data.batch_size)
+        measured = [names[place] for place in data.test_order("val", world)[:share]]
+    return _kept(run.path, fit, measured, data.class_names, module.classifier.threshold)
 
 
-def calibrate_probe(run: RunFolder, classifier: Classifier, found: Probe, val: Features) -> dict[str, Any] | None:
-    """Calibrate a probe on val, write the file, and return its summary.
+def calibrate_probe(
+    run: RunFolder, classifier: Classifier, found: Probe, val: Features, data: DataModule
+) -> dict[str, Any] | None:
+    """Calibrate a probe on val, write the files, and return a summary.
 
     The probe's head is fitted to val, too, so its own answers there are too sure. The logits are those of the fit to
     train alone with the same penalty.
@@ -59,7 +76,8 @@ def calibrate_probe(run: RunFolder, classifier: Classifier, found: Probe, val: F
     from transfer.runs.calibrating import head_digest
 
     logits, labels, features = (tensor.cpu().float().numpy() for tensor in (found.val_logits, val.labels, val.features))
-    return _kept(run.path, lambda: fit_calibration(logits, labels, features, head_digest(classifier.head)))
+    fit = partial(fit_calibration, logits, labels, features, head_digest(classifier.head))
+    return _kept(run.path, fit, data.dataset.split("val").image_names(), data.class_names)
 
 
 def check_calibrates(run_dir: Path, checkpoint: str, split: str | None) -> str:
@@ -109,20 +127,42 @@ def calibrate_again(run: Run, subject: Subject, loading: Mapping[str, Any]) -> s
     return f"{describe(summary)}\nwritten: {run.run_dir / CALIBRATION}, and its summary to {RESULTS}"
 
 
-def _kept(run_dir: Path, fit: Callable[[], Calibration]) -> dict[str, Any] | None:
-    """Write a calibration into a run's folder, and return its summary; without one, warn and go on."""
+def _kept(
+    run_dir: Path,
+    fit: Callable[[], Calibration],
+    names: Sequence[str],
+    class_names: Sequence[str],
+    threshold: float | None = None,
+) -> dict[str, Any] | None:
+    """Write a calibration and its answers into a run's folder, and return its summary; without one, warn and go on.
+
+    Args:
+        run_dir: the run's folder.
+        fit: computes the calibration.
+        names: where each image of val is, in the order of its logits.
+        class_names: names of the classes.
+        threshold: see `make_predictions`.
+    """
     import torch
 
+    from transfer.calibration.calibration import drawn_images
     from transfer.calibration.file import save_calibration
+    from transfer.runs.test_record import make_predictions
 
-    path = run_dir / CALIBRATION
-    path.unlink(missing_ok=True)  # of an earlier end
+    paths = run_dir / CALIBRATION, run_dir / VAL_PREDICTIONS
+    for path in paths:
+        path.unlink(missing_ok=True)  # of an earlier end
     try:
         calibration = fit()
-        save_calibration(calibration, path)
+        save_calibration(calibration, paths[0])
+        probabilities = as_probabilities(calibration.logits, calibration.multilabel).astype(np.float32)
+        drawn = [names[place] for place in drawn_images(len(names), len(class_names))]
+        images = drawn if len(drawn) == len(probabilities) else []
+        make_predictions(calibration.targets, probabilities, images, class_names, threshold).save(paths[1])
         return summarize(calibration)
     except (UserError, OSError, MemoryError, torch.OutOfMemoryError) as error:  # the results are not lost for it
-        path.unlink(missing_ok=True)
+        for path in paths:
+            path.unlink(missing_ok=True)
         warnings.warn(f"the run is not calibrated: {error}", stacklevel=2)
         return None
 

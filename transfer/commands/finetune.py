@@ -1,8 +1,9 @@
 """Fine-tune an EfficientNet: efficientnet-transfer finetune --backbone b7 --dataset flowers
 
-A run writes config.yaml, best.ckpt, last.ckpt, metrics.csv and results.json into runs/<data>_<backbone>/<n>/; with a
-val split calibration.safetensors, and of few images first_probe.json; with a test split test_reads.json and
-test_predictions.npz; held_out.json if val or test was held out of train; lr_find.csv and lr_find.png with --find_lr.
+A run writes config.yaml, best.ckpt, last.ckpt, metrics.csv, results.json, report.html and the pictures in it,
+report_photos.safetensors, into runs/<data>_<backbone>/<n>/; with a val split calibration.safetensors and
+val_predictions.npz, and of few images first_probe.json; with a test split test_reads.json and test_predictions.npz;
+held_out.json if val or test was held out of train; lr_find.csv and lr_find.png with --find_lr.
 With --folds and without --fold there is a run for each fold, see `transfer.commands.finetune_folds`.
 """
 
@@ -105,7 +106,7 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str], all
     from transfer.commands.calibrate import calibrate_run
     from transfer.commands.finetune_build import build_data, build_module
     from transfer.commands.finetune_probe import probe_alone, probe_first
-    from transfer.commands.finetune_report import collect_results, print_end, print_start
+    from transfer.commands.finetune_report import collect_results, leave_results, print_start
     from transfer.runs.folder import check_run_dir, find_interrupted, is_main_process, open_run
     from transfer.runs.teacher import load_teacher
     from transfer.training.callbacks import EpochLog
@@ -148,8 +149,7 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str], all
         found = collect_results(config, run, start, trainer, module, data, teacher, log, metrics, started)
         results = replace(found, calibration=calibration, first_probe=first_probe)
         if trainer.is_global_zero:
-            results.save()
-            print_end(results)
+            leave_results(results, config, module.classifier, data)
         return results
 
 

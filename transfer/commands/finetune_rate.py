@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from transfer.config.schema import FinetuneConfig
@@ -41,14 +40,12 @@ def find_rate(config: FinetuneConfig, run: RunFolder, module: TransferModule, da
 
 
 def save_curve(run: RunFolder, curve: RateCurve) -> str:
-    """Write the curve as a table and, with matplotlib, as a picture, and return the path to look at."""
+    """Write the curve as a table and as a picture, and return the path to look at."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(("lr", "loss", "smoothed"))
     writer.writerows(zip(curve.rates.tolist(), curve.losses.tolist(), curve.smooth.tolist(), strict=True))
     write_text(run.path / RATE_CURVE, table.getvalue())
-    if find_spec("matplotlib") is None:
-        return str(run.path / RATE_CURVE)
     from transfer.commands.finetune_rate_figure import draw_curve
 
     return str(draw_curve(curve, run.path / RATE_PICTURE))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from datamodules.datamodule import DataModule
     from datamodules.dataset.loaded import Dataset
     from transfer.lightning import pl
+    from transfer.networks.classifier import Classifier
     from transfer.runs.folder import RunFolder
     from transfer.runs.teacher import Teacher
     from transfer.training.callbacks import EpochLog
@@ -207,6 +208,15 @@ def warn_of_seen_images(data: DataModule, before: str = "the network that this r
             )
         if count := train.count(split.ids()):
             warnings.warn(f"{count} of {len(split)} {name} images are in train, too (doctor lists them)", stacklevel=2)
+
+
+def leave_results(results: Results, config: FinetuneConfig, classifier: Classifier, data: DataModule) -> None:
+    """Write and print a run's results, and write the page about it."""
+    from transfer.commands.report import leave_report
+
+    results.save()
+    print_end(results)
+    leave_report(results, config, classifier, data)
 
 
 def print_end(results: Results) -> None:

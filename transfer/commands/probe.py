@@ -1,8 +1,8 @@
 """Linear probe of a frozen EfficientNet: efficientnet-transfer probe --backbone b0 --dataset pets
 
 Computes the features once, into a file that later probes read. Writes config.yaml, best.ckpt (which evaluate,
-predict and `init_head` of finetune take), results.json, calibration.safetensors, test_reads.json and
-test_predictions.npz to runs/<data>_<backbone>_probe/<n>/.
+predict and `init_head` of finetune take), results.json, calibration.safetensors, val_predictions.npz, test_reads.json,
+test_predictions.npz, report.html and its pictures, report_photos.safetensors, to runs/<data>_<backbone>_probe/<n>/.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def probe(
     from datamodules import load_dataset
     from datamodules.datamodule import DataModule
     from transfer.commands.probe_features import extract
-    from transfer.commands.probe_report import collect_results, measure_neighbours, measure_test, print_report
+    from transfer.commands.probe_report import collect_results, leave_results, measure_neighbours, measure_test
     from transfer.probe.fabric import build_fabric
     from transfer.runs.folder import check_run_dir, open_run
 
@@ -106,8 +106,7 @@ def probe(
             precision=record.precision,
             world_size=fabric.world_size,
         )
-        results.save()
-        print_report(results, fine_tuned)
+        leave_results(results, fine_tuned, config, classifier, found, data)
         return results
 
 
@@ -203,7 +202,7 @@ def save_probe(
     classifier.head.load_state_dict(found.fit.state_dict())
     seen = data.seen_images() | SeenImages.of(data.dataset.split("val").ids())
     save_classifier(run.best, classifier, {**data.state_dict(), KEY: seen.to_text()})
-    return calibrate_probe(run, classifier, found, val)
+    return calibrate_probe(run, classifier, found, val, data)
 
 
 def find_fine_tuned(config: FinetuneConfig, own: ProbeConfig) -> Results | None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from datamodules.datamodule import DataModule
     from datamodules.dataset.loaded import Dataset
+    from transfer.networks.classifier import Classifier
     from transfer.probe.features import Features
     from transfer.probe.linear import Probe
     from transfer.weights.start import Start
@@ -142,6 +143,23 @@ def measure_neighbours(
                 measured[split] = Metrics(accuracies)
             known.append(images)
     return measured
+
+
+def leave_results(
+    results: Results,
+    fine_tuned: Results | None,
+    config: FinetuneConfig,
+    classifier: Classifier,
+    found: Probe,
+    data: DataModule,
+) -> None:
+    """Write and print a probe's results, and write the page about it, for which the classifier gets another head."""
+    from transfer.commands.report import leave_report
+
+    results.save()
+    print_report(results, fine_tuned)
+    classifier.head.load_state_dict(found.train_fit.state_dict())  # of which the answers on val are
+    leave_report(results, config, classifier, data)
 
 
 def print_report(results: Results, fine_tuned: Results | None) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -48,7 +47,7 @@ def name_suspects(
 
 
 def write_suspects(rows: Sequence[SuspectRow], pixels: Callable[[int], Pixels], folder: Path) -> list[Path]:
-    """Write suspects.csv and, with matplotlib, the pictures of the first 40 to suspects.png; return their paths.
+    """Write suspects.csv and the pictures of the first 40 to suspects.png; return their paths.
 
     Args:
         rows: worst first; of none there is no picture.
@@ -60,7 +59,7 @@ def write_suspects(rows: Sequence[SuspectRow], pixels: Callable[[int], Pixels], 
     table.writeheader()
     table.writerows(rows)
     write_text(folder / TABLE, text.getvalue())
-    if not rows or find_spec("matplotlib") is None:
+    if not rows:
         return [folder / TABLE]
     shown = rows[:_MOST_PICTURES]
     _draw_sheet(shown, [pixels(index) for index in range(len(shown))], folder / SHEET)

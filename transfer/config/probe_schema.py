@@ -8,7 +8,7 @@ from typing import Literal
 # Fields of FinetuneConfig that a linear probe shares; it trains a single linear layer.
 PROBE_FIELDS = (
     *("backbone", "dataset", "data_root", "pretrained", "weights", "image_size", "on_bad_image", "allow_decayed"),
-    *("seed", "out_dir", "data"),
+    *("seed", "report", "out_dir", "data"),
 )
 PROBE_TRAINER_FIELDS = ("accelerator", "devices", "num_nodes", "strategy")
 

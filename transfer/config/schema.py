@@ -206,6 +206,8 @@ class FinetuneConfig:
     """compile the network with torch.compile"""
     logger: Literal["csv", "tensorboard", "wandb"] = "csv"
     """metrics.csv is always written; tensorboard and wandb log in addition (wandb works offline: WANDB_MODE=offline)"""
+    report: bool = True
+    """write report.html at the end, with small copies of a few photos; a run that reads no test writes none"""
     folds: int | None = None
     """cut train and val, together, anew into so many folds, stratified, groups and equal images together; without
     fold, a run for each, in runs/<data>_<backbone>_folds/<n>"""

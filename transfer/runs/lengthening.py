@@ -12,7 +12,20 @@ from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue
 from transfer.files import read_object, write_json
 from transfer.records import checked
-from transfer.run_files import CALIBRATION, CONFIG, LAST, LENGTHENED, PREDICTIONS, RESULTS
+from transfer.run_files import (
+    CALIBRATION,
+    CONFIG,
+    LAST,
+    LENGTHENED,
+    PREDICTIONS,
+    REPORT,
+    REPORT_PHOTOS,
+    RESULTS,
+    VAL_PREDICTIONS,
+)
+
+# Results last: with them the run counts as finished.
+_LEFT_AT_END = (CALIBRATION, PREDICTIONS, VAL_PREDICTIONS, REPORT_PHOTOS, REPORT, RESULTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +66,13 @@ def lengthen(run_dir: Path, config: FinetuneConfig) -> None:
     if not is_longer(before, config.trainer):
         return
     step = _checked_step(run_dir, config)
-    kept = {name: _at(step, name) for name in (RESULTS, PREDICTIONS, CALIBRATION)}
+    kept = {name: _at(step, name) for name in _LEFT_AT_END}
     finished = (run_dir / RESULTS).exists() or (run_dir / kept[RESULTS]).exists()
     results = kept[RESULTS] if finished else None
     new = Lengthening(step=step, max_epochs=before.max_epochs, max_steps=before.max_steps, results=results)
     earlier = [entry for entry in read_lengthenings(run_dir) if entry.step < step]
     write_json(run_dir / LENGTHENED, {"lengthened_from": [asdict(entry) for entry in [*earlier, new]]})
-    for name in (CALIBRATION, PREDICTIONS, RESULTS):
+    for name in _LEFT_AT_END:
         if finished and (run_dir / name).exists():
             (run_dir / name).replace(run_dir / kept[name])
     save_config(config, run_dir / CONFIG)

@@ -1,4 +1,4 @@
-"""The record of a run's test split: how often it was read, and the prediction for every image."""
+"""The record of a run: how often its test split was read, and the prediction for every image of val and test."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from transfer.errors import DamagedFile, MissingData
 from transfer.files import open_regular, read_object, write_json, written_whole
-from transfer.run_files import PREDICTIONS
+from transfer.run_files import PREDICTIONS, VAL_PREDICTIONS
 
 TEST_READS = "test_reads.json"
 
@@ -108,17 +108,17 @@ def text_array(texts: Sequence[str]) -> NDArray[np.str_]:
     return np.array([text.encode(errors="backslashreplace").decode() for text in texts], dtype=np.str_)
 
 
-def read_predictions(run_dir: Path) -> SavedPredictions:
-    """Return what a run said of its test images.
+def read_predictions(run_dir: Path, split: str = "test") -> SavedPredictions:
+    """Return what a run said of its images of `test` or `val`.
 
     Raises:
         MissingData: the run has no such file.
         DamagedFile: it cannot be read.
     """
-    path = run_dir / PREDICTIONS
+    path = run_dir / {"test": PREDICTIONS, "val": VAL_PREDICTIONS}[split]
     if not path.exists():
         raise MissingData(
-            f"{run_dir} has no {PREDICTIONS}: the run read none or only part of a test split, or predates that file"
+            f"{run_dir} has no {path.name}: the run read none or only part of a {split} split, or predates that file"
         )
     try:
         with open_regular(path) as file, np.load(file, allow_pickle=False) as arrays:

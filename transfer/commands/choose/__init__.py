@@ -62,7 +62,7 @@ def choose(config: FinetuneConfig, own: ChooseConfig) -> Choice:
     from transfer.commands.choose.decision import decide
     from transfer.commands.choose.images import read_images
     from transfer.commands.choose.record import make_choice
-    from transfer.commands.choose.report import explain, print_end, print_figures, warn_of_no_picture, write_files
+    from transfer.commands.choose.report import explain, print_end, print_figures, write_files
     from transfer.commands.choose.suspects import describe_weakest_class, doubt_labels
     from transfer.probe.fabric import build_fabric
     from transfer.runs.folder import data_name
@@ -71,7 +71,6 @@ def choose(config: FinetuneConfig, own: ChooseConfig) -> Choice:
     check_engine(own.engine)
     limits = find_limits(own)
     _check_out_dir(config)
-    warn_of_no_picture()
     config = replace(config, trainer=replace(config.trainer, devices=1))
     starts, left_out = find_starts(config, own)
     dataset = load_dataset(config.dataset, **config.read_options())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,6 +105,7 @@ def learn(
 ) -> LearningCurve | None:
     """Measure, print and draw the learning curve of a network's linear head, if it was asked for."""
     from transfer.commands.choose.candidates import features_of
+    from transfer.commands.choose.curve_figure import draw_curve
 
     if not own.learning_curve:
         return None
@@ -118,12 +118,9 @@ def learn(
     found = extrapolate(measured)
     curve = summarise(measured, found, choice.head, dataset.class_names)
     print(curve)
-    if find_spec("matplotlib") is not None:
-        from transfer.commands.choose.curve_figure import draw_curve
-
-        title = f"{tried.candidate}, linear probe: accuracy by the photos it learns from"
-        unit = "mean per class (%)" if metric == "mean_per_class" else "accuracy (%)"
-        draw_curve(curve.points, found, len(images.labels), dataset.num_classes, (title, unit), folder / PICTURE)
+    title = f"{tried.candidate}, linear probe: accuracy by the photos it learns from"
+    unit = "mean per class (%)" if metric == "mean_per_class" else "accuracy (%)"
+    draw_curve(curve.points, found, len(images.labels), dataset.num_classes, (title, unit), folder / PICTURE)
     return curve
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-import warnings
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +20,7 @@ from transfer.config.durations import format_duration
 from transfer.config.schema import FinetuneConfig
 from transfer.costs.limits import format_cost
 from transfer.files import written_whole
+from transfer.report.settings import flag_words
 from transfer.resampling import Difference
 from transfer.runs.test_record import text_array
 
@@ -142,19 +140,7 @@ def lpft_words(choice: Choice) -> list[str]:
     if config["data_root"] is not None and config["dataset"] == "folder":
         del given["dataset"]  # it follows
     words = {**given, "backbone": winner.backbone, "image_size": winner.image_size, "method": "lpft", **data}
-    return [word for name, value in words.items() for word in (f"--{name}", _word(value))]
-
-
-def _word(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def warn_of_no_picture() -> None:
-    """Warn that no picture will be drawn, if matplotlib is not installed."""
-    if find_spec("matplotlib") is None:
-        warnings.warn(
-            f"no {PICTURE}: it is drawn with matplotlib; run: pip install 'efficientnet-transfer[table]'", stacklevel=2
-        )
+    return flag_words(words)
 
 
 def write_files(
@@ -166,13 +152,15 @@ def write_files(
     dataset: Dataset,
     tuned: Tuned | None = None,
 ) -> None:
-    """Write the out-of-fold logits and, with matplotlib, the picture.
+    """Write the out-of-fold logits and the picture.
 
     The arrays are `label` (N,), `path` (N,), `class_name` (C,), `fold` (R, N), with groups `group` (N,), and for each
     candidate `logits_<backbone>_<image size>` (R, N, C); of fine-tuning the chosen one, `lpft_<backbone>_<image size>`
     (N, C), by the folds of the first repeat, not a number where it was not tried. `name` is the data's in the picture's
     title.
     """
+    from transfer.commands.choose.figure import Point, draw_frontier
+
     names = {"path": text_array(images.names), "class_name": text_array(dataset.class_names)}
     arrays = {"label": images.labels, **names, "fold": images.folds}
     if images.groups is not None:
@@ -182,22 +170,18 @@ def write_files(
         arrays[f"lpft_{_key(tried[decision.chosen])}"] = tuned.logits
     with written_whole(folder / OUT_OF_FOLD) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # its types know allow_pickle only
-    if find_spec("matplotlib") is not None:
-        from transfer.commands.choose.figure import Point, draw_frontier
-
-        points = [
-            Point(str(one.candidate), one.candidate.latency.median_ms, one.found.value, one.found.interval)
-            for one in tried
-        ]
-        unit = "mean per class (%)" if dataset.sheet.metric == "mean_per_class" else "accuracy (%)"
-        title = f"{name}: linear probe, {images}, {len(images.labels):,} images"
-        axis = f"ms for one image, float32 by PyTorch, {tried[0].candidate.latency.device}"
-        point, takes_tuned = None, False
-        if tuned is not None:
-            latency, takes_tuned = points[decision.chosen].latency_ms, tuned.is_taken
-            point = Point(f"LP-FT, {count_folds(tuned, images)}", latency, tuned.accuracy, tuned.interval)
-        texts = title, axis, unit
-        draw_frontier(points, decision.front, decision.chosen, texts, folder / PICTURE, point, takes_tuned)
+    points = [
+        Point(str(one.candidate), one.candidate.latency.median_ms, one.found.value, one.found.interval) for one in tried
+    ]
+    unit = "mean per class (%)" if dataset.sheet.metric == "mean_per_class" else "accuracy (%)"
+    title = f"{name}: linear probe, {images}, {len(images.labels):,} images"
+    axis = f"ms for one image, float32 by PyTorch, {tried[0].candidate.latency.device}"
+    point, takes_tuned = None, False
+    if tuned is not None:
+        latency, takes_tuned = points[decision.chosen].latency_ms, tuned.is_taken
+        point = Point(f"LP-FT, {count_folds(tuned, images)}", latency, tuned.accuracy, tuned.interval)
+    texts = title, axis, unit
+    draw_frontier(points, decision.front, decision.chosen, texts, folder / PICTURE, point, takes_tuned)
 
 
 def _key(tried: Tried) -> str:

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from transfer.networks.rows import Variant
     from transfer.runs.predictor import Run
 
-_PACKAGES = ("imagehash", "matplotlib")
-
 _EPILOG = """\
 errors (exit status 1): unreadable images; fewer than two classes, or not the official counts; a class without train or
 without test images; an equal picture in train and test; more than 1% of the test images with a near duplicate in train.
@@ -116,7 +114,7 @@ def doctor(
         BadValue: an argument is out of range, or there is no such dataset.
         DamagedFile: a named dataset cannot be read.
     """
-    require_packages()
+    require_package()
     check_folder("json", json)
     check_ranges(near_distance, num_workers)
     from datamodules.doctor.inspection import inspect_splits
@@ -180,16 +178,16 @@ def check_ranges(near_distance: int, num_workers: int | None) -> None:
         raise BadValue(f"`num_workers`={num_workers} (allowed: at least 0)")
 
 
-def require_packages() -> None:
-    """Check that the packages of the extra `doctor` are installed.
+def require_package() -> None:
+    """Check that the package of the extra `doctor` is installed.
 
     Raises:
-        UserError: one of them is missing.
+        MissingData: it is missing.
     """
-    if missing := [name for name in _PACKAGES if find_spec(name) is None]:
+    if find_spec("imagehash") is None:
         raise MissingData(
-            f"doctor needs the packages of the extra 'doctor' ({' and '.join(missing)} missing): "
-            "pip install 'efficientnet-transfer[doctor]'"
+            "doctor needs the package of the extra 'doctor' (imagehash missing): pip install"
+            " 'efficientnet-transfer[doctor]'"
         )
 
 

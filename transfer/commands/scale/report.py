@@ -1,4 +1,4 @@
-"""The report of a study, finished or not: report.md, report.csv and, with matplotlib, report.png."""
+"""The report of a study, finished or not: report.md, report.csv and report.png."""
 
 from __future__ import annotations
 

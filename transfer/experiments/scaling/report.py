@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ class Report:
         table: Markdown table of the networks or points.
         notes: paragraphs below the table.
         rows: rows of the CSV file; None is an empty value.
-        draw: writes the picture and returns its path; raises ImportError without matplotlib.
+        draw: writes the picture and returns its path.
     """
 
     title: str
@@ -53,7 +52,7 @@ class Report:
 
 
 def write_files(folder: Path, study: Study, outcomes: Mapping[str, Outcome], report: Report) -> list[Path]:
-    """Write report.md, report.csv and, once a run is done and matplotlib is there, report.png; return their paths."""
+    """Write report.md, report.csv and, once a run is done, report.png; return their paths."""
     texts = {
         "report.md": markdown(folder.resolve().name, study, outcomes, report),
         "report.csv": csv_text(report.rows),
@@ -62,8 +61,7 @@ def write_files(folder: Path, study: Study, outcomes: Mapping[str, Outcome], rep
         write_text(folder / name, text)
     written = [folder / name for name in texts]
     if any(standing.mean for current in report.rounds for standing in current.standings):
-        with suppress(ImportError):
-            written.append(report.draw(folder / "report.png"))
+        written.append(report.draw(folder / "report.png"))
     return written
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from transfer.errors import MissingData
 from transfer.experiments.table.entries import read_entries
 from transfer.experiments.table.results import table_results
 from transfer.experiments.table.verdicts import table5_lines
@@ -18,15 +17,11 @@ def write_report(table_dir: str | Path) -> list[Path]:
     cell of the paper's Table 5.
 
     Raises:
-        MissingData: not a table, or matplotlib is missing.
+        MissingData: not a table.
         DamagedFile: its plan cannot be read.
     """
+    from transfer.experiments.table.figures import draw_figure6, draw_table5
     from transfer.experiments.table.markdown import csv_report, markdown_report
-
-    try:
-        from transfer.experiments.table.figures import draw_figure6, draw_table5
-    except ImportError:
-        raise MissingData("the report draws with matplotlib; run: pip install 'efficientnet-transfer[table]'") from None
 
     table_dir = expanded(table_dir)
     results = table_results(read_entries(table_dir))
