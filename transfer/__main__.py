@@ -17,6 +17,7 @@ VERBS = {
     "predict": "classify images with a finished run or a bundle",
     "explain": "show what a finished run looks at",
     "compare": "compare two runs image by image",
+    "runs": "list runs, the best first",
     "choose": "find the network to take for your images",
     "probe": "fit a linear classifier to frozen features",
     "doctor": "look for what is wrong with a dataset",
