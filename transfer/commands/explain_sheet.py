@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from transfer.errors import printable
@@ -74,7 +74,7 @@ def make_row(
     """
     truth = photo.absolute().parent.name
     source = quote(os.fsencode(picture.relative_to(folder).as_posix()))
-    return SheetRow(printable(str(photo)), source, size, tuple(answers), truth if truth in classes else None)
+    return SheetRow(str(photo), source, size, tuple(answers), truth if truth in classes else None)
 
 
 def write_sheet(rows: Sequence[SheetRow], folder: Path) -> Path:
@@ -87,13 +87,13 @@ def write_sheet(rows: Sequence[SheetRow], folder: Path) -> Path:
         number += 1
         path = folder / f"sheet_{number}.html"
     known = [row for row in rows if row.truth is not None]
-    lead = f"{len(rows):,} photos"
+    lead = f"{len(rows):,} {'photo' if len(rows) == 1 else 'photos'}"
     if known:
         lead += f"; of {len(known):,} in a folder with the name of a class, "
         lead += f"{sum(not row.is_wrong for row in known):,} are given that class"
     runs = ", ".join(answer.run for answer in rows[0].answers)
     page = _template().render(
-        title=printable(f"What {runs} looks at"),
+        title=f"What {runs} looks at",
         lead=lead,
         width=_PANEL * (1 + len(rows[0].answers)),
         rows=sorted(rows, key=_worst_first),
@@ -113,4 +113,9 @@ def _template() -> Template:
     from jinja2 import Environment, StrictUndefined
 
     text = files("transfer.commands").joinpath("explain_sheet.html").read_text(encoding="utf-8")
-    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(text)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, finalize=_finalize)
+    return environment.from_string(text)
+
+
+def _finalize(value: Any) -> Any:
+    return printable(value) if isinstance(value, str) else value
