@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -282,7 +283,8 @@ def test_a_terminal_gets_the_first_rows_and_a_program_all(
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert call(predict.main, run_dir, *images, "--num_workers", "0", "--top_k", "2") == 0
     shown = capsys.readouterr()
-    lines = [line.split() for line in shown.out.splitlines() if line.strip()]
+    plain = re.sub(r"\x1b\[[\d;]*m", "", shown.out)
+    lines = [line.split() for line in plain.splitlines() if line.strip()]
     assert lines[0] == ["image", "class", "probability", "class_2", "probability_2"]
     expected = [
         [row["image"], *(row[k] if k[0] == "c" else f"{float(row[k]):.1%}" for k in lines[0][1:])] for row in rows
@@ -330,7 +332,6 @@ def test_what_is_unknown_or_without_a_label_is_no_answer(capsys: pytest.CaptureF
         ["class", "images", "share", "mean", "probability"],
         ["cat", "2", "66.7%", "67.5%"],
         ["3", "images,", "mean", "probability", "67.5%,", "1", "unsure", "(below", "50%)"],
-        ["least", "sure:", "1.png", "(cat", "45%),", "0.png", "(cat", "90%)"],
     ]
     assert said(several) == [
         ["label", "images", "share", "mean", "probability"],

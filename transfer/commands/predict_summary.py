@@ -67,11 +67,12 @@ class Summary:
         said = [f"{self.num_images:,} images"]
         if probabilities := [value for values in self.answers.values() for value in values]:
             said.append(f"mean probability {sum(probabilities) / len(probabilities):.1%}")
-        unsure = "without a label" if self.multilabel else f"unsure (below {UNSURE:.0%})"
-        said += [f"{count:,} {what}" for count, what in ((self.num_unsure, unsure),) if count]
+        if self.num_unsure:
+            unsure = "without a label" if self.multilabel else f"unsure (below {UNSURE:.0%})"
+            said.append(f"{self.num_unsure:,} {unsure}")
         console.print(", ".join(said), soft_wrap=True)
-        if self.num_unsure and self.least_sure:
-            named = (f"{image} ({name} {value:.0%})" for value, name, image in self.least_sure)
+        if self.num_unsure and self.num_images > _LEAST_SURE:
+            named = [f"{image} ({name} {value:.0%})" for value, name, image in self.least_sure]
             console.print(f"least sure: {printable(', '.join(named))}", soft_wrap=True)
 
     def _class_table(self) -> Table:
