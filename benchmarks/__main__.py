@@ -33,6 +33,7 @@ ddp     predicted seconds of a training step of 2 and 4 processes against the me
 small_data  accuracy of ways to learn from few photos: defaults, probe, LP-FT, timm's recipe, fastai's fine_tune
 learning_curve  errors of extrapolated learning curves, and how many of their intervals cover what more photos bring
 label_noise  precision and recall of suspect labels, of which a share was changed
+class_maps  whether class maps find a photo that was pasted into noise: CAM of few cells against HiResCAM
 formats  the formats of a bundle on photos: time and answers of each, the graph's preprocessing, the reader's start
 """
 
@@ -77,6 +78,7 @@ OWN_COMMAND_LINE = (
     "small_data",
     "learning_curve",
     "label_noise",
+    "class_maps",
     "formats",
     "gpu",
 )

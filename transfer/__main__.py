@@ -18,6 +18,7 @@ VERBS = {
     "explain": "show what a finished run looks at",
     "compare": "compare two runs image by image",
     "report": "write the page about a run, or about several",
+    "runs": "list runs, the best first",
     "choose": "find the network to take for your images",
     "probe": "fit a linear classifier to frozen features",
     "doctor": "look for what is wrong with a dataset",

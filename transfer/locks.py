@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import BaseFileLock, FileLock, SoftFileLock
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 # What flock says on network file systems that cannot lock.
 NO_FLOCK = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
@@ -41,6 +41,25 @@ def held(path: Path, timeout: float = -1) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_held(path: Path) -> bool:
+    """Return whether a process holds a lock file, or may hold it, where only a file's existence is the lock."""
+    if path.with_name(soft_name(path.name)).exists():
+        return True
+    if not path.exists():
+        return False
+    lock = FileLock(path, fallback_to_soft=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError as error:
+        if error.errno in (*NO_FLOCK, errno.EACCES, errno.EROFS):
+            return False
+        raise
+    lock.release()
+    return False
 
 
 def soft_name(name: str) -> str:

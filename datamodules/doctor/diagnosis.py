@@ -53,11 +53,6 @@ class Diagnosis:
     exact: Twins
     near: Twins
 
-    @property
-    def falsifies(self) -> bool:
-        """Whether a result on this data would be false."""
-        return any(finding.severity == "error" for finding in self.findings)
-
 
 def diagnose(
     class_names: Sequence[str],

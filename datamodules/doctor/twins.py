@@ -15,6 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from datamodules.dataset.split import Split
 from datamodules.doctor.duplicates import find_near, group_equal
 from datamodules.doctor.inspection import Inspection
+from transfer.images.decode import Pixels, decode_image
 
 # The perceptual hash reads 32x32 pixels. Below, much that is different looks alike: a third of the digits (8x8) has a
 # near duplicate that another person wrote.
@@ -43,6 +44,11 @@ class Gallery:
     def name(self, image: int) -> str:
         """Return an image's path or row."""
         return self.splits[self.split(image)].image_name(int(self.inspection.position[image]))
+
+    def pixels(self, image: int) -> Pixels:
+        """Return an image's pixels, RGB (H, W, 3)."""
+        split = self.splits[self.split(image)]
+        return decode_image(split.encoded(int(self.inspection.position[image])), split.decoding)
 
     def describe(self, image: int) -> dict[str, str]:
         """Return an image's split, name and class, for JSON."""

@@ -22,6 +22,8 @@ from datamodules.doctor.duplicates import MIN_CORRELATION, correlate, find_close
 from datamodules.doctor.inspection import inspect_image
 from tests.support.runs import CHEAP, ROOT, call, environment, save_csv
 from transfer.commands import doctor, finetune
+from transfer.commands.doctor import twins_sheet
+from transfer.commands.picture_sheet import Cell
 from transfer.config.data_schema import DataConfig
 from transfer.images.decode import BadImageError, decode_image
 
@@ -103,6 +105,8 @@ def test_twins_become_groups_that_stay_on_one_side(tmp_path: Path) -> None:
     with open(tmp_path / "report" / "groups.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 60 and len({row["group"] for row in rows}) == 40
+    with Image.open(tmp_path / "report" / "twins.png") as sheet:  # 20 pairs, four in a row
+        assert sheet.width == 4 * 450 and sheet.height == pytest.approx(5 * 285, abs=2)
     group_of = {Path(row["image"]).stem: row["group"] for row in rows}
     assert all(group_of[f"again{index}"] == group_of[str(index)] for index in range(20))
     data = load_dataset("folder", data_root=tmp_path / "report" / "groups.csv", group_column="group")
@@ -198,6 +202,31 @@ def test_a_changed_copy_is_a_near_duplicate(root: Path, change: str) -> None:
     assert [image["split"] for image in pair["images"]] == ["train", "test"]
     assert pair["distance"] <= 8 and pair["correlation"] >= 0.9
     assert report["exact_duplicates"]["groups"] == []
+
+
+def test_the_pictures_of_twins_begin_with_what_falsifies_most(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells: list[Cell] = []
+    monkeypatch.setattr(twins_sheet, "draw_sheet", lambda found, columns, path: cells.extend(found))
+    save(Image.open(root / "train/cat/1.png"), root / "train/cat/near.jpg", quality=40)
+    save(Image.open(root / "train/cat/2.png"), root / "train/dog/[b].png")
+    for name in ("train/cat/equal.png", "val/cat/equal.png"):
+        save(Image.open(root / "train/cat/3.png"), root / name)
+    save(Image.open(root / "train/cat/4.png"), root / "test/dog/leak.jpg", quality=40)
+    capsys.readouterr()
+    examine(1, root, "--out_dir", tmp_path / "out")
+    assert f", {tmp_path / 'out' / 'twins.png'}" in capsys.readouterr().out.splitlines()[-1]
+    assert [(cell.above.split("\n")[0], cell.below) for cell in cells] == [
+        ("train: cat   |   test: dog", "4.png   |   leak.jpg"),
+        ("train: cat   |   val: cat", "3.png   |   equal.png"),
+        ("train: cat   |   train: dog", "2.png   |   [b].png"),
+        ("train: cat   |   train: cat", "1.png   |   near.jpg"),
+    ]
+    assert [cell.above.split("\n")[1].split(",")[0] for cell in cells] == ["near", "equal", "equal", "near"]
+    assert all(np.array_equal(cell.pictures[0], cell.pictures[1]) for cell in cells[1:3])
+    examine(1, root)
+    assert capsys.readouterr().out.splitlines()[-1].startswith("--out_dir DIR writes the twins and suspects as sheets")
 
 
 def test_near_duplicates_with_different_labels_are_listed(root: Path) -> None:

@@ -6,22 +6,28 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 from datamodules import load_dataset
 from tests.support.runs import CHEAP, ROOT, call, environment, read_results, save_photo, untrained_run
 from transfer.commands import finetune, predict
+from transfer.commands.predict_summary import Summary
 from transfer.errors import UserError
 from transfer.images.decode import decode_image
 from transfer.networks.classifier import Classifier
+from transfer.predictions import read_prediction
 from transfer.runs.predictor import load_run
 
 pytestmark = pytest.mark.slow
@@ -139,8 +145,9 @@ def test_unreadable_files_are_named_and_the_others_classified(
     lines = captured.err.splitlines()
     assert lines[0] == f"unreadable: {empty}: empty (0 bytes)"
     assert lines[1].startswith(f"unreadable: {text}: not an image")
-    assert lines[2] == "2 of 4 images could not be read"
-    assert lines[3].startswith("probabilities calibrated on val: temperature") and len(lines) == 4
+    assert lines[-3].startswith("2 images, mean probability ")
+    assert lines[-2] == "2 of 4 images could not be read"
+    assert lines[-1].startswith("probabilities calibrated on val: temperature")
 
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> str:
@@ -241,7 +248,7 @@ def test_pipes_and_devices_are_unreadable_and_other_files_are_counted(
     assert [Path(row["image"]).name for row in csv.DictReader(io.StringIO(printed.out))] == ["1.png"]
     lines = printed.err.splitlines()
     assert [line.split(":")[1].strip() for line in lines[:2]] == [str(photos / "2.png"), str(photos / "3.png")]
-    assert lines[2] == "2 of 3 images could not be read"
+    assert lines[-1] == "2 of 3 images could not be read"
 
 
 def test_an_unfinished_run_predicts_with_a_warning(labelling: Path, tmp_path: Path) -> None:
@@ -262,6 +269,84 @@ def test_as_a_user_types_it_only_the_rows_are_on_stdout(run_dir: Path, folder: P
     assert [line.partition(":")[0] for line in process.stderr.splitlines()] == ["probabilities calibrated on val"]
     header, row = process.stdout.splitlines()
     assert header == "image,class,probability" and row.startswith(f"{folder / '4.png'},")
+
+
+def test_a_terminal_gets_the_first_rows_and_a_program_all(
+    run_dir: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = [folder / f"{index}.png" for index in range(23)]
+    assert call(predict.main, run_dir, *images, "--num_workers", "0", "--top_k", "2") == 0
+    piped = capsys.readouterr()
+    rows = list(csv.DictReader(io.StringIO(piped.out)))
+    assert len(rows) == 23
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert call(predict.main, run_dir, *images, "--num_workers", "0", "--top_k", "2") == 0
+    shown = capsys.readouterr()
+    plain = re.sub(r"\x1b\[[\d;]*m", "", shown.out)
+    lines = [line.split() for line in plain.splitlines() if line.strip()]
+    assert lines[0] == ["image", "class", "probability", "class_2", "probability_2"]
+    expected = [
+        [row["image"], *(row[k] if k[0] == "c" else f"{float(row[k]):.1%}" for k in lines[0][1:])] for row in rows
+    ]
+    assert lines[2:-1] == expected[:20]
+    assert " ".join(lines[-1]) == "... and 3 more: --out FILE.csv writes all, --format csv prints them"
+    assert shown.err == piped.err
+    assert call(predict.main, run_dir, *images, "--num_workers", "0", "--format", "csv", "--top_k", "2") == 0
+    assert capsys.readouterr().out == piped.out
+
+
+def test_the_summary_counts_what_the_rows_say(
+    run_dir: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = predicted(run_dir, tmp_path / "rows.csv", folder)
+    lines = [line.split() for line in capsys.readouterr().err.splitlines() if line.strip()]
+    assert lines[0] == ["class", "images", "share", "mean", "probability"]
+    by_class: dict[str, list[float]] = {}
+    for row in rows:
+        by_class.setdefault(row["class"], []).append(float(row["probability"]))
+    ranked = sorted(by_class.items(), key=lambda item: (-len(item[1]), item[0]))
+    assert lines[2 : 2 + len(ranked)] == [
+        [name, str(len(values)), f"{len(values) / 360:.1%}", f"{sum(values) / len(values):.1%}"]
+        for name, values in ranked
+    ]
+    values = [value for values in by_class.values() for value in values]
+    unsure = sum(value < 0.5 for value in values)
+    said = " ".join(lines[2 + len(ranked)])
+    assert said == f"360 images, mean probability {sum(values) / 360:.1%}, {unsure} unsure (below 50%)"
+    least = min(rows, key=lambda row: float(row["probability"]))
+    assert " ".join(lines[3 + len(ranked)]).startswith(f"least sure: {least['image']} ({least['class']} ")
+
+
+def test_what_is_unknown_or_without_a_label_is_no_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    def said(summary: Summary) -> list[list[str]]:
+        summary.print(Console(width=100, markup=False))
+        return [line.split() for line in capsys.readouterr().out.splitlines() if line.strip() and "─" not in line]
+
+    one, several = Summary(), Summary(multilabel=True)
+    for index, probabilities in enumerate(([0.9, 0.1], [0.45, 0.4], [0.3, 0.2])):
+        found = read_prediction(np.array(probabilities, np.float32), ["cat", "[red]\x1b[31m"], 2)
+        one.add(f"{index}.png", replace(found, unknown=index == 2))
+        several.add(f"{index}.png", replace(found, labels=tuple(pair for pair in found.top if pair[1] >= 0.4)))
+    assert said(one) == [
+        ["class", "images", "share", "mean", "probability"],
+        ["cat", "2", "66.7%", "67.5%"],
+        ["3", "images,", "mean", "probability", "67.5%,", "1", "unsure", "(below", "50%)"],
+    ]
+    assert said(several) == [
+        ["label", "images", "share", "mean", "probability"],
+        ["cat", "2", "66.7%", "67.5%"],
+        ["[red]\\x1b[31m", "1", "33.3%", "40.0%"],
+        ["3", "images,", "mean", "probability", "58.3%,", "1", "without", "a", "label"],
+    ]
+    alone = Summary()
+    alone.add("0.png", found)
+    assert said(alone) == []
+
+
+def test_a_table_is_for_the_terminal(labelling: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(capsys, labelling, tmp_path, "--format", "table", "--out", tmp_path / "rows.csv")
+    assert message.startswith("--format table with --out ") and not (tmp_path / "rows.csv").exists()
 
 
 def test_names_from_files_are_no_formulas_and_no_commands(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Compare two finished runs on the same test images: efficientnet-transfer compare RUN_A RUN_B
 
-Prints both accuracies, their difference and its 95% interval by a paired bootstrap over the test images.
+Prints the settings that differ, both accuracies, their difference and its 95% interval by a paired bootstrap over the
+test images, and what follows from it in a sentence.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import check_folder, exit_status
 from transfer.errors import BadValue, DamagedFile, MissingData, printable
@@ -63,12 +64,13 @@ class FinishedRun:
     images: tuple[str, ...]
 
     def __str__(self) -> str:
-        run = self.results
-        return printable(f"{self.path} ({run.backbone} on {run.dataset}, seed {run.seed})")
+        from transfer.commands.compare_words import describe_run
+
+        return printable(f"{self.path} ({describe_run(self.results)})")
 
 
 def compare(run_a: Path, run_b: Path, json: Path | None = None) -> None:
-    """Print how two runs differ on their test images.
+    """Print how two runs differ in their settings and on their test images, and which is better.
 
     Args:
         run_a: folder of a finished run.
@@ -80,6 +82,7 @@ def compare(run_a: Path, run_b: Path, json: Path | None = None) -> None:
         BadValue: the runs were not tested on the same images.
         DamagedFile: a run's results cannot be read.
     """
+    from transfer.commands.compare_words import find_differences, judge
     from transfer.files import write_json
     from transfer.resampling import paired_bootstrap
     from transfer.statistics import mean_per_class, top1
@@ -97,8 +100,13 @@ def compare(run_a: Path, run_b: Path, json: Path | None = None) -> None:
         "top1": paired_bootstrap(a.labels, a.predictions, b.predictions, "top1"),
         "mean_per_class": paired_bootstrap(a.labels, a.predictions, b.predictions, "mean_per_class"),
     }
+    settings = find_differences(a.results, b.results)
+    metric = "mean_per_class" if a.results.quoted_metric == "mean_per_class" else "top1"
+    verdict = judge(differences[metric], len(a.labels), settings)
     print(f"A: {a}\nB: {b}")
+    print_settings(settings)
     print_comparison(len(a.labels), accuracies, differences)
+    print(f"{_METRICS[metric]}: {verdict}")
     for missing in a.results.decay.values():
         print(f"on {missing}")
     if json is not None:
@@ -107,7 +115,9 @@ def compare(run_a: Path, run_b: Path, json: Path | None = None) -> None:
             for name, values in accuracies.items()
         }
         runs = {"run_a": str(run_a), "run_b": str(run_b), "dataset": a.results.dataset}
-        write_json(json, {**runs, "num_test_images": len(a.labels), "metrics": metrics})
+        said = {"settings": {name: {"a": left, "b": right} for name, (left, right) in settings.items()}}
+        said |= {"verdict": verdict}
+        write_json(json, {**runs, **said, "num_test_images": len(a.labels), "metrics": metrics})
 
 
 def read_run(path: Path) -> FinishedRun:
@@ -172,6 +182,21 @@ def check_same_test(a: FinishedRun, b: FinishedRun) -> None:
     reordered = files[0] != files[1] and sorted(files[0]) == sorted(files[1])
     if a.labels.tolist() != b.labels.tolist() or reordered:
         raise BadValue(f"{a.path} and {b.path} have the test images in another order, so that they cannot be paired")
+
+
+def print_settings(settings: dict[str, tuple[Any, Any]]) -> None:
+    """Print the settings that differ, a row for each."""
+    from rich.console import Console
+    from rich.table import Table
+
+    if not settings:
+        return print("settings: the same")
+    table = Table("", "A", "B", title="settings that differ", title_justify="left")
+    for column in table.columns:
+        column.overflow = "fold"
+    for name, values in settings.items():
+        table.add_row(name, *(printable("unset" if value is None else str(value)) for value in values))
+    Console(markup=False, highlight=False, emoji=False).print(table)
 
 
 def print_comparison(num_images: int, accuracies: dict[str, list[float]], differences: dict[str, Difference]) -> None:

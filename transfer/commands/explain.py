@@ -3,7 +3,9 @@
 Draws a PNG for each photo: the photo, and for each run the photo with its class activation map on top, as in Figure 7
 of the paper. All panels show the whole photo; a frame marks what that run's network saw of it, and the rest is dimmed.
 Colour is positive evidence for the class named below, each map relative to its own maximum. A linear head gets CAM
-(Zhou et al. 2016), which is exact; any other head Grad-CAM (Selvaraju et al. 2017).
+(Zhou et al. 2016), which is exact; any other head Grad-CAM (Selvaraju et al. 2017); of images under about 200 pixels,
+whose last features are few cells, an earlier stage is explained by HiResCAM (Draelos & Carin 2020). A page,
+sheet.html, shows all pictures, those first whose class is another than their folder's.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import add_allow_user_code, exit_status
+from transfer.commands.explain_sheet import Answer, SheetRow, make_row, write_sheet
 from transfer.errors import BadValue, check_count, printable, unknown_name
 from transfer.files import expanded, written_whole
 
@@ -35,7 +38,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="efficientnet-transfer explain",
         description="Draw class activation maps of runs of finetune over photos: CAM for the linear head, else"
-        " Grad-CAM. Each picture shows the whole photo; a frame marks what the network saw of it.",
+        " Grad-CAM; of small images HiResCAM of an earlier stage. Each picture shows the whole photo; a frame marks"
+        " what the network saw of it. sheet.html shows all of them.",
     )
     parser.add_argument("run_dir", metavar="RUN_DIR", type=expanded)
     parser.add_argument(
@@ -51,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=expanded,
         metavar="DIR",
         default=Path("explain"),
-        help="folder that receives the PNG files; default: explain",
+        help="folder that receives the PNG files and sheet.html; default: explain",
     )
     parser.add_argument(
         "--data.batch_size", "--batch_size", dest="batch_size", type=int, default=16, help="images per step"
@@ -96,7 +100,7 @@ def explain(
     checkpoint: str = "best",
     allow_user_code: bool = False,
 ) -> list[str]:
-    """Write a picture of each image, at the same relative path below `out_dir`, and print its name.
+    """Write a picture of each image, at the same relative path below `out_dir`, and a page that shows all of them.
 
     Args:
         run_dir: folder of a finished run.
@@ -133,14 +137,22 @@ def explain(
     transforms = [build_eval_transform(run.preprocessing) for run in runs.values()]
 
     unreadable: list[str] = []
+    rows: list[SheetRow] = []
+    classes = set.intersection(*({*run.class_names} for run in runs.values()))
+    if any(run.config.data.multilabel for run in runs.values()):
+        classes = set()
     photos = read_photos(list(targets), transforms, [run.decoding for run in runs.values()], unreadable)
     while batch := list(islice(photos, batch_size)):
         columns = [
-            find_evidence(name, run, [photo.inputs[i] for photo in batch], [photo.parts[i] for photo in batch], index)
+            explain_photos(name, run, [photo.inputs[i] for photo in batch], [photo.parts[i] for photo in batch], index)
             for i, ((name, run), index) in enumerate(zip(runs.items(), class_indices, strict=True))
         ]
-        for photo, *evidence in zip(batch, *columns, strict=True):
-            write_picture(photo, evidence, targets[photo.path])
+        for photo, *explained in zip(batch, *columns, strict=True):
+            evidence, answers = zip(*explained, strict=True)
+            size = write_picture(photo, evidence, targets[photo.path])
+            rows.append(make_row(photo.path, targets[photo.path], out_dir, size, answers, classes))
+    if rows:
+        print(f"all pictures on a page: {write_sheet(rows, out_dir)}")
     if unreadable:
         print(f"{len(unreadable)} of {len(targets)} images could not be read", file=sys.stderr)
     return unreadable
@@ -216,21 +228,23 @@ def read_photos(
         )
 
 
-def write_picture(photo: Photo, evidence: list[Evidence], target: Path) -> None:
-    """Write a photo's picture, whole or not at all, and print what the runs say of it."""
+def write_picture(photo: Photo, evidence: Sequence[Evidence], target: Path) -> tuple[int, int]:
+    """Write a photo's picture, whole or not at all, print what the runs say of it, and return its width and height."""
     from transfer.runs.overlay import draw_picture
 
     target.parent.mkdir(parents=True, exist_ok=True)
+    picture = draw_picture(photo.drawn, photo.caption, evidence)
     with written_whole(target) as file:
-        draw_picture(photo.drawn, photo.caption, evidence).save(file, "PNG")
+        picture.save(file, "PNG")
     said = "; ".join(f"{name} {answer} ({method})" for answer, method, name in (e.lines for e in evidence))
     print(printable(f"{target}: {said}"), flush=True)
+    return picture.size
 
 
-def find_evidence(
+def explain_photos(
     name: str, run: Run, inputs: list[NDArray[Any]], parts: list[Part], class_index: int | None
-) -> list[Evidence]:
-    """Return one run's class activation map for each image of a batch, and its answer in words."""
+) -> list[tuple[Evidence, Answer]]:
+    """Return one run's class activation map for each image of a batch, and its answer."""
     import numpy as np
     import torch
 
@@ -241,7 +255,7 @@ def find_evidence(
     device = next(run.classifier.parameters()).device
     images = normalize(torch.from_numpy(np.stack(inputs)).to(device), run.preprocessing)
     explained = explain_class(run.classifier, images, class_index)
-    evidence = []
+    found = []
     for row, best, index, class_map, part in zip(
         run.as_probabilities(explained.logits).tolist(),
         explained.logits.argmax(1).tolist(),
@@ -253,5 +267,6 @@ def find_evidence(
         method = explained.method if class_map.max() > 0 else f"{explained.method}: nothing speaks for it"
         if best != index:
             method += f", predicted: {row[best]:.1%} {run.class_names[best]}"
-        evidence.append(Evidence(class_map, part, (f"{row[index]:.1%} {run.class_names[index]}", method, name)))
-    return evidence
+        evidence = Evidence(class_map, part, (f"{row[index]:.1%} {run.class_names[index]}", method, name))
+        found.append((evidence, Answer(name, run.class_names[best], row[best])))
+    return found

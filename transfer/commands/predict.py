@@ -9,16 +9,20 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from transfer.calibration.guarantees import UNKNOWN
+from transfer.calibration.guarantees import UNKNOWN, Guarantees
 from transfer.commands.console import add_allow_user_code, add_engine, check_folder, exit_status
 from transfer.commands.predict_guarantees import add_guarantees, read_guarantees, report_certainty, report_temperature
 from transfer.commands.predict_options import Batch, Options, Predictor
-from transfer.errors import MissingData, printable
+from transfer.commands.predict_summary import Summary, print_first
+from transfer.errors import BadValue, MissingData, printable
 from transfer.files import expanded, written_whole
 from transfer.markdown import harmless_cell
 from transfer.predictions import Prediction
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -31,8 +35,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "images", metavar="IMAGES", type=expanded, nargs="+", help="files, or folders searched for images"
     )
-    parser.add_argument("--format", choices=("csv", "json"), default="csv", help="json is one object a line")
-    parser.add_argument("--out", type=expanded, metavar="FILE", help="default: the terminal")
+    format = "json is one object a line, table the first rows; default: table on a terminal, else csv"
+    parser.add_argument("--format", choices=("table", "csv", "json"), help=format)
+    parser.add_argument("--out", type=expanded, metavar="FILE", help="receives all rows; default: the terminal")
     top_k = "classes per image, most probable first; default: 1, or every label that a multi-label run gives"
     parser.add_argument("--top_k", type=int, help=top_k)
     add_guarantees(parser)
@@ -68,18 +73,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 def predict(
     run_dir: Path,
     images: Sequence[Path],
-    format: str = "csv",
+    format: str | None = None,
     out: Path | None = None,
     options: Options = Options(),  # noqa: B008  # frozen
 ) -> list[str]:
-    """Write a row for each image, in the order given.
+    """Write a row for each image, in the order given, and sum them up at the end.
 
-    Unreadable files, an engine other than float32 PyTorch, and what the calibration does are named on stderr.
+    The summary, unreadable files, an engine other than float32 PyTorch, and what the calibration does are told on
+    stderr.
 
     Args:
         run_dir: folder of a finished run, or a bundle.
         images: files, or folders to search for images.
-        format: `csv`, or `json` for one object a line.
+        format: `csv`, `json` for one object a line, or `table` for the first rows as a table; None: `table` on a
+            terminal, else `csv`.
         out: file that receives the rows; None prints them.
         options: how images are predicted.
 
@@ -93,24 +100,40 @@ def predict(
     """
     options.check()
     check_folder("out", out)
+    if format == "table" and out is not None:
+        raise BadValue(f"`format`=table with `out`={out}: a table is for the terminal (allowed with `out`: csv, json)")
     paths, guarantees = find_images(images), options.guarantees
     predictor = open_predictor(run_dir, paths, options)
     options.check_classes(predictor.class_names)
     if guarantees:
         guarantees.check(predictor.calibrated(), predictor.class_names)
-    unreadable: list[str] = []
-    unknown: list[str] = []
+    summary = Summary(predictor.multilabel)
     as_labels = predictor.multilabel and options.top_k is None
-    rows = predict_rows(predictor.predict(paths), as_labels, unreadable, unknown)
-    write_output(rows, format, out, predictor.separator)
+    rows = predict_rows(predictor.predict(paths), as_labels, summary)
+    chosen = format or ("table" if out is None and sys.stdout.isatty() else "csv")
+    write_output(rows, chosen, out, predictor.separator)
+    report(summary, predictor, guarantees)
+    return summary.unreadable
+
+
+def report(summary: Summary, predictor: Predictor, guarantees: Guarantees) -> None:
+    """Say on stderr what became of the images, and what computed and calibrated the answers."""
+    summary.print(plain_console(sys.stderr))
     if line := predictor.engine():
         print(line, file=sys.stderr)
-    if unreadable:
-        print(f"{len(unreadable)} of {len(paths)} images could not be read", file=sys.stderr)
+    if summary.unreadable:
+        total = summary.num_images + len(summary.unreadable)
+        print(f"{len(summary.unreadable)} of {total} images could not be read", file=sys.stderr)
     report_temperature(predictor.temperature)
     if guarantees:
-        report_certainty(predictor.calibrated(), guarantees, len(unknown), len(paths) - len(unreadable))
-    return unreadable
+        report_certainty(predictor.calibrated(), guarantees, summary.num_unknown, summary.num_images)
+
+
+def plain_console(file: TextIO) -> Console:
+    """Return a console that takes names for what they are: no markup, no emoji codes."""
+    from rich.console import Console
+
+    return Console(file=file, markup=False, highlight=False, emoji=False)
 
 
 def find_images(images: Sequence[Path]) -> list[Path]:
@@ -144,10 +167,8 @@ def open_predictor(run_dir: Path, paths: Sequence[Path], options: Options) -> Pr
     return open_run(run_dir, paths, options)
 
 
-def predict_rows(
-    batches: Iterable[Batch], as_labels: bool, unreadable: list[str], unknown: list[str]
-) -> Iterator[dict[str, Any]]:
-    """Yield a row for each readable image.
+def predict_rows(batches: Iterable[Batch], as_labels: bool, summary: Summary) -> Iterator[dict[str, Any]]:
+    """Yield a row for each readable image, and name the others on stderr.
 
     Its fields are image, class, probability, and class_2, probability_2, ... up to `top_k`; or image, labels and
     probabilities, as lists. With sets there is `set`, a list.
@@ -155,15 +176,14 @@ def predict_rows(
     Args:
         batches: predictions.
         as_labels: whether rows have labels.
-        unreadable, unknown: receive the names of these images.
+        summary: receives every image.
     """
     for batch in batches:
         for image in batch.unreadable:
-            unreadable.append(image.name)
+            summary.unreadable.append(image.name)
             print(printable(f"unreadable: {image}"), file=sys.stderr)
         for name, prediction in zip(batch.names, batch.predictions, strict=True):
-            if prediction.unknown:
-                unknown.append(name)
+            summary.add(name, prediction)
             yield prediction_row(name, prediction, as_labels)
 
 
@@ -192,6 +212,8 @@ def prediction_row(name: str, prediction: Prediction, as_labels: bool) -> dict[s
 
 def write_output(rows: Iterator[dict[str, Any]], format: str, out: Path | None, separator: str) -> None:
     """Write rows to a file, whole or not at all, or as they come to the terminal."""
+    if format == "table":
+        return print_first(rows, plain_console(sys.stdout), separator)
     if out is None:
         return write_rows(rows, format, sys.stdout, separator)
     with written_whole(out) as file:

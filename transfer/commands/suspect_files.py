@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from transfer.errors import printable
+from transfer.commands.picture_sheet import Cell, draw_sheet, shorten
 from transfer.files import write_text
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 TABLE, SHEET = "suspects.csv", "suspects.png"
 _MOST_PICTURES, _COLUMNS = 40, 8
-_SIDE = 160  # pixels of a picture
 
 
 class SuspectRow(TypedDict):
@@ -62,35 +61,11 @@ def write_suspects(rows: Sequence[SuspectRow], pixels: Callable[[int], Pixels], 
     if not rows:
         return [folder / TABLE]
     shown = rows[:_MOST_PICTURES]
-    _draw_sheet(shown, [pixels(index) for index in range(len(shown))], folder / SHEET)
+    draw_sheet((_cell(row, pixels(index)) for index, row in enumerate(shown)), _COLUMNS, folder / SHEET)
     return [folder / TABLE, folder / SHEET]
 
 
-def _draw_sheet(rows: Sequence[SuspectRow], pictures: Iterable[Pixels], path: Path) -> None:
-    """Draw the pictures, eight in a row; above each its label and the suggested one, below its file's name."""
-    from matplotlib.figure import Figure
-    from PIL import Image
-
-    from transfer.experiments.drawing import DPI, INK, save_png
-
-    columns = min(_COLUMNS, len(rows))
-    num_rows = -(-len(rows) // columns)
-    figure = Figure(figsize=(1.5 * columns, 1.9 * num_rows), dpi=DPI)
-    figure.subplots_adjust(0.01, 0.06 / num_rows, 0.99, 1 - 0.18 / num_rows, wspace=0.08, hspace=0.4)
-    for number, (row, pixels) in enumerate(zip(rows, pictures, strict=True)):
-        axes = figure.add_subplot(num_rows, columns, number + 1, xticks=[], yticks=[])
-        picture = Image.fromarray(pixels)
-        picture.thumbnail((_SIDE, _SIDE))
-        axes.imshow(picture)
-        axes.spines[:].set_visible(False)
-        label, suggested = (_short(name, 22) for name in (row["label"], row["suggested"]))
-        title = f"{label} {row['label_probability']:.2f}\n-> {suggested} {row['suggested_probability']:.2f}"
-        axes.set_title(title, fontsize=6, color=INK, parse_math=False)
-        axes.set_xlabel(_short(Path(row["image"]).name, 26), fontsize=4.5, color=INK, labelpad=2, parse_math=False)
-    save_png(figure, path)
-
-
-def _short(text: str, most: int) -> str:
-    """Return printable text with the middle of a long one left out."""
-    text = printable(text).replace("\n", " ")
-    return text if len(text) <= most else f"{text[: most // 2]}…{text[-(most - most // 2 - 1) :]}"
+def _cell(row: SuspectRow, pixels: Pixels) -> Cell:
+    label, suggested = (shorten(name, 22) for name in (row["label"], row["suggested"]))
+    above = f"{label} {row['label_probability']:.2f}\n-> {suggested} {row['suggested_probability']:.2f}"
+    return Cell((pixels,), above, shorten(Path(row["image"]).name, 26))

@@ -242,15 +242,20 @@ def numbered_runs(config: FinetuneConfig, kind: str = "") -> Path:
 
 
 def data_name(config: FinetuneConfig) -> str:
-    """Return the dataset's name in names of folders.
+    """Return the dataset's name in names of folders, see `name_data`."""
+    return name_data(config.dataset, config.data_root)
+
+
+def name_data(dataset: str, data_root: str | None) -> str:
+    """Return a dataset's name.
 
     Of images of one's own it is the name of their folder or table, with `_` in place of spaces and other signs.
     """
-    data = config.dataset
-    if data == "folder" and config.data_root is not None:
-        root = expanded(config.data_root).resolve()
-        data = re.sub(r"[^\w.-]+", "_", root.stem if root.is_file() else root.name)[:100].strip("._-") or data
-    return data
+    if dataset != "folder" or data_root is None:
+        return dataset
+    root = expanded(data_root).resolve()
+    name = re.sub(r"[^\w.-]+", "_", root.stem if root.is_file() else root.name)[:100].strip("._-")
+    return name or dataset
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from transfer.errors import BadValue, MissingData, some_of
 from transfer.files import expanded
 
 if TYPE_CHECKING:
+    from datamodules.doctor.diagnosis import Diagnosis
     from datamodules.doctor.inspection import Inspection
     from datamodules.doctor.subject import Subject
     from transfer.commands.doctor.suspects import Suspects
@@ -55,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--data_root", metavar="DIR", help="folder that holds a named dataset's files")
     add("--run", type=expanded, metavar="RUN_DIR", help="a finished run, or a choice: lists images with suspect labels")
     add("--backbone", help="what to recommend sizes for; default: the run's, or lite0")
-    add("--out_dir", "--out", type=expanded, metavar="DIR", help="write doctor.json and class_balance.png there")
+    add("--out_dir", "--out", type=expanded, metavar="DIR", help="write doctor.json, tables and pictures there")
     add("--json", type=expanded, metavar="FILE", help="write the whole report there")
     add(
         "--near_distance", type=int, default=NEAR_DISTANCE, metavar="N", help=f"bits, 0 to 16; default: {NEAR_DISTANCE}"
@@ -117,6 +118,7 @@ def doctor(
     require_package()
     check_folder("json", json)
     check_ranges(near_distance, num_workers)
+    from datamodules.doctor.diagnosis import diagnose
     from datamodules.doctor.inspection import inspect_splits
     from datamodules.doctor.subject import open_subject, read_subject
     from transfer.commands.doctor.report import print_report
@@ -134,25 +136,30 @@ def doctor(
         out_dir.mkdir(parents=True, exist_ok=True)
     inspection = inspect_splits(data.splits, num_workers)
     suspects = find_suspects(judge, data.splits, inspection) if judge else None
+    diagnosis = diagnose(data.class_names, data.splits, inspection, near_distance, data.skipped)
     report = {
         "subject": subject,
         "data_root": data_root,
         "run": run and str(run),
-        **examine(data, inspection, variant, near_distance, suspects),
+        **examine(data, inspection, diagnosis, variant, near_distance, suspects),
         "seconds": round(time.perf_counter() - started, 1),
     }
     print_report(report)
-    _save(report, suspects, out_dir, json)
+    _save(report, diagnosis, suspects, out_dir, json)
     return report
 
 
-def _save(report: dict[str, Any], suspects: Suspects | None, out_dir: Path | None, json: Path | None) -> None:
-    """Write the files that were asked for."""
+def _save(
+    report: dict[str, Any], diagnosis: Diagnosis, suspects: Suspects | None, out_dir: Path | None, json: Path | None
+) -> None:
+    """Write the files that were asked for, and say where they are, or that there are pictures to be had."""
     from transfer.commands.doctor.report import write_report
     from transfer.files import write_json
 
     if out_dir is not None:
-        print(f"written: {', '.join(map(str, write_report(report, suspects, out_dir)))}")
+        print(f"written: {', '.join(map(str, write_report(report, diagnosis, suspects, out_dir)))}")
+    elif diagnosis.exact.groups or diagnosis.near.groups or any(report["suspects"].values()):
+        print("--out_dir DIR writes the twins and suspects as sheets of pictures, and their names as tables")
     if json is not None:
         write_json(json, report)
 
@@ -194,6 +201,7 @@ def require_package() -> None:
 def examine(
     data: Subject,
     inspection: Inspection,
+    diagnosis: Diagnosis,
     variant: Variant | FunctionVariant,
     near_distance: int,
     suspects: Suspects | None,
@@ -203,21 +211,21 @@ def examine(
     Args:
         data: what was read of the dataset.
         inspection: of its images.
+        diagnosis: what is wrong with them.
         variant: the network to recommend sizes for.
         near_distance: bits by which the hashes of near duplicates may differ.
         suspects: images with a doubtful label; None if nobody looked for them.
     """
-    from datamodules.doctor.diagnosis import Finding, diagnose, sort_findings
+    from datamodules.doctor.diagnosis import Finding, sort_findings
     from datamodules.doctor.twins import list_groups
     from transfer.config.auto import usual_method
     from transfer.costs.recommendation import recommend_sizes
     from transfer.environment import environment
 
-    diagnosis = diagnose(data.class_names, data.splits, inspection, near_distance, data.skipped)
     said = {finding.message for finding in diagnosis.findings}
     remarks = [Finding("warning", "reading", remark) for remark in data.remarks if remark not in said]
     complaints = [] if data.complaint is None else [Finding("error", "setup", data.complaint)]
-    diagnosis.findings = sort_findings([*complaints, *remarks, *diagnosis.findings])
+    findings = sort_findings([*complaints, *remarks, *diagnosis.findings])
     recommended: dict[str, Any] = {}
     if len(inspection):
         recommended = recommend_sizes(
@@ -229,8 +237,8 @@ def examine(
         if (train := data.splits.get("train")) is not None and train.labels.ndim == 1:
             recommended["method"] = usual_method(len(train))
     return {
-        "falsifies_a_result": diagnosis.falsifies,
-        "findings": [vars(finding) | {"count": len(finding.images)} for finding in diagnosis.findings],
+        "falsifies_a_result": any(finding.severity == "error" for finding in findings),
+        "findings": [vars(finding) | {"count": len(finding.images)} for finding in findings],
         "classes": list(data.class_names),
         "splits": {
             name: {"size": len(split), "class_counts": split.class_counts(len(data.class_names))}

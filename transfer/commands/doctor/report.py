@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import find_flags, name_flags
+from transfer.commands.doctor.twins_sheet import draw_twins
 from transfer.commands.suspect_files import write_suspects
 from transfer.config.command_line import build_parser as build_finetune_parser
 from transfer.config.data_schema import DataConfig
@@ -18,6 +19,7 @@ from transfer.files import write_json, write_text
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from datamodules.doctor.diagnosis import Diagnosis
     from transfer.commands.doctor.suspects import Suspects
 
 _SUSPECTS_PRINTED = 10
@@ -56,11 +58,11 @@ def print_report(report: dict[str, Any]) -> None:
         console.print("nothing found")
 
 
-def write_report(report: dict[str, Any], suspects: Suspects | None, out_dir: Path) -> list[Path]:
+def write_report(report: dict[str, Any], diagnosis: Diagnosis, suspects: Suspects | None, out_dir: Path) -> list[Path]:
     """Write the report's files and return their paths.
 
-    They are doctor.json, class_balance.png if there are images, groups.csv if any are twins, and suspects.csv and .png
-    if they were looked for.
+    They are doctor.json, class_balance.png if there are images, groups.csv and twins.png if any are twins, and
+    suspects.csv and .png if they were looked for.
     """
     written = [out_dir / "doctor.json"]
     write_json(written[0], report)
@@ -74,6 +76,8 @@ def write_report(report: dict[str, Any], suspects: Suspects | None, out_dir: Pat
         table.writeheader()
         table.writerows(report["groups"])
         write_text(written[-1], text.getvalue())
+    if (sheet := draw_twins(diagnosis, out_dir)) is not None:
+        written.append(sheet)
     if suspects is not None:
         rows = [row for rows in suspects.rows.values() for row in rows]
         written += write_suspects(rows, suspects.pixels, out_dir)
