@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transfer.commands.console import exit_status, find_flags, name_flags
+from transfer.config.screens import add_help
 from transfer.errors import printable, some_of
 from transfer.files import expanded
 
@@ -32,6 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also open the formats torch and torchscript, files that can hold code, which then runs",
     )
+    add_help(parser)
     return parser
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transfer.commands.console import check_folder, exit_status
+from transfer.config.screens import add_help
 from transfer.errors import BadValue, DamagedFile, MissingData, printable
 from transfer.files import expanded
 from transfer.run_files import RESULTS
@@ -43,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("run_a", metavar="RUN_A", type=expanded)
     parser.add_argument("run_b", metavar="RUN_B", type=expanded)
     parser.add_argument("--json", type=expanded, metavar="FILE", help="write the numbers there too")
+    add_help(parser)
     return parser
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import add_allow_user_code, exit_status
+from transfer.config.screens import add_help
 from transfer.errors import BadValue, check_count, printable, unknown_name
 from transfer.files import expanded, written_whole
 
@@ -58,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     add_allow_user_code(parser)
+    add_help(parser)
     return parser
 
 

@@ -271,12 +271,13 @@ def measure(
     from transfer.commands.finetune_report import save_test_predictions
     from transfer.runs.test_record import count_test_read
     from transfer.training.interruption import StopAtOnce
-    from transfer.training.trainer import build_trainer
+    from transfer.training.trainer import build_progress, build_trainer
 
     sizes = data.dataset.split_sizes
     metrics = {"val": Metrics(log.best_metrics())} if "val" in sizes else {}
     if "test" in sizes and config.trainer.limit_test_batches != 0:
-        tester = build_trainer(config, trainer.loggers, [StopAtOnce(run.interrupted, trainer)], trains=False)
+        callbacks = [*build_progress(config), StopAtOnce(run.interrupted, trainer)]
+        tester = build_trainer(config, trainer.loggers, callbacks, trains=False)
         if tester.is_global_zero:
             count_test_read(run.path)
         logged = tester.test(module, data, verbose=False)[0]

@@ -15,6 +15,7 @@ from transfer.calibration.guarantees import UNKNOWN
 from transfer.commands.console import add_allow_user_code, add_engine, check_folder, exit_status
 from transfer.commands.predict_guarantees import add_guarantees, read_guarantees, report_certainty, report_temperature
 from transfer.commands.predict_options import Batch, Options, Predictor
+from transfer.config.screens import add_help
 from transfer.errors import MissingData, printable
 from transfer.files import expanded, written_whole
 from transfer.markdown import harmless_cell
@@ -50,6 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     add_engine(parser, default="auto")
     add_allow_user_code(parser)
+    add_help(parser)
     return parser
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import exit_status
+from transfer.config.screens import add_help
 from transfer.errors import BadValue, printable, unknown_name
 from transfer.files import expanded
 
@@ -51,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="an object in place of the table")
     command.set_defaults(run=verify_file)
 
+    add_help(parser)
     return parser
 
 

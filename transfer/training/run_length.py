@@ -85,6 +85,12 @@ class LengthReport(pl.Callback):
             )
 
 
+def name_epoch(trainer: pl.Trainer) -> str:
+    """Return the epoch that a run is in as one counts them, `epoch 2/10`; before its first step `epoch 0/10`."""
+    total = f"/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
+    return f"epoch {trainer.current_epoch + 1 if trainer.global_step else 0}{total}"
+
+
 def total_steps(trainer: pl.Trainer) -> float:
     """Return the optimizer steps of the run."""
     steps = trainer.estimated_stepping_batches

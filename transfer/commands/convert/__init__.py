@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from transfer.commands.console import add_allow_user_code, exit_status, find_flags, name_flags
+from transfer.config.screens import add_help
 from transfer.files import expanded
 
 
@@ -33,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="convert even if the code base cannot pad as the network was trained, which changes its outputs",
     )
     add_allow_user_code(parser)
+    add_help(parser)
     return parser
 
 

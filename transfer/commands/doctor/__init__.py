@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from datamodules.doctor import NEAR_DISTANCE
 from transfer.commands.console import add_allow_user_code, add_reading, check_folder, exit_status
+from transfer.config.screens import add_help
 from transfer.errors import BadValue, MissingData, some_of
 from transfer.files import expanded
 
@@ -71,6 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, kind in (("per_class", int), ("fraction", float), ("draw", int)):
         add(f"--data.{name}", f"--{name}", dest=name, type=kind, metavar="N", help="of train, as in finetune")
     add_allow_user_code(parser)
+    add_help(parser)
     return parser
 
 

@@ -1,4 +1,4 @@
-"""The largest network within limits (Tan & Le 2019, section 3.1): scale fit --max_macs 1.8e9 --max_memory 16GiB
+"""The largest network within limits (Tan & Le 2019, section 3.1): scale fit --max_macs 1.8e9
 
 Scales a baseline by the compound rule and by depth, width and resolution alone, each as far as the limits allow.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import exit_status
+from transfer.config.screens import add_help
 from transfer.costs.limits import QUANTITIES, Excess, format_cost, list_axes, parse_limits
 from transfer.errors import BadValue, MissingData, check_count
 from transfer.files import expanded
@@ -30,10 +31,6 @@ phi, and each coefficient alone, is a multiple of 0.01 that keeps all coefficien
 are printed keep every limit, and 0.01 more breaks the limit that is named. No larger phi of a backbone keeps the limits
 on parameters and multiply-adds. Because of rounding, memory and latency do not grow with every step: a phi beyond one
 that does not fit may fit again.
-
-  scale fit --max_macs 1.8e9 --max_memory 16GiB --max_params 20e6 --batch_size 32
-  scale fit --baseline resnet50 --max_memory 8GB --inference --batch_size 1 --max_latency_ms 30
-  scale fit --baseline my_module.my_function --image_size 32 --max_macs 50e6
 
 A function of your own is called as my_function(depth, width, resolution). The exit status is 1 where no phi fits,
 though a dimension alone does, and 2 where nothing does."""
@@ -87,6 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
         parser.add_argument(f"--{name}", type=float, default=default, metavar="X", help=f"default: {default}")
     parser.add_argument("--measure", action="store_true", help="measure memory and latency, too, of what was found")
     parser.add_argument("--json", type=expanded, metavar="FILE", help="write the answers there too")
+    add_help(parser)
     return parser
 
 
