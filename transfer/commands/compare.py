@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transfer.commands.console import check_folder, exit_status
+from transfer.commands.next_steps import say_next
 from transfer.config.screens import add_help
 from transfer.errors import BadValue, DamagedFile, MissingData, printable
 from transfer.files import expanded
@@ -110,6 +111,7 @@ def compare(run_a: Path, run_b: Path, json: Path | None = None) -> None:
         }
         runs = {"run_a": str(run_a), "run_b": str(run_b), "dataset": a.results.dataset}
         write_json(json, {**runs, "num_test_images": len(a.labels), "metrics": metrics})
+    say_next("compared", run_a, run_b)
 
 
 def read_run(path: Path) -> FinishedRun:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from transfer.commands.console import add_allow_user_code, add_engine, add_reading, check_folder, exit_status
+from transfer.commands.next_steps import say_next
 from transfer.config.schema import FinetuneConfig
 from transfer.config.screens import add_help
 from transfer.errors import BadValue, Interrupted
@@ -187,6 +188,9 @@ def evaluate(
         write_json(json, evaluation.to_dict())
     if calibrate:
         print(calibrate_again(run, subject, loading))
+        say_next("calibrated", run_dir)
+    else:
+        say_next("evaluated", run_dir, "photos/" if subject.own else subject.name)
     return evaluation
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import add_allow_user_code, exit_status
+from transfer.commands.next_steps import say_next
 from transfer.config.screens import add_help
 from transfer.errors import BadValue, check_count, printable, unknown_name
 from transfer.files import expanded, written_whole
@@ -145,6 +146,7 @@ def explain(
             write_picture(photo, evidence, targets[photo.path])
     if unreadable:
         print(f"{len(unreadable)} of {len(targets)} images could not be read", file=sys.stderr)
+    say_next("explained", run_dir)
     return unreadable
 
 

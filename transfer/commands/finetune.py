@@ -51,14 +51,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         from transfer.commands.finetune_folds import resumed_words, train_folds
+        from transfer.commands.next_steps import say_next, say_next_of_run
+        from transfer.runs.folder import is_main_process
 
         argv = resumed_words(words)
         config, resume = parse_config(argv)
         given = given_fields(argv) if resume is None else frozenset()
         if resume is None and config.folds is not None and config.fold is None:
-            train_folds(config, given, allows_user_code(argv))
+            record = train_folds(config, given, allows_user_code(argv))
+            say_next("folds trained", [one.run_dir for one in record.runs])
         else:
-            _run(config, resume, given, allows_user_code(argv))
+            results = _run(config, resume, given, allows_user_code(argv))
+            if is_main_process():
+                say_next_of_run(results)
 
     return exit_status(command, build_parser)
 

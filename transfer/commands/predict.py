@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 from transfer.calibration.guarantees import UNKNOWN
 from transfer.commands.console import add_allow_user_code, add_engine, check_folder, exit_status
+from transfer.commands.next_steps import say_next
 from transfer.commands.predict_guarantees import add_guarantees, read_guarantees, report_certainty, report_temperature
 from transfer.commands.predict_options import Batch, Options, Predictor
 from transfer.config.screens import add_help
@@ -93,6 +94,8 @@ def predict(
         DamagedFile: the run's network computes no probabilities.
         BadValue: an argument is out of range, or val cannot give the guarantees.
     """
+    from transfer.bundle.folder import is_bundle
+
     options.check()
     check_folder("out", out)
     paths, guarantees = find_images(images), options.guarantees
@@ -112,6 +115,10 @@ def predict(
     report_temperature(predictor.temperature)
     if guarantees:
         report_certainty(predictor.calibrated(), guarantees, len(unknown), len(paths) - len(unreadable))
+    if is_bundle(run_dir):
+        say_next("predicted by a bundle", run_dir)
+    else:
+        say_next("predicted", run_dir, images[0])
     return unreadable
 
 

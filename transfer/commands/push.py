@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transfer.commands.console import exit_status
+from transfer.commands.next_steps import say_next
 from transfer.config.screens import add_help
 from transfer.errors import BadValue, Interrupted, MissingData, printable, some_of
 from transfer.files import expanded
@@ -85,6 +86,8 @@ def push(
         if dry_run is not True:
             copy_files(opened, Path(dry_run))
         print("nothing was sent")
+        allowed = (["--private"] if private else []) + (["--allow_photos"] if allow_photos else [])
+        say_next("push rehearsed", [bundle, repository, *allowed])
         return
     try:
         pushed = upload(opened, repository, private)

@@ -22,6 +22,7 @@ from transfer.commands.experiments import (
     read_data_facts,
     usable_gpus,
 )
+from transfer.commands.next_steps import say_next
 from transfer.config.screens import add_help
 from transfer.errors import BadValue
 from transfer.files import expanded
@@ -231,6 +232,8 @@ def run(
     if left and launcher == "local":
         print(f"{left} of {len(jobs)} cells have no result; go on with: {run_command(out)}")
         return 1
+    if done == len(jobs):
+        say_next("table computed", out)
     return int(failed > 0)
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import add_allow_user_code, check_folder, exit_status
 from transfer.commands.costs.network import Network, find_network
+from transfer.commands.next_steps import say_next
 from transfer.config.screens import add_help
 from transfer.files import expanded
 
@@ -223,6 +224,7 @@ def profile(
         say(f"latency, {describe_latency(latency)}")
     figures = {"network": name, **asdict(counted), "training_bytes": total, "measured_bytes": measured}
     write_figures(json, {**figures, "latency": [asdict(latency) for latency in latencies]})
+    say_next("run costed" if expanded(name).is_dir() else "network costed", name)
 
 
 def measure_peaks(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from datamodules.doctor import NEAR_DISTANCE
 from transfer.commands.console import add_allow_user_code, add_reading, check_folder, exit_status
+from transfer.commands.next_steps import say_next
 from transfer.config.screens import add_help
 from transfer.errors import BadValue, MissingData, some_of
 from transfer.files import expanded
@@ -147,7 +148,19 @@ def doctor(
     }
     print_report(report)
     _save(report, suspects, out_dir, json)
+    _say_next(report, out_dir)
     return report
+
+
+def _say_next(report: dict[str, Any], out_dir: Path | None) -> None:
+    subject, data_root = report["subject"], report["data_root"]
+    if not report["falsifies_a_result"]:
+        is_folder = expanded(subject).exists()
+        say_next("a sound folder", subject) if is_folder else say_next(
+            "a sound dataset", [subject, *(["--data_root", data_root] if data_root else [])]
+        )
+    elif out_dir is None:
+        say_next("unsound data", subject)
 
 
 def _save(report: dict[str, Any], suspects: Suspects | None, out_dir: Path | None, json: Path | None) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transfer.commands.console import exit_status
+from transfer.commands.next_steps import say_next
 from transfer.config.screens import add_help
 from transfer.errors import BadValue, MissingData, printable, some_of, unknown_name
 from transfer.files import expanded
@@ -232,7 +233,7 @@ def print_bundle(out: Path, record: Record, photos: Sequence[str], places: str) 
     console.print(table)
     if said := seen_images(record):
         print(said)
-    print(f"\nCheck it where it is to run: efficientnet-transfer check {out}")
+    say_next("exported", out)
 
 
 def describe_average(record: Record) -> Iterator[str]:

@@ -6,7 +6,6 @@ Scales a baseline by the compound rule and by depth, width and resolution alone,
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import exit_status
+from transfer.commands.next_steps import say_next
 from transfer.config.screens import add_help
 from transfer.costs.limits import QUANTITIES, Excess, format_cost, list_axes, parse_limits
 from transfer.errors import BadValue, MissingData, check_count
@@ -133,7 +133,6 @@ def fit(
     if measure:
         answers = [answer if answer.fit.value is None else measured(answer, costs) for answer in answers]
     print_answers(own, answers, limits, costs)
-    print_training(answers[0], costs)
     content = {
         "limits": limits,
         "use": asdict(costs.use),
@@ -143,6 +142,7 @@ def fit(
         "answers": {answer.axis: asdict(answer) for answer in answers},
     }
     write_figures(json, content)
+    say_training(answers[0], costs)
     return int(answers[0].fit.value is None)
 
 
@@ -215,8 +215,8 @@ def stop(answer: Answer, own: Answer) -> str:
     return "nothing: no effect" if answer.costs == own.costs else "nothing: range ends"
 
 
-def print_training(answer: Answer, costs: Costs) -> None:
-    """Print the command that trains the compound rule's network."""
+def say_training(answer: Answer, costs: Costs) -> None:
+    """Name the command that trains the compound rule's network."""
     from transfer.networks.registry import get_backbone
     from transfer.networks.rows import Variant
     from transfer.weights.start import nearest_published
@@ -225,10 +225,10 @@ def print_training(answer: Answer, costs: Costs) -> None:
         return
     variant = get_backbone(answer.name)
     nearest = nearest_published(variant) if isinstance(variant, Variant) else None
-    words = ["efficientnet-transfer", "finetune", "--backbone", answer.name]
+    words = ["--backbone", answer.name]
     if nearest != answer.name:
         words += ["--init_from", nearest] if nearest else ["--pretrained", "false"]
     words += ["--image_size", str(answer.image_size)]
     if not costs.use.inference:
         words += ["--data.batch_size", str(costs.use.batch_size), "--trainer.precision", costs.use.precision]
-    print(f"train it: {shlex.join(words)}")
+    say_next("network fitted", words)
