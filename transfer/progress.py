@@ -12,6 +12,7 @@ T = TypeVar("T")
 _FORMAT = "{desc} {percentage:3.0f}%|{bar:20}| {remaining} left{postfix}"
 _ENDLESS_FORMAT = "{desc}, {elapsed}{postfix}"
 _DELAY = 1.0  # seconds; what is done sooner needs no line
+_INTERVAL = 0.1  # seconds between two drawings
 
 
 def track(items: Iterable[T], what: str, total: int | None = None, *, hidden: bool = False) -> tqdm[T]:
@@ -24,7 +25,17 @@ def track(items: Iterable[T], what: str, total: int | None = None, *, hidden: bo
         hidden: whether to show nothing, as in all but one of several processes.
     """
     disable = True if hidden else None  # None: unless stderr is a terminal
-    return tqdm(items, what, total, leave=False, delay=_DELAY, disable=disable, bar_format=_FORMAT, dynamic_ncols=True)
+    return tqdm(
+        items,
+        desc=what,
+        total=total,
+        leave=False,
+        mininterval=_INTERVAL,
+        delay=_DELAY,
+        disable=disable,
+        bar_format=_FORMAT,
+        dynamic_ncols=True,
+    )
 
 
 def live_line(what: str, total: int | None, done: int = 0) -> tqdm[None]:
@@ -36,4 +47,13 @@ def live_line(what: str, total: int | None, done: int = 0) -> tqdm[None]:
         done: steps that were done before, which say nothing about the speed.
     """
     form = _ENDLESS_FORMAT if total is None else _FORMAT
-    return tqdm(desc=what, total=total, initial=done, leave=False, bar_format=form, dynamic_ncols=True, smoothing=0.0)
+    return tqdm(
+        desc=what,
+        total=total,
+        initial=done,
+        leave=False,
+        mininterval=_INTERVAL,
+        bar_format=form,
+        dynamic_ncols=True,
+        smoothing=0.0,
+    )

@@ -78,7 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments["stream"] = arguments["stream"] == "true"
 
     def command() -> None:
-        evaluate(**arguments)
+        found = evaluate(**arguments)
+        if arguments["calibrate"]:
+            say_next("calibrated", found.run_dir)
+        else:
+            say_next("evaluated", found.run_dir, found.data if Path(found.data).is_dir() else "photos/")
 
     return exit_status(command, build_parser)
 
@@ -188,9 +192,6 @@ def evaluate(
         write_json(json, evaluation.to_dict())
     if calibrate:
         print(calibrate_again(run, subject, loading))
-        say_next("calibrated", run_dir)
-    else:
-        say_next("evaluated", run_dir, "photos/" if subject.own else subject.name)
     return evaluation
 
 

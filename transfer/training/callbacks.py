@@ -273,7 +273,7 @@ class EpochLog(pl.Callback):
         figures = "".join(f"  {name.removeprefix('val/')} {value:.4f}" for name, value in values.items())
         trained = f"  train loss {train_loss:.4f}" if trainer.global_step else ""
         speed = f"  ({self.images_per_second or 0:.0f} images/s)" if trainer.global_step else ""
-        print(f"{name_epoch(trainer)}{trained}{'  val:' if values else ''}{figures}{speed}", flush=True)
+        print(f"{name_epoch(trainer, row['epoch'])}{trained}{'  val:' if values else ''}{figures}{speed}", flush=True)
 
 
 def _head_lr(trainer: pl.Trainer) -> float:

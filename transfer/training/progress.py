@@ -37,15 +37,19 @@ class ProgressBar(pl.callbacks.ProgressBar):
         """Show nothing, as Lightning wants it in all processes but one."""
         self._is_shown = False
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        steps = total_steps(trainer)
-        self._open("epoch", None if math.isinf(steps) else int(steps), trainer.global_step)
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self._line is None:  # not when training starts: others print then
+            self._open(name_epoch(trainer, trainer.current_epoch + 1), total_steps(trainer), trainer.global_step)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self._line is not None and self._line.update(trainer.global_step - self._line.n):  # has drawn it
-            self._line.set_description_str(name_epoch(trainer), refresh=False)
+        if self._line is None:
+            return
+        self._line.set_description_str(name_epoch(trainer, trainer.current_epoch + 1), refresh=False)
+        if self._line.update(trainer.global_step - self._line.n):  # it is time to draw, and to look at numbers
             self._line.set_postfix_str(self._figures(trainer))
 
     def _figures(self, trainer: pl.Trainer) -> str:
@@ -59,7 +63,7 @@ class ProgressBar(pl.callbacks.ProgressBar):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._line is not None:
-            self._line.set_description_str(f"{name_epoch(trainer)}, validation")
+            self._line.set_description_str(f"{name_epoch(trainer, trainer.current_epoch + 1)}, validation")
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._clear()
@@ -71,8 +75,7 @@ class ProgressBar(pl.callbacks.ProgressBar):
         self._close()
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        batches = sum(trainer.num_test_batches)
-        self._open("test", None if math.isinf(batches) else int(batches))
+        self._open("test", sum(trainer.num_test_batches))
 
     def on_test_batch_end(
         self,
@@ -92,9 +95,9 @@ class ProgressBar(pl.callbacks.ProgressBar):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._close()
 
-    def _open(self, what: str, total: int | None, done: int = 0) -> None:
+    def _open(self, what: str, total: float, done: int = 0) -> None:
         if self._is_shown:
-            self._line = live_line(what, total, done)
+            self._line = live_line(what, None if math.isinf(total) else int(total), done)
 
     def _clear(self) -> None:
         """Leave the terminal's line to what is printed next; the next step draws it again."""

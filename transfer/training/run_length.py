@@ -85,10 +85,9 @@ class LengthReport(pl.Callback):
             )
 
 
-def name_epoch(trainer: pl.Trainer) -> str:
-    """Return the epoch that a run is in as one counts them, `epoch 2/10`; before its first step `epoch 0/10`."""
-    total = f"/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
-    return f"epoch {trainer.current_epoch + 1 if trainer.global_step else 0}{total}"
+def name_epoch(trainer: pl.Trainer, number: int) -> str:
+    """Return what the log and the live line call an epoch, counted from 1: `epoch 2/10`."""
+    return f"epoch {number}/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else f"epoch {number}"
 
 
 def total_steps(trainer: pl.Trainer) -> float:
