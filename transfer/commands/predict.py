@@ -21,6 +21,7 @@ from transfer.errors import MissingData, printable
 from transfer.files import expanded, written_whole
 from transfer.markdown import harmless_cell
 from transfer.predictions import Prediction
+from transfer.progress import track
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -63,7 +64,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     own = {name: arguments.pop(name) for name in ("run_dir", "images", "format", "out")}
 
     def command() -> int:
-        return int(bool(predict(**own, options=Options(**arguments, guarantees=read_guarantees(**demands)))))
+        from transfer.bundle.folder import is_bundle
+
+        unreadable = predict(**own, options=Options(**arguments, guarantees=read_guarantees(**demands)))
+        if is_bundle(own["run_dir"]):
+            say_next("predicted by a bundle", own["run_dir"])
+        else:
+            say_next("predicted", own["run_dir"], own["images"][0])
+        return int(bool(unreadable))
 
     return exit_status(command, build_parser)
 
@@ -94,8 +102,6 @@ def predict(
         DamagedFile: the run's network computes no probabilities.
         BadValue: an argument is out of range, or val cannot give the guarantees.
     """
-    from transfer.bundle.folder import is_bundle
-
     options.check()
     check_folder("out", out)
     paths, guarantees = find_images(images), options.guarantees
@@ -106,7 +112,9 @@ def predict(
     unreadable: list[str] = []
     unknown: list[str] = []
     as_labels = predictor.multilabel and options.top_k is None
-    rows = predict_rows(predictor.predict(paths), as_labels, unreadable, unknown)
+    num_batches, shows_rows = -(-len(paths) // options.batch_size), out is None and sys.stdout.isatty()
+    batches = track(predictor.predict(paths), "predicting", num_batches, hidden=shows_rows)
+    rows = predict_rows(batches, as_labels, unreadable, unknown)
     write_output(rows, format, out, predictor.separator)
     if line := predictor.engine():
         print(line, file=sys.stderr)
@@ -115,10 +123,6 @@ def predict(
     report_temperature(predictor.temperature)
     if guarantees:
         report_certainty(predictor.calibrated(), guarantees, len(unknown), len(paths) - len(unreadable))
-    if is_bundle(run_dir):
-        say_next("predicted by a bundle", run_dir)
-    else:
-        say_next("predicted", run_dir, images[0])
     return unreadable
 
 
