@@ -132,19 +132,19 @@ def test_the_command_prints_the_answers_and_writes_them(tmp_path: Path, capsys: 
 
 
 def test_limits_below_the_baseline_shrink_it(capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = fitted(capsys, "--max_macs", "2e8", "--inference", "--batch_size", "1")
+    status, out, err = fitted(capsys, "--max_macs", "2e8", "--inference", "--batch_size", "1")
     assert status == 0
     name, *_ = cells(out)["backbone"]
     assert name.startswith("b0@phi=-") and count(get_backbone(name)).macs <= 2e8
     assert "b0 itself: multiply-adds: needs 385.815 M, allowed 200 M (1.92907 times)" in out
-    assert cells(out)["blocks"][-2:] == ["16 → 16", "16 → 16"] and "--data.batch_size" not in out
-    assert f"--backbone {name} --init_from b0 --image_size" in out
+    assert cells(out)["blocks"][-2:] == ["16 → 16", "16 → 16"] and "--data.batch_size" not in err
+    assert f"--backbone {name} --init_from b0 --image_size" in err
 
 
 def test_another_rule_is_in_the_names(capsys: pytest.CaptureFixture[str]) -> None:
     rule = ("--alpha", "1.3", "--beta", "1.1", "--gamma", "1.1")
-    _, out, _ = fitted(capsys, "--baseline", "mobilenet-v2", "--max_macs", "5e8", *rule, "--inference")
-    assert re.search(r"--backbone mobilenet-v2@phi=0\.\d+,alpha=1\.3,beta=1\.1,gamma=1\.1 --pretrained false", out)
+    _, _, err = fitted(capsys, "--baseline", "mobilenet-v2", "--max_macs", "5e8", *rule, "--inference")
+    assert re.search(r"--backbone mobilenet-v2@phi=0\.\d+,alpha=1\.3,beta=1\.1,gamma=1\.1 --pretrained false", err)
 
 
 def test_where_no_phi_fits_but_a_width_does_both_are_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -86,7 +86,24 @@ def _parse_bool(text: str) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 1 if something would falsify a result."""
     arguments = vars(build_parser().parse_args(argv))
-    return exit_status(lambda: int(doctor(**arguments)["falsifies_a_result"]), build_parser)
+
+    def command() -> int:
+        report = doctor(**arguments)
+        _say_next(report, arguments["out_dir"])
+        return int(report["falsifies_a_result"])
+
+    return exit_status(command, build_parser)
+
+
+def _say_next(report: dict[str, Any], out_dir: Path | None) -> None:
+    subject, data_root = report["subject"], report["data_root"]
+    if report["falsifies_a_result"]:
+        if out_dir is None:
+            say_next("unsound data", subject)
+    elif expanded(subject).exists():
+        say_next("a sound folder", subject)
+    else:
+        say_next("a sound dataset", [subject, *(["--data_root", data_root] if data_root else [])])
 
 
 def doctor(
@@ -148,19 +165,7 @@ def doctor(
     }
     print_report(report)
     _save(report, suspects, out_dir, json)
-    _say_next(report, out_dir)
     return report
-
-
-def _say_next(report: dict[str, Any], out_dir: Path | None) -> None:
-    subject, data_root = report["subject"], report["data_root"]
-    if not report["falsifies_a_result"]:
-        is_folder = expanded(subject).exists()
-        say_next("a sound folder", subject) if is_folder else say_next(
-            "a sound dataset", [subject, *(["--data_root", data_root] if data_root else [])]
-        )
-    elif out_dir is None:
-        say_next("unsound data", subject)
 
 
 def _save(report: dict[str, Any], suspects: Suspects | None, out_dir: Path | None, json: Path | None) -> None:
