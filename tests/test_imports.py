@@ -30,6 +30,7 @@ _LEAF_NAMES = (
     "folds",
     "paper",
     "seen_images",
+    "progress",
     "progressive",
     "images",
     "predictions",

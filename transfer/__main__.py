@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from transfer import __version__
-from transfer.commands.process import keep_freed_memory, share_cores
+from transfer.commands.process import draw_on_terminals_only, keep_freed_memory, share_cores
+from transfer.config.screens import add_help
 
 # Each verb is a module of `transfer.commands`, whose `main` takes the words after it and returns the exit status.
 VERBS = {
@@ -54,9 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=__version__)
+    add_help(parser)
     parser.add_argument("verb", choices=VERBS, metavar="VERB", help=argparse.SUPPRESS)
     verb = parser.parse_args(words[:1]).verb
     share_cores()
+    draw_on_terminals_only()
     keep_freed_memory()
     command: Callable[[Sequence[str]], int] = import_module(f"transfer.commands.{verb}").main
     return command(words[1:])

@@ -10,14 +10,13 @@ from itertools import combinations, permutations
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from datamodules.dataset.record import find_in_files
 from datamodules.dataset.sheet import Sheet, WrongCopy, name_key
 from datamodules.dataset.split import Split
 from transfer.errors import BadValue, DamagedFile, MissingData, some_of
 from transfer.images.decode import BadImage, BadImageError, measure_image
 from transfer.images.depth import Extent
+from transfer.progress import track
 
 _MAX_NAMED = 10
 _CHECK_VERSION = 1  # changes with what `measure_image` refuses
@@ -241,7 +240,7 @@ def _measure(split: Split) -> list[BadImage | Extent | None]:
     if len(paths) < len(sources):
         with ThreadPoolExecutor() as pool:
             results = pool.map(split.measure, range(len(split)))
-            return list(tqdm(results, total=len(split), desc=doing, delay=3, leave=False))
+            return list(track(results, doing, len(split)))
 
     def extent(path: Path) -> list[Any] | None:
         try:

@@ -10,11 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from transfer.errors import UserError
 from transfer.files import default_cache_dir, read_json, write_text
 from transfer.locks import held
+from transfer.progress import track
 
 # Of fewer files a record saves less than a second.
 FEWEST = 1000
@@ -77,4 +76,4 @@ def _read(record: Path) -> dict[str, Any]:
 
 def _find_all(description: str, paths: Sequence[Path], find: Callable[[Path], Any]) -> list[Any]:
     with ThreadPoolExecutor() as pool:
-        return list(tqdm(pool.map(find, paths), total=len(paths), desc=description, delay=3, leave=False))
+        return list(track(pool.map(find, paths), description, len(paths)))

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from transfer.files import open_regular
 from transfer.images.decode import (
@@ -26,6 +25,7 @@ from transfer.images.decode import (
     measure_image,
 )
 from transfer.images.depth import DEFAULT_DECODING, Decoding, Extent
+from transfer.progress import track
 
 # Up to this size, in bytes, images without losses are told apart by their pixels: a source may store the 32x32 pixels
 # of an image raw, another as PNG. Larger ones are the authors' own files in every source.
@@ -181,7 +181,7 @@ class Split:
         """For each image, a digest of its label and bytes, and its id. Shape: (N, 24)"""
         found = np.zeros((len(self), _DIGEST_BYTES + _ID_BYTES), np.uint8)
         labels = self.labels.numpy()
-        for index in tqdm(range(len(self)), desc=f"hashing {self.name}", delay=3, leave=False):
+        for index in track(range(len(self)), f"hashing {self.name}"):
             content = self._content(index)
             digest = hashlib.blake2b(labels[index].tobytes(), digest_size=_DIGEST_BYTES)
             digest.update(content)

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from datamodules.dataset.split import Split
 from datamodules.loading.workers import start_worker
 from transfer.images.decode import BadImage, BadImageError, decode_image, open_image, read_encoded
 from transfer.images.depth import DEFAULT_DECODING, Decoding
+from transfer.progress import track
 
 _THUMBNAIL = 16  # pixels a side; below, different photos of the same kind of scene correlate like copies
 _BATCH = 64
@@ -199,19 +199,17 @@ def inspect_splits(splits: Mapping[str, Split], num_workers: int | None = None) 
         )
         encoded_labels = split.labels.numpy()
         position = -1
-        with tqdm(total=len(split), desc=f"inspecting {name}", unit="img", delay=1, leave=False) as progress:
-            for records in loader:
-                progress.update(len(records))
-                for record in records:
-                    position += 1
-                    if isinstance(record, BadImage):
-                        unreadable[name].append(record)
-                        continue
-                    of_split.append(number)
-                    positions.append(position)
-                    labels.append(encoded_labels[position].tobytes())
-                    for column, values in columns.items():
-                        values.append(getattr(record, column))
+        for records in track(loader, f"inspecting {name}"):
+            for record in records:
+                position += 1
+                if isinstance(record, BadImage):
+                    unreadable[name].append(record)
+                    continue
+                of_split.append(number)
+                positions.append(position)
+                labels.append(encoded_labels[position].tobytes())
+                for column, values in columns.items():
+                    values.append(getattr(record, column))
     thumbnails = columns["thumbnail"]
     return Inspection(
         split_names=list(splits),

@@ -25,7 +25,6 @@ import numpy as np
 import PIL
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from datamodules.dataset.split import Split
 from datamodules.loading.image_cache import ImageCache, checksum
@@ -41,6 +40,7 @@ from transfer.images.decode import (
 )
 from transfer.images.resizing import Resize
 from transfer.locks import held
+from transfer.progress import track
 
 CACHES = ("none", "ram", "disk")
 # Changes with the layout of the file and with what is done to an image before it is stored.
@@ -233,4 +233,4 @@ def _map_images(split: Split, function: Callable[[int], T], what: str) -> list[T
 
     with ThreadPoolExecutor() as pool:
         results = pool.map(named, range(len(split)))
-        return list(tqdm(results, total=len(split), desc=what, delay=3, leave=False))
+        return list(track(results, what, len(split)))

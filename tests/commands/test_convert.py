@@ -115,8 +115,8 @@ def converted(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> str:
     capsys.readouterr()
     status = call(convert.main, *argv)
     captured = capsys.readouterr()
-    assert (status, captured.err) == (0, "")
-    return captured.out
+    assert status == 0 and all(line.startswith("next: ") for line in captured.err.splitlines())
+    return captured.out + captured.err
 
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> str:
@@ -363,7 +363,7 @@ def test_finetune_goes_on_from_a_converted_run(
 ) -> None:
     dest = tmp_path / "run.safetensors"
     printed = converted(capsys, run_dir, dest, "--to", "own")
-    command = printed.partition("Fine-tune it: efficientnet-transfer finetune ")[2].partition("\n")[0]
+    command = printed.partition("next: efficientnet-transfer finetune ")[2].partition("\n")[0]
     assert command == f"--backbone lite0 --pretrained {LITE0} --weights {dest}"
     assert call(finetune.main, *command.split(), *CHEAP, "--optim.lr", "1e-12", "--out_dir", tmp_path / "next") == 0
     key = "backbone.top.conv.weight"

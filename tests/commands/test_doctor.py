@@ -596,5 +596,6 @@ def test_as_a_user_types_it_with_worker_processes(root: Path) -> None:
     process = subprocess.run(
         command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False
     )
-    assert process.returncode == 1 and process.stderr == ""
+    assert process.returncode == 1
+    assert process.stderr == f"next: efficientnet-transfer doctor {root} --out_dir doctor/\n"
     assert "error: 1 image of test with an equal picture in train" in process.stdout

@@ -717,7 +717,7 @@ def test_a_run_that_would_fill_the_disk_does_not_start(
 
 
 def test_help_names_every_group_and_resume() -> None:
-    process = run_script("--help", COLUMNS="120")
+    process = run_script("--help", "all", COLUMNS="120")
     assert process.returncode == 0
     for text in ("--resume RUN_DIR", "--config", "--backbone", "--optim.lr", "--loss.mixup_alpha", "--data.batch_size"):
         assert text in process.stdout

@@ -136,7 +136,7 @@ def test_all_problems_are_told_at_once() -> None:
 @pytest.mark.parametrize("flag", ["--seed", "--optim.lr", "--trainer.accumulate_grad_batches"])
 def test_help_describes_every_flag(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        parse_config(["--help"])
+        parse_config(["--help", "all"])
     assert caught.value.code == 0
     assert flag + " " in capsys.readouterr().out
 

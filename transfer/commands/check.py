@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transfer.commands.console import exit_status, find_flags, name_flags
+from transfer.commands.next_steps import say_next
+from transfer.config.screens import add_help
 from transfer.errors import printable, some_of
 from transfer.files import expanded
 
@@ -32,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also open the formats torch and torchscript, files that can hold code, which then runs",
     )
+    add_help(parser)
     return parser
 
 
@@ -76,4 +79,6 @@ def check(bundle: Path, formats: list[str] | None = None, allow_user_code: bool 
     print(f"allowed: {TOLERANCE:g}, and the same classes")
     if any(answer.deviates and answer.format.endswith(INT8) for answer in found.answers):
         print("8 bits are compared with those of the processor that exported them; others compute them differently")
+    if not found.deviates:
+        say_next("checked", bundle)
     return found

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import check_folder, exit_status
+from transfer.commands.next_steps import say_next
+from transfer.config.screens import add_help
 from transfer.errors import BadValue, DamagedFile, MissingData, printable
 from transfer.files import expanded
 from transfer.run_files import RESULTS
@@ -44,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("run_a", metavar="RUN_A", type=expanded)
     parser.add_argument("run_b", metavar="RUN_B", type=expanded)
     parser.add_argument("--json", type=expanded, metavar="FILE", help="write the numbers there too")
+    add_help(parser)
     return parser
 
 
@@ -118,6 +121,7 @@ def compare(run_a: Path, run_b: Path, json: Path | None = None) -> None:
         said = {"settings": {name: {"a": left, "b": right} for name, (left, right) in settings.items()}}
         said |= {"verdict": verdict}
         write_json(json, {**runs, **said, "num_test_images": len(a.labels), "metrics": metrics})
+    say_next("compared", run_a, run_b)
 
 
 def read_run(path: Path) -> FinishedRun:

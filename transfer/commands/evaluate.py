@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from transfer.commands.console import add_allow_user_code, add_engine, add_reading, check_folder, exit_status
+from transfer.commands.next_steps import say_next
+from transfer.config.schema import FinetuneConfig
+from transfer.config.screens import add_help
 from transfer.errors import BadValue, Interrupted
 from transfer.files import expanded, write_json
 from transfer.records import Interval
@@ -64,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--out_dir", type=expanded, metavar="DIR", help=out_dir)
     add("--json", type=expanded, metavar="FILE", help="write the result there too")
     add_allow_user_code(parser)
+    add_help(parser)
     return parser
 
 
@@ -74,7 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments["stream"] = arguments["stream"] == "true"
 
     def command() -> None:
-        evaluate(**arguments)
+        found = evaluate(**arguments)
+        if arguments["calibrate"]:
+            say_next("calibrated", found.run_dir)
+        else:
+            say_next("evaluated", found.run_dir, found.data if Path(found.data).is_dir() else "photos/")
 
     return exit_status(command, build_parser)
 
@@ -265,18 +273,19 @@ def run_test(run: Run, data: DataModule, accelerator: str) -> tuple[dict[str, fl
     from transfer.lightning import pl
     from transfer.training.interruption import StopAtOnce
     from transfer.training.module import TransferModule
-    from transfer.training.trainer import quiet_lightning
+    from transfer.training.trainer import build_progress, quiet_lightning
 
     quiet_lightning()
+    progress = build_progress(FinetuneConfig())
     module = TransferModule(run.classifier, multilabel=run.config.data.multilabel, loss=run.config.loss.name)
     trainer = pl.Trainer(
         accelerator=accelerator,
         devices=1,
         logger=False,
         enable_checkpointing=False,
-        enable_progress_bar=False,
+        enable_progress_bar=bool(progress),
         enable_model_summary=False,
-        callbacks=[StopAtOnce(Interrupted)],
+        callbacks=[*progress, StopAtOnce(Interrupted)],
     )
     logged = trainer.test(module, datamodule=data, verbose=False)[0]
     return {name.removeprefix("test/"): float(value) for name, value in logged.items()}, module

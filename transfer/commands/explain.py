@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import add_allow_user_code, exit_status
 from transfer.commands.explain_sheet import Answer, SheetRow, make_row, write_sheet
+from transfer.commands.next_steps import say_next
+from transfer.config.screens import add_help
 from transfer.errors import BadValue, check_count, printable, unknown_name
 from transfer.files import expanded, written_whole
 
@@ -62,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     add_allow_user_code(parser)
+    add_help(parser)
     return parser
 
 
@@ -155,6 +158,7 @@ def explain(
         print(f"all pictures on a page: {write_sheet(rows, out_dir)}")
     if unreadable:
         print(f"{len(unreadable)} of {len(targets)} images could not be read", file=sys.stderr)
+    say_next("explained", run_dir)
     return unreadable
 
 

@@ -52,14 +52,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         from transfer.commands.finetune_folds import resumed_words, train_folds
+        from transfer.commands.next_steps import say_next, say_next_of_run
+        from transfer.runs.folder import is_main_process
 
         argv = resumed_words(words)
         config, resume = parse_config(argv)
         given = given_fields(argv) if resume is None else frozenset()
         if resume is None and config.folds is not None and config.fold is None:
-            train_folds(config, given, allows_user_code(argv))
+            record = train_folds(config, given, allows_user_code(argv))
+            say_next("folds trained", [one.run_dir for one in record.runs])
         else:
-            _run(config, resume, given, allows_user_code(argv))
+            results = _run(config, resume, given, allows_user_code(argv))
+            if is_main_process():
+                say_next_of_run(results)
 
     return exit_status(command, build_parser)
 
@@ -271,12 +276,13 @@ def measure(
     from transfer.commands.finetune_report import save_test_predictions
     from transfer.runs.test_record import count_test_read
     from transfer.training.interruption import StopAtOnce
-    from transfer.training.trainer import build_trainer
+    from transfer.training.trainer import build_progress, build_trainer
 
     sizes = data.dataset.split_sizes
     metrics = {"val": Metrics(log.best_metrics())} if "val" in sizes else {}
     if "test" in sizes and config.trainer.limit_test_batches != 0:
-        tester = build_trainer(config, trainer.loggers, [StopAtOnce(run.interrupted, trainer)], trains=False)
+        callbacks = [*build_progress(config), StopAtOnce(run.interrupted, trainer)]
+        tester = build_trainer(config, trainer.loggers, callbacks, trains=False)
         if tester.is_global_zero:
             count_test_read(run.path)
         logged = tester.test(module, data, verbose=False)[0]

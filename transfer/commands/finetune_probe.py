@@ -132,6 +132,12 @@ def probe_alone(config: FinetuneConfig, dataset: Dataset, choices: Sequence[str]
     return results
 
 
+def ends_below_probe(results: Results) -> bool:
+    """Return whether a run is worse on val than the linear probe that it began with."""
+    first, metric = results.first_probe, results.quoted_metric
+    return first is not None and results.val[metric] < first.metrics[metric]
+
+
 def print_comparison(results: Results) -> None:
     """Print what the probe at a run's beginning reached on val and what the run did, and warn if that is less."""
     first, metric = results.first_probe, results.quoted_metric
@@ -139,7 +145,7 @@ def print_comparison(results: Results) -> None:
         return
     tuned, probed, images = results.val[metric], first.metrics[metric], results.splits["val"].size
     print(f"{metric} on {images} val images: fine-tuned {tuned:.2%}, linear probe of the frozen network {probed:.2%}")
-    if tuned < probed:
+    if ends_below_probe(results):
         advice = "" if results.config["method"] == "lpft" else ", and `method`=lpft starts from it"
         warnings.warn(
             f"fine-tuning ended below the linear probe, {tuned:.2%} against {probed:.2%} on val: efficientnet-transfer"

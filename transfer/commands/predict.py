@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from transfer.calibration.guarantees import UNKNOWN, Guarantees
 from transfer.commands.console import add_allow_user_code, add_engine, check_folder, exit_status
+from transfer.commands.next_steps import say_next
 from transfer.commands.predict_guarantees import add_guarantees, read_guarantees, report_certainty, report_temperature
 from transfer.commands.predict_options import Batch, Options, Predictor
 from transfer.commands.predict_summary import Summary, print_first
+from transfer.config.screens import add_help
 from transfer.errors import BadValue, MissingData, printable
 from transfer.files import expanded, written_whole
 from transfer.markdown import harmless_cell
 from transfer.predictions import Prediction
+from transfer.progress import track
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     add_engine(parser, default="auto")
     add_allow_user_code(parser)
+    add_help(parser)
     return parser
 
 
@@ -65,7 +69,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     own = {name: arguments.pop(name) for name in ("run_dir", "images", "format", "out")}
 
     def command() -> int:
-        return int(bool(predict(**own, options=Options(**arguments, guarantees=read_guarantees(**demands)))))
+        from transfer.bundle.folder import is_bundle
+
+        unreadable = predict(**own, options=Options(**arguments, guarantees=read_guarantees(**demands)))
+        if is_bundle(own["run_dir"]):
+            say_next("predicted by a bundle", own["run_dir"])
+        else:
+            say_next("predicted", own["run_dir"], own["images"][0])
+        return int(bool(unreadable))
 
     return exit_status(command, build_parser)
 
@@ -109,8 +120,10 @@ def predict(
         guarantees.check(predictor.calibrated(), predictor.class_names)
     summary = Summary(predictor.multilabel)
     as_labels = predictor.multilabel and options.top_k is None
-    rows = predict_rows(predictor.predict(paths), as_labels, summary)
     chosen = format or ("table" if out is None and sys.stdout.isatty() else "csv")
+    shows_rows = out is None and sys.stdout.isatty()
+    batches = track(predictor.predict(paths), "predicting", -(-len(paths) // options.batch_size), hidden=shows_rows)
+    rows = predict_rows(batches, as_labels, summary)
     write_output(rows, chosen, out, predictor.separator)
     report(summary, predictor, guarantees)
     return summary.unreadable

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from transfer.commands.console import exit_status
+from transfer.commands.next_steps import say_next
 from transfer.config.command_line import build_probe_parser, parse_probe_config
 from transfer.config.probe_schema import ProbeConfig
 from transfer.config.schema import FinetuneConfig
@@ -44,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
 
     def command() -> None:
-        probe(*parse_probe_config(words))
+        if (results := probe(*parse_probe_config(words))) is not None:
+            say_next("trained", results.run_dir)
 
     return exit_status(command, build_probe_parser)
 

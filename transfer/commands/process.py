@@ -1,10 +1,11 @@
-"""What a command asks of the C libraries: how threads wait for one another, and what happens to freed memory."""
+"""What a command asks of libraries: how threads wait for one another, what happens to freed memory, what is drawn."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import platform
+import sys
 from collections.abc import Mapping
 from functools import cache
 
@@ -24,6 +25,12 @@ def share_cores() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
+def draw_on_terminals_only() -> None:
+    """Keep the progress bars of `datasets` out of files; call it before that is imported. Ours look for themselves."""
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
 
 def keep_freed_memory() -> bool:

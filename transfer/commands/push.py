@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transfer.commands.console import exit_status
+from transfer.commands.next_steps import say_next
+from transfer.config.screens import add_help
 from transfer.errors import BadValue, Interrupted, MissingData, printable, some_of
 from transfer.files import expanded
 
@@ -36,6 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--allow_photos", action="store_true", help="push photos of val without --private, too")
     dry = "send nothing: list what would leave, and write it to the new FOLDER if one is given"
     add("--dry_run", nargs="?", const=True, default=False, type=expanded, metavar="FOLDER", help=dry)
+    add_help(parser)
     return parser
 
 
@@ -83,6 +86,8 @@ def push(
         if dry_run is not True:
             copy_files(opened, Path(dry_run))
         print("nothing was sent")
+        allowed = (["--private"] if private else []) + (["--allow_photos"] if allow_photos else [])
+        say_next("push rehearsed", [bundle, repository, *allowed])
         return
     try:
         pushed = upload(opened, repository, private)

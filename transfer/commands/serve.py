@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transfer.commands.console import exit_status, find_flags, name_flags
+from transfer.config.screens import add_help
 from transfer.errors import BadValue, Interrupted, MissingData, check_count, printable
 from transfer.files import expanded
 
@@ -57,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     error = "in its place: highest share of wrong answers, promised with 95%% confidence"
     add("--max_error", type=float, metavar="SHARE", help=error)
     add("--sets", type=float, metavar="SHARE", help="add a set of classes that holds the right one so often, as 0.95")
+    add_help(parser)
     return parser
 
 

@@ -1,6 +1,6 @@
 """A table of results, cell by cell: efficientnet-transfer table plan|run|report OUT
 
-plan    writes OUT/table.json: the cells, what they will cost, and how they differ from their protocols
+plan    writes OUT/table.json: the cells, their cost, and how they differ from their protocols
 run     computes every planned cell; you can kill it at any time, and it continues where it stopped
 report  writes the results so far beside the published table
 cell    computes one cell: every launcher starts this command
@@ -22,6 +22,8 @@ from transfer.commands.experiments import (
     read_data_facts,
     usable_gpus,
 )
+from transfer.commands.next_steps import say_next
+from transfer.config.screens import add_help
 from transfer.errors import BadValue
 from transfer.files import expanded
 
@@ -37,13 +39,7 @@ A cell is a dataset, a backbone, a protocol and a seed. Its trials train on trai
 that the literature quotes; the final fit takes the best one's values and reads the test split once. Each run is a
 finetune process with its configuration in a file: OUT/cells/<cell>/trials/<k>/, OUT/cells/<cell>/final/; the cell's
 result is OUT/cells/<cell>/result.json. Any number of `run` may work on the same OUT. The protocol linear-probe runs the
-probe command instead, once for all seeds.
-
-  table plan tables/paper --config configs/tables/paper.yaml --data_root DIR
-  table plan tables/linear --datasets cifar10 pets --backbones b0 b1 --protocols linear-probe --data_root DIR
-  table run tables/paper --workers 8
-  table run tables/paper --launcher slurm --slurm partition=gpu --slurm cpus_per_task=8
-  table report tables/paper"""
+probe command instead, once for all seeds."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -85,6 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_allow_user_code(single)
 
     _add_sweep_options(commands.add_parser("sweep", help="run a sweep file without W&B"))
+    add_help(parser)
     return parser
 
 
@@ -235,6 +232,8 @@ def run(
     if left and launcher == "local":
         print(f"{left} of {len(jobs)} cells have no result; go on with: {run_command(out)}")
         return 1
+    if done == len(jobs):
+        say_next("table computed", out)
     return int(failed > 0)
 
 

@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as Lines
 
+from transfer.commands.next_steps import say_next
 from transfer.experiments.table.estimate import Estimate
 
 
@@ -40,4 +41,4 @@ def print_estimates(out: Path, estimates: Iterable[Estimate]) -> None:
     print("hours: of one device, for all cells of the line; GiB: memory of a device; disk: GiB of checkpoints")
     print(f"{total_hours:,.2f} device-hours, {total_disk:.1f} GiB on disk (the data is not counted)")
     print(f"from the speed of training steps alone, on {'; '.join(places)}: loading and validation come on top")
-    print(f"start: efficientnet-transfer table run {out}")
+    say_next("table planned", out)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import exit_status
+from transfer.commands.next_steps import say_next
+from transfer.config.screens import add_help
 from transfer.errors import BadValue, printable, unknown_name
 from transfer.files import expanded
 
@@ -51,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="an object in place of the table")
     command.set_defaults(run=verify_file)
 
+    add_help(parser)
     return parser
 
 
@@ -116,6 +120,8 @@ def print_rows(described: list[dict[str, Any]]) -> None:
         f"\n{len(described)} rows. --pretrained takes any of the names; for a file of your own, with --weights FILE,"
         f" also a family: {', '.join(FAMILIES)}."
     )
+    if described:
+        say_next("weights listed", described[0]["name"])
 
 
 def print_info(name: str) -> None:
@@ -137,6 +143,7 @@ def print_info(name: str) -> None:
         "picked by": ", ".join(f"--pretrained {value}" for value in picked) or "its name only",
     }
     print_pairs({**row_details(row), **use})
+    say_next("weights described", row.name)
 
 
 def print_family(family: str) -> None:
@@ -174,10 +181,10 @@ def fetch(name: str, cache_dir: Path | None) -> None:
         )
     row = get_weights(name)
     path = fetch_weights(row, cache_dir).absolute()
-    use = f"--backbone {row.backbone} --pretrained {row.name}"
-    print_pairs(
-        {"path": str(path), "sha256": file_sha256(path), "use": use if cache_dir is None else f"{use} --weights {path}"}
-    )
+    use = ["--backbone", row.backbone, "--pretrained", row.name]
+    use += [] if cache_dir is None else ["--weights", str(path)]
+    print_pairs({"path": str(path), "sha256": file_sha256(path), "use": shlex.join(use)})
+    say_next("weights fetched", use)
 
 
 def verify_file(path: Path, family: str | None, json: bool) -> bool:
@@ -219,6 +226,9 @@ def verify_file(path: Path, family: str | None, json: bool) -> bool:
     console = build_console()
     console.print()
     console.print(table)
+    like = found.row or found.trained_like or family
+    if not found.failed and found.variant and like:
+        say_next("weights verified", ["--backbone", found.variant, "--pretrained", like, "--weights", found.path])
     return not found.failed
 
 

@@ -24,6 +24,7 @@ from transfer.config.problems import find_nulls, find_probe_problems, find_probl
 from transfer.config.recipes import add_allow_user_code, refuse_code_in_recipes, split_resume, user_code
 from transfer.config.resuming import refuse_changes
 from transfer.config.schema import FinetuneConfig, TrainerConfig
+from transfer.config.screens import add_help
 from transfer.errors import BadValue, MissingData
 from transfer.files import write_text
 from transfer.networks.user_code import refuse_user_code
@@ -38,10 +39,10 @@ def build_parser() -> jsonargparse.ArgumentParser:
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = jsonargparse.ArgumentParser(
         prog="efficientnet-transfer finetune",
-        usage="%(prog)s [--config RECIPE.yaml] [--backbone NAME] [--dataset NAME] [--optim.lr 0.01] ...",
-        description="Fine-tune an EfficientNet. The command line overrides --config, which overrides --protocol and"
-        " --recipe auto, which override the defaults. --resume RUN_DIR continues an interrupted run from its"
-        " last.ckpt; with more --trainer.max_epochs or --trainer.max_steps it lengthens a run, finished or not.",
+        usage="%(prog)s [--config RECIPE.yaml] [--data_root DIR] [options]",
+        description="Train a network on your images or a public dataset.\n\nThe command line overrides --config, which"
+        " overrides --protocol and --recipe auto, which override the defaults. --resume continues an interrupted run;"
+        " with more --trainer.max_epochs or --trainer.max_steps it lengthens any run.",
         exit_on_error=False,
         allow_abbrev=False,
     )
@@ -49,6 +50,7 @@ def build_parser() -> jsonargparse.ArgumentParser:
     parser.add_argument("--resume", metavar="RUN_DIR", default=argparse.SUPPRESS, help="folder of the run to continue")
     add_allow_user_code(parser)
     parser.add_class_arguments(FinetuneConfig)
+    add_help(parser)
     return parser
 
 
@@ -114,8 +116,8 @@ def build_probe_parser() -> jsonargparse.ArgumentParser:
     """Return the parser of `efficientnet-transfer probe`: its own fields and those it shares with fine-tuning."""
     return _build_part_parser(
         "probe",
-        "[--backbone NAME] [--dataset NAME] [--data_root DIR]",
-        "Linear probe: logistic regression on the features of a frozen EfficientNet, 45 L2 penalties.",
+        "[--backbone NAME]",
+        "Fit a logistic regression to the features of a frozen network, with the best of 45 L2 penalties.",
         (ProbeConfig, PROBE_FIELDS, PROBE_TRAINER_FIELDS),
     )
 
@@ -124,12 +126,10 @@ def build_choose_parser() -> jsonargparse.ArgumentParser:
     """Return the parser of `efficientnet-transfer choose`: its own fields and those it shares with fine-tuning."""
     return _build_part_parser(
         "choose",
-        "[--data_root DIR] [--backbones NAME,NAME] [--max_latency_ms 20]",
-        "Which network for these images, and how to train it? Cross-validates a linear head on the features of each,"
-        " and measures what each takes. To take is the most accurate, unless a faster one is not worse beyond the 95%"
-        " interval of the paired difference. It is then fine-tuned from its probe on the same folds, as far as the"
-        " budget goes, and its run is left: the probe, unless fine-tuning is better by more than the interval. Test is"
-        " read once, by that run.",
+        "[--backbones NAME,NAME]",
+        "Find the network to take for your images, and how to train it.\n\nTakes the one whose cross-validated head is"
+        " best, unless a faster one is not worse beyond the 95% interval of the paired difference; fine-tunes it on"
+        " the same folds, as far as the budget goes; and leaves the better of both as a run, which reads test once.",
         (ChooseConfig, CHOOSE_FIELDS, CHOOSE_TRAINER_FIELDS),
     )
 
@@ -142,7 +142,7 @@ def _build_part_parser(
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = jsonargparse.ArgumentParser(
         prog=f"efficientnet-transfer {verb}",
-        usage=f"%(prog)s [--config RECIPE.yaml] {usage} ...",
+        usage=f"%(prog)s [--data_root DIR] {usage} [options]",
         description=description,
         exit_on_error=False,
         allow_abbrev=False,
@@ -151,6 +151,7 @@ def _build_part_parser(
     parser.add_class_arguments(own)
     parser.add_class_arguments(FinetuneConfig, skip=_other_fields(FinetuneConfig, shared))
     parser.add_class_arguments(TrainerConfig, "trainer", skip=_other_fields(TrainerConfig, shared_trainer))
+    add_help(parser)
     return parser
 
 
@@ -165,8 +166,7 @@ def parse_probe_config(argv: Sequence[str]) -> tuple[FinetuneConfig, ProbeConfig
         argv: words after the command's name.
 
     Raises:
-        UserError: see `parse_config`.
-        SystemExit: after --help and --print_config.
+        UserError, SystemExit: see `parse_config`.
     """
     config, own, given = _parse_part(argv, build_probe_parser(), ProbeConfig)
     given.refuse(find_nulls(own) or find_probe_problems(config, own))
@@ -180,8 +180,7 @@ def parse_choose_config(argv: Sequence[str]) -> tuple[FinetuneConfig, ChooseConf
         argv: words after the command's name.
 
     Raises:
-        UserError: see `parse_config`.
-        SystemExit: after --help and --print_config.
+        UserError, SystemExit: see `parse_config`.
     """
     config, own, given = _parse_part(argv, build_choose_parser(), ChooseConfig)
     given.refuse(find_nulls(own) or find_choose_problems(config, own))

@@ -145,13 +145,15 @@ class FinetuneConfig:
     dataset: str = "digits"
     """digits, folder, cifar10, cifar100, birdsnap, cars, flowers, aircraft, pets, food101; with data_root: folder"""
     data_root: str | None = None
-    """folder of the hub's files (DIR/uoft-cs/cifar10/...) or the authors' extracted archive; for folder: your data"""
+    """your images: class folders, a CSV or parquet file, a save_to_disk folder; for a named dataset the hub's files
+    (DIR/uoft-cs/cifar10/...) or the authors' extracted archive"""
     protocol: str | None = None
     """published settings in place of the defaults: kornblith, paper, sam-paper, efficientnetv2, bit-hyperrule, vtab-1k,
     scratch, ..."""
     method: Literal["full", "lpft", "probe"] | None = None
-    """full: fine-tune all from a new head; lpft: from the head of a linear probe, gently, with settings of its own;
-    probe: that head alone, as `efficientnet-transfer probe` does; unset: what the recipe chooses, or full"""
+    """full, lpft or probe; full: fine-tune all from a new head; lpft: from the head of a linear probe, gently, with
+    settings of its own; probe: that head alone, as `efficientnet-transfer probe` does; unset: what the recipe chooses,
+    or full"""
     recipe: Literal["none", "auto"] | None = None
     """auto: choose the method and settings by the size of the data and print the reasons; fields that you set stay
     unchanged; unset: auto for up to 5,000 training images of your own, if you set neither optim.name nor optim.lr"""
@@ -170,7 +172,8 @@ class FinetuneConfig:
     """side of the training images at first, in pixels; they grow to image_size in four stages, and RandAugment, mixup,
     CutMix and dropout with them (EfficientNetV2: 128); evaluation is at image_size; unset: off"""
     augment: Augment = "basic"
-    """none: as in evaluation; basic: random resized crop and flip; the others add to basic"""
+    """random changes of the training images; none: as in evaluation; basic: random resized crop and flip; the others
+    add to basic"""
     on_bad_image: Literal["error", "skip"] = "error"
     """unreadable images: stop and list them all, or leave them out and count them"""
     allow_decayed: bool = False
@@ -209,7 +212,7 @@ class FinetuneConfig:
     report: bool = True
     """write report.html at the end, with small copies of a few photos; a run that reads no test writes none"""
     folds: int | None = None
-    """cut train and val, together, anew into so many folds, stratified, groups and equal images together; without
+    """cut train and val, together, anew into so many folds; stratified, groups and equal images together; without
     fold, a run for each, in runs/<data>_<backbone>_folds/<n>"""
     fold: int | None = None
     """with folds: the one that is val, from 0; the others are train"""

@@ -24,11 +24,11 @@ import torch
 import xxhash
 from lightning_fabric import Fabric
 from torch import Tensor
-from tqdm import tqdm
 
 from transfer.errors import BadValue, DamagedFile, MissingData
 from transfer.files import open_regular, reserve, sync_folder
 from transfer.locks import held
+from transfer.progress import track
 from transfer.training.machines import refuse_separate_folders
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -241,9 +241,7 @@ def _write(
     """Fill in this process's images, and return how many there were."""
     positions = torch.tensor(loader.positions(), dtype=torch.int64)
     seen = 0
-    for images, labels in tqdm(
-        loader, desc="features", delay=3, leave=False, disable=True if fabric.global_rank > 0 else None
-    ):
+    for images, labels in track(loader, "features", hidden=fabric.global_rank > 0):
         features = engine(normalize(images.to(fabric.device, non_blocking=True)))
         mine = positions[seen : seen + len(labels)]
         target.features[mine] = features.to("cpu", target.features.dtype)

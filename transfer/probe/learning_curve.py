@@ -18,11 +18,11 @@ from functools import cached_property
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from transfer.folds import Folds, draw_folds
 from transfer.probe.cross_validation import Choice, predict_from_some
 from transfer.probe.features import Features
+from transfer.progress import track
 from transfer.records import Interval
 from transfer.statistics import Metric
 
@@ -158,14 +158,11 @@ def measure_curve(
     shares = _shares(labels, orders, folds)
     right = np.empty((num_draws, len(shares), len(labels)), bool)
     sizes = np.empty((num_draws, len(shares)))
-    with tqdm(total=right.shape[0] * right.shape[1], desc="learning curve", delay=3, leave=False) as progress:
-        for draw, (order, fold_of) in enumerate(zip(orders, folds, strict=True)):
-            for size, share in enumerate(shares):
-                kept = order < share
-                found = predict_from_some(features, num_classes, fold_of, kept, choice.head, penalties, device)
-                right[draw, size] = found == labels
-                sizes[draw, size] = np.mean([(kept & (fold_of != fold)).sum() for fold in range(num_folds)])
-                progress.update()
+    for draw, size in track(list(np.ndindex(sizes.shape)), "learning curve"):
+        kept, fold_of = orders[draw] < shares[size], folds[draw]
+        found = predict_from_some(features, num_classes, fold_of, kept, choice.head, penalties, device)
+        right[draw, size] = found == labels
+        sizes[draw, size] = np.mean([(kept & (fold_of != fold)).sum() for fold in range(num_folds)])
     return Measured(sizes.mean(0), right, labels, groups, metric)
 
 

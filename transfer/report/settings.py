@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 from transfer.config.parsing import flatten
 from transfer.config.probe_schema import ProbeConfig, is_probe_field
 from transfer.config.schema import FinetuneConfig
+from transfer.config.words import flag_words, spell
 
 
 class Setting(NamedTuple):
@@ -50,13 +50,3 @@ def repeating_command(config: Mapping[str, Any], is_probe: bool) -> str:
     """Return the command line that repeats a run in a folder of its own."""
     verb = "probe" if is_probe else "finetune"
     return shlex.join(["efficientnet-transfer", verb, *flag_words(changed_settings(config, is_probe))])
-
-
-def flag_words(settings: Mapping[str, Any]) -> list[str]:
-    """Return settings as the words of a command line."""
-    return [word for name, value in settings.items() for word in (f"--{name}", spell(value))]
-
-
-def spell(value: object) -> str:
-    """Return a value as a command line spells it."""
-    return value if isinstance(value, str) else json.dumps(value)

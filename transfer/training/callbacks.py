@@ -19,7 +19,7 @@ from transfer.networks.layers import fold_norms
 from transfer.training.batch_norm import backbone_of
 from transfer.training.machines import refuse_separate_folders
 from transfer.training.module import TransferModule
-from transfer.training.run_length import total_steps
+from transfer.training.run_length import name_epoch, total_steps
 from transfer.training.selection import goodness, is_validation_of_fit
 
 
@@ -271,10 +271,9 @@ class EpochLog(pl.Callback):
         writer.writerows(self._rows)
         write_text(self.path, table.getvalue())
         figures = "".join(f"  {name.removeprefix('val/')} {value:.4f}" for name, value in values.items())
-        total = f"/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
         trained = f"  train loss {train_loss:.4f}" if trainer.global_step else ""
         speed = f"  ({self.images_per_second or 0:.0f} images/s)" if trainer.global_step else ""
-        print(f"epoch {row['epoch']}{total}{trained}{'  val:' if values else ''}{figures}{speed}", flush=True)
+        print(f"{name_epoch(trainer, row['epoch'])}{trained}{'  val:' if values else ''}{figures}{speed}", flush=True)
 
 
 def _head_lr(trainer: pl.Trainer) -> float:

@@ -85,6 +85,11 @@ class LengthReport(pl.Callback):
             )
 
 
+def name_epoch(trainer: pl.Trainer, number: int) -> str:
+    """Return what the log and the live line call an epoch, counted from 1: `epoch 2/10`."""
+    return f"epoch {number}/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else f"epoch {number}"
+
+
 def total_steps(trainer: pl.Trainer) -> float:
     """Return the optimizer steps of the run."""
     steps = trainer.estimated_stepping_batches

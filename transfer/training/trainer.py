@@ -100,6 +100,7 @@ def build_callbacks(config: FinetuneConfig, run_dir: Path, log: EpochLog) -> lis
     """
     validates = config.data.train_on == "train"
     callbacks: list[pl.Callback] = [
+        *build_progress(config, log.monitor),
         SharedFolder(run_dir),
         EpochEndResume(),
         *([FinalValidation()] if validates else []),
@@ -114,8 +115,6 @@ def build_callbacks(config: FinetuneConfig, run_dir: Path, log: EpochLog) -> lis
         callbacks.append(StartValidation())
     if config.early_stopping is not None:
         callbacks.append(EarlyStop(log.monitor, config.early_stopping))
-    if _shows_progress(config):
-        callbacks.append(ProgressBar())
     callbacks.append(GracefulStop(run_dir / LAST))
     if validates:
         return [*callbacks, BestCheckpoint(run_dir, log.monitor), LastCheckpoint(run_dir)]
@@ -172,9 +171,15 @@ def build_trainer(
     return trainer
 
 
-def _shows_progress(config: FinetuneConfig) -> bool:
+def build_progress(config: FinetuneConfig, monitor: str | None = None) -> list[pl.Callback]:
+    """Return the live line of a run, if stderr is a terminal or the configuration asks for it.
+
+    Args:
+        config: the run's configuration.
+        monitor: name of the val metric that it shows.
+    """
     asked = config.trainer.enable_progress_bar
-    return sys.stdout.isatty() if asked is None else asked
+    return [ProgressBar(monitor)] if asked or (asked is None and sys.stderr.isatty()) else []
 
 
 def build_loggers(config: FinetuneConfig, run_dir: Path, fingerprint: dict[str, str]) -> list[pl.loggers.Logger]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transfer.commands.console import exit_status
+from transfer.commands.next_steps import say_next
 from transfer.config.choose_schema import ChooseConfig
 from transfer.config.command_line import build_choose_parser, parse_choose_config
 from transfer.config.schema import FinetuneConfig
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
 
     def command() -> None:
-        choose(*parse_choose_config(words))
+        say_next("chosen", choose(*parse_choose_config(words)).run_dir)
 
     return exit_status(command, build_choose_parser)
 

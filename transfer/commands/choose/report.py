@@ -17,10 +17,10 @@ from transfer.commands.choose.record import Choice
 from transfer.config.auto import LPFT_FROM
 from transfer.config.choose_schema import CHOOSE_FIELDS
 from transfer.config.durations import format_duration
-from transfer.config.schema import FinetuneConfig
+from transfer.config.parsing import flatten
+from transfer.config.words import changed_words
 from transfer.costs.limits import format_cost
 from transfer.files import written_whole
-from transfer.report.settings import flag_words
 from transfer.resampling import Difference
 from transfer.runs.test_record import text_array
 
@@ -119,7 +119,7 @@ def print_figures(tried: Sequence[Tried], decision: Decision, reasons: Sequence[
 
 
 def print_end(choice: Choice, folder: Path, budget: Budget) -> None:
-    """Print where everything is, what it took, how to use the winner, and the choice in a sentence."""
+    """Print where everything is, what it took, and the choice in a sentence."""
     names = {"networks": "networks", "fine_tuning": "LP-FT on folds", "winner": "the winner's run"}
     times = {name: choice.seconds[part] for part, name in names.items() if choice.seconds[part] >= 0.5}
     took = ", ".join(f"{name} {format_duration(seconds)}" for name, seconds in times.items())
@@ -127,20 +127,15 @@ def print_end(choice: Choice, folder: Path, budget: Budget) -> None:
     print(f"{format_duration(budget.spent)} of --budget {budget.text}: {took}")
     if choice.folds_left_out and choice.fine_tuning is None and not choice.config["data"]["stream"]:
         print(f"to fine-tune it nevertheless: efficientnet-transfer finetune {shlex.join(lpft_words(choice))}")
-    print(f"use it: efficientnet-transfer predict {shlex.quote(choice.run_dir)} photos/")
     print(choice.sentence)
 
 
 def lpft_words(choice: Choice) -> list[str]:
     """Return the words of the command that fine-tunes the network to take, on the same data."""
-    config, defaults, winner = choice.config, FinetuneConfig().to_dict(), choice.candidates[choice.chosen]
-    shared = {name: config[name] for name in CHOOSE_FIELDS if name not in ("data", "out_dir")}
-    data = {f"data.{name}": value for name, value in config["data"].items() if value != defaults["data"][name]}
-    given = {name: value for name, value in shared.items() if value != defaults[name]}
-    if config["data_root"] is not None and config["dataset"] == "folder":
-        del given["dataset"]  # it follows
-    words = {**given, "backbone": winner.backbone, "image_size": winner.image_size, "method": "lpft", **data}
-    return flag_words(words)
+    winner, fields = choice.candidates[choice.chosen], flatten(choice.config)
+    shared = {name: value for name, value in fields.items() if name.partition(".")[0] in CHOOSE_FIELDS}
+    chosen = {"backbone": winner.backbone, "image_size": winner.image_size, "method": "lpft"}
+    return changed_words({**shared, **chosen}, without=("out_dir",))
 
 
 def write_files(

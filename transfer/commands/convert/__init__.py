@@ -6,11 +6,12 @@ Prints the lines that load the file there with the same outputs, and how to prep
 from __future__ import annotations
 
 import argparse
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from transfer.commands.console import add_allow_user_code, exit_status, find_flags, name_flags
+from transfer.commands.next_steps import say_next
+from transfer.config.screens import add_help
 from transfer.files import expanded
 
 
@@ -33,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="convert even if the code base cannot pad as the network was trained, which changes its outputs",
     )
     add_allow_user_code(parser)
+    add_help(parser)
     return parser
 
 
@@ -87,9 +89,6 @@ def convert(
     print("\nLoad it:\n")
     for line in code_bases.loading_lines(network, to, dest):
         print(f"    {line}")
-    if to == "own" and network.in_channels == 3:
-        names = f"--backbone {network.variant.name} --pretrained {network.like.name}"
-        print(f"\nFine-tune it: efficientnet-transfer finetune {names} --weights {shlex.quote(str(dest))}")
     size = network.preprocessing.image_size
     if code_bases.agrees_at_one_size(network, to):
         print(f"\nThe outputs are the same at {size} px; at other sizes this code base may pad otherwise.")
@@ -99,3 +98,6 @@ def convert(
         print("Several labels per image: probabilities are the sigmoid of each logit.")
     if network.class_names is not None:
         print("The classes' names are in the file's header (class_names, JSON), in the order of the logits.")
+    if to == "own" and network.in_channels == 3:
+        names = ["--backbone", network.variant.name, "--pretrained", network.like.name]
+        say_next("converted", [*names, "--weights", dest])

@@ -1,4 +1,4 @@
-"""What a network takes: efficientnet-transfer costs b3, --compare b0,b4,resnet50, or b3 --plan --memory 16GiB
+"""What a network takes: efficientnet-transfer costs b3, or --compare b0,b4,resnet50
 
 Parameters, multiply-adds and memory are counted on a network without weights; latency is measured on this machine.
 """
@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import add_allow_user_code, check_folder, exit_status
 from transfer.commands.costs.network import Network, find_network
+from transfer.commands.next_steps import say_next
+from transfer.config.screens import add_help
 from transfer.files import expanded
 
 if TYPE_CHECKING:
@@ -30,11 +32,6 @@ if TYPE_CHECKING:
 _EPILOG = """\
 A network is a backbone with a linear classifier: b3, scaled (b0@phi=1.5), or the import path of a function of your own;
 or the folder of a run, whose head, classes and image size it has.
-
-  costs b3 --batch_size 8 --threads 1
-  costs --compare b0,b4,resnet50 --threads 1
-  costs b3 --image_size 300 --plan --memory 16GiB --precision bf16-mixed --num_images 50000 --epochs 10
-  costs b3 --plan --images_per_second 900 --devices 8 --nodes 4 --bandwidth nvlink4 infiniband-ndr
 
 Memory is what is in use at the peak: on a GPU, what PyTorch has allocated. On the processor a command keeps freed
 blocks for later, so that a training process is larger than that (benchmarks/memory_prediction_cpu.json)."""
@@ -108,6 +105,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_allow_user_code(parser)
     parser.add_argument("--json", type=expanded, metavar="FILE", help="write the figures there too")
     add_plan_options(parser.add_argument_group("a plan"))
+    add_help(parser)
     return parser
 
 
@@ -226,6 +224,7 @@ def profile(
         say(f"latency, {describe_latency(latency)}")
     figures = {"network": name, **asdict(counted), "training_bytes": total, "measured_bytes": measured}
     write_figures(json, {**figures, "latency": [asdict(latency) for latency in latencies]})
+    say_next("run costed" if expanded(name).is_dir() else "network costed", name)
 
 
 def measure_peaks(

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from datamodules.doctor import NEAR_DISTANCE
 from transfer.commands.console import add_allow_user_code, add_reading, check_folder, exit_status
+from transfer.commands.next_steps import say_next
+from transfer.config.screens import add_help
 from transfer.errors import BadValue, MissingData, some_of
 from transfer.files import expanded
 
@@ -70,6 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, kind in (("per_class", int), ("fraction", float), ("draw", int)):
         add(f"--data.{name}", f"--{name}", dest=name, type=kind, metavar="N", help="of train, as in finetune")
     add_allow_user_code(parser)
+    add_help(parser)
     return parser
 
 
@@ -82,7 +85,24 @@ def _parse_bool(text: str) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 1 if something would falsify a result."""
     arguments = vars(build_parser().parse_args(argv))
-    return exit_status(lambda: int(doctor(**arguments)["falsifies_a_result"]), build_parser)
+
+    def command() -> int:
+        report = doctor(**arguments)
+        _say_next(report, arguments["out_dir"])
+        return int(report["falsifies_a_result"])
+
+    return exit_status(command, build_parser)
+
+
+def _say_next(report: dict[str, Any], out_dir: Path | None) -> None:
+    subject, data_root = report["subject"], report["data_root"]
+    if report["falsifies_a_result"]:
+        if out_dir is None:
+            say_next("unsound data", subject)
+    elif expanded(subject).exists():
+        say_next("a sound folder", subject)
+    else:
+        say_next("a sound dataset", [subject, *(["--data_root", data_root] if data_root else [])])
 
 
 def doctor(

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from tqdm import tqdm
 
 from datamodules.dataset.split import Split
 from datamodules.doctor.inspection import Inspection
@@ -29,6 +28,7 @@ from transfer.images.decode import Pixels, decode_image
 from transfer.images.depth import Decoding
 from transfer.preprocessing import Preprocessing
 from transfer.probe.label_suspects import rank_suspects
+from transfer.progress import track
 from transfer.records import checked
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def predict_split(
         worker_init_fn=start_worker,
     )
     parts = []
-    for batch, _ in tqdm(loader, desc=f"predicting {split.name}", delay=1, leave=False):
+    for batch, _ in track(loader, f"predicting {split.name}"):
         with torch.inference_mode():
             logits = classifier(normalize(batch.to(device), preprocessing)).float()
             parts.append((logits.sigmoid() if multilabel else logits.softmax(1)).cpu())

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transfer.commands.console import exit_status
+from transfer.commands.next_steps import say_next
+from transfer.config.screens import add_help
 from transfer.errors import BadValue, MissingData, printable, some_of, unknown_name
 from transfer.files import expanded
 
@@ -46,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--checkpoint", choices=("best", "last"), help="default: best; metrics are the best one's")
     add("--data_root", type=expanded, metavar="PATH", help="where the run's data lie now")
     add("--overwrite", action="store_true", help="replace a bundle at PATH")
+    add_help(parser)
     return parser
 
 
@@ -230,7 +233,7 @@ def print_bundle(out: Path, record: Record, photos: Sequence[str], places: str) 
     console.print(table)
     if said := seen_images(record):
         print(said)
-    print(f"\nCheck it where it is to run: efficientnet-transfer check {out}")
+    say_next("exported", out)
 
 
 def describe_average(record: Record) -> Iterator[str]:

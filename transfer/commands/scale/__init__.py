@@ -1,9 +1,9 @@
 """Compound scaling: efficientnet-transfer scale COMMAND ... (each has its own --help)
 
 fit     the largest network within limits on parameters, multiply-adds, memory and latency
-search  the grid search of alpha, beta, gamma: trains every candidate at phi = 1 on a small task and ranks them
-sweep   the paper's ablations: accuracy against multiply-adds along width, depth, resolution and all three
-evolve  a small architecture search: regularised evolution of the blocks by the paper's search objective
+search  the grid search of alpha, beta, gamma: trains each candidate at phi = 1 on a small task
+sweep   the paper's ablations: accuracy along width, depth, resolution and all three
+evolve  a small architecture search: regularised evolution of the blocks by the paper's objective
 report  what any of the three above has found so far, and how much of it is noise
 run     computes one run of any of them: every launcher starts this command
 """
@@ -14,6 +14,8 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+
+from transfer.config.screens import add_help
 
 COMMANDS = ("fit", "search", "sweep", "evolve", "report", "run")
 
@@ -28,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("command", choices=COMMANDS)
+    add_help(parser)
     name = parser.parse_args(argv[:1]).command
     command: Callable[[Sequence[str]], int] = import_module(f"transfer.commands.scale.{name}").main
     return command(argv[1:])

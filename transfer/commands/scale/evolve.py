@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import exit_status
 from transfer.commands.scale.study import build_study_parser, carry_out
+from transfer.config.screens import add_help
 from transfer.experiments.scaling.evolution import DEFAULTS, PAPER_SIZE
 from transfer.networks.scaling import OBJECTIVE_TARGET
 
@@ -24,11 +25,6 @@ if TYPE_CHECKING:
     from transfer.experiments.scaling.outcomes import Outcome
     from transfer.experiments.scaling.plan import Study
     from transfer.experiments.scaling.report import Report
-
-_EPILOG = """\
-  scale evolve searches/blocks --baseline lite0 --workers 2
-  scale evolve searches/cifar10 --dataset cifar10 --data_root DIR --steps 1000 --networks 100 --children 4
-  scale report searches/blocks"""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -39,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line; options that plan an evolution are absent unless given."""
-    parser, planning = build_study_parser("evolve", __doc__, _EPILOG)
+    parser, planning = build_study_parser("evolve", __doc__)
     for name, text in (
         ("networks", "networks that are tried in all"),
         ("population", "networks that live at a time"),
@@ -58,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     planning.add_argument(
         "--exponent", type=float, metavar="W", help=f"exponent of the multiply-adds; default: {DEFAULTS['exponent']}"
     )
+    add_help(parser)
     return parser
 
 

@@ -1,4 +1,4 @@
-"""The largest network within limits (Tan & Le 2019, section 3.1): scale fit --max_macs 1.8e9 --max_memory 16GiB
+"""The largest network within limits (Tan & Le 2019, section 3.1): scale fit --max_macs 1.8e9
 
 Scales a baseline by the compound rule and by depth, width and resolution alone, each as far as the limits allow.
 """
@@ -6,7 +6,6 @@ Scales a baseline by the compound rule and by depth, width and resolution alone,
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import exit_status
+from transfer.commands.next_steps import say_next
+from transfer.config.screens import add_help
 from transfer.costs.limits import QUANTITIES, Excess, format_cost, list_axes, parse_limits
 from transfer.errors import BadValue, MissingData, check_count
 from transfer.files import expanded
@@ -30,10 +31,6 @@ phi, and each coefficient alone, is a multiple of 0.01 that keeps all coefficien
 are printed keep every limit, and 0.01 more breaks the limit that is named. No larger phi of a backbone keeps the limits
 on parameters and multiply-adds. Because of rounding, memory and latency do not grow with every step: a phi beyond one
 that does not fit may fit again.
-
-  scale fit --max_macs 1.8e9 --max_memory 16GiB --max_params 20e6 --batch_size 32
-  scale fit --baseline resnet50 --max_memory 8GB --inference --batch_size 1 --max_latency_ms 30
-  scale fit --baseline my_module.my_function --image_size 32 --max_macs 50e6
 
 A function of your own is called as my_function(depth, width, resolution). The exit status is 1 where no phi fits,
 though a dimension alone does, and 2 where nothing does."""
@@ -87,6 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
         parser.add_argument(f"--{name}", type=float, default=default, metavar="X", help=f"default: {default}")
     parser.add_argument("--measure", action="store_true", help="measure memory and latency, too, of what was found")
     parser.add_argument("--json", type=expanded, metavar="FILE", help="write the answers there too")
+    add_help(parser)
     return parser
 
 
@@ -135,7 +133,6 @@ def fit(
     if measure:
         answers = [answer if answer.fit.value is None else measured(answer, costs) for answer in answers]
     print_answers(own, answers, limits, costs)
-    print_training(answers[0], costs)
     content = {
         "limits": limits,
         "use": asdict(costs.use),
@@ -145,6 +142,7 @@ def fit(
         "answers": {answer.axis: asdict(answer) for answer in answers},
     }
     write_figures(json, content)
+    say_training(answers[0], costs)
     return int(answers[0].fit.value is None)
 
 
@@ -217,8 +215,8 @@ def stop(answer: Answer, own: Answer) -> str:
     return "nothing: no effect" if answer.costs == own.costs else "nothing: range ends"
 
 
-def print_training(answer: Answer, costs: Costs) -> None:
-    """Print the command that trains the compound rule's network."""
+def say_training(answer: Answer, costs: Costs) -> None:
+    """Name the command that trains the compound rule's network."""
     from transfer.networks.registry import get_backbone
     from transfer.networks.rows import Variant
     from transfer.weights.start import nearest_published
@@ -227,10 +225,10 @@ def print_training(answer: Answer, costs: Costs) -> None:
         return
     variant = get_backbone(answer.name)
     nearest = nearest_published(variant) if isinstance(variant, Variant) else None
-    words = ["efficientnet-transfer", "finetune", "--backbone", answer.name]
+    words = ["--backbone", answer.name]
     if nearest != answer.name:
         words += ["--init_from", nearest] if nearest else ["--pretrained", "false"]
     words += ["--image_size", str(answer.image_size)]
     if not costs.use.inference:
         words += ["--data.batch_size", str(costs.use.batch_size), "--trainer.precision", costs.use.precision]
-    print(f"train it: {shlex.join(words)}")
+    say_next("network fitted", words)

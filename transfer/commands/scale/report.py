@@ -8,6 +8,7 @@ from pathlib import Path
 
 from transfer.commands.console import exit_status
 from transfer.commands.scale.study import build_report
+from transfer.config.screens import add_help
 from transfer.files import expanded
 
 
@@ -22,6 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="efficientnet-transfer scale report", description=__doc__, allow_abbrev=False)
     parser.add_argument("out", type=expanded, metavar="OUT")
     parser.add_argument("--json", type=expanded, metavar="FILE", help="write the figures there too")
+    add_help(parser)
     return parser
 
 

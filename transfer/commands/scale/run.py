@@ -8,6 +8,7 @@ from pathlib import Path
 
 from transfer.commands.console import add_allow_user_code, exit_status
 from transfer.commands.scale.study import prepare
+from transfer.config.screens import add_help
 from transfer.files import expanded
 
 
@@ -24,6 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--run", required=True, dest="name", metavar="ID")
     parser.add_argument("--retry_failed", action="store_true", help="compute it again if it failed")
     add_allow_user_code(parser)
+    add_help(parser)
     return parser
 
 

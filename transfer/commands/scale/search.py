@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import exit_status
 from transfer.commands.scale.study import build_study_parser, carry_out
+from transfer.config.screens import add_help
 
 if TYPE_CHECKING:
     from transfer.experiments.scaling.outcomes import Outcome
@@ -24,11 +25,6 @@ if TYPE_CHECKING:
 
 # The paper's 1.2, 1.1, 1.15 are on this grid.
 DEFAULTS: dict[str, Any] = {"spacing": [0.2, 0.1, 0.05], "budget_steps": None}
-_EPILOG = """\
-  scale search searches/digits --workers 2
-  scale search searches/cifar10 --dataset cifar10 --data_root DIR --steps 300 --budget_steps 3000
-  scale search searches/digits --launcher slurm --slurm partition=gpu     # a round at a time
-  scale report searches/digits"""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -39,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line; options that plan a search are absent unless given."""
-    parser, planning = build_study_parser("search", __doc__, _EPILOG)
+    parser, planning = build_study_parser("search", __doc__)
     planning.add_argument(
         "--spacing",
         nargs=3,
@@ -54,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="most steps of the runs of one seed together: successive halving, in which each round keeps the best third"
         " and trains it longer; default: all are trained to the end",
     )
+    add_help(parser)
     return parser
 
 

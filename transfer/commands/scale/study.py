@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     PlanTrials = Callable[[Study], tuple[Study, list[str]]]
 
 
-def build_study_parser(
-    kind: str, description: str, epilog: str
-) -> tuple[argparse.ArgumentParser, argparse._ArgumentGroup]:
+def build_study_parser(kind: str, description: str) -> tuple[argparse.ArgumentParser, argparse._ArgumentGroup]:
     """Return a parser with the options of every study, and its group of those that plan one.
 
     Options of that group are absent unless given.
@@ -39,12 +37,10 @@ def build_study_parser(
     Args:
         kind: the command of `scale`.
         description: what it does.
-        epilog: examples.
     """
     parser = argparse.ArgumentParser(
         prog=f"efficientnet-transfer scale {kind}",
         description=description,
-        epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -19,17 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import exit_status
 from transfer.commands.scale.study import build_study_parser, carry_out
+from transfer.config.screens import add_help
 
 if TYPE_CHECKING:
     from transfer.experiments.scaling.outcomes import Outcome
     from transfer.experiments.scaling.plan import Study
     from transfer.experiments.scaling.report import Report
-
-_EPILOG = """\
-  scale sweep sweeps/digits --baseline lite0 --workers 2
-  scale sweep sweeps/fig8 --figure 8 --phis 0,1,2 --constants 1.2,1.1,1.15
-  scale sweep sweeps/cifar10 --figure 4 --dataset cifar10 --data_root DIR --widths 1,1.4,2 --steps 300
-  scale report sweeps/digits"""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -40,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line; options that plan an ablation are absent unless given."""
-    parser, planning = build_study_parser("sweep", __doc__, _EPILOG)
+    parser, planning = build_study_parser("sweep", __doc__)
     planning.add_argument("--figure", type=int, choices=(3, 4, 8), help="figure of the paper; default: 3")
     for name, figure_4 in (("widths", "1,1.4,1.8,2.6,3.8,5"), ("depths", "1,2"), ("resolutions", "1,1.3")):
         text = f"default: the paper's of Figure 3; {figure_4} of Figure 4; see above of Figure 8"
@@ -49,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     planning.add_argument(
         "--constants", type=numbers, metavar="A,B,G", help="alpha, beta, gamma of Figure 8; default: the paper's"
     )
+    add_help(parser)
     return parser
 
 

@@ -1,0 +1,59 @@
+"""The live line of what takes long, with the time that is left. Nothing of it goes into a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+_FORMAT = "{desc} {percentage:3.0f}%|{bar:20}| {remaining} left{postfix}"
+_ENDLESS_FORMAT = "{desc}, {elapsed}{postfix}"
+_DELAY = 1.0  # seconds; what is done sooner needs no line
+_INTERVAL = 0.1  # seconds between two drawings
+
+
+def track(items: Iterable[T], what: str, total: int | None = None, *, hidden: bool = False) -> tqdm[T]:
+    """Return the items, and show how far they are on a terminal's last line while one goes through them.
+
+    Args:
+        items: what is gone through.
+        what: what is done with them, in a word or two.
+        total: how many there are; None takes their length.
+        hidden: whether to show nothing, as in all but one of several processes.
+    """
+    disable = True if hidden else None  # None: unless stderr is a terminal
+    return tqdm(
+        items,
+        desc=what,
+        total=total,
+        leave=False,
+        mininterval=_INTERVAL,
+        delay=_DELAY,
+        disable=disable,
+        bar_format=_FORMAT,
+        dynamic_ncols=True,
+    )
+
+
+def live_line(what: str, total: int | None, done: int = 0) -> tqdm[None]:
+    """Return a line to update as work goes on; it is shown on a terminal or not, and vanishes when it is closed.
+
+    Args:
+        what: what is done, in a word or two.
+        total: its steps; None: nobody knows.
+        done: steps that were done before, which say nothing about the speed.
+    """
+    form = _ENDLESS_FORMAT if total is None else _FORMAT
+    return tqdm(
+        desc=what,
+        total=total,
+        initial=done,
+        leave=False,
+        mininterval=_INTERVAL,
+        bar_format=form,
+        dynamic_ncols=True,
+        smoothing=0.0,
+    )
