@@ -10,6 +10,10 @@ BEST, LAST = "best.ckpt", "last.ckpt"
 RESULTS = "results.json"
 CALIBRATION = "calibration.safetensors"  # what val says about the answers; see `transfer.calibration`
 PREDICTIONS = "test_predictions.npz"
+REPORT = "report.html"
 LENGTHENED = "lengthened.json"  # from which lengths the run was lengthened; no other run has it
 LOCK = "run.lock"  # held while the run computes
-NOTHING_LEARNED = frozenset((CONFIG, HELD_OUT, RATE_CURVE, RATE_PICTURE))  # all that a run leaves which took no step
+TRACKING = "tracking.json"  # which run of W&B or MLflow this is; see `transfer.tracking`
+WANDB, TENSORBOARD = "wandb", "tensorboard"  # folders of theirs
+# All that a run leaves which took no step.
+NOTHING_LEARNED = frozenset((CONFIG, HELD_OUT, RATE_CURVE, RATE_PICTURE, TRACKING, WANDB, TENSORBOARD))
