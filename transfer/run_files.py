@@ -13,4 +13,7 @@ PREDICTIONS, VAL_PREDICTIONS = "test_predictions.npz", "val_predictions.npz"
 REPORT, REPORT_PHOTOS = "report.html", "report_photos.safetensors"  # see `transfer.report`
 LENGTHENED = "lengthened.json"  # from which lengths the run was lengthened; no other run has it
 LOCK = "run.lock"  # held while the run computes
-NOTHING_LEARNED = frozenset((CONFIG, HELD_OUT, RATE_CURVE, RATE_PICTURE))  # all that a run leaves which took no step
+TRACKING = "tracking.json"  # which run of W&B or MLflow this is; see `transfer.tracking`
+WANDB, TENSORBOARD = "wandb", "tensorboard"  # folders of theirs
+# All that a run leaves which took no step.
+NOTHING_LEARNED = frozenset((CONFIG, HELD_OUT, RATE_CURVE, RATE_PICTURE, TRACKING, WANDB, TENSORBOARD))

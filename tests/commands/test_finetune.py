@@ -918,18 +918,6 @@ def test_tensorboard_writes_into_the_runs_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_wandb_works_without_a_network(tmp_path: Path) -> None:
-    pytest.importorskip("wandb")
-    run_dir = tmp_path / "run"
-    short = ("--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--trainer.limit_test_batches", "1")
-    offline = {"WANDB_MODE": "offline", "WANDB_CONFIG_DIR": str(tmp_path), "WANDB_CACHE_DIR": str(tmp_path)}
-    process = run_script(*CHEAP, *short, "--logger", "wandb", "--out_dir", run_dir, **offline)
-    assert process.returncode == 0, process.stderr
-    assert len(list(run_dir.glob("wandb/offline-run-*/run-*.wandb"))) == 1
-    assert {path.name for path in run_dir.iterdir() if path.is_file()} == FILES - {"test_predictions.npz"}
-
-
-@pytest.mark.slow
 def test_a_network_of_bfloat16_trains_on_a_loaders_images(tmp_path: Path) -> None:
     words = ("--trainer.precision", "bf16-true", "--trainer.limit_train_batches", "2", "--trainer.max_epochs", "1")
     assert call(finetune.main, *CHEAP, *words, "--out_dir", tmp_path / "run") == 0

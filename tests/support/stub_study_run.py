@@ -2,7 +2,7 @@
 
 The accuracy of networks named by phi grows with alpha, beta, the seed and the steps; that of others is a number made of
 the backbone's and the run's names. STUB: `fail RUN`, `diverge RUN`, or `kill RUN`, which kills all processes of the
-session; every start is a line of STUB_CALLS: the run, W&B's group, CPU threads.
+session; every start is a line of STUB_CALLS: the run, its group, CPU threads.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ arguments = dict(zip(words[::2], words[1::2], strict=True))
 run_dir = Path(arguments["--out_dir"])
 config = yaml.safe_load(Path(arguments["--config"]).read_text(encoding="utf-8"))
 with open(os.environ["STUB_CALLS"], "a", encoding="utf-8") as calls:
-    calls.write(f"{run_dir.name} {os.environ['WANDB_RUN_GROUP']} {os.environ['OMP_NUM_THREADS']}\n")
+    calls.write(f"{run_dir.name} {os.environ['TRANSFER_RUN_GROUP']} {os.environ['OMP_NUM_THREADS']}\n")
 what, _, where = os.environ.get("STUB", "").partition(" ")
 if where == run_dir.name:
     if what == "kill":

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from datamodules.dataset.sheet import Sheet
     from transfer.lightning import pl
     from transfer.runs.folder import RunFolder
+    from transfer.runs.teacher import Teacher
     from transfer.training.callbacks import EpochLog
     from transfer.training.module import TransferModule
     from transfer.weights.start import Start
@@ -108,16 +109,13 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str], all
     """
     # Imported here so that --help and mistyped flags do not wait for them.
     from datamodules import load_dataset
-    from transfer.commands.calibrate import calibrate_run
     from transfer.commands.finetune_build import build_data, build_module
-    from transfer.commands.finetune_probe import probe_alone, probe_first
-    from transfer.commands.finetune_report import collect_results, leave_results, print_start
-    from transfer.runs.folder import check_run_dir, find_interrupted, is_main_process, open_run
+    from transfer.commands.finetune_probe import probe_alone
+    from transfer.runs.folder import check_run_dir, find_interrupted, open_run
     from transfer.runs.teacher import load_teacher
-    from transfer.training.callbacks import EpochLog
     from transfer.training.interruption import interruptible
     from transfer.training.selection import choose_monitor
-    from transfer.training.trainer import build_fit_trainer, build_loggers, prepare_process
+    from transfer.training.trainer import prepare_process
     from transfer.weights.start import resolve_start
 
     started = time.perf_counter()
@@ -136,16 +134,54 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str], all
     check_shares(config, dataset.split_sizes, num_processes)
     # Again, because what was chosen may be other weights and another size.
     start = resolve_start(**config.start_options(), dataset_size=sheet.default_image_size, image_size=config.image_size)
-    monitor = choose_monitor(config.monitor, dataset.num_classes, config.data.multilabel)
+    choose_monitor(config.monitor, dataset.num_classes, config.data.multilabel)  # refuses it before a run is begun
     data = build_data(config, start, dataset)
     module = build_module(config, start, data, teacher, resume)
     with open_run(config, resume) as run, interruptible(run.interrupted):
-        run.check_space(sum(p.numel() for p in module.classifier.parameters()))
-        log = EpochLog(run.metrics, monitor)
-        loggers = build_loggers(config, run.path, dataset.fingerprint)
-        trainer = build_fit_trainer(config, start.preprocessing.image_size, run.path, log, loggers)
+        return _perform(config, run, start, module, data, teacher, choices, num_processes, started)
+
+
+def _perform(
+    config: FinetuneConfig,
+    run: RunFolder,
+    start: Start,
+    module: TransferModule,
+    data: DataModule,
+    teacher: Teacher | None,
+    choices: Sequence[str],
+    num_processes: int,
+    started: float,
+) -> Results:
+    """Train and measure in a run's folder, and return the results.
+
+    Args:
+        config: the configuration with everything chosen.
+        run: the run's folder.
+        start: what the network started from.
+        module: the network and how it is trained.
+        data: the data.
+        teacher: the run whose answers it learns from, too.
+        choices: why the configuration is as it is, in lines.
+        num_processes: number of processes that train together.
+        started: when the command started, by `time.perf_counter`.
+    """
+    from transfer.commands.calibrate import calibrate_run
+    from transfer.commands.finetune_probe import probe_first
+    from transfer.commands.finetune_report import collect_results, leave_results, print_start
+    from transfer.commands.finetune_tracking import conclude, follow
+    from transfer.runs.folder import is_main_process
+    from transfer.training.callbacks import EpochLog
+    from transfer.training.selection import choose_monitor
+    from transfer.training.trainer import build_fit_trainer
+
+    run.check_space(sum(p.numel() for p in module.classifier.parameters()))
+    with follow(config, run, start, module, data, num_processes) as tracker:
+        monitor = choose_monitor(config.monitor, data.dataset.num_classes, config.data.multilabel)
+        log = EpochLog(run.metrics, monitor, tracker.show_best)
+        trainer = build_fit_trainer(config, start.preprocessing.image_size, run.path, log, tracker.loggers)
         if is_main_process():
-            run.begin(config, {name: {"of": s.name, "images": s.sources()} for name, s in dataset.held_out.items()})
+            held_out = {name: {"of": s.name, "images": s.sources()} for name, s in data.dataset.held_out.items()}
+            run.begin(config, held_out)
             print_start(config, start, data, teacher, run, choices, trainer.precision)
         first_probe = probe_first(config, run, start, module.classifier, data, num_processes)
         fit(config, run, trainer, module, data)
@@ -155,6 +191,7 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str], all
         results = replace(found, calibration=calibration, first_probe=first_probe)
         if trainer.is_global_zero:
             leave_results(results, config, module.classifier, data)
+            conclude(tracker, results, data)
         return results
 
 
@@ -172,6 +209,7 @@ def check_names(config: FinetuneConfig) -> tuple[FinetuneConfig, Start, Sheet]:
     from transfer.config.protocols import get_protocol
     from transfer.networks.heads import get_head
     from transfer.runs.run_start import start_from_run
+    from transfer.tracking.registry import check_installed
     from transfer.weights.start import resolve_start
 
     problems: list[str] = []
@@ -187,6 +225,7 @@ def check_names(config: FinetuneConfig) -> tuple[FinetuneConfig, Start, Sheet]:
     start = found(lambda: resolve_start(**config.start_options()))
     sheet = found(lambda: get_sheet(config.dataset))
     found(lambda: get_head(config.head))
+    found(lambda: check_installed(config.logger))
     found(lambda: config.protocol and get_protocol(config.protocol))
     if start is None or sheet is None or problems:
         raise BadValue("\n".join(problems))
@@ -282,7 +321,7 @@ def measure(
     metrics = {"val": Metrics(log.best_metrics())} if "val" in sizes else {}
     if "test" in sizes and config.trainer.limit_test_batches != 0:
         callbacks = [*build_progress(config), StopAtOnce(run.interrupted, trainer)]
-        tester = build_trainer(config, trainer.loggers, callbacks, trains=False)
+        tester = build_trainer(config, [], callbacks, trains=False)
         if tester.is_global_zero:
             count_test_read(run.path)
         logged = tester.test(module, data, verbose=False)[0]

@@ -63,6 +63,7 @@ def read_given(argv: Sequence[str], parser: jsonargparse.ArgumentParser) -> Give
         found, words = recipes.parse_known_args(list(argv))
     except argparse.ArgumentError as error:
         raise BadValue(str(error)) from None
+    words = [re.sub(r"(\A|\A--[\w.]+=)None\Z", r"\1null", word) for word in words]  # a sweep's null, from its agent
     names, groups = _names(parser)
     for word, following in pairwise([*words, ""]):
         flag, equals, value = word.partition("=")

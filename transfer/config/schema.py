@@ -11,6 +11,7 @@ from transfer.config.data_schema import LOADER_FIELDS, DataConfig
 
 FREEZE = re.compile(r"none|backbone|until-epoch[ =-]?(\d+)")
 
+Logger = Literal["csv", "tensorboard", "wandb", "mlflow"]
 Augment = Literal["none", "basic", "randaugment", "trivialaugment", "autoaugment", "cutout"]
 
 
@@ -207,8 +208,10 @@ class FinetuneConfig:
     it came 3 (sgd) and 5 points (adamw) below the best of several rates, which is the default's for sgd"""
     compile: bool = False
     """compile the network with torch.compile"""
-    logger: Literal["csv", "tensorboard", "wandb"] = "csv"
-    """metrics.csv is always written; tensorboard and wandb log in addition (wandb works offline: WANDB_MODE=offline)"""
+    logger: Logger = "csv"
+    """metrics.csv is always written; tensorboard, wandb (offline: WANDB_MODE=offline) and mlflow log in addition"""
+    log_model: bool = False
+    """keep the trained network in W&B or MLflow, too: the files of the run's folder that predict and export need"""
     report: bool = True
     """write report.html at the end, with small copies of a few photos; a run that reads no test writes none"""
     folds: int | None = None

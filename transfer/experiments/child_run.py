@@ -17,6 +17,7 @@ from transfer.experiments.processes import Children, last_lines, single_process_
 from transfer.files import read_rows, write_text
 from transfer.run_files import BEST, LAST, METRICS, RESULTS
 from transfer.runs.results import Results, read_results
+from transfer.runs.title import GROUP_VARIABLE, NAME_VARIABLE, folder_title
 
 FINETUNE, PROBE, ALLOW_USER_CODE = ("-m", "transfer", "finetune"), ("-m", "transfer", "probe"), "--allow_user_code"
 
@@ -110,7 +111,7 @@ class Worker:
     lock: int
     go_on: str
 
-    def finetune(self, name: str, configuration: Mapping[str, Any], **environment: str) -> Results:
+    def finetune(self, name: str, configuration: Mapping[str, Any], group: str | None = None) -> Results:
         """Bring a run to its results from wherever an earlier attempt ended: start it, resume it, or only read it.
 
         Its configuration and output lie beside its folder, in NAME.yaml and NAME.log.
@@ -118,7 +119,7 @@ class Worker:
         Args:
             name: path of the run's folder below the experiment's.
             configuration: dotted fields that differ from finetune's defaults.
-            environment: variables of the run in addition to this process's.
+            group: what the run belongs to where it is followed; None: the experiment.
 
         Raises:
             RunDiverged: the training loss was no longer finite.
@@ -127,7 +128,9 @@ class Worker:
             Interrupted: Ctrl-C or SIGTERM.
         """
         words = ["--config", str(self._recipe(name)), ALLOW_USER_CODE]
-        return self._finish(name, configuration, run_command(self.folder / name, words), environment)
+        title = name.partition("/")[2] or name
+        names = {NAME_VARIABLE: title, GROUP_VARIABLE: group or folder_title(self.folder)}
+        return self._finish(name, configuration, run_command(self.folder / name, words), names)
 
     def probe(self, name: str, configuration: Mapping[str, Any]) -> Results:
         """Bring a linear probe to its results, as `finetune` does a run; `configuration` differs from probe's defaults.

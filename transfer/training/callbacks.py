@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import time
+from collections.abc import Callable, Mapping
 from itertools import chain, compress
 from pathlib import Path
 from typing import Any
@@ -187,10 +188,18 @@ class EpochLog(pl.Callback):
     Args:
         path: the table; a resumed run continues it.
         monitor: name of the metric that chooses the best validation.
+        show_best: is called after each validation with the val metrics of the best one so far, and the step,
+            which Lightning counts from 0.
     """
 
-    def __init__(self, path: Path, monitor: str = "top1") -> None:
+    def __init__(
+        self,
+        path: Path,
+        monitor: str = "top1",
+        show_best: Callable[[Mapping[str, float], int], None] = lambda metrics, step: None,
+    ) -> None:
         self.path = path
+        self.show_best = show_best
         self.monitor = monitor
         self.num_images = 0
         self.seconds = 0.0
@@ -273,6 +282,8 @@ class EpochLog(pl.Callback):
         figures = "".join(f"  {name.removeprefix('val/')} {value:.4f}" for name, value in values.items())
         trained = f"  train loss {train_loss:.4f}" if trainer.global_step else ""
         speed = f"  ({self.images_per_second or 0:.0f} images/s)" if trainer.global_step else ""
+        if values:
+            self.show_best(self.best_metrics(), max(trainer.global_step - 1, 0))
         print(f"{name_epoch(trainer, row['epoch'])}{trained}{'  val:' if values else ''}{figures}{speed}", flush=True)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import warnings
 from dataclasses import asdict, replace
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 
 from transfer.config.schema import FinetuneConfig
-from transfer.errors import BadValue, MissingData
+from transfer.errors import BadValue
 from transfer.lightning import MisconfigurationException, pl
 from transfer.run_files import LAST
 from transfer.training.batch_norm import BatchNormCheck
@@ -74,7 +73,7 @@ def build_fit_trainer(
         image_size: side of the training images, in pixels.
         run_dir: the run's folder, for checkpoints.
         log: writes the run's `metrics.csv`.
-        loggers: see `build_loggers`.
+        loggers: where Lightning logs to besides.
 
     Raises:
         UserError: Lightning refuses a field of `config.trainer`.
@@ -180,26 +179,3 @@ def build_progress(config: FinetuneConfig, monitor: str | None = None) -> list[p
     """
     asked = config.trainer.enable_progress_bar
     return [ProgressBar(monitor)] if asked or (asked is None and sys.stderr.isatty()) else []
-
-
-def build_loggers(config: FinetuneConfig, run_dir: Path, fingerprint: dict[str, str]) -> list[pl.loggers.Logger]:
-    """Return the logger that is wanted on top of metrics.csv, if any.
-
-    Args:
-        config: the run's configuration; W&B gets all of it.
-        run_dir: the folder that the logger writes to.
-        fingerprint: fingerprint of each split, for W&B.
-
-    Raises:
-        UserError: the logger's package is not installed.
-    """
-    try:
-        if config.logger == "tensorboard":
-            return [pl.loggers.TensorBoardLogger(run_dir, name="", version="tensorboard")]
-        if config.logger == "wandb":
-            project = os.environ.get("WANDB_PROJECT", "efficientnet-transfer")
-            settings = {**config.to_dict(), "fingerprint": fingerprint, "run_dir": str(run_dir)}
-            return [pl.loggers.WandbLogger(save_dir=run_dir, project=project, config=settings)]
-    except ImportError as error:
-        raise MissingData(f"`logger`={config.logger}: {error}; run: pip install {config.logger}") from None
-    return []

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from transfer.commands.experiments import (
     add_launch_options,
@@ -16,6 +16,7 @@ from transfer.commands.experiments import (
     read_data_facts,
     usable_gpus,
 )
+from transfer.config.schema import Logger
 from transfer.experiments.scaling.defaults import STUDY_DEFAULTS
 from transfer.files import expanded
 
@@ -63,9 +64,7 @@ def build_study_parser(kind: str, description: str) -> tuple[argparse.ArgumentPa
     planning.add_argument("--steps", type=int, metavar="N", help="optimizer steps of a run; default: the recipe's")
     planning.add_argument("--seeds", nargs="+", type=int, metavar="N", help="default: 0 1 2")
     planning.add_argument("--threads", type=int, metavar="N", help="CPU threads of each run; default: 1")
-    planning.add_argument(
-        "--logger", choices=("csv", "tensorboard", "wandb"), help="as in finetune; in W&B a study is a group"
-    )
+    planning.add_argument("--logger", choices=get_args(Logger), help="as in finetune; a study is a group there")
     add_launch_options(parser.add_argument_group("how it is run"), "runs", timeout_min=60)
     return parser, planning
 

@@ -90,10 +90,8 @@ def read_outcomes(folder: Path, study: Study) -> dict[str, Outcome]:
 
 def _compute(study: Study, run: TrialRun, worker: Worker) -> dict[str, Any]:
     before = _processor_seconds()
-    # W&B shows the runs of a study together, whatever their project.
-    names = {"WANDB_RUN_GROUP": worker.folder.resolve().name, "WANDB_NAME": run.id}
     try:
-        results = worker.finetune(f"{RUNS}/{run.id}", run_configuration(study, run), **names)
+        results = worker.finetune(f"{RUNS}/{run.id}", run_configuration(study, run))
     except RunDiverged as error:
         return vars(Outcome(error=str(error), diverged=True))
     drop_checkpoints(results.run_dir)

@@ -151,7 +151,7 @@ def _fine_tune(table: Table, cell: Cell, devices: int, worker: Worker, name: str
     steps = run_configuration(cell, table, trials[0], devices, final=False)["trainer.max_steps"]
     search = _search(table, cell, devices, worker, trials, steps)
     chosen = trials[search.chosen]
-    final = worker.finetune(name, run_configuration(cell, table, chosen, devices, final=True))
+    final = worker.finetune(name, run_configuration(cell, table, chosen, devices, final=True), cell.id)
     described = describe_search(len(trials), steps, table.grid if len(grid) > 1 else {}, table.budget_steps)
     return _Fit(final, chosen, search.val, search.runs, described)
 
@@ -203,7 +203,8 @@ def _search(table: Table, cell: Cell, devices: int, worker: Worker, trials: Sequ
             heading = f"{cell.id}: trial {position + 1} of {current.size}, {current.steps} steps"
             heading += describe_trial(trials[index])
             try:
-                run = worker.finetune(f"{CELLS}/{cell.id}/trials/{name}", shortened(configuration, current.steps))
+                configuration = shortened(configuration, current.steps)
+                run = worker.finetune(f"{CELLS}/{cell.id}/trials/{name}", configuration, cell.id)
             except RunDiverged as error:
                 metrics.append({})
                 scores.append(math.nan)

@@ -1,0 +1,112 @@
+"""What a fine-tuning run tells its tracker (`--logger`): first all that was resolved, at last what it found."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from transfer.config.schema import FinetuneConfig
+from transfer.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from datamodules.datamodule import DataModule
+    from transfer.runs.folder import RunFolder
+    from transfer.runs.results import Results
+    from transfer.tracking.tracker import Tracker
+    from transfer.training.module import TransferModule
+    from transfer.weights.start import Start
+
+_SIDE = 160  # pixels of the longer side of a photo that a tracker shows
+
+
+@contextmanager
+def follow(
+    config: FinetuneConfig,
+    run: RunFolder,
+    start: Start,
+    module: TransferModule,
+    data: DataModule,
+    num_processes: int,
+) -> Iterator[Tracker]:
+    """Yield what follows the run, in the main process alone; in the others it is nothing.
+
+    Raises:
+        MissingData: the service cannot be reached or refuses the run.
+    """
+    from transfer.lightning import pl
+    from transfer.runs.folder import is_main_process
+    from transfer.runs.title import run_group, run_name
+    from transfer.tracking.registry import tracked
+    from transfer.tracking.tracker import Facts, Tracker
+
+    if config.logger == "csv" or not is_main_process():
+        yield Tracker([] if config.logger == "csv" else [pl.loggers.logger.DummyLogger()])
+        return
+    described = {"dataset": config.dataset, "backbone": start.variant.name, "method": config.method}
+    tags = {name: value for name, value in {**described, "protocol": config.protocol}.items() if value}
+    settings = resolved_settings(config, run, start, module, data, num_processes)
+    facts = Facts(run.path, run_name(run.path), run_group(), tags, settings, config.log_model)
+    with tracked(config.logger, facts) as tracker:
+        yield tracker
+
+
+def resolved_settings(
+    config: FinetuneConfig,
+    run: RunFolder,
+    start: Start,
+    module: TransferModule,
+    data: DataModule,
+    num_processes: int,
+) -> dict[str, Any]:
+    """Return the configuration with the values that its open fields come to, and what else decides the run."""
+    from transfer.environment import command_words, environment
+    from transfer.training.selection import choose_monitor
+
+    dataset, accumulated = data.dataset, config.trainer.accumulate_grad_batches
+    return {
+        **config.to_dict(),
+        "image_size": start.preprocessing.image_size,
+        "dropout": start.variant.dropout_rate if config.dropout is None else config.dropout,
+        "monitor": choose_monitor(config.monitor, dataset.num_classes, config.data.multilabel),
+        "global_batch_size": config.data.batch_size * accumulated * num_processes,
+        "num_processes": num_processes,
+        "start": start.provenance() or {"name": "random"},
+        "num_parameters": sum(p.numel() for p in module.classifier.parameters()),
+        "num_classes": dataset.num_classes,
+        "num_images": dataset.split_sizes,
+        "fingerprint": dataset.fingerprint,
+        "run_dir": str(run.path),
+        "command": shlex.join(command_words()),
+        **environment(),
+    }
+
+
+def conclude(tracker: Tracker, results: Results, data: DataModule) -> None:
+    """Tell a tracker what the run found, with its confusions and worst mistakes if it has read all of test."""
+    from PIL import Image
+
+    from transfer.images.decode import decode_image
+    from transfer.run_files import PREDICTIONS
+    from transfer.runs.test_record import read_predictions
+    from transfer.tracking.mistakes import count_confusions, find_mistakes
+    from transfer.tracking.tracker import Outcome
+
+    if not tracker.loggers:
+        return
+    if "test" not in results.metrics or not (results.run_dir / PREDICTIONS).exists():
+        return tracker.conclude(Outcome(results))
+    test, found = data.dataset.split("test"), read_predictions(results.run_dir)
+
+    def picture(place: int) -> Image.Image | None:
+        try:
+            image = Image.fromarray(decode_image(test.encoded(place), test.decoding))
+        except (UserError, OSError):
+            return None
+        image.thumbnail((_SIDE, _SIDE))
+        return image
+
+    tracker.conclude(Outcome(results, count_confusions(found), find_mistakes(found, picture)))
