@@ -1,7 +1,7 @@
 """A search among settings: Optuna's trials, in a journal that processes on several machines share.
 
-A trial is computed by the process that holds its lock. One whose process has died goes on where it stopped, in whichever
-process takes it next.
+A trial is computed by the process that holds its lock. One whose process has died goes on where it stopped, in the
+process that takes it next.
 """
 
 from __future__ import annotations
@@ -65,6 +65,11 @@ class Taken:
         """The number of the trial, from 0."""
         return self.trial.number
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether a value was reported, by whoever took it before."""
+        return self._reported > 0
+
     def report(self, values: Sequence[float]) -> bool:
         """Report the values so far, the first after step 1, and return whether they are too bad to go on."""
         for step in range(self._reported + 1, len(values) + 1):
@@ -106,7 +111,7 @@ class Search:
         suggest: returns the settings of a trial.
         method: one of `METHODS`.
         maximize: whether higher values are better.
-        seed: the settings of a trial depend on it and on the trial's number alone, by `bayes` on the results so far, too.
+        seed: it and the number of a trial determine its settings; by `bayes`, the results so far do, too.
         points: parameters of the first trials, by their names in the journal; of all trials of a grid.
         halving: which trials are stopped early; None stops none.
         plan: what must be equal wherever the folder is used.
@@ -139,7 +144,7 @@ class Search:
             DamagedFile: the journal cannot be read.
             BadValue: it is another search's.
         """
-        optuna = _load_optuna()
+        optuna = load_optuna()
         path = self.folder / JOURNAL
         others = [entry.name for entry in self.folder.iterdir() if entry.name != _LOCKS]
         if others and not path.exists():
@@ -250,7 +255,7 @@ class Search:
         return sorted(found, key=lambda one: (one.value is None, sign * (one.value or 0), one.number))
 
 
-def _load_optuna() -> Any:
+def load_optuna() -> Any:
     """Return the module of Optuna, which then says warnings alone.
 
     Raises:

@@ -31,7 +31,7 @@ _DISTRIBUTIONS: dict[str, Callable[[BaseTrial, str, Any, Any], float]] = {
 
 @dataclass(frozen=True)
 class EarlyTermination:
-    """Which runs are stopped early, as W&B's agents do it: asynchronous successive halving (Li et al. 2018, 1810.05934).
+    """Which runs are stopped early, as W&B's agents do it: asynchronous successive halving (arXiv 1810.05934).
 
     Attributes:
         type: `hyperband`.
