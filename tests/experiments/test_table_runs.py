@@ -212,13 +212,13 @@ def test_a_sweep_file_runs_without_wandb_and_goes_on(tmp_path: Path, capfd: pyte
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
         torch.set_num_threads(1)
         assert script.main(["sweep", str(path), "--out_dir", str(out), "--count", "1"]) == 0
-        assert "1 runs in" in capfd.readouterr().out and not (out / "01").exists()
+        assert "1 run in" in capfd.readouterr().out and not (out / "01").exists()
         written = (out / "00" / "results.json").stat().st_mtime_ns
         assert script.main(["sweep", str(path), "--out_dir", str(out)]) == 0
         output = capfd.readouterr().out
         losses = [json.loads((out / k / "results.json").read_text())["metrics"]["val"]["loss"] for k in ("00", "01")]
         lowest = losses.index(min(losses))
-        rows = [line.split() for line in output.splitlines() if line.strip().startswith("0")]
+        rows = [line.split() for line in output.splitlines() if line.startswith(" 0")]
         assert rows[0] == [f"0{lowest}", f"{min(losses):.4f}", ["0.01", "0.1"][lowest]]
         assert (out / "00" / "results.json").stat().st_mtime_ns == written
         assert not list(tmp_path.rglob("offline-run-*"))

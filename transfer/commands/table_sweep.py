@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from transfer.commands.experiments import check_counts, usable_gpus
 
+_WIDEST = 1000  # columns of text: a terminal wraps what rich would cut
+
 if TYPE_CHECKING:
     from transfer.experiments.search import Ended
     from transfer.experiments.sweeps import Sweep
@@ -69,7 +71,7 @@ def _print_runs(ended: Sequence[Ended], metric: str, plan: Sweep, folder: Path) 
         return dict(flatten(varied))
 
     names = list(dict.fromkeys(name for one in ended for name in settings(one)))
-    table = Table(title=f"{len(ended)} runs in {folder}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("run", no_wrap=True)
     for column in (metric, *names, ""):
         table.add_column(column, justify="right", no_wrap=True)
@@ -78,4 +80,5 @@ def _print_runs(ended: Sequence[Ended], metric: str, plan: Sweep, folder: Path) 
         found = settings(one)
         cells = [format(found.get(name, ""), "g" if isinstance(found.get(name), float) else "") for name in names]
         table.add_row(f"{one.number:02d}", value, *cells, "" if one.state == "done" else one.state)
-    Console().print(table)
+    print(f"{len(ended)} run{'s' * (len(ended) != 1)} in {folder}")
+    Console(width=_WIDEST).print(table)

@@ -90,7 +90,7 @@ class Ended:
     Attributes:
         number: of the trial, from 0.
         settings: what was tried.
-        state: `done`, `stopped early`, `failed`, or `not finished`.
+        state: `done`, `stopped early`, `failed`, or `not finished`, which another process computes or goes on with.
         value: what it reached, if it is done.
         reason: why it failed.
     """
