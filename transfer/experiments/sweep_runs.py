@@ -20,7 +20,7 @@ from transfer.run_files import METRICS, RESULTS
 from transfer.runs.results import read_results
 
 _DEFAULT_METRIC = "val/top1"
-_OWN = ("--logger", "--trainer.limit_test_batches")  # what a sweep sets for itself, and not for the best run
+_LOGGER, _NO_TEST = "logger", "trainer.limit_test_batches"  # what a sweep sets for W&B, and not to read test
 
 
 @dataclass
@@ -101,15 +101,13 @@ class SweepRuns:
 
     def arguments(self, settings: dict[str, Any]) -> list[str]:
         """Return the arguments of finetune for a run, without `--out_dir`."""
-        words = self.sweep.finetune_arguments(settings)
-        is_logged = any(word.startswith("--logger") for word in words)
+        words = self.sweep.finetune_arguments({name: value for name, value in settings.items() if name != _LOGGER})
+        is_logged = any(word.startswith("--logger") for word in words)  # by the file's own command
         return [*words, *["--logger=csv"] * is_logged, *[ALLOW_USER_CODE] * self.allow_user_code]
 
     def best_arguments(self, settings: dict[str, Any]) -> list[str]:
         """Return the arguments of finetune that train a run again, and test it."""
-        words = self.sweep.finetune_arguments(settings)
-        own = [word for word in words if word.partition("=")[0] in _OWN]
-        return [*(word for word in words if word not in own), *[ALLOW_USER_CODE] * self.allow_user_code]
+        return self.arguments({name: value for name, value in settings.items() if name != _NO_TEST})
 
     def _note(self, taken: Taken, status: int) -> None:
         """Write down what became of a run that has ended, and print why, if it failed."""

@@ -103,11 +103,13 @@ class Sweep:
         Raises:
             BadValue: none of them says.
         """
-        points = self.points()
         asked = self.run_cap if count is None else count
-        if asked is None and not points:
+        if self.method == GRID:
+            points = len(self.points())
+            return points if asked is None else min(asked, points)
+        if asked is None:
             raise BadValue(f"method {self.method}: the file has no run_cap; say how many runs: `count`=N")
-        return min(asked or len(points), len(points) or asked or 0)
+        return asked
 
     def named(self, *names: str) -> list[tuple[str, Any]]:
         """Return each of these parameters with each of its values."""

@@ -84,7 +84,8 @@ class _FirstFold:
         logits = tune_fold(*where, left, changes)
         if logits is None:
             raise _NoTime
-        self.seconds = max(self.seconds, (time.perf_counter() - started) * self.epochs / epochs)
+        took = time.perf_counter() - started
+        self.seconds = took if epochs == self.epochs else max(self.seconds, took)
         mine = self.images.folds[0] == _FOLD
         groups = None if self.images.groups is None else self.images.groups[mine]
         metric = self.dataset.sheet.metric
@@ -135,7 +136,7 @@ def search_settings(
 
 def _open(runs: _FirstFold, own: ChooseConfig) -> Search:
     """Return the search, in the folder of the choice unless it is shared."""
-    points = [{RATE: factor * runs.rate, DECAY: decay} for factor, decay in _TRIED]
+    points = [{RATE: float(f"{factor * runs.rate:.2g}"), DECAY: decay} for factor, decay in _TRIED]
     rates, decays = (sorted({point[name] for point in points}) for name in (RATE, DECAY))
 
     def suggest(trial: BaseTrial) -> dict[str, float]:
