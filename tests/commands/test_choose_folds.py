@@ -61,7 +61,7 @@ def test_a_run_that_the_time_cuts_short_or_of_other_images_is_not_used(
         return next(results)
 
     monkeypatch.setattr(lpft, "finetune", finetune)
-    arguments: Any = network, data, images, 2, None, tmp_path, 90.0
+    arguments: Any = network, data, images, 2, None, tmp_path, 90.0, {}
     assert lpft.tune_fold(*arguments) is None
     (config,) = seen
     assert (config.method, config.recipe, config.image_size) == ("lpft", "none", 64)
@@ -81,8 +81,9 @@ def test_a_stopped_fold_offers_nothing_to_go_on_with(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(lpft, "finetune", finetune)
     data: Any = SimpleNamespace(name="photos", splits={"train": split_of([0, 1] * 10)}, class_names=["a", "b"])
     network = network_at_64_px(seed=0)
+    arguments: Any = network, data, read_images(data, ChooseConfig(), 0), 0, None, tmp_path, 90.0, {}
     with pytest.raises(Interrupted, match=r"^stopped by SIGTERM$"):
-        lpft.tune_fold(network, data, read_images(data, ChooseConfig(), 0), 0, None, tmp_path, 90.0)  # type: ignore[arg-type]
+        lpft.tune_fold(*arguments)
 
 
 @pytest.mark.slow

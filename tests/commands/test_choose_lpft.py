@@ -153,14 +153,13 @@ def attempt(
 
     def tune_fold(*arguments: Any) -> NDArray[np.float32] | None:
         now[0] += 10
-        fold, seconds = arguments[3], arguments[-1]
+        fold, seconds = arguments[3], arguments[-2]
         return tune(fold, seconds)
 
     monkeypatch.setattr(lpft, "time", clock)
     monkeypatch.setattr("transfer.commands.choose.budget.time", clock)
-    monkeypatch.setattr(lpft, "predict_seconds", lambda *_: predicted)
     monkeypatch.setattr(lpft, "tune_fold", tune_fold)
-    return lpft.try_lpft(tried(), DATA, IMAGES, None, tmp_path, Budget("1m", budget, 0.0))  # type: ignore[arg-type]
+    return lpft.try_lpft(tried(), DATA, IMAGES, None, tmp_path, Budget("1m", budget, 0.0), predicted)  # type: ignore[arg-type]
 
 
 def test_networks_for_which_no_time_is_left_are_left_out(

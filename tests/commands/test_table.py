@@ -143,11 +143,11 @@ def test_run_goes_on_after_a_failed_cell_and_says_how_to_retry(
     assert "kornblith" in capfd.readouterr().out and (out / "report.csv").exists()
 
 
-def run_here(tasks: Any, slots: Any, children: Any, logs: Any = None, keep_open: Any = None) -> Any:
+def run_here(tasks: Any, slots: Any, children: Any) -> Any:
     """`run_pool` in this process, where the stand-in is known."""
-    for name, command in tasks:
-        assert command[:2] == ["-m", "transfer"]
-        yield name, entry_point(command[2:])
+    for task in tasks:
+        assert task.command[:2] == ["-m", "transfer"]
+        yield task.name, entry_point(task.command[2:])
 
 
 def test_a_measured_speed_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

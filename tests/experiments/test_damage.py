@@ -153,7 +153,7 @@ def test_cells_without_a_result_are_a_status_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_json(tmp_path / "table.json", PLAN)
-    monkeypatch.setattr(launchers, "run_pool", lambda tasks, *_: ((name, 137) for name, _ in tasks))
+    monkeypatch.setattr(launchers, "run_pool", lambda tasks, *_: ((task.name, 137) for task in tasks))
     assert script.main(["run", str(tmp_path)]) == 1
     captured = capsys.readouterr()
     assert "0 of 2 cells are done" in captured.out

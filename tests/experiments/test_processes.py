@@ -14,7 +14,7 @@ import pytest
 from transfer.errors import Interrupted, UserError
 from transfer.experiments.devices import device_slots, visible_gpus
 from transfer.experiments.locks import JobIsTaken, locked
-from transfer.experiments.processes import Children, single_process_environment, was_stopped
+from transfer.experiments.processes import Children, Task, run_pool, single_process_environment, was_stopped
 
 ROOT = Path(__file__).parents[2]
 
@@ -87,3 +87,20 @@ def test_children_that_are_left_are_stopped(tmp_path: Path) -> None:
         children.start([str(sleeper)], os.environ)
         raise Interrupted(signal.SIGTERM, "again")
     assert time.perf_counter() - started < 50  # it would sleep for 60 s
+
+
+def test_a_hopeless_command_is_stopped_once_and_the_others_end(tmp_path: Path) -> None:
+    asked: list[bool] = []
+
+    def is_hopeless() -> bool:
+        asked.append(len(asked) == 2)
+        return asked[-1]
+
+    log = tmp_path / "long.log"
+    tasks = [
+        Task("long", ["-c", "import time; print('began', flush=True); time.sleep(60)"], log, is_hopeless=is_hopeless),
+        Task("short", ["-c", "raise SystemExit(5)"]),
+    ]
+    with Children(fork=False) as children:
+        assert dict(run_pool(iter(tasks), [{}, {}], children)) == {"long": -signal.SIGTERM, "short": 5}
+    assert asked == [False, False, True] and log.exists()

@@ -202,7 +202,7 @@ def test_two_processes_of_a_sweeps_run_are_one_wandb_run(tmp_path: Path) -> None
 @pytest.mark.slow
 def test_a_sweep_file_runs_without_wandb_and_goes_on(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path, out = tmp_path / "sweep.yaml", tmp_path / "runs"
-    fixed = {"dataset": "digits", "pretrained": False, "image_size": 32, "trainer.max_steps": 2}
+    fixed = {"dataset": "digits", "pretrained": False, "image_size": 32, "trainer.max_steps": 2, "logger": "wandb"}
     fixed |= {"trainer.max_epochs": -1, "data.num_workers": 0, "trainer.limit_test_batches": 0}
     parameters = {name: {"value": value} for name, value in fixed.items()} | {"optim.lr": {"values": [0.01, 0.1]}}
     content = {"program": "scripts/finetune.py", "method": "grid", "parameters": parameters}
@@ -210,17 +210,17 @@ def test_a_sweep_file_runs_without_wandb_and_goes_on(tmp_path: Path, capfd: pyte
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
-        patch.setenv("WANDB_MODE", "offline")
         torch.set_num_threads(1)
-        assert script.main(["sweep", str(path), "--out_dir", str(out), "--count", "2"]) == 0
+        assert script.main(["sweep", str(path), "--out_dir", str(out), "--count", "1"]) == 0
+        assert "1 run in" in capfd.readouterr().out and not (out / "01").exists()
+        written = (out / "00" / "results.json").stat().st_mtime_ns
+        assert script.main(["sweep", str(path), "--out_dir", str(out)]) == 0
         output = capfd.readouterr().out
         losses = [json.loads((out / k / "results.json").read_text())["metrics"]["val"]["loss"] for k in ("00", "01")]
         lowest = losses.index(min(losses))
-        assert f"best of 2: {out}/0{lowest} val/loss {min(losses):.4f}" in output
-        written = (out / "00" / "results.json").stat().st_mtime_ns
-        shutil.rmtree(out / "01")
-        assert script.main(["sweep", str(path), "--out_dir", str(out)]) == 0
+        rows = [line.split() for line in output.splitlines() if line.startswith(" 0")]
+        assert rows[0] == [f"0{lowest}", f"{min(losses):.4f}", ["0.01", "0.1"][lowest]]
         assert (out / "00" / "results.json").stat().st_mtime_ns == written
-        assert json.loads((out / "01" / "results.json").read_text())["metrics"]["val"]["loss"] == losses[1]
-        assert script.main(["sweep", str(path), "--out_dir", str(out), "--count", "1"]) == 2
-    assert "holds another sweep, or other draws of this one" in capfd.readouterr().err
+        assert not list(tmp_path.rglob("offline-run-*"))
+        assert script.main(["sweep", str(path), "--out_dir", str(out), "--seed", "1"]) == 2
+    assert "was planned otherwise; give a new folder, or the same options:\n  seed: 0 -> 1" in capfd.readouterr().err

@@ -4,7 +4,7 @@ plan    writes OUT/table.json: the cells, their cost, and how they differ from t
 run     computes every planned cell; you can kill it at any time, and it continues where it stopped
 report  writes the results so far beside the published table
 cell    computes one cell: every launcher starts this command
-sweep   runs a W&B sweep file of finetune without W&B
+sweep   runs a W&B sweep file of finetune without W&B, on Optuna
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ probe command instead, once for all seeds."""
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 1 if a cell failed."""
     arguments = vars(build_parser().parse_args(argv))
+    from transfer.commands.table_sweep import sweep
+
     commands: dict[str, Callable[..., int]] = {
         **{"plan": plan, "run": run, "report": report},
         **{"cell": run_one_cell, "sweep": sweep},
@@ -125,6 +127,7 @@ def _add_sweep_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--devices", type=int, default=1, metavar="N", help="GPUs of each run; default: 1")
     parser.add_argument("--count", type=int, metavar="N", help="runs; default: a whole grid, else the file's run_cap")
     parser.add_argument("--seed", type=int, default=0, help="seed of random draws; default: 0")
+    parser.add_argument("--retry_failed", action="store_true", help="also run what failed again")
 
 
 def plan(
@@ -271,18 +274,3 @@ def report(out: Path) -> int:
     write_report(out)
     print((out / "report.md").read_text(encoding="utf-8"))
     return 0
-
-
-def sweep(
-    file: Path, out_dir: Path, workers: int | None, devices: int, count: int | None, seed: int, allow_user_code: bool
-) -> int:
-    """Run a sweep file here and return 1 if a run failed.
-
-    Raises:
-        UserError: it cannot be run here.
-        Interrupted: Ctrl-C or SIGTERM.
-    """
-    from transfer.experiments.sweeps import run_sweep
-
-    gpus = usable_gpus(workers=workers or 1)
-    return int(run_sweep(file, out_dir, workers, devices, count, seed, gpus, allow_user_code) > 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transfer.config.choose_schema import METHODS, ChooseConfig
+from transfer.config.choose_schema import METHODS, MOST_SETTINGS, ChooseConfig
 from transfer.config.durations import parse_duration
 from transfer.config.probe_schema import ProbeConfig
 from transfer.config.problems import find_probe_problems
@@ -30,6 +30,12 @@ def find_choose_problems(config: FinetuneConfig, own: ChooseConfig) -> list[str]
     methods = own.method_names
     if "probe" not in methods or not set(methods) <= set(METHODS):
         problems.append(f"`methods`={own.methods!r} (allowed: probe, or probe,lpft)")
+    if own.search and not 2 <= own.search <= MOST_SETTINGS:
+        problems.append(f"`search`={own.search} (allowed: 0, or 2 to {MOST_SETTINGS} settings)")
+    if own.search and not own.tries_lpft:
+        problems.append(f"`search`={own.search} needs lpft among `methods`, whose settings it finds")
+    if own.search_dir is not None and not own.search:
+        problems.append(f"`search_dir`={own.search_dir} needs `search`")
     try:
         parse_duration(own.budget, "budget")
     except BadValue as error:

@@ -9,6 +9,7 @@ from transfer.config.durations import parse_duration
 CHOOSE_FIELDS = ("dataset", "data_root", "on_bad_image", "allow_decayed", "seed", "out_dir", "data")
 CHOOSE_TRAINER_FIELDS = ("accelerator",)
 METHODS = "probe", "lpft"
+MOST_SETTINGS = 6  # of a search
 
 
 @dataclass(kw_only=True)
@@ -29,6 +30,12 @@ class ChooseConfig:
     """what to compare on the network that is taken: probe, or probe,lpft: a linear probe and a fine-tuning from it"""
     budget: str = "15m"
     """time for all of it, as 90s, 10m or 1h30m; it decides on how many folds lpft is tried, if on any"""
+    search: int = 0
+    """settings of rate and weight decay to try for lpft, 2 to 6, the rule's among them, by successive halving on the
+    first fold, which then chooses and does not compare; 0: the rule's alone"""
+    search_dir: str | None = None
+    """folder of the search; choices on the same images, on several machines, that name the same one share its runs;
+    unset: search in the folder of the choice"""
     max_latency_ms: float | None = None
     """most milliseconds that a network may take for one image on this machine"""
     max_params: str | None = None

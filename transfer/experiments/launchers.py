@@ -16,7 +16,7 @@ from transfer.config.command_line import split_pairs
 from transfer.errors import BadValue, Interrupted
 from transfer.experiments.devices import device_slots
 from transfer.experiments.jobs import FAILED, TAKEN
-from transfer.experiments.processes import Children, import_path, run_pool
+from transfer.experiments.processes import Children, Task, import_path, run_pool
 from transfer.experiments.sweeps import Sweep, save_sweep
 
 
@@ -64,7 +64,7 @@ def run_local(launch: Launch) -> None:
         Interrupted: Ctrl-C or SIGTERM, after the running jobs have saved their state.
     """
     slots = device_slots(launch.workers, launch.devices, launch.gpus)
-    tasks = iter([(name, launch.command(name)) for name in launch.ids])
+    tasks = (Task(name, launch.command(name)) for name in launch.ids)
     with Children(fork=not launch.gpus) as children:
         for name, status in run_pool(tasks, slots, children):
             if status == TAKEN:

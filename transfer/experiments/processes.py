@@ -12,8 +12,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -113,13 +114,19 @@ class Children:
             self._running[-1].terminate()
         return self._running[-1]
 
-    def wait_any(self) -> tuple[Child, int]:
-        """Wait until one of the running processes ends; return it and its exit status."""
+    def wait_any(self, watch: Callable[[], None] | None = None) -> tuple[Child, int]:
+        """Wait until one of the running processes ends; return it and its exit status.
+
+        Args:
+            watch: called again and again meanwhile.
+        """
         while True:
             for child in self._running:
                 if (status := child.poll()) is not None:
                     self._running.remove(child)
                     return child, status
+            if watch is not None:
+                watch()
             time.sleep(_POLL_SECONDS)
 
 
@@ -167,38 +174,58 @@ def _run_command(command: Sequence[str], environment: Mapping[str, str], log: Pa
         atexit._run_exitfuncs()
 
 
+@dataclass(frozen=True)
+class Task:
+    """A command of a pool.
+
+    Attributes:
+        name: of the task.
+        command: words after `python`.
+        log: file for its output; None shares this process's own output.
+        keep_open: file descriptor that it inherits.
+        is_hopeless: asked again and again, until it says so, whether to stop the command; None lets it end.
+    """
+
+    name: str
+    command: list[str]
+    log: Path | None = None
+    keep_open: int | None = None
+    is_hopeless: Callable[[], bool] | None = None
+
+
 def run_pool(
-    tasks: Iterator[tuple[str, list[str]]],
-    slots: Sequence[Mapping[str, str]],
-    children: Children,
-    logs: Path | None = None,
-    keep_open: int | None = None,
+    tasks: Iterator[Task], slots: Sequence[Mapping[str, str]], children: Children
 ) -> Iterator[tuple[str, int]]:
     """Run commands, one in each slot at a time, and yield the name and exit status of each as it ends.
 
     After a signal no further command is started.
 
     Args:
-        tasks: name and command of each.
+        tasks: the commands; the next one is asked for when a slot is free.
         slots: environment variables of the command that runs in a slot, in addition to this process's.
         children: starts the commands.
-        logs: folder for the output of each, NAME.log; None shares this process's own output.
-        keep_open: file descriptor that the commands inherit.
     """
     free = list(slots)
-    running: dict[Child, tuple[str, Mapping[str, str]]] = {}
+    running: dict[Child, tuple[Task, Mapping[str, str]]] = {}
+    given_up: set[Child] = set()
+
+    def stop_hopeless() -> None:
+        for child, (task, _) in running.items():
+            if task.is_hopeless is not None and child not in given_up and task.is_hopeless():
+                given_up.add(child)
+                child.terminate()
+
     while True:
         while free and children.stopped is None and (task := next(tasks, None)):
-            name, command = task
             slot = free.pop(0)
-            log = logs / f"{name}.log" if logs else None
-            running[children.start(command, {**os.environ, **slot}, log, keep_open)] = name, slot
+            child = children.start(task.command, {**os.environ, **slot}, task.log, task.keep_open)
+            running[child] = task, slot
         if not running:
             return
-        child, status = children.wait_any()
-        name, slot = running.pop(child)
+        child, status = children.wait_any(stop_hopeless)
+        task, slot = running.pop(child)
         free.append(slot)
-        yield name, status
+        yield task.name, status
 
 
 def was_stopped(status: int) -> bool:

@@ -1,34 +1,67 @@
-"""W&B's sweep files: read, written, and those of finetune run without W&B."""
+"""W&B's sweep files: read, written, and what they search, for Optuna."""
 
 from __future__ import annotations
 
-import math
-import os
-import random
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from transfer.errors import BadValue, DamagedFile, Interrupted, unknown_name
-from transfer.experiments.child_run import ALLOW_USER_CODE, run_command
-from transfer.experiments.devices import device_slots
-from transfer.experiments.halving import describe_trial
-from transfer.experiments.locks import JobIsTaken, locked
-from transfer.experiments.processes import Children, last_lines, run_pool
-from transfer.files import read_object, write_json, write_text
-from transfer.networks.user_code import refuse_user_code
+from transfer.errors import BadValue, DamagedFile, unknown_name
+from transfer.experiments.search import GRID, METHODS, Halving
+from transfer.files import write_text
 from transfer.records import checked
-from transfer.run_files import RESULTS
-from transfer.runs.results import read_results
 from transfer.yaml_files import read_yaml
 
-METHODS = ("grid", "random", "bayes")
-DRAWS = "sweep.json"
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
+
+_KEYS = ("value", "values", "min", "max", "distribution")
+# What a range is drawn from, by W&B's names.
+_DISTRIBUTIONS: dict[str, Callable[[BaseTrial, str, Any, Any], float]] = {
+    "uniform": lambda trial, name, low, high: trial.suggest_float(name, low, high),
+    "int_uniform": lambda trial, name, low, high: trial.suggest_int(name, low, high),
+    "log_uniform_values": lambda trial, name, low, high: trial.suggest_float(name, low, high, log=True),
+}
+
+
+@dataclass(frozen=True)
+class EarlyTermination:
+    """Which runs are stopped early, as W&B's agents do it: asynchronous successive halving (arXiv 1810.05934).
+
+    Attributes:
+        type: `hyperband`.
+        min_iter: validations after which runs are compared for the first time, then after `eta` times as many, ...
+        max_iter, s: in its place, validations of a whole run, and how often runs are compared.
+        eta: of the runs that came as far, the best 1 / `eta` go on.
+    """
+
+    type: str
+    min_iter: int | None = None
+    max_iter: int | None = None
+    s: int | None = None
+    eta: int = 3
+
+    def halving(self) -> Halving:
+        """Return when runs are compared, and how many of them go on.
+
+        Raises:
+            BadValue: that is not said, or cannot be.
+        """
+        if self.type != "hyperband":
+            raise unknown_name("early_terminate.type", self.type, ("hyperband",))
+        if self.eta < 2:
+            raise BadValue(f"early_terminate.eta is {self.eta} (allowed: at least 2)")
+        first = self.min_iter
+        if first is None and self.max_iter is not None and self.s is not None:
+            first = self.max_iter // self.eta**self.s
+        if first is None or first < 1:
+            raise BadValue("early_terminate needs min_iter, or max_iter and s, that come to at least 1")
+        return Halving(first, self.eta)
 
 
 @dataclass(frozen=True)
@@ -37,11 +70,12 @@ class Sweep:
 
     Attributes:
         program: script or module that each run starts.
-        method: one of `METHODS`.
+        method: one of `METHODS`; `bayes` is Optuna's tree-structured Parzen estimator.
         parameters: for each name `value`, `values`, or a distribution with its range.
         command: W&B's template of the command line.
         metric: `name` and `goal` of what is optimized.
         run_cap: most runs.
+        early_terminate: which runs are stopped early; None stops none.
     """
 
     program: str
@@ -50,6 +84,37 @@ class Sweep:
     command: tuple[str, ...] = ("${env}", "${interpreter}", "${program}", "${args}")
     metric: Mapping[str, str] = field(default_factory=dict)
     run_cap: int | None = None
+    early_terminate: EarlyTermination | None = None
+
+    def suggest(self, trial: BaseTrial) -> dict[str, Any]:
+        """Return a value for each parameter, as the trial has it or its study draws it."""
+        return {name: _suggest(trial, name, parameter) for name, parameter in self.parameters.items()}
+
+    def points(self) -> list[dict[str, Any]]:
+        """Return the points of a grid, in the order of the file, as the journal writes them; none of other methods."""
+        if self.method != GRID:
+            return []
+        choices = {name: _texts(one["values"]) for name, one in self.parameters.items() if "values" in one}
+        return [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
+
+    def num_runs(self, count: int | None) -> int:
+        """Return how many runs there are: `count`, or the file's run_cap, or all of a grid.
+
+        Raises:
+            BadValue: none of them says.
+        """
+        asked = self.run_cap if count is None else count
+        if self.method == GRID:
+            points = len(self.points())
+            return points if asked is None else min(asked, points)
+        if asked is None:
+            raise BadValue(f"method {self.method}: the file has no run_cap; say how many runs: `count`=N")
+        return asked
+
+    def named(self, *names: str) -> list[tuple[str, Any]]:
+        """Return each of these parameters with each of its values."""
+        given = [(name, self.parameters[name]) for name in names if name in self.parameters]
+        return [(name, value) for name, one in given for value in one.get("values", [one.get("value")])]
 
     def arguments(self, values: Mapping[str, Any]) -> list[str]:
         """Return the words after the program's name, as an agent makes them."""
@@ -87,12 +152,14 @@ def load_sweep(path: Path) -> Sweep:
         raise DamagedFile(f"{path}: not a sweep file (it needs program, method and parameters)")
     if content["method"] not in METHODS:
         raise unknown_name(f"method of {path}", str(content["method"]), METHODS)
-    if "early_terminate" in content:
-        print(f"{path}: early_terminate needs W&B; here every run goes on to its end", file=sys.stderr)
     sweep = checked(content, Sweep, path)
     for needed in ("${program}", "${args}"):
         if needed not in sweep.command:
             raise BadValue(f"{path}: its command has no {needed}")
+    for name, parameter in sweep.parameters.items():
+        _check(name, parameter, sweep.method)
+    if sweep.early_terminate is not None:
+        sweep.early_terminate.halving()
     return sweep
 
 
@@ -107,141 +174,41 @@ def save_sweep(sweep: Sweep, path: Path) -> None:
     write_text(path, yaml.safe_dump(content, sort_keys=False))
 
 
-def draw(sweep: Sweep, count: int | None, seed: int = 0) -> list[dict[str, Any]]:
-    """Return the values of each run: every point of a grid, or independent draws from the ranges.
-
-    W&B chooses the next point of `bayes` by the results so far; here it is a random search.
-
-    Args:
-        sweep: the sweep file.
-        count: most runs; None takes the file's run_cap, or all of a grid.
-        seed: seed of the draws.
+def _check(name: str, parameter: Mapping[str, Any], method: str) -> None:
+    """Check that a parameter can be drawn.
 
     Raises:
-        UserError: `random` or `bayes` without a count, or an unknown distribution.
+        BadValue: it cannot.
     """
-    count = sweep.run_cap if count is None else count
-    if sweep.method == "grid":
-        choices = [_choices(name, parameter) for name, parameter in sweep.parameters.items()]
-        runs = [dict(zip(sweep.parameters, values, strict=True)) for values in product(*choices)]
-        return runs[:count]
-    if count is None:
-        raise BadValue(f"method {sweep.method}: the file has no run_cap; say how many runs: `count`=N")
-    generator = random.Random(seed)
-    return [
-        {name: _sample(name, parameter, generator) for name, parameter in sweep.parameters.items()}
-        for _ in range(count)
-    ]
-
-
-def _choices(name: str, parameter: Mapping[str, Any]) -> Sequence[Any]:
-    if "value" in parameter:
-        return [parameter["value"]]
-    if isinstance(parameter.get("values"), list):
-        return parameter["values"]
-    raise BadValue(f"parameter {name}: a grid needs value or values")
-
-
-def _sample(name: str, parameter: Mapping[str, Any], generator: random.Random) -> Any:
-    if "value" in parameter or "values" in parameter:
-        return generator.choice(_choices(name, parameter))
+    if unknown := [key for key in parameter if key not in _KEYS]:
+        raise unknown_name(f"key of parameter {name}", unknown[0], _KEYS)
+    if "value" in parameter or (isinstance(parameter.get("values"), list) and parameter["values"]):
+        return
+    if method == GRID:
+        raise BadValue(f"parameter {name}: a grid needs value or values")
     low, high = parameter.get("min"), parameter.get("max")
     if not isinstance(low, (int, float)) or not isinstance(high, (int, float)) or low > high:
         raise BadValue(f"parameter {name}: give value, values, or min and max: numbers, the smaller one first")
-    integers = isinstance(low, int) and isinstance(high, int)
-    kind = parameter.get("distribution", "int_uniform" if integers else "uniform")
-    if kind == "int_uniform":
-        return generator.randint(int(low), int(high))
-    if kind == "uniform":
-        return generator.uniform(low, high)
-    if kind == "log_uniform_values":
-        if low <= 0:
-            raise BadValue(f"parameter {name}: min is {low} (allowed with log_uniform_values: above 0)")
-        return math.exp(generator.uniform(math.log(low), math.log(high)))
-    raise unknown_name(f"distribution of {name}", str(kind), ("uniform", "int_uniform", "log_uniform_values"))
+    if (kind := _distribution(parameter)) not in _DISTRIBUTIONS:
+        raise unknown_name(f"distribution of {name}", kind, _DISTRIBUTIONS)
+    if kind == "log_uniform_values" and low <= 0:
+        raise BadValue(f"parameter {name}: min is {low} (allowed with log_uniform_values: above 0)")
 
 
-def run_sweep(
-    path: Path,
-    folder: Path,
-    workers: int | None,
-    devices: int,
-    count: int | None,
-    seed: int,
-    gpus: Sequence[str],
-    allow_user_code: bool = False,
-) -> int:
-    """Run the runs of a sweep file as FOLDER/00, 01, ..., print the best and return how many failed.
-
-    Args:
-        path: the sweep file.
-        folder: folder of the runs; one that exists is continued.
-        workers: runs at a time; None takes as many as there are GPUs for, or one without GPUs.
-        devices: GPUs of each run.
-        count: most runs; None takes all of a grid, or the file's run_cap.
-        seed: seed of random draws.
-        gpus: GPUs that may be used; without any, this process is forked for each run.
-        allow_user_code: whether runs may import a backbone or a head of one's own that the file names.
-
-    Raises:
-        UserError: not such a file, or the folder holds another sweep or is in use.
-        Interrupted: Ctrl-C or SIGTERM.
-    """
-    sweep = load_sweep(path)
-    draws = draw(sweep, count, seed)
-    names = [(name, value) for values in draws for name, value in values.items() if name in ("backbone", "head")]
-    refuse_user_code(path, names, allow_user_code)
-    allowed = [ALLOW_USER_CODE] if allow_user_code else []
-    arguments = [[*sweep.finetune_arguments(values), *allowed] for values in draws]
-    if sweep.method == "bayes":
-        print(f"without W&B, bayes is a random search over the same ranges: {len(draws)} draws, seed {seed}")
-    folder.mkdir(parents=True, exist_ok=True)
-    if (folder / DRAWS).exists() and read_object(folder / DRAWS).get("runs") != draws:
-        raise BadValue(f"{folder} holds another sweep, or other draws of this one: give a new `out_dir`")
-    os.environ.setdefault("WANDB_MODE", "offline")
-    try:
-        with locked(folder / "lock") as lock, Children(fork=not gpus) as children:
-            write_json(folder / DRAWS, {"sweep": str(path), "method": sweep.method, "runs": draws})
-
-            def tasks() -> Iterator[tuple[str, list[str]]]:
-                for index, words in enumerate(arguments):
-                    if command := run_command(folder / f"{index:02d}", words):
-                        yield f"{index:02d}", command
-
-            slots = device_slots(workers, devices, gpus)
-            for name, status in run_pool(tasks(), slots, children, logs=folder, keep_open=lock):
-                if status and children.stopped is None:
-                    log = folder / f"{name}.log"
-                    print(f"{folder / name}: exit status {status}: {last_lines(log, 1)} ({log})", file=sys.stderr)
-            if children.stopped is not None:
-                go_on = f"efficientnet-transfer table sweep {path} --out_dir {folder}, with the same options"
-                raise Interrupted(children.stopped, go_on)
-    except JobIsTaken:
-        raise BadValue(f"{folder}: another process runs this sweep") from None
-    return _print_best(folder, draws, sweep.metric)
+def _distribution(parameter: Mapping[str, Any]) -> str:
+    integers = isinstance(parameter["min"], int) and isinstance(parameter["max"], int)
+    return str(parameter.get("distribution", "int_uniform" if integers else "uniform"))
 
 
-def _print_best(folder: Path, draws: Sequence[Mapping[str, Any]], metric: Mapping[str, str]) -> int:
-    """Print the best run, and a line for each that has no finite value of the metric; return how many these are."""
-    split, _, name = metric.get("name", "val/top1").partition("/")
-    sign = -1 if metric.get("goal") == "minimize" else 1
-    scores = {}
-    for index in range(len(draws)):
-        run_dir = folder / f"{index:02d}"
-        if not (run_dir / RESULTS).exists():
-            continue  # its exit status was printed
-        try:
-            measured = read_results(run_dir).metrics.get(split)
-        except DamagedFile as error:
-            print(error, file=sys.stderr)
-            continue
-        score = math.nan if measured is None else measured.get(name, math.nan)
-        if math.isfinite(score):
-            scores[index] = score
-        else:
-            print(f"{run_dir}: no finite {split}/{name}, left out", file=sys.stderr)
-    if scores:
-        best = max(scores, key=lambda index: sign * scores[index])
-        place, values = folder / f"{best:02d}", describe_trial(draws[best])
-        print(f"best of {len(scores)}: {place} {split}/{name} {scores[best]:.4f}{values}")
-    return len(draws) - len(scores)
+def _suggest(trial: BaseTrial, name: str, parameter: Mapping[str, Any]) -> Any:
+    if "value" in parameter:
+        return parameter["value"]
+    if "values" in parameter:
+        texts = _texts(parameter["values"])
+        return parameter["values"][texts.index(trial.suggest_categorical(name, texts))]
+    return _DISTRIBUTIONS[_distribution(parameter)](trial, name, parameter["min"], parameter["max"])
+
+
+def _texts(values: Sequence[Any]) -> list[str]:
+    """Return choices as a journal can hold them, which knows no dictionaries."""
+    return [json.dumps(value) for value in values]

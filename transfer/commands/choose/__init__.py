@@ -65,11 +65,14 @@ def choose(config: FinetuneConfig, own: ChooseConfig) -> Choice:
     from transfer.commands.choose.record import make_choice
     from transfer.commands.choose.report import explain, print_end, print_figures, write_files
     from transfer.commands.choose.suspects import describe_weakest_class, doubt_labels
+    from transfer.experiments.search import load_optuna
     from transfer.probe.fabric import build_fabric
     from transfer.runs.folder import data_name
 
     budget = Budget(own.budget, own.budget_seconds)
     check_engine(own.engine)
+    if own.search:
+        load_optuna()
     limits = find_limits(own)
     _check_out_dir(config)
     config = replace(config, trainer=replace(config.trainer, devices=1))
@@ -93,7 +96,7 @@ def choose(config: FinetuneConfig, own: ChooseConfig) -> Choice:
     if methods.tuned is not None:
         write_files(*files, methods.tuned)
     seconds["fine_tuning"] = budget.spent - sum(seconds.values())
-    results = _fit_winner(tried[decision.chosen], methods.takes_lpft, dataset, folder)
+    results = _fit_winner(tried[decision.chosen], methods, dataset, folder)
     seconds["winner"] = budget.spent - sum(seconds.values())
     not_tried = [*left_out, *over, *late]
     choice = make_choice(config, own, dataset, images, tried, not_tried, decision, reasons, methods, results, seconds)
@@ -109,25 +112,33 @@ def _compare_methods(
     tried: Tried, own: ChooseConfig, dataset: Dataset, images: Images, fabric: Fabric, folder: Path, budget: Budget
 ) -> Methods:
     """Compare fine-tuning with the probe, if that is asked for."""
-    from transfer.commands.choose.lpft import try_lpft
+    from transfer.commands.choose.lpft import predict_seconds, try_lpft, why_impossible
     from transfer.commands.choose.record import Methods
     from transfer.commands.choose.report import describe
+    from transfer.commands.choose.search import search_settings
 
-    tuned, left_out = None, ""
-    if own.tries_lpft:
-        tuned, left_out = try_lpft(tried, dataset, images, fabric, folder, budget)
-    return Methods(tuned, left_out, describe(tried, images, tuned, left_out))
+    tuned, searched, left_out = None, None, why_impossible(tried.candidate.config) if own.tries_lpft else ""
+    if own.tries_lpft and not left_out:
+        expected = predict_seconds(tried.candidate, dataset, images, fabric)
+        task = tried, dataset, images, fabric, folder, budget
+        if own.search:
+            searched = search_settings(*task, own, expected)
+        changes, first = (searched.settings, 1) if searched else ({}, 0)
+        tuned, left_out = try_lpft(*task, expected, changes, first)
+    return Methods(tuned, left_out, searched, describe(tried, images, tuned, left_out, searched))
 
 
-def _fit_winner(tried: Tried, takes_lpft: bool, dataset: Dataset, folder: Path) -> Results:
+def _fit_winner(tried: Tried, methods: Methods, dataset: Dataset, folder: Path) -> Results:
     """Return the results of the run that is left in the folder of the choice; it reads test once."""
     from transfer.commands.choose.lpft import lpft_config
     from transfer.commands.finetune import finetune
     from transfer.commands.probe import probe
+    from transfer.config.parsing import unflatten
     from transfer.config.probe_schema import ProbeConfig
 
-    if takes_lpft:
-        return finetune(lpft_config(tried.candidate, folder / WINNER))
+    if methods.takes_lpft:
+        changes = methods.searched.settings if methods.searched else {}
+        return finetune(lpft_config(tried.candidate, folder / WINNER), **unflatten(changes))
     config = replace(tried.candidate.config, out_dir=str(folder / WINNER))
     results = probe(config, ProbeConfig(engine=tried.engine), dataset, tried.found.choice)
     assert results is not None  # there is one process

@@ -7,6 +7,7 @@ measured on.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from transfer.commands.finetune import finetune
 from transfer.config.auto import choose_lpft
 from transfer.config.command_line import build_parser
 from transfer.config.durations import clock, format_duration
+from transfer.config.parsing import unflatten
 from transfer.config.schema import FinetuneConfig
 from transfer.costs.speed import measure
 from transfer.errors import Interrupted, RunInterrupted, UserError
@@ -47,7 +49,15 @@ _ONLY_AT_THE_END = 2**30  # epochs between validations
 
 
 def try_lpft(
-    tried: Tried, dataset: Dataset, images: Images, fabric: Fabric, folder: Path, budget: Budget
+    tried: Tried,
+    dataset: Dataset,
+    images: Images,
+    fabric: Fabric,
+    folder: Path,
+    budget: Budget,
+    expected: float,
+    changes: Mapping[str, float] | None = None,
+    first: int = 0,
 ) -> tuple[Tuned | None, str]:
     """Fine-tune a network from its probe on as many folds as the time allows, and compare the two.
 
@@ -60,27 +70,29 @@ def try_lpft(
         fabric: launched; its device trains.
         folder: the folder of the choice, which gets the runs' output.
         budget: what may be spent.
+        expected: seconds that a fold takes.
+        changes: settings that are not the rule's, as dotted fields.
+        first: the first fold to compare on; those before it have chosen the settings.
 
     Returns:
         The comparison, None without a fold; and why folds were left out, empty if none was.
     """
-    if reason := _is_impossible(tried.candidate.config):
-        return None, reason
     fold_of, probe = images.folds[0], tried.found.predictions[0]
     logits = np.full((len(fold_of), dataset.num_classes), np.nan, np.float32)
-    expected, seconds, reason = predict_seconds(tried.candidate, dataset, images, fabric), list[float](), ""
+    seconds, reason = list[float](), ""
     print(
         f"fine-tuning {tried.candidate} from its probe (LP-FT) on its folds, about {format_duration(expected)} each",
         flush=True,
     )
-    for fold in range(images.num_folds):
-        final = expected * dataset.split_sizes["train"] / int((fold_of != fold).sum())
+    for fold in range(first, images.num_folds):
+        final = final_seconds(expected, dataset, images, fold)
         if expected + final > budget.left:
             reason = f"about {format_duration(expected + final)} for a fold and the run that may follow, {budget}"
             break
         started, mine = time.perf_counter(), fold_of == fold
         try:
-            found = tune_fold(tried.candidate, dataset, images, fold, fabric, folder, budget.left - final)
+            where = tried.candidate, dataset, images, fold, fabric, folder
+            found = tune_fold(*where, budget.left - final, changes or {})
         except UserError as error:
             reason = name_flags(str(error).partition("\n")[0], find_flags(build_parser))
             break
@@ -94,13 +106,19 @@ def try_lpft(
         figures = f"LP-FT {tuned:.1%}, probe {probed:.1%} of {mine.sum()} images"
         print(f"  fold {fold + 1} of {images.num_folds}: {figures}; {format_duration(seconds[-1])}", flush=True)
     if reason:
-        print(f"  {images.num_folds - len(seconds)} of {images.num_folds} folds are left out: {reason}", flush=True)
+        left_out = images.num_folds - first - len(seconds)
+        print(f"  {left_out} of {images.num_folds} folds are left out: {reason}", flush=True)
     if not seconds:
         return None, reason
     return compare_methods(images.labels, logits, probe, seconds, dataset.sheet.metric, images.groups), reason
 
 
-def _is_impossible(config: FinetuneConfig) -> str:
+def final_seconds(expected: float, dataset: Dataset, images: Images, fold: int = 0) -> float:
+    """Return about how long the run takes that may follow, if a fold takes `expected` seconds."""
+    return expected * dataset.split_sizes["train"] / int((images.folds[0] != fold).sum())
+
+
+def why_impossible(config: FinetuneConfig) -> str:
     """Return why folds cannot be fine-tuned, if they cannot."""
     data = config.data
     if data.stream:
@@ -126,11 +144,18 @@ def predict_seconds(candidate: Candidate, dataset: Dataset, images: Images, fabr
 
 
 def tune_fold(
-    candidate: Candidate, dataset: Dataset, images: Images, fold: int, fabric: Fabric, folder: Path, seconds: float
+    candidate: Candidate,
+    dataset: Dataset,
+    images: Images,
+    fold: int,
+    fabric: Fabric,
+    folder: Path,
+    seconds: float,
+    changes: Mapping[str, float],
 ) -> NDArray[np.float32] | None:
     """Return the logits of a fold's images by a network fine-tuned on the others; None if it takes longer than that.
 
-    Nothing of its run stays but its output, in `LOG`.
+    Nothing of its run stays but its output, in `LOG`. `changes` are settings that are not the rule's, as dotted fields.
 
     Raises:
         UserError: the run is refused, or fails.
@@ -141,7 +166,7 @@ def tune_fold(
         run_dir = Path(temporary) / "run"
         with open(folder / LOG, "a", encoding="utf-8") as log, redirect_stdout(log):
             try:
-                results = finetune(_fold_config(candidate, images, fold, run_dir, seconds))
+                results = finetune(_fold_config(candidate, images, fold, run_dir, seconds), **unflatten(changes))
             except RunInterrupted as interruption:  # nothing is left to go on with
                 raise Interrupted(interruption.signal_number) from None
         for name, part in (("train", train), ("val", held_out)):  # the very images of the probe's fold, by content

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from transfer.commands.choose.curve import LearningCurve
+from transfer.commands.choose.search_record import Searched
 from transfer.config.choose_schema import ChooseConfig
 from transfer.config.schema import FinetuneConfig
 from transfer.records import Interval
@@ -79,7 +80,8 @@ class FineTuning:
     """Fine-tuning the chosen network from its linear probe (LP-FT), beside that probe on the same out-of-fold images.
 
     Attributes:
-        num_folds: folds that were tried, the first ones of the first repeat, with `num_images` images.
+        num_folds: folds that were tried, the first ones of the first repeat, without the one that chose the settings,
+            with `num_images` images.
         accuracy: on them, in [0, 1], with its 95% `interval`.
         probe_accuracy: the probe's on them.
         difference: `accuracy` less `probe_accuracy`; fine-tuning is taken if it is above 0 by more than its interval.
@@ -113,6 +115,7 @@ class Choice:
         test: that run's metrics on test; None without test images.
         budget_seconds: what the choice was allowed to take.
         seconds: wall-clock time of the comparison of `networks`, of `fine_tuning` on folds, and of the `winner`'s run.
+        search: the settings that fine-tuning was tried with on a fold of their own; None without a search.
         num_suspects: images of suspects.csv.
         learning_curve: None unless asked for.
     """
@@ -139,6 +142,7 @@ class Choice:
     test: Metrics | None
     budget_seconds: float
     seconds: dict[str, float]
+    search: Searched | None = None
     num_suspects: int = 0
     learning_curve: LearningCurve | None = None
     command: list[str]
@@ -157,11 +161,13 @@ class Methods:
     Attributes:
         tuned: how they compare; None if fine-tuning was not tried.
         left_out: why it was not tried on more folds.
+        searched: the search for its settings; None without one.
         sentence: the choice in words.
     """
 
     tuned: Tuned | None
     left_out: str
+    searched: Searched | None
     sentence: str
 
     @property
@@ -220,6 +226,7 @@ def make_choice(
         method="lpft" if methods.takes_lpft else "probe",
         fine_tuning=None if methods.tuned is None else _fine_tuning(methods.tuned),
         folds_left_out=methods.left_out,
+        search=methods.searched,
         sentence=methods.sentence,
         run_dir=str(results.run_dir),
         test=results.metrics.get("test"),

@@ -14,6 +14,7 @@ from transfer.commands.choose.candidates import Tried
 from transfer.commands.choose.decision import Decision, Tuned
 from transfer.commands.choose.images import Images
 from transfer.commands.choose.record import Choice
+from transfer.commands.choose.search_record import Searched
 from transfer.config.auto import LPFT_FROM
 from transfer.config.choose_schema import CHOOSE_FIELDS
 from transfer.config.durations import format_duration
@@ -46,7 +47,7 @@ def explain(tried: Sequence[Tried], decision: Decision) -> list[str]:
     return lines
 
 
-def describe(tried: Tried, images: Images, tuned: Tuned | None, left_out: str) -> str:
+def describe(tried: Tried, images: Images, tuned: Tuned | None, left_out: str, searched: Searched | None = None) -> str:
     """Return the choice in one sentence.
 
     Args:
@@ -54,12 +55,15 @@ def describe(tried: Tried, images: Images, tuned: Tuned | None, left_out: str) -
         images: what it was cross-validated on.
         tuned: how fine-tuning it compares with its probe; None if it was not tried.
         left_out: why it was not; empty where it was not asked for.
+        searched: how its settings were found, unless they are the rule's.
     """
     found = tried.found
     probe = f"{tried.candidate}, linear probe: {100 * found.value:.1f}% ({found.interval.percent()}, {images})"
     if tuned is None:
         return f"{probe}; fine-tuning (LP-FT) was not tried: {left_out}" if left_out else probe
     folds, difference = count_folds(tuned, images), tuned.difference
+    if searched is not None:
+        folds += f"; {searched}"
     if not tuned.is_taken:
         return f"{probe}; fine-tuning (LP-FT) is not better: {_points(difference, sign='+')[:-1]}, {folds})"
     reached = (

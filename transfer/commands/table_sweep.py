@@ -1,0 +1,84 @@
+"""Run a W&B sweep file of finetune without W&B, and print what its runs reached: a part of the command `table`."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transfer.commands.experiments import check_counts, usable_gpus
+
+_WIDEST = 1000  # columns of text: a terminal wraps what rich would cut
+
+if TYPE_CHECKING:
+    from transfer.experiments.search import Ended
+    from transfer.experiments.sweeps import Sweep
+
+
+def sweep(
+    file: Path,
+    out_dir: Path,
+    workers: int | None,
+    devices: int,
+    count: int | None,
+    seed: int,
+    retry_failed: bool,
+    allow_user_code: bool,
+) -> int:
+    """Run a sweep file here and return 1 if a run failed.
+
+    Raises:
+        UserError: it cannot be run here.
+        Interrupted: Ctrl-C or SIGTERM.
+    """
+    from transfer.experiments.sweep_runs import SweepRuns
+    from transfer.experiments.sweeps import load_sweep
+    from transfer.networks.user_code import refuse_user_code
+
+    check_counts(workers=workers, devices=devices, count=count)
+    plan = load_sweep(file)
+    most = plan.num_runs(count)
+    refuse_user_code(file, plan.named("backbone", "head"), allow_user_code)
+    plan.finetune_arguments({})  # which refuses other programs
+    if logger := plan.parameters.get("logger"):
+        print(f"logger {logger.get('value', logger)} of {file} is ignored: nothing is sent to W&B from here")
+    runs = SweepRuns(plan, out_dir, seed, allow_user_code)
+    if retry_failed:
+        runs.search.retry_failed()
+    go_on = f"efficientnet-transfer table sweep {file} --out_dir {out_dir}, with the same options"
+    runs.compute(most, workers, devices, usable_gpus(workers=workers or 1), go_on)
+    ended = runs.ended()
+    _print_runs(ended, runs.metric, plan, out_dir)
+    if ended and ended[0].value is not None:
+        words = shlex.join(runs.best_arguments(ended[0].settings))
+        print(f"train the best again, and test it: efficientnet-transfer finetune {words}")
+    if failed := sum(one.state == "failed" for one in ended):
+        print(f"{failed} failed; again: the same command with --retry_failed")
+    return int(failed > 0)
+
+
+def _print_runs(ended: Sequence[Ended], metric: str, plan: Sweep, folder: Path) -> None:
+    """Print a table with a line for each run, the best first."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    from transfer.config.parsing import flatten
+
+    def settings(one: Ended) -> dict[str, Any]:
+        varied = {name: value for name, value in one.settings.items() if "value" not in plan.parameters[name]}
+        return dict(flatten(varied))
+
+    names = list(dict.fromkeys(name for one in ended for name in settings(one)))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("run", no_wrap=True)
+    for column in (metric, *names, ""):
+        table.add_column(column, justify="right", no_wrap=True)
+    for one in ended:
+        value = "" if one.value is None else f"{one.value:.4f}"
+        found = settings(one)
+        cells = [format(found.get(name, ""), "g" if isinstance(found.get(name), float) else "") for name in names]
+        table.add_row(f"{one.number:02d}", value, *cells, "" if one.state == "done" else one.state)
+    print(f"{len(ended)} run{'s' * (len(ended) != 1)} in {folder}")
+    Console(width=_WIDEST).print(table)
