@@ -50,7 +50,7 @@ def collect_results(
     return Results(
         run_dir=run_dir,
         command=command_words(),
-        protocol="linear probe",
+        protocol="linear probe" if config.head == "linear" else "linear probe of stages",
         dataset=config.dataset,
         backbone=start.variant.name,
         metrics={"val": Metrics(found.val_metrics[found.penalty])},
@@ -88,6 +88,7 @@ def _probe_fit(own: ProbeConfig, found: Probe, seconds: Mapping[str, float]) -> 
         fit_seconds=round(seconds["fit"], 2),
         passes=found.passes,
         views=own.views,
+        num_features=found.num_features,
     )
 
 
@@ -168,8 +169,9 @@ def print_report(results: Results, fine_tuned: Results | None) -> None:
         print(f"on {missing}: not comparable with published results")
     splits = {"val": f"of {len(fit.val_metrics)} on val", "train": "in cross-validation on train"}
     chosen = splits.get(fit.chosen_on, "in cross-validation on train and val")
+    seen = "" if results.config["head"] == "linear" else f" on {fit.num_features:,} features, of the last stages, too"
     print(
-        f"{fit.head} regression, penalty {fit.penalty:.3g}, the best {chosen}; features {fit.extract_seconds:.0f} s,"
+        f"{fit.head} regression{seen}, penalty {fit.penalty:.3g}, the best {chosen}; features {fit.extract_seconds:.0f} s,"
         f" fits {fit.fit_seconds:.0f} s; results in {results.run_dir / RESULTS}"
     )
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from transfer.errors import BadValue
+from transfer.networks.backward import spatial_mean
 from transfer.networks.dilation import replace_stride_with_dilation
 from transfer.networks.layers import ConvNormAct, LayerSettings, SamePadConv2d, untracked_batch_norm
 from transfer.networks.rows import StageRow, Variant
@@ -88,6 +89,19 @@ class Backbone(nn.Module, ABC):
             UserError: `enable` is true and the network is a function of the user's own.
         """
 
+    @abstractmethod
+    def set_pooled_stages(self, count: int) -> None:
+        """Append the means of the last maps of `forward_stages` to each cell of `forward`'s output.
+
+        `num_features` grows by their channels. Pooled, the output is that of the last layer, then those of the maps.
+
+        Args:
+            count: how many maps, 0 to 4; the output itself does not count.
+
+        Raises:
+            UserError: `count` is above 0 and the network is a function of the user's own.
+        """
+
 
 class StagedBackbone(Backbone):
     """A network without its classifier: a stem, stages of blocks and, in most families, a 1x1 convolution on top.
@@ -153,6 +167,7 @@ class StagedBackbone(Backbone):
             self._fix_padding(variant.resolution)
         replace_stride_with_dilation(self.stages, rows, 4 if baseline.stem_pool else 2, output_stride)
         self.set_grad_checkpointing(grad_checkpointing)
+        self.set_pooled_stages(0)
 
     def _build_stages(
         self, rows: tuple[StageRow, ...], settings: LayerSettings, stochastic_depth_prob: float
@@ -185,9 +200,15 @@ class StagedBackbone(Backbone):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem_pool(self.stem(x))
-        for stage in self.stages:
+        pooled = []
+        for index, stage in enumerate(self.stages):
             x = stage(x)
-        return self.top(x)
+            if index in self._pooled_stages:
+                pooled.append(spatial_mean(x))
+        x = self.top(x)
+        if not pooled:
+            return x
+        return torch.cat([x, *(means.expand(-1, -1, x.shape[2], x.shape[3]) for means in pooled)], 1)
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
         x = self.stem(x)
@@ -206,6 +227,11 @@ class StagedBackbone(Backbone):
             {"num_chs": channels, "reduction": stride, "module": "stem" if index == -1 else f"stages.{index}"}
             for index, channels, stride in zip(self._map_stages, self.stage_channels, self.stage_strides, strict=True)
         ]
+
+    def set_pooled_stages(self, count: int) -> None:
+        end = len(self._map_stages) - isinstance(self.top, nn.Identity)  # without a top, the last map is the output
+        self._pooled_stages = self._map_stages[end - count : end]
+        self.num_features = self.variant.num_features + sum(self.stage_channels[end - count : end])
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         self.grad_checkpointing = enable

@@ -112,6 +112,10 @@ class FunctionBackbone(Backbone):
         if enable:
             raise BadValue(f"grad_checkpointing with a function of your own, {self.variant.name} (allowed: False)")
 
+    def set_pooled_stages(self, count: int) -> None:
+        if count:
+            self._refuse_stages()
+
     def forward(self, x: Tensor) -> Tensor:
         features = self.network(x)
         if not isinstance(features, Tensor) or features.ndim not in (2, 4) or features.shape[1] != self.num_features:

@@ -29,6 +29,12 @@ class LinearHead(nn.Module):
         return self.fc(self.dropout(features))
 
 
+class StagesHead(LinearHead):
+    """A linear head that sees the pooled maps of the last stages, too."""
+
+    num_stages = 3
+
+
 class MLPHead(LinearHead):
     """A hidden layer as wide as the features before the linear one: linear, BatchNorm, SiLU, dropout, linear."""
 
@@ -61,7 +67,18 @@ class CosineHead(nn.Module):
 
 HeadFactory = Callable[[int, int, float], nn.Module]
 
-HEADS: dict[str, HeadFactory] = {"linear": LinearHead, "mlp": MLPHead, "cosine": CosineHead}
+HEADS: dict[str, HeadFactory] = {
+    "linear": LinearHead,
+    "mlp": MLPHead,
+    "cosine": CosineHead,
+    "stages": StagesHead,
+}
+
+
+def pooled_stages(head: str | HeadFactory | nn.Module) -> int:
+    """Return how many stages' pooled maps a head takes besides the backbone's output, see `build_head`."""
+    kind = HEADS.get(head, LinearHead) if isinstance(head, str) else head
+    return getattr(kind, "num_stages", 0)
 
 
 def list_heads() -> list[str]:

@@ -1,7 +1,7 @@
 """Linear heads on frozen features by cross-validation: which one, and how good it is on images it was not fitted to.
 
-Candidates are logistic and ridge regression, each along its path of penalties, its logits divided by a temperature (Guo
-et al. 2017, arXiv 1706.04599). The lowest out-of-fold loss decides: accuracy is too coarse on few images, and without a
+Candidates are logistic and ridge regression, on all features or on the first ones of them, each along its path of
+penalties, its logits divided by a temperature (Guo et al. 2017, arXiv 1706.04599). The lowest out-of-fold loss decides: accuracy is too coarse on few images, and without a
 temperature the loss refuses the strong penalties that few images need, as they leave all probabilities near the prior.
 Where all images are right, ever lower temperatures would win: as in Platt (1999), targets are smoothed, by 1 / (N + 2).
 An image's own prediction is by the fit to the other folds, with the candidate that is best on the images of those. The
@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import torch
@@ -36,11 +37,15 @@ _PATIENCE = 4
 
 @dataclass(frozen=True)
 class Choice:
-    """A linear head: `logistic` or `ridge` regression, its penalty, and what its logits are divided by."""
+    """A linear head: `logistic` or `ridge` regression, its penalty, and what its logits are divided by.
+
+    It sees the first `num_features` of the features.
+    """
 
     head: str
     penalty: float
     temperature: float
+    num_features: int
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,8 @@ class CrossValidation:
         interval: its 95% interval over images, or over groups; see `accuracy_interval`.
         choice: the head for all images.
         fold_choices: what each fold was predicted with, for each repeat.
-        losses: by head and penalty, the mean out-of-fold loss in nats at the best temperature, with smoothed targets.
+        losses: by head and penalty, the mean out-of-fold loss in nats at the best temperature, with smoothed targets, of
+            heads that see as many features as the chosen one.
         fit: the chosen head, fitted to all images; its logits are those of the chosen temperature.
     """
 
@@ -87,6 +93,7 @@ def cross_validate(
     heads: Sequence[str] = ("logistic", "ridge"),
     penalties: Sequence[float] = PENALTIES[::2],
     device: torch.device | str = "cpu",
+    widths: Sequence[int] = (),
 ) -> CrossValidation:
     """Return the best head's out-of-fold predictions, their accuracy, and the head fitted to all images.
 
@@ -100,16 +107,17 @@ def cross_validate(
         heads: what is compared, names of `HEADS`; the first of equals is taken.
         penalties: from strong to weak.
         device: the device that computes.
+        widths: numbers of leading features to compare; empty: all of them. The first of equals is taken.
     """
     with one_thread_if_small(sum(view.features.numel() for view in views)):
         data = _Data(torch.stack([view.features for view in views]).to(device), views[0].labels.to(device), num_classes)
-        spanned = replace(data, features=_in_their_span(data.features))
+        spanned = {width: data.leading(width).spanned() for width in widths or [data.features.shape[2]]}
         repeats = [_Repeat.of(spanned, torch.from_numpy(fold).to(device), heads, penalties) for fold in folds]
         # A path may have ended earlier in another repeat.
         shared = [key for key in repeats[0].losses if all(key in repeat.losses for repeat in repeats)]
         losses = {key: torch.stack([repeat.losses[key].mean(1) for repeat in repeats]).mean(0) for key in shared}
         choice = _best(losses)
-        *_, fit = HEADS[choice.head](data, towards(choice.penalty))
+        *_, fit = HEADS[choice.head](data.leading(choice.num_features), towards(choice.penalty))
     logits = torch.stack([repeat.logits for repeat in repeats]).cpu()
     value, interval = accuracy_interval(data.labels.cpu().numpy(), logits.argmax(2).numpy(), metric, groups)
     return CrossValidation(
@@ -119,7 +127,10 @@ def cross_validate(
         interval=interval,
         choice=choice,
         fold_choices=tuple(repeat.choices for repeat in repeats),
-        losses={name: {key[1]: float(loss.min()) for key, loss in losses.items() if key[0] == name} for name in heads},
+        losses={
+            name: {key[2]: float(loss.min()) for key, loss in losses.items() if key[:2] == (choice.num_features, name)}
+            for name in heads
+        },
         fit=fit.tempered(choice.temperature),
     )
 
@@ -135,7 +146,7 @@ def fit_head(
         choice: the head.
         device: the device that computes.
     """
-    features = torch.stack([view.features for view in views]).to(device)
+    features = torch.stack([view.features[:, : choice.num_features] for view in views]).to(device)
     with one_thread_if_small(features.numel()):
         data = _Data(features, views[0].labels.to(device), num_classes)
         *_, fit = HEADS[choice.head](data, towards(choice.penalty))
@@ -167,7 +178,7 @@ def predict_from_some(
     with one_thread_if_small(features.features.numel()):
         some = torch.from_numpy(kept).to(device)
         data = _Data(features.features[None].to(device), features.labels.to(device), num_classes, some)
-        spanned = replace(data, features=_in_their_span(data.features, some))
+        spanned = {features.features.shape[1]: data.spanned()}
         found = _Repeat.of(spanned, torch.from_numpy(fold_of).to(device), [head], penalties)
     return found.logits.argmax(1).cpu().numpy()
 
@@ -183,6 +194,20 @@ class _Data:
         """Return the images to fit to that are not in a fold, a mask (N,)."""
         images = ~fold if self.kept is None else self.kept & ~fold
         return _Data(self.features[:, images], self.labels[images], self.num_classes)
+
+    def leading(self, width: int) -> _Data:
+        """Return the same images with the first features alone."""
+        return replace(self, features=self.features[..., :width])
+
+    def spanned(self) -> _Data:
+        """Return the same images along axes that span those to fit to, if these rows are fewer than features.
+
+        No fit changes: a penalty keeps weights within the span.
+        """
+        rows = (self.features if self.kept is None else self.features[:, self.kept]).flatten(0, 1)
+        if len(rows) >= rows.shape[1]:
+            return self
+        return replace(self, features=self.features.double() @ torch.linalg.qr(rows.double().T).Q)
 
     def logistic(self) -> LogisticRegression:
         return LogisticRegression(*self._rows())
@@ -213,6 +238,7 @@ def _out_of_fold(head: str, data: _Data, fold_of: Tensor, penalties: Sequence[fl
         yield scores[: len(fold_of)].float()
 
 
+_Key = tuple[int, str, float]  # the features that a head sees, its name and its penalty
 HEADS: dict[str, Callable[[_Data, Sequence[float]], Iterator[LinearFit]]] = {
     "logistic": lambda data, penalties: data.logistic().path(penalties),
     "ridge": lambda data, penalties: data.ridge().path(penalties),
@@ -223,19 +249,21 @@ HEADS: dict[str, Callable[[_Data, Sequence[float]], Iterator[LinearFit]]] = {
 class _Repeat:
     logits: Tensor  # (N, C)
     choices: tuple[Choice, ...]  # of each fold
-    losses: dict[tuple[str, float], Tensor]  # (T, N), by head and penalty
+    losses: dict[_Key, Tensor]  # (T, N)
 
     @classmethod
-    def of(cls, data: _Data, fold_of: Tensor, heads: Sequence[str], penalties: Sequence[float]) -> _Repeat:
+    def of(
+        cls, data_of: dict[int, _Data], fold_of: Tensor, heads: Sequence[str], penalties: Sequence[float]
+    ) -> _Repeat:
         """Predict each fold, of which fold_of (N,) says the images, by the fit to the others."""
-        candidates: dict[tuple[str, float], Tensor] = {}
-        losses: dict[tuple[str, float], Tensor] = {}
-        for head in heads:
+        candidates: dict[_Key, Tensor] = {}
+        losses: dict[_Key, Tensor] = {}
+        for (width, data), head in product(data_of.items(), heads):
             best, worse = math.inf, 0
             for penalty, logits in zip(penalties, _out_of_fold(head, data, fold_of, penalties), strict=True):
-                candidates[head, penalty] = logits
-                losses[head, penalty] = _losses(logits, data.labels)
-                lowest = float(losses[head, penalty].mean(1).min())
+                key = width, head, penalty
+                candidates[key], losses[key] = logits, _losses(logits, data.labels)
+                lowest = float(losses[key].mean(1).min())
                 best, worse = (lowest, 0) if lowest < best else (best, worse + 1)
                 if worse == _PATIENCE:
                     break
@@ -243,20 +271,9 @@ class _Repeat:
         for fold in range(int(fold_of.max()) + 1):
             mine = fold_of == fold
             choice = _best({key: loss[:, ~mine].mean(1) for key, loss in losses.items()})
-            found[mine] = candidates[choice.head, choice.penalty][mine] / choice.temperature
+            found[mine] = candidates[choice.num_features, choice.head, choice.penalty][mine] / choice.temperature
             choices.append(choice)
         return cls(found, tuple(choices), losses)
-
-
-def _in_their_span(features: Tensor, kept: Tensor | None = None) -> Tensor:
-    """Return features (V, N, F) along axes that span those to fit to, if these rows are fewer than features.
-
-    No fit changes: a penalty keeps weights within the span.
-    """
-    rows = (features if kept is None else features[:, kept]).flatten(0, 1)
-    if len(rows) >= rows.shape[1]:
-        return features
-    return features.double() @ torch.linalg.qr(rows.double().T).Q
 
 
 def _losses(logits: Tensor, labels: Tensor) -> Tensor:
@@ -270,7 +287,8 @@ def _losses(logits: Tensor, labels: Tensor) -> Tensor:
     )
 
 
-def _best(losses: dict[tuple[str, float], Tensor]) -> Choice:
+def _best(losses: dict[_Key, Tensor]) -> Choice:
     """Return the lowest of the candidates' mean losses, (T,) each."""
-    head, penalty = min(losses, key=lambda key: float(losses[key].min()))
-    return Choice(head, penalty, TEMPERATURES[int(losses[head, penalty].argmin())])
+    best = min(losses, key=lambda key: float(losses[key].min()))
+    width, head, penalty = best
+    return Choice(head, penalty, TEMPERATURES[int(losses[best].argmin())], width)

@@ -34,6 +34,7 @@ class Probe:
         fit: the layer fitted to train and val with the chosen penalty.
         train_fit: the layer fitted to train alone with that penalty, of which the metrics and logits on val are.
         penalty: the one chosen.
+        num_features: how many features, the first ones, the layers see.
         temperature: what the logits of both layers have been divided by.
         chosen_on: `val`: of the penalties with the best metric there, the largest (Kornblith et al. 2019); `train` or
             `trainval`: the one with the lowest loss in cross-validation.
@@ -46,6 +47,7 @@ class Probe:
     fit: LinearFit
     train_fit: LinearFit
     penalty: float
+    num_features: int
     temperature: float
     chosen_on: Literal["train", "val", "trainval"]
     val_metrics: dict[float, dict[str, float]]
@@ -61,8 +63,11 @@ def fit_probe(
     metric: str = "top1",
     device: torch.device | str = "cpu",
     groups: NDArray[np.str_] | None = None,
+    widths: Sequence[int] = (),
 ) -> Probe:
     """Choose a penalty and fit it to train and val: by cross-validation in train where it has few images, else on val.
+
+    So it is chosen, too, how many of the features the layer sees.
 
     Args:
         views: features and labels of the training images, once for each view; an image's loss is the mean over them.
@@ -71,15 +76,17 @@ def fit_probe(
         metric: what decides on val, `top1` or `mean_per_class`.
         device: the device that computes.
         groups: those of the training images, which no two folds share; see `draw_folds`. Shape: (N,)
+        widths: numbers of leading features to compare; empty: all of them. The first of equals is taken.
     """
     views = [Features(view.features.to(device), view.labels.to(device)) for view in views]
     val = Features(val.features.to(device), val.labels.to(device))
     labels = views[0].labels.cpu().numpy()
     folds = min(_FOLDS, most_folds(labels, groups))
+    widths = widths or [val.features.shape[1]]
     with one_thread_if_small(sum(view.features.numel() for view in views)):
         if len(labels) <= MOST_CROSS_VALIDATED and folds > 1 and len(np.unique(labels)) > 1:
-            return _choose_on_train(views, val, num_classes, folds, groups)
-        return _choose_on_val(views, val, num_classes, metric)
+            return _choose_on_train(views, val, num_classes, folds, groups, widths)
+        return _choose_on_val(views, val, num_classes, metric, widths)
 
 
 def fit_choice(
@@ -91,8 +98,9 @@ def fit_choice(
         views, val, num_classes, device: those of `fit_probe`.
         choice: the head.
     """
-    val = Features(val.features.to(device), val.labels.to(device))
-    views = [Features(view.features.to(device), view.labels.to(device)) for view in views]
+    val, *views = (
+        Features(part.features[:, : choice.num_features].to(device), part.labels.to(device)) for part in (val, *views)
+    )
     both = [
         Features(torch.cat([view.features, val.features]), torch.cat([view.labels, val.labels])) for view in views
     ]  # val's one view counts as often
@@ -101,6 +109,7 @@ def fit_choice(
         fit=fit,
         train_fit=train_fit,
         penalty=choice.penalty,
+        num_features=choice.num_features,
         temperature=choice.temperature,
         chosen_on="trainval",
         val_metrics={choice.penalty: linear_metrics(train_fit, val)},
@@ -111,19 +120,27 @@ def fit_choice(
 
 
 def _choose_on_train(
-    views: Sequence[Features], val: Features, num_classes: int, folds: int, groups: NDArray[np.str_] | None
+    views: Sequence[Features],
+    val: Features,
+    num_classes: int,
+    folds: int,
+    groups: NDArray[np.str_] | None,
+    widths: Sequence[int],
 ) -> Probe:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "classes with ")  # a lonely image weighs little in the choice
         drawn = draw_folds(views[0].labels.cpu().numpy(), folds, groups=groups)
     device = val.features.device
-    found = cross_validate(views, num_classes, drawn, groups=groups, heads=["logistic"], device=device)
-    penalty, temperature = found.choice.penalty, found.choice.temperature
-    final = _fit_both(views, val, num_classes, penalty)
+    heads = ["logistic"]
+    found = cross_validate(views, num_classes, drawn, groups=groups, heads=heads, device=device, widths=widths)
+    penalty, temperature, width = found.choice.penalty, found.choice.temperature, found.choice.num_features
+    val = val.leading(width)
+    final = _fit_both([view.leading(width) for view in views], val, num_classes, penalty)
     return Probe(
         fit=final.tempered(temperature),
         train_fit=found.fit,
         penalty=penalty,
+        num_features=width,
         temperature=temperature,
         chosen_on="train",
         val_metrics={penalty: linear_metrics(found.fit, val)},
@@ -132,23 +149,31 @@ def _choose_on_train(
     )
 
 
-def _choose_on_val(views: Sequence[Features], val: Features, num_classes: int, metric: str) -> Probe:
+def _choose_on_val(
+    views: Sequence[Features], val: Features, num_classes: int, metric: str, widths: Sequence[int]
+) -> Probe:
     features, labels = (torch.cat([getattr(view, name) for view in views]) for name in ("features", "labels"))
-    metrics, best, passes = {}, None, 0
-    for fit in LogisticRegression(features, labels, num_classes, len(views)).path(PENALTIES):
-        metrics[fit.penalty] = linear_metrics(fit, val)
-        passes += fit.passes
-        if best is None or metrics[fit.penalty][metric] > metrics[best.penalty][metric]:
-            best = fit
+    metrics: dict[int, dict[float, dict[str, float]]] = {}
+    best, passes = None, 0
+    for width in widths:
+        metrics[width] = {}
+        for fit in LogisticRegression(features[:, :width], labels, num_classes, len(views)).path(PENALTIES):
+            metrics[width][fit.penalty] = found = linear_metrics(fit, val.leading(width))
+            passes += fit.passes
+            if best is None or found[metric] > metrics[best.weight.shape[1]][best.penalty][metric]:
+                best = fit
     assert best is not None
-    final = _fit_both(views, val, num_classes, best.penalty)
+    width = best.weight.shape[1]
+    val = val.leading(width)
+    final = _fit_both([view.leading(width) for view in views], val, num_classes, best.penalty)
     return Probe(
         fit=final,
         train_fit=best,
         penalty=best.penalty,
+        num_features=width,
         temperature=1.0,
         chosen_on="val",
-        val_metrics=metrics,
+        val_metrics=metrics[width],
         passes=passes + final.passes,
         val_logits=best.logits(val.features).cpu(),
     )
