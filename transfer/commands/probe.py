@@ -83,8 +83,8 @@ def probe(
     with open_run(config, None, kind="_probe") as run:
         fabric = build_fabric(config.trainer)
         torch.manual_seed(config.seed)
-        augment = config.augment if own.views > 1 else "none"
-        data = DataModule(dataset, start.preprocessing, **{**config.loader_options(), "augment": augment})
+        options = {**config.loader_options(), "augment": config.augment if own.views > 1 else "none"}
+        data = DataModule(dataset, start.preprocessing, **options)
         classifier = build_network(config, own, start, dataset, fabric)
         if fabric.global_rank == 0:
             begin(run, config, own, start, data)
@@ -95,16 +95,14 @@ def probe(
         found = fit(features, dataset, fabric, choice, widths_of(classifier, own))
         seconds = {"extract": extracted - started, "fit": time.perf_counter() - extracted}
         features = {name: [view.leading(found.num_features) for view in views] for name, views in features.items()}
-        config = set_head(config, classifier, found.num_features)
-        run.begin(config, {})
-        calibration = save_probe(run, classifier.cpu(), found, features["val"][0], data)
+        config = set_head(run, config, classifier, found.num_features)
         results = replace(
             collect_results(config, own, run.path, start, dataset, found, files, seconds),
+            calibration=save_probe(run, classifier.cpu(), found, features["val"][0], data),
             **measure_test(run.path, found, features.get("test", ()), data),
             neighbours=measure_neighbours(features, dataset.num_classes, found.fit.weight.device),
             num_parameters=sum(p.numel() for p in classifier.parameters()),
             wall_seconds=round(time.perf_counter() - started, 2),
-            calibration=calibration,
             engine=asdict(record),
             precision=record.precision,
             world_size=fabric.world_size,
@@ -160,11 +158,13 @@ def widths_of(classifier: Classifier, own: ProbeConfig) -> list[int]:
     return [every] if own.features != "auto" else [_last_width(classifier), every]
 
 
-def set_head(config: FinetuneConfig, classifier: Classifier, num_features: int) -> FinetuneConfig:
-    """Give the network a linear head that sees so many features, and return the configuration that names it."""
+def set_head(run: RunFolder, config: FinetuneConfig, classifier: Classifier, num_features: int) -> FinetuneConfig:
+    """Give the network a linear head that sees so many features; return the configuration with it, as it is written."""
     head = "stages" if num_features > _last_width(classifier) else "linear"
     classifier.reset_head(classifier.num_classes, head, class_names=classifier.class_names)
-    return replace(config, head=head)
+    config = replace(config, head=head)
+    run.begin(config, {})
+    return config
 
 
 def _last_width(classifier: Classifier) -> int:

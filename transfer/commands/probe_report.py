@@ -171,8 +171,8 @@ def print_report(results: Results, fine_tuned: Results | None) -> None:
     chosen = splits.get(fit.chosen_on, "in cross-validation on train and val")
     seen = "" if results.config["head"] == "linear" else f" on {fit.num_features:,} features, of the last stages, too"
     print(
-        f"{fit.head} regression{seen}, penalty {fit.penalty:.3g}, the best {chosen}; features {fit.extract_seconds:.0f} s,"
-        f" fits {fit.fit_seconds:.0f} s; results in {results.run_dir / RESULTS}"
+        f"{fit.head} regression{seen}, penalty {fit.penalty:.3g}, the best {chosen};"
+        f" features {fit.extract_seconds:.0f} s, fits {fit.fit_seconds:.0f} s; results in {results.run_dir / RESULTS}"
     )
 
 

@@ -110,7 +110,7 @@ class Classifier(nn.Module):
 
         Args:
             num_classes: outputs of the new head, at least 1.
-            head: `linear`, `mlp`, `cosine`, `stages`, an import path, or a class or module of your own; see `build_head`.
+            head: `linear`, `mlp`, `cosine`, `stages`, an import path, or a class or module of your own (`build_head`).
             dropout: probability in [0, 1) before the last layer; None takes the variant's published rate.
             class_names: names of the new classes.
 

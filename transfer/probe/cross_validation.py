@@ -1,11 +1,12 @@
 """Linear heads on frozen features by cross-validation: which one, and how good it is on images it was not fitted to.
 
 Candidates are logistic and ridge regression, on all features or on the first ones of them, each along its path of
-penalties, its logits divided by a temperature (Guo et al. 2017, arXiv 1706.04599). The lowest out-of-fold loss decides: accuracy is too coarse on few images, and without a
-temperature the loss refuses the strong penalties that few images need, as they leave all probabilities near the prior.
-Where all images are right, ever lower temperatures would win: as in Platt (1999), targets are smoothed, by 1 / (N + 2).
-An image's own prediction is by the fit to the other folds, with the candidate that is best on the images of those. The
-predictions that choose it come from fits that saw the image, so accuracies on a few dozen images are a little too high.
+penalties, its logits divided by a temperature (Guo et al. 2017, arXiv 1706.04599). The lowest out-of-fold loss decides:
+accuracy is too coarse on few images, and without a temperature the loss refuses the strong penalties that few images
+need, as they leave all probabilities near the prior. Where all images are right, ever lower temperatures would win: as
+in Platt (1999), targets are smoothed, by 1 / (N + 2). An image's own prediction is by the fit to the other folds, with
+the candidate that is best on the images of those. The predictions that choose it come from fits that saw the image, so
+accuracies on a few dozen images are a little too high.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ class CrossValidation:
         interval: its 95% interval over images, or over groups; see `accuracy_interval`.
         choice: the head for all images.
         fold_choices: what each fold was predicted with, for each repeat.
-        losses: by head and penalty, the mean out-of-fold loss in nats at the best temperature, with smoothed targets, of
-            heads that see as many features as the chosen one.
+        losses: by head and penalty, the mean out-of-fold loss in nats at the best temperature, with smoothed targets,
+            of heads that see as many features as the chosen one.
         fit: the chosen head, fitted to all images; its logits are those of the chosen temperature.
     """
 

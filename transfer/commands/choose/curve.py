@@ -113,9 +113,7 @@ def learn(
     device = fabric.device if fabric.device.type == "cuda" else "cpu"  # MPS has no float64
     choice, metric = tried.found.choice, dataset.sheet.metric
     seen = features.leading(choice.num_features)
-    measured = measure_curve(
-        seen, dataset.num_classes, choice, images.num_folds, metric, images.groups, seed, device
-    )
+    measured = measure_curve(seen, dataset.num_classes, choice, images.num_folds, metric, images.groups, seed, device)
     found = extrapolate(measured)
     curve = summarise(measured, found, choice.head, dataset.class_names)
     print(curve)
