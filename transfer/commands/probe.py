@@ -83,28 +83,26 @@ def probe(
     with open_run(config, None, kind="_probe") as run:
         fabric = build_fabric(config.trainer)
         torch.manual_seed(config.seed)
-        options = {**config.loader_options(), "augment": config.augment if own.views > 1 else "none"}
-        data = DataModule(dataset, start.preprocessing, **options)
+        augment = config.augment if own.views > 1 else "none"
+        data = DataModule(dataset, start.preprocessing, **{**config.loader_options(), "augment": augment})
         classifier = build_network(config, own, start, dataset, fabric)
         if fabric.global_rank == 0:
             begin(run, config, own, start, data)
         features, files, record = extract(config, own, data, classifier, fabric)
         if record is None:
             return None
-        extracted = time.perf_counter()
+        extracted = time.perf_counter() - started
         found = fit(features, dataset, fabric, choice, widths_of(classifier, own))
-        seconds = {"extract": extracted - started, "fit": time.perf_counter() - extracted}
+        seconds = {"extract": extracted, "fit": time.perf_counter() - started - extracted}
         features = {name: [view.leading(found.num_features) for view in views] for name, views in features.items()}
         config = set_head(run, config, classifier, found.num_features)
         results = replace(
-            collect_results(config, own, run.path, start, dataset, found, files, seconds),
+            collect_results(config, own, run.path, start, dataset, found, files, record, seconds),
             calibration=save_probe(run, classifier.cpu(), found, features["val"][0], data),
             **measure_test(run.path, found, features.get("test", ()), data),
             neighbours=measure_neighbours(features, dataset.num_classes, found.fit.weight.device),
             num_parameters=sum(p.numel() for p in classifier.parameters()),
             wall_seconds=round(time.perf_counter() - started, 2),
-            engine=asdict(record),
-            precision=record.precision,
             world_size=fabric.world_size,
         )
         results.save()

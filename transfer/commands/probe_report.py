@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from datamodules.datamodule import DataModule
     from datamodules.dataset.loaded import Dataset
+    from transfer.inference.engines import EngineRecord
     from transfer.probe.features import Features
     from transfer.probe.linear import Probe
     from transfer.weights.start import Start
@@ -31,6 +32,7 @@ def collect_results(
     dataset: Dataset,
     found: Probe,
     files: Mapping[str, Path],
+    record: EngineRecord,
     seconds: Mapping[str, float],
 ) -> Results:
     """Return what the probe found on val, and what it was found with.
@@ -43,6 +45,7 @@ def collect_results(
         dataset: the images.
         found: the fit.
         files: the features' file of each split.
+        record: what computed the features.
         seconds: wall-clock time of `extract` and `fit`.
     """
     from transfer.environment import command_words, environment
@@ -73,6 +76,8 @@ def collect_results(
         copy=dataset.known_copy,
         config={**config.to_dict(), **asdict(own)},
         probe=_probe_fit(own, found, seconds),
+        engine=asdict(record),
+        precision=record.precision,
         environment=environment(),
     )
 

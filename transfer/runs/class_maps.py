@@ -57,7 +57,7 @@ def explain_class(classifier: Classifier, images: Tensor, class_index: int | Non
         logits = classifier.forward_head(features)
     classes = logits.argmax(1) if class_index is None else torch.full_like(logits[:, 0], class_index, dtype=torch.long)
     head = classifier.head
-    if type(head) in (LinearHead, StagesHead):  # a subclass may compute something else
+    if isinstance(head, LinearHead) and type(head) in (LinearHead, StagesHead):  # a subclass may compute something else
         maps, method = class_activation_map(features, head.fc.weight[classes].detach()), "CAM"
     else:
         maps, method = grad_cam(head, features, classes), "Grad-CAM"
