@@ -169,7 +169,7 @@ def test_a_run_that_ends_below_its_probe_is_told(method: str, advice: str, capsy
     ("words", "message"),
     [
         (("--protocol", "kornblith"), "--method lpft with --protocol kornblith: both choose the settings"),
-        (("--head", "mlp"), "--method lpft with --head mlp: it starts from a linear probe's (allowed: linear)"),
+        (("--head", "mlp"), "--method lpft with --head mlp: it starts from a linear probe's (allowed: linear, stages)"),
         (("--pretrained", "false"), "--method lpft with --pretrained false: "),
         (("--data.multilabel", "true"), "--method lpft with --data.multilabel true: a probe supports one label"),
         (("--data.train_on", "trainval"), "--method lpft with --data.train_on trainval: val chooses the penalty"),
