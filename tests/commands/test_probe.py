@@ -449,7 +449,7 @@ def test_a_probe_leaves_its_files_and_says_what_it_did(probed: Path) -> None:
     assert results["per_class_accuracy"].keys() == {"dark", "grey", "light"}
     for name, split in results["splits"].items():
         features = read_features(Path(split["features"]))
-        assert features.features.shape == (split["size"], 1280 + 40 + 112 + 320)
+        assert features.features.shape == (split["size"], 1280 + 112 + 192 + 320)
         assert torch.bincount(features.labels, minlength=3).tolist() == split["class_counts"]
         assert Path(split["features"]).name.startswith(f"folder-{name}-lite0-32-")
     files = (Path(results["splits"][name]["features"]) for name in ("train", "val", "test"))

@@ -66,7 +66,10 @@ def test_the_stages_head_sees_the_means_of_the_last_maps_after_those_of_the_outp
     features = classifier.forward_head(classifier.forward_features(images), pre_logits=True)
     plain = build_classifier(backbone, 5).eval()
     plain.backbone.load_state_dict(classifier.backbone.state_dict())
-    maps = classifier.backbone.forward_stages(images)[:last][-3:]  # without a top, the last one is the output
+    maps, x = [], plain.backbone.stem_pool(plain.backbone.stem(images))
+    for stage in plain.backbone.stages:
+        maps.append(x := stage(x))
+    maps = maps[:last][-3:]  # without a top, the last one is the output
     expected = torch.cat([plain.backbone(images).mean((2, 3)), *(one.mean((2, 3)) for one in maps)], 1)
     torch.testing.assert_close(features, expected)
     assert classifier.num_features == expected.shape[1] == classifier.head.fc.in_features

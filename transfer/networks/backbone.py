@@ -91,12 +91,13 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def set_pooled_stages(self, count: int) -> None:
-        """Append the means of the last maps of `forward_stages` to each cell of `forward`'s output.
+        """Append the means of the maps of the last stages to each cell of `forward`'s output.
 
-        `num_features` grows by their channels. Pooled, the output is that of the last layer, then those of the maps.
+        `num_features` grows by their channels. Pooled, the output is the means of the last layer, then those of the
+        stages.
 
         Args:
-            count: how many maps, 0 to 4; the output itself does not count.
+            count: how many stages; that whose map is the output does not count.
 
         Raises:
             UserError: `count` is above 0 and the network is a function of the user's own.
@@ -229,9 +230,11 @@ class StagedBackbone(Backbone):
         ]
 
     def set_pooled_stages(self, count: int) -> None:
-        end = len(self._map_stages) - isinstance(self.top, nn.Identity)  # without a top, the last map is the output
-        self._pooled_stages = self._map_stages[end - count : end]
-        self.num_features = self.variant.num_features + sum(self.stage_channels[end - count : end])
+        end = len(self.stages) - isinstance(self.top, nn.Identity)  # without a top, the last stage's map is the output
+        self._pooled_stages = range(end - count, end)
+        self.num_features = self.variant.num_features + sum(
+            self.variant.stages[index].out_channels for index in self._pooled_stages
+        )
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         self.grad_checkpointing = enable

@@ -30,7 +30,7 @@ class LinearHead(nn.Module):
 
 
 class StagesHead(LinearHead):
-    """A linear head that sees the pooled maps of the last stages, too."""
+    """A linear head that sees the pooled maps of the last three stages, too."""
 
     num_stages = 3
 

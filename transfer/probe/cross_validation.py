@@ -1,12 +1,13 @@
 """Linear heads on frozen features by cross-validation: which one, and how good it is on images it was not fitted to.
 
-Candidates are logistic and ridge regression, on all features or on the first ones of them, each along its path of
-penalties, its logits divided by a temperature (Guo et al. 2017, arXiv 1706.04599). The lowest out-of-fold loss decides:
-accuracy is too coarse on few images, and without a temperature the loss refuses the strong penalties that few images
-need, as they leave all probabilities near the prior. Where all images are right, ever lower temperatures would win: as
-in Platt (1999), targets are smoothed, by 1 / (N + 2). An image's own prediction is by the fit to the other folds, with
-the candidate that is best on the images of those. The predictions that choose it come from fits that saw the image, so
-accuracies on a few dozen images are a little too high.
+Candidates are logistic and ridge regression, each along its path of penalties, its logits divided by a temperature (Guo
+et al. 2017, arXiv 1706.04599). The lowest out-of-fold loss decides: accuracy is too coarse on few images, and without a
+temperature the loss refuses the strong penalties that few images need, as they leave all probabilities near the prior.
+Where all images are right, ever lower temperatures would win: as in Platt (1999), targets are smoothed, by 1 / (N + 2).
+An image's own prediction is by the fit to the other folds, with the candidate that is best on the images of those. The
+predictions that choose it come from fits that saw the image, so accuracies on a few dozen images are a little too high.
+How many of the features the heads see is chosen before, by the out-of-fold loss of ridge regression, which takes a
+second where logistic regression takes a minute.
 """
 
 from __future__ import annotations
@@ -14,11 +15,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from functools import partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -27,11 +27,11 @@ from transfer.probe.features import Features
 from transfer.probe.logistic import LinearFit, LogisticRegression
 from transfer.probe.penalties import PENALTIES, one_thread_if_small, towards
 from transfer.probe.ridge import RidgeRegression
+from transfer.probe.temperatures import TEMPERATURES, image_losses, lowest_loss
 from transfer.records import Interval
 from transfer.resampling import accuracy_interval
 from transfer.statistics import Metric
 
-TEMPERATURES = tuple(10 ** (exponent / 8) for exponent in range(-32, 9))  # from 1e-4 to 10
 # A path ends after so many penalties, two decades, that brought no lower loss.
 _PATIENCE = 4
 
@@ -60,8 +60,7 @@ class CrossValidation:
         interval: its 95% interval over images, or over groups; see `accuracy_interval`.
         choice: the head for all images.
         fold_choices: what each fold was predicted with, for each repeat.
-        losses: by head and penalty, the mean out-of-fold loss in nats at the best temperature, with smoothed targets,
-            of heads that see as many features as the chosen one.
+        losses: by head and penalty, the mean out-of-fold loss in nats at the best temperature, with smoothed targets.
         fit: the chosen head, fitted to all images; its logits are those of the chosen temperature.
     """
 
@@ -111,14 +110,17 @@ def cross_validate(
         widths: numbers of leading features to compare; empty: all of them. The first of equals is taken.
     """
     with one_thread_if_small(sum(view.features.numel() for view in views)):
-        data = _Data(torch.stack([view.features for view in views]).to(device), views[0].labels.to(device), num_classes)
-        spanned = {width: data.leading(width).spanned() for width in widths or [data.features.shape[2]]}
-        repeats = [_Repeat.of(spanned, torch.from_numpy(fold).to(device), heads, penalties) for fold in folds]
+        data = _Data.of(torch.stack([view.features for view in views]), views[0].labels, num_classes, device)
+        on_device = [torch.from_numpy(fold).to(device) for fold in folds]
+        if len(widths) > 1:
+            data = data.leading(min(widths, key=partial(_loss_of_ridge, data, on_device, penalties)))
+        spanned = data.spanned()
+        repeats = [_Repeat.of(spanned, fold_of, heads, penalties) for fold_of in on_device]
         # A path may have ended earlier in another repeat.
         shared = [key for key in repeats[0].losses if all(key in repeat.losses for repeat in repeats)]
         losses = {key: torch.stack([repeat.losses[key].mean(1) for repeat in repeats]).mean(0) for key in shared}
-        choice = _best(losses)
-        *_, fit = HEADS[choice.head](data.leading(choice.num_features), towards(choice.penalty))
+        choice = _best(losses, data.num_features)
+        *_, fit = HEADS[choice.head](data, towards(choice.penalty))
     logits = torch.stack([repeat.logits for repeat in repeats]).cpu()
     value, interval = accuracy_interval(data.labels.cpu().numpy(), logits.argmax(2).numpy(), metric, groups)
     return CrossValidation(
@@ -128,10 +130,7 @@ def cross_validate(
         interval=interval,
         choice=choice,
         fold_choices=tuple(repeat.choices for repeat in repeats),
-        losses={
-            name: {key[2]: float(loss.min()) for key, loss in losses.items() if key[:2] == (choice.num_features, name)}
-            for name in heads
-        },
+        losses={name: {key[1]: float(loss.min()) for key, loss in losses.items() if key[0] == name} for name in heads},
         fit=fit.tempered(choice.temperature),
     )
 
@@ -147,9 +146,9 @@ def fit_head(
         choice: the head.
         device: the device that computes.
     """
-    features = torch.stack([view.features[:, : choice.num_features] for view in views]).to(device)
+    features = torch.stack([view.features[:, : choice.num_features] for view in views])
     with one_thread_if_small(features.numel()):
-        data = _Data(features, views[0].labels.to(device), num_classes)
+        data = _Data.of(features, views[0].labels, num_classes, device)
         *_, fit = HEADS[choice.head](data, towards(choice.penalty))
     return fit.tempered(choice.temperature)
 
@@ -177,10 +176,10 @@ def predict_from_some(
         device: the device that computes.
     """
     with one_thread_if_small(features.features.numel()):
-        some = torch.from_numpy(kept).to(device)
-        data = _Data(features.features[None].to(device), features.labels.to(device), num_classes, some)
-        spanned = {features.features.shape[1]: data.spanned()}
-        found = _Repeat.of(spanned, torch.from_numpy(fold_of).to(device), [head], penalties)
+        data = _Data.of(features.features[None], features.labels, num_classes, device, torch.from_numpy(kept))
+        found = _Repeat.of(
+            data.spanned(), features.features.shape[1], torch.from_numpy(fold_of).to(device), [head], penalties
+        )
     return found.logits.argmax(1).cpu().numpy()
 
 
@@ -189,16 +188,24 @@ class _Data:
     features: Tensor  # (V, N, F)
     labels: Tensor  # (N,)
     num_classes: int
+    num_features: int  # F, before `spanned`
     kept: Tensor | None = None  # (N,): the images that heads are fitted to; None: all
+
+    @classmethod
+    def of(
+        cls, features: Tensor, labels: Tensor, num_classes: int, device: torch.device | str, kept: Tensor | None = None
+    ) -> _Data:
+        kept = None if kept is None else kept.to(device)
+        return cls(features.to(device), labels.to(device), num_classes, features.shape[2], kept)
 
     def others(self, fold: Tensor) -> _Data:
         """Return the images to fit to that are not in a fold, a mask (N,)."""
         images = ~fold if self.kept is None else self.kept & ~fold
-        return _Data(self.features[:, images], self.labels[images], self.num_classes)
+        return replace(self, features=self.features[:, images], labels=self.labels[images], kept=None)
 
     def leading(self, width: int) -> _Data:
         """Return the same images with the first features alone."""
-        return replace(self, features=self.features[..., :width])
+        return replace(self, features=self.features[..., :width], num_features=width)
 
     def spanned(self) -> _Data:
         """Return the same images along axes that span those to fit to, if these rows are fewer than features.
@@ -239,7 +246,6 @@ def _out_of_fold(head: str, data: _Data, fold_of: Tensor, penalties: Sequence[fl
         yield scores[: len(fold_of)].float()
 
 
-_Key = tuple[int, str, float]  # the features that a head sees, its name and its penalty
 HEADS: dict[str, Callable[[_Data, Sequence[float]], Iterator[LinearFit]]] = {
     "logistic": lambda data, penalties: data.logistic().path(penalties),
     "ridge": lambda data, penalties: data.ridge().path(penalties),
@@ -250,46 +256,42 @@ HEADS: dict[str, Callable[[_Data, Sequence[float]], Iterator[LinearFit]]] = {
 class _Repeat:
     logits: Tensor  # (N, C)
     choices: tuple[Choice, ...]  # of each fold
-    losses: dict[_Key, Tensor]  # (T, N)
+    losses: dict[tuple[str, float], Tensor]  # (T, N), by head and penalty
 
     @classmethod
-    def of(
-        cls, data_of: dict[int, _Data], fold_of: Tensor, heads: Sequence[str], penalties: Sequence[float]
-    ) -> _Repeat:
+    def of(cls, data: _Data, fold_of: Tensor, heads: Sequence[str], penalties: Sequence[float]) -> _Repeat:
         """Predict each fold, of which fold_of (N,) says the images, by the fit to the others."""
-        candidates: dict[_Key, Tensor] = {}
-        losses: dict[_Key, Tensor] = {}
-        for (width, data), head in product(data_of.items(), heads):
+        candidates: dict[tuple[str, float], Tensor] = {}
+        losses: dict[tuple[str, float], Tensor] = {}
+        for head in heads:
             best, worse = math.inf, 0
             for penalty, logits in zip(penalties, _out_of_fold(head, data, fold_of, penalties), strict=True):
-                key = width, head, penalty
-                candidates[key], losses[key] = logits, _losses(logits, data.labels)
-                lowest = float(losses[key].mean(1).min())
+                candidates[head, penalty] = logits
+                losses[head, penalty] = image_losses(logits, data.labels)
+                lowest = float(losses[head, penalty].mean(1).min())
                 best, worse = (lowest, 0) if lowest < best else (best, worse + 1)
                 if worse == _PATIENCE:
                     break
         found, choices = torch.empty_like(next(iter(candidates.values()))), []
         for fold in range(int(fold_of.max()) + 1):
             mine = fold_of == fold
-            choice = _best({key: loss[:, ~mine].mean(1) for key, loss in losses.items()})
-            found[mine] = candidates[choice.num_features, choice.head, choice.penalty][mine] / choice.temperature
+            choice = _best({key: loss[:, ~mine].mean(1) for key, loss in losses.items()}, data.num_features)
+            found[mine] = candidates[choice.head, choice.penalty][mine] / choice.temperature
             choices.append(choice)
         return cls(found, tuple(choices), losses)
 
 
-def _losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the loss of each image at each temperature, with smoothed targets. Shape: (T, N)"""
-    smoothing = 1 / (len(labels) + 2)
-    return torch.stack(
-        [
-            F.cross_entropy(logits / temperature, labels, reduction="none", label_smoothing=smoothing)
-            for temperature in TEMPERATURES
-        ]
-    )
+def _loss_of_ridge(data: _Data, folds: Sequence[Tensor], penalties: Sequence[float], width: int) -> float:
+    """Return the out-of-fold loss of ridge regression on the first features, at its best penalty and temperature."""
+    spanned = data.leading(width).spanned()
+    lowest = [
+        min(lowest_loss(logits, data.labels) for logits in _out_of_fold("ridge", spanned, fold_of, penalties))
+        for fold_of in folds
+    ]
+    return sum(lowest) / len(lowest)
 
 
-def _best(losses: dict[_Key, Tensor]) -> Choice:
+def _best(losses: dict[tuple[str, float], Tensor], num_features: int) -> Choice:
     """Return the lowest of the candidates' mean losses, (T,) each."""
-    best = min(losses, key=lambda key: float(losses[key].min()))
-    width, head, penalty = best
-    return Choice(head, penalty, TEMPERATURES[int(losses[best].argmin())], width)
+    head, penalty = min(losses, key=lambda key: float(losses[key].min()))
+    return Choice(head, penalty, TEMPERATURES[int(losses[head, penalty].argmin())], num_features)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -18,6 +19,8 @@ from transfer.probe.cross_validation import Choice, cross_validate, fit_head
 from transfer.probe.features import Features
 from transfer.probe.logistic import LinearFit, LogisticRegression
 from transfer.probe.penalties import PENALTIES, one_thread_if_small, towards
+from transfer.probe.ridge import RidgeRegression
+from transfer.probe.temperatures import lowest_loss
 from transfer.training.metrics import Predicted, build_metrics
 
 # Up to so many training images cross-validation chooses: 67.8% of test images right against 63.6% where val had chosen
@@ -67,7 +70,7 @@ def fit_probe(
 ) -> Probe:
     """Choose a penalty and fit it to train and val: by cross-validation in train where it has few images, else on val.
 
-    So it is chosen, too, how many of the features the layer sees.
+    In the same place ridge regression chooses before how many of the features the layer sees, by the lowest loss.
 
     Args:
         views: features and labels of the training images, once for each view; an image's loss is the mean over them.
@@ -82,11 +85,13 @@ def fit_probe(
     val = Features(val.features.to(device), val.labels.to(device))
     labels = views[0].labels.cpu().numpy()
     folds = min(_FOLDS, most_folds(labels, groups))
-    widths = widths or [val.features.shape[1]]
     with one_thread_if_small(sum(view.features.numel() for view in views)):
         if len(labels) <= MOST_CROSS_VALIDATED and folds > 1 and len(np.unique(labels)) > 1:
             return _choose_on_train(views, val, num_classes, folds, groups, widths)
-        return _choose_on_val(views, val, num_classes, metric, widths)
+        if len(widths) > 1:
+            width = min(widths, key=partial(_loss_of_ridge, views, val, num_classes))
+            views, val = [view.leading(width) for view in views], val.leading(width)
+        return _choose_on_val(views, val, num_classes, metric)
 
 
 def fit_choice(
@@ -134,8 +139,8 @@ def _choose_on_train(
     heads = ["logistic"]
     found = cross_validate(views, num_classes, drawn, groups=groups, heads=heads, device=device, widths=widths)
     penalty, temperature, width = found.choice.penalty, found.choice.temperature, found.choice.num_features
-    val = val.leading(width)
-    final = _fit_both([view.leading(width) for view in views], val, num_classes, penalty)
+    views, val = [view.leading(width) for view in views], val.leading(width)
+    final = _fit_both(views, val, num_classes, penalty)
     return Probe(
         fit=final.tempered(temperature),
         train_fit=found.fit,
@@ -149,31 +154,31 @@ def _choose_on_train(
     )
 
 
-def _choose_on_val(
-    views: Sequence[Features], val: Features, num_classes: int, metric: str, widths: Sequence[int]
-) -> Probe:
+def _loss_of_ridge(views: Sequence[Features], val: Features, num_classes: int, width: int) -> float:
+    """Return the loss on val of ridge regression on the first features, at its best penalty and temperature."""
     features, labels = (torch.cat([getattr(view, name) for view in views]) for name in ("features", "labels"))
-    metrics: dict[int, dict[float, dict[str, float]]] = {}
-    best, passes = None, 0
-    for width in widths:
-        metrics[width] = {}
-        for fit in LogisticRegression(features[:, :width], labels, num_classes, len(views)).path(PENALTIES):
-            metrics[width][fit.penalty] = found = linear_metrics(fit, val.leading(width))
-            passes += fit.passes
-            if best is None or found[metric] > metrics[best.weight.shape[1]][best.penalty][metric]:
-                best = fit
+    path = RidgeRegression(features[:, :width], labels, num_classes, len(views)).path(PENALTIES[::2])
+    return min(lowest_loss(fit.logits(val.features[:, :width]).float(), val.labels) for fit in path)
+
+
+def _choose_on_val(views: Sequence[Features], val: Features, num_classes: int, metric: str) -> Probe:
+    features, labels = (torch.cat([getattr(view, name) for view in views]) for name in ("features", "labels"))
+    metrics, best, passes = {}, None, 0
+    for fit in LogisticRegression(features, labels, num_classes, len(views)).path(PENALTIES):
+        metrics[fit.penalty] = linear_metrics(fit, val)
+        passes += fit.passes
+        if best is None or metrics[fit.penalty][metric] > metrics[best.penalty][metric]:
+            best = fit
     assert best is not None
-    width = best.weight.shape[1]
-    val = val.leading(width)
-    final = _fit_both([view.leading(width) for view in views], val, num_classes, best.penalty)
+    final = _fit_both(views, val, num_classes, best.penalty)
     return Probe(
         fit=final,
         train_fit=best,
         penalty=best.penalty,
-        num_features=width,
+        num_features=val.features.shape[1],
         temperature=1.0,
         chosen_on="val",
-        val_metrics=metrics[width],
+        val_metrics=metrics,
         passes=passes + final.passes,
         val_logits=best.logits(val.features).cpu(),
     )
