@@ -3,7 +3,7 @@
 FEATURES are files that `efficientnet-transfer probe` or `choose` has left in its cache, such as those of train and val:
 their images are pooled. Draws of them are stratified and seeded, as in `small_data`: N train, a fifth as many, from 10
 to 300, are val, up to 1,000 of the others test. `last` sees the last map alone, `stages` the maps before it, too, and
-`auto` is what cross-validation in train or, of 1,000 images or more, val prefers. All get the same draws.
+`auto` says which of them the probe takes by itself.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def benchmark_stages(features: Sequence[Path], last: int, num_images: Sequence[int], draws: int) -> dict[str, Any]:
-    """Return, for each number of training images, a row for each draw, and the mean gains over `last`.
+    """Return, for each number of training images, a row for each draw, and the mean gains over the last map alone.
 
     Args:
         features: files with the images of one dataset.
@@ -54,15 +54,18 @@ def benchmark_stages(features: Sequence[Path], last: int, num_images: Sequence[i
     for number in num_images:
         rows = [try_draw(images, last, number, seed) for seed in range(draws)]
         gains = {
-            name: asdict(mean_interval([row[name]["test_top1"] - row["last"]["test_top1"] for row in rows]))
-            for name in ("stages", "auto")
+            "stages": [row["stages"]["test_top1"] - row["last"]["test_top1"] for row in rows],
+            "auto": [row[row["auto"]]["test_top1"] - row["last"]["test_top1"] for row in rows],
         }
-        figures[str(number)] = {"draws": rows, "mean_gain": gains}
+        figures[str(number)] = {
+            "draws": rows,
+            "mean_gain": {name: asdict(mean_interval(values)) for name, values in gains.items()},
+        }
     return figures
 
 
 def try_draw(images: Features, last: int, number: int, seed: int) -> dict[str, Any]:
-    """Return the seed of a draw and, of each way, its test accuracy, its features, its penalty and its seconds."""
+    """Return the seed of a draw, what `auto` takes and, of each way, its test accuracy, penalty and seconds."""
     import torch
 
     from transfer.probe.features import Features
@@ -73,14 +76,19 @@ def try_draw(images: Features, last: int, number: int, seed: int) -> dict[str, A
         Features(images.features[chosen], images.labels[chosen])
         for chosen in (torch.from_numpy(splits == name) for name in ("train", "val", "test"))
     )
-    every = images.features.shape[1]
-    row: dict[str, Any] = {"seed": seed}
-    for name, widths in {"last": [last], "stages": [every], "auto": [last, every]}.items():
+    every, row = images.features.shape[1], dict[str, Any](seed=seed)
+
+    def measure(*widths: int) -> str:
+        """Fit to one of the widths, keep its figures, and return its name."""
         started = time.perf_counter()
         probe = fit_probe([train], val, int(images.labels.max()) + 1, widths=widths)
         seconds = round(time.perf_counter() - started, 2)
+        name = "stages" if probe.num_features == every else "last"
         top1 = linear_metrics(probe.fit, test.leading(probe.num_features))["top1"]
-        facts = {"num_features": probe.num_features, "penalty": probe.penalty, "seconds": seconds}
-        row[name] = {"test_top1": top1, **facts}
-        print(number, seed, name, row[name], flush=True)
+        row[name] = {"test_top1": top1, "penalty": probe.penalty, "seconds": seconds}
+        return name
+
+    row["auto"] = measure(last, every)
+    measure(every if row["auto"] == "last" else last)
+    print(number, row, flush=True)
     return row

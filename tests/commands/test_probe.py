@@ -606,7 +606,7 @@ def test_init_head_starts_a_run_from_the_fitted_head(
 
     capsys.readouterr()
     refusals: list[tuple[tuple[str, ...], str]] = [
-        (("--head", "mlp"), "--head linear, here mlp"),
+        (("--head", "mlp"), f"--head {expected['config']['head']}, here mlp"),
         (("--backbone", "b0", "--pretrained", "false"), "--backbone lite0, here b0"),
         (
             ("--dataset", "digits", "--data_root", "null"),

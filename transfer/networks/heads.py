@@ -76,9 +76,12 @@ HEADS: dict[str, HeadFactory] = {
 
 
 def pooled_stages(head: str | HeadFactory | nn.Module) -> int:
-    """Return how many stages' pooled maps a head takes besides the backbone's output, see `build_head`."""
-    kind = HEADS.get(head, LinearHead) if isinstance(head, str) else head
-    return getattr(kind, "num_stages", 0)
+    """Return how many stages' pooled maps a head of `build_head` sees besides the backbone's output.
+
+    Raises:
+        UserError: no such head, or the import fails.
+    """
+    return getattr(get_head(head) if isinstance(head, str) else head, "num_stages", 0)
 
 
 def list_heads() -> list[str]:
