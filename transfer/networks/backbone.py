@@ -209,7 +209,8 @@ class StagedBackbone(Backbone):
         x = self.top(x)
         if not pooled:
             return x
-        return torch.cat([x, *(means.expand(-1, -1, x.shape[2], x.shape[3]) for means in pooled)], 1)
+        cells = torch.zeros_like(x[:, :1])  # exporters to ONNX lose the channels of `expand`
+        return torch.cat([x, *(means + cells for means in pooled)], 1)
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
         x = self.stem(x)
