@@ -153,24 +153,16 @@ def build_network(
 def widths_of(classifier: Classifier, own: ProbeConfig) -> list[int]:
     """Return how many of the features a head may see, fewest first."""
     every = classifier.num_features
-    return [every] if own.features != "auto" else [_last_width(classifier), every]
+    return [every] if own.features != "auto" else [classifier.backbone.num_map_channels, every]
 
 
 def set_head(run: RunFolder, config: FinetuneConfig, classifier: Classifier, num_features: int) -> FinetuneConfig:
     """Give the network a linear head that sees so many features; return the configuration with it, as it is written."""
-    head = "stages" if num_features > _last_width(classifier) else "linear"
+    head = "stages" if num_features > classifier.backbone.num_map_channels else "linear"
     classifier.reset_head(classifier.num_classes, head, class_names=classifier.class_names)
     config = replace(config, head=head)
     run.begin(config, {})
     return config
-
-
-def _last_width(classifier: Classifier) -> int:
-    from transfer.networks.rows import Variant
-
-    variant = classifier.backbone.variant
-    assert isinstance(variant, Variant)  # else `choose_start` has refused it
-    return variant.num_features
 
 
 def begin(run: RunFolder, config: FinetuneConfig, own: ProbeConfig, start: Start, data: DataModule) -> None:

@@ -60,6 +60,7 @@ class Backbone(nn.Module, ABC):
     Attributes:
         variant: what the network was built from.
         num_features: channels of `forward`'s output.
+        num_map_channels: those of the last layer, which come first; see `set_pooled_stages` for the others.
         output_stride: stride of `forward`'s output.
         stage_channels: channels of each map of `forward_stages`, finest first.
         stage_strides: strides of the same maps.
@@ -67,6 +68,7 @@ class Backbone(nn.Module, ABC):
 
     variant: Variant | FunctionVariant
     num_features: int
+    num_map_channels: int
     output_stride: int
     stage_channels: tuple[int, ...]
     stage_strides: tuple[int, ...]
@@ -144,7 +146,7 @@ class StagedBackbone(Backbone):
         if output_stride not in OUTPUT_STRIDES:
             raise BadValue(f"`output_stride`={output_stride} (allowed: {', '.join(map(str, OUTPUT_STRIDES))})")
         self.variant = variant
-        self.num_features = variant.num_features
+        self.num_features = self.num_map_channels = variant.num_features
         self.output_stride = output_stride
         rows, baseline = variant.stages, variant.baseline
         self.stem = ConvNormAct(in_channels, variant.stem_channels, settings, baseline.stem_kernel_size, stride=2)
@@ -233,7 +235,7 @@ class StagedBackbone(Backbone):
     def set_pooled_stages(self, count: int) -> None:
         end = len(self.stages) - isinstance(self.top, nn.Identity)  # without a top, the last stage's map is the output
         self._pooled_stages = range(end - count, end)
-        self.num_features = self.variant.num_features + sum(
+        self.num_features = self.num_map_channels + sum(
             self.variant.stages[index].out_channels for index in self._pooled_stages
         )
 

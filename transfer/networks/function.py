@@ -96,7 +96,7 @@ class FunctionBackbone(Backbone):
             )
         self.variant = variant
         self.network = network
-        self.num_features = num_features
+        self.num_features = self.num_map_channels = num_features
 
     def _refuse_stages(self) -> Never:
         raise BadValue(f"{self.variant.name} is a function of your own: its stages are unknown here (use `forward`)")

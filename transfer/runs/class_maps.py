@@ -58,7 +58,9 @@ def explain_class(classifier: Classifier, images: Tensor, class_index: int | Non
     classes = logits.argmax(1) if class_index is None else torch.full_like(logits[:, 0], class_index, dtype=torch.long)
     head = classifier.head
     if isinstance(head, LinearHead) and type(head) in (LinearHead, StagesHead):  # a subclass may compute something else
-        maps, method = class_activation_map(features, head.fc.weight[classes].detach()), "CAM"
+        placed = classifier.backbone.num_map_channels  # the means of earlier stages are the same in every cell
+        maps = class_activation_map(features[:, :placed], head.fc.weight[classes, :placed].detach())
+        method = "CAM"
     else:
         maps, method = grad_cam(head, features, classes), "Grad-CAM"
     return ClassMaps(maps, classes, logits, method)
