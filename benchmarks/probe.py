@@ -83,7 +83,8 @@ def benchmark_probe(
         files = {name: Path(split["features"]) for name, split in results["splits"].items()}
     except (OSError, ValueError, KeyError):
         raise UserError(f"{run_dir}: not a finished run of `efficientnet-transfer probe`") from None
-    train, val, test = (read_features(files[name]) for name in ("train", "val", "test"))
+    width = results["num_features"]
+    train, val, test = (read_features(files[name]).leading(width) for name in ("train", "val", "test"))
     num_classes = len(results["splits"]["train"]["class_counts"])
     if num_classes < 3:
         raise UserError(f"{run_dir}: {num_classes} classes (allowed: at least 3, as both then have weights per class)")

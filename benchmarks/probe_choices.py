@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +97,8 @@ def compute(argv: Sequence[str]) -> tuple[dict[str, list[Features]], Dataset, di
     dataset = load_dataset(config.dataset, **config.read_options())
     fabric = build_fabric(config.trainer)
     data = DataModule(dataset, start.preprocessing, **config.loader_options())
-    features, _, record = extract(config, own, data, build_network(config, start, dataset, fabric), fabric)
+    own = replace(own, features="last")
+    features, _, record = extract(config, own, data, build_network(config, own, start, dataset, fabric), fabric)
     assert record is not None
     return features, dataset, asdict(record)
 

@@ -83,10 +83,14 @@ def test_a_choice_leaves_its_figures_and_a_run_of_the_winner(chosen: Path) -> No
     assert [(one.backbone, one.image_size) for one in found.left_out] == [("lite2", 32)]
     assert found.left_out[0].reason == "parameters 4.815 M (at most 4.2 M)"
     assert (found.folds, found.repeats, found.seed, found.metric) == (4, 2, 0, "top1")
-    assert all(one.latency_ms == pytest.approx(one.num_parameters / 1e6) for one in found.candidates)
+    for one in found.candidates:  # timed with the head of the last map alone
+        last, every = 1280, 1280 + 112 + 192 + 320
+        assert one.num_features in (last, every)
+        assert one.latency_ms == pytest.approx((one.num_parameters - 3 * (one.num_features - last)) / 1e6)
     results = read_results(chosen / "winner")
     winner = found.candidates[found.chosen]
     assert (results["backbone"], results["image_size"]) == (winner.backbone, 32)
+    assert (results["num_parameters"], results["num_features"]) == (winner.num_parameters, winner.num_features)
     assert found.test == results["metrics"]["test"] and results["test_reads"] == 1
     sizes = {name: split["size"] for name, split in results["splits"].items()}
     assert found.num_images == sizes["train"] + sizes["val"] == 90 - sizes["test"]
@@ -106,7 +110,8 @@ def test_accuracies_are_those_of_the_logits_and_about_scikit_learns(chosen: Path
         assert figures["accuracy"] == pytest.approx(np.mean(logits.argmax(2) == out["label"]))
         assert figures["interval"]["low"] < figures["accuracy"] < figures["interval"]["high"]
         assert 0.5 < figures["accuracy"] < 1  # neither chance nor trivial
-    parts = [read_features(Path(splits[name]["features"])) for name in ("train", "val")]
+    width = winner["num_features"]
+    parts = [read_features(Path(splits[name]["features"])).leading(width) for name in ("train", "val")]
     data = load_dataset("folder", data_root=table, group_column="patient")
     names = [name for split in ("train", "val") for name in data.split(split).image_names()]
     order = [names.index(path) for path in out["path"]]
@@ -129,7 +134,8 @@ def test_the_winners_head_is_the_one_that_was_cross_validated(chosen: Path) -> N
     assert (results["head"], results["penalty"], results["temperature"]) == tuple(
         winner[name] for name in ("head", "penalty", "temperature")
     )
-    train, val = (read_features(Path(results["splits"][name]["features"])) for name in ("train", "val"))
+    files = (Path(results["splits"][name]["features"]) for name in ("train", "val"))
+    train, val = (read_features(file).leading(winner["num_features"]) for file in files)
     x, y = ([getattr(part, name).float().numpy() for part in (train, val)] for name in ("features", "labels"))
 
     def expected(features: Any, labels: Any) -> Any:

@@ -44,7 +44,8 @@ def test_it_begins_with_the_probe_and_trains_as_without_it(
     found = results["first_probe"]
     assert found["penalty"] == alone["penalty"] and found["metrics"] == alone["metrics"]["val"]
     assert found["engine"] == "torch" and found["seconds"] > 0
-    train, held = (read_features(Path(alone["splits"][name]["features"])) for name in ("train", "val"))
+    files = (Path(alone["splits"][name]["features"]) for name in ("train", "val"))
+    train, held = (read_features(file).leading(alone["num_features"]) for file in files)
     sklearn = LogisticRegression(C=1 / found["penalty"], max_iter=10_000, tol=1e-10)
     sklearn.fit(train.features.float().numpy(), train.labels.numpy())
     expected = np.mean(sklearn.predict(held.features.float().numpy()) == held.labels.numpy())
@@ -169,7 +170,7 @@ def test_a_run_that_ends_below_its_probe_is_told(method: str, advice: str, capsy
     ("words", "message"),
     [
         (("--protocol", "kornblith"), "--method lpft with --protocol kornblith: both choose the settings"),
-        (("--head", "mlp"), "--method lpft with --head mlp: it starts from a linear probe's (allowed: linear)"),
+        (("--head", "mlp"), "--method lpft with --head mlp: it starts from a linear probe's (allowed: linear, stages)"),
         (("--pretrained", "false"), "--method lpft with --pretrained false: "),
         (("--data.multilabel", "true"), "--method lpft with --data.multilabel true: a probe supports one label"),
         (("--data.train_on", "trainval"), "--method lpft with --data.train_on trainval: val chooses the penalty"),

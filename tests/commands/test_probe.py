@@ -451,10 +451,11 @@ def test_a_probe_leaves_its_files_and_says_what_it_did(probed: Path) -> None:
     assert results["per_class_accuracy"].keys() == {"dark", "grey", "light"}
     for name, split in results["splits"].items():
         features = read_features(Path(split["features"]))
-        assert features.features.shape == (split["size"], 1280)
+        assert features.features.shape == (split["size"], 1280 + 112 + 192 + 320)
         assert torch.bincount(features.labels, minlength=3).tolist() == split["class_counts"]
         assert Path(split["features"]).name.startswith(f"folder-{name}-lite0-32-")
-    train, val, test = (read_features(Path(results["splits"][name]["features"])) for name in ("train", "val", "test"))
+    files = (Path(results["splits"][name]["features"]) for name in ("train", "val", "test"))
+    train, val, test = (read_features(file).leading(results["num_features"]) for file in files)
     for name, images, known in (("val", val, [train]), ("test", test, [train, val])):
         features, labels = (torch.cat([getattr(part, field) for part in known]) for field in ("features", "labels"))
         right = neighbour_votes(images.features, features, labels, 3).argmax(1) == images.labels
@@ -607,7 +608,7 @@ def test_init_head_starts_a_run_from_the_fitted_head(
 
     capsys.readouterr()
     refusals: list[tuple[tuple[str, ...], str]] = [
-        (("--head", "mlp"), "--head linear, here mlp"),
+        (("--head", "mlp"), f"--head {expected['config']['head']}, here mlp"),
         (("--backbone", "b0", "--pretrained", "false"), "--backbone lite0, here b0"),
         (
             ("--dataset", "digits", "--data_root", "null"),

@@ -9,7 +9,7 @@ import pytest
 from transfer.config.choices import choose_by_rule, settle_method, settle_recipe
 from transfer.config.command_line import given_fields, parse_config
 from transfer.config.problems import find_problems
-from transfer.config.schema import FinetuneConfig
+from transfer.config.schema import FinetuneConfig, TrainerConfig
 from transfer.errors import BadValue
 
 PHOTOS = ("--data_root", "photos")
@@ -84,6 +84,12 @@ def test_the_recipe_adds_the_size(short_side: int, size: int, crop: float) -> No
 def test_more_images_take_fewer_epochs(num_images: int, epochs: int) -> None:
     chosen, _ = choose(FinetuneConfig(method="lpft", recipe="none"), num_images=num_images)
     assert chosen.trainer.max_epochs == epochs
+
+
+@pytest.mark.parametrize(("given", "length", "warmup"), [((), 10, 4.0), (("trainer.max_epochs",), 1, 0.2)])
+def test_lpft_warms_up_for_a_fifth_of_its_run(given: tuple[str, ...], length: int, warmup: float) -> None:
+    config = FinetuneConfig(method="lpft", recipe="none", trainer=TrainerConfig(max_epochs=length))
+    assert choose(config, frozenset(given))[0].optim.warmup_epochs == warmup
 
 
 def test_neither_recipe_nor_method_changes_nothing() -> None:

@@ -57,6 +57,26 @@ def test_the_linear_head_is_dropout_and_one_layer() -> None:
     assert head.dropout.p == 0.25
 
 
+@pytest.mark.parametrize(("backbone", "last"), [("lite0@w=0.5,d=0.3", None), ("resnet50@w=0.5,d=0.3", -1)])
+def test_the_stages_head_sees_the_means_of_the_last_maps_after_those_of_the_output(
+    backbone: str, last: int | None
+) -> None:
+    classifier = build_classifier(backbone, 5, head="stages").eval()
+    images = torch.rand(2, 3, 40, 56)
+    features = classifier.forward_head(classifier.forward_features(images), pre_logits=True)
+    plain = build_classifier(backbone, 5).eval()
+    plain.backbone.load_state_dict(classifier.backbone.state_dict())
+    maps, x = [], plain.backbone.stem_pool(plain.backbone.stem(images))
+    for stage in plain.backbone.stages:
+        maps.append(x := stage(x))
+    maps = maps[:last][-3:]  # without a top, the last one is the output
+    expected = torch.cat([plain.backbone(images).mean((2, 3)), *(one.mean((2, 3)) for one in maps)], 1)
+    torch.testing.assert_close(features, expected)
+    assert classifier.num_features == expected.shape[1] == classifier.head.fc.in_features
+    classifier.reset_head(3)
+    assert classifier.num_features == plain.num_features and classifier(images).shape == (2, 3)
+
+
 def test_the_mlp_head_has_a_hidden_layer_as_wide_as_the_features() -> None:
     shapes = {name: tuple(p.shape) for name, p in MLPHead(6, 2, 0.0).named_parameters()}
     assert shapes == {

@@ -99,6 +99,18 @@ def test_the_head_with_the_lowest_loss_is_taken() -> None:
     assert both.choice == alone[int(np.argmin(lowest))].choice
 
 
+def test_of_more_features_those_that_tell_nothing_are_left_out_and_others_taken() -> None:
+    features, labels = images(200, 5)
+    more = np.concatenate([features, np.random.default_rng(7).normal(size=(200, 40))], 1)
+    folds = draw_folds(labels, 5)
+    for values, widths, best in ((more, [5, 45], 5), (features, [2, 5], 5), (features, [5, 2], 5)):
+        found = cross_validate([features_of(values, labels)], 3, folds, heads=["ridge"], widths=widths)
+        alone = cross_validate([features_of(features, labels)], 3, folds, heads=["ridge"])
+        assert found.choice.num_features == found.fit.weight.shape[1] == best
+        assert found.losses["ridge"] == pytest.approx(alone.losses["ridge"])
+        assert found.choice.penalty == alone.choice.penalty
+
+
 def test_images_that_are_all_right_leave_doubt() -> None:
     labels = np.arange(60) % 3
     centres = 10 * np.eye(3)

@@ -247,11 +247,14 @@ def choose(
     Raises:
         UserError: the choices conflict with what the user set.
     """
-    lines: list[str] = []
+    from transfer.runs.run_start import adopt_head
+
+    config, lines = adopt_head(config)
     if config.protocol is not None:
         known = sum(size for name, size in dataset.split_sizes.items() if name != "test")
         trained = dataset.split_sizes["train"]
-        config, lines = choose_by_protocol(config, given, num_images=known, epoch_images=trained)
+        config, chosen = choose_by_protocol(config, given, num_images=known, epoch_images=trained)
+        lines += chosen
     config, shares = share_batch(config, given, num_processes)
     lines += shares
     num_images, has_weights = dataset.split_sizes["train"], start.row is not None

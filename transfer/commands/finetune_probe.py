@@ -90,15 +90,18 @@ def _fit(
 ) -> tuple[Probe, Metrics, str]:
     """Return the probe, its metrics on val, and the engine that computed the features. Test is not read.
 
+    It sees what the run's head sees, if it is `exact`; else what predicts better, as the command `probe` does.
+
     Args:
         config: the run's configuration.
         classifier: the network, which stays as it is.
         data: the images.
         exact: whether the features are those of training, to the digit, on whatever machine.
     """
-    from transfer.commands.probe import fit
+    from transfer.commands.probe import fit, widths_of
     from transfer.commands.probe_features import extract
     from transfer.lightning import pl
+    from transfer.networks.heads import pooled_stages
     from transfer.probe.fabric import build_fabric
     from transfer.probe.linear import linear_metrics
 
@@ -107,15 +110,19 @@ def _fit(
         fabric = build_fabric(replace(config.trainer, strategy="auto"))
         modes = {module: module.training for module in classifier.modules()}
         network = classifier.eval().to(fabric.device)
+        network.backbone.set_pooled_stages(pooled_stages(config.head if exact else "stages"))
         try:
             features, _, record = extract(config, own, data, network, fabric, ("train", "val"))
+            widths = () if exact else widths_of(network, own)
         finally:
             classifier.cpu()
+            classifier.backbone.set_pooled_stages(pooled_stages(config.head))
             for module, mode in modes.items():
                 module.training = mode
-        found = fit(features, data.dataset, fabric)
+        found = fit(features, data.dataset, fabric, widths=widths)
     assert record is not None
-    return found, Metrics(linear_metrics(found.train_fit, features["val"][0])), record.engine
+    val = features["val"][0].leading(found.num_features)
+    return found, Metrics(linear_metrics(found.train_fit, val)), record.engine
 
 
 def probe_alone(config: FinetuneConfig, dataset: Dataset, choices: Sequence[str]) -> Results:

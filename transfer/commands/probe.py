@@ -87,25 +87,24 @@ def probe(
         torch.manual_seed(config.seed)
         augment = config.augment if own.views > 1 else "none"
         data = DataModule(dataset, start.preprocessing, **{**config.loader_options(), "augment": augment})
-        classifier = build_network(config, start, dataset, fabric)
+        classifier = build_network(config, own, start, dataset, fabric)
         if fabric.global_rank == 0:
             begin(run, config, own, start, data)
         features, files, record = extract(config, own, data, classifier, fabric)
         if record is None:
             return None
-        extracted = time.perf_counter()
-        found = fit(features, dataset, fabric, choice)
-        seconds = {"extract": extracted - started, "fit": time.perf_counter() - extracted}
-        calibration = save_probe(run, classifier.cpu(), found, features["val"][0], data)
+        extracted = time.perf_counter() - started
+        found = fit(features, dataset, fabric, choice, widths_of(classifier, own))
+        seconds = {"extract": extracted, "fit": time.perf_counter() - started - extracted}
+        features = {name: [view.leading(found.num_features) for view in views] for name, views in features.items()}
+        config = set_head(run, config, classifier, found.num_features)
         results = replace(
-            collect_results(config, own, run.path, start, dataset, found, files, seconds),
+            collect_results(config, own, run.path, start, dataset, found, files, record, seconds),
+            calibration=save_probe(run, classifier.cpu(), found, features["val"][0], data),
             **measure_test(run.path, found, features.get("test", ()), data),
             neighbours=measure_neighbours(features, dataset.num_classes, found.fit.weight.device),
             num_parameters=sum(p.numel() for p in classifier.parameters()),
             wall_seconds=round(time.perf_counter() - started, 2),
-            calibration=calibration,
-            engine=asdict(record),
-            precision=record.precision,
             world_size=fabric.world_size,
         )
         leave_results(results, fine_tuned, config, classifier, found, data)
@@ -139,15 +138,32 @@ def choose_start(config: FinetuneConfig) -> tuple[FinetuneConfig, Start]:
     return replace(config, backbone=start.variant.name), start
 
 
-def build_network(config: FinetuneConfig, start: Start, dataset: Dataset, fabric: Fabric) -> Classifier:
-    """Return the frozen network with a linear head, on this process's device."""
+def build_network(
+    config: FinetuneConfig, own: ProbeConfig, start: Start, dataset: Dataset, fabric: Fabric
+) -> Classifier:
+    """Return the frozen network with a linear head for all features that it may see, on this process's device."""
     import torch
 
     from transfer.weights.build import classifier_from
 
-    options = config.network_options()
+    options = {**config.network_options(), "head": "linear" if own.features == "last" else "stages"}
     classifier = classifier_from(start, dataset.num_classes, class_names=dataset.class_names, **options).eval()
     return classifier.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its types
+
+
+def widths_of(classifier: Classifier, own: ProbeConfig) -> list[int]:
+    """Return how many of the features a head may see, fewest first."""
+    every = classifier.num_features
+    return [every] if own.features != "auto" else [classifier.backbone.num_map_channels, every]
+
+
+def set_head(run: RunFolder, config: FinetuneConfig, classifier: Classifier, num_features: int) -> FinetuneConfig:
+    """Give the network a linear head that sees so many features; return the configuration with it, as it is written."""
+    head = "stages" if num_features > classifier.backbone.num_map_channels else "linear"
+    classifier.reset_head(classifier.num_classes, head, class_names=classifier.class_names)
+    config = replace(config, head=head)
+    run.begin(config, {})
+    return config
 
 
 def begin(run: RunFolder, config: FinetuneConfig, own: ProbeConfig, start: Start, data: DataModule) -> None:
@@ -168,7 +184,11 @@ def begin(run: RunFolder, config: FinetuneConfig, own: ProbeConfig, start: Start
 
 
 def fit(
-    features: Mapping[str, Sequence[Features]], dataset: Dataset, fabric: Fabric, choice: Choice | None = None
+    features: Mapping[str, Sequence[Features]],
+    dataset: Dataset,
+    fabric: Fabric,
+    choice: Choice | None = None,
+    widths: Sequence[int] = (),
 ) -> Probe:
     """Return the fit to the features of train and val, computed on the process's GPU or on the CPU.
 
@@ -177,6 +197,7 @@ def fit(
         dataset: the images.
         fabric: launched.
         choice: the head to fit, if it has been chosen.
+        widths: numbers of leading features to compare; empty: all of them.
     """
     import torch
 
@@ -187,7 +208,7 @@ def fit(
     if choice is not None:
         return fit_choice(features["train"], features["val"][0], dataset.num_classes, choice, device)
     classes, metric, groups = dataset.num_classes, dataset.sheet.metric, dataset.split("train").groups
-    return fit_probe(features["train"], features["val"][0], classes, metric, device, groups)
+    return fit_probe(features["train"], features["val"][0], classes, metric, device, groups, widths)
 
 
 def save_probe(

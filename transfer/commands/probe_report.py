@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from datamodules.datamodule import DataModule
     from datamodules.dataset.loaded import Dataset
+    from transfer.inference.engines import EngineRecord
     from transfer.networks.classifier import Classifier
     from transfer.probe.features import Features
     from transfer.probe.linear import Probe
@@ -32,6 +33,7 @@ def collect_results(
     dataset: Dataset,
     found: Probe,
     files: Mapping[str, Path],
+    record: EngineRecord,
     seconds: Mapping[str, float],
 ) -> Results:
     """Return what the probe found on val, and what it was found with.
@@ -44,6 +46,7 @@ def collect_results(
         dataset: the images.
         found: the fit.
         files: the features' file of each split.
+        record: what computed the features.
         seconds: wall-clock time of `extract` and `fit`.
     """
     from transfer.environment import command_words, environment
@@ -51,7 +54,7 @@ def collect_results(
     return Results(
         run_dir=run_dir,
         command=command_words(),
-        protocol="linear probe",
+        protocol="linear probe" if config.head == "linear" else "linear probe of stages",
         dataset=config.dataset,
         backbone=start.variant.name,
         metrics={"val": Metrics(found.val_metrics[found.penalty])},
@@ -74,6 +77,8 @@ def collect_results(
         copy=dataset.known_copy,
         config={**config.to_dict(), **asdict(own)},
         probe=_probe_fit(own, found, seconds),
+        engine=asdict(record),
+        precision=record.precision,
         environment=environment(),
     )
 
@@ -89,6 +94,7 @@ def _probe_fit(own: ProbeConfig, found: Probe, seconds: Mapping[str, float]) -> 
         fit_seconds=round(seconds["fit"], 2),
         passes=found.passes,
         views=own.views,
+        num_features=found.num_features,
     )
 
 
@@ -186,9 +192,10 @@ def print_report(results: Results, fine_tuned: Results | None) -> None:
         print(f"on {missing}: not comparable with published results")
     splits = {"val": f"of {len(fit.val_metrics)} on val", "train": "in cross-validation on train"}
     chosen = splits.get(fit.chosen_on, "in cross-validation on train and val")
+    seen = "" if results.config["head"] == "linear" else f" on {fit.num_features:,} features, of the last stages, too"
     print(
-        f"{fit.head} regression, penalty {fit.penalty:.3g}, the best {chosen}; features {fit.extract_seconds:.0f} s,"
-        f" fits {fit.fit_seconds:.0f} s; results in {results.run_dir / RESULTS}"
+        f"{fit.head} regression{seen}, penalty {fit.penalty:.3g}, the best {chosen};"
+        f" features {fit.extract_seconds:.0f} s, fits {fit.fit_seconds:.0f} s; results in {results.run_dir / RESULTS}"
     )
 
 

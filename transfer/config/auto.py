@@ -88,13 +88,14 @@ def choose_recipe(
     ]
 
 
-def choose_lpft(num_images: int) -> list[Choice]:
+def choose_lpft(num_images: int, max_epochs: int | None = None) -> list[Choice]:
     """Return the settings of a fine-tuning from the head of a linear probe (Kumar et al. 2022, arXiv 2202.10054).
 
     They keep the features near those that the head was fitted to; `benchmarks small_data` compares them with others.
 
     Args:
         num_images: number of training images.
+        max_epochs: length of the run that the user set; None: it is chosen.
     """
     epochs = min(max(math.ceil(27_000 / num_images), 10), 20)
     whole = "as the head was fitted without; with few steps it costs more than it brings (ours)"
@@ -102,6 +103,11 @@ def choose_lpft(num_images: int) -> list[Choice]:
         Choice("bn", "frozen", "the head fits features with the checkpoint's statistics, not with those of a batch"),
         Choice("optim.name", "adamw", "its steps are as long at a small gradient as at a large one (ours)"),
         Choice("optim.lr", 2e-4, "low, so that the features change little while the head follows: LP-FT"),
+        Choice(
+            "optim.warmup_epochs",
+            (max_epochs or epochs) / 5,
+            "a fifth of the run: AdamW's first steps, whose average of gradients is of few, throw off the head (ours)",
+        ),
         Choice("ema_half_life", 0.05, "averages the last steps, which are few (ours)"),
         Choice("trainer.max_epochs", epochs, "27,000 images in all, within 10 to 20 passes (benchmarks/small_data.md)"),
         Choice("loss.label_smoothing", 0.0, whole),

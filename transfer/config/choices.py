@@ -174,7 +174,10 @@ def choose_by_rule(
     Raises:
         BadValue: the choices conflict with what the user set.
     """
-    choices = choose_lpft(num_images) if config.method == "lpft" else list[Choice]()
+    choices = list[Choice]()
+    if config.method == "lpft":
+        is_set = "trainer.max_epochs" in given and config.trainer.max_epochs > 0
+        choices = choose_lpft(num_images, config.trainer.max_epochs if is_set else None)
     if config.recipe == "auto" and config.method != "full":
         choices += choose_size(short_side, resolution)
     elif config.recipe == "auto":

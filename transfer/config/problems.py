@@ -184,8 +184,8 @@ def _combination_problems(config: FinetuneConfig) -> Iterator[str]:
 
 def lpft_obstacles(config: FinetuneConfig) -> Iterator[str]:
     """Yield what the method `lpft` cannot do, as far as the configuration says it."""
-    if config.head != "linear":
-        yield f"`head`={config.head}: it starts from a linear probe's (allowed: linear)"
+    if config.head not in ("linear", "stages"):
+        yield f"`head`={config.head}: it starts from a linear probe's (allowed: linear, stages)"
     if config.pretrained is False and config.init_from is None:
         yield "`pretrained`=False: a probe reads the features of trained weights"
     if config.data.multilabel:

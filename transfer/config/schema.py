@@ -184,7 +184,8 @@ class FinetuneConfig:
     teacher: str | None = None
     """folder of a finished run with the same classes, whose answers to learn from, too (Hinton et al. 2015)"""
     head: str = "linear"
-    """linear, mlp, cosine, or the import path of your own (called with num_features, num_classes, dropout)"""
+    """linear, mlp, cosine, stages (linear, on the pooled maps of the last three stages, too), or your own by its import
+    path (called with num_features, num_classes, dropout)"""
     dropout: float | None = None
     """dropout before the last layer, 0 to below 1; unset: the backbone's published rate"""
     stochastic_depth_prob: float = 0.2

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from transfer.errors import BadValue
+from transfer.networks.backward import spatial_mean
 from transfer.networks.dilation import replace_stride_with_dilation
 from transfer.networks.layers import ConvNormAct, LayerSettings, SamePadConv2d, untracked_batch_norm
 from transfer.networks.rows import StageRow, Variant
@@ -59,6 +60,7 @@ class Backbone(nn.Module, ABC):
     Attributes:
         variant: what the network was built from.
         num_features: channels of `forward`'s output.
+        num_map_channels: those of the last layer, which come first; see `set_pooled_stages` for the others.
         output_stride: stride of `forward`'s output.
         stage_channels: channels of each map of `forward_stages`, finest first.
         stage_strides: strides of the same maps.
@@ -66,6 +68,7 @@ class Backbone(nn.Module, ABC):
 
     variant: Variant | FunctionVariant
     num_features: int
+    num_map_channels: int
     output_stride: int
     stage_channels: tuple[int, ...]
     stage_strides: tuple[int, ...]
@@ -86,6 +89,20 @@ class Backbone(nn.Module, ABC):
 
         Raises:
             UserError: `enable` is true and the network is a function of the user's own.
+        """
+
+    @abstractmethod
+    def set_pooled_stages(self, count: int) -> None:
+        """Append the means of the maps of the last stages to each cell of `forward`'s output.
+
+        `num_features` grows by their channels. Pooled, the output is the means of the last layer, then those of the
+        stages.
+
+        Args:
+            count: how many stages; that whose map is the output does not count.
+
+        Raises:
+            UserError: `count` is above 0 and the network is a function of the user's own.
         """
 
 
@@ -129,7 +146,7 @@ class StagedBackbone(Backbone):
         if output_stride not in OUTPUT_STRIDES:
             raise BadValue(f"`output_stride`={output_stride} (allowed: {', '.join(map(str, OUTPUT_STRIDES))})")
         self.variant = variant
-        self.num_features = variant.num_features
+        self.num_features = self.num_map_channels = variant.num_features
         self.output_stride = output_stride
         rows, baseline = variant.stages, variant.baseline
         self.stem = ConvNormAct(in_channels, variant.stem_channels, settings, baseline.stem_kernel_size, stride=2)
@@ -153,6 +170,7 @@ class StagedBackbone(Backbone):
             self._fix_padding(variant.resolution)
         replace_stride_with_dilation(self.stages, rows, 4 if baseline.stem_pool else 2, output_stride)
         self.set_grad_checkpointing(grad_checkpointing)
+        self.set_pooled_stages(0)
 
     def _build_stages(
         self, rows: tuple[StageRow, ...], settings: LayerSettings, stochastic_depth_prob: float
@@ -185,9 +203,16 @@ class StagedBackbone(Backbone):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem_pool(self.stem(x))
-        for stage in self.stages:
+        pooled = []
+        for index, stage in enumerate(self.stages):
             x = stage(x)
-        return self.top(x)
+            if index in self._pooled_stages:
+                pooled.append(spatial_mean(x))
+        x = self.top(x)
+        if not pooled:
+            return x
+        cells = torch.zeros_like(x[:, :1])  # exporters to ONNX lose the channels of `expand`
+        return torch.cat([x, *(means + cells for means in pooled)], 1)
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
         x = self.stem(x)
@@ -206,6 +231,13 @@ class StagedBackbone(Backbone):
             {"num_chs": channels, "reduction": stride, "module": "stem" if index == -1 else f"stages.{index}"}
             for index, channels, stride in zip(self._map_stages, self.stage_channels, self.stage_strides, strict=True)
         ]
+
+    def set_pooled_stages(self, count: int) -> None:
+        end = len(self.stages) - isinstance(self.top, nn.Identity)  # without a top, the last stage's map is the output
+        self._pooled_stages = range(end - count, end)
+        self.num_features = self.num_map_channels + sum(
+            self.variant.stages[index].out_channels for index in self._pooled_stages
+        )
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         self.grad_checkpointing = enable

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transfer.errors import BadValue
 from transfer.networks.backbone import Backbone, FeatureInfo, StagedBackbone
 from transfer.networks.backward import spatial_mean
-from transfer.networks.heads import HeadFactory, build_head
+from transfer.networks.heads import HeadFactory, build_head, pooled_stages
 from transfer.preprocessing import Preprocessing
 
 
@@ -110,7 +110,7 @@ class Classifier(nn.Module):
 
         Args:
             num_classes: outputs of the new head, at least 1.
-            head: `linear`, `mlp`, `cosine`, an import path, or a class or module of your own; see `build_head`.
+            head: `linear`, `mlp`, `cosine`, `stages`, an import path, or a class or module of your own (`build_head`).
             dropout: probability in [0, 1) before the last layer; None takes the variant's published rate.
             class_names: names of the new classes.
 
@@ -119,6 +119,7 @@ class Classifier(nn.Module):
         """
         names = _checked_names(class_names, num_classes)
         rate = self.backbone.variant.dropout_rate if dropout is None else dropout
+        self.backbone.set_pooled_stages(pooled_stages(head))
         new = build_head(head, self.num_features, num_classes, rate)
         parameter = next(self.backbone.parameters())
         self.head = new.to(parameter.device, parameter.dtype)

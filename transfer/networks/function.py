@@ -96,7 +96,7 @@ class FunctionBackbone(Backbone):
             )
         self.variant = variant
         self.network = network
-        self.num_features = num_features
+        self.num_features = self.num_map_channels = num_features
 
     def _refuse_stages(self) -> Never:
         raise BadValue(f"{self.variant.name} is a function of your own: its stages are unknown here (use `forward`)")
@@ -111,6 +111,10 @@ class FunctionBackbone(Backbone):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         if enable:
             raise BadValue(f"grad_checkpointing with a function of your own, {self.variant.name} (allowed: False)")
+
+    def set_pooled_stages(self, count: int) -> None:
+        if count:
+            self._refuse_stages()
 
     def forward(self, x: Tensor) -> Tensor:
         features = self.network(x)

@@ -29,6 +29,12 @@ class LinearHead(nn.Module):
         return self.fc(self.dropout(features))
 
 
+class StagesHead(LinearHead):
+    """A linear head that sees the pooled maps of the last three stages, too."""
+
+    num_stages = 3
+
+
 class MLPHead(LinearHead):
     """A hidden layer as wide as the features before the linear one: linear, BatchNorm, SiLU, dropout, linear."""
 
@@ -61,7 +67,21 @@ class CosineHead(nn.Module):
 
 HeadFactory = Callable[[int, int, float], nn.Module]
 
-HEADS: dict[str, HeadFactory] = {"linear": LinearHead, "mlp": MLPHead, "cosine": CosineHead}
+HEADS: dict[str, HeadFactory] = {
+    "linear": LinearHead,
+    "mlp": MLPHead,
+    "cosine": CosineHead,
+    "stages": StagesHead,
+}
+
+
+def pooled_stages(head: str | HeadFactory | nn.Module) -> int:
+    """Return how many stages' pooled maps a head of `build_head` sees besides the backbone's output.
+
+    Raises:
+        UserError: no such head, or the import fails.
+    """
+    return getattr(get_head(head) if isinstance(head, str) else head, "num_stages", 0)
 
 
 def list_heads() -> list[str]:

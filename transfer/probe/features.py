@@ -49,6 +49,10 @@ class Features:
     features: Tensor
     labels: Tensor
 
+    def leading(self, num_features: int) -> Features:
+        """Return the same images with the first features alone."""
+        return Features(self.features[:, :num_features], self.labels)
+
 
 class ImageLoader(Protocol):
     """Batches of (images, labels), in the same order in every iteration."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -18,6 +19,8 @@ from transfer.probe.cross_validation import Choice, cross_validate, fit_head
 from transfer.probe.features import Features
 from transfer.probe.logistic import LinearFit, LogisticRegression
 from transfer.probe.penalties import PENALTIES, one_thread_if_small, towards
+from transfer.probe.ridge import RidgeRegression
+from transfer.probe.temperatures import lowest_loss
 from transfer.training.metrics import Predicted, build_metrics
 
 # Up to so many training images cross-validation chooses: 67.8% of test images right against 63.6% where val had chosen
@@ -34,6 +37,7 @@ class Probe:
         fit: the layer fitted to train and val with the chosen penalty.
         train_fit: the layer fitted to train alone with that penalty, of which the metrics and logits on val are.
         penalty: the one chosen.
+        num_features: how many features, the first ones, the layers see.
         temperature: what the logits of both layers have been divided by.
         chosen_on: `val`: of the penalties with the best metric there, the largest (Kornblith et al. 2019); `train` or
             `trainval`: the one with the lowest loss in cross-validation.
@@ -46,6 +50,7 @@ class Probe:
     fit: LinearFit
     train_fit: LinearFit
     penalty: float
+    num_features: int
     temperature: float
     chosen_on: Literal["train", "val", "trainval"]
     val_metrics: dict[float, dict[str, float]]
@@ -61,8 +66,11 @@ def fit_probe(
     metric: str = "top1",
     device: torch.device | str = "cpu",
     groups: NDArray[np.str_] | None = None,
+    widths: Sequence[int] = (),
 ) -> Probe:
     """Choose a penalty and fit it to train and val: by cross-validation in train where it has few images, else on val.
+
+    In the same place ridge regression chooses before how many of the features the layer sees, by the lowest loss.
 
     Args:
         views: features and labels of the training images, once for each view; an image's loss is the mean over them.
@@ -71,6 +79,7 @@ def fit_probe(
         metric: what decides on val, `top1` or `mean_per_class`.
         device: the device that computes.
         groups: those of the training images, which no two folds share; see `draw_folds`. Shape: (N,)
+        widths: numbers of leading features to compare; empty: all of them. The first of equals is taken.
     """
     views = [Features(view.features.to(device), view.labels.to(device)) for view in views]
     val = Features(val.features.to(device), val.labels.to(device))
@@ -78,7 +87,10 @@ def fit_probe(
     folds = min(_FOLDS, most_folds(labels, groups))
     with one_thread_if_small(sum(view.features.numel() for view in views)):
         if len(labels) <= MOST_CROSS_VALIDATED and folds > 1 and len(np.unique(labels)) > 1:
-            return _choose_on_train(views, val, num_classes, folds, groups)
+            return _choose_on_train(views, val, num_classes, folds, groups, widths)
+        if len(widths) > 1:
+            width = min(widths, key=partial(_loss_of_ridge, views, val, num_classes))
+            views, val = [view.leading(width) for view in views], val.leading(width)
         return _choose_on_val(views, val, num_classes, metric)
 
 
@@ -91,8 +103,9 @@ def fit_choice(
         views, val, num_classes, device: those of `fit_probe`.
         choice: the head.
     """
-    val = Features(val.features.to(device), val.labels.to(device))
-    views = [Features(view.features.to(device), view.labels.to(device)) for view in views]
+    val, *views = (
+        Features(part.features[:, : choice.num_features].to(device), part.labels.to(device)) for part in (val, *views)
+    )
     both = [
         Features(torch.cat([view.features, val.features]), torch.cat([view.labels, val.labels])) for view in views
     ]  # val's one view counts as often
@@ -101,6 +114,7 @@ def fit_choice(
         fit=fit,
         train_fit=train_fit,
         penalty=choice.penalty,
+        num_features=choice.num_features,
         temperature=choice.temperature,
         chosen_on="trainval",
         val_metrics={choice.penalty: linear_metrics(train_fit, val)},
@@ -111,25 +125,40 @@ def fit_choice(
 
 
 def _choose_on_train(
-    views: Sequence[Features], val: Features, num_classes: int, folds: int, groups: NDArray[np.str_] | None
+    views: Sequence[Features],
+    val: Features,
+    num_classes: int,
+    folds: int,
+    groups: NDArray[np.str_] | None,
+    widths: Sequence[int],
 ) -> Probe:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "classes with ")  # a lonely image weighs little in the choice
         drawn = draw_folds(views[0].labels.cpu().numpy(), folds, groups=groups)
     device = val.features.device
-    found = cross_validate(views, num_classes, drawn, groups=groups, heads=["logistic"], device=device)
-    penalty, temperature = found.choice.penalty, found.choice.temperature
+    heads = ["logistic"]
+    found = cross_validate(views, num_classes, drawn, groups=groups, heads=heads, device=device, widths=widths)
+    penalty, temperature, width = found.choice.penalty, found.choice.temperature, found.choice.num_features
+    views, val = [view.leading(width) for view in views], val.leading(width)
     final = _fit_both(views, val, num_classes, penalty)
     return Probe(
         fit=final.tempered(temperature),
         train_fit=found.fit,
         penalty=penalty,
+        num_features=width,
         temperature=temperature,
         chosen_on="train",
         val_metrics={penalty: linear_metrics(found.fit, val)},
         passes=found.fit.passes + final.passes,
         val_logits=found.fit.logits(val.features).cpu(),
     )
+
+
+def _loss_of_ridge(views: Sequence[Features], val: Features, num_classes: int, width: int) -> float:
+    """Return the loss on val of ridge regression on the first features, at its best penalty and temperature."""
+    features, labels = (torch.cat([getattr(view, name) for view in views]) for name in ("features", "labels"))
+    path = RidgeRegression(features[:, :width], labels, num_classes, len(views)).path(PENALTIES[::2])
+    return min(lowest_loss(fit.logits(val.features[:, :width]).float(), val.labels) for fit in path)
 
 
 def _choose_on_val(views: Sequence[Features], val: Features, num_classes: int, metric: str) -> Probe:
@@ -146,6 +175,7 @@ def _choose_on_val(views: Sequence[Features], val: Features, num_classes: int, m
         fit=final,
         train_fit=best,
         penalty=best.penalty,
+        num_features=val.features.shape[1],
         temperature=1.0,
         chosen_on="val",
         val_metrics=metrics,

@@ -28,6 +28,7 @@ def backbone_digest(classifier: Classifier) -> str:
     """Return 128 bits, in hex, of everything that the backbone computes with."""
     backbone = classifier.backbone
     digest = hashlib.blake2b(digest_size=16)
+    digest.update(repr(backbone.num_features).encode())
     for name, module in backbone.named_modules():
         layer = [(fact, getattr(module, fact)) for fact in _LAYER if hasattr(module, fact)]
         digest.update(repr((name, type(module).__name__, layer)).encode())

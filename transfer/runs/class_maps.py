@@ -20,7 +20,7 @@ from transfer.errors import BadValue
 from transfer.networks.backbone import StagedBackbone
 from transfer.networks.classifier import Classifier
 from transfer.networks.function import FunctionBackbone
-from transfer.networks.heads import LinearHead
+from transfer.networks.heads import LinearHead, StagesHead
 
 # Cells on a side from which on a map tells places apart: those of the paper's Figure 7, 224 px at stride 32.
 ENOUGH_CELLS = 7
@@ -69,8 +69,10 @@ def explain_class(classifier: Classifier, images: Tensor, class_index: int | Non
         logits = classifier.forward_head(features)
     classes = _choose(logits, class_index)
     head = classifier.head
-    if type(head) is LinearHead:  # a subclass may compute something else
-        maps, method = class_activation_map(features, head.fc.weight[classes].detach()), "CAM"
+    if isinstance(head, LinearHead) and type(head) in (LinearHead, StagesHead):  # a subclass may compute something else
+        placed = classifier.backbone.num_map_channels  # the means of earlier stages are the same in every cell
+        maps = class_activation_map(features[:, :placed], head.fc.weight[classes, :placed].detach())
+        method = "CAM"
     else:
         maps, method = grad_cam(head, features, classes), "Grad-CAM"
     return ClassMaps(maps, classes, logits, method)

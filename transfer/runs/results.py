@@ -64,6 +64,7 @@ class ProbeFit:
         passes: number of passes over the features in all fits.
         views: views of each training image that were fitted.
         head: `logistic` or `ridge` regression.
+        num_features: features that the head sees; None: all of the last map.
     """
 
     penalty: float
@@ -75,6 +76,7 @@ class ProbeFit:
     temperature: float = 1.0
     chosen_on: str = "val"
     head: str = "logistic"
+    num_features: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,6 +52,19 @@ def _is_same(one: str, other: str) -> bool:
     return get_backbone(one) == get_backbone(other)
 
 
+def adopt_head(config: FinetuneConfig) -> tuple[FinetuneConfig, list[str]]:
+    """Return the configuration with the linear kind of head that the run in `init_head` has, and a line if it changed.
+
+    Raises:
+        UserError: `init_head` is not a run.
+    """
+    if config.init_head is None or config.head != "linear":
+        return config, []
+    if load_config(expanded(config.init_head) / CONFIG).head != "stages":
+        return config, []
+    return replace(config, head="stages"), ["head stages: that of init_head"]
+
+
 def head_source(config: FinetuneConfig, class_names: Sequence[str]) -> str | None:
     """Return the run whose head to start from, or None.
 

@@ -14,7 +14,7 @@ from transfer.networks.backbone import Backbone, StagedBackbone
 from transfer.networks.classifier import Classifier
 from transfer.networks.feature_maps import FeatureMaps
 from transfer.networks.function import FunctionBackbone, FunctionVariant
-from transfer.networks.heads import HeadFactory, build_head
+from transfer.networks.heads import HeadFactory, build_head, pooled_stages
 from transfer.networks.layers import LayerSettings
 from transfer.networks.registry import FAMILIES, get_variant
 from transfer.networks.rows import Variant
@@ -210,7 +210,7 @@ def build_classifier(
         num_classes: number of classes of the new head, at least 1; None keeps the classes of the weights (usually
             ImageNet's 1000).
         class_names: names of the classes, in the order of the logits.
-        head: `linear`, `mlp`, `cosine`, or your own as an import path, a class or a module; see `build_head`.
+        head: `linear`, `mlp`, `cosine`, `stages`, or your own as an import path, a class or a module; see `build_head`.
         dropout: dropout before the last layer, in [0, 1); None takes the variant's published rate.
 
     Raises:
@@ -264,10 +264,10 @@ def classifier_from(
         grad_checkpointing=grad_checkpointing,
         output_stride=output_stride,
     )
+    backbone.set_pooled_stages(pooled_stages(head))
     state = read_weights(row, start.weights, start.row_was_named) if keep_head and row else {}
     if num_classes is None:
-        given = row.num_classes if row else 1000
-        num_classes = len(state["head.fc.bias"]) if "head.fc.bias" in state else given
+        num_classes = len(state["head.fc.bias"]) if "head.fc.bias" in state else (row.num_classes if row else 1000)
     rate = start.variant.dropout_rate if dropout is None else dropout
     classifier = Classifier(
         backbone,

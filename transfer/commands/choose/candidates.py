@@ -16,7 +16,7 @@ from transfer.commands.choose.budget import Budget
 from transfer.commands.choose.decision import Outcome
 from transfer.commands.choose.images import SPLITS, Images
 from transfer.commands.choose.record import LeftOut
-from transfer.commands.probe import build_network, choose_start
+from transfer.commands.probe import build_network, choose_start, widths_of
 from transfer.commands.probe_features import extract
 from transfer.config.choose_schema import ChooseConfig
 from transfer.config.durations import format_duration
@@ -62,7 +62,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Tried:
-    """A candidate, the engine that computed its features, and how its linear heads did."""
+    """A candidate with the head that fits it best, the engine that computed its features, and how its heads did."""
 
     candidate: Candidate
     engine: str
@@ -216,25 +216,32 @@ def _try(
     """Return what a candidate reaches, and the seconds that its features and the fits took; its features are let go."""
     device = fabric.device if fabric.device.type == "cuda" else torch.device("cpu")  # MPS has no float64
     started = time.perf_counter()
-    features, engine = features_of(candidate, own, dataset, images, fabric)
+    features, widths, engine = features_of(candidate, own, dataset, images, fabric)
     extracted = time.perf_counter()
     metric, groups = dataset.sheet.metric, images.groups
-    found = cross_validate([features], dataset.num_classes, images.folds, metric, groups, device=device)
+    found = cross_validate([features], dataset.num_classes, images.folds, metric, groups, device=device, widths=widths)
+    if more := found.choice.num_features - widths[0]:
+        candidate = replace(
+            candidate,
+            config=replace(candidate.config, head="stages"),
+            num_parameters=candidate.num_parameters + more * dataset.num_classes,
+            macs=candidate.macs + more * dataset.num_classes,
+        )
     return Tried(candidate, engine, found), (extracted - started, time.perf_counter() - extracted)
 
 
 def features_of(
     candidate: Candidate, own: ChooseConfig, dataset: Dataset, images: Images, fabric: Fabric
-) -> tuple[Features, str]:
-    """Return the images' features, and the engine that computes them."""
-    config = candidate.config
+) -> tuple[Features, list[int], str]:
+    """Return the images' features, how many of them a head may see, fewest first, and the engine that computes them."""
+    config, of_probe = candidate.config, ProbeConfig(engine=own.engine)
     data = DataModule(dataset, candidate.start.preprocessing, **{**config.loader_options(), "augment": "none"})
-    classifier = build_network(config, candidate.start, dataset, fabric)
-    found, _, record = extract(config, ProbeConfig(engine=own.engine), data, classifier, fabric, SPLITS)
+    classifier = build_network(config, of_probe, candidate.start, dataset, fabric)
+    found, _, record = extract(config, of_probe, data, classifier, fabric, SPLITS)
     assert record is not None  # there is one process
     parts: list[Features] = [found[name][0] for name in SPLITS if name in found]
     features, labels = (
         torch.cat([getattr(part, name) for part in parts])[images.order] for name in ("features", "labels")
     )
     assert torch.equal(labels, images.split.labels)
-    return Features(features, labels), record.engine
+    return Features(features, labels), widths_of(classifier, of_probe), record.engine

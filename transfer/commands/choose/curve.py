@@ -109,12 +109,11 @@ def learn(
 
     if not own.learning_curve:
         return None
-    features, _ = features_of(tried.candidate, replace(own, engine=tried.engine), dataset, images, fabric)
+    features, _, _ = features_of(tried.candidate, replace(own, engine=tried.engine), dataset, images, fabric)
     device = fabric.device if fabric.device.type == "cuda" else "cpu"  # MPS has no float64
     choice, metric = tried.found.choice, dataset.sheet.metric
-    measured = measure_curve(
-        features, dataset.num_classes, choice, images.num_folds, metric, images.groups, seed, device
-    )
+    seen = features.leading(choice.num_features)
+    measured = measure_curve(seen, dataset.num_classes, choice, images.num_folds, metric, images.groups, seed, device)
     found = extrapolate(measured)
     curve = summarise(measured, found, choice.head, dataset.class_names)
     print(curve)

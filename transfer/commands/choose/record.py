@@ -45,7 +45,8 @@ class Figures:
         num_parameters, macs: with the linear head; multiply-adds for one image.
         latency_ms: median for one image, in float32 by PyTorch, on `device`.
         accuracy: cross-validated, in [0, 1], with its 95% `interval`.
-        head, penalty, temperature: the linear head that cross-validation prefers (`transfer.probe.cross_validation`).
+        head, penalty, temperature, num_features: the linear head that cross-validation prefers, and how many features
+            it sees (`transfer.probe.cross_validation`); None: all of the last map's.
         engine: what computed the features.
         on_front: whether no other network is both as fast and as accurate.
     """
@@ -64,6 +65,7 @@ class Figures:
     temperature: float
     engine: str
     on_front: bool
+    num_features: int | None = None
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ def probe_configuration(cell: Cell, table: Table, devices: int) -> dict[str, Any
         "dataset": cell.dataset,
         "backbone": cell.backbone,
         "seed": cell.seed,
+        "features": "last",
         "data_root": own_data_root(cell.dataset, table.data_root),
         "trainer.devices": devices,
     }

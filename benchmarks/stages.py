@@ -1,0 +1,94 @@
+"""What pooled maps of earlier stages bring a linear probe: python -m benchmarks stages FEATURES
+
+FEATURES are files that `efficientnet-transfer probe` or `choose` has left in its cache, such as those of train and val:
+their images are pooled. Draws of them are stratified and seeded, as in `small_data`: N train, a fifth as many, from 10
+to 300, are val, up to 1,000 of the others test. `last` sees the last map alone, `stages` the maps before it, too, and
+`auto` says which of them the probe takes by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.small_data import draw
+from transfer.errors import check_count
+from transfer.files import expanded
+from transfer.statistics import mean_interval
+
+if TYPE_CHECKING:
+    from transfer.probe.features import Features
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `benchmark_stages`."""
+    parser.add_argument("features", type=expanded, nargs="+", metavar="FEATURES", help="files of features")
+    parser.add_argument("--last", type=int, default=1280, metavar="N", help="features of the last map; default: 1280")
+    parser.add_argument("--num_images", type=int, nargs="+", default=[30, 300, 2700], metavar="N", help="of train")
+    parser.add_argument("--draws", type=int, default=5, metavar="N", help="default: 5")
+
+
+def benchmark_stages(features: Sequence[Path], last: int, num_images: Sequence[int], draws: int) -> dict[str, Any]:
+    """Return, for each number of training images, a row for each draw, and the mean gains over the last map alone.
+
+    Args:
+        features: files with the images of one dataset.
+        last: features of the last map, the first ones.
+        num_images: numbers of training images.
+        draws: draws of each, with seeds from 0.
+    """
+    import torch
+
+    from transfer.probe.features import Features, read_features
+
+    check_count("draws", draws)
+    parts = [read_features(path) for path in features]
+    images = Features(torch.cat([p.features for p in parts]), torch.cat([p.labels for p in parts]))
+    figures: dict[str, Any] = {"files": [path.name for path in features], "images": len(images.labels)}
+    for number in num_images:
+        rows = [try_draw(images, last, number, seed) for seed in range(draws)]
+        gains = {
+            "stages": [row["stages"]["test_top1"] - row["last"]["test_top1"] for row in rows],
+            "auto": [row[row["auto"]]["test_top1"] - row["last"]["test_top1"] for row in rows],
+        }
+        figures[str(number)] = {
+            "draws": rows,
+            "mean_gain": {name: asdict(mean_interval(values)) for name, values in gains.items()},
+        }
+    return figures
+
+
+def try_draw(images: Features, last: int, number: int, seed: int) -> dict[str, Any]:
+    """Return the seed of a draw, what `auto` takes and, of each way, its test accuracy, penalty and seconds."""
+    import torch
+
+    from transfer.probe.features import Features
+    from transfer.probe.linear import fit_probe, linear_metrics
+
+    splits = draw(np.array([str(label) for label in images.labels.tolist()]), number, seed)
+    train, val, test = (
+        Features(images.features[chosen], images.labels[chosen])
+        for chosen in (torch.from_numpy(splits == name) for name in ("train", "val", "test"))
+    )
+    every, row = images.features.shape[1], dict[str, Any](seed=seed)
+
+    def measure(*widths: int) -> str:
+        """Fit to one of the widths, keep its figures, and return its name."""
+        started = time.perf_counter()
+        probe = fit_probe([train], val, int(images.labels.max()) + 1, widths=widths)
+        seconds = round(time.perf_counter() - started, 2)
+        name = "stages" if probe.num_features == every else "last"
+        top1 = linear_metrics(probe.fit, test.leading(probe.num_features))["top1"]
+        row[name] = {"test_top1": top1, "penalty": probe.penalty, "seconds": seconds}
+        return name
+
+    row["auto"] = measure(last, every)
+    measure(every if row["auto"] == "last" else last)
+    print(number, row, flush=True)
+    return row
