@@ -11,6 +11,7 @@ project = "efficientnet-transfer"
 version = release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "docs.generate"]
 myst_enable_extensions = ["colon_fence", "deflist", "linkify"]
+myst_linkify_fuzzy_links = False  # optim.lr is no address
 myst_heading_anchors = 3
 exclude_patterns = ["generate"]
 html_theme = "furo"

@@ -13,7 +13,7 @@ TASKS = ("clothing-30", "clothing-100", "clothing-300", "clothing-2700", "cifar1
 METHODS = {
     "probe": "linear probe",
     "lpft": "LP-FT",
-    "defaults": "the defaults",
+    "defaults": "without a recipe",
     "timm": "timm's usual recipe",
     "fastai": "fastai's",
 }
@@ -48,10 +48,10 @@ def _chosen(choice: Any) -> str:
     tried, seconds = choice["fine_tuning"], choice["seconds"]
     interval = f"{percent(tried['interval']['low'])} to {percent(tried['interval']['high'])}"
     gain = tried["difference"]
-    points = f"{100 * gain['value']:.1f} points ({100 * gain['low']:.1f} to {100 * gain['high']:.1f})"
+    points = f"{100 * gain['value']:+.1f} points ({100 * gain['low']:.1f} to {100 * gain['high']:.1f})"
     return (
-        f"LP-FT {percent(tried['accuracy'])} ({interval}, {tried['num_folds']} of {choice['folds']} folds), better than"
-        f" the probe by {points}; {duration(seconds['networks'])} for the probe,"
+        f"LP-FT {percent(tried['accuracy'])} ({interval}, {tried['num_folds']} of {choice['folds']} folds), on the"
+        f" same images as the probe {points}; {duration(seconds['networks'])} for the probe,"
         f" {duration(seconds['fine_tuning'])} for the folds, {duration(seconds['winner'])} for the run that is left"
     )
 
@@ -62,7 +62,7 @@ def _distilled(result: Any) -> str:
     )
     gains = " and ".join(f"{100 * gain:+.1f}" for gain in result["gains"])
     teacher = percent(result["teacher"]["test"]["top1"])
-    return f"no gain: {percent(taught)} against {percent(alone)} (by seed {gains} points); the teacher has {teacher}"
+    return f"{percent(taught)} against {percent(alone)} without (by seed {gains} points); the teacher has {teacher}"
 
 
 def _suspects(result: Any) -> str:

@@ -37,7 +37,8 @@ def definitions(measurements: Sequence[Measurement]) -> str:
         content = load(row.file)
         where = ", ".join(filter(None, (hardware(content), row.conditions)))
         what = row.what[0].upper() + row.what[1:]
-        entries.append(f"{what}\n: {row.result(content)}\n: `{row.command}`\n: {where}; {file_of(row.file)}")
+        lines = (row.result(content), f"`{row.command}`", f"{where}; {file_of(row.file)}")
+        entries.append(f"{what}\n: " + "\\\n  ".join(lines))
     return "\n\n".join(entries)
 
 

@@ -41,12 +41,12 @@ def command_line() -> str:
 
 
 def config() -> str:
-    """Return a section with a table for each group of fields of `FinetuneConfig`."""
+    """Return a section for each group of fields of `FinetuneConfig`."""
     sections = []
     for group in schemas.build_parser()._action_groups:
         if group.title not in _OWN_GROUPS:
-            rows = "\n".join(_field(action) for action in group._group_actions if _is_shown(action))
-            sections.append(f"## {group.title}\n\n| Field | Default | Meaning |\n| --- | --- | --- |\n{rows}")
+            fields = (_field(action) for action in group._group_actions if _is_shown(action))
+            sections.append("\n\n".join((f"## {group.title}", *fields)))
     return "\n\n".join(sections)
 
 
@@ -90,15 +90,14 @@ def _parsers(verb: str) -> Iterator[argparse.ArgumentParser]:
 
 
 def _arguments(parser: argparse.ArgumentParser, with_fields: bool) -> str:
-    """Return a table of a parser's arguments.
+    """Return a list of a parser's arguments.
 
     Args:
         parser: any parser.
         with_fields: whether to include those that are fields of a configuration.
     """
     groups = [group for group in parser._action_groups if with_fields or group.title in _OWN_GROUPS]
-    rows = [_argument(action) for group in groups for action in group._group_actions if _is_shown(action)]
-    return "| Argument | Meaning |\n| --- | --- |\n" + "\n".join(rows)
+    return "\n\n".join(_argument(action) for group in groups for action in group._group_actions if _is_shown(action))
 
 
 def _is_shown(action: argparse.Action) -> bool:
@@ -112,13 +111,18 @@ def _argument(action: argparse.Action) -> str:
     meaning = _meaning(action)
     if action.default not in (None, False, argparse.SUPPRESS) and "default" not in meaning:
         meaning = "; ".join(filter(None, (meaning, f"default: `{_plain(action.default)}`")))
-    return f"| `{_in_cell(name)}` | {meaning} |"
+    return _defined(f"`{name}`", meaning)
 
 
 def _field(action: argparse.Action) -> str:
-    name = " ".join(filter(None, (action.dest, _value(action))))
     default = "unset" if action.default is None else f"`{_plain(action.default)}`"
-    return f"| `{_in_cell(name)}` | {_in_cell(default)} | {_meaning(action)} |"
+    values = f" of `{_value(action)}`" if _value(action) else ""
+    return _defined(f"`{action.dest}` = {default}{values}", _meaning(action))
+
+
+def _defined(term: str, meaning: str) -> str:
+    """Return an entry of a list of definitions, or a term that explains itself."""
+    return f"{term}\n: {meaning}" if meaning else f"- {term}"
 
 
 def _value(action: argparse.Action) -> str:
@@ -137,12 +141,8 @@ def _plain(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _in_cell(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
 def _escaped(text: str) -> str:
     """Return text whose punctuation Markdown takes literally, except that of code in backticks."""
     parts = text.split("`")
     parts[::2] = [re.sub(r"([\\*_\[\]<>|#$~&{}])", r"\\\1", part) for part in parts[::2]]
-    return "`".join([parts[0], *map(_in_cell, parts[1:])])
+    return "`".join(parts)

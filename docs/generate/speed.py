@@ -30,7 +30,7 @@ def _traffic(result: Any) -> str:
     own, frozen = (
         [case[which]["ratio"] for name, case in result.items() if "@" in name] for which in ("own", "own frozen")
     )
-    return f"{spread(min(own), max(own))} times; with `--bn frozen` {spread(min(frozen), max(frozen))}"
+    return f"{spread(min(own), max(own), 3)} times; with `--bn frozen` {spread(min(frozen), max(frozen), 3)}"
 
 
 def _checkpointing(result: Any) -> str:
@@ -90,7 +90,7 @@ def _probe(result: Any) -> str:
 
 def _commands(result: Any) -> str:
     parts = [f"`{verb}` {times(result[verb]['wall_seconds']['ratio'], 1)}" for verb in ("probe", "evaluate", "predict")]
-    return f"{', '.join(parts)} faster"
+    return f"{', '.join(parts)} the speed"
 
 
 def _formats(result: Any) -> str:
@@ -137,8 +137,8 @@ def _tracing(result: Any) -> str:
 
 def _predicted_memory(result: Any) -> str:
     def errors(what: str) -> str:
-        found = [-case[what]["error_percent"] for case in result["cases"]]
-        return f"{spread(min(found), max(found), digits=1)}% below"
+        found = [case[what]["error_percent"] for case in result["cases"]]
+        return f"{min(found):+.1f}% to {max(found):+.1f}%"
 
     kept = [case["training"]["kept_bytes"] / case["training"]["measured_bytes"] - 1 for case in result["cases"]]
     return (
@@ -148,8 +148,8 @@ def _predicted_memory(result: Any) -> str:
 
 
 def _predicted_steps(result: Any) -> str:
-    below = [1 - case["ratio"] for case in result["cases"]]
-    return f"{percent(min(below), 0)} to {percent(max(below), 0)} below"
+    errors = [100 * (case["ratio"] - 1) for case in result["cases"]]
+    return f"{min(errors):+.0f}% to {max(errors):+.0f}%"
 
 
 def _latency(result: Any) -> str:
