@@ -57,9 +57,7 @@ def _chosen(choice: Any) -> str:
 
 
 def _distilled(result: Any) -> str:
-    alone, taught = (
-        result["mean_test_top1"][f"student {which}"] for which in ("alone", "with teacher")
-    )
+    alone, taught = (result["mean_test_top1"][f"student {which}"] for which in ("alone", "with teacher"))
     gains = " and ".join(f"{100 * gain:+.1f}" for gain in result["gains"])
     teacher = percent(result["teacher"]["test"]["top1"])
     return f"{percent(taught)} against {percent(alone)} without (by seed {gains} points); the teacher has {teacher}"

@@ -31,11 +31,11 @@ def command_line() -> str:
         parts = [f"## {verb}", f"{_escaped(what[0].upper() + what[1:])}."]
         if verb == "finetune":
             parts.append("Every field of the [configuration](config.md) is a flag of its name. Besides them:")
-        parsers = list(_parsers(verb))
-        for parser in parsers:
-            if len(parsers) > 1:
+        built = list(parsers(verb))
+        for parser in built:
+            if len(built) > 1:
                 parts.append(f"### {parser.prog.removeprefix('efficientnet-transfer ')}")
-            parts.append(_arguments(parser, with_fields=verb != "finetune"))
+            parts.append(arguments(parser, with_fields=verb != "finetune"))
         sections.append("\n\n".join(parts))
     return "\n\n".join(sections)
 
@@ -74,7 +74,7 @@ def python() -> str:
     return "\n\n".join(parts)
 
 
-def _parsers(verb: str) -> Iterator[argparse.ArgumentParser]:
+def parsers(verb: str) -> Iterator[argparse.ArgumentParser]:
     """Yield the parsers of a verb: one, or one for each of its commands."""
     if verb == "scale":
         for name in scale.COMMANDS:
@@ -89,7 +89,7 @@ def _parsers(verb: str) -> Iterator[argparse.ArgumentParser]:
         yield from action.choices.values()
 
 
-def _arguments(parser: argparse.ArgumentParser, with_fields: bool) -> str:
+def arguments(parser: argparse.ArgumentParser, with_fields: bool = True) -> str:
     """Return a list of a parser's arguments.
 
     Args:

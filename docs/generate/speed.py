@@ -65,8 +65,8 @@ def _decoding(result: Any) -> str:
     share = percent(result["share of decoding in an extraction, openvino-bf16"]["ratio"], 0)
     torch = percent(result["share of decoding in an extraction, torch"]["ratio"], 0)
     return (
-        f"{result['file to input']['milliseconds']:.1f} ms on one core: decoding takes {decoder} Pillow's time, a resize"
-        f" of the crop alone {crop} that of the whole, a thread {thread} a process's; {share} of the time in front of"
+        f"{result['file to input']['milliseconds']:.1f} ms on one core: decoding takes {decoder} Pillow's time, resizing"
+        f" the crop alone {crop} that of the whole, a thread {thread} a process's; {share} of the time in front of"
         f" OpenVINO's bfloat16 `lite0`, {torch} of PyTorch's"
     )
 
@@ -142,7 +142,7 @@ def _predicted_memory(result: Any) -> str:
 
     kept = [case["training"]["kept_bytes"] / case["training"]["measured_bytes"] - 1 for case in result["cases"]]
     return (
-        f"training {errors('training')}, inference {errors('inference')}; the freed blocks that a command keeps on a CPU"
+        f"training {errors('training')}, inference {errors('inference')}; freed blocks that a command keeps on a CPU"
         f" add {percent(min(kept), 0)} to {percent(max(kept), 0)} in training"
     )
 
@@ -222,7 +222,7 @@ MEASUREMENTS = (
         "1 thread",
     ),
     Measurement(
-        "training-ready images/s of one core, JPEGs of 500 x 375 to 224 px, against a torchvision-style Pillow pipeline",
+        "training-ready images/s, JPEGs of 500 x 375 to 224 px, against a torchvision-style pipeline on Pillow",
         "data_cpu",
         _pipeline,
         "python -m benchmarks data --rounds 7",
