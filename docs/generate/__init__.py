@@ -39,7 +39,7 @@ class Generate(SphinxDirective):
         """Return the part's nodes.
 
         Raises:
-            ExtensionError: there is no such part.
+            DirectiveError: there is no such part.
         """
         name = self.arguments[0]
         if name not in PARTS:

@@ -23,7 +23,8 @@ def _inference(result: Any) -> str:
 
 
 def _overhead(result: Any) -> str:
-    return f"{times(result['module_over_bare'], 3)} the time ({spread(*result['module_over_bare_range'], digits=3)})"
+    low, high = result["module_over_bare_range"]
+    return f"{times(result['module_over_bare'], 3)} the time ({spread(low, high, digits=3)})"
 
 
 def _traffic(result: Any) -> str:
@@ -65,7 +66,7 @@ def _decoding(result: Any) -> str:
     share = percent(result["share of decoding in an extraction, openvino-bf16"]["ratio"], 0)
     torch = percent(result["share of decoding in an extraction, torch"]["ratio"], 0)
     return (
-        f"{result['file to input']['milliseconds']:.1f} ms on one core: decoding takes {decoder} Pillow's time, resizing"
+        f"{result['file to input']['milliseconds']:.1f} ms: decoding takes {decoder} Pillow's time, resizing"
         f" the crop alone {crop} that of the whole, a thread {thread} a process's; {share} of the time in front of"
         f" OpenVINO's bfloat16 `lite0`, {torch} of PyTorch's"
     )
@@ -125,7 +126,8 @@ def _sklearn(result: Any) -> str:
 
 def _cores(result: Any) -> str:
     busy, alone = result["beside busy processes"], result["alone"]
-    return f"{times(busy['ratio'], 1)} the images/s ({spread(*busy['ratio_range'], digits=1)}); alone {alone['ratio']}"
+    low, high = busy["ratio_range"]
+    return f"{times(busy['ratio'], 1)} the images/s ({spread(low, high, digits=1)}); alone {times(alone['ratio'], 3)}"
 
 
 def _tracing(result: Any) -> str:
