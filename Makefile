@@ -6,7 +6,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # What `make finetune` runs when ARGS is not given.
 ARGS ?= --config configs/digits_lite0.yaml
 
-.PHONY: finetune test lint lock clean
+.PHONY: finetune test lint docs lock clean
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
@@ -22,6 +22,9 @@ lint: $(VENV)/installed  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/installed  ## build the pages into build/docs
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 
 lock:  ## write requirements.lock anew for constraints.txt, with uv
 	rm -f requirements.lock

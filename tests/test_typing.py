@@ -1,4 +1,4 @@
-"""What a strict type checker says of a user's code: nothing of the README's, and what is wrong with a wrong option."""
+"""What a strict type checker says of a user's code: nothing of the pages', and what is wrong with a wrong option."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.pages import snippets
 from tests.support.runs import ROOT, environment
-from tests.test_readme import python
 
 OPTIONS = """
 from datamodules import build_datamodule, load_dataset
@@ -24,13 +24,13 @@ def wrong(p: Preprocessing) -> None:
 
 
 @pytest.mark.slow
-def test_the_readmes_python_passes_and_wrong_options_do_not(tmp_path: Path) -> None:
-    (tmp_path / "readme.py").write_text(python())
+def test_the_python_of_the_pages_passes_and_wrong_options_do_not(tmp_path: Path) -> None:
+    (tmp_path / "pages.py").write_text("\n".join(snippets()))
     (tmp_path / "options.py").write_text(OPTIONS)
     # With the settings and the cache of `make lint`: without them it would check torch and Lightning anew.
     shared = ("--config-file", str(ROOT / "setup.cfg"), "--cache-dir", str(ROOT / ".mypy_cache"))
     process = subprocess.run(
-        [sys.executable, "-m", "mypy", *shared, "readme.py", "options.py"],
+        [sys.executable, "-m", "mypy", *shared, "pages.py", "options.py"],
         cwd=tmp_path,
         env=environment(MYPYPATH=str(ROOT)),
         capture_output=True,

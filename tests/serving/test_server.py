@@ -44,10 +44,10 @@ def test_it_answers_and_ends_cleanly_at_sigterm(served: Start, bundle: Path) -> 
         httpx.get(found.url, trust_env=False)
 
 
-def test_the_readmes_curl_gets_what_the_readme_shows(served: Start, bundle: Path, tmp_path: Path) -> None:
+def test_the_curl_of_the_page_gets_what_the_page_shows(served: Start, bundle: Path, tmp_path: Path) -> None:
     if shutil.which("curl") is None:
         pytest.skip("no curl here")
-    section = (ROOT / "README.md").read_text().split("\n## Serve\n")[1].split("\n## ")[0]
+    section = (ROOT / "docs" / "shipping.md").read_text().split("\n## Serve\n")[1].split("\n## ")[0]
     (command,) = re.findall("^curl .*", section, re.MULTILINE)
     (shown,) = re.findall("```json\n(.*?)```", section, re.DOTALL)
     (tmp_path / "a.jpg").write_bytes(photo(bundle))
