@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from transfer.config.command_line import build_config, load_config, parse_config, parse_probe_config, save_config
 from transfer.config.problems import find_problems
@@ -55,6 +56,17 @@ def test_numbers_in_yaml_are_floats_in_every_notation(tmp_path: Path, text: str,
 )
 def test_pretrained_is_a_switch_or_a_name(text: str, value: bool | str) -> None:
     assert parse_config(["--pretrained", text])[0].pretrained == value
+
+
+def test_a_sweeps_null_arrives_from_its_agent() -> None:
+    values = {"optim.sam_rho": None, "dropout": None, "protocol": None, "optim": {"lr": 0.1, "sam_rho": None}}
+    values |= {"trainer.gradient_clip_val": None, "data.per_class": None, "monitor": None, "compile": True}
+    arguments = create_sweep_command_args({"args": {name: {"value": value} for name, value in values.items()}})
+    for form in ("args", "args_no_equals"):
+        config = parse_config(["--optim.sam_rho", "0.05", "--dropout", "0.5", *arguments[form]])[0]
+        assert config == replace(FinetuneConfig(compile=True, method="full", recipe="none"), optim=OptimConfig(lr=0.1))
+    with pytest.raises(BadValue, match=r"`optim.momentum`='None' \(allowed: float\)"):
+        parse_config(["--optim.momentum=None"])
 
 
 def test_limits_of_batches_are_a_number_or_a_share() -> None:

@@ -92,6 +92,10 @@ def test_a_run_that_fails_before_its_first_file_leaves_no_folder() -> None:
             run.begin(config, {})
             raise KeyError
         assert [path.name for path in run.path.iterdir()] == ["config.yaml"]
+        # What trackers leave which have followed no step does not make it another run's folder.
+        (run.path / "tracking.json").write_text("{}")
+        (run.path / "wandb").mkdir()
+        check_run_dir(replace(CONFIG, out_dir=str(run.path)), None)
     Path("mine").mkdir()
     with pytest.raises(KeyError), open_run(replace(CONFIG, out_dir="mine"), None):
         raise KeyError

@@ -6,7 +6,7 @@ import csv
 import errno
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -275,9 +275,11 @@ def test_a_resumed_log_keeps_its_rows_and_drops_those_to_be_repeated(
             file.write("2,8,9,9,9,9,9,9,9\n")
     else:
         path.write_text("damaged")
-    trainer = build_trainer(EpochLog(path), max_epochs=2)
+    shown: list[tuple[Mapping[str, float], int]] = []
+    trainer = build_trainer(EpochLog(path, show_best=lambda *best: shown.append(best)), max_epochs=2)
     trainer.fit(module, random_images, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
     rows = read_rows(path)
+    assert [(best["top1"], step) for best, step in shown] == [(max(float(row["val/top1"]) for row in rows), 7)]
     assert rows[:1] == first
     assert [row["step"] for row in rows] == ["4", "8"]
     assert rows[1]["lr"] != "9"

@@ -63,7 +63,7 @@ def read_given(argv: Sequence[str], parser: jsonargparse.ArgumentParser) -> Give
         found, words = recipes.parse_known_args(list(argv))
     except argparse.ArgumentError as error:
         raise BadValue(str(error)) from None
-    words = [re.sub(r"(\A|\A--[\w.]+=)None\Z", r"\1null", word) for word in words]  # a sweep's null, from its agent
+    words = [_with_null(word) for word in words]
     names, groups = _names(parser)
     for word, following in pairwise([*words, ""]):
         flag, equals, value = word.partition("=")
@@ -85,6 +85,12 @@ def read_given(argv: Sequence[str], parser: jsonargparse.ArgumentParser) -> Give
         values |= flat
         places |= here
     return Given(values, words, places)
+
+
+def _with_null(word: str) -> str:
+    """Return a word with null for Python's None, as which an agent of W&B passes a null of its sweep file."""
+    word = re.sub(r"\A(--[\w.]+=)?None\Z", r"\1null", word)
+    return re.sub(r"(?<=[\s\[])None(?=[,\]}])", "null", word) if re.match(r"(--[\w.]+=)?[\[{]", word) else word
 
 
 def parse_given(given: Given, parser: jsonargparse.ArgumentParser, *, defaults: bool = True) -> jsonargparse.Namespace:
