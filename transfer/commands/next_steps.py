@@ -8,9 +8,6 @@ import sys
 from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING, Any
 
-from transfer.config.parsing import flatten
-from transfer.config.probe_schema import is_probe_field
-from transfer.config.schema import FinetuneConfig
 from transfer.config.screens import PROGRAM
 from transfer.errors import printable
 
@@ -43,6 +40,7 @@ NEXT = {
     "table planned": "table run {}",
     "table computed": "table report {}",
     "network fitted": "finetune {}",
+    "networks compared": "costs {} --plan",
     "network costed": "finetune --data_root photos/ --backbone {}",
     "run costed": "export {} --out bundle/",
 }
@@ -68,6 +66,8 @@ def next_command(outcome: str, *values: object) -> str:
 def say_next_of_run(results: Results) -> None:
     """Print what is next after a run that trained: the probe, if fine-tuning ended below it, or predictions."""
     from transfer.commands.finetune_probe import ends_below_probe
+    from transfer.config.parsing import flatten
+    from transfer.config.probe_schema import is_probe_field
 
     if ends_below_probe(results):
         fields = {name: value for name, value in flatten(results.config).items() if is_probe_field(name)}
@@ -83,6 +83,9 @@ def changed_words(fields: Mapping[str, Any], without: Container[str] = ()) -> li
         fields: value of each dotted field of a `FinetuneConfig`.
         without: fields to leave out.
     """
+    from transfer.config.parsing import flatten
+    from transfer.config.schema import FinetuneConfig
+
     defaults = flatten(FinetuneConfig().to_dict())
     changed = {name: value for name, value in fields.items() if value != defaults[name] and name not in without}
     if changed.get("data_root") is not None and changed.get("dataset") == "folder":
