@@ -21,7 +21,7 @@ from transfer.errors import MissingData, printable
 from transfer.files import expanded, written_whole
 from transfer.markdown import harmless_cell
 from transfer.predictions import Prediction
-from transfer.progress import track
+from transfer.progress import print_above, track
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -173,7 +173,7 @@ def predict_rows(
     for batch in batches:
         for image in batch.unreadable:
             unreadable.append(image.name)
-            print(printable(f"unreadable: {image}"), file=sys.stderr)
+            print_above(printable(f"unreadable: {image}"))
         for name, prediction in zip(batch.names, batch.predictions, strict=True):
             if prediction.unknown:
                 unknown.append(name)

@@ -28,7 +28,7 @@ class ProgressBar(pl.callbacks.ProgressBar):
         self._monitor = monitor
         self._loss = LateNumber()
         self._metric: float | None = None
-        self._line: tqdm[None] | None = None
+        self._line: tqdm[Any] | None = None
         self._is_shown = True
 
     def enable(self) -> None:
