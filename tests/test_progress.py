@@ -14,7 +14,7 @@ from transfer import progress
 from transfer.config.schema import FinetuneConfig, TrainerConfig
 from transfer.lightning import pl
 from transfer.networks.classifier import Classifier
-from transfer.progress import track
+from transfer.progress import print_above, track
 from transfer.training.callbacks import EpochLog
 from transfer.training.module import TransferModule
 from transfer.training.progress import ProgressBar
@@ -52,6 +52,14 @@ def test_a_run_has_a_line_on_a_terminal_or_where_it_is_asked_for(monkeypatch: py
     assert [shown(asked) for asked in (None, True, False)] == [0, 1, 0]
     monkeypatch.setattr("sys.stderr", Terminal())
     assert [shown(asked) for asked in (None, True, False)] == [1, 1, 0]
+
+
+@pytest.mark.usefixtures("at_once")
+def test_what_is_printed_meanwhile_has_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", terminal := Terminal())
+    for number in track(range(2), "counting"):
+        print_above(f"found {number}")
+    assert re.findall(r"[\r\n](found \d)\n", f"\n{terminal.getvalue()}") == ["found 0", "found 1"]
 
 
 @pytest.mark.usefixtures("at_once")

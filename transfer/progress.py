@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -38,7 +39,7 @@ def track(items: Iterable[T], what: str, total: int | None = None, *, hidden: bo
     )
 
 
-def live_line(what: str, total: int | None, done: int = 0) -> tqdm[None]:
+def live_line(what: str, total: int | None, done: int = 0) -> tqdm[Any]:
     """Return a line to update as work goes on; it is shown on a terminal or not, and vanishes when it is closed.
 
     Args:
@@ -57,3 +58,8 @@ def live_line(what: str, total: int | None, done: int = 0) -> tqdm[None]:
         dynamic_ncols=True,
         smoothing=0.0,
     )
+
+
+def print_above(text: str) -> None:
+    """Print a line on stderr, above the live one if there is one."""
+    tqdm.write(text, file=sys.stderr)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.config.test_screens import parsers
-from transfer.commands.next_steps import NEXT, changed_words, next_command, say_next, say_next_of_run
+from transfer.commands.next_steps import NEXT, next_command, say_next, say_next_of_run
 from transfer.config.command_line import parse_config, parse_probe_config
 from transfer.config.screens import PROGRAM
 from transfer.runs.results import FirstProbe, Metrics
@@ -70,9 +70,3 @@ def test_a_run_below_its_probe_is_followed_by_that_probe(capsys: pytest.CaptureF
     assert config.data.group_column == "patient"
     say_next_of_run(finished(0.6, 0.6, *words))
     assert capsys.readouterr().err == "next: efficientnet-transfer predict runs/1 new_photos/\n"
-
-
-def test_changed_words_are_those_that_differ_from_the_defaults() -> None:
-    fields = {"backbone": "b1", "seed": 0, "data.stream": True, "image_size": None}
-    assert changed_words(fields) == ["--backbone", "b1", "--data.stream", "true"]
-    assert changed_words(fields, without=("backbone",)) == ["--data.stream", "true"]

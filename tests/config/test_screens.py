@@ -81,9 +81,9 @@ def test_all_shows_every_option_and_the_screen_those_of_its_row(words: str) -> N
 def test_examples_are_commands(words: str) -> None:
     for example in SCREENS[words].examples:
         argv = shlex.split(example, comments=True)
-        if words in ("table", "weights"):
-            words, argv = f"{words} {argv[0]}", argv[1:]
-        parsers()[words].parse_args(argv)
+        has_subcommand = f"{words} {argv[0]}" in parsers() if argv else False
+        command, argv = (f"{words} {argv[0]}", argv[1:]) if has_subcommand else (words, argv)
+        parsers()[command].parse_args(argv)
 
 
 def test_the_screen_of_a_schema_says_a_default_and_leaves_its_parser_as_it_was() -> None:

@@ -71,7 +71,13 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 1 if some files could not be read and all others were drawn."""
     arguments = vars(build_parser().parse_args(argv))
-    return exit_status(lambda: int(bool(explain(**arguments))), build_parser)
+
+    def command() -> int:
+        unreadable = explain(**arguments)
+        say_next("explained", arguments["run_dir"])
+        return int(bool(unreadable))
+
+    return exit_status(command, build_parser)
 
 
 @dataclass(frozen=True)
@@ -141,9 +147,8 @@ def explain(
 
     unreadable: list[str] = []
     rows: list[SheetRow] = []
-    classes = set.intersection(*({*run.class_names} for run in runs.values()))
-    if any(run.config.data.multilabel for run in runs.values()):
-        classes = set()
+    multilabel = any(run.config.data.multilabel for run in runs.values())
+    classes = set() if multilabel else set.intersection(*({*run.class_names} for run in runs.values()))
     photos = read_photos(list(targets), transforms, [run.decoding for run in runs.values()], unreadable)
     while batch := list(islice(photos, batch_size)):
         columns = [
@@ -158,7 +163,6 @@ def explain(
         print(f"all pictures on a page: {write_sheet(rows, out_dir)}")
     if unreadable:
         print(f"{len(unreadable)} of {len(targets)} images could not be read", file=sys.stderr)
-    say_next("explained", run_dir)
     return unreadable
 
 

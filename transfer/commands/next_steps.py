@@ -6,10 +6,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
-from transfer.config.parsing import flatten
-from transfer.config.probe_schema import is_probe_field
 from transfer.config.screens import PROGRAM
-from transfer.config.words import changed_words
 from transfer.errors import printable
 
 if TYPE_CHECKING:
@@ -41,6 +38,7 @@ NEXT = {
     "table planned": "table run {}",
     "table computed": "table report {}",
     "network fitted": "finetune {}",
+    "networks compared": "costs {} --plan",
     "network costed": "finetune --data_root photos/ --backbone {}",
     "run costed": "export {} --out bundle/",
 }
@@ -66,6 +64,9 @@ def next_command(outcome: str, *values: object) -> str:
 def say_next_of_run(results: Results) -> None:
     """Print what is next after a run that trained: the probe, if fine-tuning ended below it, or predictions."""
     from transfer.commands.finetune_probe import ends_below_probe
+    from transfer.config.parsing import flatten
+    from transfer.config.probe_schema import is_probe_field
+    from transfer.config.words import changed_words
 
     if ends_below_probe(results):
         fields = {name: value for name, value in flatten(results.config).items() if is_probe_field(name)}

@@ -22,7 +22,7 @@ from transfer.errors import BadValue, MissingData, printable
 from transfer.files import expanded, written_whole
 from transfer.markdown import harmless_cell
 from transfer.predictions import Prediction
-from transfer.progress import track
+from transfer.progress import print_above, track
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -194,7 +194,7 @@ def predict_rows(batches: Iterable[Batch], as_labels: bool, summary: Summary) ->
     for batch in batches:
         for image in batch.unreadable:
             summary.unreadable.append(image.name)
-            print(printable(f"unreadable: {image}"), file=sys.stderr)
+            print_above(printable(f"unreadable: {image}"))
         for name, prediction in zip(batch.names, batch.predictions, strict=True):
             summary.add(name, prediction)
             yield prediction_row(name, prediction, as_labels)

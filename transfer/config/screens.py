@@ -30,9 +30,9 @@ class Screen:
 SCREENS = {
     "": Screen(
         (
-            "finetune --data_root photos/                # photos/<class>/*.jpg",
+            "finetune --data_root photos/            # photos/<class>/*.jpg",
             "predict runs/photos_lite0/1 new_photos/",
-            "choose --data_root photos/                  # which network, and how to train it",
+            "choose --data_root photos/              # which network, and how to train it",
         )
     ),
     "finetune": Screen(
@@ -53,7 +53,7 @@ SCREENS = {
         (
             "runs/photos_lite0/1 new_photos/ --out answers.csv",
             "runs/photos_lite0/1 photo.jpg --format json --top_k 5",
-            "mymodel/ new_photos/ --abstain      # a bundle, which may say `unknown`",
+            "mymodel/ new_photos/ --abstain   # a bundle, which may say `unknown`",
         ),
     ),
     "explain": Screen(
@@ -110,7 +110,7 @@ SCREENS = {
     "table plan": Screen(
         (
             "tables/paper --config configs/tables/paper.yaml --data_root DIR",
-            "tables/linear --datasets pets --backbones b0 --protocols linear-probe",
+            "tables/linear --datasets pets --protocols linear-probe",
         )
     ),
     "table run": Screen(

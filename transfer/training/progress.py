@@ -27,7 +27,8 @@ class ProgressBar(pl.callbacks.ProgressBar):
         super().__init__()
         self._monitor = monitor
         self._loss = LateNumber()
-        self._line: tqdm[None] | None = None
+        self._metric: float | None = None
+        self._line: tqdm[Any] | None = None
         self._is_shown = True
 
     def enable(self) -> None:
@@ -53,13 +54,10 @@ class ProgressBar(pl.callbacks.ProgressBar):
             self._line.set_postfix_str(self._figures(trainer))
 
     def _figures(self, trainer: pl.Trainer) -> str:
-        metrics = trainer.callback_metrics
-        if (loss := metrics.get("train/step_loss")) is not None:
+        if (loss := trainer.callback_metrics.get("train/step_loss")) is not None:
             self._loss.update(loss)
-        shown = [] if self._loss.value is None else [f"loss {self._loss.value:.4f}"]
-        if self._monitor is not None and (value := metrics.get(f"val/{self._monitor}")) is not None:
-            shown.append(f"val {self._monitor} {value:.4f}")
-        return ", ".join(shown)
+        figures = {"loss": self._loss.value, f"val {self._monitor}": self._metric}
+        return ", ".join(f"{name} {value:.4f}" for name, value in figures.items() if value is not None)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._line is not None:
@@ -67,6 +65,10 @@ class ProgressBar(pl.callbacks.ProgressBar):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._clear()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if (value := trainer.callback_metrics.get(f"val/{self._monitor}")) is not None:
+            self._metric = value.item()  # the device has nothing left to do
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._clear()

@@ -17,8 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import add_allow_user_code, check_folder, exit_status
-from transfer.commands.costs.network import Network, find_network
-from transfer.commands.next_steps import say_next
+from transfer.commands.costs.network import Network, find_network, say_next_of
 from transfer.config.screens import add_help
 from transfer.files import expanded
 
@@ -204,9 +203,8 @@ def profile(
     latencies = [single]
     if batch_size > 1:
         latencies.append(measure_latency(network, counted.image_size, batch_size, **options))
-    measured = {}
-    if measure_memory:
-        measured = measure_peaks(asked, counted.image_size, batch_size, precision, place, threads)
+    size = counted.image_size
+    measured = measure_peaks(asked, size, batch_size, precision, place, threads) if measure_memory else {}
 
     console = Console()
     say = partial(console.print, highlight=False, soft_wrap=True)
@@ -224,7 +222,7 @@ def profile(
         say(f"latency, {describe_latency(latency)}")
     figures = {"network": name, **asdict(counted), "training_bytes": total, "measured_bytes": measured}
     write_figures(json, {**figures, "latency": [asdict(latency) for latency in latencies]})
-    say_next("run costed" if expanded(name).is_dir() else "network costed", name)
+    say_next_of(name)
 
 
 def measure_peaks(

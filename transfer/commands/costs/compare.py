@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import check_folder
 from transfer.commands.costs.network import find_network
+from transfer.commands.next_steps import say_next
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -69,6 +70,7 @@ def compare(
     ratios = {name: latency.median_ms / first.median_ms for name, latency in latencies.items()}
     paper = [asdict(row) for row in TABLE4]
     write_figures(json, {"networks": figures, "times_the_first": ratios, "table4": paper})
+    say_next("networks compared", names[0])
 
 
 def comparison_table(counts: Mapping[str, Profile], latencies: Mapping[str, Latency], batch_size: int) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from transfer.commands.next_steps import say_next
 from transfer.files import expanded
 from transfer.run_files import CONFIG
 
@@ -33,6 +34,11 @@ class Network(NamedTuple):
 
         options: dict[str, Any] = {"num_classes": self.num_classes, "head": self.head, "precision": precision}
         return profile_backbone(self.backbone, self.image_size, batch_size, **options)
+
+
+def say_next_of(name: str) -> None:
+    """Name what is next after the costs of a backbone, or of a run by its folder."""
+    say_next("run costed" if expanded(name).is_dir() else "network costed", name)
 
 
 def find_network(name: str, num_classes: int | None, image_size: int | None, allow_user_code: bool) -> Network:

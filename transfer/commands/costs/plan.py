@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from transfer.commands.console import check_folder
 from transfer.commands.costs.devices import find_cluster, plan_devices
 from transfer.commands.costs.figure import Figure
-from transfer.commands.costs.network import Network, find_network
-from transfer.commands.next_steps import say_next
+from transfer.commands.costs.network import Network, find_network, say_next_of
 from transfer.errors import BadValue, MissingData
-from transfer.files import expanded
 
 if TYPE_CHECKING:
     from transfer.costs.data_parallel import Cluster, Timeline
@@ -88,7 +86,7 @@ def plan(
     show(f"{name} at {size} px, {precision}", figures)
     rows = {figure.name: {"value": figure.value, "from": figure.source} for figure in figures}
     write_figures(json, {"network": name, "image_size": size, "precision": precision, "plan": rows})
-    say_next("run costed" if expanded(name).is_dir() else "network costed", name)
+    say_next_of(name)
 
 
 def show(title: str, figures: Sequence[Figure]) -> None:
