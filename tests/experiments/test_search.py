@@ -78,21 +78,17 @@ def test_the_trial_of_a_killed_process_goes_on(tmp_path: Path) -> None:
 
 
 def test_bayes_comes_closer_than_chance_and_avoids_what_diverged(tmp_path: Path) -> None:
-    def distances(method: str) -> list[float]:
-        found = []
-        search = Search(tmp_path / method, suggest, method, maximize=False, seed=1)
-        while (taken := search.take(40)) is not None:
-            x = taken.settings["x"]
-            found.append(abs(x - 0.3))
-            if x > 0.6:
-                search.fail(taken, "diverged", because_of_settings=True)
-            else:
-                search.finish(taken, (x - 0.3) ** 2)
-        return found
-
-    bayes, chance = distances(BAYES)[20:], distances(RANDOM)[20:]
-    assert statistics.median(bayes) < 0.5 * statistics.median(chance)
-    assert sum(d > 0.3 for d in bayes) < sum(d > 0.3 for d in chance)
+    """Of random settings half are nearer than 0.25, and 4 of 10 diverge."""
+    search, distances = Search(tmp_path, suggest, BAYES, maximize=False, seed=1), list[float]()
+    while (taken := search.take(40)) is not None:
+        distance = taken.settings["x"] - 0.3
+        distances.append(distance)
+        if distance > 0.3:
+            search.fail(taken, "diverged", because_of_settings=True)
+        else:
+            search.finish(taken, distance**2)
+    later = distances[20:]
+    assert statistics.median(map(abs, later)) < 0.12 and sum(distance > 0.3 for distance in later) < 4
 
 
 def test_halving_stops_what_is_worse_than_the_best_third(tmp_path: Path) -> None:
