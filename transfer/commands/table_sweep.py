@@ -53,6 +53,8 @@ def sweep(
     if ended and ended[0].value is not None:
         words = shlex.join(runs.best_arguments(ended[0].settings))
         print(f"train the best again, and test it: efficientnet-transfer finetune {words}")
+    if elsewhere := sum(one.state == "not finished" for one in ended):
+        print(f"{elsewhere} not finished, in another process: once it has ended, the same command shows all")
     if failed := sum(one.state == "failed" for one in ended):
         print(f"{failed} failed; again: the same command with --retry_failed")
     return int(failed > 0)

@@ -179,10 +179,14 @@ class Search:
 
         with self._alone():
             trials = self._study.get_trials(deepcopy=False)
-            for trial in (each for each in trials if each.state == TrialState.RUNNING):
-                if (held := self._try_lock(trial.number)) is not None:
+            for number in [each.number for each in trials if each.state == TrialState.RUNNING]:
+                if (held := self._try_lock(number)) is None:
+                    continue
+                trial = self._study.get_trials(deepcopy=False)[number]
+                if trial.state == TrialState.RUNNING:  # not ended just before its lock was free
                     begun = Trial(self._study, trial._trial_id)
                     return Taken(begun, self.suggest(begun), *held, trial.last_step or 0)
+                held[1].close()
             begun_number = sum(_RETRIED not in each.user_attrs for each in trials)
             if all(each.state != TrialState.WAITING for each in trials):
                 if begun_number >= most:
@@ -229,7 +233,7 @@ class Search:
         """Put the settings of trials that failed in line again, as trials of their own."""
         with self._alone():
             for trial in self._lasting():
-                if trial.state.name == "FAIL":
+                if trial.state.is_finished() and _REASON in trial.user_attrs:
                     self._study.enqueue_trial(trial.params, {_RETRIED: trial.number})
 
     def _lasting(self) -> list[FrozenTrial]:
@@ -240,13 +244,17 @@ class Search:
 
     def ended(self) -> list[Ended]:
         """Return what became of each trial, the best first, those without a value last."""
-        states = {"COMPLETE": "done", "PRUNED": "stopped early"}
         sign = -1 if self.maximize else 1
+
+        def state(trial: FrozenTrial) -> str:
+            pruned = "failed" if _REASON in trial.user_attrs else "stopped early"
+            return {"COMPLETE": "done", "FAIL": "failed", "PRUNED": pruned}.get(trial.state.name, "not finished")
+
         found = [
             Ended(
                 number=trial.number,
                 settings=self.suggest(trial) if trial.state.is_finished() else {},
-                state="failed" if _REASON in trial.user_attrs else states.get(trial.state.name, "not finished"),
+                state=state(trial),
                 value=trial.value if trial.state.name == "COMPLETE" else None,
                 reason=trial.user_attrs.get(_REASON, ""),
             )
