@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -21,7 +22,7 @@ _PLACE = (0.19, 0.2, 0.78, 0.77)  # left, bottom, width and height of the axes; 
 _INK, _LINE = "#010101", "#020202"
 _SERIES = ("#030303", "#040404", "#050505", "#060606")
 _VARIABLES = {_INK: "--soft", _LINE: "--line", **{c: f"--series-{n}" for n, c in enumerate(_SERIES)}}
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text, in the page's font
     "svg.hashsalt": "report",
     "font.size": 11,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from transfer.records import Interval
 from transfer.report.run_content import RunContent
 from transfer.resampling import paired_bootstrap
-from transfer.runs.results import Results
+from transfer.runs.results import Metrics, Results
 
 _MEANINGS = {
     "top1": "of {images} are classified correctly",
@@ -58,8 +58,8 @@ def find_verdict(content: RunContent) -> Verdict:
 def main_metric(results: Results, split: str) -> str:
     """Return the metric that the verdict is about: the one quoted for the data, or the first that there is."""
     found = results.metrics[split]
-    wanted = (results.quoted_metric, results.monitor, *_MEANINGS)
-    return next((name for name in wanted if name in found and name != "loss"), next(iter(found)))
+    wanted = (results.quoted_metric, results.monitor or "", *_MEANINGS, *found)
+    return next((name for name in wanted if name in found and name != "loss"), "loss")
 
 
 def percent(share: float) -> str:
@@ -142,7 +142,8 @@ def _warnings(results: Results) -> list[str]:
     if results.copy:
         warnings.append(f"The data are a copy that differs from the original: {results.copy}.")
     first, metric = results.first_probe, results.quoted_metric
-    if first is not None and results.metrics.get("val", {}).get(metric, 1.0) < first.metrics.get(metric, 0.0):
+    tuned = results.metrics.get("val", Metrics())
+    if first is not None and tuned.get(metric, 1.0) < first.metrics.get(metric, 0.0):
         warnings.append(
             "Fine-tuning ended below the linear probe: efficientnet-transfer probe makes that network in seconds."
         )
