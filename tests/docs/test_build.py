@@ -16,7 +16,8 @@ from tests.support.pages import DOCS, ROOT
 from transfer import __main__ as console
 from transfer.config.schema import FinetuneConfig
 
-pytestmark = pytest.mark.slow
+# Sphinx announces what its extensions will have to change.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")]
 
 
 @pytest.fixture(scope="module")
