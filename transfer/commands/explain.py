@@ -128,21 +128,12 @@ def explain(
         MissingData: a run is not a run, or there is no image.
         BadValue: no such class, or a picture of that name exists already.
     """
-    import torch
-
     from datamodules.images.transforms import build_eval_transform
-    from transfer.commands.predict_guarantees import report_temperature
-    from transfer.runs.predictor import load_run
 
     check_count("batch_size", batch_size)
     targets = plan_pictures(images, out_dir)
-    runs = {
-        str(path): load_run(path, f"{checkpoint}.ckpt", allow_user_code=allow_user_code) for path in (run_dir, *compare)
-    }
+    runs = load_runs([run_dir, *compare], checkpoint, allow_user_code)
     class_indices = [find_class(run.class_names, class_name, name) for name, run in runs.items()]
-    for run in runs.values():
-        run.classifier.to("cuda" if torch.cuda.is_available() else "cpu")
-        report_temperature(run.temperature)
     transforms = [build_eval_transform(run.preprocessing) for run in runs.values()]
 
     unreadable: list[str] = []
@@ -164,6 +155,24 @@ def explain(
     if unreadable:
         print(f"{len(unreadable)} of {len(targets)} images could not be read", file=sys.stderr)
     return unreadable
+
+
+def load_runs(run_dirs: Sequence[Path], checkpoint: str, allow_user_code: bool) -> dict[str, Run]:
+    """Return runs by their paths, on the device that computes, and say which of them are calibrated.
+
+    Raises:
+        MissingData: one of them is not a run.
+    """
+    import torch
+
+    from transfer.commands.predict_guarantees import report_temperature
+    from transfer.runs.predictor import load_run
+
+    runs = {str(path): load_run(path, f"{checkpoint}.ckpt", allow_user_code=allow_user_code) for path in run_dirs}
+    for run in runs.values():
+        run.classifier.to("cuda" if torch.cuda.is_available() else "cpu")
+        report_temperature(run.temperature)
+    return runs
 
 
 def plan_pictures(images: list[Path], out_dir: Path) -> dict[Path, Path]:
