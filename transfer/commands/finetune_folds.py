@@ -81,7 +81,7 @@ def train_folds(
         UserError, Interrupted: see `finetune_folds`.
     """
     from transfer.commands.experiments import usable_gpus
-    from transfer.commands.finetune_choices import check_names
+    from transfer.commands.finetune import check_names
     from transfer.experiments.child_run import Worker
     from transfer.experiments.jobs import check_same_plan
     from transfer.experiments.locks import JobIsTaken, locked
