@@ -128,11 +128,11 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str], all
     check_shares(config, dataset.split_sizes, num_processes)
     # Again, because what was chosen may be other weights and another size.
     start = resolve_start(**config.start_options(), dataset_size=sheet.default_image_size, image_size=config.image_size)
-    choose_monitor(config.monitor, dataset.num_classes, config.data.multilabel)  # refuses it before a run is begun
+    monitor = choose_monitor(config.monitor, dataset.num_classes, config.data.multilabel)
     data = build_data(config, start, dataset)
     module = build_module(config, start, data, teacher, resume)
     with open_run(config, resume) as run, interruptible(run.interrupted):
-        return _perform(config, run, start, module, data, teacher, choices, num_processes, started)
+        return _perform(config, run, start, module, data, teacher, choices, monitor, num_processes, started)
 
 
 def _perform(
@@ -143,6 +143,7 @@ def _perform(
     data: DataModule,
     teacher: Teacher | None,
     choices: Sequence[str],
+    monitor: str,
     num_processes: int,
     started: float,
 ) -> Results:
@@ -156,6 +157,7 @@ def _perform(
         data: the data.
         teacher: the run whose answers it learns from, too.
         choices: why the configuration is as it is, in lines.
+        monitor: name of the metric on val that chooses the best checkpoint.
         num_processes: number of processes that train together.
         started: when the command started, by `time.perf_counter`.
     """
@@ -165,12 +167,10 @@ def _perform(
     from transfer.commands.finetune_tracking import conclude, follow
     from transfer.runs.folder import is_main_process
     from transfer.training.callbacks import EpochLog
-    from transfer.training.selection import choose_monitor
     from transfer.training.trainer import build_fit_trainer
 
     run.check_space(sum(p.numel() for p in module.classifier.parameters()))
-    with follow(config, run, start, module, data, num_processes) as tracker:
-        monitor = choose_monitor(config.monitor, data.dataset.num_classes, config.data.multilabel)
+    with follow(config, run, start, module, data, monitor, num_processes) as tracker:
         log = EpochLog(run.metrics, monitor, tracker.show_best)
         trainer = build_fit_trainer(config, start.preprocessing.image_size, run.path, log, tracker.loggers)
         if is_main_process():

@@ -87,9 +87,17 @@ class Tracker:
     def _log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         for logger in self.loggers if metrics else ():
             logger.log_metrics(dict(metrics), step)
+            logger.save()
 
     def close(self, end: End) -> None:
-        """Let go of the run, which ended in this way."""
+        """Let go of the run, which ended in this way; a service that does not hear of it is warned of."""
+        try:
+            self._close(end)
+        except (*self._failures, OSError) as error:
+            warnings.warn(f"the end of the run could not be logged: {_one_line(error)}", stacklevel=2)
+
+    def _close(self, end: End) -> None:
+        """Tell the service how the run ended."""
 
 
 def flat_metrics(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -78,7 +78,7 @@ class WandbTracker(Tracker):
             artifact.add_file(str(file))
         self._run.log_artifact(artifact)
 
-    def close(self, end: End) -> None:
+    def _close(self, end: End) -> None:
         if self._is_own:
             self._run.finish(exit_code=0 if end == "finished" else 1)
 
