@@ -2,7 +2,8 @@
 
 A run writes config.yaml, best.ckpt, last.ckpt, metrics.csv and results.json into runs/<data>_<backbone>/<n>/; with a
 val split calibration.safetensors, and of few images first_probe.json; with a test split test_reads.json and
-test_predictions.npz; held_out.json if val or test was held out of train; lr_find.csv and lr_find.png with --find_lr.
+test_predictions.npz; held_out.json if val or test was held out of train; lr_find.csv and lr_find.png with --find_lr;
+tracking.json with --logger wandb or mlflow.
 With --folds and without --fold there is a run for each fold, see `transfer.commands.finetune_folds`.
 """
 
@@ -30,16 +31,14 @@ from transfer.config.recipes import allows_user_code
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue, UserError
 from transfer.files import expanded
-from transfer.runs.results import Metrics, Results
+from transfer.runs.results import Results
 
 if TYPE_CHECKING:
     from datamodules.datamodule import DataModule
     from datamodules.dataset.loaded import Dataset
     from datamodules.dataset.sheet import Sheet
-    from transfer.lightning import pl
     from transfer.runs.folder import RunFolder
     from transfer.runs.teacher import Teacher
-    from transfer.training.callbacks import EpochLog
     from transfer.training.module import TransferModule
     from transfer.weights.start import Start
 
@@ -162,6 +161,7 @@ def _perform(
         started: when the command started, by `time.perf_counter`.
     """
     from transfer.commands.calibrate import calibrate_run
+    from transfer.commands.finetune_fit import fit, measure
     from transfer.commands.finetune_probe import probe_first
     from transfer.commands.finetune_report import collect_results, print_end, print_start
     from transfer.commands.finetune_tracking import conclude, follow
@@ -266,60 +266,3 @@ def choose(
     )
     lines += [*remarks, *reasons, *chosen]
     return config, lines
-
-
-def fit(config: FinetuneConfig, run: RunFolder, trainer: pl.Trainer, module: TransferModule, data: DataModule) -> None:
-    """Train, and load the best checkpoint's tensors into the module.
-
-    Raises:
-        UserError: the GPU's memory is too small, or no learning rate was found.
-        RunInterrupted: a signal stopped the run, after last.ckpt was written.
-    """
-    import torch
-
-    from transfer.commands.finetune_rate import find_rate
-    from transfer.runs.checkpoint import classifier_state
-    from transfer.weights.files import read_checkpoint, strict_load
-
-    try:
-        if config.find_lr and not run.last.exists():
-            module.lr = find_rate(config, run, module, data)
-        trainer.fit(module, data, ckpt_path=run.last if run.last.exists() else None, weights_only=True)
-    except torch.OutOfMemoryError:
-        raise BadValue(
-            f"the GPU's memory is too small for `data.batch_size`={config.data.batch_size} at"
-            f" {data.preprocessing.image_size} px: lower it and raise `trainer.accumulate_grad_batches` by the same"
-            " factor, or set `grad_checkpointing`=true"
-        ) from None
-    if config.data.train_on == "trainval" and not run.best.exists():
-        trainer.save_checkpoint(run.best)  # a run stopped in its last step has nothing left to train
-    best = read_checkpoint(run.best)
-    strict_load(module.classifier, classifier_state(best, run.best), source=str(run.best))
-    module.classifier.threshold = best.get("threshold")
-
-
-def measure(
-    config: FinetuneConfig,
-    run: RunFolder,
-    trainer: pl.Trainer,
-    module: TransferModule,
-    data: DataModule,
-    log: EpochLog,
-) -> dict[str, Metrics]:
-    """Return the metrics of the best checkpoint on val and test, and count the read of the test split."""
-    from transfer.commands.finetune_report import save_test_predictions
-    from transfer.runs.test_record import count_test_read
-    from transfer.training.interruption import StopAtOnce
-    from transfer.training.trainer import build_trainer
-
-    sizes = data.dataset.split_sizes
-    metrics = {"val": Metrics(log.best_metrics())} if "val" in sizes else {}
-    if "test" in sizes and config.trainer.limit_test_batches != 0:
-        tester = build_trainer(config, [], [StopAtOnce(run.interrupted, trainer)], trains=False)
-        if tester.is_global_zero:
-            count_test_read(run.path)
-        logged = tester.test(module, data, verbose=False)[0]
-        metrics["test"] = Metrics({name.removeprefix("test/"): value for name, value in logged.items()})
-        if tester.is_global_zero:
-            save_test_predictions(run, tester, module, data)
-    return metrics

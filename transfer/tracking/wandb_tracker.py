@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,13 +68,14 @@ class WandbTracker(Tracker):
         if self._facts.log_model:
             self._keep("model", model_files(results.run_dir), metadata=flat_metrics(results.metrics))
 
-    def _keep(self, kind: str, files: list[Path], metadata: Mapping[str, Any] | None = None) -> None:
+    def _keep(self, kind: str, files: list[Path], metadata: Mapping[str, float] | None = None) -> None:
         """Keep files as an artifact, `<kind>-<id of the run>`."""
         import wandb
 
         if not files:
             return
-        artifact = wandb.Artifact(f"{kind}-{self._run.id}", type=kind, metadata=dict(metadata or {}))
+        finite = {name: value for name, value in (metadata or {}).items() if math.isfinite(value)}  # as W&B asks
+        artifact = wandb.Artifact(f"{kind}-{self._run.id}", type=kind, metadata=finite)
         for file in files:
             artifact.add_file(str(file))
         self._run.log_artifact(artifact)
