@@ -174,8 +174,8 @@ def _perform(
         log = EpochLog(run.metrics, monitor, tracker.show_best)
         trainer = build_fit_trainer(config, start.preprocessing.image_size, run.path, log, tracker.loggers)
         if is_main_process():
-            held_out = {name: {"of": s.name, "images": s.sources()} for name, s in data.dataset.held_out.items()}
-            run.begin(config, held_out)
+            cut = data.dataset.held_out
+            run.begin(config, {name: {"of": split.name, "images": split.sources()} for name, split in cut.items()})
             print_start(config, start, data, teacher, run, choices, trainer.precision)
         first_probe = probe_first(config, run, start, module.classifier, data, num_processes)
         fit(config, run, trainer, module, data)

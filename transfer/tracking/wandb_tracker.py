@@ -49,7 +49,7 @@ class WandbTracker(Tracker):
             self._run = _begin(facts)
         else:
             self._run = wandb.run
-            self._run.config.update(dict(facts.settings), allow_val_change=True)
+            self._run.config.update(dict(facts.settings), allow_val_change=True)  # type: ignore[no-untyped-call]
         self._run.define_metric(STEP)
         self._run.define_metric("*", step_metric=STEP, step_sync=True)
         super().__init__([pl.loggers.WandbLogger(experiment=self._run)], (wandb.errors.Error,))
@@ -115,11 +115,11 @@ def _media(outcome: Outcome) -> dict[str, Any]:
 
     media: dict[str, Any] = {}
     if outcome.confusions:
-        columns = ["Actual", "Predicted", "nPredictions"]
+        fields = {name: name for name in ("Actual", "Predicted", "nPredictions")}
         media["test/confusion_matrix"] = wandb.plot_table(
             vega_spec_name="wandb/confusion_matrix/v1",
-            data_table=wandb.Table(columns=columns, data=[list(row) for row in outcome.confusions]),
-            fields={name: name for name in columns},
+            data_table=wandb.Table(columns=list(fields), data=[list(row) for row in outcome.confusions]),
+            fields=fields,
             string_fields={"title": "Confusion matrix on test"},
         )
     if outcome.mistakes:
@@ -130,6 +130,7 @@ def _media(outcome: Outcome) -> dict[str, Any]:
             ]
             for one in outcome.mistakes
         ]
-        columns = ["photo", "image", "label", "prediction", "probability", "label_probability"]
-        media["test/worst_photos"] = wandb.Table(columns=columns, data=rows)
+        media["test/worst_photos"] = wandb.Table(
+            columns=["photo", "image", "label", "prediction", "probability", "label_probability"], data=rows
+        )
     return media
