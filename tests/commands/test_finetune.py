@@ -915,6 +915,8 @@ def test_tensorboard_writes_into_the_runs_folder(tmp_path: Path) -> None:
     events.Reload()
     logged = [event.value for event in events.Scalars("val/top1")]
     assert logged == pytest.approx([float(row["val/top1"]) for row in read_rows(run_dir)])
+    (test,) = events.Scalars("test/top1")
+    assert (test.step, test.value) == (7, pytest.approx(read_results(run_dir)["metrics"]["test"]["top1"]))
 
 
 @pytest.mark.slow

@@ -17,7 +17,9 @@ from transfer.commands import finetune
 from transfer.errors import Interrupted, MissingData
 from transfer.files import read_rows
 from transfer.runs.predictor import load_run
+from transfer.tracking.mistakes import Confusion
 from transfer.tracking.registry import tracked
+from transfer.tracking.tracker import Outcome
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -114,6 +116,22 @@ def test_the_address_of_a_server_is_not_kept_and_one_that_is_away_is_one_line(
     assert not (tmp_path / "run" / "tracking.json").exists()
 
 
+def test_a_server_that_goes_away_costs_warnings(store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*arguments: Any, **options: Any) -> None:
+        raise mlflow.exceptions.MlflowException("no route\nto host")
+
+    with pytest.warns(UserWarning) as caught, tracked("mlflow", facts(tmp_path / "run")) as tracker:
+        monkeypatch.setattr(mlflow.MlflowClient, "log_batch", away)
+        monkeypatch.setattr(mlflow.MlflowClient, "set_terminated", away)
+        tracker.loggers[0].log_metrics({"val/top1": 0.5}, step=3)
+        tracker.loggers[0].finalize("success")
+    said = [str(warning.message) for warning in caught]
+    assert said == [
+        "MLflow misses the metrics of a step: no route to host",
+        "the end of the run could not be logged: MlflowException: no route to host",
+    ]
+
+
 def test_mlflow_reports_nothing_to_its_maker(store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow.telemetry import utils
 
@@ -122,6 +140,15 @@ def test_mlflow_reports_nothing_to_its_maker(store: Any, tmp_path: Path, monkeyp
     assert not utils.is_telemetry_disabled()
     with tracked("mlflow", facts(tmp_path / "run")):
         assert utils.is_telemetry_disabled()
+
+
+def test_a_class_is_no_formula_in_a_table(store: Any, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    results = outcome(tmp_path / "run").results
+    with tracked("mlflow", facts(tmp_path / "run")) as tracker:
+        tracker.conclude(Outcome(results, [Confusion("=HYPERLINK(1)", "<b>", 2)]))
+    (row,) = read_rows(Path(store.download_artifacts(only_run(store).info.run_id, "test_confusions.csv")))
+    assert row == {"actual": "'=HYPERLINK(1)", "predicted": "<b>", "images": "2"}
 
 
 @pytest.mark.slow

@@ -3,7 +3,8 @@
 A run writes config.yaml, best.ckpt, last.ckpt, metrics.csv, results.json, report.html and the pictures in it,
 report_photos.safetensors, into runs/<data>_<backbone>/<n>/; with a val split calibration.safetensors and
 val_predictions.npz, and of few images first_probe.json; with a test split test_reads.json and test_predictions.npz;
-held_out.json if val or test was held out of train; lr_find.csv and lr_find.png with --find_lr.
+held_out.json if val or test was held out of train; lr_find.csv and lr_find.png with --find_lr; tracking.json with
+--logger wandb or mlflow.
 With --folds and without --fold there is a run for each fold, see `transfer.commands.finetune_folds`.
 """
 
@@ -31,16 +32,14 @@ from transfer.config.recipes import allows_user_code
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue, UserError
 from transfer.files import expanded
-from transfer.runs.results import Metrics, Results
+from transfer.runs.results import Results
 
 if TYPE_CHECKING:
     from datamodules.datamodule import DataModule
     from datamodules.dataset.loaded import Dataset
     from datamodules.dataset.sheet import Sheet
-    from transfer.lightning import pl
     from transfer.runs.folder import RunFolder
     from transfer.runs.teacher import Teacher
-    from transfer.training.callbacks import EpochLog
     from transfer.training.module import TransferModule
     from transfer.weights.start import Start
 
@@ -134,11 +133,11 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str], all
     check_shares(config, dataset.split_sizes, num_processes)
     # Again, because what was chosen may be other weights and another size.
     start = resolve_start(**config.start_options(), dataset_size=sheet.default_image_size, image_size=config.image_size)
-    choose_monitor(config.monitor, dataset.num_classes, config.data.multilabel)  # refuses it before a run is begun
+    monitor = choose_monitor(config.monitor, dataset.num_classes, config.data.multilabel)
     data = build_data(config, start, dataset)
     module = build_module(config, start, data, teacher, resume)
     with open_run(config, resume) as run, interruptible(run.interrupted):
-        return _perform(config, run, start, module, data, teacher, choices, num_processes, started)
+        return _perform(config, run, start, module, data, teacher, choices, monitor, num_processes, started)
 
 
 def _perform(
@@ -149,6 +148,7 @@ def _perform(
     data: DataModule,
     teacher: Teacher | None,
     choices: Sequence[str],
+    monitor: str,
     num_processes: int,
     started: float,
 ) -> Results:
@@ -162,26 +162,26 @@ def _perform(
         data: the data.
         teacher: the run whose answers it learns from, too.
         choices: why the configuration is as it is, in lines.
+        monitor: name of the metric on val that chooses the best checkpoint.
         num_processes: number of processes that train together.
         started: when the command started, by `time.perf_counter`.
     """
     from transfer.commands.calibrate import calibrate_run
+    from transfer.commands.finetune_fit import fit, measure
     from transfer.commands.finetune_probe import probe_first
     from transfer.commands.finetune_report import collect_results, leave_results, print_start
     from transfer.commands.finetune_tracking import conclude, follow
     from transfer.runs.folder import is_main_process
     from transfer.training.callbacks import EpochLog
-    from transfer.training.selection import choose_monitor
     from transfer.training.trainer import build_fit_trainer
 
     run.check_space(sum(p.numel() for p in module.classifier.parameters()))
-    with follow(config, run, start, module, data, num_processes) as tracker:
-        monitor = choose_monitor(config.monitor, data.dataset.num_classes, config.data.multilabel)
+    with follow(config, run, start, module, data, monitor, num_processes) as tracker:
         log = EpochLog(run.metrics, monitor, tracker.show_best)
         trainer = build_fit_trainer(config, start.preprocessing.image_size, run.path, log, tracker.loggers)
         if is_main_process():
-            held_out = {name: {"of": s.name, "images": s.sources()} for name, s in data.dataset.held_out.items()}
-            run.begin(config, held_out)
+            cut = data.dataset.held_out
+            run.begin(config, {name: {"of": split.name, "images": split.sources()} for name, split in cut.items()})
             print_start(config, start, data, teacher, run, choices, trainer.precision)
         first_probe = probe_first(config, run, start, module.classifier, data, num_processes)
         fit(config, run, trainer, module, data)
@@ -274,61 +274,3 @@ def choose(
     )
     lines += [*remarks, *reasons, *chosen]
     return config, lines
-
-
-def fit(config: FinetuneConfig, run: RunFolder, trainer: pl.Trainer, module: TransferModule, data: DataModule) -> None:
-    """Train, and load the best checkpoint's tensors into the module.
-
-    Raises:
-        UserError: the GPU's memory is too small, or no learning rate was found.
-        RunInterrupted: a signal stopped the run, after last.ckpt was written.
-    """
-    import torch
-
-    from transfer.commands.finetune_rate import find_rate
-    from transfer.runs.checkpoint import classifier_state
-    from transfer.weights.files import read_checkpoint, strict_load
-
-    try:
-        if config.find_lr and not run.last.exists():
-            module.lr = find_rate(config, run, module, data)
-        trainer.fit(module, data, ckpt_path=run.last if run.last.exists() else None, weights_only=True)
-    except torch.OutOfMemoryError:
-        raise BadValue(
-            f"the GPU's memory is too small for `data.batch_size`={config.data.batch_size} at"
-            f" {data.preprocessing.image_size} px: lower it and raise `trainer.accumulate_grad_batches` by the same"
-            " factor, or set `grad_checkpointing`=true"
-        ) from None
-    if config.data.train_on == "trainval" and not run.best.exists():
-        trainer.save_checkpoint(run.best)  # a run stopped in its last step has nothing left to train
-    best = read_checkpoint(run.best)
-    strict_load(module.classifier, classifier_state(best, run.best), source=str(run.best))
-    module.classifier.threshold = best.get("threshold")
-
-
-def measure(
-    config: FinetuneConfig,
-    run: RunFolder,
-    trainer: pl.Trainer,
-    module: TransferModule,
-    data: DataModule,
-    log: EpochLog,
-) -> dict[str, Metrics]:
-    """Return the metrics of the best checkpoint on val and test, and count the read of the test split."""
-    from transfer.commands.finetune_report import save_test_predictions
-    from transfer.runs.test_record import count_test_read
-    from transfer.training.interruption import StopAtOnce
-    from transfer.training.trainer import build_progress, build_trainer
-
-    sizes = data.dataset.split_sizes
-    metrics = {"val": Metrics(log.best_metrics())} if "val" in sizes else {}
-    if "test" in sizes and config.trainer.limit_test_batches != 0:
-        callbacks = [*build_progress(config), StopAtOnce(run.interrupted, trainer)]
-        tester = build_trainer(config, [], callbacks, trains=False)
-        if tester.is_global_zero:
-            count_test_read(run.path)
-        logged = tester.test(module, data, verbose=False)[0]
-        metrics["test"] = Metrics({name.removeprefix("test/"): value for name, value in logged.items()})
-        if tester.is_global_zero:
-            save_test_predictions(run, tester, module, data)
-    return metrics

@@ -30,6 +30,7 @@ def follow(
     start: Start,
     module: TransferModule,
     data: DataModule,
+    monitor: str,
     num_processes: int,
 ) -> Iterator[Tracker]:
     """Yield what follows the run, in the main process alone; in the others it is nothing.
@@ -48,7 +49,7 @@ def follow(
         return
     described = {"dataset": config.dataset, "backbone": start.variant.name, "method": config.method}
     tags = {name: value for name, value in {**described, "protocol": config.protocol}.items() if value}
-    settings = resolved_settings(config, run, start, module, data, num_processes)
+    settings = resolved_settings(config, run, start, module, data, monitor, num_processes)
     facts = Facts(run.path, run_name(run.path), run_group(), tags, settings, config.log_model)
     with tracked(config.logger, facts) as tracker:
         yield tracker
@@ -60,18 +61,18 @@ def resolved_settings(
     start: Start,
     module: TransferModule,
     data: DataModule,
+    monitor: str,
     num_processes: int,
 ) -> dict[str, Any]:
     """Return the configuration with the values that its open fields come to, and what else decides the run."""
     from transfer.environment import command_words, environment
-    from transfer.training.selection import choose_monitor
 
     dataset, accumulated = data.dataset, config.trainer.accumulate_grad_batches
     return {
         **config.to_dict(),
         "image_size": start.preprocessing.image_size,
         "dropout": start.variant.dropout_rate if config.dropout is None else config.dropout,
-        "monitor": choose_monitor(config.monitor, dataset.num_classes, config.data.multilabel),
+        "monitor": monitor,
         "global_batch_size": config.data.batch_size * accumulated * num_processes,
         "num_processes": num_processes,
         "start": start.provenance() or {"name": "random"},

@@ -210,7 +210,8 @@ class FinetuneConfig:
     compile: bool = False
     """compile the network with torch.compile"""
     logger: Logger = "csv"
-    """metrics.csv is always written; tensorboard, wandb (offline: WANDB_MODE=offline) and mlflow log in addition"""
+    """metrics.csv is always written; tensorboard, wandb (offline: WANDB_MODE=offline) and mlflow log in addition; wandb
+    and mlflow also get small copies of the 32 test images that the network is most wrong about"""
     log_model: bool = False
     """keep the trained network in W&B or MLflow, too: the files of the run's folder that predict and export need"""
     report: bool = True

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from transfer.config.parsing import flatten
 from transfer.errors import MissingData
 from transfer.lightning import pl
+from transfer.markdown import harmless_cell
 from transfer.tracking.identity import read_identity, save_identity
 from transfer.tracking.tracker import (
     End,
@@ -35,6 +36,20 @@ BEST = "best/"  # before the metrics of the best checkpoint: the latest value of
 _STATUS: dict[End, str] = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
 _LONGEST_PARAM, _PARAMS_AT_ONCE = 500, 100  # that MLflow accepts
 _LOCAL = ("sqlite:", "file:", "/")
+
+
+class _Logger(pl.loggers.MLFlowLogger):
+    """Lightning's, but a server that is away for a while does not end the run, and the tracker says how it ended."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            super().log_metrics(metrics, step)
+        except MlflowException as error:
+            warnings.warn(f"MLflow misses the metrics of a step: {' '.join(str(error).split())[:300]}", stacklevel=2)
+
+    def finalize(self, status: str = "success") -> None: ...
 
 
 class MlflowTracker(Tracker):
@@ -61,7 +76,7 @@ class MlflowTracker(Tracker):
             raise MissingData(f"`logger`=mlflow: {' '.join(str(error).split())}") from None
         # An address of a server may hold a password; the next part of the run gets it from the environment, too.
         save_identity(facts.run_dir, "mlflow", {"id": self._id, **({"uri": uri} if uri.startswith(_LOCAL) else {})})
-        super().__init__([pl.loggers.MLFlowLogger(tracking_uri=uri, run_id=self._id)], (MlflowException,))
+        super().__init__([_Logger(tracking_uri=uri, run_id=self._id)], (MlflowException,))
 
     def show_best(self, metrics: Mapping[str, float], step: int) -> None:
         self._log_metrics({f"{BEST}{name}": value for name, value in flat_metrics({"val": metrics}).items()}, step)
@@ -86,7 +101,7 @@ class MlflowTracker(Tracker):
         for file in model_files(results.run_dir) if self._facts.log_model else ():
             client.log_artifact(self._id, str(file), "model")
 
-    def close(self, end: End) -> None:
+    def _close(self, end: End) -> None:
         self._client.set_terminated(self._id, _STATUS[end])
 
 
@@ -133,9 +148,10 @@ def _log_params(client: MlflowClient, run_id: str, settings: Mapping[str, Any]) 
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows of the same names as CSV."""
+    """Return rows of the same names as CSV, harmless in a spreadsheet."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]))
     writer.writeheader()
-    writer.writerows(rows)
+    for row in rows:
+        writer.writerow({k: harmless_cell(v) if isinstance(v, str) else v for k, v in row.items()})
     return text.getvalue()

@@ -66,7 +66,7 @@ class Tracker:
 
     def __init__(self, loggers: Sequence[pl.loggers.Logger] = (), failures: tuple[type[Exception], ...] = ()) -> None:
         self.loggers = list(loggers)
-        self._failures = failures
+        self._failures: tuple[type[Exception], ...] = (OSError, *failures)
 
     def show_best(self, metrics: Mapping[str, float], step: int) -> None:
         """Take the metrics on val of the best validation so far, and the step at which this became known."""
@@ -75,7 +75,7 @@ class Tracker:
         """Log what came of the run; of what cannot be logged, warn: the run's folder has it anyway."""
         try:
             self._log_outcome(outcome)
-        except (*self._failures, OSError) as error:
+        except self._failures as error:
             warnings.warn(f"not all of the run could be logged: {_one_line(error)}", stacklevel=2)
 
     def _log_outcome(self, outcome: Outcome) -> None:
@@ -87,9 +87,17 @@ class Tracker:
     def _log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         for logger in self.loggers if metrics else ():
             logger.log_metrics(dict(metrics), step)
+            logger.save()
 
     def close(self, end: End) -> None:
-        """Let go of the run, which ended in this way."""
+        """Let go of the run, which ended in this way; a service that does not hear of it is warned of."""
+        try:
+            self._close(end)
+        except self._failures as error:
+            warnings.warn(f"the end of the run could not be logged: {_one_line(error)}", stacklevel=2)
+
+    def _close(self, end: End) -> None:
+        """Tell the service how the run ended."""
 
 
 def flat_metrics(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

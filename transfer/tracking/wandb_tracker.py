@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,7 +49,7 @@ class WandbTracker(Tracker):
             self._run = _begin(facts)
         else:
             self._run = wandb.run
-            self._run.config.update(dict(facts.settings), allow_val_change=True)
+            self._run.config.update(dict(facts.settings), allow_val_change=True)  # type: ignore[no-untyped-call]
         self._run.define_metric(STEP)
         self._run.define_metric("*", step_metric=STEP, step_sync=True)
         super().__init__([pl.loggers.WandbLogger(experiment=self._run)], (wandb.errors.Error,))
@@ -67,18 +68,19 @@ class WandbTracker(Tracker):
         if self._facts.log_model:
             self._keep("model", model_files(results.run_dir), metadata=flat_metrics(results.metrics))
 
-    def _keep(self, kind: str, files: list[Path], metadata: Mapping[str, Any] | None = None) -> None:
+    def _keep(self, kind: str, files: list[Path], metadata: Mapping[str, float] | None = None) -> None:
         """Keep files as an artifact, `<kind>-<id of the run>`."""
         import wandb
 
         if not files:
             return
-        artifact = wandb.Artifact(f"{kind}-{self._run.id}", type=kind, metadata=dict(metadata or {}))
+        finite = {name: value for name, value in (metadata or {}).items() if math.isfinite(value)}  # as W&B asks
+        artifact = wandb.Artifact(f"{kind}-{self._run.id}", type=kind, metadata=finite)
         for file in files:
             artifact.add_file(str(file))
         self._run.log_artifact(artifact)
 
-    def close(self, end: End) -> None:
+    def _close(self, end: End) -> None:
         if self._is_own:
             self._run.finish(exit_code=0 if end == "finished" else 1)
 
@@ -113,11 +115,11 @@ def _media(outcome: Outcome) -> dict[str, Any]:
 
     media: dict[str, Any] = {}
     if outcome.confusions:
-        columns = ["Actual", "Predicted", "nPredictions"]
+        fields = {name: name for name in ("Actual", "Predicted", "nPredictions")}
         media["test/confusion_matrix"] = wandb.plot_table(
             vega_spec_name="wandb/confusion_matrix/v1",
-            data_table=wandb.Table(columns=columns, data=[list(row) for row in outcome.confusions]),
-            fields={name: name for name in columns},
+            data_table=wandb.Table(columns=list(fields), data=[list(row) for row in outcome.confusions]),
+            fields=fields,
             string_fields={"title": "Confusion matrix on test"},
         )
     if outcome.mistakes:
@@ -128,6 +130,7 @@ def _media(outcome: Outcome) -> dict[str, Any]:
             ]
             for one in outcome.mistakes
         ]
-        columns = ["photo", "image", "label", "prediction", "probability", "label_probability"]
-        media["test/worst_photos"] = wandb.Table(columns=columns, data=rows)
+        media["test/worst_photos"] = wandb.Table(
+            columns=["photo", "image", "label", "prediction", "probability", "label_probability"], data=rows
+        )
     return media
