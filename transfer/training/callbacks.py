@@ -254,8 +254,9 @@ class EpochLog(pl.Callback):
 
     def _log(self, trainer: pl.Trainer, train_loss: float) -> None:
         values = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        epoch = trainer.current_epoch + 1 if trainer.global_step else 0
         row = {
-            "epoch": trainer.current_epoch + 1 if trainer.global_step else 0,
+            "epoch": epoch,
             "step": trainer.global_step,
             "lr": _head_lr(trainer),
             "train/loss": train_loss,
@@ -273,7 +274,7 @@ class EpochLog(pl.Callback):
         figures = "".join(f"  {name.removeprefix('val/')} {value:.4f}" for name, value in values.items())
         trained = f"  train loss {train_loss:.4f}" if trainer.global_step else ""
         speed = f"  ({self.images_per_second or 0:.0f} images/s)" if trainer.global_step else ""
-        print(f"{name_epoch(trainer, row['epoch'])}{trained}{'  val:' if values else ''}{figures}{speed}", flush=True)
+        print(f"{name_epoch(trainer, epoch)}{trained}{'  val:' if values else ''}{figures}{speed}", flush=True)
 
 
 def _head_lr(trainer: pl.Trainer) -> float:
