@@ -9,7 +9,7 @@ from importlib import import_module
 
 from transfer import __version__
 from transfer.commands.process import draw_on_terminals_only, keep_freed_memory, share_cores
-from transfer.config.screens import add_help
+from transfer.config.screens import add_help, first_words
 
 # Each verb is a module of `transfer.commands`, whose `main` takes the words after it and returns the exit status.
 VERBS = {
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=__version__)
     add_help(parser)
     parser.add_argument("verb", choices=VERBS, metavar="VERB", help=argparse.SUPPRESS)
-    verb = parser.parse_args(words[:1]).verb
+    verb = parser.parse_args(first_words(words)).verb
     share_cores()
     draw_on_terminals_only()
     keep_freed_memory()

@@ -94,5 +94,10 @@ def test_the_screen_of_a_schema_says_a_default_and_leaves_its_parser_as_it_was()
     assert parser.format_help() == before
 
 
+def test_all_shows_the_details_of_the_program_and_of_scale_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "OMP_WAIT_POLICY" in shown("--help all", capsys) and "OMP_WAIT_POLICY" not in shown("-h", capsys)
+    assert "[all]" in shown("scale --help all", capsys) and "[all]" not in shown("scale --help", capsys)
+
+
 def test_words_after_help_do_not_matter(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown("predict --help RUN_DIR", capsys) == shown("predict --help", capsys)

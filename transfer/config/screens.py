@@ -146,7 +146,7 @@ SCREENS = {
             "sweeps/fig8 --figure 8 --phis 0,1,2 --constants 1.2,1.1,1.15",
             "sweeps/cifar10 --figure 4 --dataset cifar10 --data_root DIR",
         ),
-        "--figure --widths --depths --resolutions --phis --baseline --dataset --data_root --steps --seeds --workers",
+        "--figure --phis --constants --baseline --dataset --data_root --steps --seeds --workers",
     ),
     "scale evolve": Screen(
         (
@@ -193,6 +193,11 @@ def add_help(parser: argparse.ArgumentParser) -> None:
     parser._optionals.conflict_handler = "resolve"
     parser.add_argument("-h", "--help", action=_Help)
     parser._optionals.conflict_handler = "error"
+
+
+def first_words(words: Sequence[str]) -> list[str]:
+    """Return what a parser reads that only looks for the name of a command: that, or `--help` and its word."""
+    return list(words[:2] if words and words[0] in ("-h", "--help") else words[:1])
 
 
 def format_help(parser: argparse.ArgumentParser, *, everything: bool) -> str:

@@ -263,8 +263,9 @@ class EpochLog(pl.Callback):
 
     def _log(self, trainer: pl.Trainer, train_loss: float) -> None:
         values = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        epoch = trainer.current_epoch + 1 if trainer.global_step else 0
         row = {
-            "epoch": trainer.current_epoch + 1 if trainer.global_step else 0,
+            "epoch": epoch,
             "step": trainer.global_step,
             "lr": _head_lr(trainer),
             "train/loss": train_loss,
@@ -284,7 +285,7 @@ class EpochLog(pl.Callback):
         speed = f"  ({self.images_per_second or 0:.0f} images/s)" if trainer.global_step else ""
         if values:
             self.show_best(self.best_metrics(), max(trainer.global_step - 1, 0))
-        print(f"{name_epoch(trainer, row['epoch'])}{trained}{'  val:' if values else ''}{figures}{speed}", flush=True)
+        print(f"{name_epoch(trainer, epoch)}{trained}{'  val:' if values else ''}{figures}{speed}", flush=True)
 
 
 def _head_lr(trainer: pl.Trainer) -> float:

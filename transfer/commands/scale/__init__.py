@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from transfer.config.screens import add_help
+from transfer.config.screens import add_help, first_words
 
 COMMANDS = ("fit", "search", "sweep", "evolve", "report", "run")
 
@@ -31,6 +31,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("command", choices=COMMANDS)
     add_help(parser)
-    name = parser.parse_args(argv[:1]).command
+    name = parser.parse_args(first_words(argv)).command
     command: Callable[[Sequence[str]], int] = import_module(f"transfer.commands.scale.{name}").main
     return command(argv[1:])
