@@ -22,6 +22,7 @@ from transfer.commands.experiments import (
     read_data_facts,
     usable_gpus,
 )
+from transfer.commands.table_sweep import sweep
 from transfer.errors import BadValue
 from transfer.files import expanded
 
@@ -49,8 +50,6 @@ probe command instead, once for all seeds.
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 1 if a cell failed."""
     arguments = vars(build_parser().parse_args(argv))
-    from transfer.commands.table_sweep import sweep
-
     commands: dict[str, Callable[..., int]] = {
         **{"plan": plan, "run": run, "report": report},
         **{"cell": run_one_cell, "sweep": sweep},
