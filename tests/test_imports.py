@@ -178,7 +178,7 @@ def loaded_by(statement: str) -> set[str]:
         ("import transfer.costs.limits", {"torch", "numpy"}),
         ("import transfer.experiments.table.report", {"torch", "matplotlib", "scipy"}),
         ("import transfer.config.protocols, transfer.config.auto", {"torch", "numpy"}),
-        ("import transfer.experiments.table.cell_run, transfer.experiments.sweeps", {"torch", "submitit"}),
+        ("import transfer.experiments.table.cell_run, transfer.experiments.sweeps", {"torch", "submitit", "optuna"}),
         ("import transfer.runs.results", {"torch", "pytorch_lightning"}),
         ("import transfer.runs.predictor", {"pytorch_lightning", "datasets", "albumentations"}),
         (

@@ -102,7 +102,8 @@ def test_fine_tuning_that_is_better_is_what_is_left(
         return runs[-1][1]
 
     monkeypatch.setattr(lpft, "finetune", tune)
-    words = ("--backbones", "lite0", "--image_sizes", "32", "--folds", "2", "--seed", "1", "--data.num_workers", "0")
+    words = ("--backbones", "lite0", "--image_sizes", "32", "--folds", "2", "--seed", "1", "--budget", "9h")
+    words = (*words, "--data.num_workers", "0")
     folder = tmp_path / "choice"
     assert call(choose.main, "--data_root", photos, *words, "--out_dir", folder, "--trainer.accelerator", "cpu") == 0
 

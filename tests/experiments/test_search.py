@@ -158,6 +158,7 @@ def test_a_folder_holds_one_search(tmp_path: Path) -> None:
     (tmp_path / "b" / "photo.jpg").touch()
     with pytest.raises(BadValue, match=r"b is not empty, and no search began there \(no journal.log\)"):
         Search(tmp_path / "b", suggest)
+    assert [entry.name for entry in (tmp_path / "b").iterdir()] == ["photo.jpg"]
 
 
 @pytest.mark.parametrize("line", ["[1\n", "{}\n", "\x00\n"])

@@ -23,6 +23,7 @@ from transfer.commands.experiments import (
     usable_gpus,
 )
 from transfer.commands.next_steps import say_next
+from transfer.commands.table_sweep import sweep
 from transfer.config.screens import add_help
 from transfer.errors import BadValue
 from transfer.files import expanded
@@ -45,8 +46,6 @@ probe command instead, once for all seeds."""
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 1 if a cell failed."""
     arguments = vars(build_parser().parse_args(argv))
-    from transfer.commands.table_sweep import sweep
-
     commands: dict[str, Callable[..., int]] = {
         **{"plan": plan, "run": run, "report": report},
         **{"cell": run_one_cell, "sweep": sweep},

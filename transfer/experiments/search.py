@@ -115,6 +115,11 @@ class Search:
         points: parameters of the first trials, by their names in the journal; of all trials of a grid.
         halving: which trials are stopped early; None stops none.
         plan: what must be equal wherever the folder is used.
+
+    Raises:
+        MissingData: Optuna is not installed.
+        DamagedFile: the journal cannot be read.
+        BadValue: the folder holds another search, or something else.
     """
 
     folder: Path
@@ -127,6 +132,10 @@ class Search:
     plan: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        load_optuna()
+        found = {entry.name for entry in self.folder.iterdir()} if self.folder.is_dir() else set()
+        if found - {_LOCKS} and JOURNAL not in found:
+            raise BadValue(f"{self.folder} is not empty, and no search began there (no {JOURNAL}): choose a new folder")
         with self._alone():
             self._study = self._open()
 
@@ -140,15 +149,10 @@ class Search:
         """Return the study of the journal, a new one if there is none.
 
         Raises:
-            MissingData: Optuna is not installed.
             DamagedFile: the journal cannot be read.
             BadValue: it is another search's.
         """
-        optuna = load_optuna()
-        path = self.folder / JOURNAL
-        others = [entry.name for entry in self.folder.iterdir() if entry.name != _LOCKS]
-        if others and not path.exists():
-            raise BadValue(f"{self.folder} is not empty, and no search began there (no {JOURNAL}): choose a new folder")
+        optuna, path = load_optuna(), self.folder / JOURNAL
         try:
             storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
             study: Study = optuna.create_study(

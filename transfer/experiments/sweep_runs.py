@@ -52,7 +52,7 @@ class SweepRuns:
             maximize=self.sweep.metric.get("goal") != "minimize",
             seed=self.seed,
             points=self.sweep.points(),
-            halving=terms and terms.halving(),
+            halving=None if terms is None else terms.halving(),
             plan={name: value for name, value in asdict(self.sweep).items() if name in kept},
         )
 
