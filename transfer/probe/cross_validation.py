@@ -112,8 +112,9 @@ def cross_validate(
     with one_thread_if_small(sum(view.features.numel() for view in views)):
         data = _Data.of(torch.stack([view.features for view in views]), views[0].labels, num_classes, device)
         on_device = [torch.from_numpy(fold).to(device) for fold in folds]
-        if len(widths) > 1:
-            data = data.leading(min(widths, key=partial(_loss_of_ridge, data, on_device, penalties)))
+        if widths:
+            loss = partial(_loss_of_ridge, data, on_device, penalties)
+            data = data.leading(widths[0] if len(widths) == 1 else min(widths, key=loss))
         spanned = data.spanned()
         repeats = [_Repeat.of(spanned, fold_of, heads, penalties) for fold_of in on_device]
         # A path may have ended earlier in another repeat.
