@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,10 +97,11 @@ def compute(argv: Sequence[str]) -> tuple[dict[str, list[Features]], Dataset, di
     dataset = load_dataset(config.dataset, **config.read_options())
     fabric = build_fabric(config.trainer)
     data = DataModule(dataset, start.preprocessing, **config.loader_options())
-    own = replace(own, features="last")
-    features, _, record = extract(config, own, data, build_network(config, own, start, dataset, fabric), fabric)
+    classifier = build_network(config, start, dataset, fabric)
+    features, _, record = extract(config, own, data, classifier, fabric)
     assert record is not None
-    return features, dataset, asdict(record)
+    last = classifier.backbone.num_map_channels
+    return {name: [view.leading(last) for view in views] for name, views in features.items()}, dataset, asdict(record)
 
 
 def as_type(features: Features, dtype: str) -> Features:

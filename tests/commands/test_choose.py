@@ -136,7 +136,7 @@ def test_the_winners_head_is_the_one_that_was_cross_validated(chosen: Path) -> N
     )
     files = (Path(results["splits"][name]["features"]) for name in ("train", "val"))
     train, val = (read_features(file).leading(winner["num_features"]) for file in files)
-    x, y = ([getattr(part, name).float().numpy() for part in (train, val)] for name in ("features", "labels"))
+    x, y = ([getattr(part, name).double().numpy() for part in (train, val)] for name in ("features", "labels"))
 
     def expected(features: Any, labels: Any) -> Any:
         if winner["head"] == "ridge":

@@ -499,6 +499,12 @@ def test_a_second_probe_reads_the_features_and_finds_the_same(
     top1 += f" ({low:.1f}% to {high:.1f}%)"
     line = f"test top1: probe {top1}, fine-tuned {top1} at 32 px ({probed / 'results.json'})"
     assert line in capsys.readouterr().out.splitlines()
+    for seen, head, width in (("last", "linear", 1280), ("stages", "stages", 1904)):
+        assert call(probe.main, *quick(photos, cache, "--out_dir", tmp_path / seen, "--features", seen)) == 0
+        found = read_results(tmp_path / seen)
+        assert (found["config"]["head"], found["num_features"]) == (head, width)
+        assert load_run(tmp_path / seen).classifier.head.state_dict()["fc.weight"].shape == (3, width)
+    assert read_results(tmp_path / "last")["protocol"] == "linear probe" != found["protocol"]
 
 
 @pytest.mark.slow

@@ -87,7 +87,7 @@ def probe(
         torch.manual_seed(config.seed)
         augment = config.augment if own.views > 1 else "none"
         data = DataModule(dataset, start.preprocessing, **{**config.loader_options(), "augment": augment})
-        classifier = build_network(config, own, start, dataset, fabric)
+        classifier = build_network(config, start, dataset, fabric)
         if fabric.global_rank == 0:
             begin(run, config, own, start, data)
         features, files, record = extract(config, own, data, classifier, fabric)
@@ -138,23 +138,21 @@ def choose_start(config: FinetuneConfig) -> tuple[FinetuneConfig, Start]:
     return replace(config, backbone=start.variant.name), start
 
 
-def build_network(
-    config: FinetuneConfig, own: ProbeConfig, start: Start, dataset: Dataset, fabric: Fabric
-) -> Classifier:
+def build_network(config: FinetuneConfig, start: Start, dataset: Dataset, fabric: Fabric) -> Classifier:
     """Return the frozen network with a linear head for all features that it may see, on this process's device."""
     import torch
 
     from transfer.weights.build import classifier_from
 
-    options = {**config.network_options(), "head": "linear" if own.features == "last" else "stages"}
+    options = {**config.network_options(), "head": "stages"}
     classifier = classifier_from(start, dataset.num_classes, class_names=dataset.class_names, **options).eval()
     return classifier.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its types
 
 
 def widths_of(classifier: Classifier, own: ProbeConfig) -> list[int]:
     """Return how many of the features a head may see, fewest first."""
-    every = classifier.num_features
-    return [every] if own.features != "auto" else [classifier.backbone.num_map_channels, every]
+    last, every = classifier.backbone.num_map_channels, classifier.num_features
+    return {"last": [last], "stages": [every], "auto": [last, every]}[own.features]
 
 
 def set_head(run: RunFolder, config: FinetuneConfig, classifier: Classifier, num_features: int) -> FinetuneConfig:

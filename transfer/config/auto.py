@@ -106,7 +106,7 @@ def choose_lpft(num_images: int, max_epochs: int | None = None) -> list[Choice]:
         Choice(
             "optim.warmup_epochs",
             (max_epochs or epochs) / 5,
-            "a fifth of the run: AdamW's first steps, whose average of gradients is of few, throw off the head (ours)",
+            "a fifth of the run: AdamW's first steps, before its averages settle, throw off the head (ours)",
         ),
         Choice("ema_half_life", 0.05, "averages the last steps, which are few (ours)"),
         Choice("trainer.max_epochs", epochs, "27,000 images in all, within 10 to 20 passes (benchmarks/small_data.md)"),

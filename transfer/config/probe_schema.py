@@ -28,7 +28,7 @@ class ProbeConfig:
     torch-bf16, openvino, openvino-bf16, openvino-int8, onnxruntime"""
     features: Literal["auto", "last", "stages"] = "auto"
     """what the head sees: last (the pooled last map), stages (those of the last three stages, too: head stages of
-    finetune), auto (what predicts better, chosen together with the penalty)"""
+    finetune), auto (that with which ridge regression predicts better)"""
     views: int = 1
     """views of each training image: itself, then randomly cropped and flipped ones; on clothing photos no gain"""
     feature_dtype: Literal["float32", "bfloat16"] = "bfloat16"

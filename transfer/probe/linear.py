@@ -88,8 +88,9 @@ def fit_probe(
     with one_thread_if_small(sum(view.features.numel() for view in views)):
         if len(labels) <= MOST_CROSS_VALIDATED and folds > 1 and len(np.unique(labels)) > 1:
             return _choose_on_train(views, val, num_classes, folds, groups, widths)
-        if len(widths) > 1:
-            width = min(widths, key=partial(_loss_of_ridge, views, val, num_classes))
+        if widths:
+            loss = partial(_loss_of_ridge, views, val, num_classes)
+            width = widths[0] if len(widths) == 1 else min(widths, key=loss)
             views, val = [view.leading(width) for view in views], val.leading(width)
         return _choose_on_val(views, val, num_classes, metric)
 

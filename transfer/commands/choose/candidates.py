@@ -236,7 +236,7 @@ def features_of(
     """Return the images' features, how many of them a head may see, fewest first, and the engine that computes them."""
     config, of_probe = candidate.config, ProbeConfig(engine=own.engine)
     data = DataModule(dataset, candidate.start.preprocessing, **{**config.loader_options(), "augment": "none"})
-    classifier = build_network(config, of_probe, candidate.start, dataset, fabric)
+    classifier = build_network(config, candidate.start, dataset, fabric)
     found, _, record = extract(config, of_probe, data, classifier, fabric, SPLITS)
     assert record is not None  # there is one process
     parts: list[Features] = [found[name][0] for name in SPLITS if name in found]
