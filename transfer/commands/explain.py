@@ -152,7 +152,7 @@ def explain(
             size = write_picture(photo, evidence, targets[photo.path])
             rows.append(make_row(photo.path, targets[photo.path], out_dir, size, answers, classes))
     if rows:
-        print(f"all pictures on a page: {write_sheet(rows, out_dir)}")
+        print(printable(f"all pictures on a page: {write_sheet(rows, out_dir)}"))
     if unreadable:
         print(f"{len(unreadable)} of {len(targets)} images could not be read", file=sys.stderr)
     return unreadable
