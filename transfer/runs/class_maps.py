@@ -23,7 +23,7 @@ from transfer.networks.function import FunctionBackbone
 from transfer.networks.heads import LinearHead
 
 # Cells on a side from which on a map tells places apart: those of the paper's Figure 7, 224 px at stride 32. Of smaller
-# images, such a map of an earlier stage finds the evidence best: benchmarks/class_maps_64_cpu.json and ..._128_cpu.json.
+# images, such a map of an earlier stage finds the evidence well (benchmarks/class_maps_64_cpu.json, ..._128_cpu.json).
 ENOUGH_CELLS = 7
 
 
