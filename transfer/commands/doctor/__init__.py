@@ -139,13 +139,9 @@ def doctor(
     inspection = inspect_splits(data.splits, num_workers)
     suspects = find_suspects(judge, data.splits, inspection) if judge else None
     diagnosis = diagnose(data.class_names, data.splits, inspection, near_distance, data.skipped)
-    report = {
-        "subject": subject,
-        "data_root": data_root,
-        "run": run and str(run),
-        **examine(data, inspection, diagnosis, variant, near_distance, suspects),
-        "seconds": round(time.perf_counter() - started, 1),
-    }
+    asked = {"subject": subject, "data_root": data_root, "run": run and str(run)}
+    found = examine(data, inspection, diagnosis, variant, near_distance, suspects)
+    report = {**asked, **found, "seconds": round(time.perf_counter() - started, 1)}
     print_report(report)
     _save(report, diagnosis, suspects, out_dir, json)
     return report
