@@ -144,8 +144,15 @@ def test_names_are_no_commands_of_the_terminal(tmp_path: Path, capsys: pytest.Ca
     assert "\x1b" not in listed(capsys, tmp_path, "--format", "csv")
 
 
-def test_no_folder_and_no_run_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for folder, message in ((tmp_path / "no", "no such folder"), (tmp_path, f"no run in {tmp_path} or below")):
-        assert call(runs.main, folder) == 2
+def test_no_folder_and_no_run_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folders, message in (
+        ([], "there is no folder runs here"),
+        ([tmp_path / "no"], "no such folder"),
+        ([tmp_path], f"no run in {tmp_path} or below"),
+    ):
+        assert call(runs.main, *folders) == 2
         captured = capsys.readouterr()
         assert captured.out == "" and captured.err.startswith("error: ") and message in captured.err

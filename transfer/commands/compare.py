@@ -118,9 +118,9 @@ def compare(run_a: Path, run_b: Path, json: Path | None = None) -> None:
             for name, values in accuracies.items()
         }
         runs = {"run_a": str(run_a), "run_b": str(run_b), "dataset": a.results.dataset}
-        said = {"settings": {name: {"a": left, "b": right} for name, (left, right) in settings.items()}}
-        said |= {"verdict": verdict}
-        write_json(json, {**runs, **said, "num_test_images": len(a.labels), "metrics": metrics})
+        found = {"num_test_images": len(a.labels), "metrics": metrics, "verdict": verdict}
+        differ = {name: {"a": left, "b": right} for name, (left, right) in settings.items()}
+        write_json(json, {**runs, "settings": differ, **found})
     say_next("compared", run_a, run_b)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -137,21 +137,12 @@ def explain(
     transforms = [build_eval_transform(run.preprocessing) for run in runs.values()]
 
     unreadable: list[str] = []
-    rows: list[SheetRow] = []
-    multilabel = any(run.config.data.multilabel for run in runs.values())
-    classes = set() if multilabel else set.intersection(*({*run.class_names} for run in runs.values()))
     photos = read_photos(list(targets), transforms, [run.decoding for run in runs.values()], unreadable)
+    rows: list[SheetRow] = []
     while batch := list(islice(photos, batch_size)):
-        columns = [
-            explain_photos(name, run, [photo.inputs[i] for photo in batch], [photo.parts[i] for photo in batch], index)
-            for i, ((name, run), index) in enumerate(zip(runs.items(), class_indices, strict=True))
-        ]
-        for photo, *explained in zip(batch, *columns, strict=True):
-            evidence, answers = zip(*explained, strict=True)
-            size = write_picture(photo, evidence, targets[photo.path])
-            rows.append(make_row(photo.path, targets[photo.path], out_dir, size, answers, classes))
+        rows += draw_batch(batch, runs, class_indices, targets, out_dir)
     if rows:
-        print(f"all pictures on a page: {write_sheet(rows, out_dir)}")
+        print(printable(f"all pictures on a page: {write_sheet(rows, out_dir)}"))
     if unreadable:
         print(f"{len(unreadable)} of {len(targets)} images could not be read", file=sys.stderr)
     return unreadable
@@ -173,6 +164,37 @@ def load_runs(run_dirs: Sequence[Path], checkpoint: str, allow_user_code: bool) 
         run.classifier.to("cuda" if torch.cuda.is_available() else "cpu")
         report_temperature(run.temperature)
     return runs
+
+
+def draw_batch(
+    batch: Sequence[Photo],
+    runs: Mapping[str, Run],
+    class_indices: Sequence[int | None],
+    targets: Mapping[Path, Path],
+    out_dir: Path,
+) -> list[SheetRow]:
+    """Write the picture of each photo of a batch, and return their places on the page.
+
+    Args:
+        batch: the photos.
+        runs: by their names.
+        class_indices: the class to explain, for each run.
+        targets: the picture of each photo's file.
+        out_dir: folder of the page.
+    """
+    classes = set.intersection(*({*run.class_names} for run in runs.values()))
+    if any(run.config.data.multilabel for run in runs.values()):
+        classes = set()
+    columns = [
+        explain_photos(name, run, [photo.inputs[i] for photo in batch], [photo.parts[i] for photo in batch], index)
+        for i, ((name, run), index) in enumerate(zip(runs.items(), class_indices, strict=True))
+    ]
+    rows = []
+    for photo, *explained in zip(batch, *columns, strict=True):
+        evidence, answers = zip(*explained, strict=True)
+        size = write_picture(photo, evidence, targets[photo.path])
+        rows.append(make_row(photo.path, targets[photo.path], out_dir, size, answers, classes))
+    return rows
 
 
 def plan_pictures(images: list[Path], out_dir: Path) -> dict[Path, Path]:

@@ -86,6 +86,8 @@ def runs(folders: Sequence[Path] = (), sort: str = "test", format: str = "table"
         MissingData: there is no such folder, or no run.
     """
     places = list(folders) or [Path("runs")]
+    if not folders and not places[0].is_dir():
+        raise MissingData("there is no folder runs here, where finetune, probe and choose put theirs: name a folder")
     found = list_runs(places)
     if not found:
         raise MissingData(f"no run in {', '.join(map(str, places))} or below")

@@ -15,7 +15,7 @@ from transfer.files import read_rows
 from transfer.locks import is_held
 from transfer.run_files import BEST, CONFIG, LAST, LOCK, METRICS, PROBE, RESULTS
 from transfer.runs.folder import name_data
-from transfer.runs.results import Results, read_results
+from transfer.runs.results import Metrics, Results, read_results
 
 State = Literal["finished", "running", "interrupted", "failed", "damaged"]
 _TRACES = {CONFIG, RESULTS, BEST, LAST, METRICS}  # a folder with any of them holds a run, or what is left of one
@@ -134,16 +134,15 @@ def _finished(results: Results, ended: datetime) -> ListedRun:
 
 
 def _score(results: Results, split: str, metric: str) -> Score | None:
-    value, facts = results.metrics.get(split, {}).get(metric), results.splits.get(split)
-    if value is None or facts is None:
+    if split not in results.splits or metric not in results.metrics.get(split, Metrics()):
         return None
     interval = results.intervals.get(split, {}).get(metric)
     return Score(
-        value=value,
-        low=interval and interval.low,
-        high=interval and interval.high,
-        num_images=facts.size,
-        fingerprint=facts.fingerprint,
+        value=results.metrics[split][metric],
+        low=None if interval is None else interval.low,
+        high=None if interval is None else interval.high,
+        num_images=results.splits[split].size,
+        fingerprint=results.splits[split].fingerprint,
     )
 
 

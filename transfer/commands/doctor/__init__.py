@@ -157,8 +157,8 @@ def doctor(
     inspection = inspect_splits(data.splits, num_workers)
     suspects = find_suspects(judge, data.splits, inspection) if judge else None
     diagnosis = diagnose(data.class_names, data.splits, inspection, near_distance, data.skipped)
-    found = examine(data, inspection, diagnosis, variant, near_distance, suspects)
     asked = {"subject": subject, "data_root": data_root, "run": run and str(run)}
+    found = examine(data, inspection, diagnosis, variant, near_distance, suspects)
     report = {**asked, **found, "seconds": round(time.perf_counter() - started, 1)}
     print_report(report)
     _save(report, diagnosis, suspects, out_dir, json)
