@@ -4,8 +4,8 @@ Draws a PNG for each photo: the photo, and for each run the photo with its class
 of the paper. All panels show the whole photo; a frame marks what that run's network saw of it, and the rest is dimmed.
 Colour is positive evidence for the class named below, each map relative to its own maximum. A linear head gets CAM
 (Zhou et al. 2016), which is exact; any other head Grad-CAM (Selvaraju et al. 2017); of images under about 200 pixels,
-whose last features are few cells, an earlier stage is explained by HiResCAM (Draelos & Carin 2020). A page,
-sheet.html, shows all pictures, those first whose class is another than their folder's.
+whose last features are few cells, an earlier stage is explained by HiResCAM (Draelos & Carin 2020). sheet.html shows
+all pictures, those first whose class is another than their folder's.
 """
 
 from __future__ import annotations
@@ -128,17 +128,25 @@ def explain(
         MissingData: a run is not a run, or there is no image.
         BadValue: no such class, or a picture of that name exists already.
     """
+    import torch
+
     from datamodules.images.transforms import build_eval_transform
+    from transfer.commands.predict_guarantees import report_temperature
+    from transfer.runs.predictor import load_run
 
     check_count("batch_size", batch_size)
     targets = plan_pictures(images, out_dir)
-    runs = load_runs([run_dir, *compare], checkpoint, allow_user_code)
+    runs = {
+        str(path): load_run(path, f"{checkpoint}.ckpt", allow_user_code=allow_user_code) for path in (run_dir, *compare)
+    }
+    for run in runs.values():
+        run.classifier.to("cuda" if torch.cuda.is_available() else "cpu")
+        report_temperature(run.temperature)
     class_indices = [find_class(run.class_names, class_name, name) for name, run in runs.items()]
     transforms = [build_eval_transform(run.preprocessing) for run in runs.values()]
 
-    unreadable: list[str] = []
+    unreadable, rows = list[str](), list[SheetRow]()
     photos = read_photos(list(targets), transforms, [run.decoding for run in runs.values()], unreadable)
-    rows: list[SheetRow] = []
     while batch := list(islice(photos, batch_size)):
         rows += draw_batch(batch, runs, class_indices, targets, out_dir)
     if rows:
@@ -146,24 +154,6 @@ def explain(
     if unreadable:
         print(f"{len(unreadable)} of {len(targets)} images could not be read", file=sys.stderr)
     return unreadable
-
-
-def load_runs(run_dirs: Sequence[Path], checkpoint: str, allow_user_code: bool) -> dict[str, Run]:
-    """Return runs by their paths, on the device that computes, and say which of them are calibrated.
-
-    Raises:
-        MissingData: one of them is not a run.
-    """
-    import torch
-
-    from transfer.commands.predict_guarantees import report_temperature
-    from transfer.runs.predictor import load_run
-
-    runs = {str(path): load_run(path, f"{checkpoint}.ckpt", allow_user_code=allow_user_code) for path in run_dirs}
-    for run in runs.values():
-        run.classifier.to("cuda" if torch.cuda.is_available() else "cpu")
-        report_temperature(run.temperature)
-    return runs
 
 
 def draw_batch(
@@ -182,9 +172,8 @@ def draw_batch(
         targets: the picture of each photo's file.
         out_dir: folder of the page.
     """
-    classes = set.intersection(*({*run.class_names} for run in runs.values()))
-    if any(run.config.data.multilabel for run in runs.values()):
-        classes = set()
+    multilabel = any(run.config.data.multilabel for run in runs.values())
+    classes = set() if multilabel else set.intersection(*({*run.class_names} for run in runs.values()))
     columns = [
         explain_photos(name, run, [photo.inputs[i] for photo in batch], [photo.parts[i] for photo in batch], index)
         for i, ((name, run), index) in enumerate(zip(runs.items(), class_indices, strict=True))

@@ -65,16 +65,12 @@ def choose(config: FinetuneConfig, own: ChooseConfig) -> Choice:
     from transfer.commands.choose.record import make_choice
     from transfer.commands.choose.report import explain, print_end, print_figures, write_files
     from transfer.commands.choose.suspects import describe_weakest_class, doubt_labels
-    from transfer.experiments.search import load_optuna
     from transfer.probe.fabric import build_fabric
     from transfer.runs.folder import data_name
 
     budget = Budget(own.budget, own.budget_seconds)
-    check_engine(own.engine)
-    if own.search:
-        load_optuna()
+    _check(config, own)
     limits = find_limits(own)
-    _check_out_dir(config)
     config = replace(config, trainer=replace(config.trainer, devices=1))
     starts, left_out = find_starts(config, own)
     dataset = load_dataset(config.dataset, **config.read_options())
@@ -145,7 +141,17 @@ def _fit_winner(tried: Tried, methods: Methods, dataset: Dataset, folder: Path) 
     return results
 
 
-def _check_out_dir(config: FinetuneConfig) -> None:
+def _check(config: FinetuneConfig, own: ChooseConfig) -> None:
+    """Refuse what cannot work before anything is read.
+
+    Raises:
+        UserError: an engine or Optuna is not installed, or the folder is not empty.
+    """
+    check_engine(own.engine)
+    if own.search:
+        from transfer.experiments.search import load_optuna
+
+        load_optuna()
     path = None if config.out_dir is None else Path(config.out_dir)
     if path is not None and (path.is_file() or (path.is_dir() and any(path.iterdir()))):
         raise BadValue(f"`out_dir`={path} is not empty; it may hold another choice: choose a new folder")

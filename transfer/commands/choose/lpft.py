@@ -80,10 +80,8 @@ def try_lpft(
     fold_of, probe = images.folds[0], tried.found.predictions[0]
     logits = np.full((len(fold_of), dataset.num_classes), np.nan, np.float32)
     seconds, reason = list[float](), ""
-    print(
-        f"fine-tuning {tried.candidate} from its probe (LP-FT) on its folds, about {format_duration(expected)} each",
-        flush=True,
-    )
+    about = f"on its folds, about {format_duration(expected)} each"
+    print(f"fine-tuning {tried.candidate} from its probe (LP-FT) {about}", flush=True)
     for fold in range(first, images.num_folds):
         final = final_seconds(expected, dataset, images, fold)
         if expected + final > budget.left:
@@ -91,8 +89,8 @@ def try_lpft(
             break
         started, mine = time.perf_counter(), fold_of == fold
         try:
-            where = tried.candidate, dataset, images, fold, fabric, folder
-            found = tune_fold(*where, budget.left - final, changes or {})
+            where = tried.candidate, dataset, images, fold, fabric, folder, budget.left - final
+            found = tune_fold(*where, changes or {})
         except UserError as error:
             reason = name_flags(str(error).partition("\n")[0], find_flags(build_parser))
             break
@@ -108,9 +106,8 @@ def try_lpft(
     if reason:
         left_out = images.num_folds - first - len(seconds)
         print(f"  {left_out} of {images.num_folds} folds are left out: {reason}", flush=True)
-    if not seconds:
-        return None, reason
-    return compare_methods(images.labels, logits, probe, seconds, dataset.sheet.metric, images.groups), reason
+    found = images.labels, logits, probe, seconds, dataset.sheet.metric, images.groups
+    return compare_methods(*found) if seconds else None, reason
 
 
 def final_seconds(expected: float, dataset: Dataset, images: Images, fold: int = 0) -> float:
