@@ -106,8 +106,8 @@ def try_lpft(
     if reason:
         left_out = images.num_folds - first - len(seconds)
         print(f"  {left_out} of {images.num_folds} folds are left out: {reason}", flush=True)
-    found = images.labels, logits, probe, seconds, dataset.sheet.metric, images.groups
-    return compare_methods(*found) if seconds else None, reason
+    evidence = images.labels, logits, probe, seconds, dataset.sheet.metric, images.groups
+    return compare_methods(*evidence) if seconds else None, reason
 
 
 def final_seconds(expected: float, dataset: Dataset, images: Images, fold: int = 0) -> float:
