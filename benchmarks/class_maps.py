@@ -50,6 +50,7 @@ def benchmark_class_maps(data_root: Path, backbone: str = "lite0", image_size: i
     import torch
 
     from datamodules.images.transforms import normalize
+    from transfer.networks.heads import LinearHead
     from transfer.runs.class_maps import class_activation_map, find_stage, hi_res_cam
     from transfer.weights.build import build_classifier
 
@@ -64,9 +65,10 @@ def benchmark_class_maps(data_root: Path, backbone: str = "lite0", image_size: i
     images = normalize(torch.from_numpy(pixels), classifier.preprocessing)
     fit_head(classifier, normalize(torch.from_numpy(train), classifier.preprocessing), train_labels)
     with torch.no_grad():
-        features = torch.cat([classifier.forward_features(batch) for batch in images.split(_BATCH)])
+        features = torch.cat([classifier.forward_features(batch) for batch in torch.split(images, _BATCH)])
         logits = classifier.forward_head(features)
-    weight = classifier.head.fc.weight.detach()[torch.from_numpy(labels)]  # type: ignore[union-attr, index]
+    assert isinstance(classifier.head, LinearHead)
+    weight = classifier.head.fc.weight.detach()[torch.from_numpy(labels)]
     maps = {"CAM of the last features": class_activation_map(features, weight)}
     for row in classifier.feature_info:
         stage = classifier.backbone.get_submodule(row["module"])
@@ -130,7 +132,7 @@ def make_images(
         image = noise.resize((large, large), Image.Resampling.BICUBIC)
         side = int(large * rng.uniform(0.3, 0.5))
         left, top = (int(place) for place in rng.integers(0, large - side + 1, 2))
-        with Image.open(of_class[rng.integers(len(of_class))]) as photo:
+        with Image.open(of_class[int(rng.integers(len(of_class)))]) as photo:
             edge = min(photo.size)
             x, y = (photo.width - edge) // 2, (photo.height - edge) // 2
             square = photo.convert("RGB").crop((x, y, x + edge, y + edge))
@@ -144,17 +146,19 @@ def fit_head(classifier: Classifier, images: Tensor, labels: NDArray[np.int64]) 
     """Fit the linear head to the frozen features of images."""
     import torch
 
+    from transfer.networks.heads import LinearHead
     from transfer.probe.logistic import LogisticRegression
     from transfer.probe.penalties import towards
 
+    assert isinstance(classifier.head, LinearHead)
     with torch.no_grad():
         parts = [
             classifier.forward_head(classifier.forward_features(batch), pre_logits=True)
-            for batch in images.split(_BATCH)
+            for batch in torch.split(images, _BATCH)
         ]
         *_, fit = LogisticRegression(torch.cat(parts), torch.from_numpy(labels), CLASSES).path(towards(_PENALTY))
-        classifier.head.fc.weight.copy_(fit.weight)  # type: ignore[union-attr, operator]
-        classifier.head.fc.bias.copy_(fit.bias)  # type: ignore[union-attr, operator]
+        classifier.head.fc.weight.copy_(fit.weight)
+        classifier.head.fc.bias.copy_(fit.bias)
 
 
 def score(maps: NDArray[np.float32], boxes: Sequence[Box]) -> dict[str, float]:
@@ -167,7 +171,7 @@ def score(maps: NDArray[np.float32], boxes: Sequence[Box]) -> dict[str, float]:
     from transfer.runs.overlay import stretch
 
     centres = (np.arange(_SIDE) + 0.5) / _SIDE
-    rows = []
+    rows: list[tuple[float, float, float]] = []
     for class_map, (left, top, right, bottom) in zip(maps, boxes, strict=True):
         inside = ((centres >= top) & (centres < bottom))[:, None] & ((centres >= left) & (centres < right))[None]
         evidence = stretch(class_map.clip(min=0), centres, centres)
@@ -175,11 +179,8 @@ def score(maps: NDArray[np.float32], boxes: Sequence[Box]) -> dict[str, float]:
             rows.append((0.0, 0.0, 0.0))
             continue
         above = evidence > 0.2 * evidence.max()
-        union = (above & inside).sum() / (above | inside).sum()
-        rows.append((inside.flat[evidence.argmax()], evidence[inside].sum() / evidence.sum(), union))
-    hit, share, overlap = np.mean(rows, axis=0, dtype=np.float64)
-    return {
-        "maximum_on_photo": float(hit),
-        "evidence_on_photo": float(share),
-        "intersection_over_union": float(overlap),
-    }
+        union = float((above & inside).sum() / (above | inside).sum())
+        share = float(evidence[inside].sum() / evidence.sum())
+        rows.append((float(inside.flat[evidence.argmax()]), share, union))
+    names = ("maximum_on_photo", "evidence_on_photo", "intersection_over_union")
+    return {name: float(np.mean(values)) for name, values in zip(names, zip(*rows, strict=True), strict=True)}
