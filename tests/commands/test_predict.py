@@ -145,9 +145,10 @@ def test_unreadable_files_are_named_and_the_others_classified(
     lines = captured.err.splitlines()
     assert lines[0] == f"unreadable: {empty}: empty (0 bytes)"
     assert lines[1].startswith(f"unreadable: {text}: not an image")
-    assert lines[-3].startswith("2 images, mean probability ")
-    assert lines[-2] == "2 of 4 images could not be read"
-    assert lines[-1].startswith("probabilities calibrated on val: temperature")
+    assert lines[-4].startswith("2 images, mean probability ")
+    assert lines[-3] == "2 of 4 images could not be read"
+    assert lines[-2].startswith("probabilities calibrated on val: temperature")
+    assert lines[-1] == f"next: efficientnet-transfer explain {run_dir} {tmp_path}"
 
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> str:
@@ -266,7 +267,8 @@ def test_as_a_user_types_it_only_the_rows_are_on_stdout(run_dir: Path, folder: P
         command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False
     )
     assert process.returncode == 0
-    assert [line.partition(":")[0] for line in process.stderr.splitlines()] == ["probabilities calibrated on val"]
+    said = ["probabilities calibrated on val", "next"]
+    assert [line.partition(":")[0] for line in process.stderr.splitlines()] == said
     header, row = process.stdout.splitlines()
     assert header == "image,class,probability" and row.startswith(f"{folder / '4.png'},")
 

@@ -33,8 +33,9 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
     modules = [f"scale.{name}" for name in SCALE_COMMANDS] + [verb for verb in VERBS if verb != "scale"]
     found = {}
     for name in modules:
-        build = BUILDERS.get(name) or import_module(f"transfer.commands.{name}").build_parser
-        for parser in subparsers(build()):
+        own = BUILDERS.get(name)
+        root = own() if own else import_module(f"transfer.commands.{name}").build_parser()
+        for parser in subparsers(root):
             found[parser.prog.removeprefix(PROGRAM).strip()] = parser
     return found
 
