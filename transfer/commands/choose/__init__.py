@@ -64,16 +64,13 @@ def choose(config: FinetuneConfig, own: ChooseConfig) -> Choice:
     from transfer.commands.choose.record import make_choice
     from transfer.commands.choose.report import explain, print_end, print_figures, warn_of_no_picture, write_files
     from transfer.commands.choose.suspects import describe_weakest_class, doubt_labels
-    from transfer.experiments.search import load_optuna
     from transfer.probe.fabric import build_fabric
     from transfer.runs.folder import data_name
 
     budget = Budget(own.budget, own.budget_seconds)
     check_engine(own.engine)
-    if own.search:
-        load_optuna()
     limits = find_limits(own)
-    _check_out_dir(config)
+    _check_ahead(config, own)
     warn_of_no_picture()
     config = replace(config, trainer=replace(config.trainer, devices=1))
     starts, left_out = find_starts(config, own)
@@ -145,7 +142,12 @@ def _fit_winner(tried: Tried, methods: Methods, dataset: Dataset, folder: Path) 
     return results
 
 
-def _check_out_dir(config: FinetuneConfig) -> None:
+def _check_ahead(config: FinetuneConfig, own: ChooseConfig) -> None:
+    """Refuse at once what would else be found out after minutes."""
+    from transfer.experiments.search import load_optuna
+
+    if own.search:
+        load_optuna()
     path = None if config.out_dir is None else Path(config.out_dir)
     if path is not None and (path.is_file() or (path.is_dir() and any(path.iterdir()))):
         raise BadValue(f"`out_dir`={path} is not empty; it may hold another choice: choose a new folder")
