@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from transfer.commands.console import check_folder, exit_status
 from transfer.config.schema import FinetuneConfig
+from transfer.config.screens import add_help
 from transfer.errors import BadValue, UserError
 from transfer.files import expanded
 from transfer.run_files import REPORT
@@ -38,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="the page; default: report.html in the run's folder, of several runs in this one",
     )
+    add_help(parser)
     return parser
 
 

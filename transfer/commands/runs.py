@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import exit_status
+from transfer.config.screens import add_help
 from transfer.errors import MissingData, printable
 from transfer.files import expanded
 from transfer.markdown import harmless_cell
@@ -24,7 +25,9 @@ from transfer.runs.listing import ListedRun, Score, list_runs
 if TYPE_CHECKING:
     from rich.table import Table
 
-_EPILOG = """\
+_DESCRIPTION = """\
+List the runs in some folders and below them, by dataset and accuracy.
+
 val and test are the accuracy that the literature quotes for the dataset, or map (mean average precision) for several
 labels per image, with 95% intervals for other images like these. Fine-tuning has chosen its best epoch on val, which is
 slightly optimistic. Look at test as seldom as you can: who picks the best of many runs by test has no test left.
@@ -53,8 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Build the parser of `efficientnet-transfer runs`."""
     parser = argparse.ArgumentParser(
         prog="efficientnet-transfer runs",
-        description="List the runs in some folders and below them, by dataset and accuracy.",
-        epilog=_EPILOG,
+        description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folders", metavar="FOLDER", type=expanded, nargs="*", help="default: runs")
@@ -65,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="test accuracy (then val), shortest or latest first; default: test",
     )
     parser.add_argument("--format", choices=_FORMATS, default="table", help="default: table")
+    add_help(parser)
     return parser
 
 

@@ -63,6 +63,8 @@ SCREENS = {
         )
     ),
     "compare": Screen(("runs/photos_lite0/1 runs/photos_b0/1",)),
+    "report": Screen(("runs/photos_lite0/1", "runs/photos_lite0/1 runs/photos_b0/1 --out both.html")),
+    "runs": Screen(("", "runs/ other_runs/ --sort val")),
     "choose": Screen(
         (
             "--data_root photos/",

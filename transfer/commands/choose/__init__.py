@@ -69,8 +69,9 @@ def choose(config: FinetuneConfig, own: ChooseConfig) -> Choice:
     from transfer.runs.folder import data_name
 
     budget = Budget(own.budget, own.budget_seconds)
-    _check(config, own)
+    check_engine(own.engine)
     limits = find_limits(own)
+    _check_ahead(config, own)
     config = replace(config, trainer=replace(config.trainer, devices=1))
     starts, left_out = find_starts(config, own)
     dataset = load_dataset(config.dataset, **config.read_options())
@@ -141,16 +142,11 @@ def _fit_winner(tried: Tried, methods: Methods, dataset: Dataset, folder: Path) 
     return results
 
 
-def _check(config: FinetuneConfig, own: ChooseConfig) -> None:
-    """Refuse what cannot work before anything is read.
+def _check_ahead(config: FinetuneConfig, own: ChooseConfig) -> None:
+    """Refuse at once what would else be found out after minutes."""
+    from transfer.experiments.search import load_optuna
 
-    Raises:
-        UserError: an engine or Optuna is not installed, or the folder is not empty.
-    """
-    check_engine(own.engine)
     if own.search:
-        from transfer.experiments.search import load_optuna
-
         load_optuna()
     path = None if config.out_dir is None else Path(config.out_dir)
     if path is not None and (path.is_file() or (path.is_dir() and any(path.iterdir()))):

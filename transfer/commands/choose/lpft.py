@@ -80,8 +80,8 @@ def try_lpft(
     fold_of, probe = images.folds[0], tried.found.predictions[0]
     logits = np.full((len(fold_of), dataset.num_classes), np.nan, np.float32)
     seconds, reason = list[float](), ""
-    about = f"on its folds, about {format_duration(expected)} each"
-    print(f"fine-tuning {tried.candidate} from its probe (LP-FT) {about}", flush=True)
+    what = f"fine-tuning {tried.candidate} from its probe (LP-FT) on its folds"
+    print(f"{what}, about {format_duration(expected)} each", flush=True)
     for fold in range(first, images.num_folds):
         final = final_seconds(expected, dataset, images, fold)
         if expected + final > budget.left:
@@ -89,8 +89,8 @@ def try_lpft(
             break
         started, mine = time.perf_counter(), fold_of == fold
         try:
-            where = tried.candidate, dataset, images, fold, fabric, folder, budget.left - final
-            found = tune_fold(*where, changes or {})
+            where = tried.candidate, dataset, images, fold, fabric, folder
+            found = tune_fold(*where, budget.left - final, changes or {})
         except UserError as error:
             reason = name_flags(str(error).partition("\n")[0], find_flags(build_parser))
             break
@@ -100,14 +100,19 @@ def try_lpft(
         logits[mine] = found
         seconds.append(time.perf_counter() - started)
         expected = max(seconds)
-        tuned, probed = (np.mean(classes[mine] == images.labels[mine]) for classes in (logits.argmax(1), probe))
-        figures = f"LP-FT {tuned:.1%}, probe {probed:.1%} of {mine.sum()} images"
+        figures = _compare_fold(images.labels[mine], found.argmax(1), probe[mine])
         print(f"  fold {fold + 1} of {images.num_folds}: {figures}; {format_duration(seconds[-1])}", flush=True)
     if reason:
         left_out = images.num_folds - first - len(seconds)
         print(f"  {left_out} of {images.num_folds} folds are left out: {reason}", flush=True)
-    evidence = images.labels, logits, probe, seconds, dataset.sheet.metric, images.groups
-    return compare_methods(*evidence) if seconds else None, reason
+    if not seconds:
+        return None, reason
+    return compare_methods(images.labels, logits, probe, seconds, dataset.sheet.metric, images.groups), reason
+
+
+def _compare_fold(labels: NDArray[np.int64], tuned: NDArray[np.int64], probe: NDArray[np.int64]) -> str:
+    """Return the accuracies of a fold in words."""
+    return f"LP-FT {np.mean(tuned == labels):.1%}, probe {np.mean(probe == labels):.1%} of {len(labels)} images"
 
 
 def final_seconds(expected: float, dataset: Dataset, images: Images, fold: int = 0) -> float:
