@@ -58,7 +58,7 @@ def keep_photos(run_dir: Path, classifier: Classifier, data: DataModule, loss: L
     """
     if data.stream:
         return
-    answers = _read_answers(run_dir)
+    answers = _read_answers(run_dir, 0.5 if classifier.threshold is None else classifier.threshold)
     kept = _Kept() if answers is None else _keep_split(answers, classifier, data)
     labels = data.dataset.split("train").labels
     chosen = np.random.default_rng(data.seed).permutation(len(labels))[:_BATCH].tolist()
@@ -72,11 +72,11 @@ def keep_photos(run_dir: Path, classifier: Classifier, data: DataModule, loss: L
     Photos(facts, kept.photos, kept.maps, _seen_batch(data, chosen, loss)).save(run_dir)
 
 
-def _read_answers(run_dir: Path) -> Answers | None:
+def _read_answers(run_dir: Path, threshold: float) -> Answers | None:
     """Return the answers whose photos the page shows: those on val, or else on test."""
     for split in ("val", "test"):
         try:
-            return Answers(split, read_predictions(run_dir, split))
+            return Answers(split, read_predictions(run_dir, split), threshold)
         except MissingData:
             continue
     return None
