@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
+from datamodules import build_datamodule
+from tests.support.bundles import TINY
+from tests.support.data import PREPROCESSING
 from tests.support.reported import Page, written_run
 from tests.support.runs import call, read_results
 from transfer.commands import report
 from transfer.commands.report import leave_report
-from transfer.config.schema import FinetuneConfig, TrainerConfig
+from transfer.commands.report_photos import keep_photos
+from transfer.config.schema import FinetuneConfig, LossConfig, TrainerConfig
+from transfer.images.decode import decode_image
 from transfer.report.answers import MOST_PHOTOS, Answers
-from transfer.report.photos import read_photos
+from transfer.report.photos import SIDE, read_photos
+from transfer.run_files import VAL_PREDICTIONS
 from transfer.runs.results import read_results as results_of
-from transfer.runs.test_record import read_predictions
+from transfer.runs.test_record import make_predictions, read_predictions
+from transfer.weights.build import build_classifier
 
 NAMES = ("cat", "dog")
 
@@ -35,6 +46,30 @@ def test_a_run_leaves_a_page_about_its_val_images_with_their_pictures(small_run:
     assert f"{test:.1%} of {results['splits']['test']['size']} test images are classified correctly" in text
     assert "No test image is shown here" in text and "Test has been read once." in text
     assert html.count("data:image/jpeg") >= len(photos.photos)
+
+
+@pytest.mark.slow
+def test_class_maps_are_of_the_class_that_was_predicted(tmp_path: Path) -> None:
+    classifier = build_classifier(TINY, 10, pretrained=False)
+    torch.nn.init.normal_(classifier.head.fc.weight)
+    data = build_datamodule("digits", preprocessing=PREPROCESSING, image_size=96, num_workers=0)
+    split, rng = data.dataset.split("val"), np.random.default_rng(0)
+    chosen = list(range(8))
+    probabilities = rng.dirichlet(np.ones(10), len(chosen)).astype(np.float32)
+    names = [split.image_name(index) for index in chosen]
+    labels = split.labels[chosen].numpy()
+    make_predictions(labels, probabilities, names, data.class_names).save(tmp_path / VAL_PREDICTIONS)
+    keep_photos(tmp_path, classifier.eval(), data, LossConfig(mixup_alpha=0.4))
+    kept = read_photos(tmp_path)
+    assert kept is not None and kept.facts.remarks == [] and kept.facts.map_method == "CAM"
+    assert kept.maps.keys() == kept.photos.keys() == {*chosen} and len(kept.batch) == 12
+    said = {str(index): data.class_names[probabilities[index].argmax()] for index in chosen}
+    assert kept.facts.map_classes == said
+    for index in chosen:
+        with Image.open(io.BytesIO(kept.photos[index])) as photo:
+            own = Image.fromarray(decode_image(split.encoded(index))).resize((SIDE, SIDE))
+            assert photo.size == own.size
+            assert np.abs(np.asarray(photo, float) - np.asarray(own, float)).mean() < 5
 
 
 def test_the_command_writes_the_page_of_one_run_into_its_folder_and_of_several_where_it_is_told(

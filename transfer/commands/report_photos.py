@@ -58,7 +58,7 @@ def keep_photos(run_dir: Path, classifier: Classifier, data: DataModule, loss: L
     """
     if data.stream:
         return
-    answers = _read_answers(run_dir)
+    answers = _read_answers(run_dir, 0.5 if classifier.threshold is None else classifier.threshold)
     kept = _Kept() if answers is None else _keep_split(answers, classifier, data)
     labels = data.dataset.split("train").labels
     chosen = np.random.default_rng(data.seed).permutation(len(labels))[:_BATCH].tolist()
@@ -72,11 +72,11 @@ def keep_photos(run_dir: Path, classifier: Classifier, data: DataModule, loss: L
     Photos(facts, kept.photos, kept.maps, _seen_batch(data, chosen, loss)).save(run_dir)
 
 
-def _read_answers(run_dir: Path) -> Answers | None:
+def _read_answers(run_dir: Path, threshold: float) -> Answers | None:
     """Return the answers whose photos the page shows: those on val, or else on test."""
     for split in ("val", "test"):
         try:
-            return Answers(split, read_predictions(run_dir, split))
+            return Answers(split, read_predictions(run_dir, split), threshold)
         except MissingData:
             continue
     return None
@@ -86,7 +86,8 @@ def _keep_split(answers: Answers, classifier: Classifier, data: DataModule) -> _
     """Return the photos that are shown, with class maps of the worst and the most unsure ones."""
     split, kept, crop = data.decoded_split(answers.split), _Kept(), build_crop(data.preprocessing)
     places = {name: place for place, name in enumerate(text_array(split.image_names()).tolist())}
-    explained = {*answers.worst(), *answers.unsure()}
+    about = {index: answers.doubt(index) for index in answers.unsure()}
+    about |= {index: answers.mistake(index) for index in answers.worst()}
     inputs: dict[int, Pixels] = {}
     pictures: dict[int, Image.Image] = {}
     for index in answers.photos() if answers.saved.paths else ():
@@ -98,34 +99,31 @@ def _keep_split(answers: Answers, classifier: Classifier, data: DataModule) -> _
             continue
         pictures[index] = _resized(pixels)
         kept.photos[index] = _jpeg(pictures[index])
-        if index in explained:
+        if index in about:
             inputs[index] = prepare_pixels(pixels, data.preprocessing)
-    try:
-        found = _explain(classifier, data, list(inputs.values()))
-    except UserError as error:
-        kept.remarks.append(f"No class maps: {error}")
-        return kept
-    if found is None:
-        return kept
-    if found.maps[0].numel() < _FEWEST_CELLS:
-        kept.remarks.append(f"No class maps: at {data.preprocessing.image_size} px they would be a few cells.")
-        return kept
-    kept.method = found.method
-    maps = found.maps.float().cpu().numpy()
-    for index, class_map, label in zip(inputs, maps, found.classes.tolist(), strict=True):
-        photo = pictures[index]
-        kept.maps[index] = _jpeg(overlay(photo, class_map, crop.part(photo.height, photo.width)))
-        kept.map_classes[str(index)] = data.class_names[label]
+    for label in sorted({about[index] for index in inputs}):
+        group = [index for index in inputs if about[index] == label]
+        try:
+            found = _explain(classifier, data, [inputs[index] for index in group], label)
+        except UserError as error:
+            kept.remarks.append(f"No class maps: {error}")
+            break
+        if found.maps[0].numel() < _FEWEST_CELLS:
+            kept.remarks.append(f"No class maps: at {data.preprocessing.image_size} px they would be a few cells.")
+            break
+        kept.method = found.method
+        for index, class_map in zip(group, found.maps.float().cpu().numpy(), strict=True):
+            photo = pictures[index]
+            kept.maps[index] = _jpeg(overlay(photo, class_map, crop.part(photo.height, photo.width)))
+            kept.map_classes[str(index)] = data.class_names[label]
     return kept
 
 
-def _explain(classifier: Classifier, data: DataModule, inputs: Sequence[Pixels]) -> ClassMaps | None:
-    """Return the class maps of prepared images; None of none."""
-    if not inputs:
-        return None
+def _explain(classifier: Classifier, data: DataModule, inputs: Sequence[Pixels], label: int) -> ClassMaps:
+    """Return the maps of one class of prepared images."""
     weight = next(classifier.parameters())
     images = data.normalize(torch.from_numpy(np.stack(inputs)).to(weight.device))
-    return explain_class(classifier.eval(), images.to(weight.dtype))
+    return explain_class(classifier.eval(), images.to(weight.dtype), label)
 
 
 def _seen_batch(data: DataModule, chosen: Sequence[int], loss: LossConfig) -> list[bytes]:

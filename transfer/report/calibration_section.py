@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from transfer.calibration.calibration import Calibration
+from transfer.calibration.conformal import SetFacts
 from transfer.calibration.temperature import NUM_BINS, as_probabilities
+from transfer.errors import BadValue
 from transfer.report.charts import Series, draw_lines
 from transfer.report.run_content import RunContent
 from transfer.report.verdict import percent
 
-_COVERAGES = (1.0, 0.9, 0.8, 0.5)  # of the table
+_COVERAGES = (1.0, 0.9, 0.8, 0.5)  # images answered
+_OF_SETS = (0.9, 0.95)  # images whose class is to be in a set
 
 
 def calibration_section(content: RunContent) -> Mapping[str, Any] | None:
@@ -43,8 +47,18 @@ def calibration_section(content: RunContent) -> Mapping[str, Any] | None:
         "changed": changed,
         "num_images": len(calibration.logits),
         "errors": errors,
-        "sets": (content.results.calibration or {}).get("sets", {}),
+        "sets": _sets(calibration),
     }
+
+
+def _sets(calibration: Calibration) -> dict[str, SetFacts]:
+    """Return what sets of classes are on val, by their coverage in words, where val has enough images for them."""
+    sets = {}
+    for coverage in _OF_SETS:
+        with suppress(BadValue):  # too few images, or several labels per image
+            if (facts := calibration.measure_sets(coverage)) is not None:
+                sets[f"{coverage:.0%}"] = facts
+    return sets
 
 
 def reliability(calibration: Calibration, temperature: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -93,25 +93,33 @@ def _value(name: str, value: float) -> str:
 def cost_section(content: RunContent) -> Mapping[str, Any] | None:
     """Return what a run took and what its network is like."""
     results = content.results
-    hardware = results.environment.get("hardware", {})
-    gpus = hardware.get("gpus") or []
-    devices = ", ".join(gpus) or f"{hardware.get('cores', '?')} cores of {hardware.get('cpu') or 'a CPU'}"
-    memory = results.peak_memory_bytes
-    seconds = results.train_seconds
-    probe = results.probe
+    gpus, devices = _devices(results.environment.get("hardware"))
+    memory, seconds, probe = results.peak_memory_bytes, results.train_seconds, results.probe
     rows = {
-        "training": seconds is not None and format_duration(seconds),
-        "features and fits": probe
-        and f"{format_duration(probe.extract_seconds)} and {format_duration(probe.fit_seconds)}",
-        "the whole run": results.wall_seconds and format_duration(results.wall_seconds),
+        "training": _time(seconds),
+        "features and fits": probe and f"{_time(probe.extract_seconds)} and {_time(probe.fit_seconds)}",
+        "the whole run": _time(results.wall_seconds),
         "GPU time": gpus and seconds and f"{seconds * results.world_size / 3600:.2f} GPU hours",
         "speed in training": results.images_per_second and f"{results.images_per_second:,.0f} images/s",
         "steps": results.steps and f"{results.steps:,} of {results.global_batch_size or '?'} images",
         "peak memory": memory and f"{memory / 2**30:.2f} GiB{' of the GPU' if gpus else ''}",
         "parameters": results.num_parameters and f"{results.num_parameters / 1e6:.2f} million",
         "image size": results.image_size and f"{results.image_size} px",
-        "computed on": hardware and devices,
+        "computed on": devices,
         "processes": results.world_size > 1 and str(results.world_size),
         "precision": results.precision,
     }
     return {"rows": {name: value for name, value in rows.items() if value}}
+
+
+def _time(seconds: float | None) -> str:
+    return "" if seconds is None or not math.isfinite(seconds) else format_duration(seconds)
+
+
+def _devices(hardware: Any) -> tuple[bool, str]:
+    """Return whether a run computed on GPUs, and its devices in words; empty where the results do not tell."""
+    if not isinstance(hardware, dict):
+        return False, ""
+    if gpus := hardware.get("gpus"):
+        return True, ", ".join(map(str, gpus)) if isinstance(gpus, list) else str(gpus)
+    return False, f"{hardware.get('cores', '?')} cores of {hardware.get('cpu') or 'a CPU'}"

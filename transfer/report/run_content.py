@@ -64,6 +64,13 @@ class RunContent:
         return "/".join(self.results.run_dir.absolute().parts[-2:])
 
     @property
+    def versions(self) -> str:
+        """What computed it, in words; empty where the results do not tell."""
+        found = self.results.environment.get("versions")
+        known = found if isinstance(found, dict) else {}
+        return "".join(f", {name} {known[name]}" for name in ("efficientnet-transfer", "torch") if name in known)
+
+    @property
     def is_probe(self) -> bool:
         """Whether it is a linear probe."""
         return self.results.probe is not None
