@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from textwrap import dedent
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
@@ -14,7 +15,7 @@ _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 
 def blocks(page: Path, language: str) -> list[str]:
     """The fenced blocks of a page in one language; `python` is run by tests, `py` only read."""
-    return [match[3] for match in _FENCE.finditer(page.read_text(encoding="utf-8")) if match[2] == language]
+    return [dedent(match[3]) for match in _FENCE.finditer(page.read_text(encoding="utf-8")) if match[2] == language]
 
 
 def prose(page: Path) -> str:
