@@ -10,7 +10,7 @@ from transfer import __version__
 project = "efficientnet-transfer"
 version = release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "docs.generate"]
-myst_enable_extensions = ["colon_fence", "deflist", "linkify"]
+myst_enable_extensions = ["deflist", "linkify"]
 myst_linkify_fuzzy_links = False  # optim.lr is no address
 myst_heading_anchors = 3
 exclude_patterns = ["generate"]

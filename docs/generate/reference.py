@@ -108,6 +108,7 @@ def _is_shown(action: argparse.Action) -> bool:
 def _argument(action: argparse.Action) -> str:
     flags = ", ".join(option for option in action.option_strings if not option.endswith("+"))
     name = " ".join(filter(None, (flags, _value(action)))) or action.dest
+    name = name.replace(" \b[", "[")  # jsonargparse's --print_config takes its value after a `=`
     meaning = _meaning(action)
     if action.default not in (None, False, argparse.SUPPRESS) and "default" not in meaning:
         meaning = "; ".join(filter(None, (meaning, f"default: `{_plain(action.default)}`")))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from docs.generate.measurement import file_of, load
+from docs.generate.measurement import duration, file_of, load
 
 STUDIES = {
     "scaling_search_digits": "`scale search` on digits at 44 px, 40 steps",
@@ -37,6 +37,7 @@ def studies() -> str:
     parts = []
     for name, title in STUDIES.items():
         study = load(name)
-        words = f"{len(study['networks'])} networks, seeds {study['options']['seeds']}, {file_of(name)}"
+        seeds, took = len(study["options"]["seeds"]), duration(study["processor_seconds"])
+        words = f"{len(study['networks'])} networks, {seeds} seeds, {took} of processor time, {file_of(name)}"
         parts.append(f"**{title}** ({words})\n\n" + "\n".join(f"- {line}" for line in study["conclusions"]))
     return "\n\n".join(parts)

@@ -249,6 +249,12 @@ MEASUREMENTS = (
         "python -m benchmarks photos --before DIR",
     ),
     Measurement(
+        "the same while the host was busier",
+        "photos_busy_host_cpu",
+        _commands,
+        "python -m benchmarks photos --before DIR",
+    ),
+    Measurement(
         "one network in a bundle's formats, 341 validation photos at 224 px",
         "formats_cpu",
         _formats,

@@ -10,6 +10,15 @@ STRANGERS = {
     "hat and shoes": "hats and shoes, to a probe of the other eight classes",
     "pants and skirt": "pants and skirts, likewise",
 }
+# What an image is ranked by; the last three were tried and left.
+SCORES = {
+    "probability": "probability",
+    "distance": "distance",
+    "combined": "both, as in `--abstain`",
+    "distance_to_2000_of_train": "distance to train",
+    "mahalanobis_of_val": "Mahalanobis, val",
+    "mahalanobis_of_train": "Mahalanobis, train",
+}
 
 
 def calibration() -> str:
@@ -38,13 +47,13 @@ def calibration() -> str:
 def strangers() -> str:
     """Return a table of how well images of other kinds are told from known ones."""
     head = [
-        "| Strangers to a clothing network | probability | distance | both, as in `--abstain` |",
-        "| --- | --- | --- | --- |",
+        f"| Strangers to a clothing network | {' | '.join(SCORES.values())} |",
+        "| --- |" + " --- |" * len(SCORES),
     ]
     found = load("calibration_cpu")["strangers"]
     rows = []
     for name, title in STRANGERS.items():
-        scores = [found[name][score] for score in ("probability", "distance", "combined")]
+        scores = [found[name][score] for score in SCORES]
         cells = [f"{score['auroc']:.3f} ({percent(score['fpr_at_95_tpr'], 0)})" for score in scores]
         rows.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join(head + rows)
