@@ -37,7 +37,7 @@ def test_your_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert right is not None and float(right[1]) > 100 / 3
     assert (tmp_path / "runs" / "photos_lite0" / "1" / "results.json").is_file()
     assert (tmp_path / "choice" / "winner" / "best.ckpt").is_file()
-    assert {path.name for path in (tmp_path / "explained").glob("*.png")} == {"circle.png", "square.png", "triangle.png"}
+    assert {path.stem for path in (tmp_path / "explained").glob("*.png")} == {"circle", "square", "triangle"}
 
 
 @pytest.mark.slow
