@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 
 import datamodules
@@ -17,7 +17,7 @@ from transfer.config import command_line as schemas
 
 # Titles of the groups whose arguments are no fields of a configuration.
 _OWN_GROUPS = ("positional arguments", "options")
-_SCHEMAS = {
+_SCHEMAS: dict[str, Callable[[], argparse.ArgumentParser]] = {
     "finetune": schemas.build_parser,
     "probe": schemas.build_probe_parser,
     "choose": schemas.build_choose_parser,
@@ -81,7 +81,7 @@ def parsers(verb: str) -> Iterator[argparse.ArgumentParser]:
             yield import_module(f"transfer.commands.scale.{name}").build_parser()
         return
     build = _SCHEMAS.get(verb) or import_module(f"transfer.commands.{verb}").build_parser
-    parser: argparse.ArgumentParser = build()
+    parser = build()
     nested = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     if not nested:
         yield parser
