@@ -117,6 +117,22 @@ def _engines(result: Any) -> str:
     return ", ".join(f"{name} {percent(figure['top1'])}" for name, figure in figures.items())
 
 
+def _stages(result: Any) -> str:
+    parts = []
+    for size in sorted((size for size in result if size.isdigit()), key=int):
+        gains = result[size]["mean_gain"]
+        stages, auto = (f"{100 * gains[name]['value']:+.1f}" for name in ("stages", "auto"))
+        draws = gains["auto"]["count"]
+        parts.append(f"{size} photos {stages} points, what `auto` takes {auto} ({draws} draws)")
+    return "; ".join(parts)
+
+
+def _class_maps(result: Any) -> str:
+    last, taken = (result["maps"][name]["maximum_on_photo"] for name in ("CAM of the last features", result["taken"]))
+    chance = percent(result["area_of_the_photo"])
+    return f"{percent(taken)} by {result['taken']}, {percent(last)} by CAM of the last features, {chance} by chance"
+
+
 def _duplicates(result: Any) -> str:
     leaks = result["findings"][0]["message"].partition(":")[0]
     exact = result["exact_images_with_a_twin"]["train/test"]
@@ -186,6 +202,26 @@ MEASUREMENTS = (
         "learning_curve_cpu",
         _extrapolated,
         "python -m benchmarks learning_curve --data_root DIR --cache_dir DIR --out_dir DIR",
+    ),
+    Measurement(
+        "probe that also sees earlier stages, against the last map alone, clothing photos at 128 px, test top-1",
+        "stages_clothing_cpu",
+        _stages,
+        "python -m benchmarks stages FEATURES",
+    ),
+    Measurement(
+        "strongest place of a class map on the object, photos pasted into coloured noise, `lite0` at 64 px",
+        "class_maps_64_cpu",
+        _class_maps,
+        "python -m benchmarks class_maps --data_root DIR --image_size 64",
+        "seed 0",
+    ),
+    Measurement(
+        "the same at 128 px",
+        "class_maps_128_cpu",
+        _class_maps,
+        "python -m benchmarks class_maps --data_root DIR --image_size 128",
+        "seed 0",
     ),
     Measurement(
         "engines on 341 validation photos, a probe fitted to 40 photos per class",
