@@ -273,7 +273,7 @@ LONG = (
     *("--image_size", "64", "--data.batch_size", "32", "--data.num_workers", "0", "--trainer.max_epochs", "3"),
     *("--trainer.limit_train_batches", "12", "--trainer.limit_val_batches", "2", "--trainer.limit_test_batches", "2"),
     *("--trainer.accelerator", "cpu", "--trainer.devices", "1", "--loss.mixup_alpha", "0.2"),
-    *("--ema_half_life", "0.1", "--augment", "randaugment"),
+    *("--ema_half_life", "0.1", "--augment", "randaugment", "--report", "false"),
 )
 
 

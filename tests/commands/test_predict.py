@@ -249,7 +249,10 @@ def test_pipes_and_devices_are_unreadable_and_other_files_are_counted(
     assert [Path(row["image"]).name for row in csv.DictReader(io.StringIO(printed.out))] == ["1.png"]
     lines = printed.err.splitlines()
     assert [line.split(":")[1].strip() for line in lines[:2]] == [str(photos / "2.png"), str(photos / "3.png")]
-    assert lines[-1] == "2 of 3 images could not be read"
+    assert lines[-2:] == [
+        "2 of 3 images could not be read",
+        f"next: efficientnet-transfer explain {labelling} {photos}",
+    ]
 
 
 def test_an_unfinished_run_predicts_with_a_warning(labelling: Path, tmp_path: Path) -> None:
