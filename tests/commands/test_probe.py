@@ -500,7 +500,8 @@ def test_a_second_probe_reads_the_features_and_finds_the_same(
     line = f"test top1: probe {top1}, fine-tuned {top1} at 32 px ({probed / 'results.json'})"
     assert line in capsys.readouterr().out.splitlines()
     for seen, head, width in (("last", "linear", 1280), ("stages", "stages", 1904)):
-        assert call(probe.main, *quick(photos, cache, "--out_dir", tmp_path / seen, "--features", seen)) == 0
+        words = ("--report", "false", "--out_dir", tmp_path / seen, "--features", seen)
+        assert call(probe.main, *quick(photos, cache, *words)) == 0
         found = read_results(tmp_path / seen)
         assert (found["config"]["head"], found["num_features"]) == (head, width)
         assert load_run(tmp_path / seen).classifier.head.state_dict()["fc.weight"].shape == (3, width)
@@ -663,13 +664,17 @@ def test_a_head_of_other_classes_order_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_benchmark_compares_equal_optima(probed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "probe.json"
-    assert benchmark.main(["probe", str(probed), "--every", "20", "--tol", "1e-7", "--json", str(file)]) == 0
+def test_the_benchmark_compares_equal_optima(
+    probed: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last, file = tmp_path / "last", tmp_path / "probe.json"
+    words = ("--features", "last", "--report", "false", "--out_dir", last)
+    assert call(probe.main, *quick(photos, probed.parent / "cache", *words)) == 0
+    assert benchmark.main(["probe", str(last), "--every", "20", "--tol", "1e-7", "--json", str(file)]) == 0
     figures = json.loads(file.read_text())
-    assert figures["features"] == [read_results(probed)["splits"]["train"]["size"], 1280]
+    assert figures["features"] == [read_results(last)["splits"]["train"]["size"], 1280]
     assert figures["compared"]["penalties"] == list(PENALTIES[::20])
-    assert figures["probe"]["penalties"] == 45 and figures["probe"]["penalty"] == read_results(probed)["penalty"]
+    assert figures["probe"]["penalties"] == 45 and figures["probe"]["penalty"] == read_results(last)["penalty"]
     assert np.abs(figures["ours_loss_over_sklearn"]).max() < 1e-4
     assert min(figures["equal_test_predictions"][1:]) == 1  # at the strongest penalty all logits are nearly equal
     # The seconds and their ratio have two decimals.
