@@ -92,8 +92,8 @@ def test_fine_tuning_that_is_better_is_what_is_left(
 ) -> None:
     photos = save_classes(tmp_path / "photos", {"dark": 20, "grey": 20, "light": 20})
     shutil.copy(photos / "grey" / "0.png", photos / "grey" / "again.png")
-    one_epoch = [replace(c, value=1) if c.field == "trainer.max_epochs" else c for c in choose_lpft(60)]
-    monkeypatch.setattr("transfer.config.choices.choose_lpft", lambda _: one_epoch)
+    one_epoch = [replace(c, value=1) if c.field == "trainer.max_epochs" else c for c in choose_lpft(60, 1)]
+    monkeypatch.setattr("transfer.config.choices.choose_lpft", lambda *_: one_epoch)
     monkeypatch.setattr(Difference, "is_better", True)  # whatever so short a training brings
     runs: list[tuple[FinetuneConfig, Results]] = []
 

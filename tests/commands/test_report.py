@@ -39,7 +39,7 @@ def test_a_run_leaves_a_page_about_its_val_images_with_their_pictures(small_run:
     photos = read_photos(small_run)
     assert photos is not None and photos.facts.split == "val" and len(photos.batch) == 12
     assert photos.photos.keys() == {*answers.photos()} and len(answers.worst()) == MOST_PHOTOS
-    assert photos.maps == {} and photos.facts.remarks == ["No class maps: at 32 px they would be a few cells."]
+    assert photos.maps.keys() == {*answers.worst(), *answers.unsure()} and photos.facts.remarks == []
     html = (small_run / "report.html").read_text()
     text = " ".join(Page(html).text.split())
     test = results["metrics"]["test"]["top1"]
@@ -61,7 +61,7 @@ def test_class_maps_are_of_the_class_that_was_predicted(tmp_path: Path) -> None:
     make_predictions(labels, probabilities, names, data.class_names).save(tmp_path / VAL_PREDICTIONS)
     keep_photos(tmp_path, classifier.eval(), data, LossConfig(mixup_alpha=0.4))
     kept = read_photos(tmp_path)
-    assert kept is not None and kept.facts.remarks == [] and kept.facts.map_method == "CAM"
+    assert kept is not None and kept.facts.remarks == [] and kept.facts.map_method == "HiResCAM"
     assert kept.maps.keys() == kept.photos.keys() == {*chosen} and len(kept.batch) == 12
     said = {str(index): data.class_names[probabilities[index].argmax()] for index in chosen}
     assert kept.facts.map_classes == said
