@@ -64,7 +64,7 @@ SCREENS = {
     ),
     "compare": Screen(("runs/photos_lite0/1 runs/photos_b0/1",)),
     "report": Screen(("runs/photos_lite0/1", "runs/photos_lite0/1 runs/photos_b0/1 --out both.html")),
-    "runs": Screen(("", "runs/ other_runs/ --sort val")),
+    "runs": Screen(("", "runs/ other_runs/ --sort val"), "--sort --format"),
     "choose": Screen(
         (
             "--data_root photos/",
