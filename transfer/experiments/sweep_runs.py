@@ -139,7 +139,7 @@ class SweepRuns:
         measured = read_results(run_dir).metrics.get(split)
         value = math.nan if measured is None else measured.get(name, math.nan)
         if not math.isfinite(value):
-            raise UserError(f"{run_dir}: no finite {self.metric}, left out")
+            raise Diverged(f"{run_dir}: no finite {self.metric}, left out")
         return value
 
     def ended(self) -> list[Ended]:
