@@ -19,7 +19,7 @@ from transfer.commands.experiments import read_data_facts
 from transfer.commands.scale import search as scale_search
 from transfer.experiments.scaling.plan import Trial, read_study, run_configuration, write_study
 from transfer.experiments.scaling.planning import baseline_configuration, wanted_study, with_data
-from transfer.experiments.sweeps import draw, load_sweep
+from transfer.experiments.sweeps import load_sweep
 
 FIVE = ("--spacing", "0.4", "0.2", "0.2")  # alpha 1 with three of beta and gamma, 1.4 with two
 SIX = ("--spacing", "0.2", "0.2", "0.2")  # and 2, 1, 1
@@ -131,12 +131,12 @@ def test_a_search_is_written_as_a_sweep_a_round_at_a_time(
     assert "6 runs written to" in capfd.readouterr().out
     sweep = load_sweep(out / "sweep.yaml")
     assert sweep.program == "transfer"
-    for values in draw(sweep, None):
-        assert entry_point(sweep.arguments(values)) == 0
+    assert sweep.method == "grid" and sweep.parameters.keys() == {"run"}
+    for name in sweep.parameters["run"]["values"]:
+        assert entry_point(sweep.arguments({"run": name})) == 0
     assert search(out, *words) == 0
-    assert [values["run"] for values in draw(load_sweep(out / "sweep.yaml"), None)] == [
-        *("rung1_a2_b1_g1_s0", "rung1_a1.4_b1.2_g1_s0")
-    ]
+    later = load_sweep(out / "sweep.yaml").parameters["run"]["values"]
+    assert later == ["rung1_a2_b1_g1_s0", "rung1_a1.4_b1.2_g1_s0"]
     assert script.main(["run", str(out), "--run", "rung0_a2_b1_g1_s0"]) == 0 and len(study_stub()) == 6
 
 
