@@ -366,7 +366,10 @@ def test_a_final_fit_trains_on_val_too_and_resumes_to_the_same_end(
     fit = (*CHEAP, "--data.train_on", "trainval", "--ema_half_life", "0.3")
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert call(finetune.main, *fit, "--out_dir", whole) == 0
-    assert {path.name for path in whole.iterdir()} == FILES - {"calibration.safetensors", "val_predictions.npz"}  # no val
+    assert {path.name for path in whole.iterdir()} == FILES - {
+        "calibration.safetensors",
+        "val_predictions.npz",
+    }  # no val
     assert same_weights(read_weights(whole, "last.ckpt"), read_weights(whole, "best.ckpt"))
     results = read_results(whole)
     assert results["metrics"].keys() == {"test"} and results["splits"].keys() == {"train", "test"}
