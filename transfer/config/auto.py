@@ -40,8 +40,8 @@ class Choice:
 # begins with a linear probe: it costs one pass without gradients, and the fewer the images, the more often a frozen
 # network is the better one (arXiv 2205.07874).
 FEW_IMAGES = 5_000
-# Images from which on LP-FT is usually no worse than a probe: on clothing photos it was 3 and 1 points worse with 30 and
-# 100 training images, equal with 300 and 4 points better with 2,700 (benchmarks/small_data.md).
+# Images from which on LP-FT is usually no worse than a probe: on clothing photos it was 3 and 1 points worse with 30
+# and 100 training images, equal with 300 and 4 points better with 2,700 (benchmarks/small_data.md).
 LPFT_FROM = 200
 _SMALL, _MEDIUM = 20_000, 500_000
 _SMALL_SIDE = 96
