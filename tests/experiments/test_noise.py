@@ -67,6 +67,18 @@ def test_any_two_of_three_need_tukeys_quantile() -> None:
     assert noise.significant_for_all() == pytest.approx(5.04 * noise.paired / math.sqrt(3), rel=1e-3)
 
 
+def test_the_seeds_that_a_difference_takes() -> None:
+    noise = measure_noise([[50.0, 52.0, 57.0, 51.0], [51.5, 52.5, 59.5, 51.0]])
+    assert noise is not None
+    # G*Power 3.1, matched pairs, alpha 0.05, power 0.8: 34 pairs for dz = 0.5, 15 for dz = 0.8, 199 for dz = 0.2.
+    for effect, seeds in ((0.5, 34), (0.8, 15), (0.2, 199)):
+        assert noise.seeds_to_find(effect * noise.paired * math.sqrt(2)) == seeds
+    assert noise.seeds_to_find(-0.5 * noise.paired * math.sqrt(2)) == 34
+    assert noise.seeds_to_find(1e6) == 2 and noise.seeds_to_find(0) is None
+    exact = measure_noise([[1.0, 1.0], [2.0, 2.0]])
+    assert exact is not None and exact.seeds_to_find(1) == 2 and exact.seeds_to_find(0) is None
+
+
 def test_noise_of_odd_scores() -> None:
     assert measure_noise([]) is measure_noise([[1.0, 2.0]]) is measure_noise([[1.0], [2.0]]) is None
     equal = measure_noise([[0.1, 0.1, 0.1], [0.1, 0.1, 0.1]])

@@ -45,6 +45,15 @@ def test_noise_is_said_in_words() -> None:
     assert one[0] == "The best network is better than each of the other 2 by more than the noise explains."
 
 
+def test_the_seeds_that_would_tell_are_said() -> None:
+    alike = said([[0.60, 0.70, 0.65], [0.70, 0.60, 0.66], [0.64, 0.66, 0.62]])
+    (line,) = (line for line in alike if "with a probability of 80%" in line)
+    assert "seeds from number 2 (0.33 points) and" in line and "seeds from number 3 (1.33 points)" in line
+    assert "for the 3 networks" in line
+    told = said([[0.9, 0.91], [0.1, 0.11], [0.2, 0.21]])
+    assert not any("with a probability of" in line for line in told)
+
+
 def test_a_single_seed_says_nothing_of_the_noise() -> None:
     lines = said([[0.5], [0.6]])
     assert lines[0].startswith("There is no measure of the noise") and "all may be chance" in lines[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from transfer.experiments.scaling.noise import Noise
+from transfer.experiments.scaling.noise import MOST_SEEDS, POWER, Noise
 from transfer.experiments.scaling.plan import Trial
 from transfer.experiments.scaling.ranking import RankedRound, ranked
 from transfer.networks.scaling import ALPHA, BETA, GAMMA
@@ -25,6 +25,7 @@ def conclusions(all_rounds: Sequence[RankedRound], num_images: int) -> list[str]
     if last.noise is not None:
         lines.append(_told_apart(last))
     lines += noise_lines(last.noise)
+    lines += _power_lines(last)
     for number, current in enumerate(all_rounds[:-1]):
         kept = len(all_rounds[number + 1].standings)
         doubtful = len(current.equal_to_best()) - kept
@@ -88,6 +89,29 @@ def _needed(noise: Noise) -> str:
         f" least {noise.significant():.2f} points apart, the best and any other {noise.significant_for_all():.2f}; with"
         f" {more} seeds these would be about {noise.significant(more):.2f} and {noise.significant_for_all(more):.2f}."
     )
+
+
+def _power_lines(last: RankedRound) -> list[str]:
+    """Return a sentence about the seeds that would tell the best network from those that it is not told from, if any.
+
+    Nothing is said of more steps, which change the differences and the noise.
+    """
+    best, *others = last.equal_to_best()
+    if last.noise is None or not others or last.run_seconds is None:
+        return []
+    texts, most = [], 0
+    for standing in {others[0].trial.name: others[0], others[-1].trial.name: others[-1]}.values():
+        gap = best.value - standing.value
+        seeds = last.noise.seeds_to_find(gap)
+        most = max(most, seeds or MOST_SEEDS)
+        number = f"more than {MOST_SEEDS:,}" if seeds is None else f"{seeds:,}"
+        texts.append(f"{number} seeds from number {last.complete.index(standing) + 1} ({gap:.2f} points)")
+    hours = most * len(last.complete) * last.run_seconds / 3600
+    return [
+        f"If these differences are the true ones, the best network can be told with a probability of {POWER:.0%} with"
+        f" {' and '.join(texts)}: {hours:,.1f} hours of processor time for the {len(last.complete)} networks, at"
+        f" {last.run_seconds:,.1f} s for a run of {last.steps:,} steps."
+    ]
 
 
 def _paper(all_rounds: Sequence[RankedRound]) -> str | None:

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
+POWER = 0.8
+MOST_SEEDS = 10_000
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,40 @@ class Noise:
         seeds = num_seeds or self.num_seeds
         quantile = studentized_range.ppf(CONFIDENCE, self.num_networks, (self.num_networks - 1) * (seeds - 1))
         return float(quantile * self.paired / math.sqrt(seeds))
+
+    def seeds_to_find(self, difference: float) -> int | None:
+        """Return the seeds with which a difference between any two networks is found with a probability of 80%.
+
+        The test is Tukey's, its power that of the noncentral t; the noise is taken to be the measured one.
+
+        Args:
+            difference: the true difference of two networks' accuracies, in the scores' unit.
+
+        Returns:
+            At least 2; None for more than about 10,000, or no difference.
+        """
+        from scipy.stats import norm, studentized_range
+
+        if not self.paired or not difference:
+            return 2 if difference else None
+        # Where the noise is known, the distance in standard errors at which the power is reached; then by ones.
+        distance = studentized_range.ppf(CONFIDENCE, self.num_networks, math.inf) / math.sqrt(2) + norm.ppf(POWER)
+        seeds = max(2, round(2 * (self.paired * distance / difference) ** 2))
+        if seeds > MOST_SEEDS:
+            return None
+        while self._power(difference, seeds) < POWER:
+            seeds += 1
+        while seeds > 2 and self._power(difference, seeds - 1) >= POWER:
+            seeds -= 1
+        return seeds
+
+    def _power(self, difference: float, num_seeds: int) -> float:
+        """Return the probability that a true difference is significant with a number of seeds."""
+        from scipy.stats import nct
+
+        error = self.paired * math.sqrt(2 / num_seeds)
+        freedom = (self.num_networks - 1) * (num_seeds - 1)
+        return float(nct.sf(self.significant_for_all(num_seeds) / error, freedom, abs(difference) / error))
 
 
 def measure_noise(scores: Sequence[Sequence[float]]) -> Noise | None:

@@ -31,6 +31,11 @@ class Standing:
     mean: Mean | None
     num_failed: int
 
+    @property
+    def value(self) -> float:
+        """The mean in percent; NaN before the first run is done."""
+        return math.nan if self.mean is None else self.mean.value
+
 
 @dataclass(frozen=True)
 class RankedRound:
@@ -41,12 +46,14 @@ class RankedRound:
         num_seeds: seeds of each trial.
         standings: the trials, best first.
         noise: noise of the complete trials, in percentage points; None with fewer than two of them, or one seed.
+        run_seconds: mean processor time of a finished run; None before there is one.
     """
 
     steps: int
     num_seeds: int
     standings: tuple[Standing, ...]
     noise: Noise | None
+    run_seconds: float | None
 
     @property
     def complete(self) -> list[Standing]:
@@ -57,8 +64,8 @@ class RankedRound:
         """Return the best trial and those that cannot be told from it at 95%, whichever might have been the best."""
         if self.noise is None:
             return self.complete
-        least, top = self.noise.significant_for_all(), _value(self.complete[0])
-        return [standing for standing in self.complete if top - _value(standing) <= least]
+        least, top = self.noise.significant_for_all(), self.complete[0].value
+        return [standing for standing in self.complete if top - standing.value <= least]
 
 
 def rank_rounds(study: Study, outcomes: Mapping[str, Outcome]) -> list[RankedRound]:
@@ -74,9 +81,11 @@ def _rank(study: Study, number: int, runs: Sequence[TrialRun], outcomes: Mapping
         mean = mean_interval(list(scores.values())) if scores else None
         num_failed = sum(outcome.failed for outcome in found.values())
         standings.append(Standing(study.trial(name), number, scores, mean, num_failed))
-    order = best([_value(standing) for standing in standings], len(standings))
+    order = best([standing.value for standing in standings], len(standings))
     num_seeds = len({run.seed for run in runs})
-    unmeasured = RankedRound(runs[0].steps, num_seeds, tuple(standings[k] for k in order), None)
+    seconds = [outcomes[run.id].processor_seconds for run in runs if run.id in outcomes and not outcomes[run.id].failed]
+    mean_seconds = sum(seconds) / len(seconds) if seconds else None
+    unmeasured = RankedRound(runs[0].steps, num_seeds, tuple(standings[k] for k in order), None, mean_seconds)
     table = [[standing.scores[seed] for seed in sorted(standing.scores)] for standing in unmeasured.complete]
     return replace(unmeasured, noise=measure_noise(table))
 
@@ -88,7 +97,3 @@ def ranked(all_rounds: Sequence[RankedRound]) -> list[Standing]:
         for standing in current.standings:
             order.setdefault(standing.trial.name, standing)
     return list(order.values())
-
-
-def _value(standing: Standing) -> float:
-    return math.nan if standing.mean is None else standing.mean.value
