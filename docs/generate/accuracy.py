@@ -56,6 +56,15 @@ def _chosen(choice: Any) -> str:
     )
 
 
+def _probed_networks(choice: Any) -> str:
+    networks = [
+        f"`{candidate['backbone']}` at {candidate['image_size']} px {percent(candidate['accuracy'])}"
+        f" ({percent(candidate['interval']['low'])} to {percent(candidate['interval']['high'])})"
+        for candidate in choice["candidates"]
+    ]
+    return f"{', '.join(networks)}; {duration(sum(choice['seconds'].values()))} with the winner's run"
+
+
 def _distilled(result: Any) -> str:
     alone, taught = (result["mean_test_top1"][f"student {which}"] for which in ("alone", "with teacher"))
     gains = " and ".join(f"{100 * gain:+.1f}" for gain in result["gains"])
@@ -159,6 +168,12 @@ MEASUREMENTS = (
         "choose_clothing_cpu",
         _chosen,
         "efficientnet-transfer choose --data_root DIR --backbones lite0 --image_sizes 128",
+    ),
+    Measurement(
+        "`choose` among `lite0`, `lite1` and `lite2` on 3,409 clothing photos, probes alone",
+        "choose_probes_clothing_cpu",
+        _probed_networks,
+        "efficientnet-transfer choose --data_root DIR --methods probe",
     ),
     Measurement(
         "linear probe of `lite0` on CIFAR-10 (JPEG) at 64 px, from cached features of 50,000 images",
