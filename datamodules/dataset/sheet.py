@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from datamodules.dataset.layout import Layout
 from transfer.errors import BadValue, unknown_name
 from transfer.files import expanded
 from transfer.preprocessing import MAX_PIXELS
@@ -46,36 +47,6 @@ class HubCopy:
     files: Mapping[str, str] | None = None
     image_column: str = "image"
     label_column: str = "label"
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What an extracted archive looks like.
-
-    Args:
-        needs: Files and folders that must exist, relative to the archive's folder.
-        folders: Names this folder may have below `data_root` or `data_root`/<dataset>, besides these two themselves.
-        archives: File names of the archives, to say which to extract.
-        alternative: Another set of files and folders that is as good as `needs`, if the authors published two.
-        md5: Authors' checksums of files, by their path relative to the folder.
-    """
-
-    needs: tuple[str, ...]
-    folders: tuple[str, ...]
-    archives: tuple[str, ...]
-    alternative: tuple[str, ...] = ()
-    md5: Mapping[str, str] = field(default_factory=dict)
-
-    def places(self, data_root: Path, name: str) -> list[Path]:
-        """Return the folders to search, in this order."""
-        bases = (data_root, data_root / name)
-        return list(dict.fromkeys(base / folder for base in bases for folder in ("", *self.folders)))
-
-    def missing(self, folder: Path) -> list[str]:
-        """Return what the folder lacks."""
-        if self.alternative and all((folder / need).exists() for need in self.alternative):
-            return []
-        return [need for need in self.needs if not (folder / need).exists()]
 
 
 @dataclass(frozen=True)

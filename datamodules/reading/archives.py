@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from datamodules.dataset.layout import Layout
 from datamodules.dataset.record import find_in_files
-from datamodules.dataset.sheet import Layout
 from datamodules.dataset.split import Split
+from datamodules.reading.official_files import find_archives, find_wrong_size
 from datamodules.reading.tables import encoded_images
 from transfer.errors import DamagedFile, MissingData
 from transfer.files import open_regular, read_text
@@ -57,26 +58,16 @@ def find_archive(data_root: Path, name: str, layout: Layout | None, hub_id: str)
     nearest = min(places, key=lambda place: len(layout.missing(place)))
     if len(layout.missing(nearest)) < len(layout.needs):
         text += f" {nearest} lacks {', '.join(layout.missing(nearest))}."
-    for base in dict.fromkeys(place for place in places if place.is_dir()):
-        for archive in layout.archives:
-            if (base / archive).is_file():
-                command = f"unzip {base / archive} -d {base}" if archive.endswith(".zip") else None
-                text += f" Extract what is there with: {command or f'tar -xf {base / archive} -C {base}'}."
+    archives = find_archives(layout, data_root, name)
+    for archive in archives:
+        if wrong_size := find_wrong_size(archive, layout.releases(archive.name)):
+            text += f" {archive} is not whole ({wrong_size}): download it again."
+            continue
+        command = "unzip {} -d {}" if archive.suffix == ".zip" else "tar -xf {} -C {}"
+        text += f" Extract what is there with: {command.format(archive, archive.parent)}."
+    if not archives and (addresses := [f"{file.name} ({file.url})" for file in layout.files if file.url]):
+        text += f" The authors' files: {', '.join(addresses)}."
     raise MissingData(text)
-
-
-def check_md5(folder: Path, expected: Mapping[str, str]) -> None:
-    """Compare files with the authors' checksums.
-
-    Raises:
-        UserError: A file has other content.
-    """
-    for name, md5 in expected.items():
-        found = _md5(folder / name)
-        if found != md5:
-            raise DamagedFile(
-                f"{folder / name}: MD5 {md5} expected, {found} found; not the authors' file. Download it again"
-            )
 
 
 def _md5(path: Path) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 from datamodules.dataset.checks import likely_cause
 from datamodules.dataset.sheet import HubCopy, ReadOptions, Sheet
 from datamodules.dataset.split import Split
-from datamodules.reading.archives import check_md5, find_archive
+from datamodules.reading.archives import find_archive
+from datamodules.reading.official_files import check_official_files
 from datamodules.reading.sources import (
     MissingSplitError,
     find_hub_files,
@@ -73,7 +74,7 @@ def _load_benchmark(
         folder = find_archive(root, sheet.name, sheet.layout, sheet.copies[0].id)
         names, splits = read_archive(folder)
         if {name: len(split) for name, split in splits.items()} == sheet.num_examples and sheet.layout:
-            check_md5(folder, sheet.layout.md5)  # other sizes have a cause that says more
+            check_official_files(folder, sheet.layout)  # other sizes have a cause that says more
         return names, splits
     return read_splits(
         tables,
