@@ -15,6 +15,7 @@ _SHEETS: dict[str, tuple[str, str]] = {
     "cifar10": ("datamodules.sheets.cifar", "CIFAR10"),
     "cifar100": ("datamodules.sheets.cifar", "CIFAR100"),
     "digits": ("datamodules.sheets.digits", "Digits"),
+    "dtd": ("datamodules.sheets.dtd", "DTD"),
     "flowers": ("datamodules.sheets.flowers", "Flowers"),
     "folder": ("datamodules.sheets.folder", "Folder"),
     "food101": ("datamodules.sheets.food", "Food101"),
