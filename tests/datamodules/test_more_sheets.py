@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,13 +17,16 @@ from datamodules import get_sheet, load_dataset
 from datamodules.dataset.checks import check_official
 from datamodules.dataset.loaded import Dataset
 from datamodules.dataset.sheet import load_class_names, name_key
+from datamodules.sheets.caltech101 import Caltech101
 from datamodules.sheets.dtd import DTD
+from datamodules.sheets.eurosat import EuroSAT
 from tests.datamodules.test_hub_datasets import in_memory, save_split
 from transfer.errors import UserError
 
 # Classes; train, val and test images; metric, as in Grill et al. 2020 (BYOL), Table 10, and Chen et al. 2020 (SimCLR),
 # App. B.8.1.
 BYOL_TABLE_10 = {
+    "caltech101": (102, (2_550, 510, 6_084), "mean_per_class"),  # its table counts 101 classes: without background
     "dtd": (47, (1_880, 1_880, 1_880), "top1"),
 }
 
@@ -61,11 +66,18 @@ def test_declared_sizes_and_metrics_agree_with_byol(name: str) -> None:
     assert found == BYOL_TABLE_10[name]
 
 
-@pytest.mark.parametrize(("name", "first", "last"), [("dtd", "banded", "zigzagged")])
+@pytest.mark.parametrize(
+    ("name", "first", "last"),
+    [
+        ("caltech101", "accordion", "yin_yang"),
+        ("dtd", "banded", "zigzagged"),
+        ("eurosat", "AnnualCrop", "SeaLake"),
+    ],
+)
 def test_the_official_names_are_all_there_and_in_order(name: str, first: str, last: str) -> None:
     names = load_class_names(name)
     assert len({name_key(label) for label in names}) == len(names) == get_sheet(name).num_classes
-    assert (names[0], names[-1]) == (first, last) and list(names) == sorted(names)
+    assert (names[0], names[-1]) == (first, last) and list(names) == sorted(names, key=str.lower)
 
 
 # --------------------------------------------------------------------------- DTD
@@ -110,6 +122,103 @@ def test_the_hubs_dtd_has_its_three_splits(tmp_path: Path) -> None:
     assert load_dataset(TinyDTD(), data_root=tmp_path).split_sizes == {"train": 47, "val": 47, "test": 94}
 
 
+# --------------------------------------------------------------------------- EuroSAT
+
+
+class TinyEuroSAT(EuroSAT):
+    layout = replace(EuroSAT.layout, files=())
+    num_examples: ClassVar = {"train": 20, "val": 10, "test": 10}
+    class_counts: ClassVar = {"train": [2] * 10, "test": [1] * 10}
+
+
+def save_eurosat(folder: Path, suffix: str = ".jpg") -> None:
+    """Lists as they are published, for the RGB images; torchgeo's own are of the same names."""
+    for split, numbers in {"train": (3000, 7), "val": (1,), "test": (20,)}.items():
+        images = [f"{name}_{number}" for number in numbers for name in load_class_names("eurosat")]
+        save_lines(folder / f"eurosat-{split}.txt", [f"{image}{suffix}" for image in images])
+        for image in images:
+            save_image(folder / "2750" / image.partition("_")[0] / f"{image}.jpg")
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".tif"])
+def test_eurosat_is_split_by_the_published_lists(tmp_path: Path, suffix: str) -> None:
+    save_eurosat(tmp_path / "eurosat", suffix)
+    data = load_dataset(TinyEuroSAT(), data_root=tmp_path)
+    assert data.class_counts == {"train": [2] * 10, "val": [1] * 10, "test": [1] * 10}
+    labels = labels_by_file(data, "train")
+    assert labels["AnnualCrop/AnnualCrop_3000.jpg"] == 0 and labels["SeaLake/SeaLake_7.jpg"] == 9
+
+
+def test_eurosat_without_its_lists_says_where_they_are(tmp_path: Path) -> None:
+    (tmp_path / "eurosat" / "2750").mkdir(parents=True)
+    with pytest.raises(UserError) as caught:
+        load_dataset("eurosat", data_root=tmp_path)
+    text = str(caught.value)
+    assert f"{tmp_path}/eurosat lacks eurosat-train.txt, eurosat-val.txt, eurosat-test.txt." in text
+    assert "eurosat-val.txt (https://storage.googleapis.com/remote_sensing_representations/eurosat-val.txt)" in text
+
+
+def test_a_eurosat_list_of_something_else_is_named(tmp_path: Path) -> None:
+    save_eurosat(tmp_path)
+    save_lines(tmp_path / "eurosat-test.txt", ["Desert_1.jpg"])
+    with pytest.raises(UserError, match=r"eurosat-test\.txt: 'Desert_1' is not '<class>_<number>' with one of the 10"):
+        load_dataset(TinyEuroSAT(), data_root=tmp_path)
+
+
+def test_the_counts_of_eurosat_add_up_to_the_authors() -> None:
+    """Torchgeo 0.x, datasets/eurosat.py: class_counts."""
+    whole = [3000, 3000, 3000, 2500, 2500, 2000, 2500, 3000, 2500, 3000]
+    train, test = (np.array(EuroSAT.class_counts[split]) for split in ("train", "test"))
+    assert (train.sum(), test.sum(), (whole - train - test).sum()) == (16_200, 5_400, 5_400)
+    assert (whole - train - test).min() > 300
+
+
+# --------------------------------------------------------------------------- Caltech-101
+
+
+class TinyCaltech101(Caltech101):
+    num_examples: ClassVar = {"train": 306, "test": 102}
+    images_per_class: ClassVar = {"train": (3, 3), "test": (1, 1)}
+    class_counts: ClassVar = {}
+    val_size = 102
+    num_train_per_class = 3
+
+
+def save_caltech(folder: Path) -> None:
+    for label, name in enumerate(load_class_names("caltech101")):
+        for number in range(1, 5):
+            save_image(folder / name / f"image_{number:04d}.jpg", 10 * label + number)
+    (folder / "BACKGROUND_Google" / "tmp").write_bytes(b"no picture")
+
+
+@pytest.mark.filterwarnings("ignore:caltech101 has no official split")
+def test_caltech_draws_as_many_of_each_class_by_content(tmp_path: Path) -> None:
+    save_caltech(tmp_path / "a" / "caltech-101" / "101_ObjectCategories")
+    with pytest.warns(
+        UserWarning, match="no official split: 3 images of each class are drawn here for train, the same"
+    ):
+        data = load_dataset(TinyCaltech101(), data_root=tmp_path / "a")
+    assert data.class_counts == {"train": [2] * 102, "val": [1] * 102, "test": [1] * 102}
+    assert data.class_names[4] == "BACKGROUND_Google" and data.splits["test"].name == "caltech101 test"
+    assert {Path(name).name for name in data.splits["test"].image_names()} == {f"image_000{n}.jpg" for n in range(1, 5)}
+    drawn = data.fingerprint
+    shutil.move(tmp_path / "a" / "caltech-101" / "101_ObjectCategories", tmp_path / "101_ObjectCategories")
+    assert load_dataset(TinyCaltech101(), data_root=tmp_path).fingerprint == drawn
+
+
+def test_caltech_without_a_class_is_named(tmp_path: Path) -> None:
+    (tmp_path / "101_ObjectCategories" / "accordion").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"101_ObjectCategories: no folder airplanes \(101 of 102 are missing\)"):
+        load_dataset(TinyCaltech101(), data_root=tmp_path)
+
+
+def test_the_counts_of_caltech_are_the_authors() -> None:
+    counts = dict(zip(load_class_names("caltech101"), Caltech101.class_counts["test"], strict=True))
+    assert sum(counts.values()) == 6_084 == 9_144 - 102 * 30
+    known = {"airplanes": 800, "Motorbikes": 798, "Faces": 435, "Faces_easy": 435, "Leopards": 200, "inline_skate": 31}
+    assert {name: counts[name] + 30 for name in known} == known
+
+
 # --------------------------------------------------------------------------- copies that are something else
 
 
@@ -118,6 +227,8 @@ def test_the_hubs_dtd_has_its_three_splits(tmp_path: Path) -> None:
     [
         ("dtd", {"train": 3_760, "val": 0, "test": 1_880}, "train and val in one, as in tanganke/dtd"),
         ("dtd", {"train": 3_960, "val": 840, "test": 840}, "GATE-engine/describable_textures, which is cut anew"),
+        ("eurosat", {"train": 21_600, "val": 2_700, "test": 2_700}, "a copy that is cut anew"),
+        ("caltech101", {"train": 8_677, "test": 0}, "every picture but the background, not split"),
     ],
 )
 def test_a_known_wrong_copy_is_named(name: str, sizes: Mapping[str, int], cause: str) -> None:

@@ -144,8 +144,8 @@ class FinetuneConfig:
     other blocks: b0@blocks=r1_k3_e1_se0.25-...; or the import path of your own function (called with depth, width and
     resolution), which can be scaled too: my_net.build@phi=1"""
     dataset: str = "digits"
-    """digits, folder, cifar10, cifar100, birdsnap, cars, flowers, aircraft, pets, food101, dtd; with data_root:
-    folder"""
+    """digits, folder, cifar10, cifar100, birdsnap, cars, flowers, aircraft, pets, food101, dtd, caltech101,
+    eurosat; with data_root: folder"""
     data_root: str | None = None
     """your images: class folders, a CSV or parquet file, a save_to_disk folder; for a named dataset the hub's files
     (DIR/uoft-cs/cifar10/...) or the authors' extracted archive"""
