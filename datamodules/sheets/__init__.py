@@ -22,6 +22,7 @@ _SHEETS: dict[str, tuple[str, str]] = {
     "folder": ("datamodules.sheets.folder", "Folder"),
     "food101": ("datamodules.sheets.food", "Food101"),
     "pets": ("datamodules.sheets.pets", "Pets"),
+    "sun397": ("datamodules.sheets.sun397", "SUN397"),
 }
 
 

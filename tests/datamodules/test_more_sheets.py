@@ -20,6 +20,7 @@ from datamodules.dataset.sheet import load_class_names, name_key
 from datamodules.sheets.caltech101 import Caltech101
 from datamodules.sheets.dtd import DTD
 from datamodules.sheets.eurosat import EuroSAT
+from datamodules.sheets.sun397 import SUN397
 from tests.datamodules.test_hub_datasets import in_memory, save_split
 from transfer.errors import UserError
 
@@ -28,6 +29,7 @@ from transfer.errors import UserError
 BYOL_TABLE_10 = {
     "caltech101": (102, (2_550, 510, 6_084), "mean_per_class"),  # its table counts 101 classes: without background
     "dtd": (47, (1_880, 1_880, 1_880), "top1"),
+    "sun397": (397, (15_880, 3_970, 19_850), "top1"),
 }
 
 
@@ -72,6 +74,7 @@ def test_declared_sizes_and_metrics_agree_with_byol(name: str) -> None:
         ("caltech101", "accordion", "yin_yang"),
         ("dtd", "banded", "zigzagged"),
         ("eurosat", "AnnualCrop", "SeaLake"),
+        ("sun397", "abbey", "youth_hostel"),
     ],
 )
 def test_the_official_names_are_all_there_and_in_order(name: str, first: str, last: str) -> None:
@@ -219,6 +222,75 @@ def test_the_counts_of_caltech_are_the_authors() -> None:
     assert {name: counts[name] + 30 for name in known} == known
 
 
+# --------------------------------------------------------------------------- SUN397
+
+
+class TinySUN397(SUN397):
+    num_examples: ClassVar = {"train": 12, "test": 6}
+    images_per_class: ClassVar = {"train": (2, 2), "test": (1, 1)}
+    num_classes = 6
+    official_names = ("abbey", "apse/indoor", "bar", "temple/east_asia", "temple/south_asia", "yard")
+    name_aliases: ClassVar = {
+        "apse indoor": "apse/indoor",
+        "temple east asia": "temple/east_asia",
+        "temple south asia": "temple/south_asia",
+    }
+    val_size = 6
+
+
+def save_sun(folder: Path, lists: Path) -> None:
+    paths = [f"/{name[0]}/{name}" for name in TinySUN397.official_names]
+    save_lines(folder / "ClassName.txt", paths)
+    for partition in ("01", "02"):  # the second has them the other way round
+        first, second = (("ab", "cd"), ("c", "a"))[partition == "02"]
+        names = {"Training": first, "Testing": "c" if partition == "01" else second}
+        for split, letters in names.items():
+            images = [f"{path}/sun_{letter * 16}.jpg" for path in paths for letter in letters]
+            save_lines(lists / f"{split}_{partition}.txt", images)
+            for image in images:
+                save_image(folder / image.lstrip("/"))
+
+
+@pytest.mark.parametrize("lists", [".", "SUN397", "SUN397/Partitions", "Partitions"])
+def test_sun397_takes_the_first_partition_wherever_its_lists_lie(tmp_path: Path, lists: str) -> None:
+    save_sun(tmp_path / "SUN397", tmp_path / lists)
+    data = load_dataset(TinySUN397(), data_root=tmp_path)
+    assert data.class_counts == {"train": [1] * 6, "val": [1] * 6, "test": [1] * 6}
+    assert data.class_names[3:] == ("temple/east_asia", "temple/south_asia", "yard")
+    labels = labels_by_file(data, "test")
+    assert labels == {
+        f"{name.rpartition('/')[2]}/sun_cccccccccccccccc.jpg": i for i, name in enumerate(data.class_names)
+    }
+
+
+def test_sun397_without_its_lists_says_where_they_are(tmp_path: Path) -> None:
+    save_sun(tmp_path / "SUN397", tmp_path / "elsewhere")
+    with pytest.raises(
+        UserError, match=r"no Training_01\.txt and Testing_01\.txt there, .* Partitions\.zip \(https://v"
+    ):
+        load_dataset(TinySUN397(), data_root=tmp_path)
+    save_sun(tmp_path / "SUN397", tmp_path)
+    save_lines(tmp_path / "Training_01.txt", ["/z/zoo/sun_a.jpg"])
+    with pytest.raises(UserError, match=r"Training_01\.txt: the class of 'z/zoo/sun_a\.jpg' is not in ClassName\.txt"):
+        load_dataset(TinySUN397(), data_root=tmp_path)
+
+
+def test_the_hubs_sun397_writes_its_names_with_blanks_and_is_of_an_unknown_partition(tmp_path: Path) -> None:
+    names = ("abbey", "apse indoor", "bar", "temple east asia", "temple south asia", "yard")
+    for seed, (split, size) in enumerate({"train": 12, "test": 6}.items()):
+        labels = [index % 6 for index in range(size)]
+        save_split(tmp_path / "tanganke" / "sun397", split, labels, 6, names=names, first_seed=100 * seed)
+
+    class Aliased(TinySUN397):
+        name_aliases: ClassVar = {name.replace("/", " "): name for name in TinySUN397.official_names}
+
+    with pytest.warns(
+        UserWarning, match=r"tanganke/sun397 train: which of the ten partitions this copy has is not kno"
+    ):
+        data = load_dataset(Aliased(), data_root=tmp_path)
+    assert data.class_names == TinySUN397.official_names and len(SUN397.name_aliases) == 126
+
+
 # --------------------------------------------------------------------------- copies that are something else
 
 
@@ -228,6 +300,7 @@ def test_the_counts_of_caltech_are_the_authors() -> None:
         ("dtd", {"train": 3_760, "val": 0, "test": 1_880}, "train and val in one, as in tanganke/dtd"),
         ("dtd", {"train": 3_960, "val": 840, "test": 840}, "GATE-engine/describable_textures, which is cut anew"),
         ("eurosat", {"train": 21_600, "val": 2_700, "test": 2_700}, "a copy that is cut anew"),
+        ("sun397", {"train": 76_128, "test": 21_750}, "the split of TFDS and VTAB, which takes all images"),
         ("caltech101", {"train": 8_677, "test": 0}, "every picture but the background, not split"),
     ],
 )

@@ -145,7 +145,7 @@ class FinetuneConfig:
     resolution), which can be scaled too: my_net.build@phi=1"""
     dataset: str = "digits"
     """digits, folder, cifar10, cifar100, birdsnap, cars, flowers, aircraft, pets, food101, dtd, caltech101,
-    eurosat; with data_root: folder"""
+    eurosat, sun397; with data_root: folder"""
     data_root: str | None = None
     """your images: class folders, a CSV or parquet file, a save_to_disk folder; for a named dataset the hub's files
     (DIR/uoft-cs/cifar10/...) or the authors' extracted archive"""
