@@ -201,8 +201,10 @@ class Sheet(ABC):
     decays: ClassVar[bool] = False
     # Images held out of train where there is no official val split.
     val_size: ClassVar[int | None] = None
-    # What the literature quotes: plain accuracy, or the mean of the classes' accuracies.
-    metric: ClassVar[Literal["top1", "mean_per_class"]] = "top1"
+    # What the literature quotes: plain accuracy, the mean of the classes' accuracies, or of their 11-point precisions.
+    metric: ClassVar[Literal["top1", "mean_per_class", "map_11"]] = "top1"
+    # Whether an image may have several labels.
+    multilabel: ClassVar[bool] = False
     # The side of the network's input, in pixels, that the commands take unless told otherwise.
     default_image_size: ClassVar[int | None] = None
     # Smallest share of the image that a random crop keeps; 0.08 is the paper's.
@@ -257,6 +259,8 @@ class Source:
         sheet, options = self.sheet, self.options
         if options.stream and not sheet.copies:
             raise BadValue(f"{sheet.name} is read where it lies: leave `stream` out")
+        if sheet.multilabel and not options.multilabel:
+            raise BadValue(f"`multilabel`=False: the images of {sheet.name} have several labels; set `multilabel`=True")
 
 
 def name_key(name: str) -> str:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from datamodules.dataset.layout import Layout
 from datamodules.dataset.record import find_in_files
 from datamodules.dataset.split import Split
-from datamodules.reading.official_files import find_archives, find_wrong_size
+from datamodules.reading.official_files import find_archives, find_wrong_size, name_files
 from datamodules.reading.tables import encoded_images
 from transfer.errors import DamagedFile, MissingData
 from transfer.files import open_regular, read_text
@@ -33,27 +33,29 @@ pickle.dump(loadmat(sys.argv[1], squeeze_me=True), sys.stdout.buffer)
 """
 
 
-def find_archive(data_root: Path, name: str, layout: Layout | None, hub_id: str) -> Path:
+def find_archive(data_root: Path, name: str, layout: Layout | None, hub_id: str | None) -> Path:
     """Return the folder of an extracted archive.
 
     Args:
         data_root: Folder that the user gave.
         name: Name of the dataset.
         layout: What to look for; None if the sheet has none.
-        hub_id: Repository on the hub, which the error names as the other possibility.
+        hub_id: Repository on the hub, which the error names as the other possibility; None: there is none.
 
     Raises:
         UserError: The archive is missing, incomplete or not extracted; the text lists every place.
     """
-    text = f"no folder {data_root / hub_id}: `data_root`=DIR must hold DIR/<hub id>/**/<split>-*.parquet"
+    text = f"{name}: `data_root`=DIR must hold"
+    if hub_id is not None:
+        text = f"no folder {data_root / hub_id}: `data_root`=DIR must hold DIR/<hub id>/**/<split>-*.parquet, or"
     if layout is None:
-        raise MissingData(text)
+        raise MissingData(text.removesuffix(", or"))
     places = layout.places(data_root, name)
     for place in places:
         if not layout.missing(place):
             return place
     needs = " or ".join(", ".join(files) for files in (layout.needs, layout.alternative) if files)
-    text += f", or the authors' archive, extracted: a folder with {needs}. Looked for it in "
+    text += f" the authors' archive, extracted: a folder with {needs}. Looked for it in "
     text += f"{', '.join(map(str, places))}."
     nearest = min(places, key=lambda place: len(layout.missing(place)))
     if len(layout.missing(nearest)) < len(layout.needs):
@@ -65,8 +67,8 @@ def find_archive(data_root: Path, name: str, layout: Layout | None, hub_id: str)
             continue
         command = "unzip {} -d {}" if archive.suffix == ".zip" else "tar -xf {} -C {}"
         text += f" Extract what is there with: {command.format(archive, archive.parent)}."
-    if not archives and (addresses := [f"{file.name} ({file.url})" for file in layout.files if file.url]):
-        text += f" The authors' files: {', '.join(addresses)}."
+    if not archives and any(file.url for file in layout.files):
+        text += f" The authors' files: {name_files(layout)}."
     raise MissingData(text)
 
 

@@ -33,6 +33,12 @@ def find_archives(layout: Layout, data_root: Path, name: str) -> list[Path]:
     return [place / archive for archive in layout.archives for place in places if (place / archive).is_file()]
 
 
+def name_files(layout: Layout | None) -> str:
+    """Return the authors' files, each with its address where that is known."""
+    files = {file.name: file.url for file in reversed(layout.files)} if layout else {}
+    return ", ".join(f"{name} ({url})" if url else name for name, url in reversed(files.items()))
+
+
 def find_wrong_size(path: Path, releases: Sequence[OfficialFile]) -> str | None:
     """Return how a file's size differs from the published ones, or None; where one has no size, any is right.
 

@@ -21,8 +21,10 @@ _SHEETS: dict[str, tuple[str, str]] = {
     "flowers": ("datamodules.sheets.flowers", "Flowers"),
     "folder": ("datamodules.sheets.folder", "Folder"),
     "food101": ("datamodules.sheets.food", "Food101"),
+    "inat2018": ("datamodules.sheets.inat2018", "INaturalist2018"),
     "pets": ("datamodules.sheets.pets", "Pets"),
     "sun397": ("datamodules.sheets.sun397", "SUN397"),
+    "voc2007": ("datamodules.sheets.voc2007", "VOC2007"),
 }
 
 

@@ -35,7 +35,7 @@ from transfer.errors import DamagedFile, UserError
 
 SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 OFFICIAL = ["aircraft", "cars", "cifar10", "cifar100", "flowers", "food101", "pets"]
-MORE = ["caltech101", "dtd", "eurosat", "sun397"]  # tested in test_more_sheets.py
+MORE = ["caltech101", "dtd", "eurosat", "inat2018", "sun397", "voc2007"]  # tested in test_more_sheets.py
 
 
 @pytest.fixture(autouse=True)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import datasets
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from datamodules import get_sheet, load_dataset
@@ -20,7 +22,9 @@ from datamodules.dataset.sheet import load_class_names, name_key
 from datamodules.sheets.caltech101 import Caltech101
 from datamodules.sheets.dtd import DTD
 from datamodules.sheets.eurosat import EuroSAT
+from datamodules.sheets.inat2018 import INaturalist2018
 from datamodules.sheets.sun397 import SUN397
+from datamodules.sheets.voc2007 import VOC2007
 from tests.datamodules.test_hub_datasets import in_memory, save_split
 from transfer.errors import UserError
 
@@ -30,6 +34,7 @@ BYOL_TABLE_10 = {
     "caltech101": (102, (2_550, 510, 6_084), "mean_per_class"),  # its table counts 101 classes: without background
     "dtd": (47, (1_880, 1_880, 1_880), "top1"),
     "sun397": (397, (15_880, 3_970, 19_850), "top1"),
+    "voc2007": (20, (2_501, 2_510, 4_952), "map_11"),
 }
 
 
@@ -75,6 +80,7 @@ def test_declared_sizes_and_metrics_agree_with_byol(name: str) -> None:
         ("dtd", "banded", "zigzagged"),
         ("eurosat", "AnnualCrop", "SeaLake"),
         ("sun397", "abbey", "youth_hostel"),
+        ("voc2007", "aeroplane", "tvmonitor"),
     ],
 )
 def test_the_official_names_are_all_there_and_in_order(name: str, first: str, last: str) -> None:
@@ -289,6 +295,140 @@ def test_the_hubs_sun397_writes_its_names_with_blanks_and_is_of_an_unknown_parti
     ):
         data = load_dataset(Aliased(), data_root=tmp_path)
     assert data.class_names == TinySUN397.official_names and len(SUN397.name_aliases) == 126
+
+
+# --------------------------------------------------------------------------- VOC 2007
+
+
+class TinyVOC2007(VOC2007):
+    num_examples: ClassVar = {"train": 20, "val": 20, "test": 20}
+    class_counts: ClassVar = {}
+
+
+def save_voc(folder: Path) -> None:
+    """In each split, image i shows class i, and a person in the even ones; of the first five, only difficult ones."""
+    names = load_class_names("voc2007")
+    for number, split in enumerate(("train", "val", "test")):
+        images = [f"{100 * number + index:06d}" for index in range(20)]
+        for label, name in enumerate(names):
+            values = [1 if index == label else -1 for index in range(20)]
+            if name == "person":
+                values = [1 if value > 0 or index % 2 == 0 else value for index, value in enumerate(values)]
+                values[:5] = [0] * 5
+            lines = [f"{image} {value:2d}" for image, value in zip(images, values, strict=True)]
+            save_lines(folder / "ImageSets" / "Main" / f"{name}_{split}.txt", lines)
+        for image in images:
+            save_image(folder / "JPEGImages" / f"{image}.jpg", int(image))
+
+
+def test_voc_gives_images_several_labels_and_counts_difficult_ones_as_none(tmp_path: Path) -> None:
+    save_voc(tmp_path / "VOCdevkit" / "VOC2007")
+    with pytest.warns(UserWarning, match="voc2007: 15 times, all objects of a class in an image are marked difficult"):
+        data = load_dataset(TinyVOC2007(), data_root=tmp_path, multilabel=True)
+    assert data.split_sizes == {"train": 20, "val": 20, "test": 20} and data.held_out == {}
+    labels = data.splits["test"].labels
+    assert labels.dtype == torch.float32 and labels.shape == (20, 20)
+    person = data.class_names.index("person")
+    assert labels[:, person].tolist() == [0] * 5 + [float(i % 2 == 0) for i in range(5, 20)]
+    assert labels.sum(1).tolist() == [1.0 + (i > 4 and i % 2 == 0 and i != person) for i in range(20)]
+    assert Path(data.splits["test"].image_name(7)).name == "000207.jpg"
+
+
+def test_voc_without_several_labels_or_its_archive_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the images of voc2007 have several labels; set `multilabel`=True"):
+        load_dataset("voc2007", data_root=tmp_path)
+    with pytest.raises(UserError, match=r"no copy on the hub .* VOCtest_06-Nov-2007\.tar \(http://host\.robots\.ox"):
+        load_dataset("voc2007", multilabel=True)
+    with pytest.raises(UserError, match=r"^voc2007: `data_root`=DIR must hold the authors' archive, extracted: a fold"):
+        load_dataset("voc2007", data_root=tmp_path, multilabel=True)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["000000 2"], r"'000000 2' is not '<image> <1, 0 or -1>'"),
+        (["000000 1"], r"lists other images than aeroplane_"),
+    ],
+)
+def test_a_damaged_voc_list_is_named(tmp_path: Path, lines: list[str], message: str) -> None:
+    save_voc(tmp_path)
+    save_lines(tmp_path / "ImageSets" / "Main" / "cow_val.txt", lines)
+    with pytest.raises(UserError, match=rf"(cow_val\.txt: {message}|cow_val\.txt {message})"):
+        load_dataset(TinyVOC2007(), data_root=tmp_path, multilabel=True)
+
+
+# --------------------------------------------------------------------------- iNaturalist 2018
+
+
+class TinyINaturalist(INaturalist2018):
+    num_examples: ClassVar = {"train": 15, "test": 9}
+    num_classes = 3
+    val_size = 3
+
+
+def save_inat(folder: Path, names: Sequence[str] = ("0bfus", "cated", "names")) -> None:
+    """Category 1 has most photographs; annotations are in another order than images."""
+    supers = ("Aves", "Plantae", "Aves")
+    categories = [
+        {"id": i, "name": name, "supercategory": kind} for i, (name, kind) in enumerate(zip(names, supers, strict=True))
+    ]
+    start = 0
+    for file, counts in {"train2018.json": (3, 9, 3), "val2018.json": (3, 3, 3)}.items():
+        images, annotations = [], []
+        for label in (label for label, count in enumerate(counts) for _ in range(count)):
+            start += 1
+            name = f"train_val2018/{supers[label]}/{label}/{start:032x}.jpg"
+            save_image(folder / name, start)
+            images.append({"id": start, "width": 8, "height": 8, "file_name": name, "rights_holder": "someone"})
+            annotations.append({"id": start, "image_id": start, "category_id": label})
+        content = {"info": {}, "images": images, "categories": categories, "annotations": annotations[::-1]}
+        (folder / file).write_text(json.dumps(content), encoding="utf-8")
+
+
+def test_inat_tests_on_the_official_validation_set(tmp_path: Path) -> None:
+    save_inat(tmp_path / "inat2018")
+    data = load_dataset(TinyINaturalist(), data_root=tmp_path)
+    assert data.class_names == ("0bfus", "cated", "names") and list(data.held_out) == ["val"]
+    assert data.split_sizes == {"train": 12, "val": 3, "test": 9} and data.class_counts["test"] == [3, 3, 3]
+    assert [data.class_counts[split][1] for split in ("train", "val")] == [7, 2]
+    assert labels_by_file(data, "test")[f"1/{19:032x}.jpg"] == 1
+    whole = load_dataset(TinyINaturalist(), data_root=tmp_path, train_on="trainval")
+    assert whole.split_sizes == {"train": 15, "test": 9}
+
+
+def test_inat_takes_the_names_that_were_published_later_and_ids_where_names_repeat(tmp_path: Path) -> None:
+    save_inat(tmp_path, names=("same", "same", "other"))
+    assert load_dataset(TinyINaturalist(), data_root=tmp_path).class_names == ("Aves/0", "Plantae/1", "Aves/2")
+    species = ["Turdus merula", "Quercus robur", "Parus major"]
+    later = [{"id": index, "name": name} for index, name in enumerate(species)]
+    (tmp_path / "categories.json").write_text(json.dumps(later), encoding="utf-8")
+    assert load_dataset(TinyINaturalist(), data_root=tmp_path).class_names == tuple(species)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"categories": [{"id": 1, "name": "x"}]}, r"its category ids are not 0 to 0"),
+        ({"images": 3}, r"not annotations as the organisers publish them \(a list of entries with ids\)"),
+        ({"annotations": [{"image_id": 1}]}, r"not annotations as the organisers publish them \(no 'category_id'\)"),
+        ({"annotations": [{"image_id": 1, "category_id": 7}]}, r"category 7 is not among its 3 categories"),
+    ],
+)
+def test_damaged_inat_annotations_are_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    save_inat(tmp_path)
+    path = tmp_path / "train2018.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | change), encoding="utf-8")
+    with pytest.raises(UserError, match=rf"train2018\.json: {message}"):
+        load_dataset(TinyINaturalist(), data_root=tmp_path)
+
+
+def test_the_sizes_of_inat_are_the_organisers() -> None:
+    """visipedia/inat_comp, 2018/README.md: species, train and val images of each supercategory."""
+    species = [2917, 2031, 1258, 369, 321, 284, 262, 234, 178, 144, 114, 25, 4, 1]
+    train = [118800, 87192, 143950, 7835, 6864, 22754, 8007, 20104, 5966, 11156, 4037, 621, 211, 16]
+    sheet = get_sheet("inat2018")
+    assert (sum(species), sum(train), 3 * sum(species)) == (sheet.num_classes, *sheet.num_examples.values())
+    assert sheet.val_size == round(0.05 * sum(train))
 
 
 # --------------------------------------------------------------------------- copies that are something else

@@ -20,7 +20,7 @@ from transfer.experiments.table.verdicts import (
 from transfer.markdown import escape_csv, escape_markdown, markdown_table
 from transfer.paper import DATASET_TITLES, MISPRINTS, PRINTED_GEO_MEANS, TABLE5, PaperResult, geo_mean
 
-_METRIC_TITLES = {"top1": "top-1", "mean_per_class": "mean per class", "map": "mAP"}
+_METRIC_TITLES = {"top1": "top-1", "mean_per_class": "mean per class", "map": "mAP", "map_11": "11-point mAP"}
 _COLUMN_TITLES = {"public": "Against the best public models", "best": "Against the best reported results"}
 
 
