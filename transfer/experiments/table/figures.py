@@ -21,6 +21,7 @@ from transfer.experiments.table.verdicts import MARGIN, Table5Line, status
 from transfer.paper import (
     DATASET_TITLES,
     EFFICIENTNET_DIGITISED,
+    FURTHER_TITLES,
     GPIPE,
     KORNBLITH_DIGITISED,
     PARAMETERS_WITHOUT_CLASSIFIER,
@@ -137,7 +138,8 @@ def _finish_panel(axes: Any, dataset: str, unit: str) -> None:
         low, high = axes.get_xlim()
         axes.set_xlim(low / 1.5, high * 1.5)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.set_title(_shown(DATASET_TITLES.get(dataset, dataset)), fontsize=10, color=INK, loc="left", parse_math=False)
+    title = (DATASET_TITLES | FURTHER_TITLES).get(dataset, dataset)
+    axes.set_title(_shown(title), fontsize=10, color=INK, loc="left", parse_math=False)
     axes.set_ylabel(unit, fontsize=8, color=INK)
     tidy(axes, 8)
 

@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from transfer.experiments.table.cited import CITED_RULE, cited_table
 from transfer.experiments.table.results import METRICS, Result, settings
 from transfer.experiments.table.verdicts import (
     MARGIN,
@@ -54,6 +55,8 @@ def markdown_report(name: str, results: Sequence[Result], lines: Sequence[Table5
     parts += ["## All results", _all_results(results)]
     if any(published_of(result) for result in results):
         parts += ["## How the status comes about", STATUS_RULE]
+    if published := cited_table(result.dataset for result in results):
+        parts += ["## Published on these datasets", published, CITED_RULE]
     parts += ["## Measured on", _provenance(results)]
     return "\n\n".join(parts) + "\n"
 
