@@ -201,8 +201,8 @@ class Sheet(ABC):
     decays: ClassVar[bool] = False
     # Images held out of train where there is no official val split.
     val_size: ClassVar[int | None] = None
-    # What the literature quotes: plain accuracy, the mean of the classes' accuracies, or of their 11-point precisions.
-    metric: ClassVar[Literal["top1", "mean_per_class", "map_11"]] = "top1"
+    # What the literature quotes where an image has one label: plain accuracy, or the mean of the classes' accuracies.
+    metric: ClassVar[Literal["top1", "mean_per_class"]] = "top1"
     # Whether an image may have several labels.
     multilabel: ClassVar[bool] = False
     # The side of the network's input, in pixels, that the commands take unless told otherwise.
@@ -214,6 +214,11 @@ class Sheet(ABC):
     augment_policy: ClassVar[Literal["imagenet", "cifar10"]] = "imagenet"
     # Whether every image is decoded once while loading: wanted for files that nobody has checked yet.
     checks_all_images: ClassVar[bool] = False
+
+    @property
+    def quoted_metric(self) -> str:
+        """The metric that the literature quotes; with several labels per image, VOC's mean of 11-point precisions."""
+        return "map_11" if self.multilabel else self.metric
 
     @abstractmethod
     def load_splits(self, options: ReadOptions) -> tuple[tuple[str, ...], dict[str, Split]]:

@@ -67,7 +67,6 @@ class VOC2007(Benchmark):
     }
     num_classes = 20
     official_names = load_class_names("voc2007")
-    metric = "map_11"
     multilabel = True
 
     def read_archive(self, folder: Path) -> tuple[tuple[str, ...], dict[str, Split]]:

@@ -69,7 +69,7 @@ def test_declared_sizes_and_metrics_agree_with_byol(name: str) -> None:
     sizes = dict(sheet.num_examples)
     if sheet.val_size is not None:
         sizes |= {"train": sizes["train"] - sheet.val_size, "val": sheet.val_size}
-    found = sheet.num_classes, (sizes["train"], sizes["val"], sizes["test"]), sheet.metric
+    found = sheet.num_classes, (sizes["train"], sizes["val"], sizes["test"]), sheet.quoted_metric
     assert found == BYOL_TABLE_10[name]
 
 

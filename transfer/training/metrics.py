@@ -76,7 +76,7 @@ class ElevenPointPrecision(MeanAveragePrecision):
     et al. 2010, section 4.2). Images of equal probability are retrieved together, so their order changes nothing.
     """
 
-    def compute(self) -> Tensor:
+    def compute(self) -> Tensor:  # type: ignore[override]  # as above
         probabilities, truth = dim_zero_cat(self.preds), dim_zero_cat(self.target).bool()
         has_image = truth.any(0)
         self.absent = (~has_image).nonzero().flatten().tolist()
