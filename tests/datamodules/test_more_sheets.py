@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules import get_sheet, load_dataset
+from datamodules import get_sheet, load_dataset, sheets
 from datamodules.dataset.checks import check_official
 from datamodules.dataset.loaded import Dataset
 from datamodules.dataset.sheet import load_class_names, name_key
@@ -26,6 +26,8 @@ from datamodules.sheets.inat2018 import INaturalist2018
 from datamodules.sheets.sun397 import SUN397
 from datamodules.sheets.voc2007 import VOC2007
 from tests.datamodules.test_hub_datasets import in_memory, save_split
+from tests.support.runs import CHEAP, call
+from transfer.commands import finetune
 from transfer.errors import UserError
 
 # Classes; train, val and test images; metric, as in Grill et al. 2020 (BYOL), Table 10, and Chen et al. 2020 (SimCLR),
@@ -332,6 +334,24 @@ def test_voc_gives_images_several_labels_and_counts_difficult_ones_as_none(tmp_p
     assert labels[:, person].tolist() == [0] * 5 + [float(i % 2 == 0) for i in range(5, 20)]
     assert labels.sum(1).tolist() == [1.0 + (i > 4 and i % 2 == 0 and i != person) for i in range(20)]
     assert Path(data.splits["test"].image_name(7)).name == "000207.jpg"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:voc2007. 15 times")
+def test_a_run_on_voc_quotes_its_metric(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sheets._SHEETS, "voc2007", (__name__, "TinyVOC2007"))
+    save_voc(tmp_path / "VOC2007")
+    argv = [*CHEAP, "--dataset", "voc2007", "--data_root", tmp_path, "--backbone", "lite0", "--pretrained", "false"]
+    argv += ["--data.batch_size", "8", "--method", "full", "--out_dir", tmp_path / "run"]
+    assert call(finetune.main, *argv) == 2
+    assert "the images of voc2007 have several labels; set --data.multilabel true" in capsys.readouterr().err
+    assert call(finetune.main, *argv, "--data.multilabel", "true", "--monitor", "map_11") == 0
+    results = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
+    assert results["quoted_metric"] == results["monitor"] == "map_11"
+    low, high = (results["intervals"]["test"]["map_11"][bound] for bound in ("low", "high"))
+    assert 0 < low < high < 1 and 0 < results["metrics"]["test"]["map_11"] < 1
 
 
 def test_voc_without_several_labels_or_its_archive_says_what_to_do(tmp_path: Path) -> None:
