@@ -321,6 +321,19 @@ def test_several_labels_per_image_are_reported_by_their_metric(tmp_path: Path) -
     assert "| folder | b0 | kornblith | 1 | **81.00** | 4,007,548 |" in text
 
 
+def test_voc_2007_is_reported_by_its_11_points_beside_resnets(tmp_path: Path) -> None:
+    measured = {"test": {"map": 0.84, "map_11": 0.83, "f1": 0.7, "exact_match": 0.6}}
+    cells: Cells = [("voc2007", "b0", "kornblith", done(0, 0, metrics=measured, quoted_metric="map_11"))]
+    cells += [("dtd", "b0", "kornblith", done(70, 70))]
+    written = write_report(save_table(tmp_path, cells))
+    assert [path.name for path in written] == ["report.md", "report.csv", "figure6.png"]
+    text = (tmp_path / "report.md").read_text()
+    assert "| seeds | top-1 | mean per class | mAP | 11-point mAP | parameters |" in text
+    assert "| voc2007 | b0 | kornblith | 1 |  |  | 84.00 | **83.00** | 4,007,548 |" in text
+    assert "| network | how | DTD | VOC2007 | source |" in text
+    assert "| ResNet-50 | linear, supervised | 74.9 | 82.8 | SimCLR (arXiv 2002.05709), App. B.8 |" in text
+
+
 def test_the_whole_table_has_the_papers_geo_means(tmp_path: Path) -> None:
     cells: Cells = [
         (
