@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.stats
+import torch
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, f1_score
 
 from transfer.resampling import accuracy_interval, multilabel_intervals, paired_bootstrap
 from transfer.statistics import mean_per_class, mean_per_class_interval, share_interval, top1
+from transfer.training.metrics import ElevenPointPrecision
 
 Labels = NDArray[np.int64]
 
@@ -113,13 +115,17 @@ def test_several_labels_are_resampled_by_image() -> None:
     labels = rng.random((80, 3)) < (0.5, 0.3, 0.1)
     probabilities = np.round(0.4 * labels + 0.6 * rng.random((80, 3)), 1).astype(np.float32)  # many are equal
     found = multilabel_intervals(labels, probabilities, num_resamples=300)
-    f1, precision = [], []
-    for _ in range(300):
+    f1, precision, at_points = [], [], []
+    for number in range(300):
         drawn = rng.integers(80, size=80)
         f1.append(f1_score(labels[drawn], probabilities[drawn] > 0.5, average="micro"))
         with_label = labels[drawn].any(0)
         precision.append(average_precision_score(labels[drawn][:, with_label], probabilities[drawn][:, with_label]))
-    for name, values in (("f1", f1), ("map", precision)):
+        if number < 150:
+            metric = ElevenPointPrecision(3)
+            metric.update(torch.from_numpy(probabilities[drawn]), torch.from_numpy(labels[drawn]).long())
+            at_points.append(float(metric.compute()))
+    for name, values in (("f1", f1), ("map", precision), ("map_11", at_points)):
         assert (found[name].low, found[name].high) == pytest.approx(np.quantile(values, [0.025, 0.975]), abs=0.03)
 
 

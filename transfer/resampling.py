@@ -15,7 +15,7 @@ from transfer.statistics import Labels, Metric, mean_per_class_interval, share_i
 def multilabel_intervals(
     labels: NDArray[np.bool_], probabilities: NDArray[np.float32], num_resamples: int = 1000, seed: int = 0
 ) -> dict[str, Interval]:
-    """Return the 95% intervals of `f1` (micro, threshold one half) and `map`, by a bootstrap over the images.
+    """Return the 95% intervals of `f1` (micro, threshold one half), `map` and `map_11`, by a bootstrap over the images.
 
     Args:
         labels: whether an image has each label. Shape: (N, C)
@@ -28,24 +28,33 @@ def multilabel_intervals(
     hits, both = (labels & given).sum(1), labels.sum(1) + given.sum(1)
     order = np.argsort(-probabilities, axis=0, kind="stable")
     ranked = [(order[:, label], labels[:, label], probabilities[:, label]) for label in range(labels.shape[1])]
-    f1, mean_precision = [], []
+    f1: list[float] = []
+    means: list[tuple[float, float]] = []
     for _ in range(num_resamples):
         weights = rng.multinomial(count, np.full(count, 1 / count))
         f1.append(float(2 * (weights @ hits) / max(weights @ both, 1)))
-        precisions = [_average_precision(weights[by], truth[by], scores[by]) for by, truth, scores in ranked]
-        mean_precision.append(float(np.mean([value for value in precisions if value is not None] or [np.nan])))
-    return {"f1": _percentiles(f1), "map": _percentiles(mean_precision)}
+        precisions = [_average_precisions(weights[by], truth[by], scores[by]) for by, truth, scores in ranked]
+        found = [pair for pair in precisions if pair is not None] or [(np.nan, np.nan)]
+        means.append((float(np.mean([area for area, _ in found])), float(np.mean([points for _, points in found]))))
+    areas, at_points = zip(*means, strict=True)
+    return {"f1": _percentiles(f1), "map": _percentiles(areas), "map_11": _percentiles(at_points)}
 
 
-def _average_precision(
+def _average_precisions(
     weights: NDArray[np.int64], truth: NDArray[np.bool_], scores: NDArray[np.float32]
-) -> float | None:
-    """Return the average precision of images in falling order of their scores; None if none of them has the label."""
+) -> tuple[float, float] | None:
+    """Return the average precision of images in falling order of their scores, and that at 11 recalls.
+
+    None if none of them has the label.
+    """
     last_of_equals = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
     given, found = weights.cumsum()[last_of_equals], (weights * truth).cumsum()[last_of_equals]
     if found[-1] == 0:
         return None
-    return float(np.diff(found, prepend=0) @ (found / np.maximum(given, 1)) / found[-1])
+    precision = found / np.maximum(given, 1)
+    highest = np.maximum.accumulate(precision[::-1])[::-1]
+    reaches = np.searchsorted(10 * found, found[-1] * np.arange(11))
+    return float(np.diff(found, prepend=0) @ precision / found[-1]), float(highest[reaches].mean())
 
 
 def _percentiles(values: Sequence[float] | NDArray[np.float64]) -> Interval:

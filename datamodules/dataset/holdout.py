@@ -128,8 +128,22 @@ def keep_per_class(split: Split, count: int, draw: int, class_names: Sequence[st
             f" have: {some_of(fewer)}",
             stacklevel=4,
         )
-    held = _lowest(_draws(_units(split), f"draw {draw}"), labels, dict(enumerate(np.maximum(counts - count, 0))))
-    return split.select(np.flatnonzero(~held))
+    kept, _ = split_per_class(split, count, f"draw {draw}")
+    return kept
+
+
+def split_per_class(split: Split, count: int, name: str) -> tuple[Split, Split]:
+    """Return so many images of each class, or all of a smaller one, and the others: those with the lowest draws.
+
+    Args:
+        split: The images, with one label each.
+        count: At least 1.
+        name: Name of the draw; see `hold_out`.
+    """
+    labels = split.labels.numpy()
+    left = np.maximum(np.bincount(labels) - count, 0)
+    held = _lowest(_draws(_units(split), name), labels, dict(enumerate(left)))
+    return split.select(np.flatnonzero(~held)), split.select(np.flatnonzero(held))
 
 
 def keep_fraction(split: Split, share: float, draw: int) -> Split:

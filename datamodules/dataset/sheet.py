@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from datamodules.dataset.layout import Layout
 from transfer.errors import BadValue, unknown_name
 from transfer.files import expanded
 from transfer.preprocessing import MAX_PIXELS
@@ -46,36 +47,6 @@ class HubCopy:
     files: Mapping[str, str] | None = None
     image_column: str = "image"
     label_column: str = "label"
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What an extracted archive looks like.
-
-    Args:
-        needs: Files and folders that must exist, relative to the archive's folder.
-        folders: Names this folder may have below `data_root` or `data_root`/<dataset>, besides these two themselves.
-        archives: File names of the archives, to say which to extract.
-        alternative: Another set of files and folders that is as good as `needs`, if the authors published two.
-        md5: Authors' checksums of files, by their path relative to the folder.
-    """
-
-    needs: tuple[str, ...]
-    folders: tuple[str, ...]
-    archives: tuple[str, ...]
-    alternative: tuple[str, ...] = ()
-    md5: Mapping[str, str] = field(default_factory=dict)
-
-    def places(self, data_root: Path, name: str) -> list[Path]:
-        """Return the folders to search, in this order."""
-        bases = (data_root, data_root / name)
-        return list(dict.fromkeys(base / folder for base in bases for folder in ("", *self.folders)))
-
-    def missing(self, folder: Path) -> list[str]:
-        """Return what the folder lacks."""
-        if self.alternative and all((folder / need).exists() for need in self.alternative):
-            return []
-        return [need for need in self.needs if not (folder / need).exists()]
 
 
 @dataclass(frozen=True)
@@ -230,8 +201,10 @@ class Sheet(ABC):
     decays: ClassVar[bool] = False
     # Images held out of train where there is no official val split.
     val_size: ClassVar[int | None] = None
-    # What the literature quotes: plain accuracy, or the mean of the classes' accuracies.
+    # What the literature quotes where an image has one label: plain accuracy, or the mean of the classes' accuracies.
     metric: ClassVar[Literal["top1", "mean_per_class"]] = "top1"
+    # Whether an image may have several labels.
+    multilabel: ClassVar[bool] = False
     # The side of the network's input, in pixels, that the commands take unless told otherwise.
     default_image_size: ClassVar[int | None] = None
     # Smallest share of the image that a random crop keeps; 0.08 is the paper's.
@@ -241,6 +214,11 @@ class Sheet(ABC):
     augment_policy: ClassVar[Literal["imagenet", "cifar10"]] = "imagenet"
     # Whether every image is decoded once while loading: wanted for files that nobody has checked yet.
     checks_all_images: ClassVar[bool] = False
+
+    @property
+    def quoted_metric(self) -> str:
+        """The metric that the literature quotes; with several labels per image, VOC's mean of 11-point precisions."""
+        return "map_11" if self.multilabel else self.metric
 
     @abstractmethod
     def load_splits(self, options: ReadOptions) -> tuple[tuple[str, ...], dict[str, Split]]:
@@ -286,6 +264,8 @@ class Source:
         sheet, options = self.sheet, self.options
         if options.stream and not sheet.copies:
             raise BadValue(f"{sheet.name} is read where it lies: leave `stream` out")
+        if sheet.multilabel and not options.multilabel:
+            raise BadValue(f"`multilabel`=False: the images of {sheet.name} have several labels; set `multilabel`=True")
 
 
 def name_key(name: str) -> str:

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from datamodules.dataset.layout import Layout
 from datamodules.dataset.record import find_in_files
-from datamodules.dataset.sheet import Layout
 from datamodules.dataset.split import Split
+from datamodules.reading.official_files import find_archives, find_wrong_size, name_files
 from datamodules.reading.tables import encoded_images
 from transfer.errors import DamagedFile, MissingData
 from transfer.files import open_regular, read_text
@@ -32,51 +33,43 @@ pickle.dump(loadmat(sys.argv[1], squeeze_me=True), sys.stdout.buffer)
 """
 
 
-def find_archive(data_root: Path, name: str, layout: Layout | None, hub_id: str) -> Path:
+def find_archive(data_root: Path, name: str, layout: Layout | None, hub_id: str | None) -> Path:
     """Return the folder of an extracted archive.
 
     Args:
         data_root: Folder that the user gave.
         name: Name of the dataset.
         layout: What to look for; None if the sheet has none.
-        hub_id: Repository on the hub, which the error names as the other possibility.
+        hub_id: Repository on the hub, which the error names as the other possibility; None: there is none.
 
     Raises:
         UserError: The archive is missing, incomplete or not extracted; the text lists every place.
     """
-    text = f"no folder {data_root / hub_id}: `data_root`=DIR must hold DIR/<hub id>/**/<split>-*.parquet"
+    text = f"{name}: `data_root`=DIR must hold"
+    if hub_id is not None:
+        text = f"no folder {data_root / hub_id}: `data_root`=DIR must hold DIR/<hub id>/**/<split>-*.parquet, or"
     if layout is None:
-        raise MissingData(text)
+        raise MissingData(text.removesuffix(", or"))
     places = layout.places(data_root, name)
     for place in places:
         if not layout.missing(place):
             return place
     needs = " or ".join(", ".join(files) for files in (layout.needs, layout.alternative) if files)
-    text += f", or the authors' archive, extracted: a folder with {needs}. Looked for it in "
+    text += f" the authors' archive, extracted: a folder with {needs}. Looked for it in "
     text += f"{', '.join(map(str, places))}."
     nearest = min(places, key=lambda place: len(layout.missing(place)))
     if len(layout.missing(nearest)) < len(layout.needs):
         text += f" {nearest} lacks {', '.join(layout.missing(nearest))}."
-    for base in dict.fromkeys(place for place in places if place.is_dir()):
-        for archive in layout.archives:
-            if (base / archive).is_file():
-                command = f"unzip {base / archive} -d {base}" if archive.endswith(".zip") else None
-                text += f" Extract what is there with: {command or f'tar -xf {base / archive} -C {base}'}."
+    archives = find_archives(layout, data_root, name)
+    for archive in archives:
+        if wrong_size := find_wrong_size(archive, layout.releases(archive.name)):
+            text += f" {archive} is not whole ({wrong_size}): download it again."
+            continue
+        command = "unzip {} -d {}" if archive.suffix == ".zip" else "tar -xf {} -C {}"
+        text += f" Extract what is there with: {command.format(archive, archive.parent)}."
+    if not archives and any(file.url for file in layout.files):
+        text += f" The authors' files: {name_files(layout)}."
     raise MissingData(text)
-
-
-def check_md5(folder: Path, expected: Mapping[str, str]) -> None:
-    """Compare files with the authors' checksums.
-
-    Raises:
-        UserError: A file has other content.
-    """
-    for name, md5 in expected.items():
-        found = _md5(folder / name)
-        if found != md5:
-            raise DamagedFile(
-                f"{folder / name}: MD5 {md5} expected, {found} found; not the authors' file. Download it again"
-            )
 
 
 def _md5(path: Path) -> str:

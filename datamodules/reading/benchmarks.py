@@ -9,7 +9,8 @@ from pathlib import Path
 from datamodules.dataset.checks import likely_cause
 from datamodules.dataset.sheet import HubCopy, ReadOptions, Sheet
 from datamodules.dataset.split import Split
-from datamodules.reading.archives import check_md5, find_archive
+from datamodules.reading.archives import find_archive
+from datamodules.reading.official_files import check_official_files, name_files
 from datamodules.reading.sources import (
     MissingSplitError,
     find_hub_files,
@@ -63,6 +64,11 @@ def _load_benchmark(
     root = options.root
     if options.stream:
         return _stream_benchmark(sheet, copies, options)
+    if root is None and not copies:
+        raise MissingData(
+            f"{sheet.name} has no copy on the hub that is known to be official: `data_root`=DIR must hold the authors'"
+            f" files, extracted: {name_files(sheet.layout)}"
+        )
     if root is None:
         copy, tables = from_first_copy(copies, load_hub_tables)
     elif local := find_local_copy(root, copies):
@@ -70,10 +76,10 @@ def _load_benchmark(
     elif options.hub_id is not None:
         raise MissingData(f"no folder {root / options.hub_id}, where `data_root` should hold the files of `hub_id`")
     else:
-        folder = find_archive(root, sheet.name, sheet.layout, sheet.copies[0].id)
+        folder = find_archive(root, sheet.name, sheet.layout, sheet.copies[0].id if sheet.copies else None)
         names, splits = read_archive(folder)
         if {name: len(split) for name, split in splits.items()} == sheet.num_examples and sheet.layout:
-            check_md5(folder, sheet.layout.md5)  # other sizes have a cause that says more
+            check_official_files(folder, sheet.layout)  # other sizes have a cause that says more
         return names, splits
     return read_splits(
         tables,

@@ -11,14 +11,20 @@ from transfer.errors import unknown_name
 _SHEETS: dict[str, tuple[str, str]] = {
     "aircraft": ("datamodules.sheets.aircraft", "Aircraft"),
     "birdsnap": ("datamodules.sheets.birdsnap", "Birdsnap"),
+    "caltech101": ("datamodules.sheets.caltech101", "Caltech101"),
     "cars": ("datamodules.sheets.cars", "Cars"),
     "cifar10": ("datamodules.sheets.cifar", "CIFAR10"),
     "cifar100": ("datamodules.sheets.cifar", "CIFAR100"),
     "digits": ("datamodules.sheets.digits", "Digits"),
+    "dtd": ("datamodules.sheets.dtd", "DTD"),
+    "eurosat": ("datamodules.sheets.eurosat", "EuroSAT"),
     "flowers": ("datamodules.sheets.flowers", "Flowers"),
     "folder": ("datamodules.sheets.folder", "Folder"),
     "food101": ("datamodules.sheets.food", "Food101"),
+    "inat2018": ("datamodules.sheets.inat2018", "INaturalist2018"),
     "pets": ("datamodules.sheets.pets", "Pets"),
+    "sun397": ("datamodules.sheets.sun397", "SUN397"),
+    "voc2007": ("datamodules.sheets.voc2007", "VOC2007"),
 }
 
 

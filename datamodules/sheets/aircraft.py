@@ -19,7 +19,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from datamodules.dataset.sheet import HubCopy, Layout, WrongCopy, load_class_names
+from datamodules.dataset.layout import Layout, OfficialFile
+from datamodules.dataset.sheet import HubCopy, WrongCopy, load_class_names
 from datamodules.sheets.benchmark import Benchmark
 from transfer.errors import DamagedFile
 
@@ -51,7 +52,20 @@ class Aircraft(Benchmark):
     layout = Layout(
         needs=("variants.txt", *(f"images_variant_{split}.txt" for split in ("train", "val", "test")), "images"),
         folders=("fgvc-aircraft-2013b/data", "data"),
-        archives=("fgvc-aircraft-2013b.tar.gz",),
+        files=(
+            OfficialFile(
+                "fgvc-aircraft-2013b.tar.gz",
+                sha256="e4e323d410e29f0370c81eabdcbb0e2b813acea1de22891b70b58ff41bfc9834",
+                num_bytes=2_753_340_328,
+                url="https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",
+            ),
+            # tensorflow/datasets, url_checksums/fgvc.txt: another release at the same address.
+            OfficialFile(
+                "fgvc-aircraft-2013b.tar.gz",
+                sha256="d5f68b1b81d6d7831eb9d5c5517074176b5dfbce6bcb43dc14ed1c66a87b8d75",
+                num_bytes=2_770_575_360,
+            ),
+        ),
     )
     num_examples: ClassVar = {"train": 3_334, "val": 3_333, "test": 3_333}
     images_per_class: ClassVar = {"train": (33, 34), "test": (33, 34)}

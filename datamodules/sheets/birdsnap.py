@@ -22,7 +22,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from datamodules.dataset.sheet import HubCopy, Layout, ReadOptions, WrongCopy
+from datamodules.dataset.layout import Layout, OfficialFile
+from datamodules.dataset.sheet import HubCopy, ReadOptions, WrongCopy
 from datamodules.sheets.benchmark import Benchmark
 from transfer.errors import DamagedFile, MissingData
 
@@ -42,7 +43,9 @@ class Birdsnap(Benchmark):
         HubCopy("mteb/birdsnap", label_column="common"),
     )
     layout = Layout(
-        needs=("species.txt", "images.txt", "test_images.txt"), folders=("birdsnap",), archives=("birdsnap.tgz",)
+        needs=("species.txt", "images.txt", "test_images.txt"),
+        folders=("birdsnap",),
+        files=(OfficialFile("birdsnap.tgz", md5="1788158175f6ae794aebf27bcd7a3f5d"),),
     )
     num_examples: ClassVar = {"train": 47_386, "test": 2_443}
     images_per_class: ClassVar = {"test": (2, 5)}

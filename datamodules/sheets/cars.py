@@ -20,7 +20,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from datamodules.dataset.sheet import HubCopy, Layout, load_class_names
+from datamodules.dataset.layout import Layout, OfficialFile
+from datamodules.dataset.sheet import HubCopy, load_class_names
 from datamodules.sheets.benchmark import Benchmark
 from transfer.errors import DamagedFile
 
@@ -55,7 +56,32 @@ class Cars(Benchmark):
         needs=("cars_train", "cars_test", "devkit/cars_train_annos.mat", "devkit/cars_meta.mat"),
         alternative=("car_ims", _ALL_ANNOTATIONS),
         folders=("stanford_cars", "stanford-cars"),
-        archives=("cars_train.tgz", "cars_test.tgz", "car_devkit.tgz", "car_ims.tgz"),
+        files=(  # tensorflow/datasets, url_checksums/cars196.txt
+            OfficialFile(
+                "cars_train.tgz",
+                sha256="512b227b30e2f0a8aab9e09485786ab4479582073a144998da74d64b801fd288",
+                md5="065e5b463ae28d29e77c1b4b166cfe61",
+                num_bytes=979_269_282,
+            ),
+            OfficialFile(
+                "cars_test.tgz",
+                sha256="bffea656d6f425cba3c91c6d83336e4c5f86c6cffd8975b0f375d3a10da8e243",
+                md5="4ce7ebf6a94d07f1952d94dd34c4d501",
+                num_bytes=977_350_468,
+            ),
+            OfficialFile(
+                "car_devkit.tgz",
+                sha256="b97deb463af7d58b6bfaa18b2a4de9829f0f79e8ce663dfa9261bf7810e9accd",
+                md5="c3b158d763b6e2245038c8ad08e45376",
+                num_bytes=330_960,
+            ),
+            OfficialFile(
+                _TEST_ANNOTATIONS,
+                sha256="790f75be8ea34eeded134cc559332baf23e30e91367e9ddca97d26ed9b895f05",
+                md5="b0a2b23655a3edd16d84508592a98d10",
+            ),
+            OfficialFile("car_ims.tgz"),
+        ),
     )
     num_examples: ClassVar = {"train": 8_144, "test": 8_041}
     images_per_class: ClassVar = {"train": (24, 68), "test": (24, 68)}
@@ -63,11 +89,11 @@ class Cars(Benchmark):
     num_classes = 196
     official_names = load_class_names("cars")
     val_size = 1_650
-    test_annotations_md5: ClassVar[str | None] = "b0a2b23655a3edd16d84508592a98d10"
 
     def read_archive(self, folder: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
         """Return the names and splits; see `Benchmark.read_archive`."""
-        from datamodules.reading.archives import check_md5, from_one, image_split, read_field, read_mat
+        from datamodules.reading.archives import from_one, image_split, read_field, read_mat
+        from datamodules.reading.official_files import check_official_files
 
         if not all((folder / need).exists() for need in self.layout.needs):
             return self._read_single_folder(folder)
@@ -77,8 +103,7 @@ class Cars(Benchmark):
                 f"{folder}: no {_TEST_ANNOTATIONS} there or in devkit/; the devkit's cars_test_annos.mat names no "
                 "classes, so the test images cannot be scored without it"
             )
-        if self.test_annotations_md5 is not None:
-            check_md5(labelled, {_TEST_ANNOTATIONS: self.test_annotations_md5})
+        check_official_files(labelled, self.layout)
         (names,) = read_mat(folder / "devkit" / "cars_meta.mat", "class_names")
         annotations = {
             "train": folder / "devkit" / "cars_train_annos.mat",

@@ -19,7 +19,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from datamodules.dataset.sheet import HubCopy, Layout, load_class_names
+from datamodules.dataset.layout import Layout, OfficialFile
+from datamodules.dataset.sheet import HubCopy, load_class_names
 from datamodules.sheets.benchmark import Benchmark
 
 if TYPE_CHECKING:
@@ -43,7 +44,13 @@ class CIFAR10(Benchmark):
     layout = Layout(
         needs=(*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta"),
         folders=("cifar-10-batches-py",),
-        archives=("cifar-10-python.tar.gz",),
+        files=(
+            OfficialFile(
+                "cifar-10-python.tar.gz",
+                md5="c58f30108f718f92721af3b95e74349a",
+                url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+            ),
+        ),
     )
     num_examples: ClassVar = {"train": 50_000, "test": 10_000}
     images_per_class: ClassVar = {"train": (5_000, 5_000), "test": (1_000, 1_000)}
@@ -82,7 +89,15 @@ class CIFAR100(Benchmark):
         HubCopy("mteb/cifar100", image_column="img", label_column="fine_label"),
     )
     layout = Layout(
-        needs=("train", "test", "meta"), folders=("cifar-100-python",), archives=("cifar-100-python.tar.gz",)
+        needs=("train", "test", "meta"),
+        folders=("cifar-100-python",),
+        files=(
+            OfficialFile(
+                "cifar-100-python.tar.gz",
+                md5="eb9058c3a382ffc7106e4002c42a8d85",
+                url="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+            ),
+        ),
     )
     num_examples: ClassVar = {"train": 50_000, "test": 10_000}
     images_per_class: ClassVar = {"train": (500, 500), "test": (100, 100)}

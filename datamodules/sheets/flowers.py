@@ -22,7 +22,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from datamodules.dataset.sheet import HubCopy, Layout, WrongCopy, load_class_names
+from datamodules.dataset.layout import Layout, OfficialFile
+from datamodules.dataset.sheet import HubCopy, WrongCopy, load_class_names
 from datamodules.sheets.benchmark import Benchmark
 from transfer.errors import DamagedFile
 
@@ -60,11 +61,27 @@ class Flowers(Benchmark):
     layout = Layout(
         needs=("jpg", "setid.mat", "imagelabels.mat"),
         folders=("flowers-102", "flowers102", "102flowers"),
-        archives=("102flowers.tgz",),
-        md5={
-            "setid.mat": "a5357ecc9cb78c4bef273ce3793fc85c",
-            "imagelabels.mat": "e0620be6f572b9609742df49c70aed4d",
-        },
+        files=(  # tensorflow/datasets, url_checksums/oxford_flowers102.txt
+            OfficialFile(
+                "102flowers.tgz",
+                sha256="2d01ecc807db462958cfe3d92f57a8c252b4abd240eb955770201e45f783b246",
+                md5="52808999861908f626f3c1f4e79d11fa",
+                num_bytes=344_862_509,
+                url="https://www.robots.ox.ac.uk/~vgg/data/flowers/102/102flowers.tgz",
+            ),
+            OfficialFile(
+                "setid.mat",
+                sha256="46b8678f91fd95d3c8f4feab80d271a6c834a1dd896fe29fd3e6ad9ce5c8dccd",
+                md5="a5357ecc9cb78c4bef273ce3793fc85c",
+                url="https://www.robots.ox.ac.uk/~vgg/data/flowers/102/setid.mat",
+            ),
+            OfficialFile(
+                "imagelabels.mat",
+                sha256="4903e94206bac23bf772aadf06451916df56b58fc483a62db32a97b82656651d",
+                md5="e0620be6f572b9609742df49c70aed4d",
+                url="https://www.robots.ox.ac.uk/~vgg/data/flowers/102/imagelabels.mat",
+            ),
+        ),
     )
     num_examples: ClassVar = {"train": 1_020, "val": 1_020, "test": 6_149}
     images_per_class: ClassVar = {"train": (10, 10), "val": (10, 10), "test": (20, 238)}

@@ -17,7 +17,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from datamodules.dataset.sheet import HubCopy, Layout, load_class_names
+from datamodules.dataset.layout import Layout, OfficialFile
+from datamodules.dataset.sheet import HubCopy, load_class_names
 from datamodules.sheets.benchmark import Benchmark
 from transfer.errors import DamagedFile
 
@@ -41,7 +42,15 @@ class Food101(Benchmark):
     layout = Layout(
         needs=("meta/classes.txt", "meta/train.json", "meta/test.json", "images"),
         folders=("food-101",),
-        archives=("food-101.tar.gz",),
+        files=(  # tensorflow/datasets, url_checksums/food101.txt
+            OfficialFile(
+                "food-101.tar.gz",
+                sha256="d97d15e438b7f4498f96086a4f7e2fa42a32f2712e87d3295441b2b6314053a4",
+                md5="85eeb15f3717b99a5da872d97d918f87",
+                num_bytes=4_996_278_331,
+                url="http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz",
+            ),
+        ),
     )
     num_examples: ClassVar = {"train": 75_750, "test": 25_250}
     images_per_class: ClassVar = {"train": (750, 750), "test": (250, 250)}

@@ -21,7 +21,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from datamodules.dataset.sheet import HubCopy, Layout, WrongCopy, load_class_names, name_key
+from datamodules.dataset.layout import Layout, OfficialFile
+from datamodules.dataset.sheet import HubCopy, WrongCopy, load_class_names, name_key
 from datamodules.sheets.benchmark import Benchmark
 from transfer.errors import DamagedFile
 
@@ -40,7 +41,22 @@ class Pets(Benchmark):
     layout = Layout(
         needs=("annotations/trainval.txt", "annotations/test.txt", "images"),
         folders=("oxford-iiit-pet",),
-        archives=("images.tar.gz", "annotations.tar.gz"),
+        files=(  # tensorflow/datasets, url_checksums/oxford_iiit_pet.txt
+            OfficialFile(
+                "images.tar.gz",
+                sha256="67195c5e1c01f1ab5f9b6a5d22b8c27a580d896ece458917e61d459337fa318d",
+                md5="5c4f3ee8e5d25df40f4fd59a7f44e54c",
+                num_bytes=791_918_971,
+                url="https://www.robots.ox.ac.uk/~vgg/data/pets/data/images.tar.gz",
+            ),
+            OfficialFile(
+                "annotations.tar.gz",
+                sha256="52425fb6de5c424942b7626b428656fcbd798db970a937df61750c0f1d358e91",
+                md5="95a8c909bbe2e81eed6a22bccdf3f68f",
+                num_bytes=19_173_078,
+                url="https://www.robots.ox.ac.uk/~vgg/data/pets/data/annotations.tar.gz",
+            ),
+        ),
     )
     num_examples: ClassVar = {"train": 3_680, "test": 3_669}
     images_per_class: ClassVar = {"train": (93, 100), "test": (88, 100)}

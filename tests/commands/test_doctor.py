@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,17 @@ import pytest
 from PIL import Image
 
 from datamodules import load_dataset
+from datamodules.dataset.layout import OfficialFile
+from datamodules.dataset.sheet import ReadOptions, Source
 from datamodules.doctor import NEAR_DISTANCE
 from datamodules.doctor.duplicates import MIN_CORRELATION, correlate, find_close, find_near, group_equal
 from datamodules.doctor.inspection import inspect_image
+from datamodules.doctor.subject import open_subject
+from datamodules.sheets.eurosat import EuroSAT
 from tests.support.runs import CHEAP, ROOT, call, environment, save_csv
 from transfer.commands import doctor, finetune
 from transfer.commands.doctor import twins_sheet
+from transfer.commands.doctor.provenance import check_archives
 from transfer.commands.picture_sheet import Cell
 from transfer.config.data_schema import DataConfig
 from transfer.images.decode import BadImageError, decode_image
@@ -83,6 +90,74 @@ def found(report: Report) -> dict[tuple[str, str], list[str]]:
 
 
 # A whole diagnosis
+
+
+def pin_finding(report: Report) -> dict[str, Any]:
+    """The one finding about pins."""
+    (finding,) = [finding for finding in report["findings"] if finding["check"] == "pin"]
+    return finding
+
+
+def test_fingerprints_are_recorded_at_first_sight_and_compared_from_then_on(root: Path, tmp_path: Path) -> None:
+    pins = tmp_path / "pins.json"
+    first = pin_finding(examine(0, root, "--pin", pins))
+    assert first["severity"] == "note" and f"data is pinned in {pins} from now on: train " in first["message"]
+    content = json.loads(pins.read_text(encoding="utf-8"))
+    (pin,) = content["pins"]
+    expected = load_dataset("folder", data_root=root)
+    assert pin["dataset"] == "data" and pin["options"] == {} and len(pin["first_seen"]) == 10
+    assert {name: split["fingerprint"] for name, split in pin["splits"].items()} == expected.fingerprint
+    assert {name: split["images"] for name, split in pin["splits"].items()} == expected.split_sizes
+    written = pins.read_bytes()
+
+    assert "data is as " in pin_finding(examine(0, root, "--pin", pins))["message"]
+    assert pins.read_bytes() == written
+    images = sorted((root / "test" / "cat").iterdir())
+    images[0].unlink()
+    save(photo(4711), root / "train" / "dog" / "another.png")
+    (root / "train" / "dog" / "another.png").replace(sorted((root / "train" / "dog").iterdir())[0])
+    found = pin_finding(examine(1, root, "--pin", pins))
+    before = expected.split_sizes["test"]
+    assert found["severity"] == "error" and pins.read_bytes() == written
+    assert f"(test: {before} images then, {before - 1} found; train: other images or labels)" in found["message"]
+    assert "remove the entry of data from the file" in found["message"]
+
+
+def test_other_labels_of_the_same_data_have_a_pin_of_their_own(root: Path, tmp_path: Path) -> None:
+    pins = tmp_path / "pins.json"
+    examine(0, root, "--pin", pins)
+    examine(0, root, "--pin", pins, "--data.per_class", "2")
+    part, whole = json.loads(pins.read_text(encoding="utf-8"))["pins"]
+    assert (part["options"], whole["options"]) == ({"per_class": 2}, {})
+    assert part["splits"]["test"] == whole["splits"]["test"] and part["splits"]["train"]["images"] == 4
+
+
+@pytest.mark.parametrize("content", ["[]", '{"format": 2, "pins": []}', '{"format": 1, "pins": [{}]}', "junk"])
+def test_a_file_of_something_else_is_refused_before_any_work(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    (tmp_path / "pins.json").write_text(content, encoding="utf-8")
+    assert call(doctor.main, root, "--pin", tmp_path / "pins.json") == 2
+    assert "pins.json" in capsys.readouterr().err
+    assert (tmp_path / "pins.json").read_text(encoding="utf-8") == content
+
+
+def test_archives_beside_a_named_dataset_are_compared_with_the_authors(tmp_path: Path) -> None:
+    (tmp_path / "EuroSAT.zip").write_bytes(b"cut")
+    (finding,) = check_archives(open_subject("eurosat", str(tmp_path), {}))
+    assert finding.severity == "warning"
+    assert "EuroSAT.zip is not the authors' archive (94,280,567 bytes expected, 3 found)" in finding.message
+
+    class Small(EuroSAT):
+        files = (OfficialFile("EuroSAT.zip", md5=hashlib.md5(b"cut").hexdigest()),)
+        layout = replace(EuroSAT.layout, files=files)
+
+    (finding,) = check_archives(Source(Small(), ReadOptions(data_root=tmp_path)))
+    assert (finding.severity, finding.message) == (
+        "note",
+        f"{tmp_path / 'EuroSAT.zip'} is the authors' archive, by its checksum",
+    )
+    assert check_archives(open_subject("digits", None, {})) == []
 
 
 def test_what_a_training_leaves_out_is_told(root: Path) -> None:

@@ -255,7 +255,7 @@ def test_of_several_labels_the_sigmoids_are_averaged(several_labels: list[Path],
     assert f1_score(labels, given, average="micro", zero_division=0) >= max(scores)
     precision = average_precision_score(labels, mean, average="macro")
     assert record.metrics["val"]["map"] == pytest.approx(precision, abs=1e-5)
-    assert record.intervals["val"].keys() == {"map", "f1", "exact_match"}
+    assert record.intervals["val"].keys() == {"map", "map_11", "f1", "exact_match"}
 
 
 def val_of(run: Run) -> tuple[list[Path], np.ndarray]:

@@ -136,7 +136,7 @@ def test_a_part_of_train_and_several_labels(tmp_path: Path, capfd: pytest.Captur
     assert arrays["label"].shape == arrays["prediction"].shape == arrays["probability"].shape == (48, 2)
     exact = ((arrays["probability"] > 0.5) == arrays["label"]).all(1).mean()
     assert record["metric"] == "map" and record["metrics"]["exact_match"] == pytest.approx(exact)
-    assert record["intervals"].keys() == {"exact_match", "f1", "map"} and record["num_groups"] is None
+    assert record["intervals"].keys() == {"exact_match", "f1", "map", "map_11"} and record["num_groups"] is None
     assert [read_results(tmp_path / "folds" / run)["splits"]["train"]["size"] for run in ("fold0", "fold1")] == [12, 12]
     assert "group" not in arrays
 

@@ -21,10 +21,12 @@ from PIL import Image
 
 from datamodules import load_dataset
 from datamodules.datamodule import DataModule
+from datamodules.dataset.layout import Layout, OfficialFile
 from datamodules.dataset.loaded import Dataset
 from datamodules.dataset.sheet import load_class_names
-from datamodules.reading.archives import check_md5, from_one, read_columns, read_lines, read_mat
+from datamodules.reading.archives import from_one, read_columns, read_lines, read_mat
 from datamodules.reading.cifar import read_split
+from datamodules.reading.official_files import check_official_files
 from datamodules.reading.pickles import read_pickle
 from datamodules.sheets.aircraft import Aircraft
 from datamodules.sheets.birdsnap import Birdsnap
@@ -256,7 +258,7 @@ def test_the_hub_layout_comes_first(tmp_path: Path) -> None:
 class TinyFlowers(Flowers):
     """Two images of each class in train and val, three in test."""
 
-    layout = replace(Flowers.layout, md5={})
+    layout = replace(Flowers.layout, files=())
     class_counts: ClassVar = {}
     id_digests: ClassVar = {}
     num_examples: ClassVar = {"train": 204, "val": 204, "test": 306}
@@ -308,7 +310,7 @@ def test_a_label_file_with_another_checksum_is_refused(tmp_path: Path) -> None:
     class StrictFlowers(TinyFlowers):
         layout = Flowers.layout
 
-    with pytest.raises(UserError, match=r"setid\.mat: MD5 a5357ecc9cb78c4bef273ce3793fc85c expected"):
+    with pytest.raises(UserError, match=r"setid\.mat: SHA-256 46b8678f91fd95d3\w+ expected, \w{64} found; not the au"):
         load_dataset(StrictFlowers(), data_root=tmp_path)
 
 
@@ -323,7 +325,7 @@ def test_missing_images_are_counted_and_named(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not (SHARED_DATA / "flowers102").is_dir(), reason="the .mat files are not at ../shared/data")
 def test_the_real_flower_lists_give_the_official_splits(tmp_path: Path) -> None:
-    check_md5(SHARED_DATA / "flowers102", Flowers.layout.md5)
+    check_official_files(SHARED_DATA / "flowers102", Flowers.layout)
     for name in ("setid.mat", "imagelabels.mat"):
         shutil.copy(SHARED_DATA / "flowers102" / name, tmp_path)
     (tmp_path / "jpg").mkdir()
@@ -335,11 +337,11 @@ def test_the_real_flower_lists_give_the_official_splits(tmp_path: Path) -> None:
     moved = scipy.io.loadmat(tmp_path / "setid.mat")
     moved["trnid"][0, 0], moved["valid"][0, 0] = moved["valid"][0, 0], moved["trnid"][0, 0]
     scipy.io.savemat(tmp_path / "setid.mat", {name: moved[name] for name in ("trnid", "valid", "tstid")})
-    with pytest.raises(UserError, match=r"setid\.mat: MD5"):
+    with pytest.raises(UserError, match=r"setid\.mat: SHA-256"):
         load_dataset(Flowers(), data_root=tmp_path)
 
     class WithoutMD5(Flowers):
-        layout = replace(Flowers.layout, md5={})
+        layout = replace(Flowers.layout, files=())
 
     # Two images of one class that change places leave every count as it was.
     with pytest.raises(UserError, match="flowers train: the ids in its files' names are not those of the official"):
@@ -358,7 +360,7 @@ class TinyCars(Cars):
     num_examples: ClassVar = {"train": 392, "test": 196}
     images_per_class: ClassVar = {"train": (2, 2), "test": (1, 1)}
     val_size = 196
-    test_annotations_md5 = None
+    layout = replace(Cars.layout, files=())
 
 
 def save_annotations(path: Path, files: list[str], classes: list[int] | None) -> None:
@@ -439,9 +441,9 @@ def test_car_annotations_with_another_checksum_are_refused(tmp_path: Path) -> No
     save_cars(tmp_path)
 
     class StrictCars(TinyCars):
-        test_annotations_md5 = Cars.test_annotations_md5
+        layout = Cars.layout
 
-    with pytest.raises(UserError, match=r"withlabels\.mat: MD5 b0a2b23655a3edd16d84508592a98d10 expected"):
+    with pytest.raises(UserError, match=r"withlabels\.mat: SHA-256 790f75be8ea34eeded134cc\w+ expected"):
         load_dataset(StrictCars(), data_root=tmp_path)
 
 
@@ -696,7 +698,8 @@ def test_files_that_are_something_else_are_named(tmp_path: Path) -> None:
 
 def test_pipes_and_labels_that_are_no_numbers_are_named(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    for read in (read_lines, read_mat, read_pickle, lambda path: check_md5(path.parent, {"pipe": "0"})):
+    layout = Layout(needs=(), folders=(), files=(OfficialFile("pipe", md5="0"),))
+    for read in (read_lines, read_mat, read_pickle, lambda path: check_official_files(path.parent, layout)):
         with pytest.raises(DamagedFile, match="pipe: a pipe, where a regular file is needed"):
             read(tmp_path / "pipe")
     assert from_one(["2", "1"], 2, "images.txt") == [1, 0]

@@ -35,6 +35,7 @@ from transfer.errors import DamagedFile, UserError
 
 SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 OFFICIAL = ["aircraft", "cars", "cifar10", "cifar100", "flowers", "food101", "pets"]
+MORE = ["caltech101", "dtd", "eurosat", "inat2018", "sun397", "voc2007"]  # tested in test_more_sheets.py
 
 
 @pytest.fixture(autouse=True)
@@ -529,7 +530,7 @@ def test_every_sheet_has_a_fallback_and_an_archive(name: str) -> None:
 
 
 def test_names_and_nearest_name() -> None:
-    assert list_datasets() == sorted([*OFFICIAL, "birdsnap", "digits", "folder"])
+    assert list_datasets() == sorted([*OFFICIAL, *MORE, "birdsnap", "digits", "folder"])
     assert [get_sheet(name).name for name in list_datasets()] == list_datasets()
     with pytest.raises(UserError, match="unknown dataset 'cifar1'; did you mean 'cifar10"):
         get_sheet("cifar1")

@@ -44,6 +44,15 @@ def test_the_papers_table_is_table_5() -> None:
     assert sorted(pairs) == sorted((row.dataset, row.backbone) for row in TABLE5)
 
 
+def test_two_plans_have_the_twelve_datasets_of_kornblith() -> None:
+    from transfer.paper import SIMCLR_RESNET50
+
+    plans = [parse_table(ROOT / f"configs/tables/{name}.yaml", {}) for name in ("kornblith_b0", "voc2007_b0")]
+    datasets = [pair.dataset for plan in plans for pair in plan.pairs()]
+    assert sorted(datasets) == sorted(SIMCLR_RESNET50["fine-tuned"].accuracy)
+    assert plans[1].set == {"data.multilabel": True, "loss.name": "bce"}
+
+
 @pytest.mark.parametrize(
     ("content", "flags", "message"),
     [

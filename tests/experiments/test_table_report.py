@@ -130,7 +130,7 @@ def test_all_results_hold_the_papers_datasets_first_and_escape_names(markdown: l
 def test_every_markdown_table_is_rectangular(markdown: list[str]) -> None:
     blocks = "\n".join(markdown).split("\n\n")
     tables = [block.splitlines() for block in blocks if block.startswith("| ")]
-    assert len(tables) == 3
+    assert len(tables) == 4
     for lines in tables:
         assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
 
@@ -141,7 +141,7 @@ def test_the_csv_has_a_line_a_result_and_numbers_to_compute_with(table: Path) ->
     planned = [row for row in rows if row["seeds_planned"] != "0"]
     assert len(rows) == 7 + 16 - 6 and len(planned) == 7
     assert text.splitlines()[1] == (
-        "cifar10,b0,kornblith,4,3,1,98.1,97.6032,98.5968,98.0,97.5032,98.4968,,,,top1,not comparable,"
+        "cifar10,b0,kornblith,4,3,1,98.1,97.6032,98.5968,98.0,97.5032,98.4968,,,,,,,top1,not comparable,"
         '1 of 4 seeds failed: loss is nan | =1,,0.5,98.1,"Tan & Le 2019, Table 5",98.1,public,'
         "NASNet-A,98.0,85,21,4007548,21.21,optim.lr=0.01,1 of 4 seeds failed: loss is nan | =1,300.0,1.5"
     )
@@ -319,6 +319,19 @@ def test_several_labels_per_image_are_reported_by_their_metric(tmp_path: Path) -
     text = (tmp_path / "report.md").read_text()
     assert "| dataset | backbone | protocol | seeds | mAP | parameters |" in text
     assert "| folder | b0 | kornblith | 1 | **81.00** | 4,007,548 |" in text
+
+
+def test_voc_2007_is_reported_by_its_11_points_beside_resnets(tmp_path: Path) -> None:
+    measured = {"test": {"map": 0.84, "map_11": 0.83, "f1": 0.7, "exact_match": 0.6}}
+    cells: Cells = [("voc2007", "b0", "kornblith", done(0, 0, metrics=measured, quoted_metric="map_11"))]
+    cells += [("dtd", "b0", "kornblith", done(70, 70))]
+    written = write_report(save_table(tmp_path, cells))
+    assert [path.name for path in written] == ["report.md", "report.csv", "figure6.png"]
+    text = (tmp_path / "report.md").read_text()
+    assert "| seeds | top-1 | mean per class | mAP | 11-point mAP | parameters |" in text
+    assert "| voc2007 | b0 | kornblith | 1 |  |  | 84.00 | **83.00** | 4,007,548 |" in text
+    assert "| network | how | DTD | VOC2007 | source |" in text
+    assert "| ResNet-50 | linear, supervised | 74.9 | 82.8 | SimCLR (arXiv 2002.05709), App. B.8 |" in text
 
 
 def test_the_whole_table_has_the_papers_geo_means(tmp_path: Path) -> None:

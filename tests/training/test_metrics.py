@@ -10,6 +10,7 @@ from sklearn.metrics import (
     average_precision_score,
     balanced_accuracy_score,
     f1_score,
+    precision_recall_curve,
     recall_score,
     top_k_accuracy_score,
 )
@@ -118,11 +119,45 @@ def test_several_labels_are_measured_as_scikit_learn_does(several_labels: tuple[
     assert measure(logits, targets, multilabel=True) == pytest.approx(
         {
             "map": average_precision_score(targets, logits, average="macro"),
+            "map_11": np.mean([eleven_point_precision(targets[:, i], logits[:, i]) for i in range(targets.shape[1])]),
             "f1": f1_score(targets, yes, average="micro"),
             "exact_match": accuracy_score(targets, yes),
         },
         abs=1e-5,
     )
+
+
+def eleven_point_precision(truth: Tensor, scores: Tensor) -> float:
+    """As the devkit's VOCevalcls.m: the highest precision from each of 11 recalls on, by scikit-learn's curve."""
+    precision, recall, _ = precision_recall_curve(truth, scores)
+    precision, recall = precision[:-1], recall[:-1]  # the last is a point that the function adds
+    return float(np.mean([precision[recall >= point - 1e-9].max() for point in np.linspace(0, 1, 11)]))
+
+
+def test_the_11_point_precision_of_a_short_list_by_hand() -> None:
+    """Ranks 1, 3 and 4 of 5 have the label: precision 1 up to recall 1/3, then 3/4; noise in the second column."""
+    truth = torch.tensor([[1, 0], [0, 1], [1, 0], [1, 0], [0, 0]])
+    logits = torch.tensor([[5.0, 0.0], [4.0, 1.0], [3.0, 0.5], [2.0, 2.0], [1.0, 0.1]])
+    first = (4 * 1 + 7 * 3 / 4) / 11  # recalls 0, 0.1, 0.2, 0.3; and 0.4 to 1
+    assert measure(logits, truth, multilabel=True)["map_11"] == pytest.approx((first + 1 / 2) / 2)
+
+
+def test_a_recall_of_three_tenths_is_reached_by_three_of_ten() -> None:
+    """In floating point, 3 * 0.1 is more than 0.3."""
+    truth = torch.tensor([[1]] * 3 + [[0]] * 10 + [[1]] * 7)
+    logits = torch.linspace(5, -5, 20)[:, None]
+    later = max((3 + n) / (13 + n) for n in range(1, 8))
+    found = measure(logits.expand(-1, 2), truth.expand(-1, 2), multilabel=True)["map_11"]
+    assert found == pytest.approx((4 * 1 + 7 * later) / 11)
+
+
+def test_images_of_equal_probability_are_retrieved_together_whatever_their_order() -> None:
+    truth = torch.tensor([[1, 0], [0, 0], [1, 1], [0, 1], [0, 0], [1, 0]])
+    logits = torch.tensor([[2.0, 0.0], [1.0, 1.0], [1.0, 1.0], [1.0, 0.0], [0.0, 0.0], [0.0, -1.0]])
+    found = measure(logits, truth, multilabel=True)["map_11"]
+    assert measure(logits.flip(0), truth.flip(0), multilabel=True)["map_11"] == pytest.approx(found)
+    expected = np.mean([eleven_point_precision(truth[:, i], logits[:, i]) for i in range(2)])
+    assert found == pytest.approx(float(expected))
 
 
 def test_per_class_accuracy_of_several_labels_counts_yes_and_no(several_labels: tuple[Tensor, Tensor]) -> None:

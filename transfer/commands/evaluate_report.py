@@ -29,7 +29,7 @@ def print_evaluation(run: Run, found: Evaluation) -> None:
     from transfer.commands.results_table import print_results
     from transfer.inference.engines import EngineRecord
 
-    sheet_metric = "mean_per_class" if found.own_data and _quotes_mean(found.data) else "top1"
+    sheet_metric = _quoted_metric(found.data) if found.own_data else "top1"
     backbone, intervals = run.config.backbone, {found.split: found.intervals}
     print_results(found.data, backbone, {found.split: found.metrics}, sheet_metric, intervals=intervals)
     print(f"{found.num_images:,} images; engine: {EngineRecord(**found.engine)}")
@@ -44,10 +44,10 @@ def print_evaluation(run: Run, found: Evaluation) -> None:
         print(printable(f"{found.data}: other data than the run's"))
 
 
-def _quotes_mean(dataset: str) -> bool:
+def _quoted_metric(dataset: str) -> str:
     from datamodules import get_sheet
 
-    return get_sheet(dataset).metric == "mean_per_class"
+    return get_sheet(dataset).quoted_metric
 
 
 def write_evaluation(found: Evaluation, out_dir: Path | None) -> Path:

@@ -168,7 +168,7 @@ def collect(
         folder=str(folder),
         dataset=results[0].dataset,
         backbone=results[0].backbone,
-        metric="map" if found.said.multilabel else results[0].quoted_metric,
+        metric="map" if found.said.multilabel and results[0].quoted_metric not in metrics else results[0].quoted_metric,
         folds=config.folds,
         draw=config.data.draw,
         num_images=len(found.folds),
@@ -199,7 +199,8 @@ def _means(metrics: Sequence[Metrics]) -> dict[str, Mean]:
 
 def describe_fold(results: Results) -> str:
     """Return what one run reached, in a line."""
-    metric = "map" if "map" in results.val else results.quoted_metric
+    quoted = results.quoted_metric
+    metric = "map" if "map" in results.val and quoted not in results.val else quoted
     reached = [f"{name} {metric} {_percent(found[metric])}" for name, found in results.metrics.items()]
     return f"{', '.join(reached)} ({results.train_seconds or 0:.0f} s)"
 

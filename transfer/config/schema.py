@@ -144,7 +144,8 @@ class FinetuneConfig:
     other blocks: b0@blocks=r1_k3_e1_se0.25-...; or the import path of your own function (called with depth, width and
     resolution), which can be scaled too: my_net.build@phi=1"""
     dataset: str = "digits"
-    """digits, folder, cifar10, cifar100, birdsnap, cars, flowers, aircraft, pets, food101; with data_root: folder"""
+    """digits, folder, cifar10, cifar100, birdsnap, cars, flowers, aircraft, pets, food101, dtd, caltech101,
+    eurosat, sun397, voc2007, inat2018; with data_root: folder"""
     data_root: str | None = None
     """your images: class folders, a CSV or parquet file, a save_to_disk folder; for a named dataset the hub's files
     (DIR/uoft-cs/cifar10/...) or the authors' extracted archive"""
@@ -199,7 +200,9 @@ class FinetuneConfig:
     """none, backbone (train only the head), or 'until-epoch N'"""
     ema_half_life: float | None = None
     """average the weights with this half-life, as a fraction of the run (typically 0.05); unset: off"""
-    monitor: Literal["loss", "top1", "top5", "mean_per_class", "ece", "map", "f1", "exact_match"] | None = None
+    monitor: Literal["loss", "top1", "top5", "mean_per_class", "ece", "map", "map_11", "f1", "exact_match"] | None = (
+        None
+    )
     """metric on val that chooses best.ckpt and stops early; of equals the lower loss is better; unset: top1 or map"""
     early_stopping: int | None = None
     """stop after this many validations in a row without a better one, by monitor; unset: off"""

@@ -85,7 +85,7 @@ SCREENS = {
             "cifar10 --data_root DIR",
             "photos/ --run runs/photos_choose/1          # which labels look wrong",
         ),
-        "--data_root --run --backbone --out_dir --json --near_distance --data.group_column",
+        "--data_root --run --backbone --out_dir --json --pin --near_distance --data.group_column",
     ),
     "weights": Screen(("list --backbone b0", "fetch tf_efficientnet_b0.aa_in1k")),
     "weights list": Screen(("", "--backbone b0 --family timm")),

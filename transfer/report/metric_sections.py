@@ -17,6 +17,7 @@ _NAMES = {
     "top5": "top-5 accuracy",
     "mean_per_class": "mean accuracy per class",
     "map": "mean average precision",
+    "map_11": "mean average precision at 11 recalls",
     "f1": "F1 of the labels",
     "exact_match": "all labels right",
     "ece": "expected calibration error",

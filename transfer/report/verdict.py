@@ -13,6 +13,7 @@ _MEANINGS = {
     "top1": "of {images} are classified correctly",
     "mean_per_class": "is the mean accuracy per class on {images}",
     "map": "is the mean average precision on {images}",
+    "map_11": "is the mean average precision at 11 recalls (VOC 2007) on {images}",
     "f1": "is the F1 score of the labels on {images}",
 }
 

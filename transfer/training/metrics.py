@@ -69,6 +69,32 @@ class MeanAveragePrecision(MultilabelAveragePrecision):
             return super().compute()[has_image].mean().nan_to_num()
 
 
+class ElevenPointPrecision(MeanAveragePrecision):
+    """The mean over labels of PASCAL VOC 2007's average precision; labels that no image has are left out.
+
+    It is the mean, over the recalls 0, 0.1, ..., 1, of the highest precision at that recall or a higher one (Everingham
+    et al. 2010, section 4.2). Images of equal probability are retrieved together, so their order changes nothing.
+    """
+
+    def compute(self) -> Tensor:  # type: ignore[override]  # as above
+        probabilities, truth = dim_zero_cat(self.preds), dim_zero_cat(self.target).bool()
+        has_image = truth.any(0)
+        self.absent = (~has_image).nonzero().flatten().tolist()
+        found = [_eleven_point_precision(probabilities[:, i], truth[:, i]) for i in has_image.nonzero().flatten()]
+        return torch.stack(found).mean() if found else torch.zeros((), device=truth.device)
+
+
+def _eleven_point_precision(scores: Tensor, truth: Tensor) -> Tensor:
+    """Return the 11-point average precision of a label that an image has, from scores and truth, both (N,)."""
+    ordered, order = scores.sort(descending=True, stable=True)
+    hits = truth[order].cumsum(0)
+    last_of_equals = torch.cat([ordered[1:] != ordered[:-1], truth.new_ones(1)])
+    hits, retrieved = hits[last_of_equals], last_of_equals.nonzero().flatten() + 1
+    precisions = hits / retrieved
+    reaches = 10 * hits >= hits[-1] * torch.arange(11, device=hits.device)[:, None]  # in integers, as 3 of 10 is 0.3
+    return torch.where(reaches, precisions, 0).max(1).values.mean()
+
+
 class CalibrationError(MulticlassCalibrationError):
     """Expected calibration error in 15 bins, the same for any order of the images; of a diverged network NaN."""
 
@@ -164,8 +190,8 @@ def build_metrics(num_classes: int, multilabel: bool) -> MetricCollection:
     """Return the metrics of a run, each in [0, 1]. They take probabilities (N, C), not logits, and targets.
 
     For one label per image: `top1`, `top5` (from six classes on), `mean_per_class` (accuracy averaged over classes)
-    and `ece` (expected calibration error, 15 bins). For several: `map` (mean average precision), `f1` (micro, threshold
-    one half) and `exact_match`.
+    and `ece` (expected calibration error, 15 bins). For several: `map` (mean average precision), `map_11` (that of
+    PASCAL VOC 2007, interpolated at 11 recalls), `f1` (micro, threshold one half) and `exact_match`.
 
     Args:
         num_classes: C.
@@ -175,6 +201,7 @@ def build_metrics(num_classes: int, multilabel: bool) -> MetricCollection:
     if multilabel:
         metrics = {
             "map": MeanAveragePrecision(num_classes),
+            "map_11": ElevenPointPrecision(num_classes),
             "f1": MultilabelF1Score(num_classes, average="micro", validate_args=False),
             "exact_match": MultilabelExactMatch(num_classes, validate_args=False),
         }

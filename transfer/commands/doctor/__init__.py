@@ -23,14 +23,15 @@ if TYPE_CHECKING:
     from datamodules.doctor.diagnosis import Diagnosis
     from datamodules.doctor.inspection import Inspection
     from datamodules.doctor.subject import Subject
-    from transfer.commands.doctor.suspects import Suspects
+    from transfer.commands.doctor.suspects import Judge, Suspects
     from transfer.networks.function import FunctionVariant
     from transfer.networks.rows import Variant
     from transfer.runs.predictor import Run
 
 _EPILOG = """\
 errors (exit status 1): unreadable images; fewer than two classes, or not the official counts; a class without train or
-without test images; an equal picture in train and test; more than 1% of the test images with a near duplicate in train.
+without test images; an equal picture in train and test; more than 1% of the test images with a near duplicate in train;
+other images or labels than --pin FILE recorded.
 Everything else is a warning or a note. Exit status 2: SUBJECT or an option is wrong.
 
 "Equal" compares the decoded pixels, so that a PNG and a BMP of one picture are equal. "Near" are pictures whose
@@ -60,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--backbone", help="what to recommend sizes for; default: the run's, or lite0")
     add("--out_dir", "--out", type=expanded, metavar="DIR", help="write doctor.json, tables and pictures there")
     add("--json", type=expanded, metavar="FILE", help="write the whole report there")
+    add("--pin", type=expanded, metavar="FILE", help="compare with the fingerprints in FILE, or record them at first")
     add(
         "--near_distance", type=int, default=NEAR_DISTANCE, metavar="N", help=f"bits, 0 to 16; default: {NEAR_DISTANCE}"
     )
@@ -114,6 +116,7 @@ def doctor(
     json: Path | None = None,
     near_distance: int = NEAR_DISTANCE,
     num_workers: int | None = None,
+    pin: Path | None = None,
     allow_user_code: bool = False,
     **reading: Any,
 ) -> dict[str, Any]:
@@ -128,6 +131,7 @@ def doctor(
         json: file that receives the report.
         near_distance: bits by which the hashes of near duplicates may differ, 0 to 16.
         num_workers: processes, at least 0; None: one per usable core, at most 8.
+        pin: file that the fingerprints are compared with, or recorded in at first sight.
         reading: fields of `ReadOptions`, such as `label_column` and `multilabel`; None: their defaults.
 
     Raises:
@@ -136,33 +140,42 @@ def doctor(
         DamagedFile: a named dataset cannot be read.
     """
     require_package()
-    check_folder("json", json)
+    check_files(json, pin)
     check_ranges(near_distance, num_workers)
     from datamodules.doctor.diagnosis import diagnose
     from datamodules.doctor.inspection import inspect_splits
     from datamodules.doctor.subject import open_subject, read_subject
+    from transfer.commands.doctor.provenance import check_provenance
     from transfer.commands.doctor.report import print_report
     from transfer.commands.doctor.suspects import find_suspects, load_judge
-    from transfer.config.schema import FinetuneConfig
-    from transfer.networks.registry import get_backbone
 
     started = time.perf_counter()
     judge = load_judge(run, allow_user_code) if run is not None else None
-    loaded_run = judge.run if judge else None
-    variant = get_backbone(backbone or (loaded_run.config.backbone if loaded_run else FinetuneConfig().backbone))
-    data = read_subject(open_subject(subject, data_root, {k: v for k, v in reading.items() if v is not None}))
-    check_classes(loaded_run, data.class_names)
+    variant = _choose_variant(backbone, judge)
+    source = open_subject(subject, data_root, {k: v for k, v in reading.items() if v is not None})
+    data = read_subject(source)
+    check_classes(judge.run if judge else None, data.class_names)
     if out_dir is not None:
         out_dir.mkdir(parents=True, exist_ok=True)
     inspection = inspect_splits(data.splits, num_workers)
     suspects = find_suspects(judge, data.splits, inspection) if judge else None
     diagnosis = diagnose(data.class_names, data.splits, inspection, near_distance, data.skipped)
-    asked = {"subject": subject, "data_root": data_root, "run": run and str(run)}
-    found = examine(data, inspection, diagnosis, variant, near_distance, suspects)
-    report = {**asked, **found, "seconds": round(time.perf_counter() - started, 1)}
+    diagnosis.findings += check_provenance(subject, source, data, reading, pin)
+    report: dict[str, Any] = {"subject": subject, "data_root": data_root, "run": run and str(run)}
+    report |= examine(data, inspection, diagnosis, variant, near_distance, suspects)
+    report["seconds"] = round(time.perf_counter() - started, 1)
     print_report(report)
     _save(report, diagnosis, suspects, out_dir, json)
     return report
+
+
+def _choose_variant(backbone: str | None, judge: Judge | None) -> Variant | FunctionVariant:
+    """Return the network to recommend sizes for: the one that was asked for, the run's, or that of a default run."""
+    from transfer.config.schema import FinetuneConfig
+    from transfer.networks.registry import get_backbone
+
+    run = judge.run if judge else None
+    return get_backbone(backbone or (run.config.backbone if run else FinetuneConfig().backbone))
 
 
 def _save(
@@ -184,6 +197,22 @@ def check_classes(run: Run | None, class_names: Sequence[str]) -> None:
     """Refuse a run that was trained on other classes than those of the data, if both are known."""
     if run is not None and class_names and run.class_names != tuple(class_names):
         raise BadValue(f"`run`={run.run_dir}: its classes ({some_of(run.class_names)}) are not {some_of(class_names)}")
+
+
+def check_files(json: Path | None, pin: Path | None) -> None:
+    """Refuse, before any work is done, files that cannot be written or read.
+
+    Raises:
+        MissingData: a folder does not exist.
+        BadValue: a folder is where a file is meant.
+        DamagedFile: `pin` is something else than a file of pins.
+    """
+    from datamodules.doctor.pins import read_pins
+
+    check_folder("json", json)
+    check_folder("pin", pin)
+    if pin is not None:
+        read_pins(pin)
 
 
 def check_ranges(near_distance: int, num_workers: int | None) -> None:

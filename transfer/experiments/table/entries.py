@@ -28,6 +28,7 @@ class Accuracies(TypedDict, total=False):
     top1: Share
     mean_per_class: Share
     map: Share
+    map_11: Share
 
 
 class Measured(TypedDict):

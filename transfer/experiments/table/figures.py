@@ -21,6 +21,7 @@ from transfer.experiments.table.verdicts import MARGIN, Table5Line, status
 from transfer.paper import (
     DATASET_TITLES,
     EFFICIENTNET_DIGITISED,
+    FURTHER_TITLES,
     GPIPE,
     KORNBLITH_DIGITISED,
     PARAMETERS_WITHOUT_CLASSIFIER,
@@ -40,6 +41,7 @@ _PLACES = {
     "status": 0.85,
 }
 _WIDEST_DIFFERENCE = 3.0  # points; larger ones are drawn at the edge
+_UNITS = {"mean_per_class": "mean per class", "map": "mAP", "map_11": "11-point mAP"}
 
 
 def draw_figure6(results: Sequence[Result], path: Path) -> Path:
@@ -64,11 +66,11 @@ def draw_figure6(results: Sequence[Result], path: Path) -> Path:
             if result.num_parameters and (mean := result.quoted):
                 _draw_own(axes, result, mean, *styles[result.protocol])
         metrics = {result.quoted_metric for result in group if result.done}
-        unit = "mean per class (%)" if metrics == {"mean_per_class"} else "accuracy (%)"
-        _finish_panel(axes, dataset, unit)
+        unit = _UNITS.get(metrics.pop(), "accuracy") if len(metrics) == 1 else "accuracy"
+        _finish_panel(axes, dataset, f"{unit} (%)")
     figure.supxlabel("parameters without the classifier, millions", fontsize=9, color=INK)
     handles = [Line2D([], [], color=c, marker=m, ls="", label=_shown(f"ours, {n}")) for n, (c, m, _) in styles.items()]
-    if any(dataset in DATASET_TITLES for dataset, _ in groups):
+    if any(dataset in DATASET_TITLES | FURTHER_TITLES for dataset, _ in groups):
         handles += [
             Line2D([], [], color=_PAPER, marker="o", lw=1, label="EfficientNet, paper (hollow: digitised)"),
             Line2D([], [], color=GREY, marker="o", ms=4, lw=0.8, label="other networks, published"),
@@ -81,7 +83,7 @@ def draw_figure6(results: Sequence[Result], path: Path) -> Path:
 
 def _draw_published(axes: Any, dataset: str) -> None:
     peers = [row for row in (*KORNBLITH_DIGITISED, *GPIPE) if dataset in row.accuracy]
-    if dataset == "birdsnap":  # in none of the tables above but GPipe's
+    if dataset == "birdsnap" or dataset in FURTHER_TITLES:  # in none of the tables above but GPipe's
         peers.append(SIMCLR_RESNET50["fine-tuned"])
     points = [(_family(row.network), row.millions or 0, row.accuracy[dataset]) for row in peers]
     known = {(family, millions) for family, millions, _ in points}
@@ -137,7 +139,8 @@ def _finish_panel(axes: Any, dataset: str, unit: str) -> None:
         low, high = axes.get_xlim()
         axes.set_xlim(low / 1.5, high * 1.5)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.set_title(_shown(DATASET_TITLES.get(dataset, dataset)), fontsize=10, color=INK, loc="left", parse_math=False)
+    title = (DATASET_TITLES | FURTHER_TITLES).get(dataset, dataset)
+    axes.set_title(_shown(title), fontsize=10, color=INK, loc="left", parse_math=False)
     axes.set_ylabel(unit, fontsize=8, color=INK)
     tidy(axes, 8)
 

@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from transfer.experiments.table.cited import CITED_RULE, cited_table
 from transfer.experiments.table.results import METRICS, Result, settings
 from transfer.experiments.table.verdicts import (
     MARGIN,
@@ -20,7 +21,7 @@ from transfer.experiments.table.verdicts import (
 from transfer.markdown import escape_csv, escape_markdown, markdown_table
 from transfer.paper import DATASET_TITLES, MISPRINTS, PRINTED_GEO_MEANS, TABLE5, PaperResult, geo_mean
 
-_METRIC_TITLES = {"top1": "top-1", "mean_per_class": "mean per class", "map": "mAP"}
+_METRIC_TITLES = {"top1": "top-1", "mean_per_class": "mean per class", "map": "mAP", "map_11": "11-point mAP"}
 _COLUMN_TITLES = {"public": "Against the best public models", "best": "Against the best reported results"}
 
 
@@ -54,6 +55,8 @@ def markdown_report(name: str, results: Sequence[Result], lines: Sequence[Table5
     parts += ["## All results", _all_results(results)]
     if any(published_of(result) for result in results):
         parts += ["## How the status comes about", STATUS_RULE]
+    if published := cited_table(result.dataset for result in results):
+        parts += ["## Published on these datasets", published, CITED_RULE]
     parts += ["## Measured on", _provenance(results)]
     return "\n\n".join(parts) + "\n"
 

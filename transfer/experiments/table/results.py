@@ -11,7 +11,7 @@ from transfer.experiments.table.entries import Entry
 from transfer.paper import DATASET_TITLES
 from transfer.statistics import Mean, mean_interval
 
-METRICS = ("top1", "mean_per_class", "map")
+METRICS = ("top1", "mean_per_class", "map", "map_11")
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,8 @@ class Result:
     @property
     def quoted_metric(self) -> str:
         """The metric that the literature quotes for the dataset, or `map` with several labels per image."""
-        if self.mean("map"):
-            return "map"
-        return self.done[0].result.get("quoted_metric", "top1") if self.done else "top1"
+        quoted = (self.done[0].result.get("quoted_metric") if self.done else None) or "top1"
+        return "map" if self.mean("map") and not self.mean(quoted) else quoted
 
     @property
     def quoted(self) -> Mean | None:
