@@ -36,6 +36,7 @@ small_data  accuracy of ways to learn from few photos: defaults, probe, LP-FT, t
 learning_curve  errors of extrapolated learning curves, and how many of their intervals cover what more photos bring
 label_noise  precision and recall of suspect labels, of which a share was changed
 class_maps  whether class maps find a photo that was pasted into noise: CAM of few cells against HiResCAM
+seed_intervals  how often intervals of two settings' difference cover the truth, for few seeds
 formats  the formats of a bundle on photos: time and answers of each, the graph's preprocessing, the reader's start
 """
 
@@ -84,6 +85,7 @@ OWN_COMMAND_LINE = (
     "label_noise",
     "class_maps",
     "formats",
+    "seed_intervals",
     "gpu",
 )
 
