@@ -1,4 +1,4 @@
-"""How often an interval of two settings' difference covers the truth, for few seeds: python -m benchmarks seed_intervals
+"""How often an interval of two settings' difference covers the truth: python -m benchmarks seed_intervals
 
 A setting is right on an image where its quality, plus a part of the image, of setting and image, of the seed and of
 seed and image is above 0. All parts are normal, so the true difference is known. Each repetition draws other images

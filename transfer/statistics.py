@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -32,8 +32,8 @@ class Mean:
 
     @property
     def half_width(self) -> float | None:
-        """Half of the interval's width; None without an interval."""
-        return None if self.low is None or self.high is None else (self.high - self.low) / 2
+        """Distance from the mean to the farther bound; None without an interval."""
+        return None if self.low is None or self.high is None else max(self.value - self.low, self.high - self.value)
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Mean:
@@ -51,6 +51,13 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Mean:
         return Mean(mean, None, None, 1)
     half_width = float(t.ppf((1 + confidence) / 2, count - 1) * np.std(values, ddof=1) / np.sqrt(count))
     return Mean(mean, mean - half_width, mean + half_width, count)
+
+
+def bounded(mean: Mean, least: float, most: float) -> Mean:
+    """Return a mean whose interval ends where the quantity does: no accuracy is below 0 or above 100%."""
+    if mean.low is None or mean.high is None:
+        return mean
+    return replace(mean, low=max(mean.low, least), high=min(mean.high, most))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

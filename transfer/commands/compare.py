@@ -215,7 +215,7 @@ def print_comparison(num_images: int, accuracies: dict[str, list[float]], differ
     for name, (a, b) in accuracies.items():
         table.add_column(_METRICS[name], justify="right")
         found = differences[name]
-        value, low, high = (f"{100 * value:+.2f}" for value in (found.value, found.low, found.high))
+        value, low, high = (f"{100 * value:+z.2f}" for value in (found.value, found.low, found.high))
         better, equal = (f"{count / resamples:.1%}" for count in (found.num_better, found.num_equal))
         columns.append([f"{a:.2%}", f"{b:.2%}", value, f"{low} to {high}", better, equal, f"{found.p_value:.2g}"])
     heads = ("A", "B", "A less B, points", "95% interval", "resamples: A better", "resamples: equal", "p")

@@ -67,7 +67,7 @@ def judge(difference: Difference, num_images: int, differences: Mapping[str, tup
         return f"they are equally good on every resample of these {images}"
     better, ahead = ("A", value) if value > 0 else ("B", -value)
     low, high = (low, high) if value > 0 else (-high, -low)
-    interval = f"({low:+.1f} to {high:+.1f}), {images}"
+    interval = f"({low:+z.1f} to {high:+z.1f}), {images}"
     if low <= 0 or difference.p_value >= 0.05:
         lead = f"{better} is {ahead:.1f} points ahead" if value else "none is ahead"
         return f"cannot tell which is better: {lead} {interval}; more test images could"
