@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from transfer.resampling import paired_bootstrap
 from transfer.seeds import average_difference, compare_seeds
-from transfer.statistics import mean_per_class, top1
+from transfer.statistics import Metric, mean_per_class, top1
 
 Labels = NDArray[np.int64]
 
@@ -67,11 +67,12 @@ def test_seeds_that_alone_differ_give_welchs_interval() -> None:
 
 def test_seeds_that_agree_leave_the_interval_of_images() -> None:
     labels, a, b = settings((1, 1), 1000)
-    same = [np.repeat(predictions, 3, axis=0) for predictions in (a, b)]
-    for metric in ("top1", "mean_per_class"):
-        alone = paired_bootstrap(labels, a[0], b[0], metric, num_resamples=2000)  # type: ignore[arg-type]
+    same_a, same_b = (np.repeat(predictions, 3, axis=0) for predictions in (a, b))
+    metrics: tuple[Metric, ...] = ("top1", "mean_per_class")
+    for metric in metrics:
+        alone = paired_bootstrap(labels, a[0], b[0], metric, num_resamples=2000)
         for paired in (True, False):
-            found = compare_seeds(labels, *same, metric, paired=paired)  # type: ignore[arg-type]
+            found = compare_seeds(labels, same_a, same_b, metric, paired=paired)
             assert found.value == pytest.approx(alone.value)
             assert (found.low, found.high) == pytest.approx((alone.low, alone.high), abs=0.006)
     assert not compare_seeds(labels, a, b, paired=True).covers_seeds

@@ -88,11 +88,11 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_pairs_are_protocols_of_a_backbone_and_neighbouring_backbones_of_a_protocol(table: Path) -> None:
     found = compared(table)
-    assert [(one.datasets, one.a, one.b, one.metric) for one in found] == [
-        (("cars",), ("b3", "scratch"), ("b3", "kornblith"), "top1"),
-        (("cars",), ("b3", "kornblith"), ("b0", "kornblith"), "top1"),
-        (("pets",), ("b3", "kornblith"), ("b0", "kornblith"), "mean_per_class"),
-        (("cars", "pets"), ("b3", "kornblith"), ("b0", "kornblith"), "top1 and mean_per_class"),
+    assert [(one.datasets, one.a, one.b, one.metrics) for one in found] == [
+        (("cars",), ("b3", "scratch"), ("b3", "kornblith"), ("top1",)),
+        (("cars",), ("b3", "kornblith"), ("b0", "kornblith"), ("top1",)),
+        (("pets",), ("b3", "kornblith"), ("b0", "kornblith"), ("mean_per_class",)),
+        (("cars", "pets"), ("b3", "kornblith"), ("b0", "kornblith"), ("top1", "mean_per_class")),
     ]
 
 
@@ -103,10 +103,8 @@ def test_a_difference_is_that_of_the_kept_predictions(table: Path) -> None:
     assert found[1].difference == expected and expected.num_seeds == (3, 3)
     scratch = np.stack([predict(0.6, 6), predict(0.6, 7)])
     assert found[0].difference == compare_seeds(LABELS, scratch, b3, paired=False)
-    per_class = compare_seeds(
-        LABELS, *(np.stack([predict(share, first + k) for k in range(3)]) for share, first in ((0.9, 8), (0.8, 11))),
-        "mean_per_class", paired=True,
-    )  # fmt: skip
+    b3, b0 = (np.stack([predict(share, first + k) for k in range(3)]) for share, first in ((0.9, 8), (0.8, 11)))
+    per_class = compare_seeds(LABELS, b3, b0, "mean_per_class", paired=True)
     assert found[2].difference == per_class
     assert found[3].difference == average_difference([expected, per_class])
 
@@ -144,6 +142,23 @@ def test_what_cannot_be_compared_says_why(
     [found] = compared(folder)
     assert reason in found.reason and found.verdict == "not compared" and found.corrected is None
     assert "| not compared: " in markdown_report("t", table_results(read_entries(folder)), comparisons=[found])
+
+
+@pytest.mark.parametrize(
+    ("metrics", "reason"),
+    [
+        (("map", "map"), "only results with one label per image are compared"),
+        (("top1", "mean_per_class"), "A quotes mean_per_class, B top1"),
+    ],
+)
+def test_other_metrics_are_not_compared(metrics: tuple[str, str], reason: str, tmp_path: Path) -> None:
+    measured = {"test": {"top1": 0.9, "mean_per_class": 0.9, **({"map": 0.9} if "map" in metrics else {})}}
+    cells: Cells = [
+        ("cars", "b0", protocol, done(90, 90, metrics=measured, quoted_metric=metric))
+        for protocol, metric in zip(("kornblith", "scratch"), metrics, strict=True)
+    ]
+    [found] = compared(save_table(tmp_path, cells))
+    assert (found.reason, found.verdict) == (reason, "not compared")
 
 
 def test_settings_with_other_test_images_are_not_compared(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def csv_differences(comparisons: Sequence[Comparison]) -> str:
                 "protocol_a": one.a[1],
                 "backbone_b": one.b[0],
                 "protocol_b": one.b[1],
-                "metric": one.metric,
+                "metrics": " ".join(one.metrics),
                 "seeds_a": found and found.num_seeds[0],
                 "seeds_b": found and found.num_seeds[1],
                 "paired": found and found.paired,

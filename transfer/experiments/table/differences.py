@@ -34,7 +34,7 @@ class Comparison:
     Attributes:
         datasets: what they are compared on.
         a, b: backbone and protocol of each.
-        metric: metric that is compared; several datasets have each its own.
+        metrics: the metrics that are compared: a dataset's quoted one.
         difference: A less B; None where it cannot be computed.
         reason: why it cannot.
         corrected: its p-value by Holm's method over all comparisons of the table.
@@ -43,7 +43,7 @@ class Comparison:
     datasets: tuple[str, ...]
     a: Setting
     b: Setting
-    metric: str
+    metrics: tuple[str, ...]
     difference: SeedDifference | None
     reason: str = ""
     corrected: float | None = None
@@ -79,10 +79,10 @@ def compare_settings(table_dir: Path, results: Sequence[Result]) -> list[Compari
             by_settings.setdefault((one.a, one.b), []).append(one)
     for (a, b), several in by_settings.items():
         if len(several) > 1:
-            metric = " and ".join(dict.fromkeys(one.metric for one in several))
+            metrics = tuple(dict.fromkeys(one.metrics[0] for one in several))
             datasets = tuple(one.datasets[0] for one in several)
             mean = average_difference([one.difference for one in several if one.difference is not None])
-            found.append(Comparison(datasets, a, b, metric, mean))
+            found.append(Comparison(datasets, a, b, metrics, mean))
     corrected = iter(holm([one.difference.p_value for one in found if one.difference is not None]))
     return [one if one.difference is None else replace(one, corrected=next(corrected)) for one in found]
 
@@ -109,10 +109,12 @@ def _compare(table_dir: Path, a: Result, b: Result) -> Comparison:
     metric = a.quoted_metric
 
     def comparison(difference: SeedDifference | None, reason: str = "") -> Comparison:
-        return Comparison((a.dataset,), settings[0], settings[1], metric, difference, reason)
+        return Comparison((a.dataset,), settings[0], settings[1], (metric,), difference, reason)
 
-    if metric not in ("top1", "mean_per_class") or b.quoted_metric != metric:
-        return comparison(None, "an image may have several labels" if metric == "map" else "they quote other metrics")
+    if b.quoted_metric != metric:
+        return comparison(None, f"A quotes {metric}, B {b.quoted_metric}")
+    if metric not in ("top1", "mean_per_class"):
+        return comparison(None, "only results with one label per image are compared")
     try:
         sides = [_predictions(table_dir, result, metric) for result in (a, b)]
     except UserError as error:

@@ -62,7 +62,7 @@ def _results(results: Sequence[Result]) -> str:
                 escape_latex(result.backbone),
                 escape_latex(result.protocol),
                 str(len(result.done)),
-                METRIC_TITLES[result.quoted_metric],
+                escape_latex(METRIC_TITLES.get(result.quoted_metric, result.quoted_metric)),
                 *_mean(result.quoted),
                 "" if published is None else f"{published.accuracy:.2f}",
                 escape_latex(status(result).name),

@@ -172,7 +172,7 @@ def _differences(comparisons: Sequence[Comparison]) -> str:
 
 
 def _difference(one: Comparison) -> list[str]:
-    metric = " and ".join(METRIC_TITLES.get(name, name) for name in one.metric.split(" and "))
+    metric = escape_markdown(" and ".join(METRIC_TITLES.get(name, name) for name in one.metrics))
     if one.difference is None or one.corrected is None:
         return [metric, "", "", "", ""]
     found = one.difference
