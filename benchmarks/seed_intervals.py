@@ -19,8 +19,7 @@ from scipy.stats import norm
 from transfer.errors import check_count
 from transfer.records import Interval
 from transfer.resampling import percentiles, resample
-from transfer.seeds import compare_seeds
-from transfer.statistics import mean_interval
+from transfer.seeds import compare_seeds, student
 
 QUALITIES = (1.6, 1.5)
 # Standard deviations: of an image, of setting and image, and of seed and image.
@@ -84,14 +83,11 @@ def all_intervals(predictions: Sequence[NDArray[np.int64]], paired: bool) -> dic
 
 
 def seeds_alone(a: NDArray[np.float64], b: NDArray[np.float64], paired: bool) -> Interval:
-    """Return Student's (or Welch's) interval of the difference of the seeds' accuracies."""
-    from scipy.stats import ttest_ind
-
-    if paired:
-        mean = mean_interval((a - b).tolist())
-        return Interval(mean.low or 0.0, mean.high or 0.0)
-    low, high = ttest_ind(a, b, equal_var=False).confidence_interval()
-    return Interval(float(np.nan_to_num(low)), float(np.nan_to_num(high)))
+    """Return Student's (of pairs) or Welch's interval of the difference of the seeds' accuracies."""
+    parts = [float(np.var(sample, ddof=1)) / len(sample) for sample in ([a - b] if paired else [a, b])]
+    lost = sum(part**2 / (len(a) - 1) for part in parts)
+    low, high, _ = student(float(a.mean() - b.mean()), sum(parts), sum(parts) ** 2 / lost if lost else 1.0)
+    return Interval(low, high)
 
 
 def draw(number: int, spread: float, images: int, seed: int) -> list[NDArray[np.int64]]:

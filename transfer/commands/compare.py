@@ -74,7 +74,7 @@ def compare_runs(runs: Sequence[Path], others: Sequence[Path] | None = None, jso
 
         compare_settings(runs, others, json)
     elif len(runs) == 2:
-        compare(*runs, json)
+        compare(runs[0], runs[1], json)
     else:
         raise BadValue(
             f"{len(runs)} runs: give two, or the seeds of one setting, then `others` and the seeds of the other"

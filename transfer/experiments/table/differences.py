@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from transfer.errors import UserError
-from transfer.experiments.table.entries import CELLS, FINAL, Entry
+from transfer.experiments.table.entries import CELLS, FINAL
 from transfer.experiments.table.results import Result
 
 if TYPE_CHECKING:
@@ -69,10 +69,13 @@ def compare_settings(table_dir: Path, results: Sequence[Result]) -> list[Compari
         table_dir: folder of the table.
         results: its results, see `table_results`.
     """
+    from transfer.progress import track
     from transfer.seeds import average_difference
     from transfer.statistics import holm
 
-    found = [_compare(table_dir, a, b) for a, b in _pairs(results)]
+    pairs = _pairs(results)
+    kept = {result.key: _predictions(table_dir, result) for pair in pairs for result in pair}
+    found = [_compare(a, b, kept[a.key], kept[b.key]) for a, b in track(pairs, "comparing")]
     by_settings: dict[tuple[Setting, Setting], list[Comparison]] = {}
     for one in found:
         if one.difference is not None:
@@ -102,7 +105,7 @@ def _pairs(results: Sequence[Result]) -> list[tuple[Result, Result]]:
     return pairs
 
 
-def _compare(table_dir: Path, a: Result, b: Result) -> Comparison:
+def _compare(a: Result, b: Result, kept_a: Predictions | str, kept_b: Predictions | str) -> Comparison:
     from transfer.seeds import compare_seeds
 
     settings = [(result.backbone, result.protocol) for result in (a, b)]
@@ -113,13 +116,11 @@ def _compare(table_dir: Path, a: Result, b: Result) -> Comparison:
 
     if b.quoted_metric != metric:
         return comparison(None, f"A quotes {metric}, B {b.quoted_metric}")
-    if metric not in ("top1", "mean_per_class"):
-        return comparison(None, "only results with one label per image are compared")
-    try:
-        sides = [_predictions(table_dir, result, metric) for result in (a, b)]
-    except UserError as error:
-        return comparison(None, str(error))
-    (labels, of_a, images), (other_labels, of_b, other_images) = sides
+    if isinstance(kept_a, str):
+        return comparison(None, kept_a)
+    if isinstance(kept_b, str):
+        return comparison(None, kept_b)
+    (labels, of_a, images), (other_labels, of_b, other_images) = kept_a, kept_b
     if labels.tolist() != other_labels.tolist() or images != other_images:
         return comparison(None, "their test images differ, or the order of them")
     seeds = [[entry.seed for entry in result.done] for result in (a, b)]
@@ -129,32 +130,32 @@ def _compare(table_dir: Path, a: Result, b: Result) -> Comparison:
     return comparison(compare_seeds(labels, of_a, of_b, cast("Metric", metric), paired=paired))
 
 
-def _predictions(table_dir: Path, result: Result, metric: str) -> Predictions:
-    """Return the labels, (N,), each seed's predictions, (S, N), and the images' names.
-
-    Raises:
-        UserError: a seed has none, or they do not belong to its result.
-    """
+def _predictions(table_dir: Path, result: Result) -> Predictions | str:
+    """Return the labels, (N,), each seed's predictions, (S, N), and the images' names; or why there are none."""
     import numpy as np
 
-    from transfer.errors import DamagedFile
     from transfer.runs.test_record import read_predictions
     from transfer.statistics import mean_per_class, top1
 
+    measure = {"top1": top1, "mean_per_class": mean_per_class}.get(result.quoted_metric)
+    if measure is None:
+        return "only results with one label per image are compared"
     found = []
     for entry in result.done:
         run_dir = table_dir / CELLS / entry.id / FINAL
-        one = read_predictions(run_dir)
-        measured = {"top1": top1, "mean_per_class": mean_per_class}[metric]
-        if one.multilabel or abs(100 * measured(one.labels, one.predictions) - _accuracy(entry, metric)) > _TOLERANCE:
-            raise DamagedFile(f"{run_dir}: its predictions are not those of its result")
+        try:
+            one = read_predictions(run_dir)
+        except UserError as error:
+            return str(error)
+        expected = entry.accuracy(result.quoted_metric)
+        if (
+            one.multilabel
+            or expected is None
+            or abs(100 * measure(one.labels, one.predictions) - expected) > _TOLERANCE
+        ):
+            return f"{run_dir}: its predictions are not those of its result"
         found.append(one)
     names = [tuple(Path(path).name for path in one.paths) for one in found]
     if len({(tuple(one.labels.tolist()), name) for one, name in zip(found, names, strict=True)}) > 1:
-        raise DamagedFile(f"the seeds of {result.backbone} by {result.protocol} were tested on different images")
+        return f"the seeds of {result.backbone} by {result.protocol} were tested on different images"
     return found[0].labels, np.stack([one.predictions for one in found]), names[0]
-
-
-def _accuracy(entry: Entry, metric: str) -> float:
-    value = entry.accuracy(metric)
-    return float("inf") if value is None else value

@@ -27,6 +27,11 @@ class Result:
     protocol: str
     entries: tuple[Entry, ...]
 
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What no other result of a table shares."""
+        return self.dataset, self.backbone, self.protocol
+
     @cached_property
     def done(self) -> list[Entry]:
         """The seeds that ended."""
