@@ -23,7 +23,7 @@ class SeedDifference:
     Attributes:
         value: difference of the means over seeds and images.
         variance: variance of `value` over other seeds and images.
-        degrees: degrees of freedom of `variance`; infinite where it is known.
+        degrees: degrees of freedom of `variance`.
         low, high: bounds of the 95% interval.
         p_value: two-sided p-value of the hypothesis that both are equally good.
         bootstrap: 95% percentile interval of the hierarchical bootstrap, which is too narrow with few seeds.
@@ -133,7 +133,7 @@ def average_difference(differences: Sequence[SeedDifference]) -> SeedDifference:
     value = float(np.mean([one.value for one in differences]))
     variance = sum(one.variance for one in differences) / count**2
     parts = sum((one.variance / count**2) ** 2 / one.degrees for one in differences)
-    degrees = variance**2 / parts if parts else float("inf")
+    degrees = variance**2 / parts if parts else min(one.degrees for one in differences)
     low, high, p_value = student(value, variance, degrees)
     seeds = (min(one.num_seeds[0] for one in differences), min(one.num_seeds[1] for one in differences))
     return SeedDifference(
@@ -170,8 +170,9 @@ def _crossed_variance(
         interaction += between_images(block - block.mean(0)) / (count * (count - 1))
     images = max(between_images(gains[None]) - interaction, 0.0)
     variance = seeds + images
-    lost += images**2 / max(len(gains) - len(sizes), 1)
-    return variance, variance**2 / lost if lost else float("inf")
+    of_images = float(max(len(gains) - len(sizes), 1))
+    lost += images**2 / of_images
+    return variance, variance**2 / lost if lost else of_images
 
 
 def _bootstrap(

@@ -142,18 +142,17 @@ def _predictions(table_dir: Path, result: Result) -> Predictions | str:
         return "only results with one label per image are compared"
     found = []
     for entry in result.done:
-        run_dir = table_dir / CELLS / entry.id / FINAL
         try:
-            one = read_predictions(run_dir)
+            one = read_predictions(table_dir / CELLS / entry.id / FINAL)
         except UserError as error:
-            return str(error)
+            return str(error).replace(f"{table_dir}/", "")
         expected = entry.accuracy(result.quoted_metric)
         if (
             one.multilabel
             or expected is None
             or abs(100 * measure(one.labels, one.predictions) - expected) > _TOLERANCE
         ):
-            return f"{run_dir}: its predictions are not those of its result"
+            return f"{CELLS}/{entry.id}/{FINAL}: its predictions are not those of its result"
         found.append(one)
     names = [tuple(Path(path).name for path in one.paths) for one in found]
     if len({(tuple(one.labels.tolist()), name) for one, name in zip(found, names, strict=True)}) > 1:
