@@ -61,7 +61,9 @@ def bounded(mean: Mean, least: float, most: float) -> Mean:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values corrected for their number, in the same order: below 0.05 in one family errs once in 20 families.
+    """Return p-values corrected for their number, in the same order.
+
+    Where nothing differs, at most one family in 20 has a corrected p-value below 0.05.
 
     Source: Holm 1979, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6.
 
