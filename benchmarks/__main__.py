@@ -37,6 +37,7 @@ learning_curve  errors of extrapolated learning curves, and how many of their in
 label_noise  precision and recall of suspect labels, of which a share was changed
 class_maps  whether class maps find a photo that was pasted into noise: CAM of few cells against HiResCAM
 ledger  a finished table without its runs, as benchmarks/ledger holds them
+seed_intervals  how often intervals of two settings' difference cover the truth, for few seeds
 formats  the formats of a bundle on photos: time and answers of each, the graph's preprocessing, the reader's start
 """
 
@@ -86,6 +87,7 @@ OWN_COMMAND_LINE = (
     "class_maps",
     "formats",
     "ledger",
+    "seed_intervals",
     "gpu",
 )
 

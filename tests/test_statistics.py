@@ -13,6 +13,7 @@ from scipy.stats import binomtest, spearmanr
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from transfer.statistics import (
+    holm,
     mean_interval,
     mean_per_class,
     mean_per_class_interval,
@@ -100,3 +101,10 @@ def test_the_p_of_many_pairs_is_near_students_and_repeatable() -> None:
     found = rank_correlation(x.tolist(), y.tolist())
     assert found == rank_correlation(x.tolist(), y.tolist())
     assert found.p_value == pytest.approx(spearmanr(x, y).pvalue, abs=0.02)
+
+
+def test_p_values_are_corrected_by_holm() -> None:
+    # By hand: 4 x 0.01, 3 x 0.02, 2 x 0.03 in order of size, and never below a smaller one's.
+    assert holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.4, 0.001, 0.9]) == pytest.approx([0.8, 0.003, 0.9])
+    assert holm([0.7, 0.6]) == [1.0, 1.0] and holm([0.04]) == [0.04] and holm([]) == []

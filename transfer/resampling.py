@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from transfer.records import Interval
 from transfer.statistics import Labels, Metric, mean_per_class_interval, share_interval
+
+Weigh = Callable[[np.random.Generator, int], NDArray[np.float64]]
 
 
 def multilabel_intervals(
@@ -37,7 +39,7 @@ def multilabel_intervals(
         found = [pair for pair in precisions if pair is not None] or [(np.nan, np.nan)]
         means.append((float(np.mean([area for area, _ in found])), float(np.mean([points for _, points in found]))))
     areas, at_points = zip(*means, strict=True)
-    return {"f1": _percentiles(f1), "map": _percentiles(areas), "map_11": _percentiles(at_points)}
+    return {"f1": percentiles(f1), "map": percentiles(areas), "map_11": percentiles(at_points)}
 
 
 def _average_precisions(
@@ -57,7 +59,8 @@ def _average_precisions(
     return float(np.diff(found, prepend=0) @ precision / found[-1]), float(highest[reaches].mean())
 
 
-def _percentiles(values: Sequence[float] | NDArray[np.float64]) -> Interval:
+def percentiles(values: Sequence[float] | NDArray[np.float64]) -> Interval:
+    """Return the 95% percentile interval of resampled values, without those that are not a number."""
     low, high = np.nanquantile(values, [0.025, 0.975])
     return Interval(float(low), float(high))
 
@@ -119,10 +122,10 @@ def paired_bootstrap(
         groups: whole groups are drawn, and exchanged, in place of images. Shape: (N,)
     """
     gains = _share_right(labels, predictions_a) - _share_right(labels, predictions_b)
-    value, resampled = _resample(labels, gains, metric, num_resamples, seed, groups)
+    value, resampled = resample(labels, gains, metric, num_resamples, seed, groups)
     low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
     num_better, num_equal = int(np.sum(resampled > 0)), int(np.sum(resampled == 0))
-    _, group, sizes = np.unique(_strata(labels, metric), return_inverse=True, return_counts=True)
+    _, group, sizes = np.unique(strata(labels, metric), return_inverse=True, return_counts=True)
     contributions = gains / (len(sizes) * sizes[group])
     if groups is not None:
         contributions = np.bincount(np.unique(groups, return_inverse=True)[1], contributions).astype(np.float64)
@@ -130,7 +133,7 @@ def paired_bootstrap(
         value=value,
         low=float(low),
         high=float(high),
-        p_value=_exchange_p(contributions[np.abs(contributions) > 1e-12], num_resamples),
+        p_value=exchange_p(contributions, num_resamples),
         num_better=num_better,
         num_equal=num_equal,
         num_resamples=num_resamples,
@@ -150,8 +153,8 @@ def accuracy_interval(
     """
     right = _share_right(labels, predictions)
     if groups is not None:
-        value, resampled = _resample(labels, right, metric, 10_000, 0, groups)
-        return value, _percentiles(resampled)
+        value, resampled = resample(labels, right, metric, 10_000, 0, groups)
+        return value, percentiles(resampled)
     if metric == "top1":
         value = float(np.mean(right))
         return value, share_interval(value, len(labels))
@@ -164,32 +167,44 @@ def _share_right(labels: Labels, predictions: Labels) -> NDArray[np.float64]:
     return np.asarray(np.mean(np.atleast_2d(predictions) == labels, axis=0))
 
 
-def _strata(labels: Labels, metric: Metric) -> Labels:
+def strata(labels: Labels, metric: Metric) -> Labels:
+    """Return the stratum of each image, (N,): its class, if the metric averages over classes, else one for all."""
     return labels if metric == "mean_per_class" else np.zeros_like(labels)
 
 
-def _resample(
+def resample(
     labels: Labels,
     gains: NDArray[np.float64],
     metric: Metric,
     num_resamples: int,
     seed: int,
-    groups: NDArray[np.generic] | None,
+    groups: NDArray[np.generic] | None = None,
+    weigh: Weigh | None = None,
 ) -> tuple[float, NDArray[np.float64]]:
-    """Return the mean of the images' gains, (N,), as the metric takes it, on them and on each resample of them.
+    """Return the mean of the images' gains, as the metric takes it, on them and on each resample of them.
 
-    Only an image's class, gain and group matter, so drawing N images is one draw from a multinomial over these few
+    Only an image's class, gains and group matter, so drawing N images is one draw from a multinomial over these few
     kinds. This equals resampling indices, in a fraction of the time and memory.
+
+    Args:
+        labels: of the images. Shape: (N,)
+        gains: what each image adds; rows are summed. Shape: (N,) or (R, N)
+        metric: accuracy over all images, or averaged over the classes.
+        num_resamples: number of resamples.
+        seed: seed of the resampling.
+        groups: whole groups are drawn in place of images. Shape: (N,)
+        weigh: draws the rows' weights of several resamples, (size, R), from a generator; None: all are 1.
     """
+    rows = np.atleast_2d(gains)
     units = np.zeros_like(labels) if groups is None else np.unique(groups, return_inverse=True)[1]
-    kinds, counts = np.unique(np.stack([_strata(labels, metric), gains, units], 1), axis=0, return_counts=True)
+    kinds, counts = np.unique(np.stack([strata(labels, metric), *rows, units], 1), axis=0, return_counts=True)
     # Kinds are sorted by class, so each class that has images is a run of neighbours.
     starts = np.flatnonzero(np.diff(kinds[:, 0], prepend=-1))
-    rng, unit_of_kind = np.random.default_rng(seed), kinds[:, 2].astype(np.int64)
+    rng, gain_of_kind, unit_of_kind = np.random.default_rng(seed), kinds[:, 1:-1].T, kinds[:, -1].astype(np.int64)
 
-    def means(samples: NDArray[np.int64]) -> NDArray[np.float64]:
+    def means(samples: NDArray[np.int64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
         images = np.add.reduceat(samples, starts, axis=1)
-        gained = np.add.reduceat(samples * kinds[:, 1], starts, axis=1)
+        gained = np.add.reduceat(samples * (weights @ gain_of_kind), starts, axis=1)
         shares = np.divide(gained, images, out=np.full(images.shape, np.nan), where=images > 0)
         return np.asarray(np.nanmean(shares, axis=1)).round(12)  # so that differences that cancel out are exactly zero
 
@@ -200,14 +215,17 @@ def _resample(
         drawn = rng.multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=size)
         return np.asarray(drawn[:, unit_of_kind] * counts)
 
+    evenly = np.ones((1, len(rows)))
     sizes = [len(part) for part in np.array_split(np.arange(num_resamples), -(-num_resamples // 1000))]
-    return float(means(counts[None])[0]), np.concatenate([means(draw(size)) for size in sizes])
+    resampled = [means(draw(size), evenly if weigh is None else weigh(rng, size)) for size in sizes]
+    return float(means(counts[None], evenly)[0]), np.concatenate(resampled)
 
 
-def _exchange_p(contributions: NDArray[np.float64], num_resamples: int) -> float:
+def exchange_p(contributions: NDArray[np.float64], num_resamples: int) -> float:
     """Return the p-value of a sum whose terms, (N,), might as well have the opposite sign."""
     from scipy.stats import permutation_test
 
+    contributions = contributions[np.abs(contributions) > 1e-12]
     if len(contributions) < 2:
         return 1.0  # of a single one either sign is as likely
 

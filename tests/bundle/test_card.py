@@ -40,7 +40,7 @@ def test_the_text_holds_intervals_agreement_and_what_is_unknown() -> None:
     for said in (
         "| val | top1 | 0.9300 | 0.9000 to 0.9500 |",
         "1.5e-05 (2.0e-06 of the largest) | 100.00% | 1.25 ms at 1, 0.75 ms at 32",
-        "a loss of 1.00 points (95% interval 0.00 to 2.00)",
+        "-1.00 points (95% interval -2.00 to +0.00)",
         "- the licence of the data",
         "logits / 1.25, then softmax. On 180 images of val the expected calibration error is 0.0250, cross-fitted",
         "resized to 36 px (bicubic",

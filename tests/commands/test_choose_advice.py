@@ -43,7 +43,7 @@ def test_the_gain_of_twice_the_photos_and_of_a_class_is_said_with_its_interval()
     assert found.most_gained.gain == pytest.approx(0.2, abs=0.05) and found.most_gained.images == 300
     first, second = str(found).splitlines()
     assert first.startswith(
-        f"twice the photos: {100 * twice.gain:+.1f} points ({100 * twice.gain_interval.low:.1f} to "
+        f"twice the photos: {100 * twice.gain:+.1f} points ({100 * twice.gain_interval.low:+.1f} to "
     )
     assert second.startswith("from half of the photos to all, dog\\x1b (300 photos) gained most: +")
 

@@ -113,10 +113,10 @@ def test_the_sentence_says_which_method_and_why() -> None:
     assert describe(tried(), IMAGES, None, reason) == f"{probe}; fine-tuning (LP-FT) was not tried: {reason}"
     found = compared(40, num_folds=2)
     assert describe(tried(), IMAGES, found, reason) == (
-        f"{probe}; fine-tuning (LP-FT) is not better: +0.0 points (0.0 to 0.0, 2 of 5 folds)"
+        f"{probe}; fine-tuning (LP-FT) is not better: +0.0 points (+0.0 to +0.0, 2 of 5 folds)"
     )
     found = compared(10, num_folds=5)
-    low, high = (f"{100 * end:.1f}" for end in (found.difference.low, found.difference.high))
+    low, high = (f"{100 * end:+.1f}" for end in (found.difference.low, found.difference.high))
     assert describe(tried(), IMAGES, found, "") == (
         f"net at 64 px, fine-tuned from its linear probe (LP-FT): 95.0% ({found.interval.percent()}, 5-fold);"
         f" better than the probe by 15.0 points ({low} to {high}) on the same images"

@@ -135,7 +135,9 @@ def test_the_compound_rule_is_set_against_the_network_of_nearest_cost(tmp_path: 
     assert f"{against} width alone (20 M): +21.00 points, more than the noise explains." in text
     assert f"{against} resolution alone (40 M): +1.00 points, more than the noise explains." in text
     assert "10 of 10 planned runs are done" in text and "25 s for 10 runs" in text
-    assert draw_curves(4, read_curves(study, only), tmp_path / "4.png").read_bytes().startswith(b"\x89PNG")
+    png, svg, pdf = draw_curves(4, read_curves(study, only), tmp_path / "4.png")
+    assert png.read_bytes().startswith(b"\x89PNG") and b"<svg" in svg.read_bytes()
+    assert pdf.read_bytes().startswith(b"%PDF")
     noisy, outcomes = make_study([[0.5, 0.7], [0.7, 0.5], [0.6, 0.5], [0.6, 0.9], [0.7, 0.7]])
     text = markdown("x", noisy, outcomes, ablation_report(noisy, outcomes))
     assert "resolution alone (40 M): -5.00 points, no more than the noise explains." in text

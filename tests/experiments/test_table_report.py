@@ -105,7 +105,7 @@ def test_table_5_has_all_16_cells_beside_ours(markdown: list[str]) -> None:
 def test_the_rule_and_the_misprints_are_in_the_report(markdown: list[str]) -> None:
     text = "\n".join(markdown)
     assert f"lies within {MARGIN} points of the published value" in text
-    assert "prints up to +-0.13" in text and "have an interval of +-0.32" in text
+    assert "prints up to ±0.13" in text and "have an interval of ±0.32" in text
     assert "- Table 6: Pets: 3,369 test images. Rather: 3,669." in markdown
     assert "- Table 5: Pets: ResNet-152 / B4 = 5.6x. Rather: 58M / 17M = 3.4x, and the geo-mean" in text
 
@@ -176,7 +176,7 @@ def result_of(cells: Cells, tmp_path: Path) -> Result:
         ([98.1, 98.1], "inconclusive (2 of at least 3 seeds)"),
         ([98.0, 98.1, 98.2], "reproduced"),
         ([98.4, 98.5, 98.45], "reproduced"),
-        ([97.0, 98.1, 99.2], "inconclusive (+0.00, 95% interval -2.73 to +2.73)"),  # an interval that holds anything
+        ([97.0, 98.1, 99.2], "inconclusive (+0.00, 95% interval -2.73 to +1.90)"),  # no accuracy is above 100%
         ([97.7, 97.8, 97.9], "inconclusive (-0.30, 95% interval -0.55 to -0.05)"),
         ([97.0, 97.1, 97.2], "short by 1.00"),
         ([99.0, 99.1, 99.2], "better by 1.00"),
@@ -286,7 +286,9 @@ def test_pictures_have_the_promised_sizes_and_show_the_cells(table: Path) -> Non
 def test_a_table_without_the_papers_cells_is_a_plain_one(tmp_path: Path) -> None:
     cells: Cells = [("digits", "lite0", "kornblith", done(98.9, 98.8)), ("digits", "b0", "scratch", None)]
     written = write_report(save_table(tmp_path, cells))
-    assert [path.name for path in written] == ["report.md", "report.csv", "figure6.png"]
+    assert [path.name for path in written] == [
+        *("report.md", "report.csv", "report_seeds.csv", "report.tex", "figure6.png", "figure6.svg", "figure6.pdf")
+    ]
     text = (tmp_path / "report.md").read_text()
     assert "Table 5" not in text
     assert (
@@ -309,7 +311,9 @@ def test_a_point_is_seen_wherever_it_lies(tmp_path: Path) -> None:
 
 def test_a_table_of_which_nothing_was_run_has_a_report(tmp_path: Path) -> None:
     written = write_report(save_table(tmp_path, [("cars", "b3", "kornblith", None)]))
-    assert [path.name for path in written] == ["report.md", "report.csv", "table5.png"]
+    assert [path.name for path in written] == [
+        *("report.md", "report.csv", "report_seeds.csv", "report.tex", "table5.png", "table5.svg", "table5.pdf")
+    ]
     assert "Nothing yet." in (tmp_path / "report.md").read_text()
 
 

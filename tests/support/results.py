@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +75,12 @@ def every_kind_of_cell() -> list[tuple[str, str, str, dict[str, Any] | None]]:
 Cells = list[tuple[str, str, str, dict[str, Any] | None]]
 
 
-def save_table(folder: Path, cells: Cells) -> Path:
+def save_table(folder: Path, cells: Cells, seeds: Sequence[int] | None = None) -> Path:
+    """Write a table's files; each cell has its number as its seed, unless others are given."""
     plan = []
     for number, (dataset, backbone, protocol, result) in enumerate(cells):
-        cell = {"id": f"cell-{number}", "dataset": dataset, "backbone": backbone, "protocol": protocol, "seed": number}
+        seed = number if seeds is None else seeds[number]
+        cell = {"id": f"cell-{number}", "dataset": dataset, "backbone": backbone, "protocol": protocol, "seed": seed}
         plan.append({**cell, "image_size": SIZES.get(backbone, 224)})
         path = folder / "cells" / f"cell-{number}" / "result.json"
         path.parent.mkdir(parents=True)

@@ -227,11 +227,7 @@ def _formats(record: Record) -> str:
         text += f" {said[0].upper()}{said[1:]}."
     for name, found in record.formats.items():
         if loss := found.loss:
-            text += (
-                f" {name} ({found.parts} in 8 bits) answers {100 * loss.accuracy:.2f}% rightly, float32"
-                f" {100 * loss.float32:.2f}%: a loss of {100 * loss.drop:.2f} points (95% interval"
-                f" {100 * loss.interval.low:.2f} to {100 * loss.interval.high:.2f})."
-            )
+            text += f" {name} ({found.parts} in 8 bits) answers {loss}."
     return text
 
 

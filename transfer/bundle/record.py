@@ -64,6 +64,13 @@ class Loss:
     drop: float
     interval: Interval
 
+    def __str__(self) -> str:
+        change, low, high = (f"{-100 * share:+z.2f}" for share in (self.drop, self.interval.high, self.interval.low))
+        return (
+            f"{100 * self.accuracy:.2f}% rightly, float32 {100 * self.float32:.2f}%: {change} points (95% interval"
+            f" {low} to {high})"
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:

@@ -225,10 +225,8 @@ def _checked_loss(
     loss = _loss(mine, expected, examples.labels, record)
     if 100 * loss.drop > max_drop:
         raise BadValue(
-            f"`int8`=True: {name} answers {100 * loss.accuracy:.2f}% of {len(mine):,} val images rightly, float32"
-            f" {100 * loss.float32:.2f}%: a loss of {100 * loss.drop:.2f} points (95% interval"
-            f" {100 * loss.interval.low:.2f} to {100 * loss.interval.high:.2f}), where `max_drop`={max_drop:g} is"
-            " allowed: nothing is written; leave `int8` out, or allow more"
+            f"`int8`=True: of {len(mine):,} val images, {name} answers {loss}, where a loss of `max_drop`={max_drop:g}"
+            " points is allowed: nothing is written; leave `int8` out, or allow more"
         )
     return loss
 

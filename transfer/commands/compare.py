@@ -1,7 +1,8 @@
-"""Compare two finished runs on the same test images: efficientnet-transfer compare RUN_A RUN_B
+"""Compare finished runs on the same test images: efficientnet-transfer compare RUN_A RUN_B
 
 Prints the settings that differ, both accuracies, their difference and its 95% interval by a paired bootstrap over the
-test images, and what follows from it in a sentence.
+test images, and what follows from it in a sentence. Several seeds of two settings are compared with `--with`; see
+`transfer.commands.compare_seeds`.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ if TYPE_CHECKING:
     from transfer.resampling import Difference
     from transfer.runs.results import Results
 
-_METRICS = {"top1": "top-1", "mean_per_class": "mean per class"}
+METRIC_TITLES = {"top1": "top-1", "mean_per_class": "mean per class"}
 
 _EPILOG = """\
 The interval says how far the difference depends on which images happen to be in the test split, for these two trained
-networks. It does not know how far other seeds of the same two settings would differ: for that, train several seeds.
+networks. It does not know how far other seeds of the same two settings would differ: for that, train several seeds,
+and name those of the one setting, then --with and those of the other.
 p is the chance of a difference as large, in either direction, if both were equally good: their predictions of each
 image are exchanged at random."""
 
@@ -39,12 +41,16 @@ def build_parser() -> argparse.ArgumentParser:
     """Build the parser of `efficientnet-transfer compare`."""
     parser = argparse.ArgumentParser(
         prog="efficientnet-transfer compare",
-        description="Compare two finished runs of finetune on the same test images.",
+        usage="efficientnet-transfer compare RUN_A RUN_B [--json FILE]\n"
+        "       efficientnet-transfer compare RUN_A RUN_A ... --with RUN_B RUN_B ... [--json FILE]",
+        description="Compare two finished runs of finetune on the same test images, or several seeds of two settings.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run_a", metavar="RUN_A", type=expanded)
-    parser.add_argument("run_b", metavar="RUN_B", type=expanded)
+    parser.add_argument("runs", metavar="RUN", type=expanded, nargs="+", help="two runs, or the seeds of a setting")
+    parser.add_argument(
+        "--with", metavar="RUN", type=expanded, nargs="+", dest="others", help="the seeds of the other setting"
+    )
     parser.add_argument("--json", type=expanded, metavar="FILE", help="write the numbers there too")
     add_help(parser)
     return parser
@@ -53,7 +59,26 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     arguments = build_parser().parse_args(argv)
-    return exit_status(lambda: compare(**vars(arguments)), build_parser)
+    return exit_status(lambda: compare_runs(**vars(arguments)), build_parser)
+
+
+def compare_runs(runs: Sequence[Path], others: Sequence[Path] | None = None, json: Path | None = None) -> None:
+    """Compare two runs, or with `others` two settings of several seeds each.
+
+    Raises:
+        BadValue: without `others` there are not two runs.
+        MissingData, DamagedFile: see `compare`.
+    """
+    if others is not None:
+        from transfer.commands.compare_seeds import compare_settings
+
+        compare_settings(runs, others, json)
+    elif len(runs) == 2:
+        compare(runs[0], runs[1], json)
+    else:
+        raise BadValue(
+            f"{len(runs)} runs: give two, or the seeds of one setting, then `others` and the seeds of the other"
+        )
 
 
 @dataclass(frozen=True)
@@ -109,7 +134,7 @@ def compare(run_a: Path, run_b: Path, json: Path | None = None) -> None:
     print(f"A: {a}\nB: {b}")
     print_settings(settings)
     print_comparison(len(a.labels), accuracies, differences)
-    print(f"{_METRICS[metric]}: {verdict}")
+    print(f"{METRIC_TITLES[metric]}: {verdict}")
     for missing in a.results.decay.values():
         print(f"on {missing}")
     if json is not None:
@@ -213,9 +238,9 @@ def print_comparison(num_images: int, accuracies: dict[str, list[float]], differ
     table.add_column("")
     columns = []
     for name, (a, b) in accuracies.items():
-        table.add_column(_METRICS[name], justify="right")
+        table.add_column(METRIC_TITLES[name], justify="right")
         found = differences[name]
-        value, low, high = (f"{100 * value:+.2f}" for value in (found.value, found.low, found.high))
+        value, low, high = (f"{100 * value:+z.2f}" for value in (found.value, found.low, found.high))
         better, equal = (f"{count / resamples:.1%}" for count in (found.num_better, found.num_equal))
         columns.append([f"{a:.2%}", f"{b:.2%}", value, f"{low} to {high}", better, equal, f"{found.p_value:.2g}"])
     heads = ("A", "B", "A less B, points", "95% interval", "resamples: A better", "resamples: equal", "p")

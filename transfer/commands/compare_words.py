@@ -13,6 +13,7 @@ from transfer.runs.results import Results
 
 if TYPE_CHECKING:
     from transfer.resampling import Difference
+    from transfer.seeds import SeedDifference
 
 # Fields that change no result.
 _IDLE = frozenset(("out_dir", "logger", "beside", "data.num_workers", "data.cache_dir", "trainer.enable_progress_bar"))
@@ -67,9 +68,29 @@ def judge(difference: Difference, num_images: int, differences: Mapping[str, tup
         return f"they are equally good on every resample of these {images}"
     better, ahead = ("A", value) if value > 0 else ("B", -value)
     low, high = (low, high) if value > 0 else (-high, -low)
-    interval = f"({low:+.1f} to {high:+.1f}), {images}"
+    interval = f"({low:+z.1f} to {high:+z.1f}), {images}"
     if low <= 0 or difference.p_value >= 0.05:
         lead = f"{better} is {ahead:.1f} points ahead" if value else "none is ahead"
         return f"cannot tell which is better: {lead} {interval}; more test images could"
     caveat = "; they differ only in the seed, so another seed may turn it" if [*differences] == ["seed"] else ""
     return f"{better} is better: +{ahead:.1f} points {interval}{caveat}"
+
+
+def judge_settings(difference: SeedDifference, num_images: int) -> str:
+    """Return which of two settings of several seeds is better, in a sentence.
+
+    Args:
+        difference: A's accuracy less B's.
+        num_images: test images of all runs.
+    """
+    a, b = difference.num_seeds
+    seeds = f"{a} seeds in pairs" if difference.paired else f"{a} and {b} seeds"
+    better, sign = ("B", -1) if difference.value < 0 else ("A", 1)
+    value, *ends = (100 * sign * share for share in (difference.value, difference.low, difference.high))
+    low, high = sorted(ends)
+    interval = f"({low:+z.1f} to {high:+z.1f}), {num_images:,} test images, {seeds}"
+    doubt = "" if difference.covers_seeds else "; a single seed does not say how far others would differ"
+    if difference.p_value >= 0.05:
+        lead = f"{better} is {value:.1f} points ahead" if value else "none is ahead"
+        return f"cannot tell which is better: {lead} {interval}; more seeds or test images could{doubt}"
+    return f"{better} is better: {value:+z.1f} points {interval}{doubt}"

@@ -261,7 +261,7 @@ def run_one_cell(out: Path, cell: str, devices: int, retry_failed: bool, allow_u
 
 
 def report(out: Path) -> int:
-    """Write report.md, report.csv and the figures, and print the table.
+    """Write the files of the report, see `write_report`, and print report.md.
 
     Raises:
         UserError: no table there.

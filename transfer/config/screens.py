@@ -62,7 +62,12 @@ SCREENS = {
             "runs/photos_lite0/1 photo.jpg --compare runs/photos_b0/1",
         )
     ),
-    "compare": Screen(("runs/photos_lite0/1 runs/photos_b0/1",)),
+    "compare": Screen(
+        (
+            "runs/photos_lite0/1 runs/photos_b0/1",
+            "runs/photos_lite0/1 runs/photos_lite0/2 --with runs/photos_b0/1 runs/photos_b0/2",
+        )
+    ),
     "report": Screen(("runs/photos_lite0/1", "runs/photos_lite0/1 runs/photos_b0/1 --out both.html")),
     "runs": Screen(("", "runs/ other_runs/ --sort val"), "--sort --format"),
     "choose": Screen(

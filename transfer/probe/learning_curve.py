@@ -246,7 +246,7 @@ def extrapolate(measured: Measured) -> Extrapolation | str:
         return "all images are predicted right with the photos there are"
     resampled = measured.accuracy(measured.resampled)
     if np.quantile(resampled[:, -1] - resampled[:, 0], 0.025) <= 0:
-        rise = f"{100 * (accuracies[-1] - accuracies[0]):+.1f} points"
+        rise = f"{100 * (accuracies[-1] - accuracies[0]):+z.1f} points"
         return (
             f"from {measured.sizes[0]:.0f} to {measured.sizes[-1]:.0f} images accuracy changes by {rise}, no more than"
             " the interval"

@@ -70,7 +70,7 @@ def percent(share: float) -> str:
 
 def points(share: float) -> str:
     """Return a difference of shares: `+2.1`."""
-    return f"{100 * share:+.1f}"
+    return f"{100 * share:+z.1f}"
 
 
 def paired_difference(first: RunContent, other: RunContent) -> tuple[float, Interval] | None:

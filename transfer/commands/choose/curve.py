@@ -97,7 +97,7 @@ class LearningCurve:
 
 
 def _points(gain: float, interval: Interval) -> str:
-    return f"{100 * gain:+.1f} points ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
+    return f"{100 * gain:+z.1f} points ({100 * interval.low:+z.1f} to {100 * interval.high:+z.1f})"
 
 
 def learn(

@@ -89,8 +89,8 @@ def _ratio(slow: Tried, fast: Tried) -> str:
 
 
 def _points(difference: Difference, sign: str = "") -> str:
-    value = format(100 * difference.value, f"{sign}.1f")
-    return f"{value} points ({100 * difference.low:.1f} to {100 * difference.high:.1f})"
+    value = format(100 * difference.value, f"{sign}z.1f")
+    return f"{value} points ({100 * difference.low:+z.1f} to {100 * difference.high:+z.1f})"
 
 
 def print_figures(tried: Sequence[Tried], decision: Decision, reasons: Sequence[str]) -> None:

@@ -225,8 +225,8 @@ def print_bundle(out: Path, record: Record, photos: Sequence[str], places: str) 
             ""
             if loss is None
             else f"{found.parts}: "
-            f"{100 * loss.accuracy:.2f}% ({100 * loss.float32:.2f}% in float32; drop {100 * loss.interval.low:.2f}"
-            f" to {100 * loss.interval.high:.2f} points)",
+            f"{100 * loss.accuracy:.2f}% ({100 * loss.float32:.2f}% in float32;"
+            f" {-100 * loss.interval.high:+z.2f} to {-100 * loss.interval.low:+z.2f} points)",
         )
     console = Console()
     console.width = max(console.width, 140)

@@ -1,4 +1,4 @@
-"""The report of a study, finished or not: report.md, report.csv and report.png."""
+"""The report of a study, finished or not: report.md, report.csv and report.png, .svg and .pdf."""
 
 from __future__ import annotations
 

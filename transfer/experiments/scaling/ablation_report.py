@@ -31,7 +31,7 @@ def ablation_report(study: Study, outcomes: Mapping[str, Outcome]) -> Report:
     points = [pair for curve in curves.values() for pair in curve]
     figure = study.options["figure"]
 
-    def draw(path: Path) -> Path:
+    def draw(path: Path) -> list[Path]:
         from transfer.experiments.scaling.figures import draw_curves
 
         return draw_curves(figure, curves, path)
@@ -96,7 +96,7 @@ def _against_compound(curves: Curves, noise: Noise | None) -> Iterator[str]:
 
 
 def _told(difference: float, noise: Noise | None) -> str:
-    text = f"{difference:+.2f} points"
+    text = f"{difference:+z.2f} points"
     if noise is None:
         return text
     told = abs(difference) > noise.significant_for_all()

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from matplotlib.figure import Figure
 
-from transfer.experiments.drawing import BLUE, DPI, GREEN, GREY, INK, ORANGE, PINK, SKY, save_png, tidy
+from transfer.experiments.drawing import BLUE, DPI, GREEN, GREY, INK, ORANGE, PINK, SKY, save_figure, tidy
 from transfer.experiments.scaling.ablation import Point
 from transfer.experiments.scaling.ranking import RankedRound, Standing
 
@@ -28,8 +28,8 @@ _PLACES = (
 )
 
 
-def draw_ranking(standings: Sequence[Standing], all_rounds: Sequence[RankedRound], path: Path) -> Path:
-    """Draw the networks from the best down and return the picture's path.
+def draw_ranking(standings: Sequence[Standing], all_rounds: Sequence[RankedRound], path: Path) -> list[Path]:
+    """Draw the networks from the best down and return its files.
 
     Each seed is a dot, the mean a diamond with its 95% interval. The band holds what cannot be told from the best.
     Networks that were discarded earlier are paler.
@@ -60,11 +60,11 @@ def draw_ranking(standings: Sequence[Standing], all_rounds: Sequence[RankedRound
     axes.set_xlabel("val accuracy (%); band: not told from the best", fontsize=8, color=INK)
     tidy(axes, 7)
     axes.grid(axis="y", visible=False)
-    return save_png(figure, path)
+    return save_figure(figure, path)
 
 
-def draw_curves(figure: Literal[3, 4, 8], curves: Curves, path: Path) -> Path:
-    """Draw accuracy against multiply-adds, as the paper does, and return the picture's path.
+def draw_curves(figure: Literal[3, 4, 8], curves: Curves, path: Path) -> list[Path]:
+    """Draw accuracy against multiply-adds, as the paper does, and return its files.
 
     Figure 3 has a panel for each dimension, Figures 4 and 8 have all curves in one. Means have 95% intervals and each
     seed is a dot. An interval that runs out of the picture is cut: that of two seeds is wide.
@@ -94,7 +94,7 @@ def draw_curves(figure: Literal[3, 4, 8], curves: Curves, path: Path) -> Path:
         tidy(panel, 7)
     if figure != 3:
         axes[0].legend(fontsize=7, frameon=False)
-    return save_png(drawing, path)
+    return save_figure(drawing, path)
 
 
 def _draw(

@@ -10,7 +10,7 @@ from transfer.experiments.halving import best
 from transfer.experiments.scaling.noise import Noise, measure_noise
 from transfer.experiments.scaling.outcomes import Outcome
 from transfer.experiments.scaling.plan import Study, Trial, TrialRun
-from transfer.statistics import Mean, mean_interval
+from transfer.statistics import Mean, bounded, mean_interval
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def _rank(study: Study, number: int, runs: Sequence[TrialRun], outcomes: Mapping
     for name in dict.fromkeys(run.trial for run in runs):
         found = {run.seed: outcomes[run.id] for run in runs if run.trial == name and run.id in outcomes}
         scores = {seed: 100 * outcome.score for seed, outcome in found.items() if outcome.score is not None}
-        mean = mean_interval(list(scores.values())) if scores else None
+        mean = bounded(mean_interval(list(scores.values())), 0, math.inf) if scores else None
         num_failed = sum(outcome.failed for outcome in found.values())
         standings.append(Standing(study.trial(name), number, scores, mean, num_failed))
     order = best([standing.value for standing in standings], len(standings))

@@ -38,7 +38,7 @@ class Report:
         table: Markdown table of the networks or points.
         notes: paragraphs below the table.
         rows: rows of the CSV file; None is an empty value.
-        draw: writes the picture and returns its path.
+        draw: writes the picture and returns its files.
     """
 
     title: str
@@ -48,11 +48,11 @@ class Report:
     table: str
     notes: Sequence[str]
     rows: Sequence[Mapping[str, Any]]
-    draw: Callable[[Path], Path]
+    draw: Callable[[Path], list[Path]]
 
 
 def write_files(folder: Path, study: Study, outcomes: Mapping[str, Outcome], report: Report) -> list[Path]:
-    """Write report.md, report.csv and, once a run is done, report.png; return their paths."""
+    """Write report.md, report.csv and, once a run is done, report.png, .svg and .pdf; return their paths."""
     texts = {
         "report.md": markdown(folder.resolve().name, study, outcomes, report),
         "report.csv": csv_text(report.rows),
@@ -61,7 +61,7 @@ def write_files(folder: Path, study: Study, outcomes: Mapping[str, Outcome], rep
         write_text(folder / name, text)
     written = [folder / name for name in texts]
     if any(standing.mean for current in report.rounds for standing in current.standings):
-        written.append(report.draw(folder / "report.png"))
+        written += report.draw(folder / "report.png")
     return written
 
 

@@ -30,7 +30,7 @@ def search_report(study: Study, outcomes: Mapping[str, Outcome]) -> Report:
     standings = ranked(all_rounds)
     equal = study.facts["equal"]
 
-    def draw(path: Path) -> Path:
+    def draw(path: Path) -> list[Path]:
         from transfer.experiments.scaling.figures import draw_ranking
 
         return draw_ranking(standings, all_rounds, path)

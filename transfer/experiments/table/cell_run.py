@@ -14,7 +14,7 @@ from transfer.experiments.child_run import RunDiverged, RunFailed, Worker, drop_
 from transfer.experiments.halving import best, describe_search, describe_trial, list_trials, plan_rounds
 from transfer.experiments.jobs import Job, Outcome
 from transfer.experiments.table.cells import Cell, Table, cell_dir, own_data_root
-from transfer.experiments.table.entries import CELLS, RESULT, CellResult
+from transfer.experiments.table.entries import CELLS, FINAL, RESULT, CellResult
 from transfer.experiments.table.probe_cells import fields_of_a_probe, is_probe, probe_configuration
 from transfer.runs.results import Results
 
@@ -91,7 +91,7 @@ def compute_cell(table: Table, cell: Cell, devices: int, worker: Worker) -> Outc
         RunFailed: a run ended without results.
         Interrupted: Ctrl-C or SIGTERM.
     """
-    name = f"{CELLS}/{cell.id}/final"
+    name = f"{CELLS}/{cell.id}/{FINAL}"
     if is_probe(cell):
         fit = _probe(table, cell, devices, worker, name)
     else:
@@ -113,6 +113,7 @@ def compute_cell(table: Table, cell: Cell, devices: int, worker: Worker) -> Outc
         "decay": final.decay,
         "chosen": dict(fit.chosen),
         "num_trials": len(fit.trials),
+        "steps": final.steps,
         "search": fit.search,
         "weights": final.weights,
         "final_run": name,
@@ -225,8 +226,8 @@ def _search(table: Table, cell: Cell, devices: int, worker: Worker, trials: Sequ
 def _planned(cell: Cell, table: Table) -> dict[str, Any]:
     """Return all entries of a result, with those that are known before anything was run."""
     unknown = (
-        *("metrics", "quoted_metric", "decay", "chosen", "num_trials", "search", "weights", "final_run", "test_reads"),
-        *("copy", "skipped_images", "seen_test_images", "image_size"),
+        *("metrics", "quoted_metric", "decay", "chosen", "num_trials", "steps", "search", "weights", "final_run"),
+        *("test_reads", "copy", "skipped_images", "seen_test_images", "image_size"),
         *("train_seconds", "gpu_hours", "hardware", "versions", "git_commit", "error"),
     )
     return {

@@ -17,6 +17,7 @@ from transfer.files import read_object
 from transfer.records import checked
 
 TABLE, CELLS, RESULT = "table.json", "cells", "result.json"
+FINAL = "final"  # folder of a cell's run that is tested
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -65,6 +66,8 @@ class CellResult(TypedDict, total=False):
     skipped_images: NonNegativeInt | None
     seen_test_images: NonNegativeInt | None
     chosen: dict[str, Any] | None
+    num_trials: NonNegativeInt | None
+    steps: NonNegativeInt | None
     search: str | None
     overrides: dict[str, Any] | None
     weights: Weights | None

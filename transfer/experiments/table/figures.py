@@ -15,7 +15,21 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from matplotlib.transforms import ScaledTranslation
 
 from transfer.errors import printable
-from transfer.experiments.drawing import AMBER, BLUE, DPI, FAINT, GREEN, GREY, INK, ORANGE, PINK, SKY, save_png, tidy
+from transfer.experiments.drawing import (
+    AMBER,
+    BLUE,
+    DPI,
+    FAINT,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PINK,
+    SKY,
+    distances,
+    save_figure,
+    tidy,
+)
 from transfer.experiments.table.results import Result
 from transfer.experiments.table.verdicts import MARGIN, Table5Line, status
 from transfer.paper import (
@@ -44,8 +58,8 @@ _WIDEST_DIFFERENCE = 3.0  # points; larger ones are drawn at the edge
 _UNITS = {"mean_per_class": "mean per class", "map": "mAP", "map_11": "11-point mAP"}
 
 
-def draw_figure6(results: Sequence[Result], path: Path) -> Path:
-    """Draw the paper's Figure 6 with our results in it and return the picture's path.
+def draw_figure6(results: Sequence[Result], path: Path) -> list[Path]:
+    """Draw the paper's Figure 6 with our results in it and return its files.
 
     Each dataset has a panel of accuracy against parameters without the classifier. Peers are grey, the paper's
     EfficientNets (filled: Table 5; hollow: digitised) and ours are coloured, ours just to the right of their place
@@ -78,7 +92,7 @@ def draw_figure6(results: Sequence[Result], path: Path) -> Path:
     legend = figure.legend(handles=handles, loc="outside upper center", ncols=2 * columns, frameon=False, fontsize=9)
     for text in legend.get_texts():
         text.set_parse_math(False)
-    return save_png(figure, path)
+    return save_figure(figure, path)
 
 
 def _draw_published(axes: Any, dataset: str) -> None:
@@ -116,7 +130,7 @@ def _draw_own(axes: Any, result: Result, mean: Mean, colour: str, marker: str, p
     deviates = status(result).name == "not comparable"
     face = "white" if deviates else colour
     axes.errorbar(
-        *(x, mean.value, mean.half_width),
+        *(x, mean.value, distances(mean)),
         **{"color": colour, "marker": marker, "ms": 5, "mfc": face, "capsize": 2, "lw": 1.2, "zorder": 4},
         transform=axes.transData + shift,
     )
@@ -145,8 +159,8 @@ def _finish_panel(axes: Any, dataset: str, unit: str) -> None:
     tidy(axes, 8)
 
 
-def draw_table5(lines: Sequence[Table5Line], path: Path) -> Path:
-    """Draw Table 5 and return the picture's path.
+def draw_table5(lines: Sequence[Table5Line], path: Path) -> list[Path]:
+    """Draw Table 5 and return its files.
 
     Each cell has a row, 1800 x 45 pixels, with the paper's accuracy, ours, the status, and their difference as a chart.
     There, zero is the paper's EfficientNet, the band what an interval must lie in to count as reproduced, the bar our
@@ -180,7 +194,7 @@ def draw_table5(lines: Sequence[Table5Line], path: Path) -> Path:
         Line2D([], [], color=GREY, marker="D", ms=4, ls="", label="set against"),
     ]
     chart.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False, fontsize=8)
-    return save_png(figure, path)
+    return save_figure(figure, path)
 
 
 def _write_row(axes: Any, row: int, line: Table5Line, *, is_new: bool) -> None:
@@ -215,13 +229,13 @@ def _draw_difference(axes: Any, row: int, line: Table5Line) -> None:
         return
     difference = mean.value - line.paper.accuracy
     if abs(difference) <= _WIDEST_DIFFERENCE:
-        axes.errorbar(difference, row, xerr=mean.half_width, color=_OURS[0], marker="o", ms=5, capsize=3, zorder=3)
+        axes.errorbar(difference, row, xerr=distances(mean), color=_OURS[0], marker="o", ms=5, capsize=3, zorder=3)
         return
     marker, side, sign = (">", "right", 1) if difference > 0 else ("<", "left", -1)
     edge = sign * _WIDEST_DIFFERENCE
     axes.plot(edge, row, color=_OURS[0], marker=marker, ms=6, zorder=3)
     style = {"ha": side, "va": "center", "fontsize": 8, "color": _OURS[0]}
-    axes.annotate(f"{difference:+.1f}", (edge, row), xytext=(-6 * sign, 0), textcoords="offset points", **style)
+    axes.annotate(f"{difference:+z.1f}", (edge, row), xytext=(-6 * sign, 0), textcoords="offset points", **style)
 
 
 def _family(network: str) -> str:

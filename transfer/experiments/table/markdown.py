@@ -1,37 +1,53 @@
-"""The report as Markdown and as CSV. Names that come from files are escaped in both."""
+"""The report as Markdown, in which names that come from files are escaped."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
-from typing import Any
 
 from transfer.experiments.table.cited import CITED_RULE, cited_table
+from transfer.experiments.table.averages import AVERAGES, Average
+from transfer.experiments.table.differences import Comparison
 from transfer.experiments.table.results import METRICS, Result, settings
 from transfer.experiments.table.verdicts import (
-    MARGIN,
     STATUS_RULE,
     Status,
     Table5Line,
-    paper_cell,
     published_of,
     status,
 )
-from transfer.markdown import escape_csv, escape_markdown, markdown_table
-from transfer.paper import DATASET_TITLES, MISPRINTS, PRINTED_GEO_MEANS, TABLE5, PaperResult, geo_mean
+from transfer.markdown import escape_markdown, markdown_table
+from transfer.paper import DATASET_TITLES, MISPRINTS, PRINTED_GEO_MEANS, TABLE5, geo_mean
+from transfer.statistics import Mean
 
-_METRIC_TITLES = {"top1": "top-1", "mean_per_class": "mean per class", "map": "mAP", "map_11": "11-point mAP"}
+METRIC_TITLES = {"top1": "top-1", "mean_per_class": "mean per class", "map": "mAP", "map_11": "11-point mAP"}
 _COLUMN_TITLES = {"public": "Against the best public models", "best": "Against the best reported results"}
+DIFFERENCES = """\
+Every two protocols of a backbone are compared, and every two backbones of a protocol that follow each other by their
+parameters. The interval (95%, of this comparison alone) is for other seeds and other images like these: variances of
+seeds and images as crossed random effects, with Student's t (Gallas et al. 2007, doi 10.1364/JOSAA.24.000B70; Hillis
+2014, doi 10.1002/sim.5926). Seeds that both sides have are taken in pairs. A single seed says nothing of others: its
+interval is for other images, and for the other side's seeds; a linear probe needs no second seed. An average over
+datasets is for these datasets. All p-values of this section are corrected together by Holm's method (1979), and the
+verdict is at 5% of them, so that one in twenty such sections errs once or more where nothing differs.
+`report_differences.csv` also has the interval of the hierarchical bootstrap (Sellam et al. 2022, arXiv 2106.16163),
+which is too narrow where there are few seeds and they matter."""
 
 
-def markdown_report(name: str, results: Sequence[Result], lines: Sequence[Table5Line]) -> str:
-    """Return the whole report as Markdown.
+def markdown_report(
+    name: str,
+    results: Sequence[Result],
+    lines: Sequence[Table5Line] = (),
+    comparisons: Sequence[Comparison] = (),
+    averages: Sequence[Average] = (),
+) -> str:
+    """Return the whole report as Markdown; parts of which there is nothing are left out.
 
     Args:
         name: name of the table.
         results: its results.
-        lines: lines of Table 5, see `table5_lines`; empty leaves that part out.
+        lines: lines of Table 5, see `table5_lines`.
+        comparisons: see `compare_settings`.
+        averages: see `average_results`.
     """
     entries = [entry for result in results for entry in result.entries]
     counts = {kind: sum(entry.status == kind for entry in entries) for kind in ("done", "failed", "not run")}
@@ -53,6 +69,10 @@ def markdown_report(name: str, results: Sequence[Result], lines: Sequence[Table5
         ]
         parts += ["Misprints of the paper:", "\n".join(misprints)]
     parts += ["## All results", _all_results(results)]
+    if averages:
+        parts += ["## Averages over datasets", _averages(averages), AVERAGES]
+    if comparisons:
+        parts += ["## Differences", _differences(comparisons), DIFFERENCES]
     if any(published_of(result) for result in results):
         parts += ["## How the status comes about", STATUS_RULE]
     if published := cited_table(result.dataset for result in results):
@@ -107,7 +127,7 @@ def _all_results(results: Sequence[Result]) -> str:
         ]
         for result in results
     ]
-    titles = [_METRIC_TITLES[metric] for metric in measured]
+    titles = [METRIC_TITLES[metric] for metric in measured]
     heads = [
         "dataset",
         "backbone",
@@ -122,6 +142,58 @@ def _all_results(results: Sequence[Result]) -> str:
         "notes",
     ]
     return markdown_table(heads, rows)
+
+
+def _averages(averages: Sequence[Average]) -> str:
+    rows = [
+        [
+            escape_markdown(one.backbone),
+            escape_markdown(one.protocol),
+            escape_markdown(f"average over {len(one.datasets)} datasets: {', '.join(one.datasets)}"),
+            str(one.mean.count) if one.mean.count else "none in common",
+            interval_text(one.mean),
+            "" if one.log_odds is None else f"{one.log_odds:.2f} ({one.accuracy_of_log_odds:.2f})",
+        ]
+        for one in averages
+    ]
+    heads = ["backbone", "protocol", "datasets", "seeds", "mean of accuracies", "mean of log odds"]
+    return markdown_table(heads, rows)
+
+
+def _differences(comparisons: Sequence[Comparison]) -> str:
+    rows = [
+        [
+            escape_markdown(datasets_text(one.datasets)),
+            *(escape_markdown(" by ".join(setting)) for setting in (one.a, one.b)),
+            *_difference(one),
+            one.verdict if one.difference else escape_markdown(f"not compared: {one.reason}"),
+        ]
+        for one in comparisons
+    ]
+    heads = ["dataset", "A", "B", "metric", "seeds", "A less B, points", "p", "p, corrected", "verdict"]
+    return markdown_table(heads, rows)
+
+
+def _difference(one: Comparison) -> list[str]:
+    metric = escape_markdown(" and ".join(METRIC_TITLES.get(name, name) for name in one.metrics))
+    if one.difference is None or one.corrected is None:
+        return [metric, "", "", "", ""]
+    found = one.difference
+    value, low, high = (f"{100 * share:+z.2f}" for share in (found.value, found.low, found.high))
+    return [metric, seeds_text(one), f"{value} ({low} to {high})", f"{found.p_value:.2g}", f"{one.corrected:.2g}"]
+
+
+def datasets_text(datasets: Sequence[str]) -> str:
+    """Return the name of a comparison's dataset, or how many they are and which."""
+    return datasets[0] if len(datasets) == 1 else f"average over {len(datasets)} datasets: {', '.join(datasets)}"
+
+
+def seeds_text(comparison: Comparison) -> str:
+    """Return the numbers of seeds of a comparison's difference; empty without one."""
+    if comparison.difference is None:
+        return ""
+    a, b = comparison.difference.num_seeds
+    return f"{a} in pairs" if comparison.difference.paired else f"{a} and {b}"
 
 
 def _verdict(result: Result | None, found: Status) -> list[str]:
@@ -159,8 +231,12 @@ def _accuracy(result: Result, metric: str) -> str:
     mean = result.mean(metric)
     if mean is None:
         return ""
-    text = f"{mean.value:.2f}" if mean.low is None else f"{mean.value:.2f} ({mean.low:.2f} to {mean.high:.2f})"
-    return f"**{text}**" if metric == result.quoted_metric else text
+    return f"**{interval_text(mean)}**" if metric == result.quoted_metric else interval_text(mean)
+
+
+def interval_text(mean: Mean) -> str:
+    """Return a mean with its interval, if it has one."""
+    return f"{mean.value:.2f}" if mean.low is None else f"{mean.value:.2f} ({mean.low:.2f} to {mean.high:.2f})"
 
 
 def _millions(millions: float | None) -> str:
@@ -171,62 +247,3 @@ def _times(ratio: float | None) -> str:
     if ratio is None:
         return ""
     return f"{ratio:.0f}x" if ratio >= 10 else f"{ratio:.1f}x"
-
-
-def csv_report(results: Sequence[Result], lines: Sequence[Table5Line]) -> str:
-    """Return a CSV line for each dataset, backbone and protocol, and for each cell of Table 5 that was not planned.
-
-    Accuracies are in percent to 4 decimals; what is unknown is empty.
-    """
-    rows = [_csv_row(result, paper_cell(result)) for result in results]
-    rows += [_csv_row(None, line.paper) for line in lines if line.result is None]
-    file = io.StringIO()
-    writer = csv.DictWriter(file, rows[0] if rows else ["dataset"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(
-        {name: escape_csv(value) if isinstance(value, str) else value for name, value in row.items()} for row in rows
-    )
-    return file.getvalue()
-
-
-def _csv_row(result: Result | None, paper: PaperResult | None) -> dict[str, Any]:
-    found, published = status(result), result and published_of(result)
-    means: dict[str, float | None] = {}
-    for metric in METRICS:
-        mean = result.mean(metric) if result else None
-        low_high = (mean.low, mean.high) if mean else (None, None)
-        means[metric] = _rounded(mean.value) if mean else None
-        means[f"{metric}_low"], means[f"{metric}_high"] = map(_rounded, low_high)
-    ratio = Table5Line(paper, result).ratio if paper else None
-    return {
-        "dataset": result.dataset if result else paper and paper.dataset,
-        "backbone": result.backbone if result else paper and paper.backbone,
-        "protocol": result.protocol if result else None,
-        "seeds_planned": len(result.entries) if result else 0,
-        "seeds_done": len(result.done) if result else 0,
-        "seeds_failed": len(result.failed) if result else 0,
-        **means,
-        "quoted_metric": result.quoted_metric if result and result.done else None,
-        "status": found.name,
-        "detail": found.detail,
-        "difference": _rounded(found.difference),
-        "margin": MARGIN if published else None,
-        "published": published and published.accuracy,
-        "published_in": published and published.source,
-        "paper_accuracy": paper and paper.accuracy,
-        "paper_column": paper and paper.column,
-        "peer": paper and paper.peer,
-        "peer_accuracy": paper and paper.peer_accuracy,
-        "peer_millions": paper and paper.peer_millions,
-        "printed_ratio": paper and paper.printed_ratio,
-        "num_parameters_without_classifier": result and result.num_parameters,
-        "ratio": _rounded(ratio),
-        "chosen": result and "; ".join(settings(chosen) for chosen in result.distinct("chosen")),
-        "notes": result and "; ".join(result.notes),
-        "train_seconds": result and _rounded(result.total("train_seconds")),
-        "gpu_hours": result and _rounded(result.total("gpu_hours")),
-    }
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)

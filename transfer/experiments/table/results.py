@@ -9,7 +9,7 @@ from typing import Any
 
 from transfer.experiments.table.entries import Entry
 from transfer.paper import DATASET_TITLES
-from transfer.statistics import Mean, mean_interval
+from transfer.statistics import Mean, bounded, mean_interval
 
 METRICS = ("top1", "mean_per_class", "map", "map_11")
 
@@ -27,6 +27,11 @@ class Result:
     protocol: str
     entries: tuple[Entry, ...]
 
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What no other result of a table shares."""
+        return self.dataset, self.backbone, self.protocol
+
     @cached_property
     def done(self) -> list[Entry]:
         """The seeds that ended."""
@@ -40,7 +45,7 @@ class Result:
     def mean(self, metric: str) -> Mean | None:
         """Return the mean of a test metric over the seeds in percent, or None if no seed measured it."""
         values = [value for entry in self.done if (value := entry.accuracy(metric)) is not None]
-        return mean_interval(values) if values else None
+        return bounded(mean_interval(values), 0, 100) if values else None
 
     @property
     def quoted_metric(self) -> str:

@@ -22,7 +22,7 @@ fewer seeds. **not comparable**: something else than chance differs, and what: t
 its search, the image size, the copy of the data, images that are missing, further reads of the test split, seeds that
 failed. **failed**: no seed ended. **not run**: no seed was run, planned or not. **done**: nothing is published to
 compare it with. Why {MARGIN}: the published value is rounded (0.05) and one of many (EfficientNetV2's table, arXiv
-2104.00298, prints up to +-{_SPREAD}), and three seeds that spread by {_SPREAD} have an interval of +-0.32; together
+2104.00298, prints up to ±{_SPREAD}), and three seeds that spread by {_SPREAD} have an interval of ±0.32; together
 0.50. So two results that both reproduce a value may differ by a point. The metric in bold is compared: mean per class
 on Aircraft, Pets, Caltech-101 and Flowers, as the transfer literature has it (Table 5 does not say which it prints),
 11-point mAP on VOC2007, top-1 elsewhere."""
@@ -72,7 +72,7 @@ def status(result: Result | None) -> Status:
         return Status("reproduced", difference)
     if low > MARGIN or high < -MARGIN:
         return Status("better" if difference > 0 else "short", difference)
-    return Status("inconclusive", difference, f"{difference:+.2f}, 95% interval {low:+.2f} to {high:+.2f}")
+    return Status("inconclusive", difference, f"{difference:+z.2f}, 95% interval {low:+z.2f} to {high:+z.2f}")
 
 
 def deviations(result: Result, published: Published) -> list[str]:

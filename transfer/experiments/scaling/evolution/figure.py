@@ -6,13 +6,13 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from transfer.experiments.drawing import BLUE, DPI, GREEN, INK, ORANGE, save_png, tidy
+from transfer.experiments.drawing import BLUE, DPI, GREEN, INK, ORANGE, save_figure, tidy
 from transfer.experiments.scaling.plan import Study
 from transfer.experiments.scaling.ranking import RankedRound
 
 
-def draw_evolution(study: Study, only: RankedRound, path: Path) -> Path:
-    """Draw the objective of each network in the order of the plan, and of the best so far; return the picture's path.
+def draw_evolution(study: Study, only: RankedRound, path: Path) -> list[Path]:
+    """Draw the objective of each network in the order of the plan, and of the best so far; return its files.
 
     The band holds what cannot be told from the baseline, given how many networks are compared. Seeds are small dots.
 
@@ -45,4 +45,4 @@ def draw_evolution(study: Study, only: RankedRound, path: Path) -> Path:
     axes.set_ylim(min(scores) - margin, max(scores) + margin)
     axes.legend(fontsize=7, frameon=False, loc="lower right")
     tidy(axes, 7)
-    return save_png(figure, path)
+    return save_figure(figure, path)

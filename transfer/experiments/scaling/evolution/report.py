@@ -19,7 +19,6 @@ from transfer.experiments.scaling.report import (
     cost_columns,
     score_cells,
     score_columns,
-    shown_interval,
 )
 from transfer.markdown import escape_csv, markdown_table
 from transfer.networks.registry import get_variant
@@ -37,7 +36,7 @@ def evolution_report(study: Study, outcomes: Mapping[str, Outcome]) -> Report:
     options, target = study.options, study.facts["target_macs"]
     only = by_objective(study, outcomes)
 
-    def draw(path: Path) -> Path:
+    def draw(path: Path) -> list[Path]:
         from transfer.experiments.scaling.evolution.figure import draw_evolution
 
         return draw_evolution(study, only, path)
@@ -112,7 +111,8 @@ def _lines(study: Study, only: RankedRound) -> Iterator[str]:
 
 def _paired(best: Standing, baseline: Standing) -> str:
     mean = mean_interval([score - baseline.scores[seed] for seed, score in best.scores.items()])
-    return f"{mean.value:+.2f}" + (f" (95% interval {shown_interval(mean)})" if mean.low is not None else "")
+    interval = "" if mean.low is None else f" (95% interval {mean.low:+z.2f} to {mean.high:+z.2f})"
+    return f"{mean.value:+z.2f}{interval}"
 
 
 def _progress(study: Study, only: RankedRound) -> str | None:
