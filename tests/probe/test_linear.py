@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from transfer.probe.cross_validation import Choice
+from transfer.probe.cross_validation import ChosenHead
 from transfer.probe.features import Features
 from transfer.probe.linear import fit_choice
 from transfer.probe.logistic import LinearFit
@@ -41,7 +41,7 @@ def assert_is(fit: LinearFit, temperature: float, sklearn: Any) -> None:
 @pytest.mark.parametrize("head", ["logistic", "ridge"])
 def test_a_chosen_head_is_fitted_to_train_and_to_both(head: str) -> None:
     train, val = part(slice(0, 60)), part(slice(60, 80))
-    found = fit_choice([train], val, 3, Choice(head, 3.0, 0.25, 6))
+    found = fit_choice([train], val, 3, ChosenHead(head, 3.0, 0.25, 6))
     alone = expected(head, FEATURES[:60], LABELS[:60])
     assert_is(found.train_fit, 0.25, alone)
     assert_is(found.fit, 0.25, expected(head, FEATURES, LABELS))
@@ -53,7 +53,7 @@ def test_a_chosen_head_is_fitted_to_train_and_to_both(head: str) -> None:
 
 def test_the_one_view_of_val_counts_as_often_as_those_of_train() -> None:
     views, val = [part(slice(0, 60)), part(slice(0, 60), noise=0.5)], part(slice(60, 80))
-    found = fit_choice(views, val, 3, Choice("ridge", 3.0, 1.0, 6))
+    found = fit_choice(views, val, 3, ChosenHead("ridge", 3.0, 1.0, 6))
     rows = np.concatenate([*(view.features.numpy() for view in views), FEATURES[60:]])
     labels = np.concatenate([LABELS[:60], LABELS[:60], LABELS[60:]])
     assert_is(found.fit, 1.0, expected("ridge", rows, labels, np.repeat([0.5, 0.5, 1.0], [60, 60, 20])))
