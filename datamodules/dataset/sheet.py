@@ -118,7 +118,7 @@ class ReadOptions:
         label_separator: Text between the labels of a cell, if `multilabel`.
         folder_layout: What the folders in `data_root` are, for `folder`: `classes`; `splits`, any others being left
             out; `auto` goes by their names, and refuses what is doubtful.
-        hub_id: `owner/name` of another copy of a published dataset; its splits and columns are named like those of one.
+        hub_id: `owner/name` of another copy of a published dataset; it is laid out like one of those known.
         stream: Whether to fetch images while they are needed, for a hub dataset that does not fit on the disk.
         bit_depth: Bits used in images of integers of more than 8 bits, 1 to 32; None: by the values of all images.
         max_pixels: Images with more are not read.

@@ -16,7 +16,7 @@ ClassWeights = Literal["none", "balanced"]
 def choose_class_weights(asked: Literal["auto", "none", "balanced"], metric: Metric) -> ClassWeights:
     """Return how a head weights the classes: as asked, or under `auto` balanced where the mean per class counts.
 
-    On clothing photos balanced weights raise the mean per class by 3.8 points with 100 images and by 2.8 with 300, and
+    On clothing photos balanced weights raise the mean per class by 2.3 points with 100 images and by 1.8 with 300, and
     leave top-1 as it is (benchmarks/class_weights_clothing_cpu.json).
     """
     if asked != "auto":
