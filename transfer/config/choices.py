@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from transfer.config.auto import FEW_IMAGES, LPFT_FROM, Setting, choose_lpft, choose_recipe, choose_size, usual_method
+from transfer.config.auto import FEW_IMAGES, LPFT_FROM, Rule, choose_lpft, choose_recipe, choose_size, usual_method
 from transfer.config.command_line import apply_choices
 from transfer.config.parsing import flatten
 from transfer.config.probe_schema import is_probe_field
@@ -176,7 +176,7 @@ def choose_by_rule(
     Raises:
         BadValue: the choices conflict with what the user set.
     """
-    choices = list[Setting]()
+    choices = list[Rule]()
     if config.method == "lpft":
         is_set = "trainer.max_epochs" in given and config.trainer.max_epochs > 0
         choices = choose_lpft(num_images, config.trainer.max_epochs if is_set else None, is_balanced)
