@@ -17,7 +17,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from benchmarks.small_data import draw
+from benchmarks.features import draw_splits, pool
 from transfer.errors import check_count
 from transfer.files import expanded
 from transfer.statistics import mean_interval
@@ -41,13 +41,8 @@ def benchmark_penalties(features: Sequence[Path], num_images: Sequence[int], dra
         num_images: numbers of training images.
         draws: draws of each, with seeds from 0.
     """
-    import torch
-
-    from transfer.probe.features import Features, read_features
-
     check_count("draws", draws)
-    parts = [read_features(path) for path in features]
-    images = Features(torch.cat([p.features for p in parts]), torch.cat([p.labels for p in parts]))
+    images = pool(features)
     figures: dict[str, Any] = {"files": [path.name for path in features], "images": len(images.labels)}
     for number in num_images:
         rows = [try_draw(images, number, seed) for seed in range(draws)]
@@ -62,16 +57,9 @@ def benchmark_penalties(features: Sequence[Path], num_images: Sequence[int], dra
 
 def try_draw(images: Features, number: int, seed: int) -> dict[str, dict[str, float]]:
     """Return the test accuracy, the penalty and the seconds of each way, for one draw."""
-    import torch
-
     from transfer.probe import linear
-    from transfer.probe.features import Features
 
-    splits = draw(np.array([str(label) for label in images.labels.tolist()]), number, seed)
-    train, val, test = (
-        Features(images.features[chosen], images.labels[chosen])
-        for chosen in (torch.from_numpy(splits == name) for name in ("train", "val", "test"))
-    )
+    train, val, test = draw_splits(images, number, seed)
     found: dict[str, dict[str, float]] = {}
     for place, most in (("train", len(train.labels)), ("val", 0)):
         started = time.perf_counter()

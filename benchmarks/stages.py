@@ -15,9 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from benchmarks.small_data import draw
+from benchmarks.features import draw_splits, pool
 from transfer.errors import check_count
 from transfer.files import expanded
 from transfer.statistics import mean_interval
@@ -43,13 +41,8 @@ def benchmark_stages(features: Sequence[Path], last: int, num_images: Sequence[i
         num_images: numbers of training images.
         draws: draws of each, with seeds from 0.
     """
-    import torch
-
-    from transfer.probe.features import Features, read_features
-
     check_count("draws", draws)
-    parts = [read_features(path) for path in features]
-    images = Features(torch.cat([p.features for p in parts]), torch.cat([p.labels for p in parts]))
+    images = pool(features)
     figures: dict[str, Any] = {"files": [path.name for path in features], "images": len(images.labels)}
     for number in num_images:
         rows = [try_draw(images, last, number, seed) for seed in range(draws)]
@@ -66,16 +59,9 @@ def benchmark_stages(features: Sequence[Path], last: int, num_images: Sequence[i
 
 def try_draw(images: Features, last: int, number: int, seed: int) -> dict[str, Any]:
     """Return the seed of a draw, what `auto` takes and, of each way, its test accuracy, penalty and seconds."""
-    import torch
-
-    from transfer.probe.features import Features
     from transfer.probe.linear import fit_probe, linear_metrics
 
-    splits = draw(np.array([str(label) for label in images.labels.tolist()]), number, seed)
-    train, val, test = (
-        Features(images.features[chosen], images.labels[chosen])
-        for chosen in (torch.from_numpy(splits == name) for name in ("train", "val", "test"))
-    )
+    train, val, test = draw_splits(images, number, seed)
     every, row = images.features.shape[1], dict[str, Any](seed=seed)
 
     def measure(*widths: int) -> str:

@@ -10,7 +10,7 @@ import datasets
 
 from datamodules.datamodule import DataModule
 from datamodules.dataset.loaded import Dataset, read_dataset
-from datamodules.dataset.sheet import ReadOptions, Sheet, Source
+from datamodules.dataset.sheet import Metric, ReadOptions, Sheet, Source
 from datamodules.sheets import get_sheet
 from datamodules.sheets.loaded import Loaded
 from transfer.errors import BadValue, nearest
@@ -42,6 +42,7 @@ class ReadFields(TypedDict, total=False):
     stream: bool
     bit_depth: int | None
     max_pixels: int
+    metric: Metric | None
 
 
 class DataFields(ReadFields, total=False):

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 from datamodules.dataset.checks import (
     check_class_order,
@@ -18,9 +18,9 @@ from datamodules.dataset.checks import (
     warn_of_absent_classes,
 )
 from datamodules.dataset.holdout import cut_fold, keep_fraction, keep_per_class
-from datamodules.dataset.sheet import Sheet, Source
+from datamodules.dataset.sheet import Metric, Sheet, Source
 from datamodules.dataset.split import Split, join
-from transfer.errors import BadValue, MissingData, printable
+from transfer.errors import BadValue, MissingData, printable, unknown_name
 from transfer.images.decode import BadImage
 from transfer.seen_images import SeenImages
 
@@ -59,6 +59,16 @@ class Dataset:
     def name(self) -> str:
         """The dataset's name."""
         return self.sheet.name
+
+    @property
+    def metric(self) -> Metric:
+        """What these data are judged by: as the options say, or else as the literature quotes it."""
+        return self.source.options.metric or self.sheet.metric
+
+    @property
+    def quoted_metric(self) -> str:
+        """The metric that stands first in results: `metric`, or `map_11` of published data with several labels."""
+        return self.source.options.metric or self.sheet.quoted_metric
 
     @property
     def num_classes(self) -> int:
@@ -199,6 +209,10 @@ def read_source(source: Source) -> tuple[tuple[str, ...], dict[str, Split]]:
     for column in ("split_column", "group_column"):
         if getattr(options, column) is not None and sheet.num_examples:
             raise BadValue(f"{sheet.name} has fixed splits; `{column}` is for dataset 'folder'")
+    if options.metric is not None and options.metric not in get_args(Metric):
+        raise unknown_name("metric", options.metric, get_args(Metric))
+    if options.metric is not None and sheet.num_examples:
+        raise BadValue(f"{sheet.name} is judged by {sheet.metric}; `metric` is for dataset 'folder'")
     if options.hub_id is not None and not sheet.copies:
         raise BadValue(f"{sheet.name} is not on the hub; `hub_id` is for published datasets")
     if options.allow_decayed and not sheet.decays:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 ON_BAD_IMAGE = ("error", "skip")
 TRAIN_ON = ("train", "trainval")
 FOLDER_LAYOUTS = ("auto", "classes", "splits")
+Metric = Literal["top1", "mean_per_class"]
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,7 @@ class ReadOptions:
     Args:
         data_root: Folder that holds the hub's files as DATA_ROOT/<hub id>/, or the authors' archive, extracted; for
             `folder` your own data. None loads from the hub or its cache.
-        on_bad_image: `error` stops at an image that cannot be read; `skip` leaves it out (with `stream`, out of its
-            batch).
+        on_bad_image: `error` stops at an unreadable image; `skip` leaves it out (with `stream`, out of its batch).
         train_on: `train`; `trainval` adds the val images and leaves no val split, for a last fit once everything is
             chosen.
         folds: Cut train and val, together, anew into so many folds; see `datamodules.dataset.holdout.cut_fold`.
@@ -89,12 +89,11 @@ class ReadOptions:
         label_separator: Text between the labels of a cell, if `multilabel`.
         folder_layout: What the folders in `data_root` are, for `folder`: `classes`; `splits`, any others being left
             out; `auto` goes by their names, and refuses what is doubtful.
-        hub_id: `owner/name` of a copy of a published dataset that the sheet does not know; its splits and columns are
-            named like those of a copy that it knows.
+        hub_id: `owner/name` of another copy of a published dataset; it is laid out like one of those known.
         stream: Whether to fetch images while they are needed, for a hub dataset that does not fit on the disk.
-        bit_depth: Bits that are used in images of integers of more than 8 bits, 1 to 32; None takes them from the
-            values of all images.
+        bit_depth: Bits used in images of integers of more than 8 bits, 1 to 32; None: by the values of all images.
         max_pixels: Images with more are not read.
+        metric: What your own data are judged by, `top1` or `mean_per_class`; None: `top1`. It changes no image.
 
     Raises:
         UserError: A value outside its range, or an unknown name.
@@ -122,6 +121,7 @@ class ReadOptions:
     stream: bool = False
     bit_depth: int | None = None
     max_pixels: int = MAX_PIXELS
+    metric: Metric | None = None
 
     def __post_init__(self) -> None:
         if self.bit_depth is not None and not 1 <= self.bit_depth <= 32:
@@ -202,7 +202,7 @@ class Sheet(ABC):
     # Images held out of train where there is no official val split.
     val_size: ClassVar[int | None] = None
     # What the literature quotes where an image has one label: plain accuracy, or the mean of the classes' accuracies.
-    metric: ClassVar[Literal["top1", "mean_per_class"]] = "top1"
+    metric: ClassVar[Metric] = "top1"
     # Whether an image may have several labels.
     multilabel: ClassVar[bool] = False
     # The side of the network's input, in pixels, that the commands take unless told otherwise.

@@ -195,6 +195,25 @@ def test_suspects_are_the_most_accurate_networks_and_the_doctors_too(
 
 
 @pytest.mark.slow
+def test_where_the_mean_per_class_counts_heads_are_balanced(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--data.metric", "mean_per_class", "--backbones", "lite0", "--folds", "3", "--methods", "probe")
+    assert run(*words, "--out_dir", tmp_path / "choice") == 0
+    said = "accuracy is the mean of the classes' accuracies; class weights of the heads: balanced"
+    assert said in capsys.readouterr().out.splitlines()
+    found = checked(read_object(tmp_path / "choice/choose.json"), Choice, tmp_path)
+    assert found.metric == "mean_per_class" and found.candidates[0].class_weights == "balanced"
+    with np.load(tmp_path / "choice/out_of_fold.npz", allow_pickle=False) as arrays:
+        right = arrays["logits_lite0_32"][0].argmax(1) == arrays["label"]
+        mean = np.mean([right[arrays["label"] == label].mean() for label in range(3)])
+    assert found.candidates[0].accuracy == pytest.approx(mean)
+    winner = read_results(tmp_path / "choice/winner")
+    assert (winner["class_weights"], winner["quoted_metric"]) == ("balanced", "mean_per_class")
+    assert found.seconds.keys() == {"networks", "suspects", "learning_curve", "fine_tuning", "winner"}
+
+
+@pytest.mark.slow
 def test_folds_share_no_group(chosen: Path) -> None:
     with np.load(chosen / "out_of_fold.npz", allow_pickle=False) as arrays:
         out = dict(arrays)

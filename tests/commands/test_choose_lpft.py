@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,7 @@ from transfer.commands.choose.decision import Tuned, compare_methods
 from transfer.commands.choose.record import LeftOut
 from transfer.commands.choose.report import describe, lpft_words
 from transfer.config.choose_schema import ChooseConfig
-from transfer.config.command_line import parse_choose_config, parse_config
+from transfer.config.command_line import given_fields, parse_choose_config, parse_config
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue
 from transfer.records import Interval
@@ -58,7 +59,7 @@ class FiveFolds(SimpleNamespace):
 
 
 IMAGES: Any = FiveFolds(labels=LABELS, groups=None, folds=fold_of[None], num_folds=5)
-DATA: Any = SimpleNamespace(num_classes=2, split_sizes={"train": 180, "val": 20}, sheet=SimpleNamespace(metric="top1"))
+DATA: Any = SimpleNamespace(num_classes=2, split_sizes={"train": 180, "val": 20}, metric="top1")
 
 
 # The decision
@@ -123,10 +124,12 @@ def test_the_sentence_says_which_method_and_why() -> None:
     )
 
 
-def test_the_command_that_fine_tunes_nevertheless_has_the_same_data() -> None:
-    config = parse_choose_config(["--data_root", "my photos", "--seed", "3", "--data.group_column", "patient"])[0]
+@pytest.mark.parametrize("class_weights", ["auto", "none", "balanced"])
+def test_the_command_that_fine_tunes_nevertheless_has_the_same_data(class_weights: str) -> None:
+    given = ["--data_root", "my photos", "--seed", "3", "--data.group_column", "patient"]
+    config, own = parse_choose_config([*given, "--class_weights", class_weights])
     choice: Any = SimpleNamespace(
-        config={**config.to_dict(), "folds": 5},
+        config={**config.to_dict(), **asdict(own)},
         candidates=[None, SimpleNamespace(backbone="lite1", image_size=240)],
         chosen=1,
     )
@@ -135,6 +138,9 @@ def test_the_command_that_fine_tunes_nevertheless_has_the_same_data() -> None:
     assert words[:4] == ["--data_root", "my photos", "--seed", "3"] and "--dataset" not in words
     assert (found.dataset, found.backbone, found.image_size, found.method) == ("folder", "lite1", 240, "lpft")
     assert (found.data, found.seed) == (config.data, 3)
+    # Else the rule decides, by what the data are judged by.
+    assert ("loss.class_weights" in given_fields(words)) == (class_weights != "auto")
+    assert found.loss.class_weights == ("balanced" if class_weights == "balanced" else "none")
 
 
 # The time

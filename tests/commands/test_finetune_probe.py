@@ -97,6 +97,21 @@ def test_lpft_starts_where_the_probe_ended_and_resumes_without_another(
 
 
 @pytest.mark.slow
+def test_where_the_mean_per_class_counts_lpft_balances_the_head_and_the_loss(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--data.metric", "mean_per_class", "--method", "lpft", "--trainer.max_epochs", "1", "--report", "false")
+    assert tune(photos, tmp_path / "run", *words) == 0
+    found, output = load_results(tmp_path / "run"), capsys.readouterr().out
+    assert found.first_probe is not None and found.first_probe.class_weights == "balanced"
+    assert found.config["loss"]["class_weights"] == "balanced"
+    assert found.quoted_metric == found.monitor == "mean_per_class"
+    assert "loss.class_weights balanced: the mean per class is what counts" in output
+    assert f"linear probe first: val mean_per_class {found.first_probe.metrics['mean_per_class']:.2%} (" in output
+    assert "s, with balanced class weights)" in output
+
+
+@pytest.mark.slow
 def test_the_same_seed_starts_from_the_same_head(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("one", "two"):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"cache {name}"))  # computed, not read

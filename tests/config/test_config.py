@@ -124,6 +124,7 @@ def test_a_value_out_of_range_is_the_only_problem_and_named(group: str, field: s
         ({}, {"fraction": 0.5, "stream": True}, "`data.fraction`=0.5 with `data.stream`=True"),
         ({}, {"fraction": 0.5, "per_class": 3}, "`data.per_class`=3 with `data.fraction`=0.5: choose one"),
         ({"loss": LossConfig(name="bce")}, {"per_class": 3, "multilabel": True}, "`data.per_class`=3 with"),
+        ({"loss": LossConfig(name="bce")}, {"metric": "top1", "multilabel": True}, "`data.metric`=top1 with"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_by_name(top: dict[str, Any], data: dict[str, Any], named: str) -> None:

@@ -60,7 +60,8 @@ def test_who_gets_which(words: tuple[str, ...], facts: dict[str, Any], recipe: s
 
 
 def choose(config: FinetuneConfig, given: frozenset[str] = frozenset(), **facts: Any) -> tuple[FinetuneConfig, Any]:
-    known = {"num_images": 300, "num_classes": 10, "short_side": 500, "resolution": 224, "dropout_rate": 0.2}
+    known = {"num_images": 300, "is_balanced": False, "num_classes": 10, "short_side": 500, "resolution": 224}
+    known["dropout_rate"] = 0.2
     return choose_by_rule(config, given, **{**known, **facts}, num_processes=1)
 
 
@@ -71,6 +72,17 @@ def test_lpft_leaves_what_was_set_and_tells_the_rest() -> None:
     assert chosen.bn == "frozen" and any(line.startswith("bn frozen: ") for line in lines)
     assert all(": " in line and len(line) > 30 for line in lines if "as you set it" not in line)
     assert chosen.image_size is None
+
+
+@pytest.mark.parametrize(("given", "chosen"), [((), "balanced"), (("loss.class_weights",), "none")])
+def test_where_the_mean_per_class_counts_lpft_weights_the_classes(given: tuple[str, ...], chosen: str) -> None:
+    config = FinetuneConfig(method="lpft", recipe="none")
+    found, lines = choose(config, frozenset(given), is_balanced=True)
+    assert found.loss.class_weights == chosen
+    said = "loss.class_weights balanced: the mean per class is what counts"
+    assert (said if chosen == "balanced" else "loss.class_weights: as you set it") in lines
+    assert choose(config)[0].loss.class_weights == "none"
+    assert choose(FinetuneConfig(method="full", recipe="auto"), is_balanced=True)[0].loss.class_weights == "none"
 
 
 @pytest.mark.parametrize(("short_side", "size", "crop"), [(500, 224, 0.5), (32, 128, 0.64)])

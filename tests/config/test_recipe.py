@@ -13,7 +13,7 @@ from PIL import Image
 from datamodules import load_dataset
 from datamodules.dataset.split import Split
 from datamodules.reading.tables import encoded_images
-from transfer.config.auto import Choice, choose_batch_size, choose_recipe
+from transfer.config.auto import Rule, choose_batch_size, choose_recipe
 from transfer.config.command_line import apply_choices, given_fields, parse_config
 from transfer.config.problems import find_problems
 from transfer.config.schema import FinetuneConfig
@@ -23,7 +23,7 @@ from transfer.errors import UserError
 from transfer.networks.registry import get_backbone
 
 
-def choices(**changes: Any) -> dict[str, Choice]:
+def choices(**changes: Any) -> dict[str, Rule]:
     """For CIFAR-10 and B0."""
     facts = {
         "num_images": 45_000, "num_classes": 10, "short_side": 32, "resolution": 224, "dropout_rate": 0.2,

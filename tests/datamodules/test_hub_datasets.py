@@ -275,6 +275,14 @@ def test_decay_is_allowed_only_where_images_are_gone(tiny_cifar: Path) -> None:
         load_dataset(TinyCIFAR10(), data_root=tiny_cifar, allow_decayed=True)
 
 
+def test_a_published_dataset_is_judged_by_what_the_literature_quotes(tiny_cifar: Path) -> None:
+    assert load_dataset(TinyCIFAR10(), data_root=tiny_cifar).metric == "top1"
+    with pytest.raises(UserError, match="cifar10 is judged by top1; `metric` is for dataset 'folder'"):
+        load_dataset(TinyCIFAR10(), data_root=tiny_cifar, metric="mean_per_class")
+    with pytest.raises(UserError, match=r"unknown metric 'f1'.*mean_per_class"):
+        load_dataset(TinyCIFAR10(), data_root=tiny_cifar, metric="f1")
+
+
 def in_memory(name: str, size: int, labels: list[int] | None = None) -> Split:
     """A split of so many images that nothing reads."""
     table = encoded_images([(b"", "")])

@@ -14,7 +14,7 @@ from sklearn.linear_model import RidgeClassifier
 from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
 from transfer.folds import draw_folds
-from transfer.probe.cross_validation import TEMPERATURES, CrossValidation, cross_validate
+from transfer.probe.cross_validation import TEMPERATURES, ChosenHead, CrossValidation, cross_validate
 from transfer.probe.features import Features
 from transfer.statistics import mean_per_class, share_interval, top1
 
@@ -88,6 +88,32 @@ def test_losses_choices_and_predictions_are_those_of_scikit_learn(
     expected = softmax(scale * whole.decision_function(features) / found.choice.temperature, axis=1)
     assert found.fit.weight.shape == (3, num_features)
     np.testing.assert_allclose(found.fit.logits(torch.from_numpy(features)).softmax(1), expected, atol=3e-3)
+
+
+@pytest.mark.parametrize("head", ["logistic", "ridge"])
+def test_balanced_heads_are_chosen_by_the_loss_of_the_images_as_they_are(head: str) -> None:
+    features, labels = images(300, 5)
+    kept = np.flatnonzero((labels > 0) | (np.arange(300) % 8 == 0))
+    features, labels = features[kept], labels[kept]
+    folds = draw_folds(labels, 4)
+    penalties = (100.0, 1.0)
+    found = cross_validate(
+        [features_of(features, labels)], 3, folds, heads=[head], penalties=penalties, class_weights="balanced"
+    )
+    losses, scale = {}, 1 if head == "logistic" else 0.5
+    for penalty in penalties:
+        model = sklearn_head(head, penalty).set_params(class_weight="balanced")
+        split = PredefinedSplit(folds[0])
+        logits = scale * cross_val_predict(model, features, labels, cv=split, method="decision_function")
+        losses |= {(penalty, t): loss.mean() for t, loss in losses_at(logits, labels).items()}
+    best = min(losses, key=lambda key: losses[key])
+    assert found.choice == ChosenHead(head, *best, 5, "balanced")
+    assert found.losses[head][best[0]] == pytest.approx(losses[best], rel=1e-2)
+    whole = sklearn_head(head, best[0]).set_params(class_weight="balanced").fit(features, labels)
+    expected = softmax(scale * whole.decision_function(features) / best[1], axis=1)
+    np.testing.assert_allclose(found.fit.logits(torch.from_numpy(features)).softmax(1), expected, atol=3e-3)
+    plain = cross_validate([features_of(features, labels)], 3, folds, heads=[head], penalties=penalties)
+    assert (found.predictions == 0).sum() > (plain.predictions == 0).sum()
 
 
 def test_the_head_with_the_lowest_loss_is_taken() -> None:

@@ -12,7 +12,7 @@ from scipy.optimize import curve_fit
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from transfer.folds import draw_folds
-from transfer.probe.cross_validation import Choice, cross_validate, predict_from_some
+from transfer.probe.cross_validation import ChosenHead, cross_validate, predict_from_some
 from transfer.probe.features import Features
 from transfer.probe.learning_curve import (
     FEWEST_SIZES,
@@ -61,7 +61,7 @@ def test_a_group_is_drawn_whole() -> None:
 
 def test_sizes_halve_in_two_steps_down_to_two_images_of_a_class() -> None:
     for num_images, expected in ((150, 5), (24, 4), (5, 1)):
-        found = measure_curve(blobs(num_images, 4), 3, Choice("ridge", 1.0, 1.0, 4), 2)
+        found = measure_curve(blobs(num_images, 4), 3, ChosenHead("ridge", 1.0, 1.0, 4), 2)
         shares = found.sizes / found.sizes[-1]
         assert len(shares) == expected and found.sizes[-1] == num_images / 2
         assert shares == pytest.approx(2 ** (np.arange(1 - expected, 1) / 2), abs=2 / num_images)
@@ -70,7 +70,7 @@ def test_sizes_halve_in_two_steps_down_to_two_images_of_a_class() -> None:
 def test_sizes_are_those_that_few_groups_allow() -> None:
     """Of three groups of a class, few draws of a small share have images of two classes in all folds."""
     groups = np.arange(90) % 3 + 3 * (np.arange(90) % 9 // 3)
-    found = measure_curve(blobs(90, 4), 3, Choice("ridge", 1.0, 1.0, 4), 3, groups=groups)
+    found = measure_curve(blobs(90, 4), 3, ChosenHead("ridge", 1.0, 1.0, 4), 3, groups=groups)
     assert 1 <= len(found.sizes) < FEWEST_SIZES and found.sizes[-1] == 60
     assert "a law needs 4 sizes" in str(extrapolate(found))
 
@@ -79,12 +79,14 @@ def test_sizes_are_those_that_few_groups_allow() -> None:
 
 
 @pytest.mark.parametrize("head", ["logistic", "ridge"])
-@pytest.mark.parametrize("num_features", [5, 150])
-def test_fits_to_all_images_predict_what_cross_validation_predicts(head: str, num_features: int) -> None:
+@pytest.mark.parametrize(("num_features", "class_weights"), [(5, "none"), (150, "none"), (5, "balanced")])
+def test_fits_to_all_images_predict_what_cross_validation_predicts(
+    head: str, num_features: int, class_weights: Any
+) -> None:
     data = blobs(120, num_features)
     folds = draw_folds(data.labels.numpy(), 4)
-    found = predict_from_some(data, 3, folds[0], np.ones(120, bool), head)
-    expected = cross_validate([data], 3, folds, heads=[head]).predictions[0]
+    found = predict_from_some(data, 3, folds[0], np.ones(120, bool), head, class_weights=class_weights)
+    expected = cross_validate([data], 3, folds, heads=[head], class_weights=class_weights).predictions[0]
     assert np.mean(found == expected) > 0.99 and 0.4 < np.mean(found == data.labels.numpy()) < 0.99
 
 
@@ -110,7 +112,7 @@ def test_fits_to_some_images_are_scikit_learns(head: str, num_features: int) -> 
 
 
 def test_a_measured_curve_rises_with_the_images() -> None:
-    found = measure_curve(blobs(300, 40, noise=4.0), 3, Choice("ridge", 100.0, 1.0, 40), 3)
+    found = measure_curve(blobs(300, 40, noise=4.0), 3, ChosenHead("ridge", 100.0, 1.0, 40), 3)
     assert found.right.shape == (5, 5, 300)
     assert found.sizes == pytest.approx(200 * 2 ** (np.arange(-4, 1) / 2), abs=1)
     accuracies = found.accuracy(found.of_classes).mean(0)

@@ -63,7 +63,8 @@ def open_images(run: Run, split: str | None, dataset: str | None, given: Mapping
     sheet = get_sheet(run.config.dataset)
     lies_nowhere = not sheet.copies and sheet.layout is None  # so that a path leads to other images
     name = dataset or ("folder" if lies_nowhere and given.get("data_root") is not None else sheet.name)
-    options = run.config.read_options() | ({} if name == sheet.name else {"stream": False, "group_column": None})
+    other = {} if name == sheet.name else {"stream": False, "group_column": None, "metric": None}
+    options = run.config.read_options() | other
     source = Source(get_sheet(name), ReadOptions(**{**options, **given}))
     moved = name == run.config.dataset == "folder" and given.get("data_root") is not None
     if name == run.config.dataset and not moved:

@@ -133,7 +133,7 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str], all
     check_shares(config, dataset.split_sizes, num_processes)
     # Again, because what was chosen may be other weights and another size.
     start = resolve_start(**config.start_options(), dataset_size=sheet.default_image_size, image_size=config.image_size)
-    monitor = choose_monitor(config.monitor, dataset.num_classes, config.data.multilabel)
+    monitor = choose_monitor(config.monitor or config.data.metric, dataset.num_classes, config.data.multilabel)
     data = build_data(config, start, dataset)
     module = build_module(config, start, data, teacher, resume)
     with open_run(config, resume) as run, interruptible(run.interrupted):
@@ -262,10 +262,12 @@ def choose(
     config, reasons = settle_method(
         config, given, num_images=num_images, has_weights=has_weights, num_processes=num_processes
     )
+    is_balanced = dataset.metric == "mean_per_class" and all(dataset.class_counts["train"])
     config, chosen = choose_by_rule(
         config,
         given,
         num_images=num_images,
+        is_balanced=is_balanced,
         num_classes=dataset.num_classes,
         short_side=dataset.median_short_side() if config.recipe == "auto" else 0,
         resolution=start.preprocessing.image_size,

@@ -137,7 +137,7 @@ def _data_facts(data: DataModule) -> dict[str, Any]:
     """Return the entries of the results that the data alone decide."""
     dataset = data.dataset
     return {
-        "quoted_metric": dataset.sheet.quoted_metric,
+        "quoted_metric": dataset.quoted_metric,
         "splits": {
             name: SplitFacts(size=size, fingerprint=dataset.fingerprint[name], class_counts=dataset.class_counts[name])
             for name, size in dataset.split_sizes.items()

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from datamodules.datamodule import DataModule
     from datamodules.dataset.loaded import Dataset
     from transfer.networks.classifier import Classifier
-    from transfer.probe.cross_validation import Choice
+    from transfer.probe.class_weights import ClassWeights
+    from transfer.probe.cross_validation import ChosenHead
     from transfer.probe.features import Features
     from transfer.probe.linear import Probe
     from transfer.runs.folder import RunFolder
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def probe(
-    config: FinetuneConfig, own: ProbeConfig, dataset: Dataset | None = None, choice: Choice | None = None
+    config: FinetuneConfig, own: ProbeConfig, dataset: Dataset | None = None, choice: ChosenHead | None = None
 ) -> Results | None:
     """Fit a linear probe, leave its files in a run's folder, print its results, and return them in the first process.
 
@@ -72,6 +73,7 @@ def probe(
     from datamodules.datamodule import DataModule
     from transfer.commands.probe_features import extract
     from transfer.commands.probe_report import collect_results, leave_results, measure_neighbours, measure_test
+    from transfer.probe.class_weights import choose_class_weights
     from transfer.probe.fabric import build_fabric
     from transfer.runs.folder import check_run_dir, open_run
 
@@ -94,7 +96,8 @@ def probe(
         if record is None:
             return None
         extracted = time.perf_counter() - started
-        found = fit(features, dataset, fabric, choice, widths_of(classifier, own))
+        class_weights = choose_class_weights(own.class_weights, dataset.metric)
+        found = fit(features, dataset, fabric, choice, widths_of(classifier, own), class_weights)
         seconds = {"extract": extracted, "fit": time.perf_counter() - started - extracted}
         features = {name: [view.leading(found.num_features) for view in views] for name, views in features.items()}
         config = set_head(run, config, classifier, found.num_features)
@@ -185,8 +188,9 @@ def fit(
     features: Mapping[str, Sequence[Features]],
     dataset: Dataset,
     fabric: Fabric,
-    choice: Choice | None = None,
+    choice: ChosenHead | None = None,
     widths: Sequence[int] = (),
+    class_weights: ClassWeights = "none",
 ) -> Probe:
     """Return the fit to the features of train and val, computed on the process's GPU or on the CPU.
 
@@ -194,8 +198,9 @@ def fit(
         features: of each view of train and val.
         dataset: the images.
         fabric: launched.
-        choice: the head to fit, if it has been chosen.
+        choice: the head to fit, if it has been chosen; it has class weights of its own.
         widths: numbers of leading features to compare; empty: all of them.
+        class_weights: `none` or `balanced`.
     """
     import torch
 
@@ -205,8 +210,8 @@ def fit(
     device = fabric.device if fabric.device.type == "cuda" else torch.device("cpu")
     if choice is not None:
         return fit_choice(features["train"], features["val"][0], dataset.num_classes, choice, device)
-    classes, metric, groups = dataset.num_classes, dataset.sheet.metric, dataset.split("train").groups
-    return fit_probe(features["train"], features["val"][0], classes, metric, device, groups, widths)
+    classes, metric, groups = dataset.num_classes, dataset.metric, dataset.split("train").groups
+    return fit_probe(features["train"], features["val"][0], classes, metric, device, groups, widths, class_weights)
 
 
 def save_probe(

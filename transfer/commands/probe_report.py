@@ -59,7 +59,7 @@ def collect_results(
         backbone=start.variant.name,
         metrics={"val": Metrics(found.val_metrics[found.penalty])},
         intervals={"val": _intervals(found.val_metrics[found.penalty], dataset, "val")},
-        quoted_metric=dataset.sheet.metric,
+        quoted_metric=dataset.quoted_metric,
         seed=config.seed,
         weights=start.provenance(),
         image_size=start.preprocessing.image_size,
@@ -95,6 +95,7 @@ def _probe_fit(own: ProbeConfig, found: Probe, seconds: Mapping[str, float]) -> 
         passes=found.passes,
         views=own.views,
         num_features=found.num_features,
+        class_weights=found.class_weights,
     )
 
 
@@ -193,8 +194,9 @@ def print_report(results: Results, fine_tuned: Results | None) -> None:
     splits = {"val": f"of {len(fit.val_metrics)} on val", "train": "in cross-validation on train"}
     chosen = splits.get(fit.chosen_on, "in cross-validation on train and val")
     seen = "" if results.config["head"] == "linear" else f" on {fit.num_features:,} features, of the last stages, too"
+    weights = ", with balanced class weights" if fit.class_weights == "balanced" else ""
     print(
-        f"{fit.head} regression{seen}, penalty {fit.penalty:.3g}, the best {chosen};"
+        f"{fit.head} regression{seen}{weights}, penalty {fit.penalty:.3g}, the best {chosen};"
         f" features {fit.extract_seconds:.0f} s, fits {fit.fit_seconds:.0f} s; results in {results.run_dir / RESULTS}"
     )
 

@@ -19,8 +19,8 @@ from transfer.config.schema import OptimConfig
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A value chosen for a field of the configuration.
+class Rule:
+    """What a rule sets a field of the configuration to, and why.
 
     Attributes:
         field: dotted name of the field.
@@ -65,7 +65,7 @@ def usual_method(num_images: int) -> Literal["probe", "lpft", "full"]:
 
 def choose_recipe(
     *, num_images: int, num_classes: int, short_side: int, resolution: int, dropout_rate: float, batch_size: int
-) -> list[Choice]:
+) -> list[Rule]:
     """Return one choice for each setting that depends on the data.
 
     Args:
@@ -80,15 +80,15 @@ def choose_recipe(
         *choose_size(short_side, resolution),
         *_choose_length(num_images, num_classes, batch_size),
         *_choose_mixing(num_images),
-        Choice("augment", "basic", "random crop and flip only, as in Kornblith et al. 2019 and BiT"),
-        Choice("dropout", dropout_rate, "the backbone's published rate; the author kept ImageNet's settings"),
+        Rule("augment", "basic", "random crop and flip only, as in Kornblith et al. 2019 and BiT"),
+        Rule("dropout", dropout_rate, "the backbone's published rate; the author kept ImageNet's settings"),
         # log(0.5) / log(0.9999) = 6,931 steps of 218,949.
-        Choice("ema_half_life", 0.03, "equivalent to 0.9999 in the paper's ImageNet training, 6,931 of 218,949 steps"),
+        Rule("ema_half_life", 0.03, "equivalent to 0.9999 in the paper's ImageNet training, 6,931 of 218,949 steps"),
         *_choose_optimizer(num_images, resolution, batch_size),
     ]
 
 
-def choose_lpft(num_images: int, max_epochs: int | None = None) -> list[Choice]:
+def choose_lpft(num_images: int, max_epochs: int | None = None, is_balanced: bool = False) -> list[Rule]:
     """Return the settings of a fine-tuning from the head of a linear probe (Kumar et al. 2022, arXiv 2202.10054).
 
     They keep the features near those that the head was fitted to; `benchmarks small_data` compares them with others.
@@ -96,24 +96,26 @@ def choose_lpft(num_images: int, max_epochs: int | None = None) -> list[Choice]:
     Args:
         num_images: number of training images.
         max_epochs: length of the run that the user set; None: it is chosen.
+        is_balanced: whether every class counts the same, whatever its number of images.
     """
     epochs = min(max(math.ceil(27_000 / num_images), 10), 20)
     whole = "as the head was fitted without; with few steps it costs more than it brings (ours)"
     return [
-        Choice("bn", "frozen", "the head fits features with the checkpoint's statistics, not with those of a batch"),
-        Choice("optim.name", "adamw", "its steps are as long at a small gradient as at a large one (ours)"),
-        Choice("optim.lr", 2e-4, "low, so that the features change little while the head follows: LP-FT"),
-        Choice(
+        Rule("bn", "frozen", "the head fits features with the checkpoint's statistics, not with those of a batch"),
+        Rule("optim.name", "adamw", "its steps are as long at a small gradient as at a large one (ours)"),
+        Rule("optim.lr", 2e-4, "low, so that the features change little while the head follows: LP-FT"),
+        Rule(
             "optim.warmup_epochs",
             (max_epochs or epochs) / 5,
             "a fifth of the run: AdamW's first steps, before its averages settle, throw off the head (ours)",
         ),
-        Choice("ema_half_life", 0.05, "averages the last steps, which are few (ours)"),
-        Choice("trainer.max_epochs", epochs, "27,000 images in all, within 10 to 20 passes (benchmarks/small_data.md)"),
-        Choice("loss.label_smoothing", 0.0, whole),
-        Choice("dropout", 0.0, whole),
-        Choice("stochastic_depth_prob", 0.0, whole),
-        Choice("data.min_crop_area", 0.5, "crops that look like the whole images that the head was fitted to (ours)"),
+        Rule("ema_half_life", 0.05, "averages the last steps, which are few (ours)"),
+        Rule("trainer.max_epochs", epochs, "27,000 images in all, within 10 to 20 passes (benchmarks/small_data.md)"),
+        Rule("loss.label_smoothing", 0.0, whole),
+        Rule("dropout", 0.0, whole),
+        Rule("stochastic_depth_prob", 0.0, whole),
+        *([Rule("loss.class_weights", "balanced", "the mean per class is what counts")] if is_balanced else []),
+        Rule("data.min_crop_area", 0.5, "crops that look like the whole images that the head was fitted to (ours)"),
     ]
 
 
@@ -130,21 +132,21 @@ def choose_batch_size(fits: int | None = None) -> int:
     return default if fits is None or fits >= default else 1 << (max(fits, 1).bit_length() - 1)
 
 
-def choose_size(short_side: int, resolution: int) -> list[Choice]:
+def choose_size(short_side: int, resolution: int) -> list[Rule]:
     """Return the image size and, for small images, the smallest crop; the arguments are those of `choose_recipe`."""
     if short_side >= _SMALL_SIDE:
         reason = f"the size the weights were trained for; half of the images have a side below {short_side + 1} px"
-        return [Choice("image_size", resolution, reason)]
+        return [Rule("image_size", resolution, reason)]
     # Ours: BiT's ratio for CIFAR's 32 px, but at least 64 px, where the last feature map has 2 x 2 cells.
     size = min(resolution, max(64, min(128, 4 * short_side)))
     where = f"half of the images have a side below {short_side + 1} px; BiT's rule for images below 96 px"
     return [
-        Choice("image_size", size, f"{where} enlarges CIFAR's 32 to 128: four times the side, within 64 to 128 (ours)"),
-        Choice("data.min_crop_area", 0.64, f"{where} crops 128 from 160 px: 64% of the area"),
+        Rule("image_size", size, f"{where} enlarges CIFAR's 32 to 128: four times the side, within 64 to 128 (ours)"),
+        Rule("data.min_crop_area", 0.64, f"{where} crops 128 from 160 px: 64% of the area"),
     ]
 
 
-def _choose_length(num_images: int, num_classes: int, batch_size: int) -> list[Choice]:
+def _choose_length(num_images: int, num_classes: int, batch_size: int) -> list[Rule]:
     if num_images < _SMALL:
         per_class = 5_000 * num_classes
         images, reason = max(500 * 512, per_class), "BiT's 500 steps of 512 below 20,000 images"
@@ -160,30 +162,28 @@ def _choose_length(num_images: int, num_classes: int, batch_size: int) -> list[C
         reason += " odds in 26)"
     steps = math.ceil(images / batch_size)
     return [
-        Choice("trainer.max_steps", steps, f"{images:,} images in steps of {batch_size}: {reason}"),
-        Choice("trainer.max_epochs", -1, "trainer.max_steps sets the length"),
+        Rule("trainer.max_steps", steps, f"{images:,} images in steps of {batch_size}: {reason}"),
+        Rule("trainer.max_epochs", -1, "trainer.max_steps sets the length"),
     ]
 
 
-def _choose_mixing(num_images: int) -> list[Choice]:
+def _choose_mixing(num_images: int) -> list[Rule]:
     if num_images >= _SMALL:
-        return [Choice("loss.mixup_alpha", 0.1, "BiT uses mixup from 20,000 images on")]
-    return [Choice("loss.mixup_alpha", 0.0, "BiT does not use mixup below 20,000 images")]
+        return [Rule("loss.mixup_alpha", 0.1, "BiT uses mixup from 20,000 images on")]
+    return [Rule("loss.mixup_alpha", 0.0, "BiT does not use mixup below 20,000 images")]
 
 
-def _choose_optimizer(num_images: int, resolution: int, batch_size: int) -> list[Choice]:
+def _choose_optimizer(num_images: int, resolution: int, batch_size: int) -> list[Rule]:
     if num_images <= FEW_IMAGES and resolution <= _LEARNING_RATES[0][0]:
         return [
-            Choice(
-                "optim.name", "adamw", "10 points better than the defaults on 300 photos (benchmarks/small_data.md)"
-            ),
-            Choice("optim.lr", 1e-3, "timm's usual rate for AdamW, with which that was measured"),
-            Choice("optim.weight_decay", 0.05, "timm's usual decay for AdamW, with which that was measured"),
+            Rule("optim.name", "adamw", "10 points better than the defaults on 300 photos (benchmarks/small_data.md)"),
+            Rule("optim.lr", 1e-3, "timm's usual rate for AdamW, with which that was measured"),
+            Rule("optim.weight_decay", 0.05, "timm's usual decay for AdamW, with which that was measured"),
         ]
     if num_images < _SMALL and resolution <= _LEARNING_RATES[0][0]:
         value = OptimConfig().lr * batch_size / DataConfig().batch_size
         reason = f"the defaults' rate, scaled to the batch size of {batch_size}: runs on few images are short (ours)"
-        return [Choice("optim.lr", float(f"{value:.1e}"), reason)]
+        return [Rule("optim.lr", float(f"{value:.1e}"), reason)]
     _, rate, reason = next(row for row in _LEARNING_RATES if resolution <= row[0])
     value = float(f"{rate * batch_size / 256:.1e}")
-    return [Choice("optim.lr", value, f"{rate} per 256 images, scaled to the batch size of {batch_size}: {reason}")]
+    return [Rule("optim.lr", value, f"{rate} per 256 images, scaled to the batch size of {batch_size}: {reason}")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from transfer.config.auto import FEW_IMAGES, LPFT_FROM, Choice, choose_lpft, choose_recipe, choose_size, usual_method
+from transfer.config.auto import FEW_IMAGES, LPFT_FROM, Rule, choose_lpft, choose_recipe, choose_size, usual_method
 from transfer.config.command_line import apply_choices
 from transfer.config.parsing import flatten
 from transfer.config.probe_schema import is_probe_field
@@ -153,6 +153,7 @@ def choose_by_rule(
     given: frozenset[str],
     *,
     num_images: int,
+    is_balanced: bool,
     num_classes: int,
     short_side: int,
     resolution: int,
@@ -165,6 +166,7 @@ def choose_by_rule(
         config: configuration as the user set it, with its recipe and method.
         given: dotted fields that the user set; they stay unchanged.
         num_images: number of images in the train split.
+        is_balanced: whether every class, of which each has training images, counts the same.
         num_classes: number of classes of the dataset.
         short_side: median of the training images' short sides, in pixels.
         resolution: the network's own image size, in pixels.
@@ -174,10 +176,10 @@ def choose_by_rule(
     Raises:
         BadValue: the choices conflict with what the user set.
     """
-    choices = list[Choice]()
+    choices = list[Rule]()
     if config.method == "lpft":
         is_set = "trainer.max_epochs" in given and config.trainer.max_epochs > 0
-        choices = choose_lpft(num_images, config.trainer.max_epochs if is_set else None)
+        choices = choose_lpft(num_images, config.trainer.max_epochs if is_set else None, is_balanced)
     if config.recipe == "auto" and config.method != "full":
         choices += choose_size(short_side, resolution)
     elif config.recipe == "auto":

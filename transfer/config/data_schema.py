@@ -66,5 +66,8 @@ class DataConfig:
     """fetch images from the hub while training, for data too large for the disk; needs 1, 2, 4 or 8 workers"""
     bit_depth: int | None = None
     """bits used in images of more than 8, such as a camera's 12 in a 16-bit file; unset: by the values of all images"""
+    metric: Literal["top1", "mean_per_class"] | None = None
+    """what your own data are judged by: top1, or mean_per_class, in which every class counts the same, whatever its
+    number of images; unset: top1"""
     max_pixels: int = MAX_PIXELS
     """images with more pixels are refused, as an attack on the memory"""

@@ -147,6 +147,8 @@ def _combination_problems(config: FinetuneConfig) -> Iterator[str]:
         yield f"`weights`={config.weights} with `pretrained`=False: say how the file was trained"
     if config.data.multilabel and config.loss.name != "bce":
         yield f"`data.multilabel`=True with `loss.name`={config.loss.name}: several labels need `loss.name`=bce"
+    if config.data.multilabel and config.data.metric is not None:
+        yield f"`data.metric`={config.data.metric} with `data.multilabel`=True, which is judged by map (leave it out)"
     if config.dataset == "folder" and config.data_root is None:
         yield "`dataset`=folder needs `data_root`: class folders, a CSV or parquet file, or a save_to_disk folder"
     if config.dataset == "digits" and config.data_root is not None:

@@ -203,7 +203,8 @@ class FinetuneConfig:
     monitor: Literal["loss", "top1", "top5", "mean_per_class", "ece", "map", "map_11", "f1", "exact_match"] | None = (
         None
     )
-    """metric on val that chooses best.ckpt and stops early; of equals the lower loss is better; unset: top1 or map"""
+    """metric on val that chooses best.ckpt and stops early; of equals the lower loss is better; unset: data.metric,
+    top1 or map"""
     early_stopping: int | None = None
     """stop after this many validations in a row without a better one, by monitor; unset: off"""
     find_lr: bool = False

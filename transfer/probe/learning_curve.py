@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from transfer.folds import Folds, draw_folds
-from transfer.probe.cross_validation import Choice, predict_from_some
+from transfer.probe.cross_validation import ChosenHead, predict_from_some
 from transfer.probe.features import Features
 from transfer.progress import track
 from transfer.records import Interval
@@ -130,7 +130,7 @@ def penalties_around(penalty: float) -> list[float]:
 def measure_curve(
     features: Features,
     num_classes: int,
-    choice: Choice,
+    choice: ChosenHead,
     num_folds: int,
     metric: Metric = "top1",
     groups: NDArray[np.generic] | None = None,
@@ -144,7 +144,8 @@ def measure_curve(
     Args:
         features: of all images, and their labels.
         num_classes: number of classes.
-        choice: the head of all images. Its penalty is chosen anew for each size, of `penalties_around` its own.
+        choice: the head of all images, whose class weights are those of all sizes. Its penalty is chosen anew for each,
+            of `penalties_around` its own.
         num_folds: see `draw_folds`.
         metric: how accuracy is counted.
         groups: images of one are in one fold, and drawn together. Shape: (N,)
@@ -160,7 +161,8 @@ def measure_curve(
     sizes = np.empty((num_draws, len(shares)))
     for draw, size in track(list(np.ndindex(sizes.shape)), "learning curve"):
         kept, fold_of = orders[draw] < shares[size], folds[draw]
-        found = predict_from_some(features, num_classes, fold_of, kept, choice.head, penalties, device)
+        how = choice.head, penalties, device, choice.class_weights
+        found = predict_from_some(features, num_classes, fold_of, kept, *how)
         right[draw, size] = found == labels
         sizes[draw, size] = np.mean([(kept & (fold_of != fold)).sum() for fold in range(num_folds)])
     return Measured(sizes.mean(0), right, labels, groups, metric)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from transfer.folds import draw_folds, most_folds
-from transfer.probe.cross_validation import Choice, cross_validate, fit_head
+from transfer.probe.class_weights import ClassWeights, sample_weight
+from transfer.probe.cross_validation import ChosenHead, cross_validate, fit_head
 from transfer.probe.features import Features
 from transfer.probe.logistic import LinearFit, LogisticRegression
 from transfer.probe.penalties import PENALTIES, one_thread_if_small, towards
@@ -45,6 +46,7 @@ class Probe:
         passes: how often the features were read, for all penalties on train and the last fit.
         val_logits: logits on val of `train_fit`. Shape: (N, C)
         head: `logistic` or `ridge` regression.
+        class_weights: `balanced` where each class had the same say in the fits.
     """
 
     fit: LinearFit
@@ -57,6 +59,7 @@ class Probe:
     passes: int
     val_logits: Tensor
     head: str = "logistic"
+    class_weights: ClassWeights = "none"
 
 
 def fit_probe(
@@ -67,6 +70,7 @@ def fit_probe(
     device: torch.device | str = "cpu",
     groups: NDArray[np.str_] | None = None,
     widths: Sequence[int] = (),
+    class_weights: ClassWeights = "none",
 ) -> Probe:
     """Choose a penalty and fit it to train and val: by cross-validation in train where it has few images, else on val.
 
@@ -80,6 +84,7 @@ def fit_probe(
         device: the device that computes.
         groups: those of the training images, which no two folds share; see `draw_folds`. Shape: (N,)
         widths: numbers of leading features to compare; empty: all of them. The first of equals is taken.
+        class_weights: `balanced`: each class has the same say in a fit; see `sample_weight`.
     """
     views = [Features(view.features.to(device), view.labels.to(device)) for view in views]
     val = Features(val.features.to(device), val.labels.to(device))
@@ -87,16 +92,16 @@ def fit_probe(
     folds = min(_FOLDS, most_folds(labels, groups))
     with one_thread_if_small(sum(view.features.numel() for view in views)):
         if len(labels) <= MOST_CROSS_VALIDATED and folds > 1 and len(np.unique(labels)) > 1:
-            return _choose_on_train(views, val, num_classes, folds, groups, widths)
+            return _choose_on_train(views, val, num_classes, folds, groups, widths, class_weights)
         if widths:
-            loss = partial(_loss_of_ridge, views, val, num_classes)
+            loss = partial(_loss_of_ridge, views, val, num_classes, class_weights)
             width = widths[0] if len(widths) == 1 else min(widths, key=loss)
             views, val = [view.leading(width) for view in views], val.leading(width)
-        return _choose_on_val(views, val, num_classes, metric)
+        return _choose_on_val(views, val, num_classes, metric, class_weights)
 
 
 def fit_choice(
-    views: Sequence[Features], val: Features, num_classes: int, choice: Choice, device: torch.device | str = "cpu"
+    views: Sequence[Features], val: Features, num_classes: int, choice: ChosenHead, device: torch.device | str = "cpu"
 ) -> Probe:
     """Fit a head that cross-validation on train and val has chosen to train and val, and to train alone.
 
@@ -122,6 +127,7 @@ def fit_choice(
         passes=train_fit.passes + fit.passes,
         val_logits=train_fit.logits(val.features).cpu(),
         head=choice.head,
+        class_weights=choice.class_weights,
     )
 
 
@@ -132,16 +138,25 @@ def _choose_on_train(
     folds: int,
     groups: NDArray[np.str_] | None,
     widths: Sequence[int],
+    class_weights: ClassWeights,
 ) -> Probe:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "classes with ")  # a lonely image weighs little in the choice
         drawn = draw_folds(views[0].labels.cpu().numpy(), folds, groups=groups)
     device = val.features.device
-    heads = ["logistic"]
-    found = cross_validate(views, num_classes, drawn, groups=groups, heads=heads, device=device, widths=widths)
+    found = cross_validate(
+        views,
+        num_classes,
+        drawn,
+        groups=groups,
+        heads=["logistic"],
+        device=device,
+        widths=widths,
+        class_weights=class_weights,
+    )
     penalty, temperature, width = found.choice.penalty, found.choice.temperature, found.choice.num_features
     views, val = [view.leading(width) for view in views], val.leading(width)
-    final = _fit_both(views, val, num_classes, penalty)
+    final = _fit_both(views, val, num_classes, penalty, class_weights)
     return Probe(
         fit=final.tempered(temperature),
         train_fit=found.fit,
@@ -152,26 +167,33 @@ def _choose_on_train(
         val_metrics={penalty: linear_metrics(found.fit, val)},
         passes=found.fit.passes + final.passes,
         val_logits=found.fit.logits(val.features).cpu(),
+        class_weights=class_weights,
     )
 
 
-def _loss_of_ridge(views: Sequence[Features], val: Features, num_classes: int, width: int) -> float:
+def _loss_of_ridge(
+    views: Sequence[Features], val: Features, num_classes: int, class_weights: ClassWeights, width: int
+) -> float:
     """Return the loss on val of ridge regression on the first features, at its best penalty and temperature."""
     features, labels = (torch.cat([getattr(view, name) for view in views]) for name in ("features", "labels"))
-    path = RidgeRegression(features[:, :width], labels, num_classes, len(views)).path(PENALTIES[::2])
+    weights = sample_weight(labels, class_weights)
+    path = RidgeRegression(features[:, :width], labels, num_classes, len(views), weights).path(PENALTIES[::2])
     return min(lowest_loss(fit.logits(val.features[:, :width]).float(), val.labels) for fit in path)
 
 
-def _choose_on_val(views: Sequence[Features], val: Features, num_classes: int, metric: str) -> Probe:
+def _choose_on_val(
+    views: Sequence[Features], val: Features, num_classes: int, metric: str, class_weights: ClassWeights
+) -> Probe:
     features, labels = (torch.cat([getattr(view, name) for view in views]) for name in ("features", "labels"))
     metrics, best, passes = {}, None, 0
-    for fit in LogisticRegression(features, labels, num_classes, len(views)).path(PENALTIES):
+    weights = sample_weight(labels, class_weights)
+    for fit in LogisticRegression(features, labels, num_classes, len(views), weights).path(PENALTIES):
         metrics[fit.penalty] = linear_metrics(fit, val)
         passes += fit.passes
         if best is None or metrics[fit.penalty][metric] > metrics[best.penalty][metric]:
             best = fit
     assert best is not None
-    final = _fit_both(views, val, num_classes, best.penalty)
+    final = _fit_both(views, val, num_classes, best.penalty, class_weights)
     return Probe(
         fit=final,
         train_fit=best,
@@ -182,14 +204,18 @@ def _choose_on_val(views: Sequence[Features], val: Features, num_classes: int, m
         val_metrics=metrics,
         passes=passes + final.passes,
         val_logits=best.logits(val.features).cpu(),
+        class_weights=class_weights,
     )
 
 
-def _fit_both(views: Sequence[Features], val: Features, num_classes: int, penalty: float) -> LinearFit:
+def _fit_both(
+    views: Sequence[Features], val: Features, num_classes: int, penalty: float, class_weights: ClassWeights
+) -> LinearFit:
     """Return the fit to train and val, of which each image has one view, that counts as often."""
     rows = [*views, *[val] * len(views)]
     features, labels = (torch.cat([getattr(row, name) for row in rows]) for name in ("features", "labels"))
-    *_, last = LogisticRegression(features, labels, num_classes, len(views)).path(towards(penalty))
+    weights = sample_weight(labels, class_weights)
+    *_, last = LogisticRegression(features, labels, num_classes, len(views), weights).path(towards(penalty))
     return last
 
 

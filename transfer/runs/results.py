@@ -65,6 +65,7 @@ class ProbeFit:
         views: views of each training image that were fitted.
         head: `logistic` or `ridge` regression.
         num_features: features that the head sees; None: all of the last map.
+        class_weights: `balanced` if every class had the same say in the fits, or `none`.
     """
 
     penalty: float
@@ -77,6 +78,7 @@ class ProbeFit:
     chosen_on: str = "val"
     head: str = "logistic"
     num_features: int | None = None
+    class_weights: str = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +90,14 @@ class FirstProbe:
         metrics: its metrics on val.
         engine: what computed the features.
         seconds: wall-clock time of all of it.
+        class_weights: see `ProbeFit`.
     """
 
     penalty: float
     metrics: Metrics
     engine: str
     seconds: float
+    class_weights: str = "none"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,7 +56,6 @@ def choose(config: FinetuneConfig, own: ChooseConfig) -> Choice:
         UserError: what the user gave cannot work, or no network is within the limits.
     """
     # Imported here so that --help and a mistyped flag need not wait for them.
-    from datamodules import load_dataset
     from transfer.commands.choose.budget import Budget
     from transfer.commands.choose.candidates import find_limits, find_starts, measure, try_all
     from transfer.commands.choose.curve import learn
@@ -74,26 +73,27 @@ def choose(config: FinetuneConfig, own: ChooseConfig) -> Choice:
     _check_ahead(config, own)
     config = replace(config, trainer=replace(config.trainer, devices=1))
     starts, left_out = find_starts(config, own)
-    dataset = load_dataset(config.dataset, **config.read_options())
-    print(dataset.describe())
+    dataset = _load(config, own)
     images = read_images(dataset, own, config.seed)
     fabric = build_fabric(config.trainer)
     candidates, over = measure(starts, limits, dataset, fabric)
     tried, late = try_all(candidates, own, dataset, images, fabric, budget)
-    decision = decide([one.outcome for one in tried], images.labels, dataset.sheet.metric, images.groups)
+    decision = decide([one.outcome for one in tried], images.labels, dataset.metric, images.groups)
     reasons = explain(tried, decision)
     print_figures(tried, decision, reasons)
     folder = _claim_folder(config)
     files = folder, data_name(config), tried, decision, images, dataset
     write_files(*files)
-    num_suspects = doubt_labels(tried[decision.most_accurate], dataset, images, folder)
-    curve = learn(tried[decision.chosen], own, config.seed, dataset, images, fabric, folder)
     seconds = {"networks": budget.spent}
+    num_suspects = doubt_labels(tried[decision.most_accurate], dataset, images, folder)
+    seconds["suspects"] = budget.spent - sum(seconds.values())
+    curve = learn(tried[decision.chosen], own, config.seed, dataset, images, fabric, folder)
+    seconds["learning_curve"] = budget.spent - sum(seconds.values())
     methods = _compare_methods(tried[decision.chosen], own, dataset, images, fabric, folder, budget)
     if methods.tuned is not None:
         write_files(*files, methods.tuned)
     seconds["fine_tuning"] = budget.spent - sum(seconds.values())
-    results = _fit_winner(tried[decision.chosen], methods, dataset, folder)
+    results = _fit_winner(tried[decision.chosen], methods, own, dataset, folder)
     seconds["winner"] = budget.spent - sum(seconds.values())
     not_tried = [*left_out, *over, *late]
     choice = make_choice(config, own, dataset, images, tried, not_tried, decision, reasons, methods, results, seconds)
@@ -105,11 +105,22 @@ def choose(config: FinetuneConfig, own: ChooseConfig) -> Choice:
     return choice
 
 
+def _load(config: FinetuneConfig, own: ChooseConfig) -> Dataset:
+    """Return the images, and print what they are and what heads on them are judged by."""
+    from datamodules import load_dataset
+    from transfer.commands.choose.report import print_metric
+
+    dataset = load_dataset(config.dataset, **config.read_options())
+    print(dataset.describe())
+    print_metric(dataset.metric, own.class_weights)
+    return dataset
+
+
 def _compare_methods(
     tried: Tried, own: ChooseConfig, dataset: Dataset, images: Images, fabric: Fabric, folder: Path, budget: Budget
 ) -> Methods:
     """Compare fine-tuning with the probe, if that is asked for."""
-    from transfer.commands.choose.lpft import predict_seconds, try_lpft, why_impossible
+    from transfer.commands.choose.lpft import fixed_settings, predict_seconds, try_lpft, why_impossible
     from transfer.commands.choose.record import Methods
     from transfer.commands.choose.report import describe
     from transfer.commands.choose.search import search_settings
@@ -120,24 +131,26 @@ def _compare_methods(
         task = tried, dataset, images, fabric, folder, budget
         if own.search:
             searched = search_settings(*task, own, expected)
-        changes, first = (searched.settings, 1) if searched else ({}, 0)
-        tuned, left_out = try_lpft(*task, expected, changes, first)
+        found, first = (searched.settings, 1) if searched else ({}, 0)
+        tuned, left_out = try_lpft(*task, expected, {**fixed_settings(own), **found}, first)
     return Methods(tuned, left_out, searched, describe(tried, images, tuned, left_out, searched))
 
 
-def _fit_winner(tried: Tried, methods: Methods, dataset: Dataset, folder: Path) -> Results:
+def _fit_winner(tried: Tried, methods: Methods, own: ChooseConfig, dataset: Dataset, folder: Path) -> Results:
     """Return the results of the run that is left in the folder of the choice; it reads test once."""
-    from transfer.commands.choose.lpft import lpft_config
+    from transfer.commands.choose.lpft import fixed_settings, lpft_config
     from transfer.commands.finetune import finetune
     from transfer.commands.probe import probe
     from transfer.config.parsing import unflatten
     from transfer.config.probe_schema import ProbeConfig
 
     if methods.takes_lpft:
-        changes = methods.searched.settings if methods.searched else {}
+        changes = {**fixed_settings(own), **(methods.searched.settings if methods.searched else {})}
         return finetune(lpft_config(tried.candidate, folder / WINNER), **unflatten(changes))
     config = replace(tried.candidate.config, out_dir=str(folder / WINNER))
-    results = probe(config, ProbeConfig(engine=tried.engine), dataset, tried.found.choice)
+    choice = tried.found.choice
+    of_probe = ProbeConfig(engine=tried.engine, class_weights=choice.class_weights)
+    results = probe(config, of_probe, dataset, choice)
     assert results is not None  # there is one process
     return results
 

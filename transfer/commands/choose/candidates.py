@@ -26,6 +26,7 @@ from transfer.costs.counts import Counts, count
 from transfer.costs.latency import Latency, measure_latency
 from transfer.costs.limits import QUANTITIES, format_cost, parse_limits
 from transfer.errors import BadValue, MissingData
+from transfer.probe.class_weights import choose_class_weights
 from transfer.probe.cross_validation import CrossValidation, cross_validate
 from transfer.probe.features import Features
 from transfer.weights.build import classifier_from
@@ -218,8 +219,17 @@ def _try(
     started = time.perf_counter()
     features, widths, engine = features_of(candidate, own, dataset, images, fabric)
     extracted = time.perf_counter()
-    metric, groups = dataset.sheet.metric, images.groups
-    found = cross_validate([features], dataset.num_classes, images.folds, metric, groups, device=device, widths=widths)
+    metric, groups = dataset.metric, images.groups
+    found = cross_validate(
+        [features],
+        dataset.num_classes,
+        images.folds,
+        metric,
+        groups,
+        device=device,
+        widths=widths,
+        class_weights=choose_class_weights(own.class_weights, metric),
+    )
     if more := found.choice.num_features - widths[0]:
         candidate = replace(
             candidate,

@@ -111,7 +111,7 @@ def learn(
         return None
     features, _, _ = features_of(tried.candidate, replace(own, engine=tried.engine), dataset, images, fabric)
     device = fabric.device if fabric.device.type == "cuda" else "cpu"  # MPS has no float64
-    choice, metric = tried.found.choice, dataset.sheet.metric
+    choice, metric = tried.found.choice, dataset.metric
     seen = features.leading(choice.num_features)
     measured = measure_curve(seen, dataset.num_classes, choice, images.num_folds, metric, images.groups, seed, device)
     found = extrapolate(measured)

@@ -12,7 +12,7 @@ from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,14 +27,17 @@ from transfer.commands.choose.images import Images
 from transfer.commands.console import find_flags, name_flags
 from transfer.commands.finetune import finetune
 from transfer.config.auto import choose_lpft
+from transfer.config.choose_schema import ChooseConfig
 from transfer.config.command_line import build_parser
 from transfer.config.durations import clock, format_duration
 from transfer.config.parsing import unflatten
 from transfer.config.schema import FinetuneConfig
 from transfer.costs.speed import measure
 from transfer.errors import Interrupted, RunInterrupted, UserError
+from transfer.resampling import accuracy_interval
 from transfer.run_files import LAST
 from transfer.runs.predictor import Run, load_run
+from transfer.statistics import Labels, Metric
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -56,7 +59,7 @@ def try_lpft(
     folder: Path,
     budget: Budget,
     expected: float,
-    changes: Mapping[str, float] | None = None,
+    changes: Mapping[str, Any] | None = None,
     first: int = 0,
 ) -> tuple[Tuned | None, str]:
     """Fine-tune a network from its probe on as many folds as the time allows, and compare the two.
@@ -100,19 +103,20 @@ def try_lpft(
         logits[mine] = found
         seconds.append(time.perf_counter() - started)
         expected = max(seconds)
-        figures = _compare_fold(images.labels[mine], found.argmax(1), probe[mine])
+        figures = _compare_fold(images.labels[mine], found.argmax(1), probe[mine], dataset.metric)
         print(f"  fold {fold + 1} of {images.num_folds}: {figures}; {format_duration(seconds[-1])}", flush=True)
     if reason:
         left_out = images.num_folds - first - len(seconds)
         print(f"  {left_out} of {images.num_folds} folds are left out: {reason}", flush=True)
     if not seconds:
         return None, reason
-    return compare_methods(images.labels, logits, probe, seconds, dataset.sheet.metric, images.groups), reason
+    return compare_methods(images.labels, logits, probe, seconds, dataset.metric, images.groups), reason
 
 
-def _compare_fold(labels: NDArray[np.int64], tuned: NDArray[np.int64], probe: NDArray[np.int64]) -> str:
+def _compare_fold(labels: Labels, tuned: Labels, probe: Labels, metric: Metric) -> str:
     """Return the accuracies of a fold in words."""
-    return f"LP-FT {np.mean(tuned == labels):.1%}, probe {np.mean(probe == labels):.1%} of {len(labels)} images"
+    accuracies = [accuracy_interval(labels, predictions, metric)[0] for predictions in (tuned, probe)]
+    return f"LP-FT {accuracies[0]:.1%}, probe {accuracies[1]:.1%} of {len(labels)} images"
 
 
 def final_seconds(expected: float, dataset: Dataset, images: Images, fold: int = 0) -> float:
@@ -153,7 +157,7 @@ def tune_fold(
     fabric: Fabric,
     folder: Path,
     seconds: float,
-    changes: Mapping[str, float],
+    changes: Mapping[str, Any],
 ) -> NDArray[np.float32] | None:
     """Return the logits of a fold's images by a network fine-tuned on the others; None if it takes longer than that.
 
@@ -176,6 +180,11 @@ def tune_fold(
         if (results.steps or 0) < (results.planned_steps or 0):
             return None
         return _predict(load_run(run_dir, LAST), held_out, dataset, fabric.device)
+
+
+def fixed_settings(own: ChooseConfig) -> dict[str, str]:
+    """Return the settings of fine-tuning that the user chose for the probe, too, as dotted fields."""
+    return {} if own.class_weights == "auto" else {"loss.class_weights": own.class_weights}
 
 
 def lpft_config(candidate: Candidate, run_dir: Path) -> FinetuneConfig:

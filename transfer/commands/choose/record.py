@@ -47,6 +47,7 @@ class Figures:
         accuracy: cross-validated, in [0, 1], with its 95% `interval`.
         head, penalty, temperature, num_features: the linear head that cross-validation prefers, and how many features
             it sees (`transfer.probe.cross_validation`); None: all of the last map's.
+        class_weights: `balanced` if every class had the same say in its fits, or `none`.
         engine: what computed the features.
         on_front: whether no other network is both as fast and as accurate.
     """
@@ -66,6 +67,7 @@ class Figures:
     engine: str
     on_front: bool
     num_features: int | None = None
+    class_weights: str = "none"
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,8 @@ class Choice:
         run_dir: the run of the winner, by its method.
         test: that run's metrics on test; None without test images.
         budget_seconds: what the choice was allowed to take.
-        seconds: wall-clock time of the comparison of `networks`, of `fine_tuning` on folds, and of the `winner`'s run.
+        seconds: wall-clock time of the comparison of `networks`, of writing `suspects`, of the `learning_curve`, of
+            `fine_tuning` on folds, and of the `winner`'s run.
         search: the settings that fine-tuning was tried with on a fold of their own; None without a search.
         num_suspects: images of suspects.csv.
         learning_curve: None unless asked for.
@@ -211,7 +214,7 @@ def make_choice(
     return Choice(
         dataset=dataset.name,
         fingerprint=dict(dataset.fingerprint),
-        metric=dataset.sheet.metric,
+        metric=dataset.metric,
         num_images=len(images.labels),
         num_groups=None if images.groups is None else len(set(images.groups.tolist())),
         folds=images.num_folds,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -19,11 +20,13 @@ from transfer.config.auto import LPFT_FROM
 from transfer.config.choose_schema import CHOOSE_FIELDS
 from transfer.config.durations import format_duration
 from transfer.config.parsing import flatten
-from transfer.config.words import changed_words
+from transfer.config.words import changed_words, flag_words
 from transfer.costs.limits import format_cost
 from transfer.files import written_whole
+from transfer.probe.class_weights import choose_class_weights
 from transfer.resampling import Difference
 from transfer.runs.test_record import text_array
+from transfer.statistics import Metric
 
 OUT_OF_FOLD, PICTURE = "out_of_fold.npz", "frontier.png"
 
@@ -93,6 +96,15 @@ def _points(difference: Difference, sign: str = "") -> str:
     return f"{value} points ({100 * difference.low:+z.1f} to {100 * difference.high:+z.1f})"
 
 
+def print_metric(metric: Metric, asked: Literal["auto", "none", "balanced"]) -> None:
+    """Print what accuracy means and how heads weight the classes, unless both are the usual."""
+    class_weights = choose_class_weights(asked, metric)
+    if metric == "mean_per_class":
+        print(f"accuracy is the mean of the classes' accuracies; class weights of the heads: {class_weights}")
+    elif class_weights == "balanced":
+        print("accuracy is the share of all images; class weights of the heads: balanced")
+
+
 def print_figures(tried: Sequence[Tried], decision: Decision, reasons: Sequence[str]) -> None:
     """Print a table with a line for each candidate, fastest first, then the reasons."""
     from rich.box import SIMPLE_HEAD
@@ -124,7 +136,13 @@ def print_figures(tried: Sequence[Tried], decision: Decision, reasons: Sequence[
 
 def print_end(choice: Choice, folder: Path, budget: Budget) -> None:
     """Print where everything is, what it took, and the choice in a sentence."""
-    names = {"networks": "networks", "fine_tuning": "LP-FT on folds", "winner": "the winner's run"}
+    names = {
+        "networks": "networks",
+        "suspects": "suspects",
+        "learning_curve": "the learning curve",
+        "fine_tuning": "LP-FT on folds",
+        "winner": "the winner's run",
+    }
     times = {name: choice.seconds[part] for part, name in names.items() if choice.seconds[part] >= 0.5}
     took = ", ".join(f"{name} {format_duration(seconds)}" for name, seconds in times.items())
     print(f"the choice's figures, picture and run: {folder}")
@@ -139,7 +157,8 @@ def lpft_words(choice: Choice) -> list[str]:
     winner, fields = choice.candidates[choice.chosen], flatten(choice.config)
     shared = {name: value for name, value in fields.items() if name.partition(".")[0] in CHOOSE_FIELDS}
     chosen = {"backbone": winner.backbone, "image_size": winner.image_size, "method": "lpft"}
-    return changed_words({**shared, **chosen}, without=("out_dir",))
+    weights = {} if fields["class_weights"] == "auto" else {"loss.class_weights": fields["class_weights"]}
+    return [*changed_words({**shared, **chosen}, without=("out_dir",)), *flag_words(weights)]
 
 
 def write_files(
@@ -172,7 +191,7 @@ def write_files(
     points = [
         Point(str(one.candidate), one.candidate.latency.median_ms, one.found.value, one.found.interval) for one in tried
     ]
-    unit = "mean per class (%)" if dataset.sheet.metric == "mean_per_class" else "accuracy (%)"
+    unit = "mean per class (%)" if dataset.metric == "mean_per_class" else "accuracy (%)"
     title = f"{name}: linear probe, {images}, {len(images.labels):,} images"
     axis = f"ms for one image, float32 by PyTorch, {tried[0].candidate.latency.device}"
     point, takes_tuned = None, False

@@ -10,12 +10,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from transfer.commands.choose.budget import Budget
 from transfer.commands.choose.candidates import Tried
 from transfer.commands.choose.images import Images
-from transfer.commands.choose.lpft import final_seconds, tune_fold
+from transfer.commands.choose.lpft import final_seconds, fixed_settings, tune_fold
 from transfer.commands.choose.search_record import DECAY, RATE, Attempt, Searched, describe_settings
 from transfer.config.auto import choose_lpft
 from transfer.config.choose_schema import ChooseConfig
@@ -53,6 +53,7 @@ class _FirstFold:
 
     Attributes:
         seconds: what a run in full takes, as far as is known.
+        fixed: settings of all runs, as dotted fields.
     """
 
     tried: Tried
@@ -62,6 +63,7 @@ class _FirstFold:
     folder: Path
     budget: Budget
     seconds: float
+    fixed: Mapping[str, Any]
 
     def __post_init__(self) -> None:
         rule = {each.field: each.value for each in choose_lpft(int((self.images.folds[0] != _FOLD).sum()))}
@@ -78,7 +80,7 @@ class _FirstFold:
         left = self.budget.left - self.seconds - final_seconds(self.seconds, self.dataset, self.images)
         if predicted > left:
             raise _NoTime
-        changes = {**settings, _EPOCHS: epochs}
+        changes = {**self.fixed, **settings, _EPOCHS: epochs}
         where = self.tried.candidate, self.dataset, self.images, _FOLD, self.fabric, self.folder
         started = time.perf_counter()
         logits = tune_fold(*where, left, changes)
@@ -88,7 +90,7 @@ class _FirstFold:
         self.seconds = took if epochs == self.epochs else max(self.seconds, took)
         mine = self.images.folds[0] == _FOLD
         groups = None if self.images.groups is None else self.images.groups[mine]
-        metric = self.dataset.sheet.metric
+        metric = self.dataset.metric
         return accuracy_interval(self.images.labels[mine], logits.argmax(1), metric, groups)[0]
 
 
@@ -119,7 +121,7 @@ def search_settings(
     Raises:
         UserError: Optuna is missing, or `search_dir` holds another search.
     """
-    runs = _FirstFold(tried, dataset, images, fabric, folder, budget, expected)
+    runs = _FirstFold(tried, dataset, images, fabric, folder, budget, expected, fixed_settings(own))
     search = _open(runs, own)
     print(
         f"searching rate and weight decay on fold {_FOLD + 1}, {own.search} settings, about"

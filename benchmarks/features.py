@@ -1,0 +1,35 @@
+"""Draws of images whose features `efficientnet-transfer probe` or `choose` has left in its cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmarks.small_data import draw
+
+if TYPE_CHECKING:
+    from transfer.probe.features import Features
+
+
+def pool(files: Sequence[Path]) -> Features:
+    """Return the images of several files, such as those of train and val, together."""
+    import torch
+
+    from transfer.probe.features import Features, read_features
+
+    parts = [read_features(path) for path in files]
+    return Features(torch.cat([part.features for part in parts]), torch.cat([part.labels for part in parts]))
+
+
+def draw_splits(images: Features, number: int, seed: int) -> list[Features]:
+    """Return train, with `number` images, val and test, drawn as `benchmarks.small_data.draw` does."""
+    import torch
+
+    from transfer.probe.features import Features
+
+    splits = draw(np.array([str(label) for label in images.labels.tolist()]), number, seed)
+    chosen = [torch.from_numpy(splits == name) for name in ("train", "val", "test")]
+    return [Features(images.features[mask], images.labels[mask]) for mask in chosen]
