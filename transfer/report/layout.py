@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, Generic, TypeVar
+from urllib.parse import quote
 
 import jinja2
 from markupsafe import Markup
@@ -64,9 +67,7 @@ def render_frame(template: str, facts: Mapping[str, Any]) -> str:
     return environment.get_template(template).render({**facts, "script": Markup(script), "script_digest": digest})
 
 
-def render_single(
-    heading: str, facts: str, sections: Sequence[Section[T]], content: T, footer: Sequence[str]
-) -> str:
+def render_single(heading: str, facts: str, sections: Sequence[Section[T]], content: T, footer: Sequence[str]) -> str:
     """Return the page about one content as HTML.
 
     Args:
@@ -80,6 +81,11 @@ def render_single(
     return render_frame(
         "single.html", {"heading": heading, "facts": facts, "sections": rendered, "footer": footer, "runs": []}
     )
+
+
+def find_link(target: Path, place: Path) -> str | None:
+    """Return the address of a file for a page in the folder `place`; None if there is no such file."""
+    return quote(os.path.relpath(target, place)) if target.is_file() else None
 
 
 @cache

@@ -93,7 +93,7 @@ def _value(name: str, value: float) -> str:
 def cost_section(content: RunContent) -> Mapping[str, Any] | None:
     """Return what a run took and what its network is like."""
     results = content.results
-    gpus, devices = _devices(results.environment.get("hardware"))
+    gpus, devices = describe_devices(results.environment.get("hardware"))
     memory, seconds, probe = results.peak_memory_bytes, results.train_seconds, results.probe
     rows = {
         "training": _time(seconds),
@@ -116,8 +116,8 @@ def _time(seconds: float | None) -> str:
     return "" if seconds is None or not math.isfinite(seconds) else format_duration(seconds)
 
 
-def _devices(hardware: Any) -> tuple[bool, str]:
-    """Return whether a run computed on GPUs, and its devices in words; empty where the results do not tell."""
+def describe_devices(hardware: Any) -> tuple[bool, str]:
+    """Return whether GPUs computed, and the devices in words; empty where nobody wrote them down."""
     if not isinstance(hardware, dict):
         return False, ""
     if gpus := hardware.get("gpus"):

@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from transfer.files import write_text
 from transfer.report.layout import render_frame, render_sections
 from transfer.report.run_content import RunContent
 from transfer.report.sections import SECTIONS
 from transfer.report.verdict import main_metric, paired_difference, percent
-
-
-def write_page(contents: Sequence[RunContent], path: Path) -> None:
-    """Write the report of one run or of several, side by side, whole or not at all.
-
-    Raises:
-        OSError: the disk is full or refuses the file.
-    """
-    write_text(path, render_page(contents))
 
 
 def render_page(contents: Sequence[RunContent]) -> str:

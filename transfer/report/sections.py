@@ -11,6 +11,7 @@ from transfer.report.settings import repeating_command, settings_table
 from transfer.report.shots import data_uri, unsure_shots, worst_shots
 from transfer.report.verdict import find_verdict
 
+
 def _verdict(content: RunContent) -> Context:
     return {"verdict": find_verdict(content), "remarks": content.remarks}
 
