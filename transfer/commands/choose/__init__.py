@@ -101,8 +101,6 @@ def choose(config: FinetuneConfig, own: ChooseConfig) -> Choice:
     weakest = describe_weakest_class(tried[decision.chosen], dataset, images)
     choice = replace(choice, num_suspects=num_suspects, learning_curve=curve, weakest_class=weakest)
     write_json(folder / CHOICE, choice.to_dict())
-    if weakest:
-        print(weakest)
     leave_page(folder)
     print_end(choice, folder, budget)
     return choice

@@ -124,7 +124,9 @@ def print_figures(tried: Sequence[Tried], decision: Decision, reasons: Sequence[
 
 
 def print_end(choice: Choice, folder: Path, budget: Budget) -> None:
-    """Print where everything is, what it took, and the choice in a sentence."""
+    """Print the weakest class, where everything is, what it took, and the choice in a sentence."""
+    if choice.weakest_class:
+        print(choice.weakest_class)
     names = {"networks": "networks", "fine_tuning": "LP-FT on folds", "winner": "the winner's run"}
     times = {name: choice.seconds[part] for part, name in names.items() if choice.seconds[part] >= 0.5}
     took = ", ".join(f"{name} {format_duration(seconds)}" for name, seconds in times.items())

@@ -232,6 +232,14 @@ def _suspects(content: ChoiceContent) -> Context:
     return {"shots": shots, "num_suspects": len(content.suspects), "has_pictures": bool(pictures)} if shots else None
 
 
+def _confusions(content: ChoiceContent) -> Context:
+    return None if content.answers is None else describe_confusions(content.answers)
+
+
+def _classes(content: ChoiceContent) -> Context:
+    return None if content.answers is None else describe_classes(content.answers)
+
+
 def _costs(content: ChoiceContent) -> Context:
     choice = content.choice
     names = {"networks": "comparing networks", "fine_tuning": "fine-tuning on folds", "winner": "the winner's run"}
@@ -252,8 +260,8 @@ SECTIONS: tuple[Section[ChoiceContent], ...] = (
     Section("gains", "What would help most", _gains),
     Section("learning", "Learning curve", _learning),
     Section("suspects", "Photos that may be mislabelled", _suspects),
-    Section("confusion", "Confusions", lambda content: content.answers and describe_confusions(content.answers)),
-    Section("classes", "Classes", lambda content: content.answers and describe_classes(content.answers)),
+    Section("confusion", "Confusions", _confusions),
+    Section("classes", "Classes", _classes),
     Section("cost", "Time", _costs),
     Section("command", "Command to repeat", _command),
 )
