@@ -9,6 +9,7 @@ from typing import Any
 from transfer.config.durations import format_duration
 from transfer.report.charts import Chart, Series, draw_lines
 from transfer.report.run_content import RunContent
+from transfer.report.training_cost import describe_training
 from transfer.runs.results import Results
 
 _LOSSES = ("loss", "ece")  # no shares of images
@@ -101,6 +102,7 @@ def cost_section(content: RunContent) -> Mapping[str, Any] | None:
         "the whole run": _time(results.wall_seconds),
         "GPU time": gpus and seconds and f"{seconds * results.world_size / 3600:.2f} GPU hours",
         "speed in training": results.images_per_second and f"{results.images_per_second:,.0f} images/s",
+        "multiply-adds of training": describe_training(results),
         "steps": results.steps and f"{results.steps:,} of {results.global_batch_size or '?'} images",
         "peak memory": memory and f"{memory / 2**30:.2f} GiB{' of the GPU' if gpus else ''}",
         "parameters": results.num_parameters and f"{results.num_parameters / 1e6:.2f} million",
