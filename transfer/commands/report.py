@@ -1,4 +1,4 @@
-"""Write the page about finished runs, a choice or a table: efficientnet-transfer report DIR [RUN_DIR ...]
+"""Write the page about finished runs, a choice, a table or a sweep: efficientnet-transfer report DIR [RUN_DIR ...]
 
 `finetune`, `probe`, `choose` and `table` write it when they end. Several runs are shown side by side. Nothing is
 computed again: the page shows what is in the folders.
@@ -29,16 +29,16 @@ def build_parser() -> argparse.ArgumentParser:
     """Build the parser of `efficientnet-transfer report`."""
     parser = argparse.ArgumentParser(
         prog="efficientnet-transfer report",
-        description="Write the page about a finished run, a choice or a table anew, or one about several runs, side by"
-        " side: verdict, curves, metrics, confusions, the worst photos, calibration, cost, settings. One file, no"
-        " network.",
+        description="Write the page about a finished run, a choice, a table or a sweep anew, or one about several runs,"
+        " side by side: verdict, curves, metrics, confusions, the worst photos, calibration, cost, settings. One file,"
+        " no network.",
     )
     parser.add_argument(
         "folders",
         metavar="DIR",
         type=expanded,
         nargs="+",
-        help="folders of finished runs, or one of a choice or a table",
+        help="folders of finished runs, or one of a choice, a table or a sweep",
     )
     parser.add_argument(
         "--out",
@@ -57,15 +57,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def report(folders: Sequence[Path], out: Path | None = None) -> None:
-    """Write the page about finished runs, a choice or a table, and print its path.
+    """Write the page about finished runs, a choice, a table or a sweep, and print its path.
 
     Args:
-        folders: of runs, at least one; or of one choice or table.
+        folders: of runs, at least one; or of one choice, table or sweep.
         out: the page; None: `report.html` in the only folder, or in the current one.
 
     Raises:
         MissingData: a run is not finished.
-        BadValue: `out` is in the way of a file that is no page, or a choice or a table is not alone.
+        BadValue: `out` is in the way of a file that is no page, or a choice, a table or a sweep is not alone.
         DamagedFile: a run's results cannot be read.
     """
     check_folder("out", out)
@@ -79,10 +79,11 @@ def report(folders: Sequence[Path], out: Path | None = None) -> None:
 def _render(folders: Sequence[Path], place: Path) -> str:
     """Return the page about folders, as HTML whose links start from the folder `place`."""
     from transfer.commands.choose import CHOICE
+    from transfer.experiments.sweep_record import SWEEP
     from transfer.experiments.table.entries import TABLE
 
     for folder in folders:
-        found = [name for name in (CHOICE, TABLE) if (folder / name).is_file()]
+        found = [name for name in (CHOICE, TABLE, SWEEP) if (folder / name).is_file()]
         if found and len(folders) > 1:
             raise BadValue(f"{folder} has a {found[0]}: only runs are shown side by side (of a choice: its `winner`)")
         if found == [CHOICE]:
@@ -95,6 +96,10 @@ def _render(folders: Sequence[Path], place: Path) -> str:
             from transfer.report.table_sections import render_table
 
             return render_table(read_table_content(folder, place))
+        if found == [SWEEP]:
+            from transfer.report.sweep_sections import read_sweep_content, render_sweep
+
+            return render_sweep(read_sweep_content(folder))
     from transfer.report.page import render_page
     from transfer.report.run_content import read_run_content
 
@@ -127,7 +132,7 @@ def leave_page(folder: Path, prepare: Callable[[], None] | None = None) -> None:
     Whatever goes wrong, the results stand: one warning says why there is no page.
 
     Args:
-        folder: of a run, a choice or a table.
+        folder: of a run, a choice, a table or a sweep.
         prepare: adds to the folder what only the page needs.
     """
     try:

@@ -81,14 +81,20 @@ def metrics_section(content: RunContent) -> Mapping[str, Any] | None:
         cells = []
         for split in splits:
             value, interval = results.metrics[split].get(name), results.intervals.get(split, {}).get(name)
-            cells.append(("" if value is None else _value(name, value), interval.percent() if interval else ""))
+            cells.append(("" if value is None else format_metric(name, value), interval.percent() if interval else ""))
         rows.append((metric_name(name), cells))
     sizes = [results.splits[split].size if split in results.splits else None for split in splits]
     return {"splits": list(zip(splits, sizes, strict=True)), "rows": rows}
 
 
-def _value(name: str, value: float) -> str:
-    return f"{value:.4f}" if name in _LOSSES else f"{100 * value:.2f}%"
+def is_share(name: str) -> bool:
+    """Return whether a metric is a share of images or classes."""
+    return name not in _LOSSES
+
+
+def format_metric(name: str, value: float) -> str:
+    """Return the value of a metric with its unit."""
+    return f"{100 * value:.2f}%" if is_share(name) else f"{value:.4f}"
 
 
 def cost_section(content: RunContent) -> Mapping[str, Any] | None:
