@@ -123,7 +123,8 @@ def _spread(axes: Axes) -> None:
     low, high = axes.get_xlim()
     low, high = low / 1.15, high * 1.15
     axes.set_xlim(low, high)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 5 * low else MaxNLocator(5))
+    subs = (1, 2, 5) if high < 50 * low else (1,)  # so many labels have room
+    axes.xaxis.set_major_locator(LogLocator(subs=subs) if high > 5 * low else MaxNLocator(5))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
