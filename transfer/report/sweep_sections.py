@@ -7,7 +7,7 @@ import shlex
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from transfer.experiments.sweep_record import SweepRecord, read_sweep_record
 from transfer.report.charts import Chart, Series, draw_lines
@@ -57,7 +57,7 @@ def _verdict(content: SweepContent) -> Context:
     trials = content.record.trials
     states = Counter(trial.state for trial in trials)
     counts = ", ".join(f"{count} {state}" for state, count in states.most_common())
-    if not trials or trials[0].value is None:
+    if not trials or (reached := trials[0].value) is None:
         return {"verdict": Verdict("", f"No run has a result yet: {counts or 'none was begun'}."), "remarks": []}
     best, done = trials[0], states["done"]
     settings = ", ".join(f"{name} {_spell(value)}" for name, value in best.settings.items())
@@ -66,7 +66,7 @@ def _verdict(content: SweepContent) -> Context:
     facts = [f"Runs: {counts}."]
     if done > 1:
         facts.append(f"The best of {done} runs, chosen by what it is measured by, looks better than it is.")
-    return {"verdict": Verdict(format_metric(content.metric, best.value), sentence, facts), "remarks": []}
+    return {"verdict": Verdict(format_metric(content.metric, reached), sentence, facts), "remarks": []}
 
 
 def _trials(content: SweepContent) -> Context:
@@ -101,7 +101,7 @@ def _draw_setting(content: SweepContent, name: str) -> Chart | None:
     return draw_lines(name, (name, ""), [line], percent=is_share(content.metric), log=log)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
