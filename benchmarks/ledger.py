@@ -44,7 +44,7 @@ def benchmark_ledger(table: Path, ledger: Path) -> dict[str, Any]:
     if unfinished := [entry.id for entry in entries if entry.status != "done"]:
         raise BadValue(f"`table`={table}: not done: {', '.join(unfinished)} (efficientnet-transfer table run {table})")
     root = "" if plan.data_root is None else f"{plan.data_root}/"
-    for cell, entry in zip(plan.cells, entries, strict=True):
+    for cell in plan.cells:
         saved = read_predictions(cell_dir(table, cell) / "final")
         kept = {
             "label": saved.labels,

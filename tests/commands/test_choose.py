@@ -19,6 +19,7 @@ from sklearn.model_selection import PredefinedSplit, cross_val_predict
 from torch import nn
 
 from datamodules import load_dataset
+from tests.support.reported import Page
 from tests.support.runs import call, read_results, read_weights, save_classes, save_csv, save_photo
 from transfer.commands import choose, doctor, evaluate
 from transfer.commands.choose import candidates
@@ -27,6 +28,7 @@ from transfer.costs.latency import Latency
 from transfer.files import read_object
 from transfer.probe.features import read_features
 from transfer.records import checked
+from transfer.report.photos import read_photos
 
 SMALL = ("--image_sizes", "32", "--data.num_workers", "0", "--trainer.accelerator", "cpu")
 
@@ -77,7 +79,7 @@ def chosen(run: Callable[..., int], tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.mark.slow
 def test_a_choice_leaves_its_figures_and_a_run_of_the_winner(chosen: Path) -> None:
     files = {"choose.json", "out_of_fold.npz", "frontier.png", "suspects.csv", "suspects.png", "learning_curve.png"}
-    assert {path.name for path in chosen.iterdir()} == {*files, "winner"}
+    assert {path.name for path in chosen.iterdir()} == {*files, "report.html", "report_photos.safetensors", "winner"}
     found = checked(read_object(chosen / "choose.json"), Choice, chosen)
     assert [(one.backbone, one.image_size) for one in found.candidates] == [("lite0", 32), ("lite1", 32)]
     assert [(one.backbone, one.image_size) for one in found.left_out] == [("lite2", 32)]
@@ -95,6 +97,22 @@ def test_a_choice_leaves_its_figures_and_a_run_of_the_winner(chosen: Path) -> No
     sizes = {name: split["size"] for name, split in results["splits"].items()}
     assert found.num_images == sizes["train"] + sizes["val"] == 90 - sizes["test"]
     assert call(evaluate.main, chosen / "winner", "--num_workers", "0") == 0
+
+
+@pytest.mark.slow
+def test_a_choice_leaves_a_page_with_the_pictures_of_doubtful_photos(chosen: Path) -> None:
+    found = json.loads((chosen / "choose.json").read_text())
+    photos = read_photos(chosen)
+    assert photos is not None and len(photos.photos) == min(found["num_suspects"], 40)
+    html = (chosen / "report.html").read_text()
+    page, winner = Page(html), found["candidates"][found["chosen"]]
+    taken = (
+        f"{winner['accuracy']:.1%} top-1 accuracy in 2 x 4-fold cross-validation by group: take {winner['backbone']}"
+    )
+    assert taken in " ".join(page.text.split()) and 'href="winner/report.html"' in html
+    assert html.count("data:image/jpeg") == len(photos.photos)
+    matrix = next(rows for rows in page.tables if rows[0] == ["class", "dark", "grey", "light"])
+    assert sum(int(cell) for row in matrix[1:] for cell in row[1:] if cell != "·") == found["num_images"]
 
 
 @pytest.mark.slow
@@ -242,7 +260,12 @@ def test_stopped_while_the_winner_is_fitted_it_is_not_called_done_and_keeps_the_
     assert run("--folds", "4", "--repeats", "2", "--max_params", "4.2M", "--methods", "probe") == 130
     folder = tmp_path / "runs" / "photos_choose" / "1"
     suspects = {"suspects.csv", "suspects.png"}
-    assert {path.name for path in folder.iterdir()} == {"out_of_fold.npz", "frontier.png", *suspects}
+    assert {path.name for path in folder.iterdir()} == {
+        "out_of_fold.npz",
+        "frontier.png",
+        "report_photos.safetensors",
+        *suspects,
+    }
     assert (folder / "out_of_fold.npz").read_bytes() == (chosen / "out_of_fold.npz").read_bytes()
     assert (folder / "frontier.png").read_bytes() == (chosen / "frontier.png").read_bytes()
     assert "left out: lite2 at 32 px: parameters 4.815 M (at most 4.2 M)" in capsys.readouterr().out

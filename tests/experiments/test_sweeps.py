@@ -14,6 +14,8 @@ import yaml
 from optuna.trial import FixedTrial
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
+from tests.support.reported import Page
+from transfer.commands import report
 from transfer.commands import table as script
 from transfer.config.choices import share_batch
 from transfer.config.command_line import parse_config
@@ -22,6 +24,7 @@ from transfer.config.protocols import get_protocol, protocol_settings
 from transfer.errors import UserError
 from transfer.experiments import sweep_runs
 from transfer.experiments.search import Halving
+from transfer.experiments.sweep_record import read_sweep_record
 from transfer.experiments.sweep_runs import SweepRuns
 from transfer.experiments.sweeps import EarlyTermination, Sweep, load_sweep
 from transfer.experiments.table.cells import Cell, Table, cell_id, table_content
@@ -255,6 +258,21 @@ def test_runs_that_failed_or_are_damaged_are_a_line_each_and_the_best_is_of_the_
     assert lines[0] == f"{out / '02'}: no finite val/top1, left out"
     assert "03: exit status 3: error: training loss is nan in epoch 1 (" in lines[1]
     assert lines[2].startswith(f"{out / '04' / 'results.json'} line 1: not JSON")
+    assert captured.out.count(f"report: {out / 'report.html'}\n") == 1
+    page = Page((out / "report.html").read_text())
+    rows = page.tables[0]
+    assert rows[0] == ["run", "val/top1", "optim.lr", ""]
+    assert rows[1:3] == [["01", "75.00%", "0.2", ""], ["00", "50.00%", "0.1", ""]]
+    assert [row[3].partition(str(out))[0] for row in rows[3:]] == ["failed"] * 3
+    text = " ".join(page.text.split())
+    assert "75.00% is the highest val/top1, of run 01: optim.lr 0.2. Runs: 3 failed, 2 done." in text
+    assert "efficientnet-transfer finetune --optim.lr=0.2" in text
+    first = (out / "report.html").read_bytes()
+    assert report.main([str(out)]) == 0 and (out / "report.html").read_bytes() == first
+    record = read_sweep_record(out)
+    assert [(one.number, one.value) for one in record.trials] == [(1, 0.75), (0, 0.5), (2, None), (3, None), (4, None)]
+    (out / "sweep.json").write_text("[]")
+    assert report.main([str(out)]) == 2 and "sweep.json" in capsys.readouterr().err
 
 
 def test_a_run_that_is_worse_than_the_others_is_stopped_early(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from datamodules.images.transforms import apply_transform, seed_transform
 from transfer.errors import MissingData, UserError
 from transfer.images.prepare import build_crop, prepare_pixels
 from transfer.report.answers import Answers
-from transfer.report.photos import SIDE, Facts, Photos
+from transfer.report.photos import SIDE, Facts, Photos, encode_jpeg, shrink
 from transfer.runs.class_maps import ClassMaps, explain_class
 from transfer.runs.overlay import overlay
 from transfer.runs.test_record import read_predictions, text_array
@@ -97,8 +96,8 @@ def _keep_split(answers: Answers, classifier: Classifier, data: DataModule) -> _
         except (OSError, UserError) as error:
             kept.remarks.append(f"{name}: {error}")
             continue
-        pictures[index] = _resized(pixels)
-        kept.photos[index] = _jpeg(pictures[index])
+        pictures[index] = shrink(pixels)
+        kept.photos[index] = encode_jpeg(pictures[index])
         if index in about:
             inputs[index] = prepare_pixels(pixels, data.preprocessing)
     for label in sorted({about[index] for index in inputs}):
@@ -114,7 +113,7 @@ def _keep_split(answers: Answers, classifier: Classifier, data: DataModule) -> _
         kept.method = found.method
         for index, class_map in zip(group, found.maps.float().cpu().numpy(), strict=True):
             photo = pictures[index]
-            kept.maps[index] = _jpeg(overlay(photo, class_map, crop.part(photo.height, photo.width)))
+            kept.maps[index] = encode_jpeg(overlay(photo, class_map, crop.part(photo.height, photo.width)))
             kept.map_classes[str(index)] = data.class_names[label]
     return kept
 
@@ -140,26 +139,13 @@ def _seen_batch(data: DataModule, chosen: Sequence[int], loss: LossConfig) -> li
     batch = batch if mix is None else mix.blend(batch)
     mean, std = (torch.tensor(values)[:, None, None] for values in (data.preprocessing.mean, data.preprocessing.std))
     visible = ((batch * std + mean) * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
-    return [_jpeg(_resized(image.expand(-1, -1, 3).numpy())) for image in visible]
+    return [encode_jpeg(shrink(image.expand(-1, -1, 3).numpy())) for image in visible]
 
 
 def _pixels(encoded: bytes | Path, decoding: Decoding, side: int) -> Pixels:
     """Return a whole photo, perhaps at a reduced scale that leaves both sides at least so many pixels."""
     picture = open_picture(encoded, decoding)
     return picture.crop((0, 0, picture.width, picture.height), side)
-
-
-def _resized(pixels: Pixels) -> Image.Image:
-    """Return an image whose longer side is `SIDE`."""
-    height, width = pixels.shape[:2]
-    scale = SIDE / max(height, width)
-    return Image.fromarray(pixels).resize((max(1, round(scale * width)), max(1, round(scale * height))))
-
-
-def _jpeg(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=80)
-    return file.getvalue()
 
 
 def _in_words(label: Tensor, class_names: Sequence[str]) -> str:

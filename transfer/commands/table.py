@@ -2,7 +2,7 @@
 
 plan    writes OUT/table.json: the cells, their cost, and how they differ from their protocols
 run     computes every planned cell; you can kill it at any time, and it continues where it stopped
-report  writes the results so far beside the published table
+report  writes the results so far beside the published table, and a page about them
 cell    computes one cell: every launcher starts this command
 sweep   runs a W&B sweep file of finetune without W&B, on Optuna
 """
@@ -23,6 +23,7 @@ from transfer.commands.experiments import (
     usable_gpus,
 )
 from transfer.commands.next_steps import say_next
+from transfer.commands.report import leave_page
 from transfer.commands.table_sweep import sweep
 from transfer.config.screens import add_help
 from transfer.errors import BadValue
@@ -231,6 +232,8 @@ def run(
     if failed:
         print(f"why: {out}/cells/<cell>/result.json; again: {run_command(out)} --retry_failed")
     left = len(jobs) - done - failed
+    if not left:
+        leave_page(out)
     if left and launcher == "local":
         print(f"{left} of {len(jobs)} cells have no result; go on with: {run_command(out)}")
         return 1
@@ -261,7 +264,7 @@ def run_one_cell(out: Path, cell: str, devices: int, retry_failed: bool, allow_u
 
 
 def report(out: Path) -> int:
-    """Write the files of the report, see `write_report`, and print report.md.
+    """Write the files of the report and its page, see `write_report`, and print report.md.
 
     Raises:
         UserError: no table there.
@@ -272,4 +275,5 @@ def report(out: Path) -> int:
     read_table(out)
     write_report(out)
     print((out / "report.md").read_text(encoding="utf-8"))
+    leave_page(out)
     return 0

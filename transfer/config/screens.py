@@ -68,7 +68,9 @@ SCREENS = {
             "runs/photos_lite0/1 runs/photos_lite0/2 --with runs/photos_b0/1 runs/photos_b0/2",
         )
     ),
-    "report": Screen(("runs/photos_lite0/1", "runs/photos_lite0/1 runs/photos_b0/1 --out both.html")),
+    "report": Screen(
+        ("runs/photos_lite0/1", "runs/photos_choose/1", "runs/photos_lite0/1 runs/photos_b0/1 --out both.html")
+    ),
     "runs": Screen(("", "runs/ other_runs/ --sort val"), "--sort --format"),
     "choose": Screen(
         (

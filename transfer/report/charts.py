@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 _WIDTH, _HEIGHT = 340, 215  # in CSS pixels, one of which is a point of the figure
@@ -44,12 +44,19 @@ class Series:
         name: what the legend calls it.
         x, y: its points; NaN leaves a gap.
         dashed: whether it is a reference, drawn in dashes.
+        joined: whether a line joins the points.
+        low, high: ends of an interval at each point, in the unit of `y`; NaN for none, or empty.
+        labels: a text beside each point, or empty.
     """
 
     name: str
     x: Sequence[float] | NDArray[np.float64]
     y: Sequence[float] | NDArray[np.float64]
     dashed: bool = False
+    joined: bool = True
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+    labels: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -68,9 +75,14 @@ class Chart:
 
 
 def draw_lines(
-    title: str, labels: tuple[str, str], lines: Sequence[Series], percent: bool = False, marked: float | None = None
+    title: str,
+    labels: tuple[str, str],
+    lines: Sequence[Series],
+    percent: bool = False,
+    marked: float | None = None,
+    log: bool = False,
 ) -> Chart:
-    """Return a chart of up to four lines.
+    """Return a chart of up to four series.
 
     Args:
         title: what it shows.
@@ -78,20 +90,60 @@ def draw_lines(
         lines: the lines; of a single point a dot is drawn.
         percent: whether the values are shares.
         marked: where a vertical line is drawn.
+        log: whether the horizontal axis is logarithmic.
     """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH / 72, _HEIGHT / 72))
-        axes = figure.add_axes(_PLACE)
+        axes = figure.add_axes(_PLACE, xscale="log" if log else "linear")
         for line, colour in zip(lines, _SERIES, strict=False):
-            marker = "" if len(line.x) > 30 else "o"
-            style = (0, (4, 3)) if line.dashed else "-"
-            axes.plot(line.x, line.y, color=colour, lw=1.8, marker="" if line.dashed else marker, ms=3.5, ls=style)
+            _draw_line(axes, line, colour)
         if marked is not None:
             axes.axvline(marked, color=_INK, lw=1, ls=(0, (2, 3)))
-        if len({*lines[0].x}) == 1:
+        if log:
+            _spread(axes)
+        elif len({*lines[0].x}) == 1:
             axes.set_xlim(lines[0].x[0] - 1, lines[0].x[0] + 1)
         _tidy(axes, labels, percent)
+        for line, colour in zip(lines, _SERIES, strict=False):
+            _name_points(axes, line, colour)
         return Chart(title, [line.name for line in lines], _svg(figure, title))
+
+
+def _draw_line(axes: Axes, line: Series, colour: str) -> None:
+    marker = "" if len(line.x) > 30 or (line.dashed and line.joined) else "o"
+    style = (0, (4, 3)) if line.dashed else "-"
+    size = 3.5 if line.joined else 5
+    axes.plot(line.x, line.y, color=colour, lw=1.8, marker=marker, ms=size, ls=style if line.joined else "")
+    if len(line.low):
+        axes.vlines(line.x, line.low, line.high, color=colour, lw=1.2, ls=style)
+
+
+def _spread(axes: Axes) -> None:
+    """Leave room beside the points of a logarithmic axis, and write plain numbers below it."""
+    low, high = axes.get_xlim()
+    low, high = low / 1.15, high * 1.15
+    axes.set_xlim(low, high)
+    subs = (1, 2, 5) if high < 50 * low else (1,)  # so many labels have room
+    axes.xaxis.set_major_locator(LogLocator(subs=subs) if high > 5 * low else MaxNLocator(5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _name_points(axes: Axes, line: Series, colour: str) -> None:
+    """Write the points' texts beside them, toward the middle, where there is room."""
+    for x, y, text in zip(line.x, line.y, line.labels, strict=False):
+        to_axes = axes.transData + axes.transAxes.inverted()
+        is_left = to_axes.transform((x, y))[0] < 0.5
+        axes.annotate(
+            text,
+            (x, y),
+            xytext=(5 if is_left else -5, 4),
+            textcoords="offset points",
+            ha="left" if is_left else "right",
+            fontsize=9,
+            color=colour,
+            parse_math=False,
+        )
 
 
 def _tidy(axes: Axes, labels: tuple[str, str], percent: bool) -> None:
@@ -100,8 +152,9 @@ def _tidy(axes: Axes, labels: tuple[str, str], percent: bool) -> None:
     axes.grid(lw=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(length=0)
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=labels[0] in ("epoch", "step")))
+    axes.tick_params(which="both", length=0)
+    if axes.get_xscale() == "linear":
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=labels[0] in ("epoch", "step")))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%" if percent else f"{value:g}"))
     axes.yaxis.set_label_coords(-0.2, 0.5)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
-from transfer.report.answers import MOST_PAIRS, PHOTOS_OF_PAIR, ClassRow
+from transfer.report.answers import MOST_PAIRS, PHOTOS_OF_PAIR, Answers, ClassRow
+from transfer.report.layout import Context
 from transfer.report.run_content import RunContent
-from transfer.report.shots import pair_shots
+from transfer.report.shots import Shot, pair_shots
 from transfer.report.verdict import class_names
 
 MOST_IN_MATRIX = 20  # classes whose matrix a screen can hold
@@ -16,11 +16,22 @@ MOST_CLASSES = 100  # rows of the table of classes
 MOST_BARS = 30
 
 
-def confusion_section(content: RunContent) -> Mapping[str, Any] | None:
+def confusion_section(content: RunContent) -> Context:
     """Return which classes are taken for which, with photos of the most confused pairs."""
     answers = content.answers
     if answers is None or answers.multilabel:
         return None
+    has_photos = content.facts.split == answers.split
+    return describe_confusions(answers, (lambda images: pair_shots(content, images)) if has_photos else None)
+
+
+def describe_confusions(answers: Answers, shots_of: Callable[[Sequence[int]], list[Shot]] | None = None) -> Context:
+    """Return which classes are taken for which, where an image has one.
+
+    Args:
+        answers: of a network.
+        shots_of: returns some images' photos; None shows none.
+    """
     names, pairs = answers.class_names, answers.confusions
     matrix = None
     if len(names) <= MOST_IN_MATRIX:
@@ -37,19 +48,26 @@ def confusion_section(content: RunContent) -> Mapping[str, Any] | None:
         "num_wrong": sum(len(pair.images) for pair in pairs),
         "pairs": pairs[:MOST_LISTED],
         "num_pairs": len(pairs),
-        "shown": [(pair, pair_shots(content, pair.images[:PHOTOS_OF_PAIR])) for pair in pairs[:MOST_PAIRS]]
-        if content.facts.split == answers.split
-        else [],
+        "shown": [(pair, shots_of(pair.images[:PHOTOS_OF_PAIR])) for pair in pairs[:MOST_PAIRS]] if shots_of else [],
     }
 
 
-def classes_section(content: RunContent) -> Mapping[str, Any] | None:
+def classes_section(content: RunContent) -> Context:
     """Return how each class fares on the split that is looked at, and its accuracy on test."""
     answers = content.answers
     if answers is None:
         return None
-    rows = sorted(answers.class_rows, key=_fares)
-    tested = {} if answers.split == "test" else content.results.per_class_accuracy
+    return describe_classes(answers, {} if answers.split == "test" else content.results.per_class_accuracy)
+
+
+def describe_classes(answers: Answers, tested: Mapping[str, float | None] | None = None) -> Context:
+    """Return how each class fares, the worst first.
+
+    Args:
+        answers: of a network.
+        tested: the accuracy on test by class name.
+    """
+    rows, tested = sorted(answers.class_rows, key=_fares), tested or {}
     return {
         "answers": answers,
         "rows": [(row, tested.get(row.name)) for row in rows[:MOST_CLASSES]],
@@ -63,7 +81,7 @@ def _fares(row: ClassRow) -> tuple[float, float]:
     return (2.0, 0.0) if row.recall is None else (row.recall, row.f1 or 0.0)
 
 
-def balance_section(content: RunContent) -> Mapping[str, Any] | None:
+def balance_section(content: RunContent) -> Context:
     """Return the images of each class in each split, the largest class first."""
     splits = {name: facts.class_counts for name, facts in content.results.splits.items() if facts.class_counts}
     names = class_names(content)

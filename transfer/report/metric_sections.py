@@ -9,6 +9,7 @@ from typing import Any
 from transfer.config.durations import format_duration
 from transfer.report.charts import Chart, Series, draw_lines
 from transfer.report.run_content import RunContent
+from transfer.report.training_cost import describe_training
 from transfer.runs.results import Results
 
 _LOSSES = ("loss", "ece")  # no shares of images
@@ -81,20 +82,26 @@ def metrics_section(content: RunContent) -> Mapping[str, Any] | None:
         cells = []
         for split in splits:
             value, interval = results.metrics[split].get(name), results.intervals.get(split, {}).get(name)
-            cells.append(("" if value is None else _value(name, value), interval.percent() if interval else ""))
+            cells.append(("" if value is None else format_metric(name, value), interval.percent() if interval else ""))
         rows.append((metric_name(name), cells))
     sizes = [results.splits[split].size if split in results.splits else None for split in splits]
     return {"splits": list(zip(splits, sizes, strict=True)), "rows": rows}
 
 
-def _value(name: str, value: float) -> str:
-    return f"{value:.4f}" if name in _LOSSES else f"{100 * value:.2f}%"
+def is_share(name: str) -> bool:
+    """Return whether a metric is a share of images or classes."""
+    return name not in _LOSSES
+
+
+def format_metric(name: str, value: float) -> str:
+    """Return the value of a metric with its unit."""
+    return f"{100 * value:.2f}%" if is_share(name) else f"{value:.4f}"
 
 
 def cost_section(content: RunContent) -> Mapping[str, Any] | None:
     """Return what a run took and what its network is like."""
     results = content.results
-    gpus, devices = _devices(results.environment.get("hardware"))
+    gpus, devices = describe_devices(results.environment.get("hardware"))
     memory, seconds, probe = results.peak_memory_bytes, results.train_seconds, results.probe
     rows = {
         "training": _time(seconds),
@@ -102,6 +109,7 @@ def cost_section(content: RunContent) -> Mapping[str, Any] | None:
         "the whole run": _time(results.wall_seconds),
         "GPU time": gpus and seconds and f"{seconds * results.world_size / 3600:.2f} GPU hours",
         "speed in training": results.images_per_second and f"{results.images_per_second:,.0f} images/s",
+        "multiply-adds of training": describe_training(results),
         "steps": results.steps and f"{results.steps:,} of {results.global_batch_size or '?'} images",
         "peak memory": memory and f"{memory / 2**30:.2f} GiB{' of the GPU' if gpus else ''}",
         "parameters": results.num_parameters and f"{results.num_parameters / 1e6:.2f} million",
@@ -117,8 +125,8 @@ def _time(seconds: float | None) -> str:
     return "" if seconds is None or not math.isfinite(seconds) else format_duration(seconds)
 
 
-def _devices(hardware: Any) -> tuple[bool, str]:
-    """Return whether a run computed on GPUs, and its devices in words; empty where the results do not tell."""
+def describe_devices(hardware: Any) -> tuple[bool, str]:
+    """Return whether GPUs computed, and the devices in words; empty where nobody wrote them down."""
     if not isinstance(hardware, dict):
         return False, ""
     if gpus := hardware.get("gpus"):

@@ -1,31 +1,13 @@
-"""The page: one file without any address outside of it, whose names are escaped and whose only script is its own."""
+"""The page about runs: one file without any address outside of it."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 
-import jinja2
-from markupsafe import Markup
-
-from transfer.errors import printable
-from transfer.files import write_text
-from transfer.report.metric_sections import metric_name
+from transfer.report.layout import render_frame, render_sections
 from transfer.report.run_content import RunContent
 from transfer.report.sections import SECTIONS
-from transfer.report.verdict import main_metric, paired_difference, percent, points
-
-
-def write_page(contents: Sequence[RunContent], path: Path) -> None:
-    """Write the report of one run or of several, side by side, whole or not at all.
-
-    Raises:
-        OSError: the disk is full or refuses the file.
-    """
-    write_text(path, render_page(contents))
+from transfer.report.verdict import main_metric, paired_difference, percent
 
 
 def render_page(contents: Sequence[RunContent]) -> str:
@@ -34,23 +16,12 @@ def render_page(contents: Sequence[RunContent]) -> str:
     Args:
         contents: the runs, at least one.
     """
-    environment = _environment()
-    sections = []
-    for section in SECTIONS:
-        found = [section.context(content) for content in contents]
-        if any(context is not None for context in found):
-            template = environment.get_template(f"{section.id}.html")
-            parts = [None if context is None else Markup(template.render(context)) for context in found]
-            sections.append((section, list(zip(contents, parts, strict=True))))
-    script = environment.loader.get_source(environment, "page.js")[0]  # type: ignore[union-attr]
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("page.html").render(
-        contents=contents,
-        sections=sections,
-        runs=[_summary(contents[0], content) for content in contents] if len(contents) > 1 else [],
-        script=Markup(script),
-        script_digest=digest,
-    )
+    facts = {
+        "contents": contents,
+        "sections": render_sections(SECTIONS, contents),
+        "runs": [_summary(contents[0], content) for content in contents] if len(contents) > 1 else [],
+    }
+    return render_frame("page.html", facts)
 
 
 def _summary(first: RunContent, content: RunContent) -> dict[str, object]:
@@ -64,22 +35,3 @@ def _summary(first: RunContent, content: RunContent) -> dict[str, object]:
             cells[split] = percent(results.metrics[split][metric]), interval.percent() if interval else ""
     difference = None if content is first else paired_difference(first, content)
     return {"content": content, "cells": cells, "difference": difference}
-
-
-@cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("transfer.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "points": points, "metric_name": metric_name}
-    return environment
-
-
-def _shown(value: object) -> object:
-    """Return a value as it is put into the page: control characters of names become escapes."""
-    return printable(value) if type(value) is str else value

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from transfer.errors import DamagedFile
 from transfer.files import open_regular, written_whole
@@ -66,6 +69,20 @@ class Photos:
         }
         with written_whole(run_dir / REPORT_PHOTOS) as file:
             file.write(save(arrays, {_FORMAT: json.dumps(asdict(self.facts))}))
+
+
+def shrink(pixels: NDArray[np.uint8]) -> Image.Image:
+    """Return a picture whose longer side is `SIDE`. Shape: (H, W) or (H, W, 3)"""
+    height, width = pixels.shape[:2]
+    scale = SIDE / max(height, width)
+    return Image.fromarray(pixels).resize((max(1, round(scale * width)), max(1, round(scale * height))))
+
+
+def encode_jpeg(picture: Image.Image) -> bytes:
+    """Return a picture as a JPEG file."""
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=80)
+    return file.getvalue()
 
 
 def read_photos(run_dir: Path) -> Photos | None:

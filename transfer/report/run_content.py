@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from transfer.calibration.calibration import Calibration
 from transfer.calibration.file import load_calibration
@@ -66,9 +66,7 @@ class RunContent:
     @property
     def versions(self) -> str:
         """What computed it, in words; empty where the results do not tell."""
-        found = self.results.environment.get("versions")
-        known = found if isinstance(found, dict) else {}
-        return "".join(f", {name} {known[name]}" for name in ("efficientnet-transfer", "torch") if name in known)
+        return describe_versions(self.results.environment)
 
     @property
     def is_probe(self) -> bool:
@@ -80,6 +78,13 @@ class RunContent:
         """What is known of the photos; nothing where they are of another split than the answers."""
         facts = self.photos.facts
         return facts if self.answers is not None and facts.split == self.answers.split else Facts()
+
+
+def describe_versions(environment: Mapping[str, Any]) -> str:
+    """Return what computed something, in words that follow its folder; empty where nobody wrote it down."""
+    found = environment.get("versions")
+    known = found if isinstance(found, dict) else {}
+    return "".join(f", {name} {known[name]}" for name in ("efficientnet-transfer", "torch") if name in known)
 
 
 def read_run_content(run_dir: Path) -> RunContent:

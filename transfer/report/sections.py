@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
-
 from transfer.report.calibration_section import calibration_section
 from transfer.report.class_sections import balance_section, classes_section, confusion_section
+from transfer.report.layout import Context, Section
 from transfer.report.metric_sections import cost_section, curves_section, metrics_section
 from transfer.report.run_content import RunContent
 from transfer.report.settings import repeating_command, settings_table
 from transfer.report.shots import data_uri, unsure_shots, worst_shots
 from transfer.report.verdict import find_verdict
-
-Context = Mapping[str, Any] | None
-
-
-@dataclass(frozen=True)
-class Section:
-    """A section of the page.
-
-    Attributes:
-        id: its anchor, and the name of its template.
-        title: its heading.
-        context: returns what the template shows of a run; None where the run has nothing to show.
-    """
-
-    id: str
-    title: str
-    context: Callable[[RunContent], Context]
 
 
 def _verdict(content: RunContent) -> Context:
@@ -76,7 +56,7 @@ def _test(content: RunContent) -> Context:
     return {"reads": content.test_reads, "shows_test": shown}
 
 
-SECTIONS = (
+SECTIONS: tuple[Section[RunContent], ...] = (
     Section("verdict", "Verdict", _verdict),
     Section("curves", "Curves", curves_section),
     Section("metrics", "Metrics", metrics_section),

@@ -1,8 +1,8 @@
 """Which network for these images, and how to train it: efficientnet-transfer choose --data_root photos/
 
-Writes out_of_fold.npz, frontier.png, suspects.csv and .png, lpft.log (what fine-tuning on folds printed), choose.json
-and, in `winner`, the run of the network to take, a linear probe or fine-tuned, to runs/<data>_choose/<n>/. choose.json
-comes last: a folder without it was not finished.
+Writes out_of_fold.npz, frontier.png, suspects.csv and .png, lpft.log (what fine-tuning on folds printed), choose.json,
+the page report.html and, in `winner`, the run of the network to take, a linear probe or fine-tuned, to
+runs/<data>_choose/<n>/. A folder without choose.json was not finished.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ def choose(config: FinetuneConfig, own: ChooseConfig) -> Choice:
     from transfer.commands.choose.record import make_choice
     from transfer.commands.choose.report import explain, print_end, print_figures, write_files
     from transfer.commands.choose.suspects import describe_weakest_class, doubt_labels
+    from transfer.commands.report import leave_page
     from transfer.probe.fabric import build_fabric
     from transfer.runs.folder import data_name
 
@@ -97,10 +98,10 @@ def choose(config: FinetuneConfig, own: ChooseConfig) -> Choice:
     seconds["winner"] = budget.spent - sum(seconds.values())
     not_tried = [*left_out, *over, *late]
     choice = make_choice(config, own, dataset, images, tried, not_tried, decision, reasons, methods, results, seconds)
-    choice = replace(choice, num_suspects=num_suspects, learning_curve=curve)
+    weakest = describe_weakest_class(tried[decision.chosen], dataset, images)
+    choice = replace(choice, num_suspects=num_suspects, learning_curve=curve, weakest_class=weakest)
     write_json(folder / CHOICE, choice.to_dict())
-    if weakest := describe_weakest_class(tried[decision.chosen], dataset, images):
-        print(weakest)
+    leave_page(folder)
     print_end(choice, folder, budget)
     return choice
 

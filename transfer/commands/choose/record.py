@@ -123,6 +123,7 @@ class Choice:
         search: the settings that fine-tuning was tried with on a fold of their own; None without a search.
         num_suspects: images of suspects.csv.
         learning_curve: None unless asked for.
+        weakest_class: which class fares worst, in words; None if none is below all images beyond its interval.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -150,6 +151,7 @@ class Choice:
     search: Searched | None = None
     num_suspects: int = 0
     learning_curve: LearningCurve | None = None
+    weakest_class: str | None = None
     command: list[str]
     environment: dict[str, Any]
     config: dict[str, Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from transfer.commands.choose.images import Images
 from transfer.commands.choose.record import Choice
 from transfer.commands.choose.search_record import Searched
 from transfer.config.auto import LPFT_FROM
-from transfer.config.choose_schema import CHOOSE_FIELDS
+from transfer.config.choose_schema import CHOOSE_FIELDS, CHOOSE_TRAINER_FIELDS, ChooseConfig
 from transfer.config.durations import format_duration
 from transfer.config.parsing import flatten
 from transfer.config.words import changed_words, flag_words
@@ -135,7 +135,9 @@ def print_figures(tried: Sequence[Tried], decision: Decision, reasons: Sequence[
 
 
 def print_end(choice: Choice, folder: Path, budget: Budget) -> None:
-    """Print where everything is, what it took, and the choice in a sentence."""
+    """Print the weakest class, where everything is, what it took, and the choice in a sentence."""
+    if choice.weakest_class:
+        print(choice.weakest_class)
     names = {
         "networks": "networks",
         "suspects": "suspects",
@@ -147,18 +149,37 @@ def print_end(choice: Choice, folder: Path, budget: Budget) -> None:
     took = ", ".join(f"{name} {format_duration(seconds)}" for name, seconds in times.items())
     print(f"the choice's figures, picture and run: {folder}")
     print(f"{format_duration(budget.spent)} of --budget {budget.text}: {took}")
-    if choice.folds_left_out and choice.fine_tuning is None and not choice.config["data"]["stream"]:
-        print(f"to fine-tune it nevertheless: efficientnet-transfer finetune {shlex.join(lpft_words(choice))}")
+    if words := lpft_words_if_left_out(choice):
+        print(f"to fine-tune it nevertheless: efficientnet-transfer finetune {shlex.join(words)}")
     print(choice.sentence)
+
+
+def lpft_words_if_left_out(choice: Choice) -> list[str]:
+    """Return the words of `lpft_words` if there was no time to try that; else none."""
+    is_late = choice.folds_left_out and choice.fine_tuning is None and not choice.config["data"]["stream"]
+    return lpft_words(choice) if is_late else []
 
 
 def lpft_words(choice: Choice) -> list[str]:
     """Return the words of the command that fine-tunes the network to take, on the same data."""
-    winner, fields = choice.candidates[choice.chosen], flatten(choice.config)
-    shared = {name: value for name, value in fields.items() if name.partition(".")[0] in CHOOSE_FIELDS}
+    winner, shared = choice.candidates[choice.chosen], _shared_fields(choice)
     chosen = {"backbone": winner.backbone, "image_size": winner.image_size, "method": "lpft"}
-    weights = {} if fields["class_weights"] == "auto" else {"loss.class_weights": fields["class_weights"]}
+    asked = choice.config["class_weights"]
+    weights = {} if asked == "auto" else {"loss.class_weights": asked}
     return [*changed_words({**shared, **chosen}, without=("out_dir",)), *flag_words(weights)]
+
+
+def choose_words(choice: Choice) -> list[str]:
+    """Return the words of the command that chooses anew, on the same data, in another folder."""
+    trainer = {f"trainer.{name}": choice.config["trainer"][name] for name in CHOOSE_TRAINER_FIELDS}
+    own = {name: choice.config[name] for name, value in vars(ChooseConfig()).items() if choice.config[name] != value}
+    return [*changed_words({**_shared_fields(choice), **trainer}, without=("out_dir",)), *flag_words(own)]
+
+
+def _shared_fields(choice: Choice) -> dict[str, Any]:
+    """Return the dotted fields that a choice shares with runs, on which data are read."""
+    fields = flatten(choice.config)
+    return {name: value for name, value in fields.items() if name.partition(".")[0] in CHOOSE_FIELDS}
 
 
 def write_files(

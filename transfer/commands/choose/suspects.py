@@ -11,6 +11,7 @@ from transfer.commands.suspect_files import name_suspects, write_suspects
 from transfer.errors import printable
 from transfer.images.decode import decode_image
 from transfer.probe.label_suspects import rank_suspects
+from transfer.report.photos import Photos, encode_jpeg, shrink
 from transfer.resampling import accuracy_interval
 
 if TYPE_CHECKING:
@@ -21,15 +22,23 @@ if TYPE_CHECKING:
 
 
 def doubt_labels(tried: Tried, dataset: Dataset, images: Images, folder: Path) -> int:
-    """Write the photos whose label a network's out-of-fold probabilities doubt, say so, and return their number."""
+    """Write the photos whose label a network's out-of-fold probabilities doubt, say so, and return their number.
+
+    Small copies of the first ones stay in the folder, by their row, for its page.
+    """
     is_label = np.eye(dataset.num_classes, dtype=bool)[images.labels]
     suspects = rank_suspects(tried.found.probabilities, is_label)
 
+    kept: dict[int, bytes] = {}  # for the page
+
     def pixels(row: int) -> Pixels:
-        return decode_image(images.split.encoded(suspects[row].image), images.split.decoding)
+        found = decode_image(images.split.encoded(suspects[row].image), images.split.decoding)
+        kept[row] = encode_jpeg(shrink(found))
+        return found
 
     rows = name_suspects(suspects, dataset.class_names, images.names.__getitem__)
     table, *sheet = write_suspects(rows, pixels, folder)
+    Photos(photos=kept).save(folder)
     count = f"{len(rows):,} {'photo' if len(rows) == 1 else 'photos'} may be mislabelled, the likeliest first"
     print(f"{count}: {', '.join(map(str, (table, *sheet)))}" if rows else "no photo looks mislabelled")
     return len(rows)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from transfer.experiments.table.cited import CITED_RULE, cited_table
 from transfer.experiments.table.averages import AVERAGES, Average
+from transfer.experiments.table.cited import CITED_RULE, cited_table
 from transfer.experiments.table.differences import Comparison
 from transfer.experiments.table.results import METRICS, Result, settings
 from transfer.experiments.table.verdicts import (
