@@ -41,7 +41,7 @@ SCREENS = {
             "--backbone b0 --dataset flowers --trainer.max_epochs 20",
             "--resume runs/photos_lite0/1 --trainer.max_epochs 40",
         ),
-        "--config --resume --backbone --dataset --data_root --method --image_size --augment --folds --out_dir"
+        "--config --resume --open --backbone --dataset --data_root --method --image_size --augment --folds --out_dir"
         " --optim.lr --trainer.max_epochs",
         is_brief=True,
     ),

@@ -15,7 +15,7 @@ from transfer.errors import printable
 from transfer.files import write_text
 from transfer.report.metric_sections import metric_name
 from transfer.report.run_content import RunContent
-from transfer.report.sections import SECTIONS
+from transfer.report.sections import RELOAD_SECONDS, SECTIONS
 from transfer.report.verdict import main_metric, paired_difference, percent, points
 
 
@@ -46,6 +46,7 @@ def render_page(contents: Sequence[RunContent]) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("page.html").render(
         contents=contents,
+        reload_seconds=RELOAD_SECONDS if any(c.progress and c.progress.is_running for c in contents) else None,
         sections=sections,
         runs=[_summary(contents[0], content) for content in contents] if len(contents) > 1 else [],
         script=Markup(script),

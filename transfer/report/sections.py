@@ -16,6 +16,8 @@ from transfer.report.verdict import find_verdict
 
 Context = Mapping[str, Any] | None
 
+RELOAD_SECONDS = 5  # after which the page of a run that goes on loads itself anew
+
 
 @dataclass(frozen=True)
 class Section:
@@ -32,7 +34,13 @@ class Section:
     context: Callable[[RunContent], Context]
 
 
+def _progress(content: RunContent) -> Context:
+    return None if content.progress is None else {"progress": content.progress, "seconds": RELOAD_SECONDS}
+
+
 def _verdict(content: RunContent) -> Context:
+    if content.progress is not None:
+        return None
     return {"verdict": find_verdict(content), "remarks": content.remarks}
 
 
@@ -77,6 +85,7 @@ def _test(content: RunContent) -> Context:
 
 
 SECTIONS = (
+    Section("progress", "So far", _progress),
     Section("verdict", "Verdict", _verdict),
     Section("curves", "Curves", curves_section),
     Section("metrics", "Metrics", metrics_section),
