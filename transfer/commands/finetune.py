@@ -175,7 +175,7 @@ def _perform(prepared: Prepared, run: RunFolder) -> Results:
         results = replace(found, calibration=calibration, first_probe=first_probe)
         if trainer.is_global_zero:
             leave_results(results, config, module.classifier, data)
-            conclude(tracker, results, data)
+            conclude(tracker, prepared, results)
         return results
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from transfer.commands.finetune_build import Prepared
     from transfer.runs.folder import RunFolder
     from transfer.runs.results import Results
+    from transfer.runs.test_record import SavedPredictions
     from transfer.tracking.tracker import Tracker
 
 _SIDE = 160  # pixels of the longer side of a photo that a tracker shows
@@ -70,28 +71,45 @@ def resolved_settings(prepared: Prepared, run: RunFolder) -> dict[str, Any]:
     }
 
 
-def conclude(tracker: Tracker, results: Results, data: DataModule) -> None:
-    """Tell a tracker what the run found, with its confusions and worst mistakes if it has read all of test."""
-    from PIL import Image
+def conclude(tracker: Tracker, prepared: Prepared, results: Results) -> None:
+    """Tell a tracker what the run found, with its confusions and worst mistakes on test if it has read all, or on val.
 
-    from transfer.images.decode import decode_image
-    from transfer.run_files import PREDICTIONS
+    Of the mistakes it gets small copies, if photos may leave the run's folder.
+    """
+    from transfer.run_files import PREDICTIONS, VAL_PREDICTIONS
     from transfer.runs.test_record import read_predictions
     from transfer.tracking.mistakes import count_confusions, find_mistakes
     from transfer.tracking.tracker import Outcome
 
     if not tracker.loggers:
         return
-    if "test" not in results.metrics or not (results.run_dir / PREDICTIONS).exists():
+    files = {"test": PREDICTIONS, "val": VAL_PREDICTIONS}
+    answered = (name for name, file in files.items() if name in results.metrics and (results.run_dir / file).exists())
+    split = next(answered, None)
+    if split is None:
         return tracker.conclude(Outcome(results))
-    test, found = data.dataset.split("test"), read_predictions(results.run_dir)
+    found = read_predictions(results.run_dir, split)
+    picture = _pictures(prepared.data, split, found) if prepared.config.log_photos else lambda place: None
+    tracker.conclude(Outcome(results, count_confusions(found), find_mistakes(found, picture), split))
+
+
+def _pictures(data: DataModule, split: str, found: SavedPredictions) -> Callable[[int], Image | None]:
+    """Return what makes a small copy of an image of a split, by its place in what was said of it."""
+    from PIL import Image
+
+    from transfer.images.decode import decode_image
+    from transfer.runs.test_record import text_array
+
+    images = data.dataset.split(split)
+    names = text_array(images.image_names()).tolist() if found.paths else []
+    places = {name: place for place, name in enumerate(names)}
 
     def picture(place: int) -> Image.Image | None:
         try:
-            image = Image.fromarray(decode_image(test.encoded(place), test.decoding))
-        except (UserError, OSError):
+            image = Image.fromarray(decode_image(images.encoded(places[found.paths[place]]), images.decoding))
+        except (UserError, OSError, LookupError):
             return None
         image.thumbnail((_SIDE, _SIDE))
         return image
 
-    tracker.conclude(Outcome(results, count_confusions(found), find_mistakes(found, picture)))
+    return picture
