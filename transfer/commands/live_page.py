@@ -65,7 +65,7 @@ class LivePage(pl.Callback):
         self._log: EpochLog | None = None
         self._has_failed = False
         if is_shown:
-            self._known = _known(prepared, run)
+            self._known, self._started = _known(prepared, run), prepared.started
 
     def begin(self) -> None:
         """Write the page for the first time, and open it."""
@@ -76,6 +76,7 @@ class LivePage(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._log = next(c for c in trainer.callbacks if isinstance(c, EpochLog))  # type: ignore[attr-defined]
         self._begun = time.monotonic(), trainer.global_step
+        self._known["precision"] = trainer.precision
         self._follow(trainer)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
@@ -147,6 +148,7 @@ class LivePage(pl.Callback):
         results = Results(
             **self._known,
             metrics={"val": Metrics(best)} if best else {},
+            wall_seconds=time.perf_counter() - self._started,
             train_seconds=log.seconds or None if log else None,
             images_per_second=log.images_per_second if log else None,
         )
@@ -168,6 +170,7 @@ def _known(prepared: Prepared, run: RunFolder) -> dict[str, Any]:
         "image_size": start.preprocessing.image_size,
         "num_parameters": sum(p.numel() for p in prepared.module.classifier.parameters()),
         "world_size": prepared.num_processes,
+        "precision": "",  # the Trainer knows it
         "config": config.to_dict(),
         "environment": environment(),
     }

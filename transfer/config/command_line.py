@@ -18,16 +18,7 @@ import yaml
 
 from transfer.config.choose_problems import find_choose_problems
 from transfer.config.choose_schema import CHOOSE_FIELDS, CHOOSE_TRAINER_FIELDS, ChooseConfig
-from transfer.config.parsing import (
-    COMMAND_ONLY,
-    Given,
-    flatten,
-    instantiate,
-    parse_given,
-    parse_values,
-    plain,
-    read_given,
-)
+from transfer.config.parsing import NO_FIELDS, Given, flatten, instantiate, parse_given, parse_values, plain, read_given
 from transfer.config.probe_schema import PROBE_FIELDS, PROBE_TRAINER_FIELDS, ProbeConfig
 from transfer.config.problems import find_nulls, find_probe_problems, find_problems
 from transfer.config.recipes import add_allow_user_code, add_open, refuse_code_in_recipes, split_resume, user_code
@@ -210,7 +201,7 @@ def given_fields(argv: Sequence[str]) -> frozenset[str]:
     """Return the dotted fields set on a command line or in its recipes; `parse_config` must accept the line."""
     parser = build_parser()
     flat = parse_given(read_given(argv, parser), parser, defaults=False).as_flat()
-    return frozenset(vars(flat)) - {"config", *COMMAND_ONLY}
+    return frozenset(vars(flat)) - NO_FIELDS
 
 
 def apply_choices(

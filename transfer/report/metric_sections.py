@@ -98,7 +98,12 @@ def metrics_section(content: RunContent) -> Mapping[str, Any] | None:
             cells.append(("" if value is None else _value(name, value), interval.percent() if interval else ""))
         rows.append((metric_name(name), cells))
     sizes = [results.splits[split].size if split in results.splits else None for split in splits]
-    return {"splits": list(zip(splits, sizes, strict=True)), "rows": rows}
+    return {
+        "splits": list(zip(splits, sizes, strict=True)),
+        "rows": rows,
+        "has_intervals": bool(results.intervals),
+        "is_running": content.progress is not None,
+    }
 
 
 def _value(name: str, value: float) -> str:

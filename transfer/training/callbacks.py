@@ -223,7 +223,7 @@ class EpochLog(pl.Callback):
     def best_metrics(self) -> dict[str, float]:
         """Return the val metrics of `best.ckpt`: of the best row by `goodness`, the last of equals; none before it."""
         validated = [row for row in self._rows if f"val/{self.monitor}" in row]
-        best = max(reversed(validated), key=lambda row: goodness(row, self.monitor), default={})
+        best: dict[str, Any] = max(reversed(validated), key=lambda row: goodness(row, self.monitor), default={})
         return {k.removeprefix("val/"): float(v) for k, v in best.items() if k.startswith("val/")}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
