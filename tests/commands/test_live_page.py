@@ -78,7 +78,7 @@ def test_it_follows_the_run_and_loads_itself_anew(
     texts = [text for text, _ in reader.pages]
     assert [reloads for _, reloads in reader.pages] == [True] * 8
     for number, text in enumerate(texts, start=1):
-        assert f"{number / 8:.0%} epoch {(number + 3) // 4}/2, step {number} of 8, about " in text
+        assert f"{number / 8:.0%} In epoch {(number + 3) // 4}/2, step {number} of 8, about " in text
     assert "Curves" not in texts[0] and "train, top-1 accuracy" in texts[4] and "best validation so far" in texts[4]
     text, reloads = shown(tmp_path)
     assert "Training is done; the best checkpoint is being measured." in text and reloads
@@ -114,10 +114,14 @@ def test_a_report_in_its_place_stays(page: LivePage, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "said", "goes_on"),
     [
-        (lambda path: RunInterrupted(signal.SIGINT, path / "last.ckpt"), "has stopped. stopped by SIGINT", True),
-        (lambda path: BadValue("`optim.lr`=9 <b>"), "has failed. --optim.lr 9 <b>", True),
-        (lambda path: Diverged("loss is nan"), "has failed. loss is nan", False),
-        (lambda path: RuntimeError("a bug"), "has failed. RuntimeError: a bug", True),
+        (
+            lambda path: RunInterrupted(signal.SIGINT, path / "last.ckpt"),
+            "stopped before training. stopped by SIGINT",
+            True,
+        ),
+        (lambda path: BadValue("`optim.lr`=9 <b>"), "failed before training. --optim.lr 9 <b>", True),
+        (lambda path: Diverged("loss is nan"), "failed before training. loss is nan", False),
+        (lambda path: RuntimeError("a bug"), "failed before training. RuntimeError: a bug", True),
     ],
 )
 def test_it_says_why_the_run_ended_and_how_it_goes_on(
@@ -128,7 +132,7 @@ def test_it_says_why_the_run_ended_and_how_it_goes_on(
     page.begin()
     page.stop(error(tmp_path))
     text, reloads = shown(tmp_path)
-    assert f"The run {said}" in text and not reloads
+    assert f"The run has {said}" in text and not reloads
     assert (f"efficientnet-transfer finetune --resume {tmp_path}" in text) is goes_on
 
 

@@ -62,6 +62,7 @@ class LivePage(pl.Callback):
         self._run_dir = run.path
         self._written: float | None = None  # when, by `time.monotonic`
         self._begun = 0.0, 0  # when the training began, and its steps until then
+        self._place = "before training"
         self._log: EpochLog | None = None
         self._has_failed = False
         if is_shown:
@@ -91,6 +92,7 @@ class LivePage(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
+            self._place = "after training"
             self._write(Progress("", "Training is done; the best checkpoint is being measured."))
 
     def _follow(self, trainer: pl.Trainer) -> None:
@@ -98,14 +100,14 @@ class LivePage(pl.Callback):
             return
         steps, total = trainer.global_step, total_steps(trainer)
         where = f"{name_epoch(trainer, trainer.current_epoch + 1)}, step {steps:,}"
-        if math.isinf(total):
-            return self._write(Progress("", f"The run is in {where}."))
-        self._write(Progress(f"{steps / total:.0%}", f"{where} of {total:,.0f}{self._time_left(steps, total)}."))
+        share = "" if math.isinf(total) else f"{steps / total:.0%}"
+        self._place = f"in {where} of {total:,.0f}" if share else f"in {where}"
+        self._write(Progress(share, f"{self._place.capitalize()}{self._time_left(steps, total)}."))
 
     def _time_left(self, steps: int, total: float) -> str:
         """Return about how long the rest of the training takes, as fast as it was so far, in words."""
         started, first = self._begun
-        if steps <= first:
+        if steps <= first or math.isinf(total):
             return ""
         seconds = (time.monotonic() - started) / (steps - first) * (total - steps)
         return f", about {format_duration(seconds)} left"
@@ -118,7 +120,7 @@ class LivePage(pl.Callback):
         self._write(
             Progress(
                 value="",
-                sentence="The run has stopped." if isinstance(error, Interrupted) else "The run has failed.",
+                sentence=f"The run has {'stopped' if isinstance(error, Interrupted) else 'failed'} {self._place}.",
                 is_running=False,
                 reason=_in_words(error),
                 go_on=None if isinstance(error, Diverged) else go_on,

@@ -55,6 +55,7 @@ SCREENS = {
             "runs/photos_lite0/1 photo.jpg --format json --top_k 5",
             "mymodel/ new_photos/ --abstain   # a bundle, which may say `unknown`",
         ),
+        "--format --out --sheet --top_k --abstain --coverage --max_error --sets --data.batch_size --engine",
     ),
     "explain": Screen(
         (
