@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from transfer.commands.finetune_build import Prepared
     from transfer.runs.folder import RunFolder
 
-_SECONDS = 10.0  # between two writings in an epoch, each of which takes about a tenth of a second
+_SECONDS = 10.0  # between two writings, each of which takes about a tenth of a second
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def live_page(prepared: Prepared, run: RunFolder) -> Iterator[LivePage]:
 
 
 class LivePage(pl.Callback):
-    """Writes the page at the beginning of a run, after each validation, and every few seconds of training.
+    """Writes the page when a run begins and ends, and every few seconds of its training.
 
     It looks on: nothing waits for the device, and what cannot be written costs one warning.
 
@@ -78,16 +78,12 @@ class LivePage(pl.Callback):
         self._log = next(c for c in trainer.callbacks if isinstance(c, EpochLog))  # type: ignore[attr-defined]
         self._begun = time.monotonic(), trainer.global_step
         self._known["precision"] = trainer.precision
-        self._follow(trainer)
+        self._follow(trainer, is_due=True)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if self._written is None or time.monotonic() - self._written >= _SECONDS:
-            self._follow(trainer)
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._follow(trainer)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._follow(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -95,14 +91,16 @@ class LivePage(pl.Callback):
             self._place = "after training"
             self._write(Progress("", "Training is done; the best checkpoint is being measured."))
 
-    def _follow(self, trainer: pl.Trainer) -> None:
+    def _follow(self, trainer: pl.Trainer, is_due: bool = False) -> None:
+        """Note where the training is, and write it if the page is as old as it may be."""
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
         steps, total = trainer.global_step, total_steps(trainer)
-        where = f"{name_epoch(trainer, trainer.current_epoch + 1)}, step {steps:,}"
         share = "" if math.isinf(total) else f"{steps / total:.0%}"
-        self._place = f"in {where} of {total:,.0f}" if share else f"in {where}"
-        self._write(Progress(share, f"{self._place.capitalize()}{self._time_left(steps, total)}."))
+        place = f"in {name_epoch(trainer, trainer.current_epoch + 1)}, step {steps:,}"
+        self._place = f"{place} of {total:,.0f}" if share else place
+        if is_due or self._written is None or time.monotonic() - self._written >= _SECONDS:
+            self._write(Progress(share, f"{self._place.capitalize()}{self._time_left(steps, total)}."))
 
     def _time_left(self, steps: int, total: float) -> str:
         """Return about how long the rest of the training takes, as fast as it was so far, in words."""
@@ -129,7 +127,8 @@ class LivePage(pl.Callback):
 
     def end(self) -> None:
         """Say that the run has ended, if no report does."""
-        if self._written is not None and '<meta http-equiv="refresh"' in read_text(self._run_dir / REPORT):
+        path = self._run_dir / REPORT
+        if self._written is not None and path.is_file() and '<meta http-equiv="refresh"' in read_text(path):
             self._write(Progress("", "The run has ended.", is_running=False))
 
     def _write(self, progress: Progress) -> None:
