@@ -45,6 +45,21 @@ def test_nothing_is_drawn_in_a_file(monkeypatch: pytest.MonkeyPatch, capsys: pyt
             assert terminal.getvalue().rpartition("\r")[2] == "" and "\n" not in terminal.getvalue()  # it is gone
 
 
+@pytest.mark.usefixtures("at_once")
+def test_the_line_of_a_part_says_of_what(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", terminal := Terminal())
+    with progress.part_of("fold 2 of 5"):
+        list(track(range(2), "counting"))
+        line = progress.live_line("epoch 1/2", 4)
+        line.set_description_str("epoch 2/2")
+        line.close()
+    list(track(range(2), "counting"))
+    drawn = [each.strip() for each in terminal.getvalue().split("\r") if each.strip()]
+    assert {re.split(r" +\d+%", each)[0] for each in drawn} == {"fold 2 of 5, counting", "counting"} | {
+        f"fold 2 of 5, epoch {epoch}/2" for epoch in (1, 2)
+    }
+
+
 def test_a_run_has_a_line_on_a_terminal_or_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     def shown(asked: bool | None) -> int:
         return len(build_progress(FinetuneConfig(trainer=TrainerConfig(enable_progress_bar=asked)), "top1"))

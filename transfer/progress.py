@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -14,6 +16,17 @@ _FORMAT = "{desc} {percentage:3.0f}%|{bar:20}| {remaining} left{postfix}"
 _ENDLESS_FORMAT = "{desc}, {elapsed}{postfix}"
 _DELAY = 1.0  # seconds; what is done sooner needs no line
 _INTERVAL = 0.1  # seconds between two drawings
+_part: ContextVar[str] = ContextVar("part", default="")  # before every line
+
+
+@contextmanager
+def part_of(whole: str) -> Iterator[None]:
+    """Put words before the lines of what is done in the block, which is a part of something: `fold 2 of 5`."""
+    before = _part.set(f"{whole}, ")
+    try:
+        yield
+    finally:
+        _part.reset(before)
 
 
 def track(items: Iterable[T], what: str, total: int | None = None, *, hidden: bool = False) -> tqdm[T]:
@@ -34,7 +47,7 @@ def track(items: Iterable[T], what: str, total: int | None = None, *, hidden: bo
         mininterval=_INTERVAL,
         delay=_DELAY,
         disable=disable,
-        bar_format=_FORMAT,
+        bar_format=_part.get() + _FORMAT,
         dynamic_ncols=True,
     )
 
@@ -54,7 +67,7 @@ def live_line(what: str, total: int | None, done: int = 0) -> tqdm[Any]:
         initial=done,
         leave=False,
         mininterval=_INTERVAL,
-        bar_format=form,
+        bar_format=_part.get() + form,
         dynamic_ncols=True,
         smoothing=0.0,
     )

@@ -16,4 +16,4 @@ LOCK = "run.lock"  # held while the run computes
 TRACKING = "tracking.json"  # which run of W&B or MLflow this is; see `transfer.tracking`
 WANDB, TENSORBOARD = "wandb", "tensorboard"  # folders of theirs
 # All that a run leaves which took no step.
-NOTHING_LEARNED = frozenset((CONFIG, HELD_OUT, RATE_CURVE, RATE_PICTURE, TRACKING, WANDB, TENSORBOARD))
+NOTHING_LEARNED = frozenset((CONFIG, HELD_OUT, RATE_CURVE, RATE_PICTURE, TRACKING, WANDB, TENSORBOARD, REPORT))

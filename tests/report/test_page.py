@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from transfer.errors import DamagedFile
 from transfer.report.calibration_section import reliability
 from transfer.report.page import render_page
 from transfer.report.photos import Facts, Photos, read_photos
-from transfer.report.run_content import read_run_content
+from transfer.report.run_content import Progress, read_run_content
 from transfer.report.settings import repeating_command, settings_table
 from transfer.resampling import paired_bootstrap
 from transfer.runs.results import FirstProbe, Metrics, SplitFacts
@@ -113,6 +114,35 @@ def test_several_labels_an_absent_class_and_a_single_one(tmp_path: Path) -> None
     assert "no image" in shown(page_of(tmp_path / "absent"))
     written_run(tmp_path / "one", ["cat"])
     assert "None: every prediction is right." in shown(page_of(tmp_path / "one"))
+
+
+def test_the_curves_show_what_was_measured_and_say_how(tmp_path: Path) -> None:
+    written_run(tmp_path / "run", NAMES)
+    assert "The accuracy on train" not in shown(page_of(tmp_path / "run"))
+    (tmp_path / "run" / "metrics.csv").write_text(
+        "epoch,step,lr,train/loss,train/top1,val/loss,val/top1,train/top1_batch_statistics,"
+        "train/top1_running_statistics\n1,4,0.02,1.5,0.4,1.4,0.5,,\n2,8,0.01,1.1,0.7,1.2,0.6,0.8,0.25\n"
+    )
+    page = page_of(tmp_path / "run")
+    charts = [attributes.get("aria-label") for name, attributes in page.elements if name == "svg"]
+    expected = ["Loss", "Accuracy", "BatchNorm: accuracy on the epoch's last batch", "Learning rate"]
+    assert charts[:4] == expected
+    text = shown(page)
+    assert "train, top-1 accuracy val, top-1 accuracy" in text.replace("accuracyval", "accuracy val")
+    assert "the batch's statistics" in text and "running statistics, as in evaluation" in text
+    assert "with dropout: it may lie below that on val" in text and "--bn recompute" in text
+
+
+def test_a_run_that_goes_on_has_no_verdict(tmp_path: Path) -> None:
+    written_run(tmp_path / "<b>run", NAMES)
+    content = read_run_content(tmp_path / "<b>run")
+    for progress, reloads in ((Progress("40%", "epoch 2/5"), 1), (Progress("", "<i>", False, "<u>", "go <on>"), 0)):
+        html = render_page([replace(content, progress=progress)])
+        page = Page(html)
+        assert sum(a.get("http-equiv") == "refresh" for _, a in page.elements) == reloads
+        assert "Verdict" not in page.text and progress.sentence in page.text and progress.reason in page.text
+        assert not {"i", "u", "on"} & {name for name, attributes in page.elements if not attributes}
+    assert "refresh" not in render_page([content])
 
 
 def test_a_run_of_the_first_version_has_a_page(tmp_path: Path) -> None:

@@ -45,14 +45,14 @@ def facts(run_dir: Path, **changes: Any) -> Facts:
     return Facts(**{"run_dir": run_dir, "settings": settings, **known, **changes})
 
 
-def outcome(run_dir: Path) -> Outcome:
+def outcome(run_dir: Path, has_pictures: bool = True) -> Outcome:
     """What comes of a run of 12 steps: its best validation, its test, six predictions, and its files."""
     for name in (BEST, CONFIG, RESULTS, REPORT):
         (run_dir / name).write_text(name)
     metrics = {"val": Metrics(top1=0.75, loss=0.5), "test": Metrics(top1=0.5, loss=0.9)}
     results = Results(run_dir=run_dir, command=[], dataset="photos", backbone="lite0", metrics=metrics, steps=12)
     found = make_predictions(LABELS, PROBABILITIES, [f"{k}.png" for k in range(6)], CLASS_NAMES)
-    picture = Image.new("RGB", (8, 8), "red")
+    picture = Image.new("RGB", (8, 8), "red") if has_pictures else None
     return Outcome(results, count_confusions(found), find_mistakes(found, lambda place: picture))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def only_run(store: Any, experiment: str = "efficientnet-transfer") -> Any:
 
 
 def test_a_run_is_written_with_its_best_its_test_and_its_files(store: Any, tmp_path: Path) -> None:
-    with tracked("mlflow", facts(tmp_path / "run", log_model=True)) as tracker:
+    with tracked("mlflow", facts(tmp_path / "run", log_model=True, log_photos=True)) as tracker:
         for step, top1 in ((3, 0.75), (7, 0.25)):
             tracker.loggers[0].log_metrics({"val/top1": top1}, step=step)
             tracker.show_best({"top1": 0.75}, step)
@@ -72,6 +73,14 @@ def test_a_run_is_written_with_its_best_its_test_and_its_files(store: Any, tmp_p
     assert [row["image"] for row in rows] == WORST and float(rows[0]["probability"]) == pytest.approx(0.97)
     rows = read_rows(Path(store.download_artifacts(run.info.run_id, "test_confusions.csv")))
     assert {(row["actual"], row["predicted"], int(row["images"])) for row in rows} == CONFUSIONS
+
+
+def test_without_being_asked_no_photo_leaves_the_runs_folder(store: Any, tmp_path: Path) -> None:
+    with tracked("mlflow", facts(tmp_path / "run")) as tracker:
+        tracker.conclude(replace(outcome(tmp_path / "run", has_pictures=False), split="val"))
+    run_id = only_run(store).info.run_id
+    files = {file.path for folder in ("", "val_worst_photos") for file in store.list_artifacts(run_id, folder)}
+    assert files == {"val_confusions.csv", "val_worst_photos", "val_worst_photos/photos.csv"}
 
 
 def test_a_resumed_run_goes_on_as_the_same(store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

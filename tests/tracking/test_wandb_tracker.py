@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ def fresh() -> Iterator[None]:
 
 def test_a_run_is_written_with_its_best_its_test_and_its_files(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    with tracked("wandb", facts(run_dir, log_model=True)) as tracker:
+    with tracked("wandb", facts(run_dir, log_model=True, log_photos=True)) as tracker:
         for step, top1 in ((3, 0.5), (7, 0.75), (11, 0.25)):
             tracker.loggers[0].log_metrics({"val/top1": top1}, step=step)
             tracker.show_best({"top1": max(top1, 0.75 if step > 3 else 0.5)}, step)
@@ -69,6 +70,17 @@ def test_a_run_is_written_with_its_best_its_test_and_its_files(tmp_path: Path) -
     worst = tables["photo", "image", "label", "prediction", "probability", "label_probability"]
     assert [row[1] for row in worst] == WORST and worst[0][2:4] == ["cat", "bee"]
     assert worst[0][4:] == pytest.approx([0.97, 0.01])
+
+
+def test_without_being_asked_no_photo_leaves_the_runs_folder(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    with tracked("wandb", facts(run_dir)) as tracker:
+        tracker.conclude(replace(outcome(run_dir, has_pictures=False), split="val"))
+    written = written_run(run_dir)
+    assert "report" not in written.artifacts
+    files = {path.name for path in run_dir.glob("wandb/offline-run-*/files/media/**/*.*")}
+    assert files and {Path(name).suffix for name in files} == {".json"}
+    assert {path.parent.name for path in run_dir.glob("wandb/*/files/media/table/*/*.json")} == {"val"}
 
 
 def test_a_summary_shows_the_best_before_the_run_ends(tmp_path: Path) -> None:
@@ -141,7 +153,7 @@ def server(fresh: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 def test_a_server_gets_one_run_with_its_summary_and_files(tmp_path: Path, server: Server) -> None:
     run_dir = tmp_path / "run"
     for step, top1 in ((3, 0.75), (7, 0.25)):  # stopped, then resumed
-        with tracked("wandb", facts(run_dir, log_model=True)) as tracker:
+        with tracked("wandb", facts(run_dir, log_model=True, log_photos=True)) as tracker:
             tracker.loggers[0].log_metrics({"val/top1": top1}, step=step)
             tracker.show_best({"top1": 0.75}, step)
             if step == 7:

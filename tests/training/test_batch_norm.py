@@ -7,6 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from transfer.errors import UserError
+from transfer.files import read_rows
 from transfer.networks.classifier import Classifier
 from transfer.networks.layers import fold_norms
 from transfer.training import batch_norm, callbacks
@@ -30,6 +32,7 @@ from transfer.training.batch_norm import (
 )
 from transfer.training.callbacks import FreezeBackbone
 from transfer.training.module import TransferModule
+from transfer.weights.build import build_classifier
 
 Builder = Callable[..., pl.Trainer]
 
@@ -225,7 +228,14 @@ class AboveAverage(nn.Module):
         return torch.cat([-x, x], dim=1)
 
 
-def check(network: nn.Module, epoch: int = 9, is_last_batch: bool = True, times: int = 1) -> list[str]:
+def check(
+    network: nn.Module,
+    epoch: int = 9,
+    is_last_batch: bool = True,
+    times: int = 1,
+    batch_idx: int = 2,
+    callback: BatchNormCheck | None = None,
+) -> list[str]:
     """Messages of the check on a batch of images around 100 whose class is whether they are above."""
     images = torch.tensor([99.0, 101.0] * 10).reshape(20, 1, 1, 1)
     trainer = SimpleNamespace(
@@ -233,11 +243,11 @@ def check(network: nn.Module, epoch: int = 9, is_last_batch: bool = True, times:
         precision_plugin=SimpleNamespace(forward_context=nullcontext),
         strategy=SimpleNamespace(reduce=lambda value, reduce_op: value),
     )  # fmt: skip
-    callback = BatchNormCheck()
+    callback = callback or BatchNormCheck()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(times):
-            callback.on_train_batch_end(trainer, network, None, (images, torch.tensor([0, 1] * 10)), 0)
+            callback.on_train_batch_end(trainer, network, None, (images, torch.tensor([0, 1] * 10)), batch_idx)
     return [str(warning.message) for warning in caught]
 
 
@@ -262,6 +272,40 @@ def test_the_check_waits_for_the_last_batch_and_the_second_half() -> None:
     assert check(AboveAverage(0.0), is_last_batch=False) == []
     assert check(AboveAverage(0.0), epoch=4) == []
     assert len(check(AboveAverage(0.0), epoch=5)) == 1
+
+
+def test_both_answers_are_kept_for_the_epoch_that_gave_them() -> None:
+    callback = BatchNormCheck()
+    expected = {"train/top1_batch_statistics": 1.0, "train/top1_running_statistics": 0.5}
+    for epoch, batch_idx, found in ((9, 2, expected), (0, 2, {}), (0, 48, {}), (0, 49, expected)):
+        callback.on_train_epoch_start(None, None)
+        messages = check(AboveAverage(0.0), epoch, batch_idx=batch_idx, callback=callback)
+        assert callback.accuracies == found
+        assert bool(messages) is (epoch == 9)  # of the first half it does not warn
+    frozen = AboveAverage(0.0)
+    frozen.norm.eval()
+    callback.on_train_epoch_start(None, None)
+    check(frozen, callback=callback)
+    assert callback.accuracies == {}
+
+
+def test_a_run_is_the_same_to_the_last_bit_with_the_check_in_every_epoch(
+    build_trainer: Builder, random_images: pl.LightningDataModule, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(batch_norm, "_LONG_EPOCH", 1)
+    states, rows = [], []
+    for checks in ([], [BatchNormCheck()]):
+        torch.manual_seed(0)
+        module = TransferModule(build_classifier("mobilenet-v1@d=0.1,w=0.1", 3, load_weights=False), lr=0.05)
+        log = callbacks.EpochLog(tmp_path / f"{len(checks)}.csv")
+        build_trainer(*checks, log, max_epochs=2).fit(module, random_images)
+        states.append({name: tensor.clone() for name, tensor in module.state_dict().items()})
+        rows.append(read_rows(log.path))
+    torch.testing.assert_close(states[0], states[1], rtol=0, atol=0)
+    answers = [name for name in rows[1][0] if name not in rows[0][0]]
+    assert answers == ["train/top1_batch_statistics", "train/top1_running_statistics"]
+    assert all(0 <= float(row[name]) <= 1 for row in rows[1] for name in answers)
+    assert [row["val/loss"] for row in rows[0]] == [row["val/loss"] for row in rows[1]]
 
 
 def test_the_check_changes_nothing() -> None:

@@ -232,8 +232,8 @@ def test_the_log_has_one_row_for_each_validation(
     log, module = EpochLog(tmp_path / "metrics.csv"), TransferModule(tiny_classifier, lr=0.05, schedule="constant")
     build_trainer(log, max_epochs=3).fit(module, random_images)
     rows = read_rows(tmp_path / "metrics.csv")
-    assert list(rows[0])[:5] == ["epoch", "step", "lr", "train/loss", "val/loss"]
-    assert {*list(rows[0])[5:]} == {"val/top1", "val/mean_per_class", "val/ece", "images_per_second"}
+    assert list(rows[0])[:6] == ["epoch", "step", "lr", "train/loss", "train/top1", "val/loss"]
+    assert {*list(rows[0])[6:]} == {"val/top1", "val/mean_per_class", "val/ece", "images_per_second"}
     assert [(row["epoch"], row["step"]) for row in rows] == [("1", "4"), ("2", "8"), ("3", "12")]
     assert {float(row["lr"]) for row in rows} == {0.05}
     assert len(capsys.readouterr().out.strip().splitlines()) == 3
@@ -260,6 +260,42 @@ def test_the_row_holds_the_losses_and_scores_of_its_epoch(
     assert float(row["val/loss"]) == pytest.approx(loss, rel=1e-4)
 
 
+class TrainAnswers(pl.Callback):
+    """Notes what the network says in each training step of the images that it learns from."""
+
+    def __init__(self) -> None:
+        self.hits: list[Tensor] = []
+        self._targets = torch.empty(0)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        pl_module.classifier.register_forward_hook(
+            lambda network, _, logits: self.hits.append(logits.argmax(1) == self._targets) if network.training else None
+        )
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self._targets = batch[1]
+
+
+def test_the_accuracy_in_training_is_that_of_the_steps_own_answers(
+    tiny_classifier: Classifier, random_images: Any, build_trainer: Builder, tmp_path: Path
+) -> None:
+    answers, module = TrainAnswers(), TransferModule(tiny_classifier, lr=0.05)
+    trainer = build_trainer(EpochLog(tmp_path / "metrics.csv"), answers, max_epochs=2)
+    trainer.fit(module, random_images)
+    shares = [torch.cat(answers.hits[at : at + 4]).float().mean().item() for at in (0, 4)]
+    rows = read_rows(tmp_path / "metrics.csv")
+    assert [float(row["train/top1"]) for row in rows] == pytest.approx(shares)
+    assert trainer.callback_metrics["train/top1"].item() == pytest.approx(shares[1])
+
+
+def test_mixed_images_have_no_accuracy_in_training(
+    tiny_classifier: Classifier, random_images: Any, build_trainer: Builder, tmp_path: Path
+) -> None:
+    module = TransferModule(tiny_classifier, mixup_alpha=0.2)
+    build_trainer(EpochLog(tmp_path / "metrics.csv"), max_epochs=1).fit(module, random_images)
+    assert "train/top1" not in read_rows(tmp_path / "metrics.csv")[0]
+
+
 @pytest.mark.parametrize("is_old", [False, True])
 def test_a_resumed_log_keeps_its_rows_and_drops_those_to_be_repeated(
     tiny_classifier: Classifier, random_images: Any, build_trainer: Builder, tmp_path: Path, is_old: bool
@@ -272,7 +308,7 @@ def test_a_resumed_log_keeps_its_rows_and_drops_those_to_be_repeated(
         del content["callbacks"]["EpochLog"]["rows"]
         torch.save(content, tmp_path / "last.ckpt")
         with open(path, "a", encoding="utf-8") as file:
-            file.write("2,8,9,9,9,9,9,9,9\n")
+            file.write(",".join(["2", "8", *["9"] * (len(first[0]) - 2)]) + "\n")
     else:
         path.write_text("damaged")
     shown: list[tuple[Mapping[str, float], int]] = []

@@ -158,7 +158,7 @@ def test_the_sweep_leaves_no_trace(
             "momenta": [norm.momentum for norm in norms],
             "learns": [p.requires_grad for p in module.parameters()],
             "gradients": [p.grad for p in module.parameters()],
-            "losses": len(module.train_loss),
+            "losses": len(module.train_scores),
             "loader": vars(random_images).get("trainer"),
         }
 

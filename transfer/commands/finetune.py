@@ -28,19 +28,17 @@ from transfer.config.choices import (
 )
 from transfer.config.command_line import build_config, build_parser, given_fields, parse_config
 from transfer.config.problems import check_shares
-from transfer.config.recipes import allows_user_code
+from transfer.config.recipes import allows_user_code, opens_page
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue, UserError
 from transfer.files import expanded
 from transfer.runs.results import Results
 
 if TYPE_CHECKING:
-    from datamodules.datamodule import DataModule
     from datamodules.dataset.loaded import Dataset
     from datamodules.dataset.sheet import Sheet
+    from transfer.commands.finetune_build import Prepared
     from transfer.runs.folder import RunFolder
-    from transfer.runs.teacher import Teacher
-    from transfer.training.module import TransferModule
     from transfer.weights.start import Start
 
 T = TypeVar("T")
@@ -59,10 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         config, resume = parse_config(argv)
         given = given_fields(argv) if resume is None else frozenset()
         if resume is None and config.folds is not None and config.fold is None:
+            if opens_page(words):
+                raise BadValue("`open` with `folds`: the page is one run's: give `fold`, too, or leave `open` out")
             record = train_folds(config, given, allows_user_code(argv))
             say_next("folds trained", [one.run_dir for one in record.runs])
         else:
-            results = _run(config, resume, given, allows_user_code(argv))
+            results = _run(config, resume, given, allows_user_code(argv), opens_page(words))
             if is_main_process():
                 say_next_of_run(results)
 
@@ -97,7 +97,9 @@ def finetune(
     return _run(config, run_dir, given, allow_user_code)
 
 
-def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str], allow_user_code: bool) -> Results:
+def _run(
+    config: FinetuneConfig, resume: Path | None, given: frozenset[str], allow_user_code: bool, opens: bool = False
+) -> Results:
     """Perform one run, from its configuration to results.json, and return the results.
 
     Args:
@@ -105,10 +107,11 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str], all
         resume: folder of the run to continue.
         given: dotted fields that the user set; `protocol` and `recipe` do not change them.
         allow_user_code: whether to import a backbone or a head of one's own that the teacher names.
+        opens: whether to show the run in a browser while it goes on.
     """
     # Imported here so that --help and mistyped flags do not wait for them.
     from datamodules import load_dataset
-    from transfer.commands.finetune_build import build_data, build_module
+    from transfer.commands.finetune_build import Prepared, build_data, build_module
     from transfer.commands.finetune_probe import probe_alone
     from transfer.runs.folder import check_run_dir, find_interrupted, open_run
     from transfer.runs.teacher import load_teacher
@@ -126,7 +129,7 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str], all
     if resume is None:
         config, choices = choose(config, given, start, dataset, num_processes)
         if config.method == "probe":
-            return probe_alone(config, dataset, choices)
+            return probe_alone(config, dataset, choices, opens)
         resume = find_interrupted(config)
     else:
         config, choices = share_batch(config, given, num_processes)[0], []
@@ -136,62 +139,43 @@ def _run(config: FinetuneConfig, resume: Path | None, given: frozenset[str], all
     monitor = choose_monitor(config.monitor or config.data.metric, dataset.num_classes, config.data.multilabel)
     data = build_data(config, start, dataset)
     module = build_module(config, start, data, teacher, resume)
+    prepared = Prepared(config, start, module, data, teacher, choices, monitor, num_processes, started, opens)
     with open_run(config, resume) as run, interruptible(run.interrupted):
-        return _perform(config, run, start, module, data, teacher, choices, monitor, num_processes, started)
+        return _perform(prepared, run)
 
 
-def _perform(
-    config: FinetuneConfig,
-    run: RunFolder,
-    start: Start,
-    module: TransferModule,
-    data: DataModule,
-    teacher: Teacher | None,
-    choices: Sequence[str],
-    monitor: str,
-    num_processes: int,
-    started: float,
-) -> Results:
-    """Train and measure in a run's folder, and return the results.
-
-    Args:
-        config: the configuration with everything chosen.
-        run: the run's folder.
-        start: what the network started from.
-        module: the network and how it is trained.
-        data: the data.
-        teacher: the run whose answers it learns from, too.
-        choices: why the configuration is as it is, in lines.
-        monitor: name of the metric on val that chooses the best checkpoint.
-        num_processes: number of processes that train together.
-        started: when the command started, by `time.perf_counter`.
-    """
+def _perform(prepared: Prepared, run: RunFolder) -> Results:
+    """Train and measure in a run's folder, and return the results."""
     from transfer.commands.calibrate import calibrate_run
     from transfer.commands.finetune_fit import fit, measure
     from transfer.commands.finetune_probe import probe_first
     from transfer.commands.finetune_report import collect_results, leave_results, print_start
     from transfer.commands.finetune_tracking import conclude, follow
+    from transfer.commands.live_page import live_page
     from transfer.runs.folder import is_main_process
     from transfer.training.callbacks import EpochLog
     from transfer.training.trainer import build_fit_trainer
 
+    config, start, module, data = prepared.config, prepared.start, prepared.module, prepared.data
     run.check_space(sum(p.numel() for p in module.classifier.parameters()))
-    with follow(config, run, start, module, data, monitor, num_processes) as tracker:
-        log = EpochLog(run.metrics, monitor, tracker.show_best)
-        trainer = build_fit_trainer(config, start.preprocessing.image_size, run.path, log, tracker.loggers)
+    with follow(prepared, run) as tracker, live_page(prepared, run) as page:
+        log = EpochLog(run.metrics, prepared.monitor, tracker.show_best)
+        image_size = start.preprocessing.image_size
+        trainer = build_fit_trainer(config, image_size, run.path, log, tracker.loggers, page.callbacks)
         if is_main_process():
             cut = data.dataset.held_out
             run.begin(config, {name: {"of": split.name, "images": split.sources()} for name, split in cut.items()})
-            print_start(config, start, data, teacher, run, choices, trainer.precision)
-        first_probe = probe_first(config, run, start, module.classifier, data, num_processes)
+            print_start(prepared, run, trainer.precision)
+            page.begin()
+        first_probe = probe_first(config, run, start, module.classifier, data, prepared.num_processes)
         fit(config, run, trainer, module, data)
         metrics = measure(config, run, trainer, module, data, log)
         calibration = calibrate_run(run, trainer, module, data)
-        found = collect_results(config, run, start, trainer, module, data, teacher, log, metrics, started)
+        found = collect_results(prepared, run, trainer, log, metrics)
         results = replace(found, calibration=calibration, first_probe=first_probe)
         if trainer.is_global_zero:
             leave_results(results, config, module.classifier, data)
-            conclude(tracker, results, data)
+            conclude(tracker, prepared, results)
         return results
 
 

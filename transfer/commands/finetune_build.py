@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,35 @@ if TYPE_CHECKING:
     from transfer.runs.teacher import Teacher
     from transfer.training.module import TransferModule
     from transfer.weights.start import Start
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is ready to train, before it has a folder.
+
+    Attributes:
+        config: the configuration with everything chosen.
+        start: what the network starts from.
+        module: the network and how it is trained.
+        data: the data.
+        teacher: the run whose answers it learns from, too.
+        choices: why the configuration is as it is, in lines.
+        monitor: name of the metric on val that chooses the best checkpoint.
+        num_processes: number of processes that train together.
+        started: when the command started, by `time.perf_counter`.
+        opens: whether the user sees the run in a browser while it goes on.
+    """
+
+    config: FinetuneConfig
+    start: Start
+    module: TransferModule
+    data: DataModule
+    teacher: Teacher | None
+    choices: Sequence[str]
+    monitor: str
+    num_processes: int
+    started: float
+    opens: bool
 
 
 def build_data(config: FinetuneConfig, start: Start, dataset: Dataset) -> DataModule:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from transfer.commands.fold_line import FoldLine
 from transfer.commands.folds_report import FoldResults, OutOfFold, collect, describe, describe_fold
 from transfer.config.command_line import build_config, load_config
 from transfer.config.parsing import flatten, unflatten
@@ -169,7 +170,8 @@ def _train_all(worker: Worker, plan: Mapping[str, Any]) -> list[Results]:
         if not (worker.folder / name / RESULTS).exists():
             print(f"{name}: its output is in {worker.folder / name}.log", flush=True)
         try:
-            results.append(worker.finetune(name, {**plan, "fold": fold}))
+            with FoldLine(worker.folder / name, fold, plan["folds"]) as line:
+                results.append(worker.finetune(name, {**plan, "fold": fold}, watch=line.draw))
         except RunDiverged as failure:
             raise Diverged(str(failure)) from None
         except RunFailed as failure:

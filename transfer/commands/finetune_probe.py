@@ -14,7 +14,7 @@ from transfer.config.schema import FinetuneConfig
 from transfer.errors import MissingData
 from transfer.files import read_object, write_json
 from transfer.records import checked
-from transfer.run_files import FIRST_PROBE
+from transfer.run_files import FIRST_PROBE, REPORT
 from transfer.runs.results import FirstProbe, Metrics, Results
 
 if TYPE_CHECKING:
@@ -130,17 +130,20 @@ def _fit(
     return found, Metrics(linear_metrics(found.train_fit, val)), record.engine
 
 
-def probe_alone(config: FinetuneConfig, dataset: Dataset, choices: Sequence[str]) -> Results:
-    """Print what was chosen, fit a linear probe in place of training, and return its results.
+def probe_alone(config: FinetuneConfig, dataset: Dataset, choices: Sequence[str], opens: bool) -> Results:
+    """Print what was chosen, fit a linear probe in place of training, open its page if asked, and return its results.
 
     Raises:
         UserError: what the user gave cannot work.
     """
+    from transfer.commands.live_page import open_page
     from transfer.commands.probe import probe
 
     print(*choices, sep="\n", flush=True)
     results = probe(config, ProbeConfig(), dataset)
     assert results is not None  # there is one process
+    if opens and (page := results.run_dir / REPORT).exists():
+        open_page(page)
     return results
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from transfer.runs.results import Metrics, Results, SplitFacts, TeacherFacts
 if TYPE_CHECKING:
     from datamodules.datamodule import DataModule
     from datamodules.dataset.loaded import Dataset
+    from transfer.commands.finetune_build import Prepared
     from transfer.lightning import pl
     from transfer.networks.classifier import Classifier
     from transfer.runs.folder import RunFolder
@@ -27,18 +27,9 @@ if TYPE_CHECKING:
 
 
 def collect_results(
-    config: FinetuneConfig,
-    run: RunFolder,
-    start: Start,
-    trainer: pl.Trainer,
-    module: TransferModule,
-    data: DataModule,
-    teacher: Teacher | None,
-    log: EpochLog,
-    metrics: dict[str, Metrics],
-    started: float,
+    prepared: Prepared, run: RunFolder, trainer: pl.Trainer, log: EpochLog, metrics: dict[str, Metrics]
 ) -> Results:
-    """Return the results of the run, which started at this time of `time.perf_counter`."""
+    """Return the results of a run that has trained and was measured."""
     from transfer.environment import command_words, environment, peak_memory_bytes
     from transfer.runs.lengthening import read_lengthenings
     from transfer.runs.test_record import num_test_reads
@@ -46,6 +37,7 @@ def collect_results(
     from transfer.training.selection import EarlyStop
     from transfer.weights.build import measure_warm_start
 
+    config, start, module, data = prepared.config, prepared.start, prepared.module, prepared.data
     dataset, warm_start = data.dataset, measure_warm_start(start)
     return Results(
         run_dir=run.path,
@@ -66,14 +58,14 @@ def collect_results(
         steps=trainer.global_step,
         weights=start.provenance(),
         warm_start=asdict(warm_start) if warm_start else None,
-        teacher=_teacher_facts(teacher, trainer, module, data),
+        teacher=_teacher_facts(prepared.teacher, trainer, module, data),
         num_parameters=sum(p.numel() for p in module.classifier.parameters()),
         image_size=start.preprocessing.image_size,
         train_image_sizes=_train_sizes(config, start),
         tested_images=None if module.predictions is None else len(module.predictions.labels),
         threshold=module.classifier.threshold,
         train_seconds=round(log.seconds, 2),
-        wall_seconds=round(time.perf_counter() - started, 2),
+        wall_seconds=round(time.perf_counter() - prepared.started, 2),
         images_per_second=log.images_per_second and round(log.images_per_second, 1),
         precision=trainer.precision,
         world_size=trainer.world_size,
@@ -149,15 +141,7 @@ def _data_facts(data: DataModule) -> dict[str, Any]:
     }
 
 
-def print_start(
-    config: FinetuneConfig,
-    start: Start,
-    data: DataModule,
-    teacher: Teacher | None,
-    run: RunFolder,
-    choices: Sequence[str],
-    precision: str,
-) -> None:
+def print_start(prepared: Prepared, run: RunFolder, precision: str) -> None:
     """Print the data, the settings that were chosen, the network, its teacher, and the folder of an interrupted run.
 
     Warn of test images that the network has seen.
@@ -166,7 +150,8 @@ def print_start(
     from transfer.runs.run_start import head_source
     from transfer.weights.build import measure_warm_start
 
-    print("\n".join([data.dataset.describe(), *choices]))
+    config, start, data, teacher = prepared.config, prepared.start, prepared.data, prepared.teacher
+    print("\n".join([data.dataset.describe(), *prepared.choices]))
     if run.resumes:
         print(f"resumes the run in {run.path}", *map(str, read_lengthenings(run.path)), sep="\n")
     head = None if run.resumes or config.init_head else head_source(config, data.class_names)

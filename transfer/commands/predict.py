@@ -16,6 +16,7 @@ from transfer.commands.console import add_allow_user_code, add_engine, check_fol
 from transfer.commands.next_steps import say_next
 from transfer.commands.predict_guarantees import add_guarantees, read_guarantees, report_certainty, report_temperature
 from transfer.commands.predict_options import Batch, Options, Predictor
+from transfer.commands.predict_sheet import Sheet, check_sheet
 from transfer.commands.predict_summary import Summary, print_first
 from transfer.config.screens import add_help
 from transfer.errors import BadValue, MissingData, printable
@@ -41,6 +42,8 @@ def build_parser() -> argparse.ArgumentParser:
     format = "json is one object a line, table the first rows; default: table on a terminal, else csv"
     parser.add_argument("--format", choices=("table", "csv", "json"), help=format)
     parser.add_argument("--out", type=expanded, metavar="FILE", help="receives all rows; default: the terminal")
+    sheet = "a page that shows, for each class, the photos that are surest and least sure to be of it"
+    parser.add_argument("--sheet", type=expanded, metavar="FILE.html", help=sheet)
     top_k = "classes per image, most probable first; default: 1, or every label that a multi-label run gives"
     parser.add_argument("--top_k", type=int, help=top_k)
     add_guarantees(parser)
@@ -66,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 1 if some files could not be read and all others could."""
     arguments = vars(build_parser().parse_args(argv))
     demands = {name: arguments.pop(name) for name in ("abstain", "coverage", "max_error", "sets")}
-    own = {name: arguments.pop(name) for name in ("run_dir", "images", "format", "out")}
+    own = {name: arguments.pop(name) for name in ("run_dir", "images", "format", "out", "sheet")}
 
     def command() -> int:
         from transfer.bundle.folder import is_bundle
@@ -87,6 +90,7 @@ def predict(
     format: str | None = None,
     out: Path | None = None,
     options: Options = Options(),  # noqa: B008  # frozen
+    sheet: Path | None = None,
 ) -> list[str]:
     """Write a row for each image, in the order given, and sum them up at the end.
 
@@ -100,17 +104,20 @@ def predict(
             terminal, else `csv`.
         out: file that receives the rows; None prints them.
         options: how images are predicted.
+        sheet: page that receives the surest and the least sure photos of each class.
 
     Returns:
         The files that could not be read.
 
     Raises:
-        MissingData: `run_dir` is not a run, there is no image, or the folder of `out` does not exist.
+        MissingData: `run_dir` is not a run, there is no image, or the folder of `out` or `sheet` does not exist.
         DamagedFile: the run's network computes no probabilities.
         BadValue: an argument is out of range, or val cannot give the guarantees.
     """
     options.check()
     check_folder("out", out)
+    check_folder("sheet", sheet)
+    check_sheet(sheet)
     if format == "table" and out is not None:
         raise BadValue(f"`format`=table with `out`={out}: a table is for the terminal (allowed with `out`: csv, json)")
     paths, guarantees = find_images(images), options.guarantees
@@ -123,9 +130,13 @@ def predict(
     chosen = format or ("table" if out is None and sys.stdout.isatty() else "csv")
     shows_rows = out is None and sys.stdout.isatty()
     batches = track(predictor.predict(paths), "predicting", -(-len(paths) // options.batch_size), hidden=shows_rows)
-    rows = predict_rows(batches, as_labels, summary)
+    gathered = Sheet()
+    rows = predict_rows(batches if sheet is None else gathered.watch(batches), as_labels, summary)
     write_output(rows, chosen, out, predictor.separator)
     report(summary, predictor, guarantees)
+    if sheet is not None:
+        gathered.write(sheet, predictor.decoding)
+        print(f"sheet: {sheet}", file=sys.stderr)
     return summary.unreadable
 
 

@@ -45,6 +45,10 @@ class BundlePredictor:
         return self.bundle.folder.record.separator
 
     @property
+    def decoding(self) -> Decoding:
+        return self.bundle.folder.record.decoding
+
+    @property
     def temperature(self) -> float:
         return self.bundle.folder.record.temperature
 

@@ -11,6 +11,7 @@ from transfer.calibration.calibration import Calibration
 from transfer.calibration.guarantees import Guarantees
 from transfer.errors import BadValue, check_count
 from transfer.images.decode import BadImage
+from transfer.images.depth import Decoding
 from transfer.predictions import Prediction
 
 
@@ -86,6 +87,10 @@ class Predictor(Protocol):
     @property
     def separator(self) -> str:
         """What stands between the labels of an image in CSV."""
+
+    @property
+    def decoding(self) -> Decoding:
+        """How image files are read."""
 
     @property
     def temperature(self) -> float:

@@ -14,6 +14,7 @@ from datamodules.images.transforms import build_eval_transform, normalize
 from datamodules.loading.predicting import build_predict_loader
 from transfer.calibration.calibration import Calibration
 from transfer.commands.predict_options import Batch, Options
+from transfer.images.depth import Decoding
 from transfer.inference.classifier import EngineClassifier
 from transfer.inference.names import needs_cpu, num_examples
 from transfer.runs.predictor import Run, load_run
@@ -37,6 +38,10 @@ class RunPredictor:
     @property
     def separator(self) -> str:
         return self.run.config.data.label_separator
+
+    @property
+    def decoding(self) -> Decoding:
+        return self.run.decoding
 
     @property
     def temperature(self) -> float:

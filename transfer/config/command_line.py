@@ -18,10 +18,10 @@ import yaml
 
 from transfer.config.choose_problems import find_choose_problems
 from transfer.config.choose_schema import CHOOSE_FIELDS, CHOOSE_TRAINER_FIELDS, ChooseConfig
-from transfer.config.parsing import Given, flatten, instantiate, parse_given, parse_values, plain, read_given
+from transfer.config.parsing import NO_FIELDS, Given, flatten, instantiate, parse_given, parse_values, plain, read_given
 from transfer.config.probe_schema import PROBE_FIELDS, PROBE_TRAINER_FIELDS, ProbeConfig
 from transfer.config.problems import find_nulls, find_probe_problems, find_problems
-from transfer.config.recipes import add_allow_user_code, refuse_code_in_recipes, split_resume, user_code
+from transfer.config.recipes import add_allow_user_code, add_open, refuse_code_in_recipes, split_resume, user_code
 from transfer.config.resuming import refuse_changes
 from transfer.config.schema import FinetuneConfig, TrainerConfig
 from transfer.config.screens import add_help
@@ -49,6 +49,7 @@ def build_parser() -> jsonargparse.ArgumentParser:
     parser.add_argument("--config", action="config", help="YAML recipe; it needs only what differs from the defaults")
     parser.add_argument("--resume", metavar="RUN_DIR", default=argparse.SUPPRESS, help="folder of the run to continue")
     add_allow_user_code(parser)
+    add_open(parser)
     parser.add_class_arguments(FinetuneConfig)
     add_help(parser)
     return parser
@@ -200,7 +201,7 @@ def given_fields(argv: Sequence[str]) -> frozenset[str]:
     """Return the dotted fields set on a command line or in its recipes; `parse_config` must accept the line."""
     parser = build_parser()
     flat = parse_given(read_given(argv, parser), parser, defaults=False).as_flat()
-    return frozenset(vars(flat)) - {"config", "allow_user_code"}
+    return frozenset(vars(flat)) - NO_FIELDS
 
 
 def apply_choices(

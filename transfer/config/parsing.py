@@ -18,6 +18,8 @@ from transfer.errors import BadValue
 from transfer.files import expanded
 from transfer.yaml_files import read_yaml
 
+NO_FIELDS = frozenset(("config", "resume", "allow_user_code", "open"))  # what a command takes besides them
+
 
 @dataclass(frozen=True)
 class Given:
@@ -79,7 +81,7 @@ def read_given(argv: Sequence[str], parser: jsonargparse.ArgumentParser) -> Give
             raise BadValue(f"`config`={path}: it sets nothing (expected: lines such as `backbone: b0`)")
         here = {name: f"{path} line {line}" for name, line in file.lines.items()}
         flat = {name: value for name, value in flatten(file.content).items() if value != {} or name not in groups}
-        if own := sorted(flat.keys() & {"resume", "allow_user_code"}):
+        if own := sorted(flat.keys() & (NO_FIELDS - {"config"})):
             raise BadValue(f"{here[own[0]]}: a recipe cannot set {own[0]}: pass `{own[0]}` on the command line")
         Given(flat, (), here).refuse(_name_problems(flat, names, groups))
         values |= flat
@@ -124,7 +126,7 @@ def parse_values(values: Mapping[str, Any], parser: jsonargparse.ArgumentParser)
 def instantiate(values: jsonargparse.Namespace, parser: jsonargparse.ArgumentParser) -> dict[str, Any]:
     """Return the fields of the schema's dataclasses, with the paths in them expanded."""
     fields = dict(vars(parser.instantiate(values)))
-    for name in ("config", "resume", "allow_user_code"):
+    for name in NO_FIELDS:
         fields.pop(name, None)
     for name in PATH_FIELDS & fields.keys():
         fields[name] = _expanded(fields[name])

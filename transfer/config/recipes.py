@@ -17,6 +17,7 @@ def split_resume(argv: Sequence[str]) -> tuple[Path | None, bool, list[str]]:
     """Return what a recipe must not contain, the run to resume and whether its code is allowed, and the other words."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     add_allow_user_code(parser)
+    add_open(parser)
     parser.add_argument("--resume", type=expanded)
     try:
         given, rest = parser.parse_known_args(list(argv))
@@ -28,6 +29,21 @@ def split_resume(argv: Sequence[str]) -> tuple[Path | None, bool, list[str]]:
 def allows_user_code(argv: Sequence[str]) -> bool:
     """Return whether a command line that `split_resume` reads allows the code that files name."""
     return split_resume(argv)[1]
+
+
+def opens_page(argv: Sequence[str]) -> bool:
+    """Return whether a command line asks to see the run in a browser."""
+    return "--open" in argv
+
+
+def add_open(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that shows a run in a browser."""
+    parser.add_argument(
+        "--open",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="open report.html in the browser at once; it follows the run",
+    )
 
 
 def add_allow_user_code(parser: argparse.ArgumentParser) -> None:

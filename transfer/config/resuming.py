@@ -13,7 +13,7 @@ from transfer.errors import BadValue
 
 # Fields that decide where and how fast a run computes, not what.
 RESUMABLE = re.compile(
-    r"data_root|on_bad_image|logger|log_model|report|compile|data\.(num_workers|max_pixels)"
+    r"data_root|on_bad_image|logger|log_photos|log_model|report|compile|data\.(num_workers|max_pixels)"
     r"|trainer\.(accelerator|devices|num_nodes|strategy|precision|max_time"
     r"|limit_test_batches|log_every_n_steps|deterministic|benchmark|profiler|detect_anomaly|enable_\w+)"
 )

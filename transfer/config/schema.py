@@ -214,8 +214,10 @@ class FinetuneConfig:
     compile: bool = False
     """compile the network with torch.compile"""
     logger: Logger = "csv"
-    """metrics.csv is always written; tensorboard, wandb (offline: WANDB_MODE=offline) and mlflow log in addition; wandb
-    and mlflow also get small copies of the 32 test images that the network is most wrong about"""
+    """metrics.csv is always written; tensorboard, wandb (offline: WANDB_MODE=offline) and mlflow log in addition"""
+    log_photos: bool = False
+    """let W&B or MLflow have photos, too: small copies of the 32 that the network is most wrong about, and report.html,
+    which shows some; without it no pixel leaves this machine"""
     log_model: bool = False
     """keep the trained network in W&B or MLflow, too: the files of the run's folder that predict and export need"""
     report: bool = True

@@ -41,7 +41,7 @@ SCREENS = {
             "--backbone b0 --dataset flowers --trainer.max_epochs 20",
             "--resume runs/photos_lite0/1 --trainer.max_epochs 40",
         ),
-        "--config --resume --backbone --dataset --data_root --method --image_size --augment --folds --out_dir"
+        "--config --resume --open --backbone --dataset --data_root --method --image_size --augment --folds --out_dir"
         " --optim.lr --trainer.max_epochs",
         is_brief=True,
     ),
@@ -55,6 +55,7 @@ SCREENS = {
             "runs/photos_lite0/1 photo.jpg --format json --top_k 5",
             "mymodel/ new_photos/ --abstain   # a bundle, which may say `unknown`",
         ),
+        "--format --out --sheet --top_k --abstain --coverage --max_error --sets --data.batch_size --engine",
     ),
     "explain": Screen(
         (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,13 @@ class Worker:
     lock: int
     go_on: str
 
-    def finetune(self, name: str, configuration: Mapping[str, Any], group: str | None = None) -> Results:
+    def finetune(
+        self,
+        name: str,
+        configuration: Mapping[str, Any],
+        group: str | None = None,
+        watch: Callable[[], None] | None = None,
+    ) -> Results:
         """Bring a run to its results from wherever an earlier attempt ended: start it, resume it, or only read it.
 
         Its configuration and output lie beside its folder, in NAME.yaml and NAME.log.
@@ -120,6 +126,7 @@ class Worker:
             name: path of the run's folder below the experiment's.
             configuration: dotted fields that differ from finetune's defaults.
             group: what the run belongs to where it is followed; None: the experiment.
+            watch: called again and again while it runs.
 
         Raises:
             RunDiverged: the training loss was no longer finite.
@@ -130,7 +137,7 @@ class Worker:
         words = ["--config", str(self._recipe(name)), ALLOW_USER_CODE]
         title = name.partition("/")[2] or name
         names = {NAME_VARIABLE: title, GROUP_VARIABLE: group or folder_title(self.folder)}
-        return self._finish(name, configuration, run_command(self.folder / name, words), names)
+        return self._finish(name, configuration, run_command(self.folder / name, words), names, watch)
 
     def probe(self, name: str, configuration: Mapping[str, Any]) -> Results:
         """Bring a linear probe to its results, as `finetune` does a run; `configuration` differs from probe's defaults.
@@ -145,7 +152,12 @@ class Worker:
         return (self.folder / name).with_name(f"{Path(name).name}.yaml")
 
     def _finish(
-        self, name: str, configuration: Mapping[str, Any], command: Sequence[str] | None, environment: Mapping[str, str]
+        self,
+        name: str,
+        configuration: Mapping[str, Any],
+        command: Sequence[str] | None,
+        environment: Mapping[str, str],
+        watch: Callable[[], None] | None = None,
     ) -> Results:
         """Run a command, if there is one, and return the results of the run."""
         run_dir, recipe = self.folder / name, self._recipe(name)
@@ -153,7 +165,7 @@ class Worker:
         if command:
             write_text(recipe, yaml.safe_dump(unflatten(configuration), sort_keys=False))
             self.children.start(command, single_process_environment(**environment), log, self.lock)
-            _, status = self.children.wait_any()
+            _, status = self.children.wait_any(watch)
             if not (run_dir / RESULTS).exists():
                 if self.children.stopped is not None or was_stopped(status):
                     raise Interrupted(self.children.stopped or signal.SIGTERM, self.go_on)

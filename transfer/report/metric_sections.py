@@ -13,6 +13,10 @@ from transfer.report.training_cost import describe_training
 from transfer.runs.results import Results
 
 _LOSSES = ("loss", "ece")  # no shares of images
+_STATISTICS = {  # columns of BatchNorm's check, and what their lines are called
+    "train/top1_batch_statistics": "the batch's statistics",
+    "train/top1_running_statistics": "running statistics, as in evaluation",
+}
 _NAMES = {
     "top1": "top-1 accuracy",
     "top5": "top-5 accuracy",
@@ -46,15 +50,24 @@ def curves_section(content: RunContent) -> Mapping[str, Any] | None:
         lines = [Series(_line_name(name), x, [row.get(name, math.nan) for row in rows]) for name in names[:4]]
         return draw_lines(title, (axis, unit), lines, percent, best) if lines else None
 
-    of = {stage_metric: stage_metric.rpartition("/")[2] for stage_metric in columns if "/" in stage_metric}
+    compared = [name for name in _STATISTICS if name in columns]
+    of = {name: name.rpartition("/")[2] for name in columns if "/" in name and name not in compared}
     quoted = [name for name, metric in of.items() if metric == results.quoted_metric]
     shares = quoted + [name for name, metric in of.items() if metric not in (*_LOSSES, "top5", results.quoted_metric)]
     charts = [
         chart("Loss", "loss (nats)", [name for name, metric in of.items() if metric == "loss"]),
         chart("Accuracy", "", shares, percent=True),
+        chart("BatchNorm: accuracy on the epoch's last batch", "", compared, percent=True),
         chart("Learning rate", "rate of the head", ["lr"] if "lr" in columns else []),
     ]
-    return {"charts": [chart for chart in charts if chart], "best": best, "axis": axis, "monitor": results.monitor}
+    return {
+        "charts": [chart for chart in charts if chart],
+        "best": best,
+        "axis": axis,
+        "monitor": results.monitor,
+        "shows_train": "train/top1" in columns,
+        "shows_statistics": bool(compared),
+    }
 
 
 def _best(results: Results, rows: list[dict[str, float]], x: list[float]) -> float | None:
@@ -65,6 +78,8 @@ def _best(results: Results, rows: list[dict[str, float]], x: list[float]) -> flo
 
 
 def _line_name(column: str) -> str:
+    if column in _STATISTICS:
+        return _STATISTICS[column]
     stage, _, metric = column.partition("/")
     return f"{stage}, {metric_name(metric).partition(' (')[0]}" if metric else column
 
@@ -85,7 +100,12 @@ def metrics_section(content: RunContent) -> Mapping[str, Any] | None:
             cells.append(("" if value is None else format_metric(name, value), interval.percent() if interval else ""))
         rows.append((metric_name(name), cells))
     sizes = [results.splits[split].size if split in results.splits else None for split in splits]
-    return {"splits": list(zip(splits, sizes, strict=True)), "rows": rows}
+    return {
+        "splits": list(zip(splits, sizes, strict=True)),
+        "rows": rows,
+        "has_intervals": bool(results.intervals),
+        "is_running": content.progress is not None,
+    }
 
 
 def is_share(name: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from transfer.report.layout import render_frame, render_sections
 from transfer.report.run_content import RunContent
-from transfer.report.sections import SECTIONS
+from transfer.report.sections import RELOAD_SECONDS, SECTIONS
 from transfer.report.verdict import main_metric, paired_difference, percent
 
 
@@ -16,8 +16,10 @@ def render_page(contents: Sequence[RunContent]) -> str:
     Args:
         contents: the runs, at least one.
     """
+    is_running = any(content.progress and content.progress.is_running for content in contents)
     facts = {
         "contents": contents,
+        "reload_seconds": RELOAD_SECONDS if is_running else None,
         "sections": render_sections(SECTIONS, contents),
         "runs": [_summary(contents[0], content) for content in contents] if len(contents) > 1 else [],
     }

@@ -1,10 +1,11 @@
-"""What a finished run's folder holds, read once; what cannot be read becomes a remark on the page."""
+"""What a run's folder holds, read once; what cannot be read becomes a remark on the page."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import strftime
 from typing import Any, Literal, TypeVar
 
 from transfer.calibration.calibration import Calibration
@@ -33,6 +34,27 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How far a run is that has no results yet.
+
+    Attributes:
+        value: how far, in words: `40%`; empty where nobody knows.
+        sentence: where it is, and about how long it still takes.
+        is_running: whether it goes on; the page then loads itself anew.
+        reason: why a run does not go on.
+        go_on: the command that continues it.
+        time: when this was so.
+    """
+
+    value: str
+    sentence: str
+    is_running: bool = True
+    reason: str = ""
+    go_on: str | None = None
+    time: str = field(default_factory=lambda: strftime("%H:%M:%S"))
+
+
+@dataclass(frozen=True)
 class RunContent:
     """A run as its report sees it.
 
@@ -46,6 +68,7 @@ class RunContent:
         findings: the doctor's, from `doctor.json` in the run's folder or beside its data.
         test_reads: number of times the test split has been read, evaluations included.
         remarks: what could not be read, in words.
+        progress: how far it is; None of a finished run.
     """
 
     results: Results
@@ -57,6 +80,7 @@ class RunContent:
     findings: list[Finding] = field(default_factory=list)
     test_reads: int = 0
     remarks: list[str] = field(default_factory=list)
+    progress: Progress | None = None
 
     @property
     def name(self) -> str:

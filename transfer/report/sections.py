@@ -11,8 +11,16 @@ from transfer.report.settings import repeating_command, settings_table
 from transfer.report.shots import data_uri, unsure_shots, worst_shots
 from transfer.report.verdict import find_verdict
 
+RELOAD_SECONDS = 5  # after which the page of a run that goes on loads itself anew
+
+
+def _progress(content: RunContent) -> Context:
+    return None if content.progress is None else {"progress": content.progress, "seconds": RELOAD_SECONDS}
+
 
 def _verdict(content: RunContent) -> Context:
+    if content.progress is not None:
+        return None
     return {"verdict": find_verdict(content), "remarks": content.remarks}
 
 
@@ -57,6 +65,7 @@ def _test(content: RunContent) -> Context:
 
 
 SECTIONS: tuple[Section[RunContent], ...] = (
+    Section("progress", "So far", _progress),
     Section("verdict", "Verdict", _verdict),
     Section("curves", "Curves", curves_section),
     Section("metrics", "Metrics", metrics_section),

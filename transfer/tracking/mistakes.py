@@ -1,4 +1,4 @@
-"""What a run got wrong on test: which classes it takes for which, and the images it is most wrong about."""
+"""What a run got wrong on test or val: which classes it takes for which, and the images it is most wrong about."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Mistake:
         label, prediction: what it shows and what the network says; several labels are joined by `|`.
         probability: of the prediction; of several labels, the least probable one that was given, 0 without one.
         label_probability: of the label; of several, the least probable one, 1 without one.
-        picture: a small copy; None where it cannot be read any more.
+        picture: a small copy; None where it is not to be shown or cannot be read any more.
     """
 
     image: str
@@ -61,8 +61,8 @@ def find_mistakes(found: SavedPredictions, picture: Callable[[int], Image | None
     """Return the images whose label the network finds least probable among those it is wrong about, the worst first.
 
     Args:
-        found: what it said of test.
-        picture: returns a small copy of an image, by its place in test.
+        found: what it said of a split.
+        picture: returns a small copy of an image, by its place in what was said.
     """
     if found.probabilities is None:
         return []
@@ -84,7 +84,7 @@ def _surprise(labels: NDArray[Any], probabilities: NDArray[np.float32]) -> NDArr
 def _mistake(found: SavedPredictions, probabilities: NDArray[np.float32], place: int, picture: Image | None) -> Mistake:
     label, prediction = (_classes(each[place]) for each in (found.labels, found.predictions))
     return Mistake(
-        image=found.paths[place] if found.paths else f"test image {place}",
+        image=found.paths[place] if found.paths else f"image {place}",
         label="|".join(found.class_names[k] for k in label),
         prediction="|".join(found.class_names[k] for k in prediction),
         probability=float(min(probabilities[prediction], default=0.0)),

@@ -24,7 +24,8 @@ from transfer.tracking.tracker import (
     flat_metrics,
     last_step,
     model_files,
-    report_file,
+    refusal,
+    report_files,
     speed,
 )
 
@@ -73,7 +74,7 @@ class MlflowTracker(Tracker):
             self._id = _resumed(self._client, known) or _begin(self._client, facts)
             _log_params(self._client, self._id, facts.settings)
         except MlflowException as error:
-            raise MissingData(f"`logger`=mlflow: {' '.join(str(error).split())}") from None
+            raise refusal("mlflow", error) from None
         # An address of a server may hold a password; the next part of the run gets it from the environment, too.
         save_identity(facts.run_dir, "mlflow", {"id": self._id, **({"uri": uri} if uri.startswith(_LOCAL) else {})})
         super().__init__([_Logger(tracking_uri=uri, run_id=self._id)], (MlflowException,))
@@ -83,20 +84,21 @@ class MlflowTracker(Tracker):
 
     def _log_outcome(self, outcome: Outcome) -> None:
         super()._log_outcome(outcome)
-        results, client = outcome.results, self._client
+        results, split, client = outcome.results, outcome.split, self._client
         self.show_best(results.metrics.get("val", {}), last_step(results))
         self._log_metrics(speed(results), last_step(results))
         if outcome.confusions:
-            client.log_text(self._id, _table([each._asdict() for each in outcome.confusions]), "test_confusions.csv")
+            table = _table([each._asdict() for each in outcome.confusions])
+            client.log_text(self._id, table, f"{split}_confusions.csv")
         rows = []
         for number, one in enumerate(outcome.mistakes):
             picture = f"{number:02d}.png"
             if one.picture is not None:
-                client.log_image(self._id, one.picture, f"test_worst_photos/{picture}")
+                client.log_image(self._id, one.picture, f"{split}_worst_photos/{picture}")
             rows.append({"picture": picture, **{k: v for k, v in vars(one).items() if k != "picture"}})
         if rows:
-            client.log_text(self._id, _table(rows), "test_worst_photos/photos.csv")
-        if report := report_file(results.run_dir):
+            client.log_text(self._id, _table(rows), f"{split}_worst_photos/photos.csv")
+        for report in report_files(self._facts):
             client.log_artifact(self._id, str(report))
         for file in model_files(results.run_dir) if self._facts.log_model else ():
             client.log_artifact(self._id, str(file), "model")

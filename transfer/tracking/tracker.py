@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from transfer.errors import MissingData
 from transfer.lightning import pl
 from transfer.run_files import BEST, CALIBRATION, CONFIG, HELD_OUT, PREDICTIONS, REPORT, RESULTS
 from transfer.runs.results import Results
@@ -28,6 +29,7 @@ class Facts:
         tags: what it is filtered by, such as `dataset` and `backbone`.
         settings: its whole configuration with everything resolved, nested, of plain types.
         log_model: whether the trained network is kept there, too.
+        log_photos: whether photos are.
     """
 
     run_dir: Path
@@ -36,6 +38,7 @@ class Facts:
     tags: Mapping[str, str]
     settings: Mapping[str, Any]
     log_model: bool = False
+    log_photos: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,15 @@ class Outcome:
 
     Attributes:
         results: its results.
-        confusions: how often each class was taken for each, on test, the most frequent first.
-        mistakes: the test images that it was most wrong about, the worst first.
+        confusions: how often each class was taken for each, the most frequent first.
+        mistakes: the images that it was most wrong about, the worst first.
+        split: where these were found: test if all of it was read, else val.
     """
 
     results: Results
     confusions: Sequence[Confusion] = ()
     mistakes: Sequence[Mistake] = ()
+    split: str = "test"
 
 
 class Tracker:
@@ -121,9 +126,20 @@ def model_files(run_dir: Path) -> list[Path]:
     return [run_dir / name for name in MODEL_FILES if (run_dir / name).exists()]
 
 
-def report_file(run_dir: Path) -> Path | None:
-    """Return the run's report; None without one."""
-    return run_dir / REPORT if (run_dir / REPORT).exists() else None
+def report_files(facts: Facts) -> list[Path]:
+    """Return the run's report, which shows photos, if there is one and photos may leave the run's folder."""
+    return [facts.run_dir / REPORT] if facts.log_photos and (facts.run_dir / REPORT).exists() else []
+
+
+def refusal(logger: str, error: Exception, advice: str = "") -> MissingData:
+    """Return what the user reads of a service that cannot be reached or refuses the run.
+
+    Args:
+        logger: the tracker's name.
+        error: what the service or its package said.
+        advice: what helps, in brackets.
+    """
+    return MissingData(f"`logger`={logger}: {' '.join(str(error).split())}{advice}")
 
 
 def _one_line(error: Exception) -> str:

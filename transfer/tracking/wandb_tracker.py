@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transfer.errors import MissingData
 from transfer.lightning import pl
 from transfer.tracking.identity import read_identity, save_identity
 from transfer.tracking.tracker import (
@@ -19,7 +18,8 @@ from transfer.tracking.tracker import (
     flat_metrics,
     last_step,
     model_files,
-    report_file,
+    refusal,
+    report_files,
     speed,
 )
 
@@ -64,7 +64,7 @@ class WandbTracker(Tracker):
         self._run.summary.update({**flat_metrics(results.metrics), **speed(results)})
         if media := _media(outcome):
             self._run.log({**media, STEP: last_step(results)})
-        self._keep("report", [report] if (report := report_file(results.run_dir)) else [])
+        self._keep("report", report_files(self._facts))
         if self._facts.log_model:
             self._keep("model", model_files(results.run_dir), metadata=flat_metrics(results.metrics))
 
@@ -103,8 +103,7 @@ def _begin(facts: Facts) -> wandb.Run:
             config=dict(facts.settings),
         )
     except wandb.errors.Error as error:
-        reason = " ".join(str(error).split())
-        raise MissingData(f"`logger`=wandb: {reason} (WANDB_MODE=offline needs no account)") from None
+        raise refusal("wandb", error, " (WANDB_MODE=offline needs no account)") from None
     save_identity(facts.run_dir, "wandb", {"id": run.id, "project": run.project})
     return run
 
@@ -116,11 +115,11 @@ def _media(outcome: Outcome) -> dict[str, Any]:
     media: dict[str, Any] = {}
     if outcome.confusions:
         fields = {name: name for name in ("Actual", "Predicted", "nPredictions")}
-        media["test/confusion_matrix"] = wandb.plot_table(
+        media[f"{outcome.split}/confusion_matrix"] = wandb.plot_table(
             vega_spec_name="wandb/confusion_matrix/v1",
             data_table=wandb.Table(columns=list(fields), data=[list(row) for row in outcome.confusions]),
             fields=fields,
-            string_fields={"title": "Confusion matrix on test"},
+            string_fields={"title": f"Confusion matrix on {outcome.split}"},
         )
     if outcome.mistakes:
         rows = [
@@ -130,7 +129,7 @@ def _media(outcome: Outcome) -> dict[str, Any]:
             ]
             for one in outcome.mistakes
         ]
-        media["test/worst_photos"] = wandb.Table(
+        media[f"{outcome.split}/worst_photos"] = wandb.Table(
             columns=["photo", "image", "label", "prediction", "probability", "label_probability"], data=rows
         )
     return media

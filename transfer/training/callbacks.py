@@ -17,7 +17,7 @@ from transfer.errors import BadValue
 from transfer.files import read_rows, write_text
 from transfer.lightning import pl
 from transfer.networks.layers import fold_norms
-from transfer.training.batch_norm import backbone_of
+from transfer.training.batch_norm import BatchNormCheck, backbone_of
 from transfer.training.machines import refuse_separate_folders
 from transfer.training.module import TransferModule
 from transfer.training.run_length import name_epoch, total_steps
@@ -221,8 +221,9 @@ class EpochLog(pl.Callback):
         self._rows = state_dict["rows"] if "rows" in state_dict else [*read_rows(self.path)]
 
     def best_metrics(self) -> dict[str, float]:
-        """Return the val metrics of `best.ckpt`: of the best row by `goodness`, the last of equals."""
-        best = max(reversed(self._rows), key=lambda row: goodness(row, self.monitor))
+        """Return the val metrics of `best.ckpt`: of the best row by `goodness`, the last of equals; none before it."""
+        validated = [row for row in self._rows if f"val/{self.monitor}" in row]
+        best: dict[str, Any] = max(reversed(validated), key=lambda row: goodness(row, self.monitor), default={})
         return {k.removeprefix("val/"): float(v) for k, v in best.items() if k.startswith("val/")}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -251,41 +252,45 @@ class EpochLog(pl.Callback):
             return
         self._started = time.perf_counter()
         # On every rank; before the first step there is none.
-        self._log(trainer, pl_module.train_loss.compute() if trainer.global_step else math.nan)
+        self._log(trainer, pl_module.train_scores.compute() if trainer.global_step else {"train/loss": math.nan})
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, TransferModule)
         # A run that resumes at the end of this epoch has logged it before.
-        if not trainer.enable_validation and len(pl_module.train_loss):
+        if not trainer.enable_validation and len(pl_module.train_scores):
             self._pause()
             self._started = time.perf_counter()
-            self._log(trainer, pl_module.train_loss.compute())
+            self._log(trainer, pl_module.train_scores.compute())
 
-    def _log(self, trainer: pl.Trainer, train_loss: float) -> None:
+    def _log(self, trainer: pl.Trainer, trained: Mapping[str, float]) -> None:
         values = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         epoch = trainer.current_epoch + 1 if trainer.global_step else 0
         row = {
             "epoch": epoch,
             "step": trainer.global_step,
             "lr": _head_lr(trainer),
-            "train/loss": train_loss,
+            "train/loss": trained["train/loss"],
+            "train/top1": trained.get("train/top1"),
             **values,
             "images_per_second": round(self.images_per_second or 0.0, 1),
+            **next((c.accuracies for c in trainer.callbacks if isinstance(c, BatchNormCheck)), {}),  # type: ignore[attr-defined]
         }
         self._rows.append(row)
         if not trainer.is_global_zero:
             return
         table = io.StringIO()
-        writer = csv.DictWriter(table, fieldnames=list(row), extrasaction="ignore")
+        names = dict.fromkeys(name for each in self._rows for name in each)
+        measured = [name for name in names if any(each.get(name) is not None for each in self._rows)]
+        writer = csv.DictWriter(table, fieldnames=measured, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(self._rows)
         write_text(self.path, table.getvalue())
         figures = "".join(f"  {name.removeprefix('val/')} {value:.4f}" for name, value in values.items())
-        trained = f"  train loss {train_loss:.4f}" if trainer.global_step else ""
+        loss = f"  train loss {trained['train/loss']:.4f}" if trainer.global_step else ""
         speed = f"  ({self.images_per_second or 0:.0f} images/s)" if trainer.global_step else ""
         if values:
             self.show_best(self.best_metrics(), max(trainer.global_step - 1, 0))
-        print(f"{name_epoch(trainer, epoch)}{trained}{'  val:' if values else ''}{figures}{speed}", flush=True)
+        print(f"{name_epoch(trainer, epoch)}{loss}{'  val:' if values else ''}{figures}{speed}", flush=True)
 
 
 def _head_lr(trainer: pl.Trainer) -> float:

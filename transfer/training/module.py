@@ -30,7 +30,7 @@ from transfer.training.run_length import check_length, steps_per_epoch, total_st
 from transfer.training.sam import SAM
 from transfer.training.schedules import build_schedule, check_schedule
 from transfer.training.scores import Scores, to_probabilities
-from transfer.training.train_loss import TrainLoss
+from transfer.training.train_scores import TrainScores
 
 Batch = tuple[Tensor, Tensor]
 
@@ -38,9 +38,9 @@ Batch = tuple[Tensor, Tensor]
 class TransferModule(pl.LightningModule):
     """Fine-tunes a classifier on batches (images (N, C, H, W) float, targets), with the command's defaults.
 
-    Targets are class indices (N,) or, with `multilabel`, multi-hot (N, num_classes). It logs `train/loss` and, for
-    `val` and `test`, `<stage>/loss` and the metrics of `transfer.training.metrics.build_metrics`, once an epoch.
-    `predict_step` returns probabilities. `TransferModule.load_from_checkpoint(path)` builds a classifier that came from
+    Targets are class indices (N,) or, with `multilabel`, multi-hot (N, num_classes). It logs once an epoch what
+    `TrainScores` holds and, for `val` and `test`, `<stage>/loss` and the metrics of `build_metrics`. `predict_step`
+    returns probabilities. `TransferModule.load_from_checkpoint(path)` builds a classifier that came from
     `build_classifier` again, and reads or downloads no other weights; for any other one, pass `classifier=` too.
 
     Attributes:
@@ -137,7 +137,7 @@ class TransferModule(pl.LightningModule):
         # A command's logger has its configuration.
         self.save_hyperparameters(ignore=["classifier", "distillation"], logger=False)
         self._is_rebuilt = classifier is None
-        self.train_loss = TrainLoss()
+        self.train_scores = TrainScores()
         self.classifier = rebuild.build(self.hparams) if classifier is None else classifier
         if layer_decay != 1.0:
             parameter_groups(self.classifier, lr, weight_decay, layer_decay=layer_decay)  # refuses it before a run
@@ -176,37 +176,40 @@ class TransferModule(pl.LightningModule):
         with channels_explained(images):
             return self.classifier(images.to(weight.dtype) if images.is_floating_point() else images)
 
-    def batch_loss(self, images: Tensor, targets: Tensor, mix: Mix | None = None) -> Tensor:
-        """Return the mean loss of a batch; torch.compile takes it as one graph."""
+    def batch_loss(self, images: Tensor, targets: Tensor, mix: Mix | None = None) -> tuple[Tensor, Tensor]:
+        """Return the mean loss of a batch, and its logits (N, num_classes); torch.compile takes it as one graph."""
         images = images if mix is None else mix.blend(images)
         logits = self(images)
         loss: Tensor = self.loss(logits, targets)
         if mix is not None:
             loss = mix.share * loss + (1.0 - mix.share) * self.loss(logits, targets[mix.partner])
-        if self.distillation is None:
-            return loss
-        return self.distillation.loss(loss, logits, images, self.multilabel)
+        if self.distillation is not None:
+            loss = self.distillation.loss(loss, logits, images, self.multilabel)
+        return loss, logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, targets = batch
-        loss = self.batch_loss(images, targets, draw_mix(images, self.mixup_alpha, self.cutmix_alpha))
+        mix = draw_mix(images, self.mixup_alpha, self.cutmix_alpha)
+        loss, logits = self.batch_loss(images, targets, mix)
         if not self._is_replay:
-            self.train_loss.update(loss)
+            has_class = mix is None and not self.multilabel
+            self.train_scores.update(loss, logits if has_class else None, targets)
             self.log("train/step_loss", loss.detach())  # Lightning reads what is logged with `prog_bar` at every step
         return complete_group(loss, self.parameters(), self._trainer, batch_idx)
 
     def on_train_epoch_start(self) -> None:
-        self.train_loss.reset()  # not called where a run resumes in the middle of an epoch
+        self.train_scores.reset()  # not called where a run resumes in the middle of an epoch
 
     def on_train_epoch_end(self) -> None:
-        if not len(self.train_loss):  # a run that resumes at the end of this epoch has logged it
+        if not len(self.train_scores):  # a run that resumes at the end of this epoch has logged it
             return
-        loss = self.train_loss.compute()
-        self.train_loss.reset()
+        scores = self.train_scores.compute()
+        loss = scores["train/loss"]
+        self.train_scores.reset()
         refuse_divergence("training", loss, self.current_epoch + 1, self.lr)
         answers = 2 if self.loss_name == "bce" else self.classifier.num_classes
         self._has_warned = self._has_warned or warn_of_rise(loss, answers, self.current_epoch + 1, self.lr)
-        self.log("train/loss", loss, sync_dist=True)
+        self.log_dict(scores, sync_dist=True)
 
     def on_validation_epoch_start(self) -> None:
         self.val_scores.reset()  # here, as what `trainer.validate` resets cannot be updated in a fit
@@ -280,11 +283,11 @@ class TransferModule(pl.LightningModule):
         """Keep the random state, so that dropout and mixing resume where they stopped, and what rebuilds the module."""
         checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = rebuild.hyperparameters(self.hparams, self.classifier, self.lr)
         checkpoint.update(rebuild.knowledge(self.classifier), rng=get_random_state(self.device))
-        checkpoint["train_loss"] = self.train_loss.state()
+        checkpoint.update(self.train_scores.state())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._rng_to_restore = checkpoint.get("rng")
-        self.train_loss.restore(checkpoint.get("train_loss", []))
+        self.train_scores.restore(checkpoint)
         if self._is_rebuilt:
             rebuild.restore_knowledge(self.classifier, checkpoint)
 

@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -123,9 +122,8 @@ class RateSweep(pl.Callback):
         assert isinstance(pl_module, TransferModule)
         if trainer.global_step == len(self.losses):  # gradients are still accumulated
             return
-        losses = list(chain.from_iterable(pl_module.train_loss.state()))
-        pl_module.train_loss.reset()  # so that the end of an epoch has no mean to judge
-        self.losses.append(math.fsum(losses) / len(losses))
+        self.losses.append(pl_module.train_scores.compute()["train/loss"])
+        pl_module.train_scores.reset()  # so that the end of an epoch has no mean to judge
         recent, start = np.mean(self.losses[-5:]), np.mean(self.losses[:_FLAT_STEPS])
         if not recent <= _FAR_ABOVE * start:  # or not a number
             trainer.should_stop = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,12 @@ def quiet_lightning() -> None:
 
 
 def build_fit_trainer(
-    config: FinetuneConfig, image_size: int, run_dir: Path, log: EpochLog, loggers: list[pl.loggers.Logger]
+    config: FinetuneConfig,
+    image_size: int,
+    run_dir: Path,
+    log: EpochLog,
+    loggers: list[pl.loggers.Logger],
+    watchers: Sequence[pl.Callback] = (),
 ) -> pl.Trainer:
     """Return the Trainer that fits a run, with all its callbacks.
 
@@ -74,11 +80,12 @@ def build_fit_trainer(
         run_dir: the run's folder, for checkpoints.
         log: writes the run's `metrics.csv`.
         loggers: where Lightning logs to besides.
+        watchers: callbacks that only look on, after the log has been written.
 
     Raises:
         UserError: Lightning refuses a field of `config.trainer`.
     """
-    callbacks = build_callbacks(config, run_dir, log)
+    callbacks = [*build_callbacks(config, run_dir, log), *watchers]
     if loggers:
         callbacks.append(pl.callbacks.LearningRateMonitor("step"))
     trainer = build_trainer(config, loggers, callbacks, image_size)

@@ -34,6 +34,7 @@ from transfer.config.parsing import unflatten
 from transfer.config.schema import FinetuneConfig
 from transfer.costs.speed import measure
 from transfer.errors import Interrupted, RunInterrupted, UserError
+from transfer.progress import part_of
 from transfer.resampling import accuracy_interval
 from transfer.run_files import LAST
 from transfer.runs.predictor import Run, load_run
@@ -93,7 +94,8 @@ def try_lpft(
         started, mine = time.perf_counter(), fold_of == fold
         try:
             where = tried.candidate, dataset, images, fold, fabric, folder
-            found = tune_fold(*where, budget.left - final, changes or {})
+            with part_of(f"fold {fold + 1} of {images.num_folds}"):
+                found = tune_fold(*where, budget.left - final, changes or {})
         except UserError as error:
             reason = name_flags(str(error).partition("\n")[0], find_flags(build_parser))
             break
