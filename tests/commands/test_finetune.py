@@ -56,6 +56,7 @@ from transfer.training.checkpointing import UnvalidatedCheckpoints
 FILES = {"config.yaml", "best.ckpt", "last.ckpt", "metrics.csv", "results.json"}
 FILES |= {"calibration.safetensors", "val_predictions.npz", "test_reads.json", "test_predictions.npz"}
 LITE0_FILE = "efficientnet-lite0-57934424.pth"
+QUICK = (*CHEAP, "--backbone", "b0@d=0.3,w=0.25", "--pretrained", "false")
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +69,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess
 @pytest.fixture(scope="module")
 def run_dir(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> Path:
     return finished[0]
+
+
+@pytest.fixture(scope="module")
+def quick_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a network of 0.1 million parameters, to be repeated and continued; no test may change it."""
+    folder = tmp_path_factory.mktemp("quick") / "run"
+    assert call(finetune.main, *QUICK, "--out_dir", folder) == 0
+    return folder
 
 
 def without_speed(rows: Rows) -> Rows:
@@ -248,29 +257,29 @@ def test_config_yaml_is_a_recipe_of_the_same_run(run_dir: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_run_and_another_seed_another(run_dir: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(quick_run: Path, tmp_path: Path) -> None:
     for name, seed in (("same", "0"), ("other", "1")):
-        assert call(finetune.main, *CHEAP, "--seed", seed, "--out_dir", tmp_path / name) == 0
-    assert without_speed(read_rows(tmp_path / "same")) == without_speed(read_rows(run_dir))
-    assert same_weights(read_weights(tmp_path / "same"), read_weights(run_dir))
-    assert same_weights(read_weights(tmp_path / "same", "last.ckpt"), read_weights(run_dir, "last.ckpt"))
-    assert read_results(tmp_path / "same")["metrics"] == read_results(run_dir)["metrics"]
-    assert not same_weights(read_weights(tmp_path / "other"), read_weights(run_dir))
+        assert call(finetune.main, *QUICK, "--seed", seed, "--out_dir", tmp_path / name) == 0
+    assert without_speed(read_rows(tmp_path / "same")) == without_speed(read_rows(quick_run))
+    assert same_weights(read_weights(tmp_path / "same"), read_weights(quick_run))
+    assert same_weights(read_weights(tmp_path / "same", "last.ckpt"), read_weights(quick_run, "last.ckpt"))
+    assert read_results(tmp_path / "same")["metrics"] == read_results(quick_run)["metrics"]
+    assert not same_weights(read_weights(tmp_path / "other"), read_weights(quick_run))
     assert read_results(tmp_path / "other")["seed"] == 1
 
 
 @pytest.mark.slow
-def test_the_number_of_loader_processes_changes_nothing(run_dir: Path, tmp_path: Path) -> None:
-    assert call(finetune.main, *CHEAP, "--data.num_workers", "2", "--out_dir", tmp_path / "run") == 0
-    assert without_speed(read_rows(tmp_path / "run")) == without_speed(read_rows(run_dir))
-    assert same_weights(read_weights(tmp_path / "run"), read_weights(run_dir))
+def test_the_number_of_loader_processes_changes_nothing(quick_run: Path, tmp_path: Path) -> None:
+    assert call(finetune.main, *QUICK, "--data.num_workers", "2", "--out_dir", tmp_path / "run") == 0
+    assert without_speed(read_rows(tmp_path / "run")) == without_speed(read_rows(quick_run))
+    assert same_weights(read_weights(tmp_path / "run"), read_weights(quick_run))
 
 
 # Interrupted and resumed
 
 # Epochs of 12 steps, long enough to be interrupted in the middle; everything random or averaged takes part.
 LONG = (
-    *("--image_size", "64", "--data.batch_size", "32", "--data.num_workers", "0", "--trainer.max_epochs", "3"),
+    *("--image_size", "48", "--data.batch_size", "32", "--data.num_workers", "0", "--trainer.max_epochs", "3"),
     *("--trainer.limit_train_batches", "12", "--trainer.limit_val_batches", "2", "--trainer.limit_test_batches", "2"),
     *("--trainer.accelerator", "cpu", "--trainer.devices", "1", "--loss.mixup_alpha", "0.2"),
     *("--ema_half_life", "0.1", "--augment", "randaugment", "--report", "false"),
@@ -323,7 +332,9 @@ def assert_equals_uninterrupted(run_dir: Path, uninterrupted: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_in_mid_epoch_then_resume_equals_the_uninterrupted_run(uninterrupted: Path, tmp_path: Path) -> None:
+def test_ctrl_c_in_mid_epoch_then_resume_equals_the_uninterrupted_run(
+    uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run_dir = tmp_path / "run"
     status, out, err = stop_in_second_epoch(run_dir, signal.SIGINT)
     assert status == 130, err
@@ -331,9 +342,9 @@ def test_ctrl_c_in_mid_epoch_then_resume_equals_the_uninterrupted_run(uninterrup
     assert err == f"stopped by SIGINT; go on with: efficientnet-transfer finetune --resume {run_dir}\n"
     assert 12 < torch.load(run_dir / "last.ckpt", weights_only=True)["global_step"] < 24
     assert not (run_dir / "results.json").exists()
-    process = run_script("--resume", run_dir)
-    assert process.returncode == 0, process.stderr
-    assert "epoch 1/3" not in process.stdout and "epoch 3/3" in process.stdout
+    assert call(finetune.main, "--resume", run_dir) == 0
+    out = capsys.readouterr().out
+    assert "epoch 1/3" not in out and "epoch 3/3" in out
     assert_equals_uninterrupted(run_dir, uninterrupted)
 
 
@@ -363,7 +374,7 @@ def test_a_killed_run_goes_on_from_its_last_epoch_and_equals_the_uninterrupted_o
 def test_a_final_fit_trains_on_val_too_and_resumes_to_the_same_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fit = (*CHEAP, "--data.train_on", "trainval", "--ema_half_life", "0.3")
+    fit = (*QUICK, "--data.train_on", "trainval", "--ema_half_life", "0.3")
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert call(finetune.main, *fit, "--out_dir", whole) == 0
     assert {path.name for path in whole.iterdir()} == FILES - {
@@ -401,18 +412,18 @@ def test_a_final_fit_trains_on_val_too_and_resumes_to_the_same_end(
 
 
 @pytest.mark.slow
-def test_a_run_killed_before_its_first_checkpoint_is_resumed_from_the_start(run_dir: Path, tmp_path: Path) -> None:
+def test_a_run_killed_before_its_first_checkpoint_is_resumed_from_the_start(quick_run: Path, tmp_path: Path) -> None:
     fresh = tmp_path / "run"
     fresh.mkdir()
-    save_config(parse_config([*CHEAP, "--out_dir", str(fresh)])[0], fresh / "config.yaml")
+    save_config(parse_config([*QUICK, "--out_dir", str(fresh)])[0], fresh / "config.yaml")
     assert call(finetune.main, "--resume", fresh) == 0
-    assert without_speed(read_rows(fresh)) == without_speed(read_rows(run_dir))
-    assert same_weights(read_weights(fresh), read_weights(run_dir))
+    assert without_speed(read_rows(fresh)) == without_speed(read_rows(quick_run))
+    assert same_weights(read_weights(fresh), read_weights(quick_run))
 
 
 @pytest.mark.slow
-def test_a_moved_run_still_knows_its_best_epoch_when_resumed(run_dir: Path, tmp_path: Path) -> None:
-    moved = shutil.copytree(run_dir, tmp_path / "moved")
+def test_a_moved_run_still_knows_its_best_epoch_when_resumed(quick_run: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(quick_run, tmp_path / "moved")
     (moved / "results.json").unlink()
     # As if its best epoch had been perfect, and another epoch were still to come.
     content = torch.load(moved / "last.ckpt", weights_only=True)
@@ -428,14 +439,14 @@ def test_a_moved_run_still_knows_its_best_epoch_when_resumed(run_dir: Path, tmp_
 
 
 @pytest.mark.slow
-def test_a_run_killed_before_its_test_is_only_tested_when_resumed(run_dir: Path, tmp_path: Path) -> None:
-    trained = shutil.copytree(run_dir, tmp_path / "run")
+def test_a_run_killed_before_its_test_is_only_tested_when_resumed(quick_run: Path, tmp_path: Path) -> None:
+    trained = shutil.copytree(quick_run, tmp_path / "run")
     (trained / "results.json").unlink()
     before = {name: (trained / name).read_bytes() for name in FILES - {"results.json", "test_reads.json"}}
     assert call(finetune.main, "--resume", trained) == 0
     assert {name: (trained / name).read_bytes() for name in before} == before
     assert read_results(trained)["test_reads"] == 2
-    found, expected = read_results(trained), read_results(run_dir)
+    found, expected = read_results(trained), read_results(quick_run)
     assert found["metrics"] == expected["metrics"] and found["per_class_accuracy"] == expected["per_class_accuracy"]
     # Both count the training, whichever process did it.
     assert 0 < found["train_seconds"] <= expected["train_seconds"] + 0.01
@@ -654,7 +665,7 @@ def test_a_truncated_image_can_be_left_out_and_is_counted(
 ) -> None:
     root, bad = photos_with_a_truncated_one
     own = ("--dataset", "folder", "--data_root", root, "--on_bad_image", "skip", "--data.batch_size", "8")
-    assert call(finetune.main, *CHEAP, *own, "--out_dir", tmp_path / "run") == 0
+    assert call(finetune.main, *QUICK, *own, "--out_dir", tmp_path / "run") == 0
     results = read_results(tmp_path / "run")
     assert [image["name"] for image in results["skipped_images"]] == [str(bad)]
     assert "truncated" in results["skipped_images"][0]["reason"]
@@ -804,7 +815,7 @@ def test_two_processes_write_one_run_and_test_every_image_once(tmp_path: Path) -
         save_classes(tmp_path / "photos" / split, dict(zip(("dark", "light"), counts, strict=True)))
     run_dir = tmp_path / "run"
     process = run_script(
-        *(*CHEAP, "--dataset", "folder", "--data_root", tmp_path / "photos", "--data.batch_size", "4"),
+        *(*QUICK, "--dataset", "folder", "--data_root", tmp_path / "photos", "--data.batch_size", "4"),
         *("--trainer.devices", "2", "--trainer.strategy", "ddp", "--freeze", "until-epoch 1", "--out_dir", run_dir),
     )
     assert process.returncode == 0, process.stderr
@@ -833,7 +844,7 @@ PHOTOS = ("--data.batch_size", "16", "--dataset", "folder")
 @pytest.mark.slow
 def test_class_folders_are_cut_into_three_and_named_in_numeric_order(tmp_path: Path) -> None:
     photos = save_classes(tmp_path / "photos", dict.fromkeys(TWELVE, 10))
-    assert call(finetune.main, *CHEAP, *PHOTOS, "--data_root", photos, "--out_dir", tmp_path / "run") == 0
+    assert call(finetune.main, *QUICK, *PHOTOS, "--data_root", photos, "--out_dir", tmp_path / "run") == 0
     results = read_results(tmp_path / "run")
     assert list(results["per_class_accuracy"]) == TWELVE
     counts = {name: split["class_counts"] for name, split in results["splits"].items()}
@@ -845,7 +856,7 @@ def test_class_folders_are_cut_into_three_and_named_in_numeric_order(tmp_path: P
 def test_without_a_test_split_the_results_have_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_classes(tmp_path / "photos" / "train", dict.fromkeys(TWELVE, 6))
     save_classes(tmp_path / "photos" / "val", dict.fromkeys(TWELVE, 2))
-    assert call(finetune.main, *CHEAP, *PHOTOS, "--data_root", tmp_path / "photos", "--out_dir", tmp_path / "run") == 0
+    assert call(finetune.main, *QUICK, *PHOTOS, "--data_root", tmp_path / "photos", "--out_dir", tmp_path / "run") == 0
     results = read_results(tmp_path / "run")
     assert results["metrics"].keys() == {"val"} and results["splits"].keys() == {"train", "val"}
     assert not results["per_class_accuracy"]
@@ -865,7 +876,7 @@ def test_several_labels_per_image_are_trained_and_measured(tmp_path: Path) -> No
         rows.append([f"{index}.png", labels[index % 6]])
     table = save_csv(tmp_path / "table.csv", rows)
     several = ("--data.multilabel", "true", "--loss.name", "bce", "--data_root", table)
-    assert call(finetune.main, *CHEAP, *PHOTOS, *several, "--out_dir", tmp_path / "run") == 0
+    assert call(finetune.main, *QUICK, *PHOTOS, *several, "--out_dir", tmp_path / "run") == 0
     results = read_results(tmp_path / "run")
     assert results["metrics"]["test"].keys() == {"loss", "map", "map_11", "f1", "exact_match"}
     assert results["intervals"]["test"].keys() == {"map", "map_11", "f1", "exact_match"}
@@ -891,7 +902,7 @@ def test_several_labels_per_image_are_trained_and_measured(tmp_path: Path) -> No
 @pytest.mark.slow
 def test_a_run_that_ends_in_mid_epoch_is_validated_where_it_ends(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    assert call(finetune.main, *CHEAP, "--trainer.max_steps", "6", "--out_dir", run_dir) == 0
+    assert call(finetune.main, *QUICK, "--trainer.max_steps", "6", "--out_dir", run_dir) == 0
     assert [(row["epoch"], row["step"]) for row in read_rows(run_dir)] == [("1", "4"), ("2", "6")]
     assert torch.load(run_dir / "last.ckpt", weights_only=True)["global_step"] == 6
     assert read_results(run_dir)["metrics"]["val"] == best_row(read_rows(run_dir))
@@ -900,7 +911,7 @@ def test_a_run_that_ends_in_mid_epoch_is_validated_where_it_ends(tmp_path: Path)
 @pytest.mark.slow
 def test_a_run_may_leave_its_test_out(tmp_path: Path) -> None:
     argv = ("--trainer.limit_test_batches", "0", "--trainer.max_epochs", "1", "--out_dir", tmp_path / "run")
-    assert call(finetune.main, *CHEAP, *argv) == 0
+    assert call(finetune.main, *QUICK, *argv) == 0
     results = read_results(tmp_path / "run")
     assert results["metrics"].keys() == {"val"} and results["splits"]["test"]["size"] == 360
     assert not results["per_class_accuracy"] and results["test_reads"] == 0
@@ -913,7 +924,7 @@ def test_tensorboard_writes_into_the_runs_folder(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     run_dir = tmp_path / "run"
-    assert call(finetune.main, *CHEAP, "--logger", "tensorboard", "--out_dir", run_dir) == 0
+    assert call(finetune.main, *QUICK, "--logger", "tensorboard", "--out_dir", run_dir) == 0
     events = EventAccumulator(str(run_dir / "tensorboard"))
     events.Reload()
     logged = [event.value for event in events.Scalars("val/top1")]
@@ -925,7 +936,7 @@ def test_tensorboard_writes_into_the_runs_folder(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_network_of_bfloat16_trains_on_a_loaders_images(tmp_path: Path) -> None:
     words = ("--trainer.precision", "bf16-true", "--trainer.limit_train_batches", "2", "--trainer.max_epochs", "1")
-    assert call(finetune.main, *CHEAP, *words, "--out_dir", tmp_path / "run") == 0
+    assert call(finetune.main, *QUICK, *words, "--out_dir", tmp_path / "run") == 0
     assert {
         weight.dtype for name, weight in read_weights(tmp_path / "run").items() if name.endswith("conv.weight")
     } == {torch.bfloat16}
@@ -936,8 +947,8 @@ def test_a_network_of_bfloat16_trains_on_a_loaders_images(tmp_path: Path) -> Non
 
 
 def test_growing_images_are_told_and_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    small = ("--backbone", "b0@d=0.3,w=0.25", "--pretrained", "false", "--progressive", "32", "--data.batch_size", "4")
-    words = (*CHEAP, *small, "--image_size", "38", "--trainer.max_epochs", "1", "--trainer.limit_test_batches", "1")
+    small = ("--progressive", "32", "--data.batch_size", "4")
+    words = (*QUICK, *small, "--image_size", "38", "--trainer.max_epochs", "1", "--trainer.limit_test_batches", "1")
     assert call(finetune.main, *words, "--out_dir", tmp_path / "run") == 0
     assert "32, 34, 36, 38 px" in capsys.readouterr().out
     results = read_results(tmp_path / "run")

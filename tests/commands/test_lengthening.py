@@ -17,7 +17,8 @@ from transfer.runs.results import read_results as results_of
 
 # Nothing in it depends on the run's length, so that a lengthened run must equal one of that length.
 STEADY = (
-    *(*CHEAP, "--pretrained", "false", "--optim.schedule", "constant", "--bn", "train"),
+    *(*CHEAP, "--backbone", "b0@d=0.3,w=0.25", "--pretrained", "false"),
+    *("--optim.schedule", "constant", "--bn", "train"),
     *("--trainer.limit_val_batches", "1", "--data.batch_size", "16"),
 )
 

@@ -17,6 +17,7 @@ STEP = (
     *("--image_size", "32", "--data.num_workers", "0", "--trainer.accelerator", "cpu", "--trainer.devices", "1"),
     *("--trainer.max_steps", "2", "--trainer.limit_val_batches", "1", "--trainer.limit_test_batches", "1"),
 )
+SMALL = ("--backbone", "b0@d=0.3,w=0.25", "--pretrained", "false")
 
 
 @pytest.mark.slow
@@ -46,7 +47,7 @@ def test_a_protocol_gives_the_middle_of_its_grid_and_the_batch_in_parts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_dir = tmp_path / "run"
-    argv = (*STEP, "--protocol", "kornblith", "--data.batch_size", "128", "--loss.label_smoothing", "0.1")
+    argv = (*STEP, *SMALL, "--protocol", "kornblith", "--data.batch_size", "128", "--loss.label_smoothing", "0.1")
     assert call(finetune.main, *argv, "--out_dir", run_dir) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].startswith("protocol kornblith: Kornblith et al. 2019 as restated in SimCLR")
@@ -94,7 +95,8 @@ def test_a_protocol_refuses_half_of_what_belongs_together(
 def test_sam_on_two_processes_is_sam_on_one_with_their_batches_joined(tmp_path: Path) -> None:
     """Without randomness and with fixed statistics the mean gradient is the same, if both processes move alike."""
     argv = (
-        *("--image_size", "32", "--data.num_workers", "0", "--trainer.accelerator", "cpu", "--augment", "none"),
+        *(*SMALL, "--image_size", "32", "--data.num_workers", "0", "--trainer.accelerator", "cpu"),
+        *("--augment", "none"),
         *("--trainer.max_steps", "2", "--trainer.limit_val_batches", "1", "--trainer.limit_test_batches", "0"),
         *("--bn", "frozen", "--dropout", "0", "--stochastic_depth_prob", "0", "--optim.sam_rho", "2"),
     )

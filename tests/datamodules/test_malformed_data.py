@@ -105,8 +105,8 @@ def test_damaged_save_to_disk(tmp_path: Path) -> None:
 
 ARCHIVES: dict[str, tuple[Sheet, Callable[[Path], object], int]] = {
     "cifar10": (archives.TinyCIFAR10(), archives.save_cifar10, 20),
-    "flowers": (archives.TinyFlowers(), archives.save_flowers, 4),
-    "cars": (archives.TinyCars(), archives.save_cars, 4),
+    "flowers": (archives.TinyFlowers(), archives.save_flowers, 2),
+    "cars": (archives.TinyCars(), archives.save_cars, 2),
     "aircraft": (archives.TinyAircraft(), archives.save_aircraft, 20),
     "pets": (archives.TinyPets(), archives.save_pets, 20),
     "food101": (archives.TinyFood(), lambda folder: archives.save_food(folder, list(load_class_names("food101"))), 20),

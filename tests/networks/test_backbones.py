@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -234,15 +235,19 @@ def test_exported_and_compiled_the_stages_are_the_same(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="inductor needs a C++ compiler")
 def test_generated_code_for_every_kind_of_block_gives_the_same_stages() -> None:
-    backbone = EfficientNet(Variant("tiny", 0.25, 0.15, 32, 0.2, 0, 0, baseline=V2_B0), LayerSettings())
+    first, wider, last = V2_B0.stages[0], V2_B0.stages[1], V2_B0.stages[3]
+    stages = (first, replace(wider, repeats=1), replace(last, in_channels=wider.out_channels, repeats=1))
+    variant = Variant("tiny", 0.25, 1.0, 32, 0.2, 0, 0, baseline=replace(V2_B0, stages=stages))
+    backbone = EfficientNet(variant, LayerSettings())
     kinds = {(type(m).__name__, isinstance(m.expand, nn.Identity)) for stage in backbone.stages for m in stage}
     assert kinds == {("FusedMBConv", True), ("FusedMBConv", False), ("MBConv", False)}
     randomise(backbone)
     backbone.eval().requires_grad_(False)
     x = torch.randn(2, 3, 65, 64)
     torch._dynamo.reset()
-    compiled = torch.compile(backbone.forward_stages, fullgraph=True)
-    for own, expected in zip(compiled(x), backbone.forward_stages(x), strict=True):
+    with torch._inductor.config.patch(compile_threads=1):  # or it starts processes that import torch
+        compiled = torch.compile(backbone.forward_stages, fullgraph=True)(x)
+    for own, expected in zip(compiled, backbone.forward_stages(x), strict=True):
         assert relative_difference(own, expected) <= 1e-4
 
 

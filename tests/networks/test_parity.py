@@ -101,7 +101,7 @@ IMPLEMENTATIONS = {
     "lukemelas": Implementation(build_lukemelas_for_any_size, "lukemelas", "lukemelas", f"{V1} b8 {LITE}"),
     # Of the larger ones transformers' is the same network.
     "lukemelas-static": Implementation(build_lukemelas, "transformers", "lukemelas", f"b0 b1 b2 b3 b4 {LITE}"),
-    "transformers": Implementation(build_transformers, "transformers", "transformers", V1),
+    "transformers": Implementation(build_transformers, "transformers", "transformers", "b0 b1 b2 b3 b4"),
     "timm-tf": Implementation(
         build_timm_tf, "timm-tf", "timm", f"{V1} b8 {LITE} v2-b0 v2-b1 v2-b2 v2-b3 v2-s v2-m v2-l v2-xl"
     ),

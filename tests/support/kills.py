@@ -225,6 +225,11 @@ def warm() -> None:
         *("datamodules", "datamodules.datamodule", "transfer.commands.finetune", "transfer.commands.finetune_report"),
         *("transfer.commands.results_table", "transfer.training.trainer", "transfer.runs.predictor"),
         *("transfer.runs.test_record", "transfer.weights.build", "transfer.config.protocols", "torch._dynamo"),
+        *("datamodules.build", "datamodules.reading.class_folders", "datamodules.sheets.folder", "pillow_heif"),
+        *("transfer.commands.calibrate", "transfer.commands.finetune_folds", "transfer.commands.finetune_tracking"),
+        *("transfer.commands.next_steps", "transfer.commands.report", "transfer.costs.live_bytes"),
+        *("transfer.runs.run_start", "transfer.runs.teacher", "transfer.tracking.registry", "safetensors.numpy"),
+        *("torch.utils.serialization", "torch.profiler._cupti_monitor", "rich._emoji_codes"),
     ):
         importlib.import_module(name)
     Image.init()

@@ -76,13 +76,13 @@ def test_a_mirror_serves_and_its_cache_works_without_it(hub: HubServer, tmp_path
     (downloaded,) = load(hub, tmp_path, False)
     assert downloaded[:2] == [SIZES, 48 + 20] and hub.downloads() == ["", ""]
     hub.asked.clear()
-    offline, streamed = load(hub, tmp_path, False, True, HF_HUB_OFFLINE="1")
+    changed = f"TinyCIFAR10.copies = (replace(TinyCIFAR10.copies[0], revision={'f' * 40!r}),)\nfor stream"
+    first, again = (LOAD.format(streams=streams, workers=0) for streams in ((False, True), (False,)))
+    process = hub.run(first + again.replace("for stream", changed, 1), tmp_path, HF_HUB_OFFLINE="1")
+    assert process.returncode == 0, process.stderr
+    offline, streamed, refused = map(json.loads, process.stdout.splitlines())
     assert offline == downloaded and streamed[:2] == downloaded[:2] and hub.asked == []
-
-    changed = f"TinyCIFAR10.copies = (replace(TinyCIFAR10.copies[0], revision={'f' * 40!r}),)"
-    other = LOAD.replace("for stream", f"{changed}\nfor stream", 1).format(streams=(False,), workers=0)
-    process = hub.run(other, tmp_path, HF_HUB_OFFLINE="1")
-    assert f"The cache has its revision {CIFAR10.copies[0].revision}, which is another one than ff" in process.stdout
+    assert f"The cache has its revision {CIFAR10.copies[0].revision}, which is another one than ff" in refused
 
 
 def test_a_stream_of_two_workers_survives_a_broken_connection_and_keeps_nothing(hub: HubServer, tmp_path: Path) -> None:
