@@ -46,16 +46,16 @@ def benchmark_ledger(table: Path, ledger: Path) -> dict[str, Any]:
     root = "" if plan.data_root is None else f"{plan.data_root}/"
     for cell in plan.cells:
         saved = read_predictions(cell_dir(table, cell) / "final")
-        kept = {
-            "label": saved.labels,
-            "prediction": saved.predictions,
-            "path": np.array([path.removeprefix(root) for path in saved.paths]),
-            "class_name": np.array(saved.class_names),
-        }
         place = cell_dir(ledger, cell)
         (place / "final").mkdir(parents=True, exist_ok=True)
         with written_whole(place / "final" / PREDICTIONS) as file:
-            np.savez_compressed(file, **kept)
+            np.savez_compressed(
+                file,
+                label=saved.labels,
+                prediction=saved.predictions,
+                path=np.array([path.removeprefix(root) for path in saved.paths]),
+                class_name=np.array(saved.class_names),
+            )
         write_json(place / RESULT, read_object(cell_dir(table, cell) / RESULT))
     write_json(ledger / TABLE, {**table_content(plan), "data_root": None})
     return {
