@@ -65,6 +65,15 @@ def _probed_networks(choice: Any) -> str:
     return f"{', '.join(networks)}; {duration(sum(choice['seconds'].values()))} with the winner's run"
 
 
+def _class_weights(result: Any) -> str:
+    parts = []
+    for size in sorted((size for size in result if size.isdigit()), key=int):
+        gains = result[size]["mean_gain"]["balanced"]
+        per_class, top1 = (f"{100 * gains[name]['value']:+.1f}" for name in ("mean_per_class", "top1"))
+        parts.append(f"{size} photos {per_class} points per class, {top1} top-1 ({gains['top1']['count']} draws)")
+    return "; ".join(parts)
+
+
 def _distilled(result: Any) -> str:
     alone, taught = (result["mean_test_top1"][f"student {which}"] for which in ("alone", "with teacher"))
     gains = " and ".join(f"{100 * gain:+.1f}" for gain in result["gains"])
@@ -223,6 +232,12 @@ MEASUREMENTS = (
         "stages_clothing_cpu",
         _stages,
         "python -m benchmarks stages FEATURES",
+    ),
+    Measurement(
+        "linear probe with balanced class weights, against none, clothing photos, `lite0` at 128 px, test",
+        "class_weights_clothing_cpu",
+        _class_weights,
+        "python -m benchmarks class_weights FEATURES",
     ),
     Measurement(
         "strongest place of a class map on the object, photos pasted into coloured noise, `lite0` at 64 px",
