@@ -13,6 +13,7 @@ FREEZE = re.compile(r"none|backbone|until-epoch[ =-]?(\d+)")
 
 Logger = Literal["csv", "tensorboard", "wandb", "mlflow"]
 Augment = Literal["none", "basic", "randaugment", "trivialaugment", "autoaugment", "cutout"]
+Monitor = Literal["loss", "top1", "top5", "mean_per_class", "ece", "map", "map_11", "f1", "exact_match"]
 
 
 @dataclass(kw_only=True)
@@ -200,9 +201,7 @@ class FinetuneConfig:
     """none, backbone (train only the head), or 'until-epoch N'"""
     ema_half_life: float | None = None
     """average the weights with this half-life, as a fraction of the run (typically 0.05); unset: off"""
-    monitor: Literal["loss", "top1", "top5", "mean_per_class", "ece", "map", "map_11", "f1", "exact_match"] | None = (
-        None
-    )
+    monitor: Monitor | None = None
     """metric on val that chooses best.ckpt and stops early; of equals the lower loss is better; unset: data.metric,
     top1 or map"""
     early_stopping: int | None = None
