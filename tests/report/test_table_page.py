@@ -113,7 +113,8 @@ def test_a_difference_is_placed_on_its_scale() -> None:
 
 def test_a_table_without_results_says_so(tmp_path: Path) -> None:
     text = shown(page_of(save_table(tmp_path, [("digits", "lite0", "kornblith", None)])))
-    assert "0 of 1 cells are done; 1 not run." in text and "Failures" not in text and "How the status" not in text
+    assert "0 of 1 cells are done; 1 not run." in text and "published, %" not in text
+    assert "Failures" not in text and "How the status" not in text
 
 
 def test_table_report_and_report_write_the_same_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
