@@ -24,7 +24,7 @@ class Recorded:
         self.environments.append(environment)
         log.touch()
 
-    def wait_any(self) -> tuple[Any, int]:
+    def wait_any(self, watch: Any = None) -> tuple[Any, int]:
         return None, 1
 
 

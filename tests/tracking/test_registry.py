@@ -42,6 +42,11 @@ def test_a_missing_package_is_one_line_before_anything_is_read(
     assert message == f"--logger {logger}: {package} is not installed; run: {install}"
 
 
+@pytest.mark.parametrize("name", ["log_model", "log_photos"])
+def test_what_no_service_would_get_is_refused(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert refused(capsys, f"--{name}", "true") == f"--{name} true with --logger csv: unused (allowed: wandb, mlflow)"
+
+
 def test_a_service_that_refuses_the_end_of_a_run_costs_a_warning(tmp_path: Path) -> None:
     class Refuses(pl.loggers.logger.DummyLogger):
         def log_metrics(self, *arguments: Any, **options: Any) -> None:

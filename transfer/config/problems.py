@@ -160,8 +160,9 @@ def _combination_problems(config: FinetuneConfig) -> Iterator[str]:
         if config.protocol is not None:
             yield f"`method`=lpft with `protocol`={config.protocol}: both choose the settings; leave one out"
         yield from (f"`method`=lpft with {obstacle}" for obstacle in lpft_obstacles(config))
-    if config.log_model and config.logger not in ("wandb", "mlflow"):
-        yield f"`log_model`=True with `logger`={config.logger}: unused (allowed: wandb, mlflow)"
+    for name in ("log_model", "log_photos"):
+        if getattr(config, name) and config.logger not in ("wandb", "mlflow"):
+            yield f"`{name}`=True with `logger`={config.logger}: unused (allowed: wandb, mlflow)"
     if config.teacher is None:
         for field in fields(config.distill):
             if (value := getattr(config.distill, field.name)) != field.default:

@@ -94,8 +94,7 @@ def try_lpft(
         started, mine = time.perf_counter(), fold_of == fold
         try:
             where = tried.candidate, dataset, images, fold, fabric, folder
-            with part_of(f"fold {fold + 1} of {images.num_folds}"):
-                found = tune_fold(*where, budget.left - final, changes or {})
+            found = tune_fold(*where, budget.left - final, changes or {})
         except UserError as error:
             reason = name_flags(str(error).partition("\n")[0], find_flags(build_parser))
             break
@@ -170,7 +169,7 @@ def tune_fold(
     """
     is_held_out = images.folds[0] == fold
     train, held_out = (images.split.select(np.flatnonzero(part)) for part in (~is_held_out, is_held_out))
-    with TemporaryDirectory(dir=folder, prefix="fold-") as temporary:
+    with TemporaryDirectory(dir=folder, prefix="fold-") as temporary, part_of(f"fold {fold + 1} of {images.num_folds}"):
         run_dir = Path(temporary) / "run"
         with open(folder / LOG, "a", encoding="utf-8") as log, redirect_stdout(log):
             try:
