@@ -125,7 +125,7 @@ def test_the_curves_show_what_was_measured_and_say_how(tmp_path: Path) -> None:
     )
     page = page_of(tmp_path / "run")
     charts = [attributes.get("aria-label") for name, attributes in page.elements if name == "svg"]
-    expected = ["Loss", "Accuracy", "BatchNorm: accuracy on the epoch's last batch", "Learning rate"]
+    expected = ["Loss", "Accuracy", "BatchNorm: last training batch", "Learning rate"]
     assert charts[:4] == expected
     text = shown(page)
     assert "train, top-1 accuracy val, top-1 accuracy" in text.replace("accuracyval", "accuracy val")

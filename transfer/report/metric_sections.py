@@ -57,7 +57,7 @@ def curves_section(content: RunContent) -> Mapping[str, Any] | None:
     charts = [
         chart("Loss", "loss (nats)", [name for name, metric in of.items() if metric == "loss"]),
         chart("Accuracy", "", shares, percent=True),
-        chart("BatchNorm: accuracy on the epoch's last batch", "", compared, percent=True),
+        chart("BatchNorm: last training batch", "", compared, percent=True),
         chart("Learning rate", "rate of the head", ["lr"] if "lr" in columns else []),
     ]
     return {
