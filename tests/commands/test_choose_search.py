@@ -148,7 +148,7 @@ def test_the_settings_of_the_search_replace_the_rules() -> None:
         "resolution": 64,
         "dropout_rate": 0.2,
     }
-    config, lines = choose_by_rule(config, given, **facts, dropout_rate=0.2, num_processes=1)  # type: ignore[arg-type]
+    config, lines = choose_by_rule(config, given, **facts, num_processes=1)  # type: ignore[arg-type]
     assert (config.optim.lr, config.optim.weight_decay, config.trainer.max_epochs) == (6e-4, 1e-5, 10)
     assert config.optim.name == "adamw" and "optim.lr: as you set it" in lines
 
