@@ -16,6 +16,7 @@ from transfer.config.parsing import flatten
 STEP = (
     *("--image_size", "32", "--data.num_workers", "0", "--trainer.accelerator", "cpu", "--trainer.devices", "1"),
     *("--trainer.max_steps", "2", "--trainer.limit_val_batches", "1", "--trainer.limit_test_batches", "1"),
+    *("--report", "false"),
 )
 SMALL = ("--backbone", "b0@d=0.3,w=0.25", "--pretrained", "false")
 
