@@ -21,6 +21,7 @@ from transfer.runs.results import read_results as load_results
 
 # What a probe and a fine-tuning of it share; the photos are 45 of train, 9 of val and 6 of test.
 SMALL = ("--image_size", "32", "--data.num_workers", "0", "--trainer.accelerator", "cpu", "--trainer.devices", "1")
+SMALL += ("--report", "false")
 TUNE = ("--data.batch_size", "8", "--trainer.max_epochs", "2", "--recipe", "none")
 
 

@@ -426,14 +426,15 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def quick(photos: Path, cache: Path, *argv: str | Path) -> tuple[str | Path, ...]:
     sizes = ("--image_size", "32", "--data.num_workers", "0", "--trainer.accelerator", "cpu", "--trainer.devices", "1")
-    return ("--dataset", "folder", "--data_root", photos, "--data.cache_dir", cache, *sizes, *argv)
+    data = ("--dataset", "folder", "--data_root", photos, "--data.cache_dir", cache)
+    return (*data, *sizes, "--report", "false", *argv)
 
 
 @pytest.fixture(scope="module")
 def probed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A probe's folder; its features lie in `cache` beside it."""
     folder = tmp_path_factory.mktemp("probe")
-    assert call(probe.main, *quick(photos, folder / "cache", "--out_dir", folder / "run")) == 0
+    assert call(probe.main, *quick(photos, folder / "cache", "--report", "true", "--out_dir", folder / "run")) == 0
     return folder / "run"
 
 
@@ -489,7 +490,7 @@ def test_a_second_probe_reads_the_features_and_finds_the_same(
     before = {path: path.stat().st_mtime_ns for path in cache.glob("*.features")}
     assert len(before) == 3
     monkeypatch.setattr(Classifier, "forward_features", lambda *_: pytest.fail("computed again"))
-    again = quick(photos, cache, "--report", "false", "--out_dir", tmp_path / "run", "--beside", probed)
+    again = quick(photos, cache, "--out_dir", tmp_path / "run", "--beside", probed)
     assert call(probe.main, *again) == 0
     assert {path: path.stat().st_mtime_ns for path in cache.glob("*.features")} == before
     first, second = read_results(probed), read_results(tmp_path / "run")
@@ -500,7 +501,7 @@ def test_a_second_probe_reads_the_features_and_finds_the_same(
     line = f"test top1: probe {top1}, fine-tuned {top1} at 32 px ({probed / 'results.json'})"
     assert line in capsys.readouterr().out.splitlines()
     for seen, head, width in (("last", "linear", 1280), ("stages", "stages", 1904)):
-        words = ("--report", "false", "--out_dir", tmp_path / seen, "--features", seen)
+        words = ("--out_dir", tmp_path / seen, "--features", seen)
         assert call(probe.main, *quick(photos, cache, *words)) == 0
         found = read_results(tmp_path / seen)
         assert (found["config"]["head"], found["num_features"]) == (head, width)
@@ -681,7 +682,7 @@ def test_the_benchmark_compares_equal_optima(
     probed: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     last, file = tmp_path / "last", tmp_path / "probe.json"
-    words = ("--features", "last", "--report", "false", "--out_dir", last)
+    words = ("--features", "last", "--out_dir", last)
     assert call(probe.main, *quick(photos, probed.parent / "cache", *words)) == 0
     assert benchmark.main(["probe", str(last), "--every", "20", "--tol", "1e-7", "--json", str(file)]) == 0
     figures = json.loads(file.read_text())

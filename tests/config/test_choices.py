@@ -16,6 +16,7 @@ from transfer.config.parsing import flatten
 STEP = (
     *("--image_size", "32", "--data.num_workers", "0", "--trainer.accelerator", "cpu", "--trainer.devices", "1"),
     *("--trainer.max_steps", "2", "--trainer.limit_val_batches", "1", "--trainer.limit_test_batches", "1"),
+    *("--report", "false"),
 )
 SMALL = ("--backbone", "b0@d=0.3,w=0.25", "--pretrained", "false")
 
@@ -95,8 +96,7 @@ def test_a_protocol_refuses_half_of_what_belongs_together(
 def test_sam_on_two_processes_is_sam_on_one_with_their_batches_joined(tmp_path: Path) -> None:
     """Without randomness and with fixed statistics the mean gradient is the same, if both processes move alike."""
     argv = (
-        *(*SMALL, "--image_size", "32", "--data.num_workers", "0", "--trainer.accelerator", "cpu"),
-        *("--augment", "none"),
+        *("--image_size", "32", "--data.num_workers", "0", "--trainer.accelerator", "cpu", "--augment", "none"),
         *("--trainer.max_steps", "2", "--trainer.limit_val_batches", "1", "--trainer.limit_test_batches", "0"),
         *("--bn", "frozen", "--dropout", "0", "--stochastic_depth_prob", "0", "--optim.sam_rho", "2"),
     )

@@ -66,7 +66,7 @@ def test_every_streaming_rank_has_equally_many_batches_and_no_image_twice(world_
 
 
 def test_a_batch_of_sorted_data_mixes_row_groups() -> None:
-    groups = np.repeat(np.arange(100), 100)  # each group another class, as Food-101 comes
+    groups = np.repeat(np.arange(400), 100)  # each group another class, as Food-101 comes
     order = [index for index, _ in StreamSampler(groups, 25, 64, seed=0)]
     mixed = [len(set(groups[order[start : start + 64]])) for start in range(0, len(order) - 64, 64)]
     assert min(mixed) >= 5 and np.mean(mixed) > 15

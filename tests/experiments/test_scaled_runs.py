@@ -20,6 +20,7 @@ from transfer.weights.build import build_classifier
 
 QUICK = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--trainer.accelerator", "cpu"]
 QUICK += ["--trainer.limit_val_batches", "1", "--trainer.limit_test_batches", "1", "--data.num_workers", "0"]
+QUICK += ["--report", "false"]
 
 
 def finetune(out_dir: Path, *argv: str) -> int:

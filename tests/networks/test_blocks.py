@@ -235,6 +235,7 @@ def test_it_is_trained_resumed_reloaded_and_converted_like_any_other(
     argv = ("--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--trainer.accelerator", "cpu")
     argv += ("--trainer.limit_val_batches", "1", "--data.num_workers", "0", "--optim.warmup_epochs", "0")
     argv += ("--backbone", name.upper(), "--pretrained", "false", "--image_size", "32", "--optim.layer_decay", "0.9")
+    argv += ("--report", "false")
     assert main([*argv, "--data.batch_size", "16", "--grad_checkpointing", "true", "--out_dir", str(run_dir)]) == 0
     assert f"{name} from random weights; 32 px" in capsys.readouterr().out
     (run_dir / "results.json").unlink()  # as if it had been killed before its test

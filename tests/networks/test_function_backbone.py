@@ -102,6 +102,7 @@ number = 3
 QUICK = ("--trainer.limit_val_batches", "1", "--trainer.limit_test_batches", "1", "--trainer.accelerator", "cpu")
 QUICK += ("--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--optim.warmup_epochs", "0")
 QUICK += ("--data.num_workers", "0", "--data.batch_size", "16", "--trainer.devices", "1", "--pretrained", "false")
+QUICK += ("--report", "false")
 
 
 @pytest.fixture(scope="module")
