@@ -129,3 +129,33 @@ def test_table_report_and_report_write_the_same_page(tmp_path: Path, capsys: pyt
     assert (folder / "report.html").read_text() == first
     assert call(report.main, folder, folder) == 2
     assert "has a table.json: only runs are shown side by side" in capsys.readouterr().err
+
+
+def test_averages_and_differences_are_those_of_the_report(tmp_path: Path) -> None:
+    lower = [("cifar10", "b0", "kornblith", done(value, value)) for value in (96.0, 96.2, 96.4)]
+    folder = save_table(tmp_path, [*lower, *cells()[-3:]])
+    average = table_with(page_of(folder), "mean of accuracies, %")[1]
+    assert average[0] == "b0kornblith" and average[3].startswith("cifar10, cifar100")
+    assert average[1].startswith(f"{(96.2 + sum(SEEDS) / 3) / 2:.2f}")
+    assert "Differences of settings" not in shown(page_of(folder))
+    row = {"datasets": "cifar10", "metrics": "top1", "seeds_a": "3", "seeds_b": "3", "paired": "True", "reason": ""}
+    row |= {
+        "backbone_a": "b1",
+        "protocol_a": "kornblith",
+        "backbone_b": "b0",
+        "protocol_b": "<b>",
+        "verdict": "A better",
+    }
+    row |= {"difference": "0.5", "low": "0.1", "high": "0.9", "p_value_holm": "0.0123"}
+    (folder / "report_differences.csv").write_text(",".join(row) + "\n" + ",".join(row.values()) + "\n")
+    found = table_with(page_of(folder), "A less B, points")[1]
+    assert found == [
+        "cifar10top-1 accuracy",
+        "b1, kornblith",
+        "b0, <b>",
+        "+0.50+0.10 to +0.90",
+        "0.012",
+        "A better3 seeds in pairs",
+    ]
+    (folder / "report_differences.csv").write_text("datasets\ncifar10\n")
+    assert f"Left out: {folder / 'report_differences.csv'}: damaged" in shown(page_of(folder))

@@ -19,6 +19,7 @@ from transfer.paper import DATASET_TITLES, MISPRINTS, PARAMETERS_WITHOUT_CLASSIF
 from transfer.report.charts import Chart, Series, draw_lines
 from transfer.report.layout import Context, Section, render_single
 from transfer.report.metric_sections import describe_devices, metric_name
+from transfer.report.table_comparisons import averages_section, differences_section
 from transfer.report.table_content import Row, TableContent
 from transfer.report.verdict import Verdict
 from transfer.statistics import Mean
@@ -265,6 +266,8 @@ SECTIONS: tuple[Section[TableContent], ...] = (
     Section("results", "Results", _results),
     Section("figures", "Accuracy and parameters", _figures),
     Section("table5", "Table 5 of the paper beside ours", _table5),
+    Section("averages", "Averages over datasets", averages_section),
+    Section("differences", "Differences of settings", differences_section),
     Section("failures", "Failures", _failures),
     Section("cells", "Cells, and what was chosen on val", _cells),
     Section("reads", "The test split", _reads),

@@ -11,6 +11,8 @@ from transfer.experiments.table.results import table_results
 from transfer.experiments.table.verdicts import table5_lines
 from transfer.files import expanded, write_text
 
+DIFFERENCES = "report_differences.csv"
+
 
 def write_report(table_dir: str | Path) -> list[Path]:
     """Write the report of a table into its folder, whether it is finished or not, and return the files' paths.
@@ -37,7 +39,7 @@ def write_report(table_dir: str | Path) -> list[Path]:
         "report.md": markdown_report(table_dir.resolve().name, results, lines, comparisons, averages),
         "report.csv": csv_report(results, lines),
         "report_seeds.csv": csv_seeds(results),
-        **({"report_differences.csv": csv_differences(comparisons)} if comparisons else {}),
+        **({DIFFERENCES: csv_differences(comparisons)} if comparisons else {}),
         "report.tex": latex_report(results, comparisons, averages),
     }
     written = []
