@@ -66,7 +66,7 @@ SCREENS = {
     "compare": Screen(
         (
             "runs/photos_lite0/1 runs/photos_b0/1",
-            "runs/photos_lite0/1 runs/photos_lite0/2 --with runs/photos_b0/1 runs/photos_b0/2",
+            "runs/photos_lite0/[12] --with runs/photos_b0/[12]",
         )
     ),
     "report": Screen(
