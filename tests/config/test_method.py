@@ -79,7 +79,7 @@ def test_where_the_mean_per_class_counts_lpft_weights_the_classes(given: tuple[s
     config = FinetuneConfig(method="lpft", recipe="none")
     found, lines = choose(config, frozenset(given), is_balanced=True)
     assert found.loss.class_weights == chosen
-    said = "loss.class_weights balanced: the mean per class is what counts"
+    said = "loss.class_weights balanced: the mean per class is what counts (ours)"
     assert (said if chosen == "balanced" else "loss.class_weights: as you set it") in lines
     assert choose(config)[0].loss.class_weights == "none"
     assert choose(FinetuneConfig(method="full", recipe="auto"), is_balanced=True)[0].loss.class_weights == "none"
