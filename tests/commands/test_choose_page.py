@@ -48,7 +48,7 @@ def test_the_page_shows_the_decision_its_reasons_and_the_networks(tmp_path: Path
     methods = next(rows for rows in page.tables if rows[0][0] == "method")
     assert [row[1] for row in methods[1:]] == ["60.0%", "61.0%50.0% to 70.0%", "+1.0 points-4.0 to +6.0"]
     assert "Further folds were not tried: the fold took longer than predicted" in text
-    assert "fine-tuning on folds2 min" in text and "in all2 min 25 s of 15 min" in text
+    assert "LP-FT on folds2 min" in text and "in all2 min 25 s of 15 min" in text
     assert "3 photos, the likeliest first" in text and "no picture kept" in text and "rather cat 90.0%" in text
 
 

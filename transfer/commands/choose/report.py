@@ -28,6 +28,14 @@ from transfer.resampling import Difference
 from transfer.runs.test_record import text_array
 from transfer.statistics import Metric
 
+# The parts of a choice that `Choice.seconds` times.
+PARTS = {
+    "networks": "networks",
+    "suspects": "suspects",
+    "learning_curve": "the learning curve",
+    "fine_tuning": "LP-FT on folds",
+    "winner": "the winner's run",
+}
 OUT_OF_FOLD, PICTURE = "out_of_fold.npz", "frontier.png"
 
 
@@ -138,14 +146,7 @@ def print_end(choice: Choice, folder: Path, budget: Budget) -> None:
     """Print the weakest class, where everything is, what it took, and the choice in a sentence."""
     if choice.weakest_class:
         print(choice.weakest_class)
-    names = {
-        "networks": "networks",
-        "suspects": "suspects",
-        "learning_curve": "the learning curve",
-        "fine_tuning": "LP-FT on folds",
-        "winner": "the winner's run",
-    }
-    times = {name: choice.seconds[part] for part, name in names.items() if choice.seconds[part] >= 0.5}
+    times = {name: choice.seconds[part] for part, name in PARTS.items() if choice.seconds[part] >= 0.5}
     took = ", ".join(f"{name} {format_duration(seconds)}" for name, seconds in times.items())
     print(f"the choice's figures, picture and run: {folder}")
     print(f"{format_duration(budget.spent)} of --budget {budget.text}: {took}")

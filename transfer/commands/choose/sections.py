@@ -9,7 +9,7 @@ from pathlib import PurePath
 from transfer.commands.choose.curve import FACTORS
 from transfer.commands.choose.page import ChoiceContent
 from transfer.commands.choose.record import Choice, Figures
-from transfer.commands.choose.report import choose_words, lpft_words_if_left_out
+from transfer.commands.choose.report import PARTS, choose_words, lpft_words_if_left_out
 from transfer.config.durations import format_duration
 from transfer.costs.limits import format_cost
 from transfer.records import Interval
@@ -242,8 +242,7 @@ def _classes(content: ChoiceContent) -> Context:
 
 def _costs(content: ChoiceContent) -> Context:
     choice = content.choice
-    names = {"networks": "comparing networks", "fine_tuning": "fine-tuning on folds", "winner": "the winner's run"}
-    rows = {names.get(part, part): format_duration(seconds) for part, seconds in choice.seconds.items()}
+    rows = {name: format_duration(choice.seconds[part]) for part, name in PARTS.items() if choice.seconds[part] >= 0.5}
     rows["in all"] = f"{format_duration(sum(choice.seconds.values()))} of {format_duration(choice.budget_seconds)}"
     rows["computed on"] = describe_devices(choice.environment.get("hardware"))[1]
     return {"rows": {name: value for name, value in rows.items() if value}}
