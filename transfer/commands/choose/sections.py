@@ -242,7 +242,8 @@ def _classes(content: ChoiceContent) -> Context:
 
 def _costs(content: ChoiceContent) -> Context:
     choice = content.choice
-    rows = {name: format_duration(choice.seconds[part]) for part, name in PARTS.items() if choice.seconds[part] >= 0.5}
+    took = {name: choice.seconds.get(part, 0.0) for part, name in PARTS.items()}
+    rows = {name: format_duration(seconds) for name, seconds in took.items() if seconds >= 0.5}
     rows["in all"] = f"{format_duration(sum(choice.seconds.values()))} of {format_duration(choice.budget_seconds)}"
     rows["computed on"] = describe_devices(choice.environment.get("hardware"))[1]
     return {"rows": {name: value for name, value in rows.items() if value}}
