@@ -62,9 +62,9 @@ def compare_seeds(
     Seeds and images are crossed random effects, as readers and cases are where radiologists are compared. The variance
     of the difference is that between seeds, plus that between images, less that of their interaction, which both
     contain (Gallas, Pennello & Myers 2007, doi 10.1364/JOSAA.24.000B70, for binary data). Student's t has the degrees
-    of freedom of Satterthwaite, with a negative remainder set to 0 (Hillis 2014, doi 10.1002/sim.5926). Seeds may
-    happen to agree: the interval is at least as wide as that of these very seeds on other images, which is ours. An
-    interval of 2 seeds is therefore wide where seeds matter and not where only images do. The p-value is that of t; where both
+    of freedom of Satterthwaite, with a negative remainder set to 0 (Hillis 2014, doi 10.1002/sim.5926). Ours: as seeds
+    may agree by chance, the interval is at least as wide as that of these very seeds on other images. An interval of 2
+    seeds is therefore wide where seeds matter and not where only images do. The p-value is that of t; where both
     settings differ on at most 13 images, it is not below that of exchanging their predictions of each image, which is
     exact.
 

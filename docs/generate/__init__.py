@@ -11,7 +11,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from docs.generate import accuracy, reference, scaling, seeds, speed, unknown
+from docs.generate import accuracy, ledger, reference, scaling, seeds, speed, unknown
 from docs.generate.measurement import definitions
 
 # What a page may ask for, and the Markdown that it gets.
@@ -26,6 +26,7 @@ PARTS = {
     "calibration": unknown.calibration,
     "strangers": unknown.strangers,
     "seed-intervals": seeds.coverage,
+    "ledger": ledger.tables,
     "scaling-rule": scaling.rule,
     "scaling-studies": scaling.studies,
 }
