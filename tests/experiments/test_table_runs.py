@@ -20,7 +20,7 @@ import torch
 import yaml
 from PIL import Image
 
-from tests.support.runs import ROOT, SHARED_DATA, call, environment, read_weights, run_script, same_weights
+from tests.support.runs import ROOT, SHARED_DATA, environment, read_weights, run_script, same_weights
 from transfer.commands import table as script
 from transfer.experiments.table.cells import read_table
 
@@ -151,18 +151,16 @@ def test_a_table_killed_in_the_middle_goes_on_to_the_uninterrupted_one(
 
 
 @pytest.mark.slow
-def test_submitits_own_executor_runs_the_cells_as_an_array(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_submitits_own_executor_runs_the_cells_as_an_array(tmp_path: Path) -> None:
     out = tmp_path / "table"
     plan(out, "--datasets", "digits", "--backbones", SMALL, "--protocols", "sam-paper", "--seeds", "0", "1")
     local = ("--slurm", "cluster=local", "--slurm", "timeout_min=5")
-    assert call(script.main, "run", out, "--launcher", "slurm", *local) == 0
-    output = capsys.readouterr().out
+    output = finish("run", out, "--launcher", "slurm", *local)
     assert f"digits_{SMALL}_sam-paper_0: job " in output and "2 cells submitted" in output
     wait_for(lambda: len(results(out)) == 2)
     assert {result["status"] for result in results(out).values()} == {"done"}
     assert len(list((out / "slurm").glob("*_log.out"))) == 2
-    assert call(script.main, "run", out, "--launcher", "slurm") == 0
-    assert "2 of 2 cells are done" in capsys.readouterr().out
+    assert "2 of 2 cells are done" in finish("run", out, "--launcher", "slurm")
 
 
 @pytest.mark.slurm
