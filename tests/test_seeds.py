@@ -128,6 +128,19 @@ def test_equal_settings_do_not_differ_and_what_never_varied_says_nothing() -> No
     assert (found.value, found.p_value) == (1, 1)
 
 
+def test_images_that_are_alone_in_their_class_vary_too() -> None:
+    truth, *both = settings((3, 3), 200, spread=0.2)
+    labels = np.arange(200)
+    a, b = (np.where(one == truth, labels, -1) for one in both)
+    plain, per_class = (
+        compare_seeds(labels, a, b, paired=True),
+        compare_seeds(labels, a, b, "mean_per_class", paired=True),
+    )
+    assert per_class.degrees > 3 and (per_class.value, per_class.variance, per_class.degrees) == pytest.approx(
+        (plain.value, plain.variance, plain.degrees)
+    )
+
+
 @pytest.mark.parametrize(("only_a", "only_b"), [(5, 0), (9, 2), (13, 0)])
 def test_few_images_that_differ_prove_no_more_than_their_exchange(only_a: int, only_b: int) -> None:
     labels = np.zeros((1000,), np.int64)

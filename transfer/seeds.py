@@ -61,10 +61,11 @@ def compare_seeds(
 
     Seeds and images are crossed random effects, as readers and cases are where radiologists are compared. The variance
     of the difference is that between seeds, plus that between images, less that of their interaction, which both
-    contain (Gallas, Pennello & Myers 2007, doi 10.1364/JOSAA.24.000B70, for binary data). Student's t has the degrees
-    of freedom of Satterthwaite, with a negative remainder set to 0 (Hillis 2014, doi 10.1002/sim.5926). Ours: as seeds
-    may agree by chance, the interval is at least as wide as that of these very seeds on other images. An interval of 2
-    seeds is therefore wide where seeds matter and not where only images do. The p-value is that of t; where both
+    contain (Gallas, Pennello & Myers 2007, doi 10.1364/JOSAA.24.000B70, for binary data). Per class, images vary within
+    their class, and those that are alone in one among each other. Student's t has the degrees of freedom of
+    Satterthwaite, with a negative remainder set to 0 (Hillis 2014, doi 10.1002/sim.5926). Ours: as seeds may agree by
+    chance, the interval is at least as wide as that of these very seeds on other images. An interval of 2 seeds is
+    therefore wide where seeds matter and not where only images do. The p-value is that of t; where both
     settings differ on at most 13 images, it is not below that of exchanging their predictions of each image, which is
     exact.
 
@@ -92,7 +93,7 @@ def compare_seeds(
     blocks = [a - b] if paired else [a, -b]
     gains = sum((block.mean(0) for block in blocks), np.zeros(len(labels)))
     value = float(weights @ gains)
-    variance, degrees = _crossed_variance(blocks, gains, weights, stratum, sizes)
+    variance, degrees = _crossed_variance(blocks, gains, weights, np.where(sizes[stratum] == 1, -1, stratum))
     value = 0.0 if abs(value) < 1e-12 else value
     low, high, p_value = student(value, variance, degrees)
     if np.count_nonzero(np.abs(gains) > 1e-12) <= _FEW_IMAGES:
@@ -146,7 +147,7 @@ def average_difference(differences: Sequence[SeedDifference]) -> SeedDifference:
 
 
 def _crossed_variance(
-    blocks: Sequence[Gains], gains: Gains, weights: Gains, stratum: Labels, sizes: Labels
+    blocks: Sequence[Gains], gains: Gains, weights: Gains, strata_of_images: Labels
 ) -> tuple[float, float]:
     """Return the variance of the mean difference and its degrees of freedom.
 
@@ -154,11 +155,12 @@ def _crossed_variance(
         blocks: gains of each seed, (S, N) each; the difference is the sum of their means over seeds.
         gains: that sum for each image. Shape: (N,)
         weights: of each image in the metric; they sum to 1. Shape: (N,)
-        stratum, sizes: of each image, and images of each stratum. Shapes: (N,), (C,)
+        strata_of_images: each is a sample of its own. Shape: (N,)
     """
+    stratum, sizes = np.unique(strata_of_images, return_inverse=True, return_counts=True)[1:]
 
     def between_images(rows: Gains) -> float:
-        """Return the variance of a sum of weighted images, of which each stratum is a sample of its own."""
+        """Return the variance of the weighted sum of images, summed over rows (R, N)."""
         means = np.stack([np.bincount(stratum, row) for row in rows]) / sizes
         spread = (rows - means[:, stratum]) ** 2 * sizes[stratum] / np.maximum(sizes[stratum] - 1, 1)
         return float(np.sum(spread @ weights**2))

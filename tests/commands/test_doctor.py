@@ -127,6 +127,7 @@ def test_other_labels_of_the_same_data_have_a_pin_of_their_own(root: Path, tmp_p
     pins = tmp_path / "pins.json"
     examine(0, root, "--pin", pins)
     examine(0, root, "--pin", pins, "--data.per_class", "2")
+    examine(0, root, "--pin", pins, "--data.folder_layout", "auto")  # as it is without the flag
     part, whole = json.loads(pins.read_text(encoding="utf-8"))["pins"]
     assert (part["options"], whole["options"]) == ({"per_class": 2}, {})
     assert part["splits"]["test"] == whole["splits"]["test"] and part["splits"]["train"]["images"] == 4

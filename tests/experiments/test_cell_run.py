@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 import yaml
 
+from datamodules import get_sheet, list_datasets
 from tests.support.tables import GRID, make_cell, run_cell
 from transfer.experiments.locks import JobIsTaken, locked
 from transfer.experiments.table.cell_run import run_configuration
 from transfer.experiments.table.cells import Table
+from transfer.experiments.table.probe_cells import probe_configuration
 
 ROOT = Path(__file__).parents[2]
 
@@ -157,6 +159,7 @@ from tests.support.tables import GRID, STUB, make_cell, run_cell
 from transfer.commands.console import exit_status
 from transfer.experiments import child_run
 from transfer.experiments.table.cells import Table
+from transfer.experiments.table.probe_cells import probe_configuration
 child_run.FINETUNE = (str(STUB),)
 run = lambda: run_cell(Path(sys.argv[1]), Table(cells=(make_cell(),), grid=GRID), make_cell())
 sys.exit(exit_status(run))
@@ -195,3 +198,16 @@ def test_digits_leave_the_data_root_of_a_table_to_its_other_datasets() -> None:
     cells = make_cell(), replace(make_cell(), dataset="cars")
     table = Table(cells=cells, grid=GRID, data_root="/data")
     assert [run_configuration(cell, table, {}, 1, final=True)["data_root"] for cell in cells] == [None, "/data"]
+
+
+def test_only_birdsnap_is_told_to_accept_what_is_left() -> None:
+    sheets = {name: get_sheet(name) for name in list_datasets()}
+    assert [name for name, sheet in sheets.items() if sheet.decays] == ["birdsnap"]
+    table = Table(cells=(), set={"allow_decayed": True, "image_size": 64})
+    for protocol, configuration in (
+        ("kornblith", lambda cell: run_configuration(cell, table, {}, 1, final=True)),
+        ("linear-probe", lambda cell: probe_configuration(cell, table, 1)),
+    ):
+        fields = {name: configuration(replace(make_cell(protocol=protocol), dataset=name)) for name in sheets}
+        assert all(found["image_size"] == 64 for found in fields.values())
+        assert [name for name, found in fields.items() if "allow_decayed" in found] == ["birdsnap"]

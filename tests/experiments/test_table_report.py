@@ -329,8 +329,7 @@ def test_voc_2007_is_reported_by_its_11_points_beside_resnets(tmp_path: Path) ->
     measured = {"test": {"map": 0.84, "map_11": 0.83, "f1": 0.7, "exact_match": 0.6}}
     cells: Cells = [("voc2007", "b0", "kornblith", done(0, 0, metrics=measured, quoted_metric="map_11"))]
     cells += [("dtd", "b0", "kornblith", done(70, 70))]
-    written = write_report(save_table(tmp_path, cells))
-    assert [path.name for path in written] == ["report.md", "report.csv", "figure6.png"]
+    write_report(save_table(tmp_path, cells))
     text = (tmp_path / "report.md").read_text()
     assert "| seeds | top-1 | mean per class | mAP | 11-point mAP | parameters |" in text
     assert "| voc2007 | b0 | kornblith | 1 |  |  | 84.00 | **83.00** | 4,007,548 |" in text
@@ -374,3 +373,19 @@ def test_reports_are_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(OSError, match="No space left"):
         write_report(folder)
     assert {name: (folder / name).read_bytes() for name in first} == first
+
+
+def test_a_dataset_is_in_one_piece_in_whatever_order_it_was_planned(tmp_path: Path) -> None:
+    pairs = (("dtd", "b0"), ("digits", "b0"), ("dtd", "b1"), ("cars", "b0"), ("digits", "b1"))
+    cells: Cells = [(dataset, backbone, "scratch", None) for dataset, backbone in pairs]
+    results = table_results(read_entries(save_table(tmp_path, cells)))
+    assert [(result.dataset, result.backbone) for result in results] == [
+        *(("cars", "b0"), ("dtd", "b0"), ("dtd", "b1"), ("digits", "b0"), ("digits", "b1"))
+    ]
+
+
+def test_differences_of_an_earlier_report_do_not_stay(tmp_path: Path) -> None:
+    save_table(tmp_path, [("digits", "b0", "scratch", None)])
+    (tmp_path / "report_differences.csv").write_text("datasets\n")
+    write_report(tmp_path)
+    assert not (tmp_path / "report_differences.csv").exists()

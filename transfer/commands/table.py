@@ -169,14 +169,15 @@ def dataset_facts(dataset: str, wanted: TableConfig) -> DatasetFacts:
         UserError: an unknown dataset, or its sheet does not say and the data cannot be read or has no test split.
     """
     from datamodules import get_sheet
-    from transfer.experiments.table.cells import own_data_root
+    from transfer.experiments.table.cells import own_data_root, own_settings
     from transfer.experiments.table.planning import DatasetFacts, parse
 
     sheet = get_sheet(dataset)
     sizes = sheet.num_examples
     is_drawn = bool(DRAWN & wanted.set.keys())
     if is_drawn or not sizes:
-        fields = {**wanted.set, "dataset": dataset, "data_root": own_data_root(dataset, wanted.data_root)}
+        fields = own_settings(dataset, wanted.set)
+        fields |= {"dataset": dataset, "data_root": own_data_root(dataset, wanted.data_root)}
         if is_drawn:
             fields["data.train_on"] = "trainval"  # the final fit's images, which are drawn from both
         sizes = read_data_facts(parse(fields)).split_sizes

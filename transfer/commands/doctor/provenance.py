@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datamodules.dataset.sheet import ReadOptions
 from datamodules.doctor.diagnosis import Finding
 from datamodules.doctor.pins import Pin, SplitPin, find_pin, read_pins, write_pins
 from datamodules.reading.official_files import find_archives, find_difference
@@ -57,10 +58,11 @@ def check_archives(source: Source) -> list[Finding]:
 
 
 def _pin_of(subject: str, source: Source, data: Subject, reading: Mapping[str, Any]) -> Pin:
+    usual = ReadOptions()
     own = source.sheet.name == "folder" and source.options.root is not None
     return Pin(
         dataset=source.options.root.resolve().name if own and source.options.root else subject,
-        options={name: value for name, value in sorted(reading.items()) if value not in (None, False)},
+        options={name: reading[name] for name in sorted(reading) if reading[name] not in (None, getattr(usual, name))},
         splits={name: SplitPin(len(split), split.fingerprint()) for name, split in data.splits.items()},
         first_seen=datetime.now(UTC).date().isoformat(),
         versions=versions(_PACKAGES),

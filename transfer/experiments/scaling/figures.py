@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from matplotlib.figure import Figure
 
-from transfer.experiments.drawing import BLUE, DPI, GREEN, GREY, INK, ORANGE, PINK, SKY, save_figure, tidy
+from transfer.experiments.drawing import BLUE, DPI, GREEN, GREY, INK, ORANGE, PINK, SKY, distances, save_figure, tidy
 from transfer.experiments.scaling.ablation import Point
 from transfer.experiments.scaling.ranking import RankedRound, Standing
 
@@ -49,7 +49,7 @@ def draw_ranking(standings: Sequence[Standing], all_rounds: Sequence[RankedRound
             continue
         colour = _BY_ROUND[min(len(all_rounds) - 1 - standing.round, len(_BY_ROUND) - 1)]
         axes.plot(list(standing.scores.values()), [row] * len(standing.scores), "o", ms=3, color=colour, alpha=0.6)
-        spread = standing.mean.half_width or 0
+        spread = distances(standing.mean)
         axes.errorbar(standing.mean.value, row, xerr=spread, fmt="D", ms=4, color=colour, capsize=2, lw=1)
     values = [score for standing in standings for score in standing.scores.values()]
     margin = 0.05 * (max(values) - min(values)) + 0.5
@@ -103,10 +103,13 @@ def _draw(
     done = [(point, standing, standing.mean) for point, standing in curve if standing.mean]
     x = [standing.trial.num_macs / unit for _, standing, _ in done]
     y = [mean.value for *_, mean in done]
-    spread = [mean.half_width or 0 for *_, mean in done]
+    below = [0 if mean.low is None else mean.value - mean.low for *_, mean in done]
+    above = [0 if mean.high is None else mean.high - mean.value for *_, mean in done]
     for cost, (_, standing, _) in zip(x, done, strict=True):
         axes.plot([cost] * len(standing.scores), list(standing.scores.values()), ".", ms=4, color=colour, alpha=0.5)
-    axes.errorbar(x, y, yerr=spread, fmt="o-", ms=4, lw=1.2, capsize=2, elinewidth=0.8, color=colour, label=series)
+    axes.errorbar(
+        x, y, yerr=[below, above], fmt="o-", ms=4, lw=1.2, capsize=2, elinewidth=0.8, color=colour, label=series
+    )
     letter = _LETTERS.get(series, "w")
     for cost, value, (point, *_) in zip(x, y, done, strict=True):
         is_baseline = point.depth == point.width == point.resolution == 1

@@ -23,7 +23,7 @@ class Average:
     Attributes:
         datasets: their names, at least two.
         mean: of the accuracies, in percent, over the seeds that all datasets have.
-        log_odds: mean of their log odds; None where an accuracy is 0 or 100%, or has no share of right images.
+        log_odds: mean of their log odds; None where an accuracy is 0 or 100%.
     """
 
     backbone: str

@@ -13,7 +13,7 @@ from transfer.config.protocols import get_protocol, protocol_settings
 from transfer.experiments.child_run import RunDiverged, RunFailed, Worker, drop_checkpoints, final_metrics, quoted
 from transfer.experiments.halving import best, describe_search, describe_trial, list_trials, plan_rounds
 from transfer.experiments.jobs import Job, Outcome
-from transfer.experiments.table.cells import Cell, Table, cell_dir, own_data_root
+from transfer.experiments.table.cells import Cell, Table, cell_dir, own_data_root, own_settings
 from transfer.experiments.table.entries import CELLS, FINAL, RESULT, CellResult
 from transfer.experiments.table.probe_cells import fields_of_a_probe, is_probe, probe_configuration
 from transfer.runs.results import Results
@@ -74,7 +74,7 @@ def run_configuration(cell: Cell, table: Table, trial: Trial, devices: int, fina
     most = {"data.batch_size": cell.max_batch_per_device}
     weights = {} if table.pretrained is None else {"pretrained": table.pretrained}
     last = {"data.train_on": "trainval"} if final else {"trainer.limit_test_batches": 0}
-    return {**weights, **settings, **most, **table.set, **decided, **last}
+    return {**weights, **settings, **most, **own_settings(cell.dataset, table.set), **decided, **last}
 
 
 def shortened(configuration: Mapping[str, Any], steps: int) -> dict[str, Any]:

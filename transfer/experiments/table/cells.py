@@ -49,6 +49,11 @@ def own_data_root(dataset: str, data_root: str | None) -> str | None:
     return None if dataset == "digits" else data_root
 
 
+def own_settings(dataset: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a table's `set` for one of its datasets: all but birdsnap refuse `allow_decayed`, being complete."""
+    return {name: value for name, value in settings.items() if name != "allow_decayed" or dataset == "birdsnap"}
+
+
 def cell_id(dataset: str, backbone: str, protocol: str, seed: int) -> str:
     """Return the id of a cell, such as `cifar10_b0_kornblith_0`."""
     return f"{dataset}_{backbone}_{protocol}_{seed}"

@@ -11,11 +11,12 @@ from transfer.experiments.table.differences import Comparison
 from transfer.experiments.table.markdown import METRIC_TITLES, datasets_text, seeds_text
 from transfer.experiments.table.results import Result
 from transfer.experiments.table.verdicts import published_of, status
-from transfer.paper import DATASET_TITLES
+from transfer.paper import DATASET_TITLES, FURTHER_TITLES
 from transfer.statistics import Mean
 
 _HEAD = r"""% Tables for a paper: \usepackage{booktabs}, then \input{report}.
 """
+_TITLES = DATASET_TITLES | FURTHER_TITLES
 _SPECIAL = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -34,7 +35,7 @@ def escape_latex(text: str) -> str:
     line = printable(" ".join(text.split()))
     line = "".join(c if c < "\u0180" else c.encode("ascii", "backslashreplace").decode() for c in line)
     escaped = re.sub(r"[\\~^<>|\"`{}$&#%_]", lambda found: _SPECIAL[found[0]], line)
-    return re.sub(r"-(?=-)|(?<=[?!])(?=`)", lambda found: found[0] + "{}", escaped)
+    return re.sub(r"-(?=-)", "-{}", escaped)  # two in a row are a dash
 
 
 def latex_report(results: Sequence[Result], comparisons: Sequence[Comparison], averages: Sequence[Average]) -> str:
@@ -58,7 +59,7 @@ def _results(results: Sequence[Result]) -> str:
         published = published_of(result)
         rows.append(
             [
-                escape_latex(DATASET_TITLES.get(result.dataset, result.dataset)),
+                escape_latex(_TITLES.get(result.dataset, result.dataset)),
                 escape_latex(result.backbone),
                 escape_latex(result.protocol),
                 str(len(result.done)),
@@ -90,7 +91,7 @@ def _averages(averages: Sequence[Average]) -> str:
             escape_latex(one.protocol),
             str(len(one.datasets)),
             *_mean(one.mean),
-            "" if one.log_odds is None else f"{_signed(one.log_odds, plus=False)}",
+            "" if one.log_odds is None else f"${one.log_odds:z.2f}$",
             "" if one.log_odds is None else f"{one.accuracy_of_log_odds:.2f}",
         ]
         for one in averages
@@ -107,7 +108,7 @@ def _differences(comparisons: Sequence[Comparison]) -> str:
             _signed(100 * share) for share in (one.difference.value, one.difference.low, one.difference.high)
         )
         p = "$<$0.001" if one.corrected < 0.001 else f"{one.corrected:.3f}"
-        name = DATASET_TITLES.get(one.datasets[0], one.datasets[0])
+        name = _TITLES.get(one.datasets[0], one.datasets[0])
         rows.append(
             [
                 escape_latex(name if len(one.datasets) == 1 else datasets_text(one.datasets)),
@@ -129,8 +130,8 @@ def _mean(mean: Mean | None) -> list[str]:
     return [f"{mean.value:.2f}", "" if mean.low is None else f"{mean.low:.2f}--{mean.high:.2f}"]
 
 
-def _signed(value: float, *, plus: bool = True) -> str:
-    return f"${value:+z.2f}$" if plus else f"${value:.2f}$"
+def _signed(value: float) -> str:
+    return f"${value:+z.2f}$"
 
 
 def _table(columns: str, heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str, label: str) -> str:

@@ -9,7 +9,7 @@ from transfer.config.data_schema import DataConfig
 from transfer.config.probe_schema import is_probe_field
 from transfer.config.protocols import PROTOCOLS, Protocol
 from transfer.errors import unknown_name
-from transfer.experiments.table.cells import Cell, Table, own_data_root
+from transfer.experiments.table.cells import Cell, Table, own_data_root, own_settings
 
 LINEAR_PROBE = Protocol(
     name="linear-probe",
@@ -56,7 +56,7 @@ def probe_configuration(cell: Cell, table: Table, devices: int) -> dict[str, Any
     return {
         **weights,
         "data.batch_size": min(LINEAR_PROBE.batch_size, cell.max_batch_per_device),
-        **fields_of_a_probe(table.set),
+        **fields_of_a_probe(own_settings(cell.dataset, table.set)),
         "dataset": cell.dataset,
         "backbone": cell.backbone,
         "seed": cell.seed,

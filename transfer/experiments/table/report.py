@@ -42,6 +42,8 @@ def write_report(table_dir: str | Path) -> list[Path]:
         **({DIFFERENCES: csv_differences(comparisons)} if comparisons else {}),
         "report.tex": latex_report(results, comparisons, averages),
     }
+    if not comparisons:
+        (table_dir / DIFFERENCES).unlink(missing_ok=True)  # of an earlier report, which the page would show
     written = []
     for name, text in texts.items():
         write_text(table_dir / name, text)

@@ -117,11 +117,11 @@ def settings(values: Mapping[str, Any]) -> str:
 def table_results(entries: Sequence[Entry]) -> list[Result]:
     """Group cells by dataset, backbone and protocol.
 
-    The paper's datasets come first, in its order, then the others in the order of the plan.
+    The paper's datasets come first, in its order, then the others in the order of the plan, each dataset in one piece.
     """
     groups: dict[tuple[str, str, str], list[Entry]] = {}
     for entry in entries:
         groups.setdefault((entry.dataset, entry.backbone, entry.protocol), []).append(entry)
     results = [Result(*key, entries=tuple(group)) for key, group in groups.items()]
-    order = list(DATASET_TITLES)
-    return sorted(results, key=lambda r: order.index(r.dataset) if r.dataset in order else len(order))
+    order = list(dict.fromkeys((*DATASET_TITLES, *(result.dataset for result in results))))
+    return sorted(results, key=lambda result: order.index(result.dataset))
