@@ -44,7 +44,7 @@ def page(tmp_path: Path, tiny_classifier: Classifier, monkeypatch: pytest.Monkey
         config=FinetuneConfig(backbone="b0"),
         start=SimpleNamespace(variant=SimpleNamespace(name="b0"), preprocessing=PREPROCESSING),
         module=SimpleNamespace(classifier=tiny_classifier),
-        data=SimpleNamespace(dataset=SimpleNamespace(sheet=SimpleNamespace(metric="top1"))),
+        data=SimpleNamespace(dataset=SimpleNamespace(quoted_metric="mean_per_class")),
         monitor="top1",
         num_processes=1,
         started=0.0,
@@ -79,7 +79,8 @@ def test_it_follows_the_run_and_loads_itself_anew(
     assert [reloads for _, reloads in reader.pages] == [True] * 8
     for number, text in enumerate(texts, start=1):
         assert f"{number / 8:.0%} In epoch {(number + 3) // 4}/2, step {number} of 8, about " in text
-    assert "Curves" not in texts[0] and "train, top-1 accuracy" in texts[4] and "best validation so far" in texts[4]
+    assert "Curves" not in texts[0] and "best validation so far" in texts[4]
+    assert texts[4].index("val, mean accuracy per class") < texts[4].index("train, top-1 accuracy")  # the quoted first
     text, reloads = shown(tmp_path)
     assert "Training is done; the best checkpoint is being measured." in text and reloads
     page.end()
@@ -108,6 +109,7 @@ def test_a_report_in_its_place_stays(page: LivePage, tmp_path: Path) -> None:
     page.begin()
     (tmp_path / "report.html").write_text("the report")
     page.end()
+    page.stop(RunInterrupted(signal.SIGINT, tmp_path / "last.ckpt"))
     assert (tmp_path / "report.html").read_text() == "the report"
 
 

@@ -93,3 +93,5 @@ def test_another_kind_of_file_is_refused() -> None:
     check_sheet(None)
     with pytest.raises(BadValue, match=r"^`sheet`=a\.csv: it is a page"):
         check_sheet(Path("a.csv"))
+    with pytest.raises(BadValue, match=r"^`sheet`=a\.html is `out`, too"):
+        check_sheet(Path("a.html"), Path("a.html"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.support.tables import make_cell
 from transfer.commands import report, table
 from transfer.experiments.table.cells import Table, table_content
 from transfer.files import write_json
+from transfer.report.layout import find_link
 from transfer.report.table_content import read_table_content
 from transfer.report.table_sections import place_difference, render_table
 from transfer.statistics import Mean, mean_interval
@@ -83,6 +85,21 @@ def test_each_cell_says_what_was_chosen_and_how_often_test_was_read(tmp_path: Pa
     (final / "report.html").write_text("a page")
     links = [a["href"] for name, a in page_of(folder).elements if name == "a" and not str(a["href"]).startswith("#")]
     assert links == ["cells/cell-11/final/report.html"]
+
+
+def test_a_link_leads_to_names_that_are_no_text(tmp_path: Path) -> None:
+    page = tmp_path / os.fsdecode(b"caf\xe9: a") / "report.html"  # Latin-1
+    page.parent.mkdir()
+    page.write_text("a page")
+    assert find_link(page, tmp_path) == "caf%E9%3A%20a/report.html"
+    assert find_link(page, tmp_path / "b") == "../caf%E9%3A%20a/report.html"
+    assert find_link(page.parent, tmp_path) is None
+
+
+def test_what_nobody_wrote_down_is_left_out(tmp_path: Path) -> None:
+    facts = {"versions": {"torch": "2.13.0", "timm": None}, "git_commit": None}
+    page = page_of(save_table(tmp_path, [("digits", "lite0", "kornblith", done(98, 98, **facts))]))
+    assert "torch 2.13.0" in page.text and "timm" not in page.text and "None" not in page.text
 
 
 def test_a_result_cannot_link_out_of_its_table(tmp_path: Path) -> None:

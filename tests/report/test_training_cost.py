@@ -53,6 +53,7 @@ def test_forward_and_backward_are_what_torch_counts(tmp_path: Path) -> None:
         ({"freeze": "until-epoch 1"}, (5 * 1 + 5 * 3) / 10),
         ({"freeze": "until-epoch 9"}, 1),
         ({"optim.sam_rho": 0.05}, 6),
+        ({"optim.sam_rho": 0.05, "freeze": "until-epoch 1"}, (5 * 2 + 5 * 6) / 10),
         ({"grad_checkpointing": True}, 4),
     ],
 )

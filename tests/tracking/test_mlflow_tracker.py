@@ -81,6 +81,8 @@ def test_without_being_asked_no_photo_leaves_the_runs_folder(store: Any, tmp_pat
     run_id = only_run(store).info.run_id
     files = {file.path for folder in ("", "val_worst_photos") for file in store.list_artifacts(run_id, folder)}
     assert files == {"val_confusions.csv", "val_worst_photos", "val_worst_photos/photos.csv"}
+    rows = read_rows(Path(store.download_artifacts(run_id, "val_worst_photos/photos.csv")))
+    assert [(row["image"], row["picture"]) for row in rows] == [(name, "") for name in WORST]
 
 
 def test_a_resumed_run_goes_on_as_the_same(store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

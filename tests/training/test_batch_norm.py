@@ -17,6 +17,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from transfer.config.schema import FinetuneConfig
 from transfer.errors import UserError
 from transfer.files import read_rows
 from transfer.networks.classifier import Classifier
@@ -30,8 +31,9 @@ from transfer.training.batch_norm import (
     batch_norms,
     recompute_statistics,
 )
-from transfer.training.callbacks import FreezeBackbone
+from transfer.training.callbacks import EpochLog, FreezeBackbone
 from transfer.training.module import TransferModule
+from transfer.training.trainer import build_callbacks
 from transfer.weights.build import build_classifier
 
 Builder = Callable[..., pl.Trainer]
@@ -255,6 +257,12 @@ def test_the_check_warns_once_where_the_statistics_lag_behind() -> None:
     (message,) = check(AboveAverage(running_mean=0.0), times=3)
     assert "100% of the last training batch is right with the batch's own statistics but 50% with" in message
     assert "set `bn`=recompute" in message
+
+
+@pytest.mark.parametrize(("policy", "count"), [("adapt", 1), ("train", 1), ("recompute", 0)])
+def test_statistics_that_evaluation_recomputes_are_not_checked(tmp_path: Path, policy: str, count: int) -> None:
+    found = build_callbacks(FinetuneConfig(bn=policy), tmp_path, EpochLog(tmp_path / "metrics.csv"))  # type: ignore[arg-type]
+    assert sum(isinstance(callback, BatchNormCheck) for callback in found) == count
 
 
 def test_the_check_is_silent_where_the_statistics_are_right() -> None:

@@ -111,8 +111,8 @@ class LivePage(pl.Callback):
         return f", about {format_duration(seconds)} left"
 
     def stop(self, error: BaseException) -> None:
-        """Say that the run has stopped, and how it goes on."""
-        if self._written is None:
+        """Say that the run has stopped, and how it goes on, unless its report is there already."""
+        if not self._is_in_place():
             return
         go_on = shlex.join([PROGRAM, "finetune", "--resume", str(self._run_dir)])
         self._write(
@@ -127,9 +127,13 @@ class LivePage(pl.Callback):
 
     def end(self) -> None:
         """Say that the run has ended, if no report does."""
-        path = self._run_dir / REPORT
-        if self._written is not None and path.is_file() and '<meta http-equiv="refresh"' in read_text(path):
+        if self._is_in_place():
             self._write(Progress("", "The run has ended.", is_running=False))
+
+    def _is_in_place(self) -> bool:
+        """Return whether the page that follows the run is there, and not the run's report."""
+        path = self._run_dir / REPORT
+        return self._written is not None and path.is_file() and '<meta http-equiv="refresh"' in read_text(path)
 
     def _write(self, progress: Progress) -> None:
         from transfer.report.page import render_page
@@ -165,7 +169,7 @@ def _known(prepared: Prepared, run: RunFolder) -> dict[str, Any]:
         "command": command_words(),
         "dataset": config.dataset,
         "backbone": start.variant.name,
-        "quoted_metric": prepared.data.dataset.sheet.metric,
+        "quoted_metric": prepared.data.dataset.quoted_metric,
         "monitor": prepared.monitor,
         "seed": config.seed,
         "image_size": start.preprocessing.image_size,

@@ -117,7 +117,7 @@ def predict(
     options.check()
     check_folder("out", out)
     check_folder("sheet", sheet)
-    check_sheet(sheet)
+    check_sheet(sheet, out)
     if format == "table" and out is not None:
         raise BadValue(f"`format`=table with `out`={out}: a table is for the terminal (allowed with `out`: csv, json)")
     paths, guarantees = find_images(images), options.guarantees

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -98,12 +96,18 @@ class Sheet:
         write_text(path, _template().render(classes=classes, left_out=len(self.counts) - len(labels), side=SIDE))
 
 
-def check_sheet(path: Path | None) -> None:
+def check_sheet(path: Path | None, out: Path | None = None) -> None:
     """Refuse a path of the page that would hide what it is, or be written over something else.
 
+    Args:
+        path: the page.
+        out: file that receives the rows.
+
     Raises:
-        BadValue: it does not end in .html.
+        BadValue: it does not end in .html, or is `out`.
     """
+    if path is not None and path == out:
+        raise BadValue(f"`sheet`={path} is `out`, too: give the page a name of its own")
     if path is not None and path.suffix.lower() not in (".html", ".htm"):
         raise BadValue(f"`sheet`={path}: it is a page (allowed: a name that ends in .html)")
 
@@ -113,6 +117,8 @@ def _picture(path: Path, decoding: Decoding) -> str | None:
     from PIL import Image
 
     from datamodules.images.pictures import open_picture
+    from transfer.report.photos import encode_jpeg
+    from transfer.report.shots import data_uri
 
     try:
         whole = open_picture(path, decoding)
@@ -120,9 +126,7 @@ def _picture(path: Path, decoding: Decoding) -> str | None:
     except (UserError, OSError):
         return None
     image.thumbnail((SIDE, SIDE))
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return data_uri(encode_jpeg(image))
 
 
 @cache

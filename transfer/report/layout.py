@@ -85,7 +85,7 @@ def render_single(heading: str, facts: str, sections: Sequence[Section[T]], cont
 
 def find_link(target: Path, place: Path) -> str | None:
     """Return the address of a file for a page in the folder `place`; None if there is no such file."""
-    return quote(os.path.relpath(target, place)) if target.is_file() else None
+    return quote(os.fsencode(os.path.relpath(target, place))) if target.is_file() else None
 
 
 @cache

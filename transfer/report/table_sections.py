@@ -236,7 +236,8 @@ def _costs(content: TableContent) -> Context:
     done = [entry.result for entry in content.entries if entry.status == "done"]
     devices = [describe_devices(result.get("hardware"))[1] for result in done]
     versions = [
-        ", ".join(f"{name} {version}" for name, version in (result.get("versions") or {}).items()) for result in done
+        ", ".join(f"{name} {version}" for name, version in (result.get("versions") or {}).items() if version)
+        for result in done
     ]
     gpu_hours = sum(result.total("gpu_hours") for result in content.results)
     seconds = sum(result.total("train_seconds") for result in content.results)
@@ -245,7 +246,7 @@ def _costs(content: TableContent) -> Context:
         "GPU time": f"{gpu_hours:.2f} GPU hours" if gpu_hours else "",
         "computed on": "; ".join(dict.fromkeys(filter(None, devices))),
         "versions": "; ".join(dict.fromkeys(filter(None, versions))),
-        "commit": "; ".join(dict.fromkeys(str(result.get("git_commit")) for result in done)),
+        "commit": "; ".join(dict.fromkeys(commit for result in done if (commit := result.get("git_commit")))),
     }
     return {"rows": {name: value for name, value in rows.items() if value}} if done else None
 

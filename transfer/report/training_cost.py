@@ -47,13 +47,13 @@ def passes_per_image(config: Mapping[str, Any], steps_per_epoch: int | None, ste
         steps_per_epoch: optimizer steps of an epoch.
         steps: optimizer steps of the run.
     """
-    trained = 1 + _BACKWARD + bool(config.get("grad_checkpointing"))  # which computes the forward pass again
-    trained *= 2 if config.get("optim.sam_rho") else 1
+    passes = 2 if config.get("optim.sam_rho") else 1
+    trained = passes * (1 + _BACKWARD + bool(config.get("grad_checkpointing")))  # which computes the forward pass again
     found = FREEZE.fullmatch(str(config.get("freeze", "none")))
     if found is None or found[0] == "none":
         return trained
     frozen = steps if found[1] is None else min(int(found[1]) * (steps_per_epoch or 0), steps)
-    return (frozen + trained * (steps - frozen)) / steps
+    return (passes * frozen + trained * (steps - frozen)) / steps
 
 
 def _in_words(value: float) -> str:

@@ -92,7 +92,7 @@ class MlflowTracker(Tracker):
             client.log_text(self._id, table, f"{split}_confusions.csv")
         rows = []
         for number, one in enumerate(outcome.mistakes):
-            picture = f"{number:02d}.png"
+            picture = "" if one.picture is None else f"{number:02d}.png"
             if one.picture is not None:
                 client.log_image(self._id, one.picture, f"{split}_worst_photos/{picture}")
             rows.append({"picture": picture, **{k: v for k, v in vars(one).items() if k != "picture"}})

@@ -116,7 +116,9 @@ def build_callbacks(config: FinetuneConfig, run_dir: Path, log: EpochLog) -> lis
         callbacks.append(EMA(config.ema_half_life))
     if config.progressive is not None:
         callbacks.append(Progressive())
-    callbacks += [BatchNormCheck(), LengthReport(config.data.batch_size), log]
+    if config.bn != "recompute":  # evaluation then uses other running statistics
+        callbacks.append(BatchNormCheck())
+    callbacks += [LengthReport(config.data.batch_size), log]
     if config.method == "lpft" and validates:
         callbacks.append(StartValidation())
     if config.early_stopping is not None:

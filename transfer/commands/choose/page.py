@@ -66,6 +66,9 @@ def read_choice_content(folder: Path, place: Path) -> ChoiceContent:
         UserError: its choose.json is missing or damaged.
     """
     choice = checked(read_object(folder / CHOICE), Choice, folder / CHOICE)
+    named = [choice.chosen, *(index for one in choice.comparisons for index in (one.most_accurate, one.faster))]
+    if not 0 <= min(named) <= max(named) < len(choice.candidates):
+        raise DamagedFile(f"{folder / CHOICE}: damaged: candidates {named} of {len(choice.candidates)}")
     remarks: list[str] = []
 
     def found(read: Callable[[Path], T], path: Path, otherwise: T) -> T:

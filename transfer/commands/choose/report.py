@@ -165,7 +165,7 @@ def lpft_words(choice: Choice) -> list[str]:
     """Return the words of the command that fine-tunes the network to take, on the same data."""
     winner, shared = choice.candidates[choice.chosen], _shared_fields(choice)
     chosen = {"backbone": winner.backbone, "image_size": winner.image_size, "method": "lpft"}
-    asked = choice.config["class_weights"]
+    asked = choice.config.get("class_weights", "auto")  # an earlier version has none
     weights = {} if asked == "auto" else {"loss.class_weights": asked}
     return [*changed_words({**shared, **chosen}, without=("out_dir",)), *flag_words(weights)]
 
@@ -173,7 +173,8 @@ def lpft_words(choice: Choice) -> list[str]:
 def choose_words(choice: Choice) -> list[str]:
     """Return the words of the command that chooses anew, on the same data, in another folder."""
     trainer = {f"trainer.{name}": choice.config["trainer"][name] for name in CHOOSE_TRAINER_FIELDS}
-    own = {name: choice.config[name] for name, value in vars(ChooseConfig()).items() if choice.config[name] != value}
+    fields = vars(ChooseConfig()).items()  # of which an earlier version may lack some
+    own = {name: choice.config[name] for name, default in fields if choice.config.get(name, default) != default}
     return [*changed_words({**_shared_fields(choice), **trainer}, without=("out_dir",)), *flag_words(own)]
 
 

@@ -150,6 +150,8 @@ def _open(runs: _FirstFold, own: ChooseConfig) -> Search:
         "folds": runs.images.num_folds,
         "epochs": runs.epochs,
         "draw": runs.tried.candidate.config.seed,
+        "metric": runs.dataset.metric,
+        "fixed": dict(runs.fixed),
     }
     shared = None if own.search_dir is None else expanded(own.search_dir)
     return Search(shared or runs.folder / FOLDER, suggest, GRID, points=points, halving=Halving(1, ETA), plan=plan)

@@ -11,6 +11,7 @@ from transfer.commands.choose.page import ChoiceContent
 from transfer.commands.choose.record import Choice, Figures
 from transfer.commands.choose.report import PARTS, choose_words, lpft_words_if_left_out
 from transfer.config.durations import format_duration
+from transfer.config.screens import PROGRAM
 from transfer.costs.limits import format_cost
 from transfer.records import Interval
 from transfer.report.charts import Chart, Series, draw_lines
@@ -21,7 +22,6 @@ from transfer.report.run_content import describe_versions
 from transfer.report.shots import Shot, data_uri
 from transfer.report.verdict import percent
 
-PROGRAM = "efficientnet-transfer"
 _MOST_SUSPECTS = 40  # that are listed
 _MOST_NAMED = 8  # networks whose names a chart has room for
 
@@ -87,13 +87,16 @@ def _decision(content: ChoiceContent) -> Context:
     choice = content.choice
     taken, tuned = choice.candidates[choice.chosen], choice.fine_tuning
     takes_lpft = choice.method == "lpft" and tuned is not None
+    folds = _folds(choice)
+    if takes_lpft and tuned:
+        folds = f"{tuned.num_folds} of {choice.folds} folds, {tuned.num_images:,} images"
     facts = []
     if choice.test and choice.metric in choice.test:
         reached = f"On test, which took no part in the choice, it reaches {percent(choice.test[choice.metric])}"
         facts.append(f"{reached}{_interval_on_test(content)}.")
     return {
         "accuracy": tuned.accuracy if takes_lpft and tuned else taken.accuracy,
-        "meaning": f"{metric_name(choice.metric)} in {_folds(choice)}",
+        "meaning": f"{metric_name(choice.metric)} in {folds}",
         "network": _name(taken),
         "method": "fine-tuned from its linear probe (LP-FT)" if takes_lpft else "with a linear probe",
         "sentence": choice.sentence,
@@ -188,7 +191,8 @@ def _gains(content: ChoiceContent) -> Context:
         hints.append(f"{count:,} {'photo' if count == 1 else 'photos'} may be mislabelled: see below.")
     if choice.learning_curve is None:
         hints.append("What more photos would bring was not measured: --learning_curve true does.")
-    return {"gains": find_gains(choice), "hints": hints}
+    gains = find_gains(choice)
+    return {"gains": gains, "hints": hints} if gains or hints else None
 
 
 def _learning(content: ChoiceContent) -> Context:
