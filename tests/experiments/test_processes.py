@@ -104,3 +104,13 @@ def test_a_hopeless_command_is_stopped_once_and_the_others_end(tmp_path: Path) -
     with Children(fork=False) as children:
         assert dict(run_pool(iter(tasks), [{}, {}], children)) == {"long": -signal.SIGTERM, "short": 5}
     assert asked == [False, False, True] and log.exists()
+
+
+def test_a_pool_on_two_machines_starts_runs_of_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"SLURM_JOB_ID": "9", "SLURM_NTASKS": "2", "SLURM_PROCID": "1"}.items():
+        monkeypatch.setenv(name, value)  # as in the second task of `srun --nodes 2`
+    log = tmp_path / "log"
+    code = "import os; print(os.environ['SLOT'], *[name for name in os.environ if name.startswith('SLURM')])"
+    with Children(fork=False) as children:
+        assert dict(run_pool(iter([Task("run", ["-c", code], log)]), [{"SLOT": "0"}], children)) == {"run": 0}
+    assert log.read_text() == "0\n"

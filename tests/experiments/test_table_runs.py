@@ -163,20 +163,6 @@ def test_submitits_own_executor_runs_the_cells_as_an_array(tmp_path: Path) -> No
     assert "2 of 2 cells are done" in finish("run", out, "--launcher", "slurm")
 
 
-@pytest.mark.slurm
-@pytest.mark.slow
-@pytest.mark.skipif(
-    shutil.which("sbatch") is None or subprocess.run(["sinfo"], capture_output=True, check=False).returncode != 0,
-    reason="no SLURM cluster here",
-)
-def test_a_slurm_cluster_runs_the_cells_as_an_array(tmp_path: Path) -> None:
-    out = tmp_path / "table"
-    plan(out, "--datasets", "digits", "--backbones", "lite0", "--protocols", "sam-paper", "--seeds", "0", "1")
-    finish("run", out, "--launcher", "slurm", "--slurm", "timeout_min=10", "--slurm", "cpus_per_task=1")
-    wait_for(lambda: len(results(out)) == 2)
-    assert {result["status"] for result in results(out).values()} == {"done"}
-
-
 @pytest.mark.slow
 def test_two_processes_of_a_sweeps_run_are_one_wandb_run(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"

@@ -25,9 +25,9 @@ from transfer.runs.folder import (
     check_run_dir,
     find_interrupted,
     is_main_process,
-    numbered_runs,
     open_run,
 )
+from transfer.runs.names import numbered_runs
 
 FOREIGN = (RUN_DIR_VARIABLE, "SLURM_JOB_ID", "SLURM_PROCID", "TORCHELASTIC_RUN_ID", "WORLD_SIZE", "RANK", "LOCAL_RANK")
 
@@ -327,6 +327,32 @@ def test_a_job_that_is_started_again_goes_on_with_its_run(
     monkeypatch.setenv("SLURM_PROCID", rank)
     check_run_dir(CONFIG, None)
     assert find_interrupted(CONFIG) == job
+
+
+@pytest.mark.parametrize("variable", ["SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"])
+def test_what_is_started_again_goes_on_in_its_own_folder(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(CONFIG, out_dir="mine")
+    path = path_of(config)
+    save_config(config, path / "config.yaml")
+    (path / "last.ckpt").touch()
+    with pytest.raises(UserError, match="mine is not empty"):
+        check_run_dir(config, None)
+    assert find_interrupted(config) is None
+
+    monkeypatch.setenv(variable, "none" if variable == "TORCHELASTIC_RUN_ID" else "77")
+    check_run_dir(config, None, settled=settled_fields(config, frozenset()))
+    assert find_interrupted(config) == path and path_of(config) == path
+    changed = replace(config, seed=1)
+    for refused in (
+        lambda: check_run_dir(changed, None, settled=settled_fields(changed, frozenset())),
+        lambda: find_interrupted(changed),
+    ):
+        with pytest.raises(UserError, match=r"mine is not empty; .* `resume`=mine") as error:
+            refused()
+        assert str(error.value).splitlines()[1:] == ["  `seed`=0, here 1"]
+    (path / "results.json").write_text("{}")
+    with pytest.raises(UserError, match="mine is not empty"):
+        check_run_dir(config, None)
 
 
 def test_another_run_in_a_job_with_an_unfinished_one_is_refused(job: Path) -> None:

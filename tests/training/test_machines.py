@@ -38,6 +38,20 @@ def test_several_machines_need_a_launcher(monkeypatch: pytest.MonkeyPatch) -> No
     assert prepare_process(FinetuneConfig(trainer=trainer)) == 3
 
 
+def test_restarts_that_would_hang_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = FinetuneConfig(trainer=TrainerConfig(accelerator="cpu", devices=1))
+    for name in LAUNCHERS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "2")
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    prepare_process(config)  # alone, it waits for nobody
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(BadValue, match=r"--max_restarts 2: .* set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 .*c10d"):
+        prepare_process(config)
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "False")
+    prepare_process(config)
+
+
 def train(folder: Path) -> str:
     """What a run's process is told whose folder is this one."""
     folder.mkdir(exist_ok=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from transfer.config.data_schema import LOADER_FIELDS
 from transfer.config.parsing import flatten
 from transfer.config.probe_schema import is_probe_field
-from transfer.runs.folder import name_data
+from transfer.runs.names import name_data
 from transfer.runs.results import Results
 
 if TYPE_CHECKING:

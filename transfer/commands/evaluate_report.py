@@ -57,7 +57,7 @@ def write_evaluation(found: Evaluation, out_dir: Path | None) -> Path:
         found: the evaluation.
         out_dir: the folder; None: the next number in the run's `evaluations`.
     """
-    from transfer.runs.folder import claim_number
+    from transfer.runs.names import claim_number
 
     folder = claim_number(Path(found.run_dir) / "evaluations") if out_dir is None else out_dir
     folder.mkdir(parents=True, exist_ok=True)

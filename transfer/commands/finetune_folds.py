@@ -142,7 +142,8 @@ def claim_folder(config: FinetuneConfig) -> Path:
     Raises:
         BadValue: `out_dir` holds something else.
     """
-    from transfer.runs.folder import claim_number, job_id, numbered_runs
+    from transfer.runs.folder import job_id
+    from transfer.runs.names import claim_number, numbered_runs
 
     parent, job = numbered_runs(config, "_folds"), job_id()
     if config.out_dir is None and job is None:

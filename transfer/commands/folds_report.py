@@ -16,8 +16,8 @@ from transfer.files import written_whole
 from transfer.networks.user_code import is_import_path
 from transfer.records import Interval
 from transfer.resampling import accuracy_interval
-from transfer.runs.folder import data_name
 from transfer.runs.intervals import find_intervals
+from transfer.runs.names import data_name
 from transfer.runs.results import Metrics, Results
 from transfer.runs.test_record import SavedPredictions, text_array
 from transfer.statistics import Mean, mean_interval

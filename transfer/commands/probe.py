@@ -237,7 +237,7 @@ def find_fine_tuned(config: FinetuneConfig, own: ProbeConfig) -> Results | None:
     Raises:
         MissingData: `beside` is not a finished run.
     """
-    from transfer.runs.folder import numbered_runs
+    from transfer.runs.names import numbered_runs
 
     beside = expanded(own.beside) if own.beside else last_results(numbered_runs(config))
     if beside is None:

@@ -202,7 +202,8 @@ def run_pool(
 
     Args:
         tasks: the commands; the next one is asked for when a slot is free.
-        slots: environment variables of the command that runs in a slot, in addition to this process's.
+        slots: environment variables of the command that runs in a slot, in addition to this process's; what would tell
+            it that it is one of several processes is left out.
         children: starts the commands.
     """
     free = list(slots)
@@ -218,7 +219,7 @@ def run_pool(
     while True:
         while free and children.stopped is None and (task := next(tasks, None)):
             slot = free.pop(0)
-            child = children.start(task.command, {**os.environ, **slot}, task.log, task.keep_open)
+            child = children.start(task.command, single_process_environment(**slot), task.log, task.keep_open)
             running[child] = task, slot
         if not running:
             return

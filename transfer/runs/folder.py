@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Container, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -17,10 +16,11 @@ from transfer.config.parsing import flatten
 from transfer.config.resuming import is_longer
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue, RunInterrupted
-from transfer.files import expanded, is_leftover, remove_leftovers, write_json
+from transfer.files import is_leftover, remove_leftovers, write_json
 from transfer.locks import held, soft_name
 from transfer.run_files import BEST, CONFIG, HELD_OUT, LAST, LOCK, METRICS, NOTHING_LEARNED, PROBE, RESULTS
 from transfer.runs.lengthening import lengthen
+from transfer.runs.names import claim_number, numbered_runs
 
 RUN_DIR_VARIABLE = "TRANSFER_RUN_DIR"
 
@@ -144,18 +144,31 @@ def check_run_dir(
                 f"{resume} is a finished run (it has {RESULTS}); there is nothing to resume: raise"
                 " `trainer.max_epochs` to lengthen it"
             )
-    elif config.out_dir is not None:
+        return
+    if config.out_dir is not None:
         path = Path(config.out_dir)
-        if path.is_file() or (is_main_process() and _content(path, kind)):
-            is_probe = kind or (path / PROBE).exists()
-            way_out = "" if is_probe else f", or continue that run: `resume`={path}"
-            raise BadValue(f"`out_dir`={path} is not empty; it may hold another run: choose a new folder{way_out}")
+        if path.is_file() or (is_main_process() and _content(path, kind) and not _is_begun(path, kind)):
+            raise BadValue(_not_empty(path, kind))
     elif job_id():
         path = _named_folder(config, kind)
         if (path / RESULTS).exists():
             raise BadValue(f"{path} is a finished run, and has the name of this job: set `out_dir` for another run")
-        if settled and _content(path, kind):
-            _check_same_run(path, config, settled)
+    else:
+        return
+    if settled and (path / CONFIG).exists() and _content(path, kind):
+        _check_same_run(path, config, settled)
+
+
+def _not_empty(path: Path, kind: str) -> str:
+    is_probe = kind or (path / PROBE).exists()
+    way_out = "" if is_probe else f", or continue that run: `resume`={path}"
+    return f"`out_dir`={path} is not empty; it may hold another run: choose a new folder{way_out}"
+
+
+def _is_begun(path: Path, kind: str) -> bool:
+    """Return whether a folder holds an unfinished run that this process may have begun before it was started again."""
+    is_unfinished = (path / CONFIG).exists() and not (path / RESULTS).exists() and not (path / PROBE).exists()
+    return not kind and is_unfinished and may_start_again()
 
 
 @contextmanager
@@ -187,7 +200,7 @@ def find_interrupted(config: FinetuneConfig) -> Path | None:
     Raises:
         UserError: the job has begun a run of another configuration.
     """
-    if config.out_dir is not None or not job_id():
+    if not may_start_again():
         return None
     path = _inherited() or _named_folder(config)
     if not (path / LAST).exists():
@@ -202,6 +215,11 @@ def job_id() -> str | None:
     agent = os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None
     job = agent or os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID", "none")
     return None if job == "none" else job
+
+
+def may_start_again() -> bool:
+    """Return whether a scheduler, a sweep or torchrun started this process, which may start it again."""
+    return job_id() is not None or "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def _inherited() -> Path | None:
@@ -224,40 +242,6 @@ def _new_folder(config: FinetuneConfig, kind: str) -> Path:
     return claim_number(numbered_runs(config, kind))
 
 
-def claim_number(parent: Path) -> Path:
-    """Create and return the numbered folder after the last one in `parent`, which no other process gets."""
-    parent.mkdir(parents=True, exist_ok=True)
-    number = max((int(path.name) for path in parent.iterdir() if path.name.isdecimal()), default=0) + 1
-    while True:
-        try:
-            (parent / str(number)).mkdir()
-            return parent / str(number)
-        except FileExistsError:
-            number += 1
-
-
-def numbered_runs(config: FinetuneConfig, kind: str = "") -> Path:
-    """Return runs/<data>_<backbone><kind>, the folder of numbered runs; see `data_name`."""
-    return Path("runs") / f"{data_name(config)}_{config.backbone}{kind}"
-
-
-def data_name(config: FinetuneConfig) -> str:
-    """Return the dataset's name in names of folders, see `name_data`."""
-    return name_data(config.dataset, config.data_root)
-
-
-def name_data(dataset: str, data_root: str | None) -> str:
-    """Return a dataset's name.
-
-    Of images of one's own it is the name of their folder or table, with `_` in place of spaces and other signs.
-    """
-    if dataset != "folder" or data_root is None:
-        return dataset
-    root = expanded(data_root).resolve()
-    name = re.sub(r"[^\w.-]+", "_", root.stem if root.is_file() else root.name)[:100].strip("._-")
-    return name or dataset
-
-
 @contextmanager
 def _held(path: Path) -> Iterator[None]:
     with ExitStack() as stack:
@@ -277,7 +261,7 @@ def _check_same_run(path: Path, config: FinetuneConfig, fields: Container[str] |
     changed = [f"`{name}`={before[name]}, here {now[name]}" for name in differ]
     if changed:
         head = f"{path} holds an unfinished run, and has the name of this job: set `out_dir` for another run"
-        raise BadValue("\n  ".join([head, *changed]))
+        raise BadValue("\n  ".join([_not_empty(path, "") if config.out_dir is not None else head, *changed]))
 
 
 def _content(path: Path, kind: str) -> set[str]:

@@ -14,7 +14,7 @@ from transfer.errors import MissingData, UserError
 from transfer.files import read_rows
 from transfer.locks import is_held
 from transfer.run_files import BEST, CONFIG, LAST, LOCK, METRICS, PROBE, RESULTS
-from transfer.runs.folder import name_data
+from transfer.runs.names import name_data
 from transfer.runs.results import Metrics, Results, read_results
 
 State = Literal["finished", "running", "interrupted", "failed", "damaged"]

@@ -34,6 +34,25 @@ def refuse_missing_launcher(strategy: object, num_nodes: int) -> None:
         )
 
 
+def refuse_restarts_that_hang() -> None:
+    """Check that the processes which torchrun starts again find each other, rather than wait for those that died.
+
+    With a store that torchrun shares with its processes, they read the addresses of the processes before them
+    (https://github.com/pytorch/pytorch/issues/135712).
+
+    Raises:
+        BadValue: torchrun may start processes again, and shares its store with them.
+    """
+    num_restarts = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
+    num_processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if num_restarts > 0 and num_processes > 1 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        raise BadValue(
+            f"torchrun --max_restarts {num_restarts}: processes started again would hang, as they get the addresses of"
+            " those that died: set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 before torchrun, and give it --standalone on"
+            " one machine or --rdzv_backend c10d on several"
+        )
+
+
 def refuse_separate_folders(folder: Path, argument: str) -> None:
     """Check that all processes see the same folder, by a file that the first one writes; after they are connected.
 

@@ -25,7 +25,7 @@ from transfer.training.checkpointing import (
     UnvalidatedCheckpoints,
 )
 from transfer.training.interruption import GracefulStop
-from transfer.training.machines import refuse_missing_launcher
+from transfer.training.machines import refuse_missing_launcher, refuse_restarts_that_hang
 from transfer.training.precision import BF16TrainingSteps, resolve_precision, trains_in_bf16
 from transfer.training.progress import ProgressBar
 from transfer.training.progressive import Progressive
@@ -176,6 +176,7 @@ def build_trainer(
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise BadValue(f"`trainer`: {error}") from None
     refuse_missing_launcher(trainer.strategy, config.trainer.num_nodes)
+    refuse_restarts_that_hang()
     return trainer
 
 

@@ -66,7 +66,7 @@ def choose(config: FinetuneConfig, own: ChooseConfig) -> Choice:
     from transfer.commands.choose.suspects import describe_weakest_class, doubt_labels
     from transfer.commands.report import leave_page
     from transfer.probe.fabric import build_fabric
-    from transfer.runs.folder import data_name
+    from transfer.runs.names import data_name
 
     budget = Budget(own.budget, own.budget_seconds)
     check_engine(own.engine)
@@ -168,7 +168,7 @@ def _check_ahead(config: FinetuneConfig, own: ChooseConfig) -> None:
 
 
 def _claim_folder(config: FinetuneConfig) -> Path:
-    from transfer.runs.folder import claim_number, data_name
+    from transfer.runs.names import claim_number, data_name
 
     if config.out_dir is None:
         return claim_number(Path("runs") / f"{data_name(config)}_choose")
