@@ -73,7 +73,7 @@ def compare_seeds(
     settings and, if paired, the same seeds (Sellam et al. 2022, "The MultiBERTs", arXiv 2106.16163, as the
     Multi-Bootstrap). It is not what decides: of 250 simulated comparisons on 1,000 images where seeds matter, it covers
     the true difference in 81% with 2 seeds, 86% with 3 and 90% with 5, in pairs; where seeds do not matter, in 97 to
-    98%, as it counts the interaction too often. The interval of t covers it in 90%, 94% and 94%, and in 93 to 98%
+    98%, as it counts the interaction too often. The interval of t covers it in 90%, 94% and 94%, and in 96 to 98%
     (`python -m benchmarks seed_intervals`, `benchmarks/seed_intervals_cpu.json`).
 
     With a single seed of either setting the spread between seeds is unknown: all is then for these trained networks on
