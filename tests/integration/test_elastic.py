@@ -52,7 +52,7 @@ def train(folder: Path, argv: tuple[str, ...], killed: bool) -> int:
         return step(module, *arguments)
 
     if killed:
-        TransferModule.training_step = training_step  # type: ignore[method-assign]
+        TransferModule.training_step = training_step  # type: ignore[assignment]
     return finetune.main(list(argv))
 
 
