@@ -62,6 +62,13 @@ def nearest(given: str, allowed: Iterable[str]) -> str:
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
+def not_a_run(folder: Path, file: str) -> MissingData:
+    """Return the error for a folder that lacks a file that every run has."""
+    if folder.exists():
+        return MissingData(f"{folder} is not a run: it has no {file}")
+    return MissingData(f"{folder} is not a run: there is no such folder (`efficientnet-transfer runs` lists runs)")
+
+
 def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> BadValue:
     """Return the error for a name that is in no table; it says the nearest name, then all that are allowed."""
     names = list(allowed)

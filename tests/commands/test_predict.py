@@ -168,6 +168,7 @@ def test_what_cannot_be_classified_at_all_is_refused(
     message = refused(capsys, run_dir, empty)
     assert message.startswith(f"no image in {empty} or below it, but 1 file") and "(1 .txt)" in message
     assert refused(capsys, run_dir, tmp_path / "no") == f"no such file or folder: {tmp_path / 'no'}"
+    assert "no such folder (`efficientnet-transfer runs` lists" in refused(capsys, empty / "gone", folder)
     assert refused(capsys, empty, folder) == f"{empty} is not a run: it has no config.yaml"
     for top_k in ("0", "11"):
         message = refused(capsys, run_dir, folder, "--top_k", top_k)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from transfer.commands.console import check_folder, exit_status
 from transfer.commands.next_steps import say_next
 from transfer.config.screens import add_help
-from transfer.errors import BadValue, DamagedFile, MissingData, printable
+from transfer.errors import BadValue, DamagedFile, MissingData, not_a_run, printable
 from transfer.files import expanded
 from transfer.run_files import RESULTS
 
@@ -163,7 +163,7 @@ def read_run(path: Path) -> FinishedRun:
     if not (path / RESULTS).is_file():
         if (path / CONFIG).is_file():
             raise MissingData(f"{path} is not finished: it has no {RESULTS}; go on with it: finetune --resume {path}")
-        raise MissingData(f"{path} is not a run: it has no {RESULTS}")
+        raise not_a_run(path, RESULTS)
     results, found = read_results(path), read_predictions(path)
     if found.multilabel:
         raise BadValue(f"{path}: its images have several labels each; only runs with one label per image are compared")

@@ -25,7 +25,7 @@ from transfer.config.recipes import add_allow_user_code, add_open, refuse_code_i
 from transfer.config.resuming import refuse_changes
 from transfer.config.schema import FinetuneConfig, TrainerConfig
 from transfer.config.screens import add_help
-from transfer.errors import BadValue, MissingData
+from transfer.errors import BadValue, not_a_run
 from transfer.files import write_text
 from transfer.networks.user_code import refuse_user_code
 from transfer.run_files import CONFIG
@@ -291,7 +291,7 @@ def load_config(path: Path) -> FinetuneConfig:
         UserError: the file does not exist or is not a configuration.
     """
     if not path.is_file():
-        raise MissingData(f"{path.parent} is not a run: it has no {path.name}")
+        raise not_a_run(path.parent, path.name)
     return _parse(["--config", str(path)])
 
 
