@@ -168,7 +168,7 @@ def collect(
         folder=str(folder),
         dataset=results[0].dataset,
         backbone=results[0].backbone,
-        metric="map" if found.said.multilabel and results[0].quoted_metric not in metrics else results[0].quoted_metric,
+        metric=results[0].shown_metric(metrics),
         folds=config.folds,
         draw=config.data.draw,
         num_images=len(found.folds),
@@ -199,8 +199,7 @@ def _means(metrics: Sequence[Metrics]) -> dict[str, Mean]:
 
 def describe_fold(results: Results) -> str:
     """Return what one run reached, in a line."""
-    quoted = results.quoted_metric
-    metric = "map" if "map" in results.val and quoted not in results.val else quoted
+    metric = results.shown_metric(results.val)
     reached = [f"{name} {metric} {_percent(found[metric])}" for name, found in results.metrics.items()]
     return f"{', '.join(reached)} ({results.train_seconds or 0:.0f} s)"
 

@@ -113,8 +113,7 @@ def _read_run(path: Path) -> ListedRun:
 
 def _finished(results: Results, ended: datetime) -> ListedRun:
     config, metrics = results.config, results.metrics
-    measured = {name for found in metrics.values() for name in found}
-    metric = "map" if "map" in measured and results.quoted_metric not in measured else results.quoted_metric
+    metric = results.shown_metric({name for found in metrics.values() for name in found})
     seen = results.seen_images.get("test", 0)
     return ListedRun(
         run_dir=results.run_dir,

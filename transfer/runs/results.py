@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -231,6 +232,10 @@ class Results:
             MissingData: test was not measured.
         """
         return self._split("test")
+
+    def shown_metric(self, measured: Container[str]) -> str:
+        """Return which of some metrics stands for the run: the quoted one, or `map` where it is not among them."""
+        return "map" if "map" in measured and self.quoted_metric not in measured else self.quoted_metric
 
     def _split(self, name: str) -> Metrics:
         if name not in self.metrics:
