@@ -67,11 +67,10 @@ def compare_seeds(
 
     Seeds and images are crossed random effects, as readers and cases are where radiologists are compared. The variance
     of the difference is that between seeds, plus that between images, less that of their interaction, which both
-    contain (Gallas, Pennello & Myers 2007, doi 10.1364/JOSAA.24.000B70, for binary data). Per class, images vary within
-    their class, and those that are alone in one among each other. Student's t has the degrees of freedom of
-    Satterthwaite, with a negative remainder set to 0 (Hillis 2014, doi 10.1002/sim.5926). Ours: as seeds may agree by
-    chance, the interval is at least as wide as that of these very seeds on other images. An interval of 2 seeds is
-    therefore wide where seeds matter and not where only images do. The p-value is that of t; where both
+    contain (Gallas, Pennello & Myers 2007, doi 10.1364/JOSAA.24.000B70, for binary data). Student's t has the degrees
+    of freedom of Satterthwaite, with a negative remainder set to 0 (Hillis 2014, doi 10.1002/sim.5926). Ours: as seeds
+    may agree by chance, the interval is at least as wide as that of these very seeds on other images. An interval of 2
+    seeds is therefore wide where seeds matter and not where only images do. The p-value is that of t; where both
     settings differ on at most 13 images, it is not below that of exchanging their predictions of each image, which is
     exact.
 
@@ -158,7 +157,8 @@ def _crossed_variance(
         blocks: gains of each seed, (S, N) each; the difference is the sum of their means over seeds.
         gains: that sum for each image. Shape: (N,)
         weights: of each image in the metric; they sum to 1. Shape: (N,)
-        strata_of_images: each is a sample of its own. Shape: (N,)
+        strata_of_images: each is a sample of its own; -1 of images that are alone in their class, which together are
+            one. Shape: (N,)
     """
     stratum, sizes = np.unique(strata_of_images, return_inverse=True, return_counts=True)[1:]
 

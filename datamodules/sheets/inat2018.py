@@ -19,11 +19,15 @@ Published accuracy of EfficientNet: none that is known here.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NotRequired
+
+from typing_extensions import TypedDict
 
 from datamodules.dataset.layout import Layout, OfficialFile
 from datamodules.sheets.benchmark import Benchmark
 from transfer.errors import DamagedFile
+from transfer.files import read_json, read_object
+from transfer.records import checked
 
 if TYPE_CHECKING:
     from datamodules.dataset.split import Split
@@ -31,6 +35,30 @@ if TYPE_CHECKING:
 _URL = "https://ml-inat-competition-datasets.s3.amazonaws.com/2018"
 _ANNOTATIONS = {"train": "train2018.json", "test": "val2018.json"}
 _NAMES = "categories.json"
+
+
+class _Category(TypedDict):
+    id: int
+    name: str
+    supercategory: NotRequired[str]
+
+
+class _Image(TypedDict):
+    id: int
+    file_name: str
+
+
+class _Annotation(TypedDict):
+    image_id: int
+    category_id: int
+
+
+class _Annotations(TypedDict):
+    """What the organisers publish of a split, as far as it is read."""
+
+    categories: list[_Category]
+    images: list[_Image]
+    annotations: list[_Annotation]
 
 
 class INaturalist2018(Benchmark):
@@ -61,46 +89,33 @@ class INaturalist2018(Benchmark):
     def read_archive(self, folder: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
         """Return the names and splits; see `Benchmark.read_archive`."""
         from datamodules.reading.archives import image_split
-        from transfer.files import read_json, read_object
 
         splits, names = {}, None
         for split, file in _ANNOTATIONS.items():
             path = folder / file
-            content = read_object(path)
-            categories = _by_id(content.get("categories"), path)
-            if names is None:
-                named = _by_id(read_json(folder / _NAMES), folder / _NAMES) if (folder / _NAMES).is_file() else {}
-                names = _class_names({**categories, **named}, categories, path)
-            images = _by_id(content.get("images"), path)
-            try:
-                rows = [(images[row["image_id"]]["file_name"], row["category_id"]) for row in content["annotations"]]
-            except (KeyError, TypeError) as error:
-                raise DamagedFile(f"{path}: not annotations as the organisers publish them (no {error})") from None
-            if strange := [label for _, label in rows if label not in categories]:
-                raise DamagedFile(f"{path}: category {strange[0]!r} is not among its {len(categories)} categories")
-            files, labels = [name for name, _ in rows], [label for _, label in rows]
+            content = checked(read_object(path), _Annotations, path)
+            categories = {category["id"]: category for category in content["categories"]}
+            names = names or _class_names(categories, path, folder / _NAMES)
+            image_names = {image["id"]: image["file_name"] for image in content["images"]}
+            rows = content["annotations"]
+            if strange := [row["category_id"] for row in rows if row["category_id"] not in categories]:
+                raise DamagedFile(f"{path}: category {strange[0]} is not among its {len(categories)} categories")
+            if strange := [row["image_id"] for row in rows if row["image_id"] not in image_names]:
+                raise DamagedFile(f"{path}: image {strange[0]} is not among its {len(image_names)} images")
+            files, labels = [image_names[row["image_id"]] for row in rows], [row["category_id"] for row in rows]
             splits[split] = image_split(f"{self.name} {split}", folder, files, labels)
         assert names is not None
         return names, splits
 
 
-def _by_id(rows: Any, path: Path) -> dict[int, dict[str, Any]]:
-    """Return the entries of a list by their `id`."""
-    try:
-        return {row["id"]: row for row in rows}
-    except (KeyError, TypeError):
-        raise DamagedFile(
-            f"{path}: not annotations as the organisers publish them (a list of entries with ids)"
-        ) from None
-
-
-def _class_names(
-    named: dict[int, dict[str, Any]], categories: dict[int, dict[str, Any]], path: Path
-) -> tuple[str, ...]:
+def _class_names(categories: dict[int, _Category], path: Path, published_later: Path) -> tuple[str, ...]:
     """Return the class names in the order of the ids, which must be 0 to C - 1."""
     if sorted(categories) != list(range(len(categories))):
         raise DamagedFile(f"{path}: its category ids are not 0 to {len(categories) - 1}")
-    names = [str(named[index].get("name")) for index in range(len(categories))]
+    named = dict(categories)
+    if published_later.is_file():
+        named |= {one["id"]: one for one in checked(read_json(published_later), list[_Category], published_later)}
+    names = [named[index]["name"] for index in range(len(categories))]
     if len(set(names)) < len(names):
         names = [f"{categories[index].get('supercategory')}/{index}" for index in range(len(categories))]
     return tuple(names)

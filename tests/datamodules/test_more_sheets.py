@@ -429,8 +429,10 @@ def test_inat_takes_the_names_that_were_published_later_and_ids_where_names_repe
     ("change", "message"),
     [
         ({"categories": [{"id": 1, "name": "x"}]}, r"its category ids are not 0 to 0"),
-        ({"images": 3}, r"not annotations as the organisers publish them \(a list of entries with ids\)"),
-        ({"annotations": [{"image_id": 1}]}, r"not annotations as the organisers publish them \(no 'category_id'\)"),
+        ({"images": 3}, r"damaged: images: input should be a valid array"),
+        ({"categories": [{"id": [0], "name": "x"}]}, r"damaged: categories\.0\.id: input should be a valid integer"),
+        ({"annotations": [{"image_id": 1}]}, r"damaged: annotations\.0\.category_id: field required"),
+        ({"annotations": [{"image_id": 99, "category_id": 1}]}, r"image 99 is not among its 15 images"),
         ({"annotations": [{"image_id": 1, "category_id": 7}]}, r"category 7 is not among its 3 categories"),
     ],
 )
