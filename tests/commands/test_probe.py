@@ -643,7 +643,7 @@ def test_init_head_starts_a_run_from_the_fitted_head(
         assert error.startswith(f"error: --init_head {probed}: its head fits another network:") and message in error
         assert not (tmp_path / f"refused{number}").exists()
     assert call(finetune.main, *CHEAP, "--init_head", tmp_path / "none", "--out_dir", tmp_path / "r") == 2
-    assert "is not a run: it has no config.yaml" in capsys.readouterr().err
+    assert "is not a run: there is no such folder" in capsys.readouterr().err
 
 
 def test_a_head_of_other_classes_order_is_refused(tmp_path: Path) -> None:
