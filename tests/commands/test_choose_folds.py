@@ -107,7 +107,8 @@ def test_fine_tuning_that_is_better_is_what_is_left(
     folder = tmp_path / "choice"
     assert call(choose.main, "--data_root", photos, *words, "--out_dir", folder, "--trainer.accelerator", "cpu") == 0
 
-    files = {"choose.json", "out_of_fold.npz", "frontier.png", "lpft.log", "winner", "suspects.csv"}
+    pages = {"report.html", "report_photos.safetensors"}
+    files = {"choose.json", "out_of_fold.npz", "frontier.png", "lpft.log", "winner", "suspects.csv", *pages}
     assert {path.name for path in folder.iterdir()} == files
     found = checked(read_object(folder / "choose.json"), Choice, folder)
     assert found.method == "lpft" and found.fine_tuning is not None and found.folds_left_out == ""

@@ -161,7 +161,13 @@ def test_cifar_has_its_own_policy_and_the_others_imagenets() -> None:
     policies = {name: get_sheet(name).augment_policy for name in list_datasets()}
     assert {name for name, policy in policies.items() if policy == "cifar10"} == {"cifar10", "cifar100"}
     for name, policy in policies.items():
-        data = build_datamodule(name, preprocessing=PREPROCESSING, augment="autoaugment", data_root=".")
+        data = build_datamodule(
+            name,
+            preprocessing=PREPROCESSING,
+            augment="autoaugment",
+            data_root=".",
+            multilabel=get_sheet(name).multilabel,
+        )
         *_, step = data.train_transform.transforms
         assert step.policy == policy
 

@@ -17,6 +17,7 @@ from tests.support.kills import CHEAP, RUN, differences
 from tests.support.ranks import IMPORTED
 from tests.support.runs import FOREIGN_VARIABLES, read_rows, save_classes
 from transfer.commands import finetune
+from transfer.runs.folder import RUN_DIR_VARIABLE
 from transfer.training.module import TransferModule
 
 # Three epochs of three steps of two images on each of two processes.
@@ -44,6 +45,7 @@ def train(folder: Path, argv: tuple[str, ...], killed: bool) -> int:
     """Run finetune as one process of torchrun; the second one is killed in its second epoch, once."""
     torch.set_num_threads(1)
     os.chdir(folder)
+    os.environ.pop(RUN_DIR_VARIABLE, None)  # a server of forks that an earlier test has started may have it
     step = TransferModule.training_step
 
     def training_step(module: TransferModule, *arguments: Any) -> Any:
