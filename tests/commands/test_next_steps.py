@@ -70,3 +70,7 @@ def test_a_run_below_its_probe_is_followed_by_that_probe(capsys: pytest.CaptureF
     assert config.data.group_column == "patient"
     say_next_of_run(finished(0.6, 0.6, *words))
     assert capsys.readouterr().err == "next: efficientnet-transfer predict runs/1 new_photos/\n"
+
+
+def test_without_words_a_command_ends_with_its_name() -> None:
+    assert next_command("trained, below its probe", []) == "efficientnet-transfer probe"

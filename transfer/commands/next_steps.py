@@ -58,7 +58,7 @@ def say_next(outcome: str, *values: object) -> None:
 def next_command(outcome: str, *values: object) -> str:
     """Return the command that `say_next` prints, quoted for a shell."""
     words = (shlex.join(map(str, value if isinstance(value, list) else [value])) for value in values)
-    return f"{PROGRAM} {NEXT[outcome].format(*words)}"
+    return f"{PROGRAM} {NEXT[outcome].format(*words)}".rstrip()
 
 
 def say_next_of_run(results: Results) -> None:
