@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from transfer.experiments.table.report import write_report
 from transfer.files import write_json
 from transfer.runs.test_record import read_predictions
 
+LEDGERS = sorted(Path(__file__).parents[2].glob("benchmarks/ledger/*/"))
 LABELS = np.repeat([0, 1], 20)
 
 
@@ -68,3 +70,12 @@ def test_a_table_that_is_not_done_is_refused(table: Path, tmp_path: Path) -> Non
     with pytest.raises(BadValue, match=f"not done: {make_cell(2).id} .*table run"):
         benchmark_ledger(table, tmp_path / "ledger")
     assert not (tmp_path / "ledger").exists()
+
+
+@pytest.mark.parametrize("ledger", LEDGERS, ids=lambda folder: folder.name)
+def test_a_ledger_of_the_repository_makes_its_own_report(ledger: Path, tmp_path: Path) -> None:
+    copy = tmp_path / ledger.name
+    shutil.copytree(ledger, copy, ignore=shutil.ignore_patterns("report*", "figure*"))
+    write_report(copy)
+    for name in ("report.md", "report.csv", "report_seeds.csv", "report_differences.csv", "report.tex"):
+        assert (copy / name).read_text() == (ledger / name).read_text(), name
