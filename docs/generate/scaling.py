@@ -8,6 +8,7 @@ STUDIES = {
     "scaling_search_digits": "`scale search` on digits at 44 px, 40 steps",
     "scaling_search_digits_200": "`scale search` on digits, 200 steps",
     "scaling_search_cifar10": "`scale search` on CIFAR-10 (JPEG), halved after 200 steps",
+    "scaling_search_cifar10_single": "`scale search --spacing 1 0.4 0.4`: depth, width or resolution alone, 600 steps",
     "sweep_digits_lite0": "`scale sweep --figure 8` for `lite0` on digits, 300 steps",
     "evolve_digits_lite0": "`scale evolve` for `lite0` on digits, 40 steps",
 }
