@@ -2,7 +2,8 @@
 
 Draws of photos are stratified and seeded; all methods get the same ones. What is not drawn tests, at most 1,000 photos.
 Each run keeps its folder in --out_dir: called again, with other --only or --draws, too, the benchmark goes on where it
-stopped, and tells of all runs that are there.
+stopped, and tells of all runs that are there. With --earlier FILE it also tells of the runs of an earlier --json FILE,
+unless they are there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import csv
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -21,9 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from transfer.errors import UserError, check_count, unknown_name
-from transfer.experiments.child_run import drop_checkpoints, run_command
-from transfer.files import expanded, write_text
+from transfer.errors import BadValue, UserError, check_count, unknown_name
+from transfer.experiments.child_run import drop_checkpoints, probe_command, run_command
+from transfer.files import expanded, read_object, write_json, write_text
 from transfer.images.decode import PICTURE_SUFFIXES
 from transfer.markdown import markdown_table
 from transfer.run_files import RESULTS
@@ -31,6 +33,7 @@ from transfer.runs.results import Results, read_results
 from transfer.statistics import mean_interval
 
 MOST_TESTED = 1000
+PROCESSOR = "processor.json"  # in a run's folder: seconds of processor time, of a run that was never stopped
 Photos = list[tuple[str, str]]  # path and label
 
 
@@ -63,11 +66,12 @@ TASKS = {
 
 ADAMW = ("--optim.name", "adamw", "--optim.lr", "1e-3")
 LENGTH = "--trainer.max_epochs"
-# Of each method, a function of the task's epochs that returns the command and its words.
+# Of each method, a function of the task's epochs that returns the command and its words; the others' gains are over the
+# first.
 METHODS: dict[str, Callable[[int], tuple[str, ...]]] = {
+    "probe": lambda epochs: ("probe",),
     # Those of published datasets, and of many images.
     "defaults": lambda epochs: ("finetune", "--recipe", "none"),
-    "probe": lambda epochs: ("probe",),
     "lpft": lambda epochs: ("finetune", "--method", "lpft"),
     # timm's usual fine-tuning: AdamW, cosine, weight decay 0.05.
     "timm": lambda epochs: ("finetune", *ADAMW, "--optim.weight_decay", "0.05", LENGTH, str(epochs)),
@@ -88,19 +92,26 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out_dir", type=expanded, required=True, metavar="DIR", help="folder of the runs")
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="tasks and methods; default: all")
     parser.add_argument("--draws", type=int, default=5, metavar="N", help="default: 5")
+    parser.add_argument("--earlier", type=expanded, metavar="FILE", help="figures of an earlier call, to add to")
     parser.add_argument("--markdown", type=expanded, metavar="FILE", help="also write a table to this file")
 
 
 def benchmark_small_data(
-    data_root: Path, out_dir: Path, only: Sequence[str] = (), draws: int = 5, markdown: Path | None = None
+    data_root: Path,
+    out_dir: Path,
+    only: Sequence[str] = (),
+    draws: int = 5,
+    earlier: Path | None = None,
+    markdown: Path | None = None,
 ) -> dict[str, Any]:
-    """Return, for each task and method, accuracy on test with its interval over the draws, and seconds.
+    """Return, for each task and method, its runs, and their accuracy on test with its interval over the draws.
 
     Args:
         data_root: folder with the photos.
         out_dir: folder of the runs.
         only: names of tasks and methods to run; none of one kind stands for all.
         draws: number of draws, with seeds from 0.
+        earlier: file of what an earlier call returned; its runs stand beside those in `out_dir`.
         markdown: file of a table.
 
     Raises:
@@ -115,7 +126,8 @@ def benchmark_small_data(
             for method in [method for method in METHODS if method in only] or METHODS:
                 command, *words = METHODS[method](TASKS[name].epochs)
                 run(command, [*data, *words], out_dir, out_dir / f"{name}-{method}-{seed}")
-    figures = {name: found for name in TASKS if (found := collect(name, out_dir))}
+    known = {} if earlier is None else read_object(earlier)
+    figures = {name: found for name in TASKS if (found := collect(name, out_dir, known.get(name, {})))}
     if markdown is not None:
         write_text(markdown, describe(figures) + "\n")
     return figures
@@ -191,16 +203,23 @@ def run(command: str, words: Sequence[str], out_dir: Path, run_dir: Path) -> Non
     Raises:
         UserError: it failed.
     """
-    argv = run_command(run_dir, words)
+    argv = probe_command(run_dir, words) if command == "probe" else run_command(run_dir, words)
     if argv is None:
         return
-    if command == "probe":
-        argv = ["-m", "transfer", "probe", *words, "--out_dir", str(run_dir)]
     print(run_dir.name, flush=True)
+    before = processor_seconds()
     done = call(argv, out_dir / "cache")
     if done.returncode:
         raise UserError(f"{run_dir.name}: {command} {' '.join(words)} failed: {done.stderr.strip()[-300:]}")
+    if "--resume" not in argv:
+        write_json(run_dir / PROCESSOR, {"seconds": round(processor_seconds() - before, 1)})
     drop_checkpoints(run_dir)
+
+
+def processor_seconds() -> float:
+    """Return the seconds of all cores that the processes which this one has waited for took."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def call(argv: Sequence[str], cache: Path) -> subprocess.CompletedProcess[str]:
@@ -209,35 +228,54 @@ def call(argv: Sequence[str], cache: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *argv], capture_output=True, text=True, env=own, check=False)
 
 
-def collect(name: str, out_dir: Path) -> dict[str, Any]:
-    """Return what all finished runs of a task found, by method."""
-    found: dict[str, Any] = {}
-    probes = {each.seed: each.test["top1"] for each in finished(name, "probe", out_dir)}
-    for method in METHODS:
-        runs = list(finished(name, method, out_dir))
-        if not runs:
-            continue
-        found["images"] = {split: facts.size for split, facts in runs[0].splits.items()}
-        gains = [each.test["top1"] - probes[each.seed] for each in runs if each.seed in probes]
-        found[method] = {
-            "words": METHODS[method](TASKS[name].epochs),
-            "seeds": [each.seed for each in runs],
-            "test_top1": [each.test["top1"] for each in runs],
-            "val_top1": [each.val["top1"] for each in runs],
-            "wall_seconds": [each.wall_seconds for each in runs],
-            "mean_test_top1": asdict(mean_interval([each.test["top1"] for each in runs])),
-            "mean_gain_over_probe": asdict(mean_interval(gains)) if gains else None,
-        }
-    return found
+def collect(name: str, out_dir: Path, earlier: dict[str, Any]) -> dict[str, Any]:
+    """Return all finished runs of a task and what they found, by method; `earlier` is what this returned before.
+
+    Raises:
+        BadValue: an earlier run of a method had other words.
+    """
+    sizes, methods, probes = earlier.get("images"), {}, {}
+    for method, words_for in METHODS.items():
+        words, before = words_for(TASKS[name].epochs), earlier.get(method)
+        runs = {} if before is None else {run["seed"]: run for run in before["runs"]}
+        if before is not None and before["words"] != list(words):
+            raise BadValue(
+                f"`earlier`: {name} {method} ran {before['words']}, which is {list(words)} now: leave it out"
+            )
+        for results in finished(name, method, out_dir):
+            sizes = {split: facts.size for split, facts in results.splits.items()}
+            runs[results.seed] = run_row(results)
+        rows = [runs[seed] for seed in sorted(runs)]
+        if method == "probe":
+            probes = {run["seed"]: run["test_top1"] for run in rows}
+        gains = [run["test_top1"] - probes[run["seed"]] for run in rows if run["seed"] in probes]
+        if rows:
+            methods[method] = {
+                "words": words,
+                "runs": rows,
+                "mean_test_top1": asdict(mean_interval([run["test_top1"] for run in rows])),
+                "mean_gain_over_probe": asdict(mean_interval(gains)) if gains else None,
+            }
+    return {"images": sizes, **methods} if methods else {}
+
+
+def run_row(results: Results) -> dict[str, Any]:
+    """Return what the figures keep of a run; its processor time is None if it was stopped and went on."""
+    cost = results.run_dir / PROCESSOR
+    return {
+        "seed": results.seed,
+        "test_top1": results.test["top1"],
+        "val_top1": results.val["top1"],
+        "wall_seconds": results.wall_seconds,
+        "processor_seconds": read_object(cost)["seconds"] if cost.exists() else None,
+        "git_commit": results.environment.get("git_commit"),
+    }
 
 
 def finished(name: str, method: str, out_dir: Path) -> Iterator[Results]:
     """Yield the results of the draws of a task that a method has learned."""
-    for seed in range(1000):
-        if not (run_dir := out_dir / f"{name}-{method}-{seed}").exists():
-            return
-        if (run_dir / RESULTS).exists():
-            yield read_results(run_dir)
+    for results in sorted(out_dir.glob(f"{name}-{method}-*/{RESULTS}")):
+        yield read_results(results.parent)
 
 
 def describe(figures: dict[str, Any]) -> str:
@@ -246,12 +284,14 @@ def describe(figures: dict[str, Any]) -> str:
     def rows() -> Iterator[tuple[str, ...]]:
         for name, found in figures.items():
             for method, values in found.items():
-                if method != "images":
-                    accuracy, gain = (percent(values[key]) for key in ("mean_test_top1", "mean_gain_over_probe"))
-                    seconds = f"{statistics.median(values['wall_seconds']):.0f} s"
-                    yield name, method, str(len(values["seeds"])), accuracy, gain, seconds
+                if method == "images":
+                    continue
+                accuracy, gain = (percent(values[key]) for key in ("mean_test_top1", "mean_gain_over_probe"))
+                seconds = [run["processor_seconds"] for run in values["runs"] if run["processor_seconds"] is not None]
+                median = f"{statistics.median(seconds):.0f} s" if seconds else ""
+                yield name, method, str(len(values["runs"])), accuracy, gain, median
 
-    heads = ("task", "method", "draws", "test top-1, % (95% interval over draws)", "less the probe's", "median time")
+    heads = ("task", "method", "draws", "test top-1, % (95% interval over draws)", "less the probe's", "processor time")
     return markdown_table(heads, rows())
 
 

@@ -31,7 +31,7 @@ def figures() -> dict[str, list[tuple[int, list[float]]]]:
     tasks = [results[task] for task in TASKS if task.startswith("clothing")]
     return {
         method: [
-            (task["images"]["train"], [100 * top1 for top1 in task[method]["test_top1"]])
+            (task["images"]["train"], [100 * run["test_top1"] for run in task[method]["runs"]])
             for task in tasks
             if method in task
         ]

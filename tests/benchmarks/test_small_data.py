@@ -9,6 +9,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from benchmarks import __main__ as benchmarks
 from benchmarks import small_data
 from tests.support.runs import save_classes
 from transfer.config.command_line import parse_config, parse_probe_config
+from transfer.errors import BadValue
 from transfer.runs.results import Metrics, Results, SplitFacts
 
 
@@ -82,13 +84,35 @@ def test_it_goes_on_where_it_stopped_and_tells_of_every_run(tmp_path: Path, monk
     found = json.loads(file.read_text())
     assert found["clothing-30"]["images"] == {"train": 30} and found["hardware"]
     lpft = found["clothing-30"]["lpft"]
-    assert lpft["seeds"] == [0, 1] and lpft["wall_seconds"] == [2.0, 3.0]
+    assert [(run["seed"], run["wall_seconds"]) for run in lpft["runs"]] == [(0, 2.0), (1, 3.0)]
+    assert all(run["processor_seconds"] >= 0 for run in lpft["runs"])
     assert lpft["mean_test_top1"]["value"] == pytest.approx(statistics.mean((0.65, 0.77)))
     gain = lpft["mean_gain_over_probe"]
     half = 12.706 * statistics.stdev((0.05, 0.07)) / 2**0.5  # Student's t with one degree of freedom
     assert (gain["value"], gain["low"]) == (pytest.approx(0.06), pytest.approx(0.06 - half, rel=1e-4))
     assert "| clothing-30 | lpft | 2 | 71.0 (" in table.read_text()
     assert benchmarks.main(argv) == 0 and len(calls) == 5
+
+
+def test_runs_of_an_earlier_call_stand_beside_those_that_are_there(
+    tmp_path: Path,
+) -> None:
+    def figures(top1: dict[int, float]) -> dict[str, Any]:
+        runs = [{"seed": seed, "test_top1": value, "processor_seconds": None} for seed, value in top1.items()]
+        return {"images": {"train": 30}, "lpft": {"words": ["finetune", "--method", "lpft"], "runs": runs}}
+
+    for method, seed, top1 in (("probe", 1, 0.5), ("lpft", 1, 0.9), ("lpft", 2, 0.7)):
+        write_results(tmp_path / f"clothing-30-{method}-{seed}", ["--seed", str(seed)], top1)
+    found = small_data.collect("clothing-30", tmp_path, figures({0: 0.8, 1: 0.1}))
+    assert [(run["seed"], run["test_top1"]) for run in found["lpft"]["runs"]] == [(0, 0.8), (1, 0.9), (2, 0.7)]
+    assert found["lpft"]["mean_test_top1"]["value"] == pytest.approx(0.8)
+    assert (found["lpft"]["mean_gain_over_probe"]["value"], found["lpft"]["mean_gain_over_probe"]["count"]) == (0.4, 1)
+    assert [run["processor_seconds"] for run in found["probe"]["runs"]] == [None]
+
+    other = figures({0: 0.8})
+    other["lpft"]["words"].append("--bn")
+    with pytest.raises(BadValue, match=r"clothing-30 lpft ran .*--bn"):
+        small_data.collect("clothing-30", tmp_path, other)
 
 
 def test_an_unknown_name_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
