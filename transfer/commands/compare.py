@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import check_folder, exit_status
 from transfer.commands.next_steps import say_next
+from transfer.commands.tables import print_table
 from transfer.config.screens import add_help
 from transfer.errors import BadValue, DamagedFile, MissingData, not_a_run, printable
 from transfer.files import expanded
@@ -215,7 +216,6 @@ def check_same_test(a: FinishedRun, b: FinishedRun) -> None:
 
 def print_settings(settings: dict[str, tuple[Any, Any]]) -> None:
     """Print the settings that differ, a row for each."""
-    from rich.console import Console
     from rich.table import Table
 
     if not settings:
@@ -225,12 +225,11 @@ def print_settings(settings: dict[str, tuple[Any, Any]]) -> None:
         column.overflow = "fold"
     for name, values in settings.items():
         table.add_row(name, *(printable("unset" if value is None else str(value)) for value in values))
-    Console(markup=False, highlight=False, emoji=False).print(table)
+    print_table(table)
 
 
 def print_comparison(num_images: int, accuracies: dict[str, list[float]], differences: dict[str, Difference]) -> None:
     """Print a column for each metric: A, B, A less B in points with its interval, and how often A is better."""
-    from rich.console import Console
     from rich.table import Table
 
     resamples = next(iter(differences.values())).num_resamples
@@ -246,4 +245,4 @@ def print_comparison(num_images: int, accuracies: dict[str, list[float]], differ
     heads = ("A", "B", "A less B, points", "95% interval", "resamples: A better", "resamples: equal", "p")
     for row in zip(heads, *columns, strict=True):
         table.add_row(*row)
-    Console().print(table)
+    print_table(table)

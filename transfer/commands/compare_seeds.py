@@ -17,6 +17,7 @@ from transfer.commands.compare import (
     read_run,
 )
 from transfer.commands.console import check_folder
+from transfer.commands.tables import print_table
 from transfer.errors import BadValue
 
 if TYPE_CHECKING:
@@ -112,7 +113,6 @@ def _print_differences(
     num_images: int, accuracies: dict[Any, dict[str, list[float]]], differences: dict[Any, SeedDifference]
 ) -> None:
     """Print a column for each metric: A, B, and A less B in points with its interval over seeds and images."""
-    from rich.console import Console
     from rich.table import Table
 
     found = next(iter(differences.values()))
@@ -129,4 +129,4 @@ def _print_differences(
     heads = ("A, mean of the seeds", "B, mean of the seeds", "A less B, points", "95% interval", "p")
     for row in zip(heads, *columns, strict=True):
         table.add_row(*row)
-    Console().print(table)
+    print_table(table)

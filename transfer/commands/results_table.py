@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rich.console import Console
 from rich.table import Table
 
+from transfer.commands.tables import print_table
 from transfer.paper import TABLE5_SOURCE, published_results
 from transfer.records import Interval
 
@@ -47,7 +47,7 @@ def print_results(
         for network, result in published:
             label = f"paper, {network} (Table 5)" if result.source == TABLE5_SOURCE else f"{result.source}, {network}"
             table.add_row(label, *[""] * (len(splits) - 1), f"{result.accuracy:.1f}%")
-    Console().print(table)
+    print_table(table)
 
 
 def _format(name: str, value: float) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import exit_status
+from transfer.commands.tables import print_table
 from transfer.config.screens import add_help
 from transfer.errors import MissingData, printable
 from transfer.files import expanded
@@ -103,20 +104,15 @@ def _group(run: ListedRun) -> tuple[str, ...]:
 
 
 def _print_tables(found: Iterable[ListedRun]) -> None:
-    from rich.console import Console
-
-    console = Console(markup=False, highlight=False, emoji=False)
-    if not console.is_terminal:
-        console.width = 1000  # a file has no edge at which a row must be folded
     before = None
     for _, group in groupby(found, _group):
         rows = list(group)
         if rows[0].state != "finished":
-            console.print(_unfinished_table(rows))
+            print_table(_unfinished_table(rows))
             continue
         again = "; other images than above" if before == rows[0].data else ""
         before = rows[0].data
-        console.print(_finished_table(rows, again))
+        print_table(_finished_table(rows, again))
 
 
 def _finished_table(rows: Sequence[ListedRun], again: str) -> Table:

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table as Lines
 
 from transfer.commands.next_steps import say_next
+from transfer.commands.tables import print_table
 from transfer.experiments.table.estimate import Estimate
 
 
@@ -30,7 +30,7 @@ def print_estimates(out: Path, estimates: Iterable[Estimate]) -> None:
             *(f"{line.steps:,}", "?" if math.isnan(line.hours) else f"{line.hours:,.2f}"),
             *(f"{line.memory:.1f}", f"{line.disk:.1f}"),
         )
-    Console().print(lines)
+    print_table(lines)
     searches: dict[str, str] = {}
     for line in estimates:
         searches.setdefault(line.cells[0].protocol, line.search)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from transfer.commands.experiments import check_counts, usable_gpus
 from transfer.commands.report import leave_page
-
-_WIDEST = 1000  # columns of text: a terminal wraps what rich would cut
+from transfer.commands.tables import print_table
 
 if TYPE_CHECKING:
     from transfer.experiments.search import Ended
@@ -75,7 +74,6 @@ def _varied(one: Ended, plan: Sweep) -> dict[str, Any]:
 def _print_runs(ended: Sequence[Ended], metric: str, plan: Sweep, folder: Path) -> None:
     """Print a table with a line for each run, the best first."""
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
     names = list(dict.fromkeys(name for one in ended for name in _varied(one, plan)))
@@ -89,4 +87,4 @@ def _print_runs(ended: Sequence[Ended], metric: str, plan: Sweep, folder: Path) 
         cells = [format(found.get(name, ""), "g" if isinstance(found.get(name), float) else "") for name in names]
         table.add_row(f"{one.number:02d}", value, *cells, "" if one.state == "done" else one.state)
     print(f"{len(ended)} run{'s' * (len(ended) != 1)} in {folder}")
-    Console(width=_WIDEST).print(table)
+    print_table(table)

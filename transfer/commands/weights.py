@@ -8,21 +8,17 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import shutil
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transfer.commands.console import exit_status
 from transfer.commands.next_steps import say_next
+from transfer.commands.tables import print_table
 from transfer.config.screens import add_help
 from transfer.errors import BadValue, printable, unknown_name
 from transfer.files import expanded
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -115,8 +111,8 @@ def print_rows(described: list[dict[str, Any]]) -> None:
             "yes" if row["on_this_machine"] else "no",
             ", ".join(row["picked_by"]),
         )
-    build_console(at_least=140).print(table)
-    build_console().print(
+    print_table(table)
+    print(
         f"\n{len(described)} rows. --pretrained takes any of the names; for a file of your own, with --weights FILE,"
         f" also a family: {', '.join(FAMILIES)}."
     )
@@ -155,7 +151,7 @@ def print_family(family: str) -> None:
     use = f"--backbone NAME --weights FILE --pretrained {family}"
     listed = f"efficientnet-transfer weights list --family {family}" if num_rows else "none"
     print_pairs({"family": f"{family} ({FAMILIES[family]})", "rows": f"{num_rows} ({listed})", "use": use})
-    build_console().print()
+    print()
     print_pairs(family_details(family))
 
 
@@ -223,9 +219,8 @@ def verify_file(path: Path, family: str | None, json: bool) -> bool:
     for check in found.checks:
         shown, style = {True: ("ok", "green"), False: ("FAILED", "bold red"), None: ("?", "yellow")}[check.passed]
         table.add_row(check.name, shown, printable(check.detail), style=style if check.passed is False else "")
-    console = build_console()
-    console.print()
-    console.print(table)
+    print()
+    print_table(table)
     like = found.row or found.trained_like or family
     if not found.failed and found.variant and like:
         say_next("weights verified", ["--backbone", found.variant, "--pretrained", like, "--weights", found.path])
@@ -241,19 +236,7 @@ def print_pairs(pairs: dict[str, str]) -> None:
     table.add_column(overflow="fold")
     for name, value in pairs.items():
         table.add_row(name, printable(value))
-    build_console().print(table)
-
-
-def build_console(at_least: int = 0) -> Console:
-    """Return a console that prints text as it is, markup included, and breaks no lines unless on a terminal.
-
-    Args:
-        at_least: width, in columns, up to which the terminal breaks the lines, not the table: names stay in one piece.
-    """
-    from rich.console import Console
-
-    width = max(shutil.get_terminal_size().columns, at_least) if sys.stdout.isatty() else 2000
-    return Console(markup=False, emoji=False, highlight=False, width=width)
+    print_table(table)
 
 
 def print_json(content: Any) -> None:

@@ -16,6 +16,7 @@ from transfer.commands.choose.decision import Decision, Tuned
 from transfer.commands.choose.images import Images
 from transfer.commands.choose.record import Choice
 from transfer.commands.choose.search_record import Searched
+from transfer.commands.tables import print_table
 from transfer.config.auto import LPFT_FROM
 from transfer.config.choose_schema import CHOOSE_FIELDS, CHOOSE_TRAINER_FIELDS, ChooseConfig
 from transfer.config.durations import format_duration
@@ -116,7 +117,6 @@ def print_metric(metric: Metric, asked: Literal["auto", "none", "balanced"]) -> 
 def print_figures(tried: Sequence[Tried], decision: Decision, reasons: Sequence[str]) -> None:
     """Print a table with a line for each candidate, fastest first, then the reasons."""
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
     device = tried[0].candidate.latency.device
@@ -137,7 +137,7 @@ def print_figures(tried: Sequence[Tried], decision: Decision, reasons: Sequence[
             *(format_cost("num_parameters", candidate.num_parameters, 3), format_cost("macs", candidate.macs, 3)),
             *(f"{100 * found.value:.1f}%", found.interval.percent(), "*" if number in decision.front else ""),
         )
-    Console().print(table)
+    print_table(table)
     if reasons:
         print(*reasons, sep="\n")
 

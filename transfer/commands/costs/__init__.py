@@ -11,13 +11,13 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import add_allow_user_code, check_folder, exit_status
 from transfer.commands.costs.network import Network, find_network, say_next_of
+from transfer.commands.tables import print_table
 from transfer.config.screens import add_help
 from transfer.files import expanded
 
@@ -184,8 +184,6 @@ def profile(
         MissingData: there is no folder for `json`.
         UserError: there is too little memory.
     """
-    from rich.console import Console
-
     from transfer.costs.bare_steps import choose_device
     from transfer.costs.latency import RUNS, measure_latency
     from transfer.costs.profile import network_parts
@@ -206,20 +204,18 @@ def profile(
     size = counted.image_size
     measured = measure_peaks(asked, size, batch_size, precision, place, threads) if measure_memory else {}
 
-    console = Console()
-    say = partial(console.print, highlight=False, soft_wrap=True)
-    console.print(parts_table(name, counted, single))
+    print_table(parts_table(name, counted, single))
     total = counted.training.total(batch_size)
     for kind, predicted in (("training", total), ("inference", counted.inference_bytes)):
         seen = f", measured {format_bytes(measured[kind])}" if kind in measured else ""
-        say(f"memory, {kind}, batch {batch_size}: {format_bytes(predicted)} predicted{seen}")
+        print(f"memory, {kind}, batch {batch_size}: {format_bytes(predicted)} predicted{seen}")
     fixed, per_image = counted.training.fixed, counted.training.per_image
-    say(
+    print(
         f"  of training: {format_bytes(fixed)} parameters, gradients, momentum and buffers, and"
         f" {format_bytes(per_image)} for each image ({precision})"
     )
     for latency in latencies:
-        say(f"latency, {describe_latency(latency)}")
+        print(f"latency, {describe_latency(latency)}")
     figures = {"network": name, **asdict(counted), "training_bytes": total, "measured_bytes": measured}
     write_figures(json, {**figures, "latency": [asdict(latency) for latency in latencies]})
     say_next_of(name)

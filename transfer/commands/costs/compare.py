@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import check_folder
 from transfer.commands.costs.network import find_network
 from transfer.commands.next_steps import say_next
+from transfer.commands.tables import print_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -39,8 +39,6 @@ def compare(
         MissingData: there is no folder for `json`.
         UserError: there is too little memory.
     """
-    from rich.console import Console
-
     from transfer.costs.bare_steps import choose_device
     from transfer.costs.latency import RUNS, measure_latency
     from transfer.environment import write_figures
@@ -57,12 +55,10 @@ def compare(
         for name, network in networks.items()
     }
     first = latencies[names[0]]
-    console = Console()
-    say = partial(console.print, highlight=False, soft_wrap=True)
-    console.print(comparison_table(counts, latencies, size))
-    say("The paper's Table 4 (batch 1, one core of a Xeon E5-2690, mean of 20 runs):")
+    print_table(comparison_table(counts, latencies, size))
+    print("The paper's Table 4 (batch 1, one core of a Xeon E5-2690, mean of 20 runs):")
     for row in TABLE4:
-        say(
+        print(
             f"  {row.peer} {row.peer_seconds:g} s, {row.backbone} {row.seconds:g} s:"
             f" {row.printed_ratio:g} times {row.backbone}"
         )

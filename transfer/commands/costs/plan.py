@@ -13,6 +13,7 @@ from transfer.commands.console import check_folder
 from transfer.commands.costs.devices import find_cluster, plan_devices
 from transfer.commands.costs.figure import Figure
 from transfer.commands.costs.network import Network, find_network, say_next_of
+from transfer.commands.tables import print_table
 from transfer.errors import BadValue, MissingData
 
 if TYPE_CHECKING:
@@ -92,7 +93,6 @@ def plan(
 def show(title: str, figures: Sequence[Figure]) -> None:
     """Print the figures as a table."""
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
@@ -100,7 +100,7 @@ def show(title: str, figures: Sequence[Figure]) -> None:
         table.add_column(column)
     for figure in figures:
         table.add_row(figure.name, figure.text, figure.source)
-    Console().print(table)
+    print_table(table)
 
 
 def check_together(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from transfer.commands.console import find_flags, name_flags
 from transfer.commands.doctor.twins_sheet import draw_twins
 from transfer.commands.suspect_files import write_suspects
+from transfer.commands.tables import print_table
 from transfer.config.command_line import build_parser as build_finetune_parser
 from transfer.config.data_schema import DataConfig
 from transfer.errors import printable
@@ -40,10 +41,10 @@ def print_report(report: dict[str, Any]) -> None:
         f"{printable(report['subject'])}: {len(report['classes'])} classes; {sizes or 'no images'}", soft_wrap=True
     )
     if splits:
-        console.print(_class_table(report), _size_table(report["images"]), _duplicate_table(report))
+        print_table(_class_table(report), _size_table(report["images"]), _duplicate_table(report))
     for name, rows in report["suspects"].items():
         if rows:
-            console.print(_suspect_table(name, rows, name in report["suspects_fitted"]))
+            print_table(_suspect_table(name, rows, name in report["suspects_fitted"]))
     if recommended := report["recommended"]:
         console.print(_advice(recommended), soft_wrap=True)
     flags = find_flags(build_finetune_parser)  # what a finding advises is for the training

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from transfer.commands.console import exit_status
 from transfer.commands.next_steps import say_next
+from transfer.commands.tables import print_table
 from transfer.config.screens import add_help
 from transfer.errors import BadValue, MissingData, printable, some_of, unknown_name
 from transfer.files import expanded
@@ -181,7 +182,6 @@ def lacking(format: str) -> str | None:
 
 def print_bundle(out: Path, record: Record, photos: Sequence[str], places: str) -> None:
     """Print what was written, which photos leave with it, and how close each format comes."""
-    from rich.console import Console
     from rich.table import Table
 
     from transfer.bundle.card import seen_images
@@ -228,9 +228,7 @@ def print_bundle(out: Path, record: Record, photos: Sequence[str], places: str) 
             f"{100 * loss.accuracy:.2f}% ({100 * loss.float32:.2f}% in float32;"
             f" {-100 * loss.interval.high:+z.2f} to {-100 * loss.interval.low:+z.2f} points)",
         )
-    console = Console()
-    console.width = max(console.width, 140)
-    console.print(table)
+    print_table(table)
     if said := seen_images(record):
         print(said)
     say_next("exported", out)

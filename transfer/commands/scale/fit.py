@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from transfer.commands.console import exit_status
 from transfer.commands.next_steps import say_next
+from transfer.commands.tables import print_table
 from transfer.config.screens import add_help
 from transfer.costs.limits import QUANTITIES, Excess, format_cost, list_axes, parse_limits
 from transfer.errors import BadValue, MissingData, check_count
@@ -155,11 +156,9 @@ def print_answers(own: Answer, answers: Sequence[Answer], limits: Mapping[str, f
         limits: most that is allowed of each quantity.
         costs: costs of the baseline's networks.
     """
-    from rich.console import Console
-
     from transfer.experiments.scaling.fit import failures
 
-    Console().print(answer_table(own, answers, limits, costs))
+    print_table(answer_table(own, answers, limits, costs))
     for answer in answers:
         if answer.fit.value is not None:
             print("".join(f"{answer.too_large}: {each}\n" for each in answer.fit.broken), end="")
