@@ -2,14 +2,13 @@
 
 Draws of photos are stratified and seeded; all methods get the same ones. What is not drawn tests, at most 1,000 photos.
 Each run keeps its folder in --out_dir: called again, with other --only or --draws, too, the benchmark goes on where it
-stopped, and tells of all runs that are there. With --earlier FILE it also tells of the runs of an earlier --json FILE,
-unless they are there.
+stopped, and tells of all runs that are there. With --earlier FILE it does not repeat the runs of an earlier --json
+FILE, and tells of them, too.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import resource
 import statistics
@@ -20,21 +19,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from benchmarks.draws import cifar10, clothing, save_draw
 from transfer.errors import BadValue, UserError, check_count, unknown_name
 from transfer.experiments.child_run import drop_checkpoints, probe_command, run_command
 from transfer.files import expanded, read_object, write_json, write_text
-from transfer.images.decode import PICTURE_SUFFIXES
 from transfer.markdown import markdown_table
 from transfer.run_files import RESULTS
 from transfer.runs.results import Results, read_results
 from transfer.statistics import mean_interval
 
-MOST_TESTED = 1000
 PROCESSOR = "processor.json"  # in a run's folder: seconds of processor time, of a run that was never stopped
-Photos = list[tuple[str, str]]  # path and label
 
 
 @dataclass(frozen=True)
@@ -120,14 +114,16 @@ def benchmark_small_data(
     check_count("draws", draws)
     if unknown := set(only) - {*TASKS, *METHODS}:
         raise unknown_name("only", min(unknown), [*TASKS, *METHODS])
+    known = {} if earlier is None else read_object(earlier)
     for name in [task for task in TASKS if task in only] or TASKS:
         for seed in range(draws):
             data = words_of(TASKS[name], data_root, out_dir, seed)
             for method in [method for method in METHODS if method in only] or METHODS:
+                if seed in earlier_runs(known, name, method):
+                    continue
                 command, *words = METHODS[method](TASKS[name].epochs)
                 run(command, [*data, *words], out_dir, out_dir / f"{name}-{method}-{seed}")
-    known = {} if earlier is None else read_object(earlier)
-    figures = {name: found for name in TASKS if (found := collect(name, out_dir, known.get(name, {})))}
+    figures = {name: found for name in TASKS if (found := collect(name, out_dir, known))}
     if markdown is not None:
         write_text(markdown, describe(figures) + "\n")
     return figures
@@ -146,55 +142,6 @@ def words_of(task: Task, data_root: Path, out_dir: Path, seed: int) -> list[str]
         save_draw(photos, task.num_images, seed, table)
     small = ["--data.min_crop_area", "0.64"] if task.data == "cifar10" else []
     return [*words, "--data_root", str(table), "--data.split_column", "split", *small]
-
-
-def clothing(data_root: Path) -> Photos:
-    """Return the photos of both folders."""
-    paths = sorted(p for p in (data_root / "clothing").rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
-    if not paths:
-        raise UserError(f"{data_root} has no photos in clothing/")
-    return [(str(path.resolve()), path.parent.name) for path in paths]
-
-
-def cifar10(data_root: Path, folder: Path) -> Photos:
-    """Return the first 10,000 training images, whose files are written to a folder."""
-    import pyarrow.parquet
-
-    files = sorted((data_root / "uoft-cs/cifar10/plain_text").glob("train-*.parquet"))
-    if not files:
-        raise UserError(f"{data_root} has no uoft-cs/cifar10/plain_text/train-*.parquet")
-    folder.mkdir(exist_ok=True)
-    photos = []
-    for number, row in enumerate(pyarrow.parquet.read_table(files[0])[:10_000].to_pylist()):
-        path = folder / f"{number}{Path(row['img']['path'] or '.png').suffix}"
-        path.write_bytes(row["img"]["bytes"])
-        photos.append((str(path.resolve()), f"class{row['label']}"))
-    return photos
-
-
-def save_draw(photos: Photos, num_images: int, seed: int, path: Path) -> None:
-    """Write a table of a draw's photos with their splits."""
-    splits = draw(np.array([label for _, label in photos]), num_images, seed)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        rows = [(*photo, split) for photo, split in zip(photos, splits, strict=True) if split]
-        csv.writer(file).writerows([("path", "label", "split"), *rows])
-
-
-def draw(labels: NDArray[np.str_], num_images: int, seed: int) -> NDArray[np.str_]:
-    """Return the split of each photo, empty if it is left out.
-
-    About `num_images` train, in the classes' shares and at least one of each class, a fifth as many, from 10 to 300,
-    are val, and up to 1,000 of the others test.
-    """
-    rng = np.random.default_rng(seed)
-    splits = np.full(len(labels), "", dtype="<U5")
-    num_val = min(max(10, num_images // 5), 300)
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        train, val = (max(1, round(count * len(members) / len(labels))) for count in (num_images, num_val))
-        splits[members[:train]], splits[members[train : train + val]] = "train", "val"
-    splits[rng.permutation(np.flatnonzero(splits == ""))[:MOST_TESTED]] = "test"
-    return splits
 
 
 def run(command: str, words: Sequence[str], out_dir: Path, run_dir: Path) -> None:
@@ -229,19 +176,10 @@ def call(argv: Sequence[str], cache: Path) -> subprocess.CompletedProcess[str]:
 
 
 def collect(name: str, out_dir: Path, earlier: dict[str, Any]) -> dict[str, Any]:
-    """Return all finished runs of a task and what they found, by method; `earlier` is what this returned before.
-
-    Raises:
-        BadValue: an earlier run of a method had other words.
-    """
-    sizes, methods, probes = earlier.get("images"), {}, {}
-    for method, words_for in METHODS.items():
-        words, before = words_for(TASKS[name].epochs), earlier.get(method)
-        runs = {} if before is None else {run["seed"]: run for run in before["runs"]}
-        if before is not None and before["words"] != list(words):
-            raise BadValue(
-                f"`earlier`: {name} {method} ran {before['words']}, which is {list(words)} now: leave it out"
-            )
+    """Return all finished runs of a task, those of earlier figures, too, and what they found, by method."""
+    sizes, methods, probes = earlier.get(name, {}).get("images"), {}, {}
+    for method, words in METHODS.items():
+        runs = earlier_runs(earlier, name, method)
         for results in finished(name, method, out_dir):
             sizes = {split: facts.size for split, facts in results.splits.items()}
             runs[results.seed] = run_row(results)
@@ -251,12 +189,26 @@ def collect(name: str, out_dir: Path, earlier: dict[str, Any]) -> dict[str, Any]
         gains = [run["test_top1"] - probes[run["seed"]] for run in rows if run["seed"] in probes]
         if rows:
             methods[method] = {
-                "words": words,
+                "words": words(TASKS[name].epochs),
                 "runs": rows,
                 "mean_test_top1": asdict(mean_interval([run["test_top1"] for run in rows])),
                 "mean_gain_over_probe": asdict(mean_interval(gains)) if gains else None,
             }
     return {"images": sizes, **methods} if methods else {}
+
+
+def earlier_runs(earlier: dict[str, Any], name: str, method: str) -> dict[int, dict[str, Any]]:
+    """Return the runs of a task and method that earlier figures hold, by seed.
+
+    Raises:
+        BadValue: they had other words.
+    """
+    words, before = list(METHODS[method](TASKS[name].epochs)), earlier.get(name, {}).get(method)
+    if before is None:
+        return {}
+    if before["words"] != words:
+        raise BadValue(f"`earlier`: {name} {method} ran {before['words']}, which is {words} now: leave it out")
+    return {run["seed"]: run for run in before["runs"]}
 
 
 def run_row(results: Results) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from typing import Any
 from docs.generate.measurement import Measurement, duration, load, percent
 
 # The tasks of `benchmarks small_data` and its methods, as they are called there and in the table.
-TASKS = ("clothing-30", "clothing-100", "clothing-300", "clothing-2700", "cifar10-500")
+TASKS = ("clothing-30", "clothing-100", "clothing-300", "clothing-2700", "cifar10-500", "digits")
+SOURCES = {"clothing": "clothing photos", "cifar10": "images of CIFAR-10 (JPEG)", "digits": "of scikit-learn's digits"}
 METHODS = {
     "probe": "linear probe",
     "lpft": "LP-FT",
@@ -25,9 +26,8 @@ def few_photos() -> str:
     rows = ["| Training images | " + " | ".join(METHODS.values()) + " |", "| --- |" + " --- |" * len(METHODS)]
     for task in TASKS:
         name, _, _ = task.partition("-")
-        source = {"clothing": "clothing photos", "cifar10": "images of CIFAR-10 (JPEG)"}[name]
         cells = [_accuracy(results[task].get(method)) for method in METHODS]
-        rows.append(f"| {results[task]['images']['train']:,} {source} | {' | '.join(cells)} |")
+        rows.append(f"| {results[task]['images']['train']:,} {SOURCES[name]} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import small_data
+from benchmarks import draws, small_data
 from tests.support.runs import save_classes
 from transfer.config.command_line import parse_config, parse_probe_config
 from transfer.errors import BadValue
@@ -24,15 +24,15 @@ from transfer.runs.results import Metrics, Results, SplitFacts
 
 def test_a_draw_is_stratified_and_the_seeds_alone() -> None:
     labels = np.array(["cat"] * 600 + ["dog"] * 300 + ["owl"] * 6)
-    splits = small_data.draw(labels, 90, seed=3)
+    splits = draws.draw(labels, 90, seed=3)
     counts = Counter(zip(labels.tolist(), splits.tolist(), strict=True))
     assert {label: counts[label, "train"] for label in ("cat", "dog", "owl")} == {"cat": 60, "dog": 30, "owl": 1}
     assert {label: counts[label, "val"] for label in ("cat", "dog", "owl")} == {"cat": 12, "dog": 6, "owl": 1}
     assert Counter(splits.tolist()) == {"train": 91, "val": 19, "test": 906 - 110}
-    assert (small_data.draw(labels, 90, seed=3) == splits).all()
-    assert (small_data.draw(labels, 90, seed=4) != splits).any()
-    many = Counter(small_data.draw(np.array(["a", "b"] * 2000), 2000, 0).tolist())
-    assert many == {"train": 2000, "val": 300, "test": small_data.MOST_TESTED, "": 700}
+    assert (draws.draw(labels, 90, seed=3) == splits).all()
+    assert (draws.draw(labels, 90, seed=4) != splits).any()
+    many = Counter(draws.draw(np.array(["a", "b"] * 2000), 2000, 0).tolist())
+    assert many == {"train": 2000, "val": 300, "test": draws.MOST_TESTED, "": 700}
 
 
 @pytest.mark.parametrize("name", small_data.METHODS)
@@ -92,6 +92,13 @@ def test_it_goes_on_where_it_stopped_and_tells_of_every_run(tmp_path: Path, monk
     assert (gain["value"], gain["low"]) == (pytest.approx(0.06), pytest.approx(0.06 - half, rel=1e-4))
     assert "| clothing-30 | lpft | 2 | 71.0 (" in table.read_text()
     assert benchmarks.main(argv) == 0 and len(calls) == 5
+    argv[argv.index(str(tmp_path / "runs"))] = str(tmp_path / "others")
+    accuracies["lpft-2"] = accuracies["probe-2"] = 0.9
+    more = [*argv[:-4], "--json", str(tmp_path / "more.json"), "--earlier", str(file), "--draws", "3"]
+    monkeypatch.setattr(small_data, "call", lambda command, cache: here(command, tmp_path / "runs" / "cache"))
+    assert benchmarks.main(more) == 0 and len(calls) == 7
+    found = json.loads((tmp_path / "more.json").read_text())
+    assert [run["seed"] for run in found["clothing-30"]["lpft"]["runs"]] == [0, 1, 2]
 
 
 def test_runs_of_an_earlier_call_stand_beside_those_that_are_there(
@@ -99,7 +106,8 @@ def test_runs_of_an_earlier_call_stand_beside_those_that_are_there(
 ) -> None:
     def figures(top1: dict[int, float]) -> dict[str, Any]:
         runs = [{"seed": seed, "test_top1": value, "processor_seconds": None} for seed, value in top1.items()]
-        return {"images": {"train": 30}, "lpft": {"words": ["finetune", "--method", "lpft"], "runs": runs}}
+        lpft = {"words": ["finetune", "--method", "lpft"], "runs": runs}
+        return {"clothing-30": {"images": {"train": 30}, "lpft": lpft}}
 
     for method, seed, top1 in (("probe", 1, 0.5), ("lpft", 1, 0.9), ("lpft", 2, 0.7)):
         write_results(tmp_path / f"clothing-30-{method}-{seed}", ["--seed", str(seed)], top1)
@@ -110,7 +118,7 @@ def test_runs_of_an_earlier_call_stand_beside_those_that_are_there(
     assert [run["processor_seconds"] for run in found["probe"]["runs"]] == [None]
 
     other = figures({0: 0.8})
-    other["lpft"]["words"].append("--bn")
+    other["clothing-30"]["lpft"]["words"].append("--bn")
     with pytest.raises(BadValue, match=r"clothing-30 lpft ran .*--bn"):
         small_data.collect("clothing-30", tmp_path, other)
 
