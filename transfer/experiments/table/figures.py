@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from transfer.experiments.drawing import (
     save_figure,
     tidy,
 )
+from transfer.experiments.table.point_names import PointName, keep_apart
 from transfer.experiments.table.results import Result
 from transfer.experiments.table.verdicts import MARGIN, Table5Line, status
 from transfer.paper import (
@@ -63,39 +64,42 @@ def draw_figure6(results: Sequence[Result], path: Path) -> list[Path]:
 
     Each dataset has a panel of accuracy against parameters without the classifier. Peers are grey, the paper's
     EfficientNets (filled: Table 5; hollow: digitised) and ours are coloured, ours just to the right of their place
-    (hollow: not comparable); what was not run is absent. A row has four panels of 540 x 480 pixels; the legend is 90
-    pixels high.
+    (hollow: not comparable); what was not run is absent. A row has up to four panels of 540 x 480 pixels; the legend is
+    above them.
     """
     shown = [result for result in results if result.done or result.dataset in DATASET_TITLES]
     groups = [(name, list(group)) for name, group in groupby(shown, lambda result: result.dataset)]
     protocols = list(dict.fromkeys(result.protocol for result in results if result.done))
     styles = {name: (_OURS[i % len(_OURS)], _MARKERS[i % len(_MARKERS)], i) for i, name in enumerate(protocols)}
-    columns = min(4, len(groups))
-    rows = -(-len(groups) // columns)
-    figure = Figure(figsize=(3.6 * columns, 3.2 * rows + 0.6), dpi=DPI, layout="constrained")
-    for position, (dataset, group) in enumerate(groups):
-        axes = figure.add_subplot(rows, columns, position + 1, xscale="log")
-        _draw_published(axes, dataset)
-        for result in group:
-            if result.num_parameters and (mean := result.quoted):
-                _draw_own(axes, result, mean, *styles[result.protocol])
-        metrics = {result.quoted_metric for result in group if result.done}
-        unit = _UNITS.get(metrics.pop(), "accuracy") if len(metrics) == 1 else "accuracy"
-        _finish_panel(axes, dataset, f"{unit} (%)")
-    figure.supxlabel("parameters without the classifier, millions", fontsize=9, color=INK)
     handles = [Line2D([], [], color=c, marker=m, ls="", label=_shown(f"ours, {n}")) for n, (c, m, _) in styles.items()]
     if any(dataset in DATASET_TITLES | FURTHER_TITLES for dataset, _ in groups):
         handles += [
             Line2D([], [], color=_PAPER, marker="o", lw=1, label="EfficientNet, paper (hollow: digitised)"),
             Line2D([], [], color=GREY, marker="o", ms=4, lw=0.8, label="other networks, published"),
         ]
-    legend = figure.legend(handles=handles, loc="outside upper center", ncols=2 * columns, frameon=False, fontsize=9)
+    columns = min(4, len(groups))
+    rows, legend_rows = -(-len(groups) // columns), -(-len(handles) // columns)
+    figure = Figure(figsize=(3.6 * columns, 3.2 * rows + 0.2 + 0.2 * legend_rows), dpi=DPI, layout="constrained")
+    names: list[PointName] = []
+    for position, (dataset, group) in enumerate(groups):
+        axes = figure.add_subplot(rows, columns, position + 1, xscale="log")
+        names += _draw_published(axes, dataset)
+        for result in group:
+            if result.num_parameters and (mean := result.quoted):
+                names.append(_draw_own(axes, result, mean, *styles[result.protocol]))
+        metrics = {result.quoted_metric for result in group if result.done}
+        unit = _UNITS.get(metrics.pop(), "accuracy") if len(metrics) == 1 else "accuracy"
+        _finish_panel(axes, dataset, f"{unit} (%)")
+    figure.supxlabel("parameters without the classifier, millions", fontsize=9, color=INK)
+    legend = figure.legend(handles=handles, loc="outside upper center", ncols=columns, frameon=False, fontsize=9)
     for text in legend.get_texts():
         text.set_parse_math(False)
+    keep_apart(names)
     return save_figure(figure, path)
 
 
-def _draw_published(axes: Any, dataset: str) -> None:
+def _draw_published(axes: Any, dataset: str) -> Iterator[PointName]:
+    """Draw the published results and yield the names of some of them."""
     peers = [row for row in (*KORNBLITH_DIGITISED, *GPIPE) if dataset in row.accuracy]
     if dataset == "birdsnap" or dataset in FURTHER_TITLES:  # in none of the tables above but GPipe's
         peers.append(SIMCLR_RESNET50["fine-tuned"])
@@ -109,7 +113,7 @@ def _draw_published(axes: Any, dataset: str) -> None:
         _, millions, accuracies = zip(*group, strict=True)
         axes.plot(millions, accuracies, color=GREY, marker="o", ms=3, lw=0.8, zorder=1)
         end = 0 if family in ("Inception", "ResNet") else -1  # their largest networks lie on top of each other
-        _label(axes, family, millions[end], accuracies[end], GREY, below=True)
+        yield PointName(axes, _shown(family, 20), GREY, millions[end], accuracies[end], accuracies[end])
     printed = {cell.backbone: cell.accuracy for cell in paper_results(dataset)}
     digitised = {row.network: row.accuracy[dataset] for row in EFFICIENTNET_DIGITISED if dataset in row.accuracy}
     series = sorted((PARAMETERS_WITHOUT_CLASSIFIER[name] / 1e6, name) for name in {**digitised, **printed})
@@ -119,10 +123,11 @@ def _draw_published(axes: Any, dataset: str) -> None:
         face = _PAPER if name in printed else "white"
         axes.plot(x, accuracy[name], color=_PAPER, marker="o", ms=5, mfc=face, zorder=3)
         if name in printed:
-            _label(axes, name.upper(), x, accuracy[name], _PAPER)
+            yield PointName(axes, name.upper(), _PAPER, x, accuracy[name], accuracy[name], above=True)
 
 
-def _draw_own(axes: Any, result: Result, mean: Mean, colour: str, marker: str, place: int) -> None:
+def _draw_own(axes: Any, result: Result, mean: Mean, colour: str, marker: str, place: int) -> PointName:
+    """Draw a result of ours and return its name, which is empty where the paper's point has it."""
     x = (result.num_parameters or 0) / 1e6
     # Beside the paper's point and the other protocols', by a fixed number of points on paper: all have one x.
     right = 5 * (place + 1)
@@ -134,15 +139,17 @@ def _draw_own(axes: Any, result: Result, mean: Mean, colour: str, marker: str, p
         **{"color": colour, "marker": marker, "ms": 5, "mfc": face, "capsize": 2, "lw": 1.2, "zorder": 4},
         transform=axes.transData + shift,
     )
-    reach = min(mean.half_width or 0, 1)  # an interval of two seeds may run out of the panel
+    reach = mean.half_width or 0
+    if mean.count == 2:
+        reach = min(reach, 1)  # it may run out of the panel
     axes.update_datalim([(x, mean.value - reach), (x, mean.value + reach)])  # shifted points are left out of the limits
     named = {cell.backbone for cell in paper_results(result.dataset)}
     text = "" if result.backbone in named else result.backbone
-    _label(axes, text, x, mean.value - reach, colour, below=True, right=right)
+    return PointName(axes, _shown(text, 20), colour, x, mean.value - reach, mean.value + reach, right=right)
 
 
 def _finish_panel(axes: Any, dataset: str, unit: str) -> None:
-    axes.margins(y=0.12)
+    axes.margins(y=0.16)  # has room for names above and below
     axes.autoscale_view()
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -244,18 +251,3 @@ def _family(network: str) -> str:
 
 def _shown(text: str, width: int = 32) -> str:
     return textwrap.shorten(printable(text), width, placeholder="...") or printable(text)[:width]
-
-
-def _label(axes: Any, text: str, x: float, y: float, colour: str, *, below: bool = False, right: float = 0) -> None:
-    axes.annotate(
-        _shown(text, 20),
-        (x, y),
-        xytext=(right, -5 if below else 5),
-        textcoords="offset points",
-        ha="center",
-        va="top" if below else "bottom",
-        fontsize=7,
-        color=colour,
-        parse_math=False,
-        zorder=5,
-    )
