@@ -147,6 +147,16 @@ def _combination_problems(config: FinetuneConfig) -> Iterator[str]:
         yield f"`weights`={config.weights} with `pretrained`=False: say how the file was trained"
     if config.data.multilabel and config.loss.name != "bce":
         yield f"`data.multilabel`=True with `loss.name`={config.loss.name}: several labels need `loss.name`=bce"
+    if config.loss.logit_adjustment and config.loss.name != "cross_entropy":
+        yield (
+            f"`loss.logit_adjustment`=True with `loss.name`={config.loss.name}: it adjusts the logits of a softmax (use"
+            " cross_entropy, or leave it out)"
+        )
+    if config.loss.logit_adjustment and config.loss.class_weights != "none":
+        yield (
+            f"`loss.logit_adjustment`=True with `loss.class_weights`={config.loss.class_weights}: both correct for the"
+            " classes' sizes; leave one out"
+        )
     if config.data.multilabel and config.data.metric is not None:
         yield f"`data.metric`={config.data.metric} with `data.multilabel`=True, which is judged by map (leave it out)"
     if config.dataset == "folder" and config.data_root is None:
