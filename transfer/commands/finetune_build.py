@@ -94,9 +94,12 @@ def build_module(
     classifier = classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its types
     if config.compile:
         classifier.compile(dynamic=None if config.progressive is None else False)
-    counts, options = dataset.class_counts["train"], config.module_options()
-    weights = None if config.loss.class_weights == "none" else balanced_class_weights(counts)
-    adjustment = log_class_shares(counts) if config.loss.logit_adjustment else None
+    weights = None if config.loss.class_weights == "none" else balanced_class_weights(dataset.class_counts["train"])
+    adjustment = log_class_shares(dataset.class_counts["train"]) if config.loss.logit_adjustment else None
     return TransferModule(
-        classifier, class_weights=weights, logit_adjustment=adjustment, distillation=distillation, **options
+        classifier,
+        class_weights=weights,
+        logit_adjustment=adjustment,
+        distillation=distillation,
+        **config.module_options(),
     )
