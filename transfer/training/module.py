@@ -129,8 +129,7 @@ class TransferModule(pl.LightningModule):
         check_optimizer(optimizer)
         check_schedule(schedule)
         per_class = (None if v is None else torch.as_tensor(v).float() for v in (class_weights, logit_adjustment))
-        self.loss = build_loss(loss, label_smoothing, *per_class)
-        self.loss_name = loss
+        self.loss, self.loss_name = build_loss(loss, label_smoothing, *per_class), loss
         self.multilabel, self.mixup_alpha, self.cutmix_alpha = multilabel, mixup_alpha, cutmix_alpha
         self.optimizer, self.momentum, self.weight_decay = optimizer, momentum, weight_decay
         self.lr, self.backbone_lr_factor, self.layer_decay = lr, backbone_lr_factor, layer_decay
