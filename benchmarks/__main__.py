@@ -21,7 +21,7 @@ distillation  accuracy, size and latency of a student without and with a teacher
 probe   seconds of a linear probe's fits on cached features, against scikit-learn's lbfgs
 probe_photos  wall and processor seconds of a whole linear probe of photos, by part
 penalties      where few images choose the penalty of a linear probe: on val or by cross-validation in train
-class_weights  what balanced class weights bring a linear probe
+logit_adjustment  what logit adjustment brings a linear probe, also against class weights
 stages         what pooled maps of earlier stages bring a linear probe
 probe_choices  what a linear probe loses by cheaper features, and gains by views of its images
 tracing  seconds of tracing, exporting and compiling, and differences at other image sizes
@@ -71,7 +71,7 @@ OWN_COMMAND_LINE = (
     "probe",
     "probe_photos",
     "penalties",
-    "class_weights",
+    "logit_adjustment",
     "stages",
     "probe_choices",
     "memory_prediction",

@@ -115,7 +115,8 @@ def check_classes(class_names: Sequence[str], counts: Mapping[str, list[int]]) -
     if (ratio := imbalance(train)) and ratio > MAX_IMBALANCE:
         message = (
             f"the largest class has {ratio:.0f} times the training images of the smallest: read mean_per_class beside "
-            "top1; if every class counts the same, set `metric`=mean_per_class, and finetune's `class_weights`=balanced"
+            "top1; if every class counts the same, set `metric`=mean_per_class, and for finetune"
+            " `loss.logit_adjustment`=true"
         )
         findings.append(Finding("warning", "imbalance", message))
     return findings

@@ -65,10 +65,10 @@ def _probed_networks(choice: Any) -> str:
     return f"{', '.join(networks)}; {duration(sum(choice['seconds'].values()))} with the winner's run"
 
 
-def _class_weights(result: Any) -> str:
+def _adjusted(result: Any) -> str:
     parts = []
     for size in sorted((size for size in result if size.isdigit()), key=int):
-        gains = result[size]["mean_gain"]["balanced"]
+        gains = result[size]["mean_gain"]["adjusted"]
         per_class, top1 = (f"{100 * gains[name]['value']:+.1f}" for name in ("mean_per_class", "top1"))
         parts.append(f"{size} photos {per_class} points per class, {top1} top-1 ({gains['top1']['count']} draws)")
     return "; ".join(parts)
@@ -234,10 +234,10 @@ MEASUREMENTS = (
         "python -m benchmarks stages FEATURES",
     ),
     Measurement(
-        "linear probe with balanced class weights, against none, clothing photos, `lite0` at 128 px, test",
-        "class_weights_clothing_cpu",
-        _class_weights,
-        "python -m benchmarks class_weights FEATURES",
+        "linear probe with logit adjustment, against none, clothing photos, `lite0` at 128 px, test",
+        "logit_adjustment_clothing_cpu",
+        _adjusted,
+        "python -m benchmarks logit_adjustment FEATURES",
     ),
     Measurement(
         "strongest place of a class map on the object, photos pasted into coloured noise, `lite0` at 64 px",

@@ -213,21 +213,26 @@ def test_suspects_are_the_most_accurate_networks_and_the_doctors_too(
 
 
 @pytest.mark.slow
-def test_where_the_mean_per_class_counts_heads_are_balanced(
+def test_where_the_mean_per_class_counts_heads_are_adjusted(
     run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("--data.metric", "mean_per_class", "--backbones", "lite0", "--folds", "3", "--methods", "probe")
     assert run(*words, "--out_dir", tmp_path / "choice") == 0
-    said = "accuracy is the mean of the classes' accuracies; class weights of the heads: balanced"
+    said = "accuracy is the mean of the classes' accuracies; heads with logit adjustment"
     assert said in capsys.readouterr().out.splitlines()
     found = checked(read_object(tmp_path / "choice/choose.json"), Choice, tmp_path)
-    assert found.metric == "mean_per_class" and found.candidates[0].class_weights == "balanced"
+    assert found.metric == "mean_per_class" and found.candidates[0].logit_adjustment
     with np.load(tmp_path / "choice/out_of_fold.npz", allow_pickle=False) as arrays:
-        right = arrays["logits_lite0_32"][0].argmax(1) == arrays["label"]
+        logits, fold_of = arrays["logits_lite0_32"][0], arrays["fold"][0]
+        right = logits.argmax(1) == arrays["label"]
+        for fold in range(3):  # of which suspects know nothing
+            shares = np.bincount(arrays["label"][fold_of != fold]) / (fold_of != fold).sum()
+            unadjusted = softmax(logits[fold_of == fold] + np.log(shares), axis=1)
+            np.testing.assert_allclose(arrays["probability_lite0_32"][fold_of == fold], unadjusted, atol=1e-5)
         mean = np.mean([right[arrays["label"] == label].mean() for label in range(3)])
     assert found.candidates[0].accuracy == pytest.approx(mean)
     winner = read_results(tmp_path / "choice/winner")
-    assert (winner["class_weights"], winner["quoted_metric"]) == ("balanced", "mean_per_class")
+    assert (winner["logit_adjustment"], winner["quoted_metric"]) == (True, "mean_per_class")
     assert found.seconds.keys() == {"networks", "suspects", "learning_curve", "fine_tuning", "winner"}
 
 

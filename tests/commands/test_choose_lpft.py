@@ -124,10 +124,10 @@ def test_the_sentence_says_which_method_and_why() -> None:
     )
 
 
-@pytest.mark.parametrize("class_weights", ["auto", "none", "balanced"])
-def test_the_command_that_fine_tunes_nevertheless_has_the_same_data(class_weights: str) -> None:
+@pytest.mark.parametrize(("asked", "adjusts"), [("auto", None), ("true", True), ("on", True), ("off", False)])
+def test_the_command_that_fine_tunes_nevertheless_has_the_same_data(asked: str, adjusts: bool | None) -> None:
     given = ["--data_root", "my photos", "--seed", "3", "--data.group_column", "patient"]
-    config, own = parse_choose_config([*given, "--class_weights", class_weights])
+    config, own = parse_choose_config([*given, "--logit_adjustment", asked])
     choice: Any = SimpleNamespace(
         config={**config.to_dict(), **asdict(own)},
         candidates=[None, SimpleNamespace(backbone="lite1", image_size=240)],
@@ -139,8 +139,8 @@ def test_the_command_that_fine_tunes_nevertheless_has_the_same_data(class_weight
     assert (found.dataset, found.backbone, found.image_size, found.method) == ("folder", "lite1", 240, "lpft")
     assert (found.data, found.seed) == (config.data, 3)
     # Else the rule decides, by what the data are judged by.
-    assert ("loss.class_weights" in given_fields(words)) == (class_weights != "auto")
-    assert found.loss.class_weights == ("balanced" if class_weights == "balanced" else "none")
+    assert ("loss.logit_adjustment" in given_fields(words)) == (adjusts is not None)
+    assert found.loss.logit_adjustment == bool(adjusts)
 
 
 # The time

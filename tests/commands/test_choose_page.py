@@ -128,9 +128,9 @@ def test_the_command_chooses_anew(tmp_path: Path) -> None:
     choice = choice_of(60, config={**config.to_dict(), **vars(own)})
     again, own_again = parse_choose_config(shlex.split(shlex.join(choose_words(choice))))
     assert own_again == own and again == replace(config, out_dir=None)
-    del choice.config["class_weights"]  # which an earlier version does not have
+    del choice.config["logit_adjustment"]  # which an earlier version does not have
     assert parse_choose_config(shlex.split(shlex.join(choose_words(choice)))) == (again, own)
-    assert "--loss.class_weights" not in lpft_words(choice)
+    assert "--loss.logit_adjustment" not in lpft_words(choice)
 
 
 def test_the_command_report_writes_the_page_of_a_choice_which_has_to_be_alone(

@@ -115,8 +115,8 @@ def test_choices_that_share_a_folder_share_the_runs(find: Callable[..., Searched
     assert find(own, lambda _: pytest.fail("trained again")) == found
     more = find(ChooseConfig(search=4, search_dir=own.search_dir), higher_is_better)
     assert found is not None and more is not None and len(more.attempts) == 4
-    with pytest.raises(BadValue, match=r"fixed: \{\} -> \{'loss\.class_weights': 'balanced'\}"):
-        find(replace(own, class_weights="balanced"), higher_is_better)
+    with pytest.raises(BadValue, match=r"fixed: \{\} -> \{'loss\.logit_adjustment': True\}"):
+        find(replace(own, logit_adjustment=True), higher_is_better)
 
 
 def test_the_fold_that_chose_is_no_evidence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

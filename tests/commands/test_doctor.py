@@ -371,13 +371,13 @@ def test_a_class_without_training_images_is_an_error_and_the_rest_is_still_exami
     assert any("no training image of 'newt'" in f["message"] for f in report["findings"])
 
 
-def test_imbalance_recommends_class_weights(tmp_path: Path) -> None:
+def test_imbalance_recommends_logit_adjustment(tmp_path: Path) -> None:
     for name, count in (("many", 60), ("few", 5)):
         for index in range(count):
             save(photo(count * 100 + index, (40, 40)), tmp_path / "data" / name / f"{index}.png")
     report = examine(0, tmp_path / "data")
     (message,) = [f["message"] for f in report["findings"] if f["check"] == "imbalance"]
-    assert "`class_weights`=balanced" in message
+    assert "set `metric`=mean_per_class, and for finetune `loss.logit_adjustment`=true" in message
 
 
 def test_a_single_class_is_a_finding_and_not_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

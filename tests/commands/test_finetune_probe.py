@@ -98,18 +98,18 @@ def test_lpft_starts_where_the_probe_ended_and_resumes_without_another(
 
 
 @pytest.mark.slow
-def test_where_the_mean_per_class_counts_lpft_balances_the_head_and_the_loss(
+def test_where_the_mean_per_class_counts_lpft_adjusts_the_head_and_the_loss(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("--data.metric", "mean_per_class", "--method", "lpft", "--trainer.max_epochs", "1", "--report", "false")
     assert tune(photos, tmp_path / "run", *words) == 0
     found, output = load_results(tmp_path / "run"), capsys.readouterr().out
-    assert found.first_probe is not None and found.first_probe.class_weights == "balanced"
-    assert found.config["loss"]["class_weights"] == "balanced"
+    assert found.first_probe is not None and found.first_probe.logit_adjustment
+    assert found.config["loss"]["logit_adjustment"] is True
     assert found.quoted_metric == found.monitor == "mean_per_class"
-    assert "loss.class_weights balanced: the mean per class is what counts" in output
+    assert "loss.logit_adjustment True: the mean per class is what counts" in output
     assert f"linear probe first: val mean_per_class {found.first_probe.metrics['mean_per_class']:.2%} (" in output
-    assert "s, with balanced class weights)" in output
+    assert "s, with logit adjustment)" in output
 
 
 @pytest.mark.slow

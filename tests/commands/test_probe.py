@@ -510,16 +510,16 @@ def test_a_second_probe_reads_the_features_and_finds_the_same(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("asked", "taken"), [("auto", "balanced"), ("none", "none")])
-def test_data_judged_by_the_mean_per_class_get_a_balanced_head(
-    asked: str, taken: str, probed: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("asked", "taken"), [("auto", True), ("off", False)])
+def test_data_judged_by_the_mean_per_class_get_an_adjusted_head(
+    asked: str, taken: bool, probed: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("--data.metric", "mean_per_class", "--class_weights", asked, "--report", "false")
+    words = ("--data.metric", "mean_per_class", "--logit_adjustment", asked, "--report", "false")
     assert call(probe.main, *quick(photos, probed.parent / "cache", *words, "--out_dir", tmp_path / "run")) == 0
     found = read_results(tmp_path / "run")
-    assert (found["class_weights"], found["quoted_metric"]) == (taken, "mean_per_class")
-    assert (", with balanced class weights, penalty" in capsys.readouterr().out) == (taken == "balanced")
-    assert (read_results(probed)["class_weights"], read_results(probed)["quoted_metric"]) == ("none", "top1")
+    assert (found["logit_adjustment"], found["quoted_metric"]) == (taken, "mean_per_class")
+    assert (", with logit adjustment, penalty" in capsys.readouterr().out) == taken
+    assert (read_results(probed)["logit_adjustment"], read_results(probed)["quoted_metric"]) == (False, "top1")
 
 
 @pytest.mark.slow

@@ -9,7 +9,14 @@ import pytest
 import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
-from transfer.config.command_line import build_config, load_config, parse_config, parse_probe_config, save_config
+from transfer.config.command_line import (
+    build_config,
+    load_config,
+    parse_choose_config,
+    parse_config,
+    parse_probe_config,
+    save_config,
+)
 from transfer.config.problems import find_problems
 from transfer.config.schema import FinetuneConfig, OptimConfig, TrainerConfig
 from transfer.errors import BadValue, UserError
@@ -334,6 +341,38 @@ def test_several_labels_per_image_imply_their_loss_unless_another_is_given() -> 
     assert build_config(None, None, {"data_root": "photos", "data": {"multilabel": True}})[0].loss.name == "bce"
     with pytest.raises(UserError, match=r"several labels need `loss\.name`=bce"):
         parse_config((*words, "--loss.name", "cross_entropy"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ("--loss.name", "bce"),
+            r"`loss\.logit_adjustment`=True with `loss\.name`=bce: it adjusts the logits of a softmax \(use",
+        ),
+        (
+            ("--loss.class_weights", "balanced"),
+            r"`loss\.logit_adjustment`=True with `loss\.class_weights`=balanced: both correct for the classes' sizes",
+        ),
+    ],
+)
+def test_what_a_logit_adjustment_does_not_go_with(words: tuple[str, ...], message: str) -> None:
+    given = ("--data_root", "photos", "--loss.logit_adjustment", "true")
+    assert parse_config(given)[0].loss.logit_adjustment is True
+    with pytest.raises(UserError, match=message):
+        parse_config((*given, *words))
+
+
+@pytest.mark.parametrize(("asked", "taken"), [("auto", "auto"), ("on", True), ("true", True), ("off", False)])
+def test_probe_and_choose_take_an_adjustment_from_words_and_recipes_alike(
+    asked: str, taken: object, tmp_path: Path
+) -> None:
+    recipe = write(tmp_path / "r.yaml", f"logit_adjustment: {asked}\n")
+    for parse in (parse_probe_config, parse_choose_config):
+        for words in (["--logit_adjustment", asked], ["--config", recipe]):
+            assert parse(["--data_root", "photos", *words])[1].logit_adjustment == taken
+    with pytest.raises(UserError, match=r"logit_adjustment.*maybe"):
+        parse_probe_config(["--data_root", "photos", "--logit_adjustment", "maybe"])
 
 
 def test_a_command_line_leaves_nothing_to_the_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from transfer.config.choices import choose_by_rule, settle_method, settle_recipe
 from transfer.config.command_line import given_fields, parse_config
 from transfer.config.problems import find_problems
-from transfer.config.schema import FinetuneConfig, TrainerConfig
+from transfer.config.schema import FinetuneConfig, LossConfig, TrainerConfig
 from transfer.errors import BadValue
 
 PHOTOS = ("--data_root", "photos")
@@ -74,15 +75,22 @@ def test_lpft_leaves_what_was_set_and_tells_the_rest() -> None:
     assert chosen.image_size is None
 
 
-@pytest.mark.parametrize(("given", "chosen"), [((), "balanced"), (("loss.class_weights",), "none")])
-def test_where_the_mean_per_class_counts_lpft_weights_the_classes(given: tuple[str, ...], chosen: str) -> None:
+@pytest.mark.parametrize(("given", "chosen"), [((), True), (("loss.logit_adjustment",), False)])
+def test_where_the_mean_per_class_counts_lpft_adjusts_the_loss(given: tuple[str, ...], chosen: bool) -> None:
     config = FinetuneConfig(method="lpft", recipe="none")
     found, lines = choose(config, frozenset(given), is_balanced=True)
-    assert found.loss.class_weights == chosen
-    said = "loss.class_weights balanced: the mean per class is what counts (ours)"
-    assert (said if chosen == "balanced" else "loss.class_weights: as you set it") in lines
-    assert choose(config)[0].loss.class_weights == "none"
-    assert choose(FinetuneConfig(method="full", recipe="auto"), is_balanced=True)[0].loss.class_weights == "none"
+    assert (found.loss.logit_adjustment, found.loss.class_weights) == (chosen, "none")
+    said = "loss.logit_adjustment True: the mean per class is what counts (ours)"
+    assert (said if chosen else "loss.logit_adjustment: as you set it") in lines
+    assert not choose(config)[0].loss.logit_adjustment
+    assert not choose(FinetuneConfig(method="full", recipe="auto"), is_balanced=True)[0].loss.logit_adjustment
+
+
+@pytest.mark.parametrize("loss", [LossConfig(class_weights="balanced"), LossConfig(name="bce")])
+def test_a_loss_that_cannot_be_adjusted_stays(loss: LossConfig) -> None:
+    config = FinetuneConfig(method="lpft", recipe="none", loss=loss)
+    found, _ = choose(config, frozenset({"loss.class_weights", "loss.name"}), is_balanced=True)
+    assert found.loss == replace(loss, label_smoothing=0.0)
 
 
 @pytest.mark.parametrize(("short_side", "size", "crop"), [(500, 224, 0.5), (32, 128, 0.64)])

@@ -69,7 +69,7 @@ def test_a_probe_takes_the_fields_that_it_has() -> None:
     assert fields == {
         **{"pretrained": "paper", "image_size": 64, "data.batch_size": 32, "trainer.accelerator": "cpu"},
         "features": "last",
-        "class_weights": "none",
+        "logit_adjustment": False,
         **{"dataset": "digits", "backbone": "lite0", "seed": 0, "data_root": None, "trainer.devices": 2},
     }
     assert probe_configuration(cell, Table(cells=(cell,)), 1)["data.batch_size"] == DataConfig.batch_size

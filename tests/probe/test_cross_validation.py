@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from sklearn.linear_model import RidgeClassifier
 from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
 from transfer.folds import draw_folds
-from transfer.probe.cross_validation import TEMPERATURES, ChosenHead, CrossValidation, cross_validate
+from transfer.probe.cross_validation import TEMPERATURES, CrossValidation, cross_validate, fit_head
 from transfer.probe.features import Features
 from transfer.statistics import mean_per_class, share_interval, top1
 
@@ -91,29 +92,37 @@ def test_losses_choices_and_predictions_are_those_of_scikit_learn(
 
 
 @pytest.mark.parametrize("head", ["logistic", "ridge"])
-def test_balanced_heads_are_chosen_by_the_loss_of_the_images_as_they_are(head: str) -> None:
+def test_adjustment_changes_no_choice_and_takes_the_log_shares_of_the_other_folds(head: str) -> None:
     features, labels = images(300, 5)
     kept = np.flatnonzero((labels > 0) | (np.arange(300) % 8 == 0))
     features, labels = features[kept], labels[kept]
-    folds = draw_folds(labels, 4)
-    penalties = (100.0, 1.0)
-    found = cross_validate(
-        [features_of(features, labels)], 3, folds, heads=[head], penalties=penalties, class_weights="balanced"
+    folds = draw_folds(labels, 4, 2)
+    found, plain = (
+        cross_validate(
+            [features_of(features, labels)],
+            3,
+            folds,
+            "mean_per_class",
+            heads=[head],
+            penalties=PENALTIES[1:4],
+            logit_adjustment=adjusts,
+        )
+        for adjusts in (True, False)
     )
-    losses, scale = {}, 1 if head == "logistic" else 0.5
-    for penalty in penalties:
-        model = sklearn_head(head, penalty).set_params(class_weight="balanced")
-        split = PredefinedSplit(folds[0])
-        logits = scale * cross_val_predict(model, features, labels, cv=split, method="decision_function")
-        losses |= {(penalty, t): loss.mean() for t, loss in losses_at(logits, labels).items()}
-    best = min(losses, key=lambda key: losses[key])
-    assert found.choice == ChosenHead(head, *best, 5, "balanced")
-    assert found.losses[head][best[0]] == pytest.approx(losses[best], rel=1e-2)
-    whole = sklearn_head(head, best[0]).set_params(class_weight="balanced").fit(features, labels)
-    expected = softmax(scale * whole.decision_function(features) / best[1], axis=1)
-    np.testing.assert_allclose(found.fit.logits(torch.from_numpy(features)).softmax(1), expected, atol=3e-3)
-    plain = cross_validate([features_of(features, labels)], 3, folds, heads=[head], penalties=penalties)
-    assert (found.predictions == 0).sum() > (plain.predictions == 0).sum()
+    assert found.choice == replace(plain.choice, logit_adjustment=True) and found.losses == plain.losses
+    np.testing.assert_array_equal(found.probabilities, plain.probabilities)  # which doubt labels
+    for repeat, fold_of in enumerate(folds):
+        for fold in range(4):
+            mine = fold_of == fold
+            shares = np.bincount(labels[~mine], minlength=3) / (~mine).sum()
+            expected = plain.logits[repeat, mine].numpy() - np.log(shares)
+            np.testing.assert_allclose(found.logits[repeat, mine], expected, rtol=1e-5, atol=1e-5)
+    assert found.value == pytest.approx(np.mean([mean_per_class(labels, each) for each in found.predictions]))
+    assert found.value > plain.value + 0.05
+    whole = features_of(features, labels)
+    expected = plain.fit.logits(whole.features).numpy() - np.log(np.bincount(labels) / len(labels))
+    np.testing.assert_allclose(found.fit.logits(whole.features), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(fit_head([whole], 3, found.choice).bias, found.fit.bias)
 
 
 def test_the_head_with_the_lowest_loss_is_taken() -> None:

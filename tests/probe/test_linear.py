@@ -9,18 +9,19 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.metrics import balanced_accuracy_score
 
 from transfer.probe import linear
-from transfer.probe.class_weights import choose_class_weights
 from transfer.probe.cross_validation import ChosenHead
 from transfer.probe.features import Features
 from transfer.probe.linear import fit_choice, fit_probe
 from transfer.probe.logistic import LinearFit
+from transfer.probe.logit_adjustment import is_adjusted
 
 RNG = np.random.default_rng(0)
 FEATURES = RNG.normal(size=(80, 6))
 LABELS = (FEATURES[:, :3] + RNG.normal(size=(80, 3))).argmax(1)
+RARE = np.flatnonzero((LABELS > 0) | (np.arange(80) % 4 == 0))  # of the first class few
 
 
 def part(images: slice, noise: float = 0.0) -> Features:
@@ -34,9 +35,17 @@ def expected(head: str, features: NDArray[np.float64], labels: NDArray[np.int64]
     return LogisticRegression(C=1 / 3, tol=1e-12, max_iter=10_000).fit(features, labels, weights)
 
 
-def assert_is(fit: LinearFit, temperature: float, sklearn: Any) -> None:
+def rows_of(rows: NDArray[np.int64]) -> Features:
+    return Features(torch.from_numpy(FEATURES[rows]), torch.from_numpy(LABELS[rows]))
+
+
+def log_shares(rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.log([np.mean(LABELS[rows] == label) for label in range(3)])
+
+
+def assert_is(fit: LinearFit, temperature: float, sklearn: Any, adjustment: NDArray[np.float64] | float = 0.0) -> None:
     """Of logistic regression only differences between the classes count."""
-    for found, value in ((fit.weight, sklearn.coef_), (fit.bias, sklearn.intercept_)):
+    for found, value in ((fit.weight, sklearn.coef_), (fit.bias + adjustment, sklearn.intercept_)):
         scaled = temperature * found.numpy()
         assert scaled - scaled.mean(0) == pytest.approx(value - value.mean(0), rel=1e-4, abs=1e-4)
 
@@ -55,44 +64,63 @@ def test_a_chosen_head_is_fitted_to_train_and_to_both(head: str) -> None:
 
 
 @pytest.mark.parametrize("head", ["logistic", "ridge"])
-def test_a_balanced_head_weights_the_classes_of_what_it_is_fitted_to(head: str) -> None:
-    rare = np.flatnonzero((LABELS > 0) | (np.arange(80) % 4 == 0))
-    train, val = (
-        Features(torch.from_numpy(FEATURES[rows]), torch.from_numpy(LABELS[rows])) for rows in (rare[:40], rare[40:])
-    )
-    found = fit_choice([train], val, 3, ChosenHead(head, 3.0, 0.5, 6, "balanced"))
-    for fit, rows in ((found.train_fit, rare[:40]), (found.fit, rare)):
-        weights = compute_sample_weight("balanced", LABELS[rows])
-        assert_is(fit, 0.5, expected(head, FEATURES[rows], LABELS[rows], weights))
-    assert found.class_weights == "balanced"
+def test_an_adjusted_head_is_scikit_learns_less_the_log_shares_of_what_it_is_fitted_to(head: str) -> None:
+    train, val = RARE[:40], RARE[40:]
+    found = fit_choice([rows_of(train)], rows_of(val), 3, ChosenHead(head, 3.0, 0.5, 6, True))
+    for fit, rows in ((found.train_fit, train), (found.fit, RARE)):
+        assert_is(fit, 0.5, expected(head, FEATURES[rows], LABELS[rows]), log_shares(rows))
+    assert found.logit_adjustment and np.abs(log_shares(train) - log_shares(RARE)).max() > 0.05
 
 
 @pytest.mark.parametrize("most", [0, 999])  # val chooses, and cross-validation
-def test_a_balanced_probe_is_scikit_learns(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_adjusted_probe_is_chosen_and_fitted_by_the_images_as_they_are(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(linear, "MOST_CROSS_VALIDATED", most)
     monkeypatch.setattr(linear, "PENALTIES", (30.0, 3.0, 0.3))
-    rare = np.flatnonzero((LABELS > 0) | (np.arange(80) % 4 == 0))
-    train, val = (
-        Features(torch.from_numpy(FEATURES[rows]), torch.from_numpy(LABELS[rows])) for rows in (rare[:40], rare[40:])
+    train, val = RARE[:40], RARE[40:]
+    found, plain = (
+        fit_probe([rows_of(train)], rows_of(val), 3, "mean_per_class", logit_adjustment=adjusts)
+        for adjusts in (True, False)
     )
-    found = fit_probe([train], val, 3, class_weights="balanced")
-    assert found.class_weights == "balanced" and fit_probe([train], val, 3).class_weights == "none"
-    for fit, rows in ((found.train_fit, rare[:40]), (found.fit, rare)):
-        model = LogisticRegression(C=1 / found.penalty, tol=1e-12, max_iter=10_000, class_weight="balanced")
-        assert_is(fit, found.temperature, model.fit(FEATURES[rows], LABELS[rows]))
+    assert (found.logit_adjustment, plain.logit_adjustment) == (True, False)
+    models = {
+        penalty: LogisticRegression(C=1 / penalty, tol=1e-12, max_iter=10_000).fit(FEATURES[train], LABELS[train])
+        for penalty in found.val_metrics
+    }
+    for penalty, metrics in found.val_metrics.items():
+        scores = models[penalty].decision_function(FEATURES[val]) / found.temperature - log_shares(train)
+        accuracy = balanced_accuracy_score(LABELS[val], scores.argmax(1))
+        assert metrics["mean_per_class"] == pytest.approx(accuracy), penalty
+    assert_is(found.train_fit, found.temperature, models[found.penalty], log_shares(train))
+    both = LogisticRegression(C=1 / found.penalty, tol=1e-12, max_iter=10_000).fit(FEATURES[RARE], LABELS[RARE])
+    assert_is(found.fit, found.temperature, both, log_shares(RARE))
+    if most:
+        assert (found.penalty, found.temperature) == (plain.penalty, plain.temperature)
+    else:
+        assert found.penalty == max(models, key=lambda penalty: found.val_metrics[penalty]["mean_per_class"])
+        assert len(models) == 3
+
+
+@pytest.mark.parametrize("temperature", [0.1, 1.0, 10.0])
+@pytest.mark.parametrize("head", ["logistic", "ridge"])
+def test_a_class_without_an_image_is_never_predicted(head: str, temperature: float) -> None:
+    found = fit_choice([rows_of(RARE[:40])], rows_of(RARE[40:]), 5, ChosenHead(head, 3.0, temperature, 6, True))
+    tested = torch.from_numpy(2 * RNG.normal(size=(500, 6)))
+    assert set(found.fit.logits(tested).argmax(1).tolist()) <= {0, 1, 2}
 
 
 @pytest.mark.parametrize(
     ("asked", "metric", "taken"),
     [
-        ("auto", "top1", "none"),
-        ("auto", "mean_per_class", "balanced"),
-        ("none", "mean_per_class", "none"),
-        ("balanced", "top1", "balanced"),
+        ("auto", "top1", False),
+        ("auto", "mean_per_class", True),
+        (False, "mean_per_class", False),
+        (True, "top1", True),
     ],
 )
-def test_heads_weight_the_classes_where_their_mean_counts(asked: Any, metric: Any, taken: str) -> None:
-    assert choose_class_weights(asked, metric) == taken
+def test_heads_are_adjusted_where_the_mean_per_class_counts(asked: Any, metric: Any, taken: bool) -> None:
+    assert is_adjusted(asked, metric) is taken
 
 
 def test_the_one_view_of_val_counts_as_often_as_those_of_train() -> None:

@@ -11,10 +11,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression as Sklearn
-from sklearn.utils.class_weight import compute_sample_weight
 
 from transfer.probe import logistic
-from transfer.probe.class_weights import sample_weight
 from transfer.probe.logistic import LogisticRegression
 from transfer.probe.penalties import PENALTIES
 
@@ -31,11 +29,9 @@ def mixture(num_images: int, num_features: int, num_classes: int, seed: int = 0)
     return latent * scales + 2 * scales, scores.argmax(1)
 
 
-def sklearn_fit(
-    features: Array, labels: Labels, penalty: float, class_weight: str | None = None
-) -> tuple[float, Sklearn]:
+def sklearn_fit(features: Array, labels: Labels, penalty: float) -> tuple[float, Sklearn]:
     """The minimum by scikit-learn, with its own convention: C = 1 / penalty; on scaled features it would be another."""
-    model = Sklearn(C=1 / penalty, tol=1e-8, max_iter=20_000, class_weight=class_weight)
+    model = Sklearn(C=1 / penalty, tol=1e-8, max_iter=20_000)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # at its floor of rounding it says that it has not converged
         model.fit(features, labels)
@@ -75,41 +71,6 @@ EXTREMES = (1e5, 10.0, 1e-2, 1e-6)
 def test_the_optimum_is_scikit_learns(num_classes: int) -> None:
     features, labels = mixture(3000, 12, num_classes)
     check_path(features[:1000], labels[:1000], num_classes, EXTREMES, features, torch.float64)
-
-
-@pytest.mark.parametrize("num_classes", [2, 4])
-def test_balanced_class_weights_are_scikit_learns(num_classes: int) -> None:
-    features, labels = mixture(600, 12, num_classes)
-    kept = np.flatnonzero((labels > 0) | (np.arange(600) % 20 == 0))  # the first class has few images
-    features, labels = features[kept], labels[kept]
-    weights = sample_weight(torch.from_numpy(labels), "balanced")
-    assert weights is not None
-    np.testing.assert_allclose(weights, compute_sample_weight("balanced", labels), rtol=1e-6)
-    data = LogisticRegression(torch.from_numpy(features), torch.from_numpy(labels), num_classes, 1, weights)
-    for fit in data.path((100.0, 1.0, 1e-2)):
-        _, model = sklearn_fit(features, labels, fit.penalty, "balanced")
-        _, plain = sklearn_fit(features, labels, fit.penalty)
-        found, biases = fit.weight.numpy(), fit.bias.numpy()
-        if num_classes == 2:  # of which scikit-learn has the difference alone
-            found, biases = found[1:] - found[:1], biases[1:] - biases[:1]
-        else:
-            biases = biases - biases.mean() + model.intercept_.mean()
-        np.testing.assert_allclose(found, model.coef_, rtol=1e-3, atol=2e-4)
-        np.testing.assert_allclose(biases, model.intercept_, rtol=1e-3, atol=2e-3)
-        assert np.abs(found - plain.coef_).max() > 0.01
-        chosen = fit.logits(torch.from_numpy(features)).argmax(1).numpy()
-        assert (chosen == 0).sum() > (plain.predict(features) == 0).sum()
-
-
-def test_a_weight_of_two_is_an_image_twice() -> None:
-    features, labels = mixture(60, 5, 3)
-    twice = np.repeat(np.arange(60), np.where(labels == 1, 2, 1))
-    x, y = torch.from_numpy(features), torch.from_numpy(labels)
-    weights = torch.where(y == 1, 2.0, 1.0)
-    weighted = LogisticRegression(x, y, 3, 1, weights).path((10.0, 0.1))
-    for found, expected in zip(weighted, LogisticRegression(x[twice], y[twice], 3).path((10.0, 0.1)), strict=True):
-        torch.testing.assert_close(found.weight, expected.weight, rtol=1e-3, atol=1e-4)
-        assert found.loss == pytest.approx(expected.loss, rel=1e-6)
 
 
 def test_so_it_is_when_the_products_are_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge, RidgeClassifier, RidgeCV
 
-from transfer.probe.class_weights import sample_weight
 from transfer.probe.ridge import RidgeRegression
 
 PENALTIES = (1e3, 1.0, 1e-3)
@@ -61,29 +60,6 @@ def test_a_block_that_is_left_out_equals_refitting_without_it() -> None:
         torch.testing.assert_close(found[:, blocks == block], expected, rtol=1e-8, atol=1e-8)
     alone = torch.stack(list(ridge.left_out(PENALTIES, torch.arange(40))))
     torch.testing.assert_close(alone, torch.stack(list(ridge.left_out(PENALTIES))))
-
-
-@pytest.mark.parametrize("num_features", [6, 100])
-def test_balanced_class_weights_are_scikit_learns(num_features: int) -> None:
-    features, _ = data(num_features)
-    labels = np.repeat([0, 1, 2], [25, 12, 3])
-    x, y = torch.from_numpy(features), torch.from_numpy(labels)
-    weights = sample_weight(y, "balanced")
-    assert weights is not None
-    ridge = RidgeRegression(x, y, 3, 1, weights)
-    one_hot, blocks = np.eye(3)[labels], torch.from_numpy(RNG.integers(0, 5, 40))
-    alone, together = (torch.stack(list(ridge.left_out(PENALTIES, each))) for each in (None, blocks))
-    for number, (penalty, fit) in enumerate(zip(PENALTIES, ridge.path(PENALTIES), strict=True)):
-        expected = Ridge(penalty, solver="svd").fit(features, one_hot, weights.numpy())
-        np.testing.assert_allclose(fit.weight, expected.coef_, rtol=1e-6, atol=1e-9)
-        np.testing.assert_allclose(fit.bias, expected.intercept_, rtol=1e-6, atol=1e-9)
-        balanced = RidgeClassifier(penalty, class_weight="balanced").fit(features, labels)
-        assert fit.logits(x).argmax(1).tolist() == balanced.predict(features).tolist()
-        for found, left_out in ((alone, np.arange(40)), (together, blocks.numpy())):
-            for block in np.unique(left_out):
-                others, mine = left_out != block, left_out == block
-                refitted = Ridge(penalty, solver="svd").fit(features[others], one_hot[others], weights.numpy()[others])
-                np.testing.assert_allclose(found[number, mine], refitted.predict(features[mine]), rtol=1e-5, atol=1e-7)
 
 
 def test_a_class_without_an_image_is_never_predicted() -> None:

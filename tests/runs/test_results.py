@@ -60,6 +60,15 @@ def test_results_of_the_first_version_are_read(tmp_path: Path) -> None:
     assert results.splits["test"].size == 360 and results.environment["versions"]["torch"]
 
 
+def test_a_field_that_is_no_longer_written_is_passed_over(tmp_path: Path) -> None:
+    make_results(tmp_path, PROBE).save()
+    content = json.loads((tmp_path / "results.json").read_text())
+    del content["logit_adjustment"]
+    (tmp_path / "results.json").write_text(json.dumps({**content, "class_weights": "balanced"}))
+    found = read_results(tmp_path).probe
+    assert found == PROBE and not found.logit_adjustment
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

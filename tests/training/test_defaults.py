@@ -26,6 +26,7 @@ WITHOUT_A_FIELD = {
     "in_channels",
     "output_stride",
     "class_weights",
+    "logit_adjustment",
     "distillation",
 }
 
@@ -38,6 +39,7 @@ def test_every_default_is_the_schemas() -> None:
     assert parameters.keys() - WITHOUT_A_FIELD == fields.keys()
     assert {name: parameters[name].default for name in fields} == fields
     assert parameters["class_weights"].default is None and config.loss.class_weights == "none"
+    assert parameters["logit_adjustment"].default is None and not config.loss.logit_adjustment
 
 
 class Rates(pl.Callback):

@@ -39,6 +39,7 @@ def test_a_training_step_has_no_graph_break(
     [
         ({"label_smoothing": 0.1, "mixup_alpha": 0.4}, 1),
         ({"loss": "bce", "cutmix_alpha": 1.0, "bn": "frozen"}, 1),
+        ({"logit_adjustment": [-1.0, -2.0, -3.0], "mixup_alpha": 0.4}, 1),
         ({"class_weights": [1.0, 2.0, 3.0], "mixup_alpha": 1.0, "cutmix_alpha": 1.0}, 2),
     ],
 )

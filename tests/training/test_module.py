@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from tests.conftest import Batches, RandomImages
 from transfer.errors import UserError
 from transfer.networks.classifier import Classifier
+from transfer.training.mixing import Mix
 from transfer.training.module import TransferModule
 
 Build = Callable[..., pl.Trainer]
@@ -60,16 +62,41 @@ def test_the_logged_training_loss_is_the_mean_over_the_epoch(
     assert trainer.callback_metrics["train/loss"].item() == pytest.approx(sum(losses.values) / 4, abs=1e-6)
 
 
-def test_validation_loss_knows_neither_smoothing_nor_class_weights(
-    tiny_classifier: Classifier, random_images: RandomImages, build_trainer: Build
+@pytest.mark.parametrize(
+    "options",
+    [{"label_smoothing": 0.3, "class_weights": [5.0, 1.0, 1.0]}, {"logit_adjustment": [-0.1, -2.0, -4.0]}],
+)
+def test_validation_loss_and_predictions_know_neither_smoothing_nor_class_weights_nor_adjustment(
+    tiny_classifier: Classifier, random_images: RandomImages, build_trainer: Build, options: dict[str, Any]
 ) -> None:
     with torch.no_grad():
         tiny_classifier.head.fc.bias.copy_(torch.tensor([1.0, 0.0, -2.0]))
-    weights = torch.tensor([5.0, 1.0, 1.0])
-    module = TransferModule(tiny_classifier, label_smoothing=0.3, class_weights=weights)
+    module = TransferModule(tiny_classifier, **options)
     logged = build_trainer().validate(module, random_images, verbose=False)[0]
     scores = torch.tensor([1.0, 0.0, -2.0]).log_softmax(0)
     assert logged["val/loss"] == pytest.approx(-scores.mean().item(), abs=1e-5)  # each class is a third of val
+    torch.testing.assert_close(
+        module.predict_step(random_images.images, 0), scores.exp().expand(len(random_images.images), 3)
+    )
+
+
+def test_an_adjusted_training_loss_is_that_of_the_logits_and_log_shares_also_of_mixed_images(
+    tiny_classifier: Classifier, random_images: RandomImages
+) -> None:
+    with torch.no_grad():
+        tiny_classifier.head.fc.bias.copy_(torch.tensor([1.0, 0.0, -2.0]))  # its logits, whatever the image
+    images, targets = random_images.images[:4], torch.tensor([0, 0, 1, 2])
+    shares = [0.6, 0.3, 0.1]
+    module = TransferModule(tiny_classifier, label_smoothing=0.0, logit_adjustment=[math.log(p) for p in shares])
+    odds = [share * math.exp(logit) for share, logit in zip(shares, (1.0, 0.0, -2.0), strict=True)]
+    surprise = [-math.log(each / sum(odds)) for each in odds]
+    alone, logits = module.batch_loss(images, targets)
+    assert alone.item() == pytest.approx((2 * surprise[0] + surprise[1] + surprise[2]) / 4, abs=1e-5)
+    torch.testing.assert_close(logits[0].detach(), torch.tensor([1.0, 0.0, -2.0]), atol=1e-5, rtol=0)
+    mix = Mix(share=torch.tensor(0.7), partner=torch.tensor([3, 3, 3, 2]))
+    mixed, _ = module.batch_loss(images, targets, mix)
+    partners = (3 * surprise[2] + surprise[1]) / 4
+    assert mixed.item() == pytest.approx(0.7 * alone.item() + 0.3 * partners, abs=1e-5)
 
 
 def test_a_diverged_run_stops_and_says_what_to_lower(

@@ -54,9 +54,19 @@ def test_a_checkpoint_alone_gives_the_module_back(
     loaded = TransferModule.load_from_checkpoint(path, weights_only=True)
     torch.testing.assert_close(logits(loaded, random_images), logits(module, random_images), rtol=0, atol=0)
     assert (loaded.lr, loaded.bn, loaded.loss.label_smoothing) == (0.04, "train", 0.05)
-    assert loaded.loss.weight.tolist() == [1.0, 2.0, 3.0]
+    assert loaded.loss.weight.tolist() == [1.0, 2.0, 3.0] and loaded.loss.logit_adjustment is None
     assert loaded.classifier.backbone.grad_checkpointing
     assert torch.load(path, weights_only=True)["hyper_parameters"]["backbone"] == classifier.backbone.variant.name
+
+
+def test_a_checkpoint_holds_the_logit_adjustment(
+    random_images: RandomImages, build_trainer: Build, tmp_path: Path
+) -> None:
+    module = TransferModule(build_classifier(SMALL, 3), logit_adjustment=torch.tensor([-0.5, -1.0, -3.0]))
+    path = saved(module, build_trainer(max_epochs=1, limit_train_batches=1), random_images, tmp_path)
+    loaded = TransferModule.load_from_checkpoint(path, weights_only=True)
+    assert loaded.loss.logit_adjustment.tolist() == [-0.5, -1.0, -3.0] and loaded.loss.weight is None
+    assert torch.load(path, weights_only=True)["hyper_parameters"]["logit_adjustment"] == [-0.5, -1.0, -3.0]
 
 
 def test_pretrained_weights_are_not_read_again(

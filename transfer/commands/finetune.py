@@ -246,12 +246,11 @@ def choose(
     config, reasons = settle_method(
         config, given, num_images=num_images, has_weights=has_weights, num_processes=num_processes
     )
-    is_balanced = dataset.metric == "mean_per_class" and all(dataset.class_counts["train"])
     config, chosen = choose_by_rule(
         config,
         given,
         num_images=num_images,
-        is_balanced=is_balanced,
+        is_balanced=dataset.metric == "mean_per_class",
         num_classes=dataset.num_classes,
         short_side=dataset.median_short_side() if config.recipe == "auto" else 0,
         resolution=start.preprocessing.image_size,

@@ -70,7 +70,7 @@ def build_module(
     from transfer.runs.folder import RunFolder
     from transfer.runs.predictor import load_head
     from transfer.runs.run_start import head_source
-    from transfer.training.losses import balanced_class_weights
+    from transfer.training.losses import balanced_class_weights, log_class_shares
     from transfer.training.module import TransferModule
     from transfer.weights.build import classifier_from
     from transfer.weights.files import read_checkpoint
@@ -95,5 +95,11 @@ def build_module(
     if config.compile:
         classifier.compile(dynamic=None if config.progressive is None else False)
     weights = None if config.loss.class_weights == "none" else balanced_class_weights(dataset.class_counts["train"])
-    options = config.module_options()
-    return TransferModule(classifier, class_weights=weights, distillation=distillation, **options)
+    adjustment = log_class_shares(dataset.class_counts["train"]) if config.loss.logit_adjustment else None
+    return TransferModule(
+        classifier,
+        class_weights=weights,
+        logit_adjustment=adjustment,
+        distillation=distillation,
+        **config.module_options(),
+    )

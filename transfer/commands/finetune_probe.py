@@ -59,12 +59,13 @@ def probe_first(
     if takes_head:
         classifier.head.load_state_dict(found.train_fit.state_dict())
         warn_of_moving_statistics(config, "`method`=lpft")
-    seconds = round(time.perf_counter() - started, 1)
-    weights = found.class_weights
-    first = FirstProbe(penalty=found.penalty, metrics=metrics, engine=engine, seconds=seconds, class_weights=weights)
+    seconds, adjusted = round(time.perf_counter() - started, 1), found.logit_adjustment
+    first = FirstProbe(
+        penalty=found.penalty, metrics=metrics, engine=engine, seconds=seconds, logit_adjustment=adjusted
+    )
     write_json(path, asdict(first))
     metric = data.dataset.metric
-    how = f"{seconds:.1f} s{', with balanced class weights' if weights == 'balanced' else ''}"
+    how = f"{seconds:.1f} s{', with logit adjustment' if adjusted else ''}"
     print(f"linear probe first: val {metric} {metrics[metric]:.2%} ({how})", flush=True)
     return first
 
@@ -92,8 +93,8 @@ def _fit(
 ) -> tuple[Probe, Metrics, str]:
     """Return the probe, its metrics on val, and the engine that computed the features. Test is not read.
 
-    It sees what the run's head sees and weights classes as the run's loss does, if it is `exact`; else it takes what
-    predicts better, and the weights of the data's metric, as the command `probe` does.
+    It sees what the run's head sees and is adjusted as the run's loss is, if it is `exact`; else it takes what predicts
+    better, and the adjustment of the data's metric, as the command `probe` does.
 
     Args:
         config: the run's configuration.
@@ -105,9 +106,9 @@ def _fit(
     from transfer.commands.probe_features import extract
     from transfer.lightning import pl
     from transfer.networks.heads import pooled_stages
-    from transfer.probe.class_weights import choose_class_weights
     from transfer.probe.fabric import build_fabric
     from transfer.probe.linear import linear_metrics
+    from transfer.probe.logit_adjustment import is_adjusted
 
     own = ProbeConfig(engine="torch", feature_dtype="float32") if exact else ProbeConfig()
     with pl.utilities.seed.isolate_rng():
@@ -123,8 +124,8 @@ def _fit(
             classifier.backbone.set_pooled_stages(pooled_stages(config.head))
             for module, mode in modes.items():
                 module.training = mode
-        weights = config.loss.class_weights if exact else choose_class_weights("auto", data.dataset.metric)
-        found = fit(features, data.dataset, fabric, widths=widths, class_weights=weights)
+        adjusts = config.loss.logit_adjustment if exact else is_adjusted("auto", data.dataset.metric)
+        found = fit(features, data.dataset, fabric, widths=widths, logit_adjustment=adjusts)
     assert record is not None
     val = features["val"][0].leading(found.num_features)
     return found, Metrics(linear_metrics(found.train_fit, val)), record.engine

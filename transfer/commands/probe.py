@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from datamodules.datamodule import DataModule
     from datamodules.dataset.loaded import Dataset
     from transfer.networks.classifier import Classifier
-    from transfer.probe.class_weights import ClassWeights
     from transfer.probe.cross_validation import ChosenHead
     from transfer.probe.features import Features
     from transfer.probe.linear import Probe
@@ -73,8 +72,8 @@ def probe(
     from datamodules.datamodule import DataModule
     from transfer.commands.probe_features import extract
     from transfer.commands.probe_report import collect_results, leave_results, measure_neighbours, measure_test
-    from transfer.probe.class_weights import choose_class_weights
     from transfer.probe.fabric import build_fabric
+    from transfer.probe.logit_adjustment import is_adjusted
     from transfer.runs.folder import check_run_dir, open_run
 
     started = time.perf_counter()
@@ -96,8 +95,8 @@ def probe(
         if record is None:
             return None
         extracted = time.perf_counter() - started
-        class_weights = choose_class_weights(own.class_weights, dataset.metric)
-        found = fit(features, dataset, fabric, choice, widths_of(classifier, own), class_weights)
+        adjusts = is_adjusted(own.logit_adjustment, dataset.metric)
+        found = fit(features, dataset, fabric, choice, widths_of(classifier, own), adjusts)
         seconds = {"extract": extracted, "fit": time.perf_counter() - started - extracted}
         features = {name: [view.leading(found.num_features) for view in views] for name, views in features.items()}
         config = set_head(run, config, classifier, found.num_features)
@@ -190,7 +189,7 @@ def fit(
     fabric: Fabric,
     choice: ChosenHead | None = None,
     widths: Sequence[int] = (),
-    class_weights: ClassWeights = "none",
+    logit_adjustment: bool = False,
 ) -> Probe:
     """Return the fit to the features of train and val, computed on the process's GPU or on the CPU.
 
@@ -198,9 +197,9 @@ def fit(
         features: of each view of train and val.
         dataset: the images.
         fabric: launched.
-        choice: the head to fit, if it has been chosen; it has class weights of its own.
+        choice: the head to fit, if it has been chosen; it says whether it is adjusted.
         widths: numbers of leading features to compare; empty: all of them.
-        class_weights: `none` or `balanced`.
+        logit_adjustment: whether the head is adjusted by the class shares of the images.
     """
     import torch
 
@@ -211,7 +210,7 @@ def fit(
     if choice is not None:
         return fit_choice(features["train"], features["val"][0], dataset.num_classes, choice, device)
     classes, metric, groups = dataset.num_classes, dataset.metric, dataset.split("train").groups
-    return fit_probe(features["train"], features["val"][0], classes, metric, device, groups, widths, class_weights)
+    return fit_probe(features["train"], features["val"][0], classes, metric, device, groups, widths, logit_adjustment)
 
 
 def save_probe(

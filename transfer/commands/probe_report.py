@@ -95,7 +95,7 @@ def _probe_fit(own: ProbeConfig, found: Probe, seconds: Mapping[str, float]) -> 
         passes=found.passes,
         views=own.views,
         num_features=found.num_features,
-        class_weights=found.class_weights,
+        logit_adjustment=found.logit_adjustment,
     )
 
 
@@ -194,9 +194,9 @@ def print_report(results: Results, fine_tuned: Results | None) -> None:
     splits = {"val": f"of {len(fit.val_metrics)} on val", "train": "in cross-validation on train"}
     chosen = splits.get(fit.chosen_on, "in cross-validation on train and val")
     seen = "" if results.config["head"] == "linear" else f" on {fit.num_features:,} features, of the last stages, too"
-    weights = ", with balanced class weights" if fit.class_weights == "balanced" else ""
+    adjusted = ", with logit adjustment" if fit.logit_adjustment else ""
     print(
-        f"{fit.head} regression{seen}{weights}, penalty {fit.penalty:.3g}, the best {chosen};"
+        f"{fit.head} regression{seen}{adjusted}, penalty {fit.penalty:.3g}, the best {chosen};"
         f" features {fit.extract_seconds:.0f} s, fits {fit.fit_seconds:.0f} s; results in {results.run_dir / RESULTS}"
     )
 

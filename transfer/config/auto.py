@@ -114,7 +114,7 @@ def choose_lpft(num_images: int, max_epochs: int | None = None, is_balanced: boo
         Rule("loss.label_smoothing", 0.0, whole),
         Rule("dropout", 0.0, whole),
         Rule("stochastic_depth_prob", 0.0, whole),
-        *([Rule("loss.class_weights", "balanced", "the mean per class is what counts (ours)")] if is_balanced else []),
+        *([Rule("loss.logit_adjustment", True, "the mean per class is what counts (ours)")] if is_balanced else []),
         Rule("data.min_crop_area", 0.5, "crops that look like the whole images that the head was fitted to (ours)"),
     ]
 

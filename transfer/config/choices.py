@@ -166,7 +166,7 @@ def choose_by_rule(
         config: configuration as the user set it, with its recipe and method.
         given: dotted fields that the user set; they stay unchanged.
         num_images: number of images in the train split.
-        is_balanced: whether every class, of which each has training images, counts the same.
+        is_balanced: whether every class counts the same, whatever its number of images.
         num_classes: number of classes of the dataset.
         short_side: median of the training images' short sides, in pixels.
         resolution: the network's own image size, in pixels.
@@ -179,7 +179,8 @@ def choose_by_rule(
     choices = list[Rule]()
     if config.method == "lpft":
         is_set = "trainer.max_epochs" in given and config.trainer.max_epochs > 0
-        choices = choose_lpft(num_images, config.trainer.max_epochs if is_set else None, is_balanced)
+        is_plain = config.loss.name == "cross_entropy" and config.loss.class_weights == "none"
+        choices = choose_lpft(num_images, config.trainer.max_epochs if is_set else None, is_balanced and is_plain)
     if config.recipe == "auto" and config.method != "full":
         choices += choose_size(short_side, resolution)
     elif config.recipe == "auto":

@@ -37,9 +37,9 @@ class ChooseConfig:
     search_dir: str | None = None
     """folder of the search; choices on the same images, on several machines, that name the same one share its runs;
     unset: search in the folder of the choice"""
-    class_weights: Literal["auto", "none", "balanced"] = "auto"
-    """balanced gives every class the same say in a fit, whatever its number of images; auto: balanced if data.metric,
-    or what the literature quotes for the dataset, is mean_per_class; none: every image"""
+    logit_adjustment: bool | Literal["auto"] = "auto"
+    """subtract the logarithm of each class's share of the images from the heads' logits, so that every class counts the
+    same; auto: if data.metric, or what the literature quotes for the dataset, is mean_per_class"""
     max_latency_ms: float | None = None
     """most milliseconds that a network may take for one image on this machine"""
     max_params: str | None = None

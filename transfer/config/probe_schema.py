@@ -29,9 +29,9 @@ class ProbeConfig:
     features: Literal["auto", "last", "stages"] = "auto"
     """what the head sees: last (the pooled last map), stages (those of the last three stages, too: head stages of
     finetune), auto (that with which ridge regression predicts better)"""
-    class_weights: Literal["auto", "none", "balanced"] = "auto"
-    """balanced gives every class the same say in the fit, whatever its number of images; auto: balanced if data.metric,
-    or what the literature quotes for the dataset, is mean_per_class; none: every image"""
+    logit_adjustment: bool | Literal["auto"] = "auto"
+    """subtract the logarithm of each class's share of the images from the head's logits, so that every class counts the
+    same; auto: if data.metric, or what the literature quotes for the dataset, is mean_per_class"""
     views: int = 1
     """views of each training image: itself, then randomly cropped and flipped ones; on clothing photos no gain"""
     feature_dtype: Literal["float32", "bfloat16"] = "bfloat16"

@@ -145,8 +145,7 @@ def _combination_problems(config: FinetuneConfig) -> Iterator[str]:
             yield "`bn`=recompute with `data.train_on`=trainval: it runs before validation; there is none (use adapt)"
     if config.pretrained is False and config.init_from is None and config.weights is not None:
         yield f"`weights`={config.weights} with `pretrained`=False: say how the file was trained"
-    if config.data.multilabel and config.loss.name != "bce":
-        yield f"`data.multilabel`=True with `loss.name`={config.loss.name}: several labels need `loss.name`=bce"
+    yield from _loss_problems(config)
     if config.data.multilabel and config.data.metric is not None:
         yield f"`data.metric`={config.data.metric} with `data.multilabel`=True, which is judged by map (leave it out)"
     if config.dataset == "folder" and config.data_root is None:
@@ -183,6 +182,22 @@ def _combination_problems(config: FinetuneConfig) -> Iterator[str]:
         yield from _sam_problems(config)
     if 0 < trainer.max_epochs <= config.optim.warmup_epochs:
         yield f"`optim.warmup_epochs`={config.optim.warmup_epochs}: the run ends after {trainer.max_epochs} epochs"
+
+
+def _loss_problems(config: FinetuneConfig) -> Iterator[str]:
+    loss = config.loss
+    if config.data.multilabel and loss.name != "bce":
+        yield f"`data.multilabel`=True with `loss.name`={loss.name}: several labels need `loss.name`=bce"
+    if loss.logit_adjustment and loss.name != "cross_entropy":
+        yield (
+            f"`loss.logit_adjustment`=True with `loss.name`={loss.name}: it adjusts the logits of a softmax (use"
+            " cross_entropy, or leave it out)"
+        )
+    if loss.logit_adjustment and loss.class_weights != "none":
+        yield (
+            f"`loss.logit_adjustment`=True with `loss.class_weights`={loss.class_weights}: both correct for the"
+            " classes' sizes; leave one out"
+        )
 
 
 def lpft_obstacles(config: FinetuneConfig) -> Iterator[str]:

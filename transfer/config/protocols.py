@@ -117,6 +117,7 @@ _PLAIN: Settings = {
     "loss.name": "cross_entropy",
     "loss.label_smoothing": 0.0,
     "loss.class_weights": "none",
+    "loss.logit_adjustment": False,
     "loss.mixup_alpha": 0.0,
     "loss.cutmix_alpha": 0.0,
     "optim.name": "sgd",

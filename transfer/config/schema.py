@@ -26,6 +26,9 @@ class LossConfig:
     """share of the target that is spread over all classes, 0 to below 1"""
     class_weights: Literal["none", "balanced"] = "none"
     """balanced weights the classes equally in the loss, by their counts in the train split"""
+    logit_adjustment: bool = False
+    """add the logarithm of each class's share of train to the logits in the loss, so that the answers are those of
+    equally frequent classes; for the mean of the classes' accuracies"""
     mixup_alpha: float = 0.0
     """alpha of mixup's Beta(alpha, alpha); 0: off; typically 0.2"""
     cutmix_alpha: float = 0.0
@@ -276,7 +279,7 @@ class FinetuneConfig:
         }
 
     def module_options(self) -> dict[str, Any]:
-        """Return the arguments of `transfer.TransferModule` besides the classifier and the class weights."""
+        """Return the arguments of `transfer.TransferModule` besides the classifier and what holds a value per class."""
         return {
             "multilabel": self.data.multilabel,
             "loss": self.loss.name,

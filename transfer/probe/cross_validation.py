@@ -9,10 +9,8 @@ predictions that choose it come from fits that saw the image, so accuracies on a
 How many of the features the heads see is chosen before, by the out-of-fold loss of ridge regression, which has a closed
 form.
 
-Class weights balance what is fitted, not what chooses: penalty and temperature have the lowest loss on the images as
-they are. With 100 and 300 clothing photos that raised the mean per class by 2.3 and 1.8 points, a choice by weighted
-losses by 1.8 and 2.5, but at 100 it cost 1.8 points of top-1. The probabilities need no correction for how frequent the
-classes are: their loss on test was no higher than without weights (benchmarks/class_weights_clothing_cpu.json).
+Heads are fitted and chosen by the images as they are, of which the loss is a proper score. Logit adjustment comes last,
+in each fold by the class shares of the images that its head was fitted to.
 """
 
 from __future__ import annotations
@@ -28,10 +26,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from transfer.folds import Folds
-from transfer.probe.class_weights import ClassWeights
 from transfer.probe.features import Features
 from transfer.probe.head_fits import HEADS, LabelledFeatures, out_of_fold_logits
 from transfer.probe.logistic import LinearFit
+from transfer.probe.logit_adjustment import log_shares
 from transfer.probe.penalties import PENALTIES, one_thread_if_small, towards
 from transfer.probe.temperatures import TEMPERATURES, image_losses, lowest_loss
 from transfer.records import Interval
@@ -46,14 +44,20 @@ _PATIENCE = 4
 class ChosenHead:
     """A linear head: `logistic` or `ridge` regression, its penalty, and what its logits are divided by.
 
-    It sees the first `num_features` of the features, and is fitted with `class_weights`.
+    It sees the first `num_features` of the features. With `logit_adjustment` its logits are then adjusted by the class
+    shares of the images that it was fitted to.
     """
 
     head: str
     penalty: float
     temperature: float
     num_features: int
-    class_weights: ClassWeights = "none"
+    logit_adjustment: bool = False
+
+    def finish(self, fit: LinearFit, labels: Tensor) -> LinearFit:
+        """Return the layer that a fit to images of these labels (N,) becomes."""
+        tempered = fit.tempered(self.temperature)
+        return tempered.adjusted(log_shares(labels, len(fit.bias))) if self.logit_adjustment else tempered
 
 
 @dataclass(frozen=True)
@@ -63,16 +67,18 @@ class CrossValidation:
     Attributes:
         folds: the fold of each image in each repeat. Shape: (R, N)
         logits: out-of-fold logits, float32, on the CPU. Shape: (R, N, C)
+        probabilities: out-of-fold probabilities without logit adjustment, averaged over the repeats. Shape: (N, C)
         value: the metric of the out-of-fold predictions, in [0, 1]; the mean over the repeats.
         interval: its 95% interval over images, or over groups; see `accuracy_interval`.
         choice: the head for all images.
         fold_choices: what each fold was predicted with, for each repeat.
         losses: by head and penalty, the mean out-of-fold loss in nats at the best temperature, with smoothed targets.
-        fit: the chosen head, fitted to all images; its logits are those of the chosen temperature.
+        fit: the chosen head, fitted to all images.
     """
 
     folds: Folds
     logits: Tensor
+    probabilities: NDArray[np.float32]
     value: float
     interval: Interval
     choice: ChosenHead
@@ -85,11 +91,6 @@ class CrossValidation:
         """The out-of-fold classes of each repeat. Shape: (R, N)"""
         return self.logits.argmax(2).numpy()
 
-    @property
-    def probabilities(self) -> NDArray[np.float32]:
-        """The out-of-fold probabilities, averaged over the repeats. Shape: (N, C)"""
-        return self.logits.softmax(2).mean(0).numpy()
-
 
 def cross_validate(
     views: Sequence[Features],
@@ -101,7 +102,7 @@ def cross_validate(
     penalties: Sequence[float] = PENALTIES[::2],
     device: torch.device | str = "cpu",
     widths: Sequence[int] = (),
-    class_weights: ClassWeights = "none",
+    logit_adjustment: bool = False,
 ) -> CrossValidation:
     """Return the best head's out-of-fold predictions, their accuracy, and the head fitted to all images.
 
@@ -116,40 +117,41 @@ def cross_validate(
         penalties: from strong to weak.
         device: the device that computes.
         widths: numbers of leading features to compare; empty: all of them. The first of equals is taken.
-        class_weights: `balanced`: each class has the same say in a fit; see `sample_weight`.
+        logit_adjustment: whether heads are adjusted by the class shares of what they were fitted to.
     """
     with one_thread_if_small(sum(view.features.numel() for view in views)):
         stacked = torch.stack([view.features for view in views])
-        data = LabelledFeatures.of(stacked, views[0].labels, num_classes, device, class_weights)
+        data = LabelledFeatures.of(stacked, views[0].labels, num_classes, device)
         on_device = [torch.from_numpy(fold).to(device) for fold in folds]
         if widths:
             loss = partial(_loss_of_ridge, data, on_device, penalties)
             data = data.leading(widths[0] if len(widths) == 1 else min(widths, key=loss))
         spanned = data.spanned()
-        repeats = [_Repeat.of(spanned, fold_of, heads, penalties) for fold_of in on_device]
+        repeats = [_Repeat.of(spanned, fold_of, heads, penalties, logit_adjustment) for fold_of in on_device]
         # A path may have ended earlier in another repeat.
         shared = [key for key in repeats[0].losses if all(key in repeat.losses for repeat in repeats)]
         losses = {key: torch.stack([repeat.losses[key].mean(1) for repeat in repeats]).mean(0) for key in shared}
-        choice = _best(losses, data)
-        *_, fit = HEADS[choice.head](data, towards(choice.penalty))
+        choice = _best(losses, data.num_features, logit_adjustment)
+        fit = _fit(data, choice)
     logits = torch.stack([repeat.logits for repeat in repeats]).cpu()
     value, interval = accuracy_interval(data.labels.cpu().numpy(), logits.argmax(2).numpy(), metric, groups)
     return CrossValidation(
         folds=folds,
         logits=logits,
+        probabilities=torch.stack([repeat.probabilities for repeat in repeats]).mean(0).cpu().numpy(),
         value=value,
         interval=interval,
         choice=choice,
         fold_choices=tuple(repeat.choices for repeat in repeats),
         losses={name: {key[1]: float(loss.min()) for key, loss in losses.items() if key[0] == name} for name in heads},
-        fit=fit.tempered(choice.temperature),
+        fit=fit,
     )
 
 
 def fit_head(
     views: Sequence[Features], num_classes: int, choice: ChosenHead, device: torch.device | str = "cpu"
 ) -> LinearFit:
-    """Return a head that has been chosen, fitted to images; its logits are those of the chosen temperature.
+    """Return a head that has been chosen, fitted to images.
 
     Args:
         views: features and labels of the images, once for each view.
@@ -159,9 +161,12 @@ def fit_head(
     """
     features = torch.stack([view.features[:, : choice.num_features] for view in views])
     with one_thread_if_small(features.numel()):
-        data = LabelledFeatures.of(features, views[0].labels, num_classes, device, choice.class_weights)
-        *_, fit = HEADS[choice.head](data, towards(choice.penalty))
-    return fit.tempered(choice.temperature)
+        return _fit(LabelledFeatures.of(features, views[0].labels, num_classes, device), choice)
+
+
+def _fit(data: LabelledFeatures, choice: ChosenHead) -> LinearFit:
+    *_, fit = HEADS[choice.head](data, towards(choice.penalty))
+    return choice.finish(fit, data.labels)
 
 
 def predict_from_some(
@@ -172,7 +177,7 @@ def predict_from_some(
     head: str,
     penalties: Sequence[float] = PENALTIES[::2],
     device: torch.device | str = "cpu",
-    class_weights: ClassWeights = "none",
+    logit_adjustment: bool = False,
 ) -> NDArray[np.int64]:
     """Return the class of each image by a head that was fitted to only some images of the other folds. Shape: (N,)
 
@@ -186,23 +191,32 @@ def predict_from_some(
         head: a name of `HEADS`.
         penalties: from strong to weak.
         device: the device that computes.
-        class_weights: those of `cross_validate`.
+        logit_adjustment: that of `cross_validate`.
     """
     with one_thread_if_small(features.features.numel()):
         every = features.features[None]
-        data = LabelledFeatures.of(every, features.labels, num_classes, device, class_weights, torch.from_numpy(kept))
-        found = _Repeat.of(data.spanned(), torch.from_numpy(fold_of).to(device), [head], penalties)
+        data = LabelledFeatures.of(every, features.labels, num_classes, device, torch.from_numpy(kept))
+        on_device = torch.from_numpy(fold_of).to(device)
+        found = _Repeat.of(data.spanned(), on_device, [head], penalties, logit_adjustment)
     return found.logits.argmax(1).cpu().numpy()
 
 
 @dataclass(frozen=True)
 class _Repeat:
     logits: Tensor  # (N, C)
+    probabilities: Tensor  # (N, C), without logit adjustment
     choices: tuple[ChosenHead, ...]  # of each fold
     losses: dict[tuple[str, float], Tensor]  # (T, N), by head and penalty
 
     @classmethod
-    def of(cls, data: LabelledFeatures, fold_of: Tensor, heads: Sequence[str], penalties: Sequence[float]) -> _Repeat:
+    def of(
+        cls,
+        data: LabelledFeatures,
+        fold_of: Tensor,
+        heads: Sequence[str],
+        penalties: Sequence[float],
+        logit_adjustment: bool,
+    ) -> _Repeat:
         """Predict each fold, of which fold_of (N,) says the images, by the fit to the others."""
         candidates: dict[tuple[str, float], Tensor] = {}
         losses: dict[tuple[str, float], Tensor] = {}
@@ -215,13 +229,17 @@ class _Repeat:
                 best, worse = (lowest, 0) if lowest < best else (best, worse + 1)
                 if worse == _PATIENCE:
                     break
-        found, choices = torch.empty_like(next(iter(candidates.values()))), []
+        logits, choices = torch.empty_like(next(iter(candidates.values()))), []
+        probabilities = torch.empty_like(logits)
         for fold in range(int(fold_of.max()) + 1):
             mine = fold_of == fold
-            choice = _best({key: loss[:, ~mine].mean(1) for key, loss in losses.items()}, data)
-            found[mine] = candidates[choice.head, choice.penalty][mine] / choice.temperature
+            others = {key: loss[:, ~mine].mean(1) for key, loss in losses.items()}
+            choice = _best(others, data.num_features, logit_adjustment)
+            tempered = candidates[choice.head, choice.penalty][mine] / choice.temperature
+            probabilities[mine] = tempered.softmax(1)
+            logits[mine] = tempered - data.log_shares(mine).float() if logit_adjustment else tempered
             choices.append(choice)
-        return cls(found, tuple(choices), losses)
+        return cls(logits, probabilities, tuple(choices), losses)
 
 
 def _loss_of_ridge(data: LabelledFeatures, folds: Sequence[Tensor], penalties: Sequence[float], width: int) -> float:
@@ -234,8 +252,8 @@ def _loss_of_ridge(data: LabelledFeatures, folds: Sequence[Tensor], penalties: S
     return sum(lowest) / len(lowest)
 
 
-def _best(losses: dict[tuple[str, float], Tensor], data: LabelledFeatures) -> ChosenHead:
+def _best(losses: dict[tuple[str, float], Tensor], num_features: int, logit_adjustment: bool) -> ChosenHead:
     """Return the lowest of the candidates' mean losses, (T,) each."""
     head, penalty = min(losses, key=lambda key: float(losses[key].min()))
     temperature = TEMPERATURES[int(losses[head, penalty].argmin())]
-    return ChosenHead(head, penalty, temperature, data.num_features, data.class_weights)
+    return ChosenHead(head, penalty, temperature, num_features, logit_adjustment)

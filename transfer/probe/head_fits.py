@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from transfer.probe.class_weights import ClassWeights, sample_weight
 from transfer.probe.logistic import LinearFit, LogisticRegression
+from transfer.probe.logit_adjustment import log_shares
 from transfer.probe.ridge import RidgeRegression
 
 
@@ -22,7 +22,6 @@ class LabelledFeatures:
         labels: class indices, int64. Shape: (N,)
         num_classes: also of classes without an image.
         num_features: F, before `spanned`.
-        class_weights: of each fit, by the images that it is fitted to.
         kept: the images that heads are fitted to; None: all. Shape: (N,)
     """
 
@@ -30,7 +29,6 @@ class LabelledFeatures:
     labels: Tensor
     num_classes: int
     num_features: int
-    class_weights: ClassWeights
     kept: Tensor | None = None
 
     @classmethod
@@ -40,17 +38,23 @@ class LabelledFeatures:
         labels: Tensor,
         num_classes: int,
         device: torch.device | str,
-        class_weights: ClassWeights,
         kept: Tensor | None = None,
     ) -> LabelledFeatures:
         """Return them on a device."""
         kept = None if kept is None else kept.to(device)
-        return cls(features.to(device), labels.to(device), num_classes, features.shape[2], class_weights, kept)
+        return cls(features.to(device), labels.to(device), num_classes, features.shape[2], kept)
 
     def others(self, fold: Tensor) -> LabelledFeatures:
         """Return the images to fit to that are not in a fold, a mask (N,)."""
-        images = ~fold if self.kept is None else self.kept & ~fold
+        images = self._without(fold)
         return replace(self, features=self.features[:, images], labels=self.labels[images], kept=None)
+
+    def log_shares(self, fold: Tensor) -> Tensor:
+        """Return the logarithm of each class's share of the images to fit to that are not in a fold. Shape: (C,)"""
+        return log_shares(self.labels[self._without(fold)], self.num_classes)
+
+    def _without(self, fold: Tensor) -> Tensor:
+        return ~fold if self.kept is None else self.kept & ~fold
 
     def leading(self, width: int) -> LabelledFeatures:
         """Return the same images with the first features alone."""
@@ -74,11 +78,9 @@ class LabelledFeatures:
         """Return ridge regression on them."""
         return RidgeRegression(*self._rows())
 
-    def _rows(self) -> tuple[Tensor, Tensor, int, int, Tensor | None]:
+    def _rows(self) -> tuple[Tensor, Tensor, int, int]:
         num_views = len(self.features)
-        labels = self.labels.repeat(num_views)
-        weights = sample_weight(labels, self.class_weights)
-        return self.features.flatten(0, 1), labels, self.num_classes, num_views, weights
+        return self.features.flatten(0, 1), self.labels.repeat(num_views), self.num_classes, num_views
 
 
 def _refitted(head: str, data: LabelledFeatures, fold_of: Tensor, penalties: Sequence[float]) -> Iterator[Tensor]:
@@ -95,9 +97,6 @@ def out_of_fold_logits(
     head: str, data: LabelledFeatures, fold_of: Tensor, penalties: Sequence[float]
 ) -> Iterator[Tensor]:
     """Yield the logits (N, C) of each penalty: of each fold, by the fit to the others.
-
-    Balanced ridge regression takes the class weights of all images in every fold; those of stratified folds hardly
-    differ.
 
     Args:
         head: a name of `HEADS`.

@@ -144,8 +144,8 @@ def measure_curve(
     Args:
         features: of all images, and their labels.
         num_classes: number of classes.
-        choice: the head of all images, whose class weights are those of all sizes. Its penalty is chosen anew for each,
-            of `penalties_around` its own.
+        choice: the head of all images; at all sizes logits are adjusted if its are. Its penalty is chosen anew for each
+            size, of `penalties_around` its own.
         num_folds: see `draw_folds`.
         metric: how accuracy is counted.
         groups: images of one are in one fold, and drawn together. Shape: (N,)
@@ -161,7 +161,7 @@ def measure_curve(
     sizes = np.empty((num_draws, len(shares)))
     for draw, size in track(list(np.ndindex(sizes.shape)), "learning curve"):
         kept, fold_of = orders[draw] < shares[size], folds[draw]
-        how = choice.head, penalties, device, choice.class_weights
+        how = choice.head, penalties, device, choice.logit_adjustment
         found = predict_from_some(features, num_classes, fold_of, kept, *how)
         right[draw, size] = found == labels
         sizes[draw, size] = np.mean([(kept & (fold_of != fold)).sum() for fold in range(num_folds)])

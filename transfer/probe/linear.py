@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from transfer.folds import draw_folds, most_folds
-from transfer.probe.class_weights import ClassWeights, sample_weight
 from transfer.probe.cross_validation import ChosenHead, cross_validate, fit_head
 from transfer.probe.features import Features
 from transfer.probe.logistic import LinearFit, LogisticRegression
@@ -46,7 +45,7 @@ class Probe:
         passes: how often the features were read, for all penalties on train and the last fit.
         val_logits: logits on val of `train_fit`. Shape: (N, C)
         head: `logistic` or `ridge` regression.
-        class_weights: `balanced` where each class had the same say in the fits.
+        logit_adjustment: whether the layers' logits have been adjusted by the class shares of what they were fitted to.
     """
 
     fit: LinearFit
@@ -59,7 +58,7 @@ class Probe:
     passes: int
     val_logits: Tensor
     head: str = "logistic"
-    class_weights: ClassWeights = "none"
+    logit_adjustment: bool = False
 
 
 def fit_probe(
@@ -70,7 +69,7 @@ def fit_probe(
     device: torch.device | str = "cpu",
     groups: NDArray[np.str_] | None = None,
     widths: Sequence[int] = (),
-    class_weights: ClassWeights = "none",
+    logit_adjustment: bool = False,
 ) -> Probe:
     """Choose a penalty and fit it to train and val: by cross-validation in train where it has few images, else on val.
 
@@ -84,7 +83,7 @@ def fit_probe(
         device: the device that computes.
         groups: those of the training images, which no two folds share; see `draw_folds`. Shape: (N,)
         widths: numbers of leading features to compare; empty: all of them. The first of equals is taken.
-        class_weights: `balanced`: each class has the same say in a fit; see `sample_weight`.
+        logit_adjustment: whether the layer is adjusted, by the class shares of the images that it is fitted to.
     """
     views = [Features(view.features.to(device), view.labels.to(device)) for view in views]
     val = Features(val.features.to(device), val.labels.to(device))
@@ -92,12 +91,12 @@ def fit_probe(
     folds = min(_FOLDS, most_folds(labels, groups))
     with one_thread_if_small(sum(view.features.numel() for view in views)):
         if len(labels) <= MOST_CROSS_VALIDATED and folds > 1 and len(np.unique(labels)) > 1:
-            return _choose_on_train(views, val, num_classes, folds, groups, widths, class_weights)
+            return _choose_on_train(views, val, num_classes, folds, groups, widths, logit_adjustment)
         if widths:
-            loss = partial(_loss_of_ridge, views, val, num_classes, class_weights)
+            loss = partial(_loss_of_ridge, views, val, num_classes)
             width = widths[0] if len(widths) == 1 else min(widths, key=loss)
             views, val = [view.leading(width) for view in views], val.leading(width)
-        return _choose_on_val(views, val, num_classes, metric, class_weights)
+        return _choose_on_val(views, val, num_classes, metric, logit_adjustment)
 
 
 def fit_choice(
@@ -127,7 +126,7 @@ def fit_choice(
         passes=train_fit.passes + fit.passes,
         val_logits=train_fit.logits(val.features).cpu(),
         head=choice.head,
-        class_weights=choice.class_weights,
+        logit_adjustment=choice.logit_adjustment,
     )
 
 
@@ -138,7 +137,7 @@ def _choose_on_train(
     folds: int,
     groups: NDArray[np.str_] | None,
     widths: Sequence[int],
-    class_weights: ClassWeights,
+    logit_adjustment: bool,
 ) -> Probe:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "classes with ")  # a lonely image weighs little in the choice
@@ -152,71 +151,68 @@ def _choose_on_train(
         heads=["logistic"],
         device=device,
         widths=widths,
-        class_weights=class_weights,
+        logit_adjustment=logit_adjustment,
     )
-    penalty, temperature, width = found.choice.penalty, found.choice.temperature, found.choice.num_features
-    views, val = [view.leading(width) for view in views], val.leading(width)
-    final = _fit_both(views, val, num_classes, penalty, class_weights)
+    choice = found.choice
+    views, val = [view.leading(choice.num_features) for view in views], val.leading(choice.num_features)
+    final = _fit_both(views, val, num_classes, choice)
     return Probe(
-        fit=final.tempered(temperature),
+        fit=final,
         train_fit=found.fit,
-        penalty=penalty,
-        num_features=width,
-        temperature=temperature,
+        penalty=choice.penalty,
+        num_features=choice.num_features,
+        temperature=choice.temperature,
         chosen_on="train",
-        val_metrics={penalty: linear_metrics(found.fit, val)},
+        val_metrics={choice.penalty: linear_metrics(found.fit, val)},
         passes=found.fit.passes + final.passes,
         val_logits=found.fit.logits(val.features).cpu(),
-        class_weights=class_weights,
+        logit_adjustment=logit_adjustment,
     )
 
 
-def _loss_of_ridge(
-    views: Sequence[Features], val: Features, num_classes: int, class_weights: ClassWeights, width: int
-) -> float:
+def _loss_of_ridge(views: Sequence[Features], val: Features, num_classes: int, width: int) -> float:
     """Return the loss on val of ridge regression on the first features, at its best penalty and temperature."""
     features, labels = (torch.cat([getattr(view, name) for view in views]) for name in ("features", "labels"))
-    weights = sample_weight(labels, class_weights)
-    path = RidgeRegression(features[:, :width], labels, num_classes, len(views), weights).path(PENALTIES[::2])
+    path = RidgeRegression(features[:, :width], labels, num_classes, len(views)).path(PENALTIES[::2])
     return min(lowest_loss(fit.logits(val.features[:, :width]).float(), val.labels) for fit in path)
 
 
 def _choose_on_val(
-    views: Sequence[Features], val: Features, num_classes: int, metric: str, class_weights: ClassWeights
+    views: Sequence[Features], val: Features, num_classes: int, metric: str, logit_adjustment: bool
 ) -> Probe:
     features, labels = (torch.cat([getattr(view, name) for view in views]) for name in ("features", "labels"))
-    metrics, best, passes = {}, None, 0
-    weights = sample_weight(labels, class_weights)
-    for fit in LogisticRegression(features, labels, num_classes, len(views), weights).path(PENALTIES):
+    metrics, passes, width = {}, 0, val.features.shape[1]
+    found: tuple[ChosenHead, LinearFit] | None = None
+    for fit in LogisticRegression(features, labels, num_classes, len(views)).path(PENALTIES):
+        choice = ChosenHead("logistic", fit.penalty, 1.0, width, logit_adjustment)
+        fit = choice.finish(fit, labels)
         metrics[fit.penalty] = linear_metrics(fit, val)
         passes += fit.passes
-        if best is None or metrics[fit.penalty][metric] > metrics[best.penalty][metric]:
-            best = fit
-    assert best is not None
-    final = _fit_both(views, val, num_classes, best.penalty, class_weights)
+        if found is None or metrics[fit.penalty][metric] > metrics[found[0].penalty][metric]:
+            found = choice, fit
+    assert found is not None
+    choice, best = found
+    final = _fit_both(views, val, num_classes, choice)
     return Probe(
         fit=final,
         train_fit=best,
         penalty=best.penalty,
-        num_features=val.features.shape[1],
+        num_features=width,
         temperature=1.0,
         chosen_on="val",
         val_metrics=metrics,
         passes=passes + final.passes,
         val_logits=best.logits(val.features).cpu(),
-        class_weights=class_weights,
+        logit_adjustment=logit_adjustment,
     )
 
 
-def _fit_both(
-    views: Sequence[Features], val: Features, num_classes: int, penalty: float, class_weights: ClassWeights
-) -> LinearFit:
-    """Return the fit to train and val, of which each image has one view, that counts as often."""
+def _fit_both(views: Sequence[Features], val: Features, num_classes: int, choice: ChosenHead) -> LinearFit:
+    """Return the layer fitted to train and val, of which each image has one view, that counts as often."""
     rows = [*views, *[val] * len(views)]
     features, labels = (torch.cat([getattr(row, name) for row in rows]) for name in ("features", "labels"))
-    weights = sample_weight(labels, class_weights)
-    *_, last = LogisticRegression(features, labels, num_classes, len(views), weights).path(towards(penalty))
-    return last
+    *_, fit = LogisticRegression(features, labels, num_classes, len(views)).path(towards(choice.penalty))
+    return choice.finish(fit, labels)
 
 
 def predict(fit: LinearFit, features: Features) -> Predicted:

@@ -4,8 +4,7 @@ Minimised is what scikit-learn minimises with C = 1 / penalty, times the penalty
 
     sum over the images of -log softmax(W x + b)[label]  +  penalty / 2 * |W|^2
 
-with b unpenalised; of an image with several views, each a row of features, the mean over them. Each row's loss may have
-a weight, scikit-learn's `sample_weight`. With two classes
+with b unpenalised; of an image with several views, each a row of features, the mean over them. With two classes
 scikit-learn has one row of weights, the difference of ours; its penalty then counts that row, and so it does here. A
 class without an image has no optimum: it gets no weights, and a bias with which its logit is below all others.
 
@@ -66,6 +65,10 @@ class LinearFit:
         """Return the layer whose logits are divided by a temperature."""
         return replace(self, weight=self.weight / temperature, bias=self.bias / temperature)
 
+    def adjusted(self, log_shares: Tensor) -> LinearFit:
+        """Return the layer whose logits are less the logarithm of each class's share, (C,); see `log_class_shares`."""
+        return replace(self, bias=self.bias - log_shares)
+
     def logits(self, features: Tensor) -> Tensor:
         """Return the logits (N, C) of features (N, F), in float32 at least."""
         dtype = torch.promote_types(features.dtype, torch.float32)
@@ -80,24 +83,15 @@ class LogisticRegression:
         labels: class indices, int64. Shape: (N,)
         num_classes: also of classes without an image.
         views: rows of each image.
-        sample_weight: what each row's loss is multiplied by, above 0; None: 1. Shape: (N,)
     """
 
-    def __init__(
-        self,
-        features: Tensor,
-        labels: Tensor,
-        num_classes: int,
-        views: int = 1,
-        sample_weight: Tensor | None = None,
-    ) -> None:
+    def __init__(self, features: Tensor, labels: Tensor, num_classes: int, views: int = 1) -> None:
         num_images = len(features)
         self.num_classes = num_classes
         self.views = views
-        self.sample_weight = None if sample_weight is None else sample_weight.double()
         self.present, targets = torch.unique(labels, return_inverse=True)
-        counts = torch.bincount(targets, self.sample_weight).double()
-        self.frequency = counts / counts.sum()
+        counts = torch.bincount(targets).double()
+        self.frequency = counts / num_images
         self.targets = targets[None]
         dtype = torch.float64 if features.numel() <= _DOUBLE_LIMIT else torch.float32
         parts = torch.split(features, 4096)
@@ -142,7 +136,6 @@ class LogisticRegression:
         for _ in range(_MAX_NEWTON_STEPS):
             errors = probabilities.scatter(0, self.targets, 0)
             errors.scatter_(0, self.targets, -errors.sum(0, keepdim=True))  # 1 - p would be rounded for p near 1
-            errors = self._weighted(errors)
             gradient = self._gradient(errors) + ridge * parameters
             step = self._newton_step(gradient, probabilities, ridge)
             logits_step = self._logits(step)
@@ -172,12 +165,8 @@ class LogisticRegression:
 
     def _loss(self, logits: Tensor, parameters: Tensor, ridge: Tensor) -> tuple[float, Tensor]:
         log_probabilities = logits.log_softmax(0)
-        loss = (ridge * parameters.square()).sum() / 2 - self._weighted(log_probabilities.gather(0, self.targets)).sum()
+        loss = (ridge * parameters.square()).sum() / 2 - log_probabilities.gather(0, self.targets).sum()
         return float(loss), log_probabilities.exp_()
-
-    def _weighted(self, of_rows: Tensor) -> Tensor:
-        """Return values of the rows, (..., N), times their weights."""
-        return of_rows if self.sample_weight is None else of_rows * self.sample_weight
 
     def _logits(self, parameters: Tensor) -> Tensor:
         """Return float64 logits. Shape: (C, N)"""
@@ -193,22 +182,19 @@ class LogisticRegression:
             gradient.addmm_(error, chunk)
         return gradient.double()
 
-    def _curvature(
-        self, direction: Tensor, probabilities: tuple[Tensor, ...], weighted_probabilities: tuple[Tensor, ...]
-    ) -> Tensor:
+    def _curvature(self, direction: Tensor, probabilities: tuple[Tensor, ...]) -> Tensor:
         """Return the Hessian of the summed losses times a direction."""
         self.passes += 1
         weights = direction.float()
         product = torch.zeros_like(weights)
-        for chunk, p, w_p in zip(self.float_chunks, probabilities, weighted_probabilities, strict=True):
-            weighted = w_p * (weights @ chunk.T)
+        for chunk, p in zip(self.float_chunks, probabilities, strict=True):
+            weighted = p * (weights @ chunk.T)
             product.addmm_(weighted - p * weighted.sum(0), chunk)
         return product.double()
 
     def _newton_step(self, gradient: Tensor, probabilities: Tensor, ridge: Tensor) -> Tensor:
         """Solve Hessian x step = -gradient; return the step in float64."""
-        weighted = self._weighted(probabilities)
-        covariance = torch.diag(weighted.sum(1)) - weighted @ probabilities.T
+        covariance = torch.diag(probabilities.sum(1)) - probabilities @ probabilities.T
         spread, basis = symmetric_eigen(covariance)
         spread = spread.clamp(min=1e-12 * float(spread.max()) + 1e-300)
         spread[0] = spread[-1]  # of the same change of all logits, which changes nothing: it must not be magnified
@@ -220,15 +206,13 @@ class LogisticRegression:
             solved = basis @ ((basis.T @ residual) / scale)
             return solved - solved.mean(0)  # the same change of all logits changes nothing, and its spread is zero
 
-        chunks, weighted_chunks = (
-            torch.split(each.float(), len(self.float_chunks[0]), 1) for each in (probabilities, weighted)
-        )
+        chunks = torch.split(probabilities.float(), len(self.float_chunks[0]), 1)
         step, residual = torch.zeros_like(gradient), -gradient
         direction = solved = precondition(residual)
         power = float((residual * solved).sum())
         gains: list[float] = []
         while power > 0 and len(gains) < _MAX_CG_STEPS:
-            product = self._curvature(direction, chunks, weighted_chunks) + ridge * direction
+            product = self._curvature(direction, chunks) + ridge * direction
             curvature = float((direction * product).sum())
             if curvature <= 0:
                 break

@@ -5,10 +5,9 @@ and 1, which changes no prediction:
 
     sum over the images of |W x + b - one_hot(label)|^2  +  penalty * |W|^2
 
-with b unpenalised; each row's square may have a weight, scikit-learn's `sample_weight`. Predictions of an image by the
-fit to the others follow from the fit to all: its residual is e / (1 - h) with h its own entry of the hat matrix (Allen
-1974); those of a block of images that are left out together solve (I - H) r = e with H their block. With weights the
-residuals are those of rows times the roots of their weights.
+with b unpenalised. Predictions of an image by the fit to the others follow from the fit to all: its residual is
+e / (1 - h) with h its own entry of the hat matrix (Allen 1974); those of a block of images that are left out together
+solve (I - H) r = e with H their block.
 """
 
 from __future__ import annotations
@@ -30,30 +29,18 @@ class RidgeRegression:
         labels: class indices, int64. Shape: (N,)
         num_classes: also of classes without an image.
         views: rows of each image; its error is the mean over them.
-        sample_weight: what each row's square is multiplied by, above 0; None: 1. Shape: (N,)
     """
 
-    def __init__(
-        self,
-        features: Tensor,
-        labels: Tensor,
-        num_classes: int,
-        views: int = 1,
-        sample_weight: Tensor | None = None,
-    ) -> None:
+    def __init__(self, features: Tensor, labels: Tensor, num_classes: int, views: int = 1) -> None:
         self.views = views
-        weights = torch.ones_like(labels) if sample_weight is None else sample_weight
-        self.roots = weights.double().sqrt()[:, None]
-        shares = self.roots.square() / self.roots.square().sum()
+        self.mean = features.double().mean(0)
         self.targets = F.one_hot(labels, num_classes).double()
-        self.mean, self.frequency = ((shares * each).sum(0) for each in (features.double(), self.targets))
-        # Times the roots, in which the weighted sum is a plain one.
-        self.ones = shares.sqrt()
-        centred = self.roots * (features.double() - self.mean)
+        self.frequency = self.targets.mean(0)
+        centred = features.double() - self.mean
         variances, self.axes = symmetric_eigen(centred.T @ centred)
         self.variances = variances.clamp(min=0)
         self.turned = centred @ self.axes
-        self.correlation = self.turned.T @ (self.roots * self.targets)
+        self.correlation = self.turned.T @ self.targets
 
     def path(self, penalties: Iterable[float]) -> Iterator[LinearFit]:
         """Yield the optimum for each penalty, above 0; its logits are scores, about 1 for the label and 0 elsewhere."""
@@ -73,27 +60,26 @@ class RidgeRegression:
         for penalty in penalties:
             residuals, half = self._residuals(penalty), self.turned / self._curvature(penalty).sqrt()
             if blocks is None:
-                residuals = residuals / (1 - self.ones.square() - half.square().sum(1, keepdim=True))
+                residuals = residuals / (1 - 1 / len(half) - half.square().sum(1, keepdim=True))
             else:
-                residuals = _residuals_of_blocks(residuals, torch.cat([half, self.ones], 1), blocks)
-            yield self.targets - residuals / self.roots
+                residuals = _residuals_of_blocks(residuals, half, blocks)
+            yield self.targets - residuals
 
     def _curvature(self, penalty: float) -> Tensor:
         """Return half the second derivatives along the axes. Shape: (F,)"""
         return self.variances + self.views * penalty
 
     def _residuals(self, penalty: float) -> Tensor:
-        """Return the targets less the scores, times the roots of the weights. Shape: (N, C)"""
         fitted = self.turned @ (self.correlation / self._curvature(penalty)[:, None])
-        return self.roots * (self.targets - self.frequency) - fitted
+        return self.targets - self.frequency - fitted
 
 
 def _residuals_of_blocks(residuals: Tensor, half: Tensor, blocks: Tensor) -> Tensor:
-    """Return residuals (N, C) without each block; the hat matrix is half (N, F) x half.T."""
+    """Return residuals (N, C) without each block; the hat matrix is half (N, F) x half.T + 1 / N."""
     found = torch.empty_like(residuals)
     for block in torch.unique(blocks):
         mine = torch.nonzero(blocks == block).flatten()
-        hat = half[mine] @ half[mine].T
+        hat = half[mine] @ half[mine].T + 1 / len(half)
         identity = torch.eye(len(mine), dtype=hat.dtype, device=hat.device)
         found[mine] = torch.linalg.solve(identity - hat, residuals[mine])
     return found

@@ -66,7 +66,7 @@ class ProbeFit:
         views: views of each training image that were fitted.
         head: `logistic` or `ridge` regression.
         num_features: features that the head sees; None: all of the last map.
-        class_weights: `balanced` if every class had the same say in the fits, or `none`.
+        logit_adjustment: whether the head's logits are adjusted by the class shares of the images it was fitted to.
     """
 
     penalty: float
@@ -79,7 +79,7 @@ class ProbeFit:
     chosen_on: str = "val"
     head: str = "logistic"
     num_features: int | None = None
-    class_weights: str = "none"
+    logit_adjustment: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,14 +91,14 @@ class FirstProbe:
         metrics: its metrics on val.
         engine: what computed the features.
         seconds: wall-clock time of all of it.
-        class_weights: see `ProbeFit`.
+        logit_adjustment: see `ProbeFit`.
     """
 
     penalty: float
     metrics: Metrics
     engine: str
     seconds: float
-    class_weights: str = "none"
+    logit_adjustment: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

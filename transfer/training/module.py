@@ -66,6 +66,7 @@ class TransferModule(pl.LightningModule):
         loss: `cross_entropy` or `bce`.
         label_smoothing: share of the target spread over all classes, in [0, 1).
         class_weights: weight of each class in the loss, (C,).
+        logit_adjustment: what is added to the logits in the training loss, (C,); see `transfer.training.losses`.
         mixup_alpha: mixup's share is drawn from Beta(alpha, alpha); 0 turns it off.
         cutmix_alpha: likewise for cutmix.
         optimizer: `sgd` (Nesterov), `adamw` or `rmsprop` (TensorFlow's).
@@ -104,6 +105,7 @@ class TransferModule(pl.LightningModule):
         loss: str = LossConfig.name,
         label_smoothing: float = LossConfig.label_smoothing,
         class_weights: Sequence[float] | Tensor | None = None,
+        logit_adjustment: Sequence[float] | Tensor | None = None,
         mixup_alpha: float = LossConfig.mixup_alpha,
         cutmix_alpha: float = LossConfig.cutmix_alpha,
         optimizer: str = OptimConfig.name,
@@ -126,9 +128,8 @@ class TransferModule(pl.LightningModule):
             raise unknown_name("bn policy", bn, POLICIES)
         check_optimizer(optimizer)
         check_schedule(schedule)
-        class_weights = None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32)
-        self.loss = build_loss(loss, label_smoothing, class_weights)
-        self.loss_name = loss
+        per_class = (None if v is None else torch.as_tensor(v).float() for v in (class_weights, logit_adjustment))
+        self.loss, self.loss_name = build_loss(loss, label_smoothing, *per_class), loss
         self.multilabel, self.mixup_alpha, self.cutmix_alpha = multilabel, mixup_alpha, cutmix_alpha
         self.optimizer, self.momentum, self.weight_decay = optimizer, momentum, weight_decay
         self.lr, self.backbone_lr_factor, self.layer_decay = lr, backbone_lr_factor, layer_decay

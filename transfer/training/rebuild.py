@@ -61,7 +61,7 @@ def hyperparameters(given: Mapping[str, Any], classifier: Classifier, lr: float)
         lr: the module's learning rate, which a finder may have changed.
     """
     arguments = {name: value for name, value in given.items() if not name.startswith("_")}  # LightningCLI's own
-    weights = arguments["class_weights"]
+    per_class = {name: arguments[name] for name in ("class_weights", "logit_adjustment")}
     built = getattr(classifier, "build_arguments", None) or {"backbone": None}
     return {
         **arguments,
@@ -69,7 +69,7 @@ def hyperparameters(given: Mapping[str, Any], classifier: Classifier, lr: float)
         "num_classes": classifier.num_classes,
         "weights": None,
         "load_weights": False,
-        "class_weights": weights.tolist() if isinstance(weights, Tensor) else weights,
+        **{name: values.tolist() if isinstance(values, Tensor) else values for name, values in per_class.items()},
         "lr": lr,
     }
 

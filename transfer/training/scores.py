@@ -30,7 +30,8 @@ class Scores(nn.Module):
         stage: `val` or `test`.
         num_classes: C.
         multilabel: whether an image may have several labels.
-        loss: name of the loss; it knows neither label smoothing nor class weights, to be comparable between runs.
+        loss: name of the loss; it knows no label smoothing, class weights or logit adjustment, to be comparable between
+            runs.
         keep_predictions: whether to keep the probabilities of all images.
     """
 

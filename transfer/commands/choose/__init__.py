@@ -113,7 +113,7 @@ def _load(config: FinetuneConfig, own: ChooseConfig) -> Dataset:
 
     dataset = load_dataset(config.dataset, **config.read_options())
     print(dataset.describe())
-    print_metric(dataset.metric, own.class_weights)
+    print_metric(dataset.metric, own.logit_adjustment)
     return dataset
 
 
@@ -150,7 +150,7 @@ def _fit_winner(tried: Tried, methods: Methods, own: ChooseConfig, dataset: Data
         return finetune(lpft_config(tried.candidate, folder / WINNER), **unflatten(changes))
     config = replace(tried.candidate.config, out_dir=str(folder / WINNER))
     choice = tried.found.choice
-    of_probe = ProbeConfig(engine=tried.engine, class_weights=choice.class_weights)
+    of_probe = ProbeConfig(engine=tried.engine, logit_adjustment=choice.logit_adjustment)
     results = probe(config, of_probe, dataset, choice)
     assert results is not None  # there is one process
     return results

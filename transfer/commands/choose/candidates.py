@@ -26,9 +26,9 @@ from transfer.costs.counts import Counts, count
 from transfer.costs.latency import Latency, measure_latency
 from transfer.costs.limits import QUANTITIES, format_cost, parse_limits
 from transfer.errors import BadValue, MissingData
-from transfer.probe.class_weights import choose_class_weights
 from transfer.probe.cross_validation import CrossValidation, cross_validate
 from transfer.probe.features import Features
+from transfer.probe.logit_adjustment import is_adjusted
 from transfer.weights.build import classifier_from
 from transfer.weights.downloads import fetch_weights
 from transfer.weights.start import Start
@@ -228,7 +228,7 @@ def _try(
         groups,
         device=device,
         widths=widths,
-        class_weights=choose_class_weights(own.class_weights, metric),
+        logit_adjustment=is_adjusted(own.logit_adjustment, metric),
     )
     if more := found.choice.num_features - widths[0]:
         candidate = replace(

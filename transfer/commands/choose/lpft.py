@@ -183,9 +183,9 @@ def tune_fold(
         return _predict(load_run(run_dir, LAST), held_out, dataset, fabric.device)
 
 
-def fixed_settings(own: ChooseConfig) -> dict[str, str]:
+def fixed_settings(own: ChooseConfig) -> dict[str, bool]:
     """Return the settings of fine-tuning that the user chose for the probe, too, as dotted fields."""
-    return {} if own.class_weights == "auto" else {"loss.class_weights": own.class_weights}
+    return {} if own.logit_adjustment == "auto" else {"loss.logit_adjustment": own.logit_adjustment}
 
 
 def lpft_config(candidate: Candidate, run_dir: Path) -> FinetuneConfig:

@@ -47,7 +47,7 @@ class Figures:
         accuracy: cross-validated, in [0, 1], with its 95% `interval`.
         head, penalty, temperature, num_features: the linear head that cross-validation prefers, and how many features
             it sees (`transfer.probe.cross_validation`); None: all of the last map's.
-        class_weights: `balanced` if every class had the same say in its fits, or `none`.
+        logit_adjustment: whether its logits are adjusted by the class shares of the images it was fitted to.
         engine: what computed the features.
         on_front: whether no other network is both as fast and as accurate.
     """
@@ -67,7 +67,7 @@ class Figures:
     engine: str
     on_front: bool
     num_features: int | None = None
-    class_weights: str = "none"
+    logit_adjustment: bool = False
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from transfer.config.parsing import flatten
 from transfer.config.words import changed_words, flag_words
 from transfer.costs.limits import format_cost
 from transfer.files import written_whole
-from transfer.probe.class_weights import choose_class_weights
+from transfer.probe.logit_adjustment import is_adjusted
 from transfer.resampling import Difference
 from transfer.runs.test_record import text_array
 from transfer.statistics import Metric
@@ -105,13 +105,14 @@ def _points(difference: Difference, sign: str = "") -> str:
     return f"{value} points ({100 * difference.low:+z.1f} to {100 * difference.high:+z.1f})"
 
 
-def print_metric(metric: Metric, asked: Literal["auto", "none", "balanced"]) -> None:
-    """Print what accuracy means and how heads weight the classes, unless both are the usual."""
-    class_weights = choose_class_weights(asked, metric)
+def print_metric(metric: Metric, asked: bool | Literal["auto"]) -> None:
+    """Print what accuracy means and whether heads are adjusted, unless both are the usual."""
+    adjusted = is_adjusted(asked, metric)
     if metric == "mean_per_class":
-        print(f"accuracy is the mean of the classes' accuracies; class weights of the heads: {class_weights}")
-    elif class_weights == "balanced":
-        print("accuracy is the share of all images; class weights of the heads: balanced")
+        how = "with" if adjusted else "without"
+        print(f"accuracy is the mean of the classes' accuracies; heads {how} logit adjustment")
+    elif adjusted:
+        print("accuracy is the share of all images; heads with logit adjustment")
 
 
 def print_figures(tried: Sequence[Tried], decision: Decision, reasons: Sequence[str]) -> None:
@@ -165,9 +166,9 @@ def lpft_words(choice: Choice) -> list[str]:
     """Return the words of the command that fine-tunes the network to take, on the same data."""
     winner, shared = choice.candidates[choice.chosen], _shared_fields(choice)
     chosen = {"backbone": winner.backbone, "image_size": winner.image_size, "method": "lpft"}
-    asked = choice.config.get("class_weights", "auto")  # an earlier version has none
-    weights = {} if asked == "auto" else {"loss.class_weights": asked}
-    return [*changed_words({**shared, **chosen}, without=("out_dir",)), *flag_words(weights)]
+    asked = choice.config.get("logit_adjustment", "auto")  # an earlier version has none
+    adjustment = {} if asked == "auto" else {"loss.logit_adjustment": asked}
+    return [*changed_words({**shared, **chosen}, without=("out_dir",)), *flag_words(adjustment)]
 
 
 def choose_words(choice: Choice) -> list[str]:
@@ -193,12 +194,12 @@ def write_files(
     dataset: Dataset,
     tuned: Tuned | None = None,
 ) -> None:
-    """Write the out-of-fold logits and the picture.
+    """Write the out-of-fold predictions and the picture.
 
     The arrays are `label` (N,), `path` (N,), `class_name` (C,), `fold` (R, N), with groups `group` (N,), and for each
-    candidate `logits_<backbone>_<image size>` (R, N, C); of fine-tuning the chosen one, `lpft_<backbone>_<image size>`
-    (N, C), by the folds of the first repeat, not a number where it was not tried. `name` is the data's in the picture's
-    title.
+    candidate `logits_<backbone>_<image size>` (R, N, C) and `probability_<backbone>_<image size>` (N, C), which is
+    without logit adjustment; of fine-tuning the chosen one, `lpft_<backbone>_<image size>` (N, C), by the folds of the
+    first repeat, not a number where it was not tried. `name` is the data's in the picture's title.
     """
     from transfer.commands.choose.figure import Point, draw_frontier
 
@@ -207,6 +208,7 @@ def write_files(
     if images.groups is not None:
         arrays["group"] = images.groups
     arrays |= {f"logits_{_key(one)}": one.found.logits.numpy() for one in tried}
+    arrays |= {f"probability_{_key(one)}": one.found.probabilities for one in tried}
     if tuned is not None:
         arrays[f"lpft_{_key(tried[decision.chosen])}"] = tuned.logits
     with written_whole(folder / OUT_OF_FOLD) as file:

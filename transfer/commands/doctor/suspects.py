@@ -132,13 +132,17 @@ def load_judge(folder: Path, allow_user_code: bool) -> Judge:
 
 
 def _read_out_of_fold(folder: Path) -> dict[str, NDArray[np.float32]]:
-    """Return the probabilities of the most accurate network of a choice."""
+    """Return the probabilities of the most accurate network of a choice, without logit adjustment."""
     choice = checked(read_object(folder / CHOICE), Choice, folder / CHOICE)
     best = max(choice.candidates, key=lambda one: one.accuracy)
     try:
         with np.load(folder / OUT_OF_FOLD, allow_pickle=False) as arrays:
-            logits = torch.from_numpy(arrays[f"logits_{best.backbone}_{best.image_size}"])
-            return dict(zip(arrays["path"].tolist(), logits.softmax(2).mean(0).numpy(), strict=True))
+            key = f"{best.backbone}_{best.image_size}"
+            if f"probability_{key}" in arrays:
+                probabilities = arrays[f"probability_{key}"]
+            else:  # of an earlier version
+                probabilities = torch.from_numpy(arrays[f"logits_{key}"]).softmax(2).mean(0).numpy()
+            return dict(zip(arrays["path"].tolist(), probabilities, strict=True))
     except (OSError, KeyError, ValueError) as error:
         raise DamagedFile(f"{folder / OUT_OF_FOLD}: not the predictions of a choice: {error}") from None
 

@@ -61,7 +61,7 @@ def probe_configuration(cell: Cell, table: Table, devices: int) -> dict[str, Any
         "backbone": cell.backbone,
         "seed": cell.seed,
         "features": "last",
-        "class_weights": "none",
+        "logit_adjustment": False,
         "data_root": own_data_root(cell.dataset, table.data_root),
         "trainer.devices": devices,
     }
