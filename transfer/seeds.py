@@ -100,20 +100,25 @@ def compare_seeds(
     value = 0.0 if abs(value) < 1e-12 else value
     variance = 0.0 if variance < 1e-24 else variance
     low, high, p_value = student(value, variance, degrees)
-    if not variance or np.count_nonzero(np.abs(gains) > 1e-12) <= _FEW_IMAGES:
-        exact = exchange_p(weights * gains, 2**_FEW_IMAGES)
-        p_value = max(p_value, exact) if variance else exact
     return SeedDifference(
         value=value,
         variance=variance,
         degrees=degrees,
         low=low,
         high=high,
-        p_value=p_value,
+        p_value=_exchanged(p_value, variance, weights * gains),
         bootstrap=percentiles(_bootstrap(labels, blocks, metric, num_resamples, seed)),
         num_seeds=(len(a), len(b)),
         paired=paired,
     )
+
+
+def _exchanged(p_value: float, variance: float, contributions: Gains) -> float:
+    """Return the p-value of t, or that of exchanging predictions where few images differ, or nothing varied."""
+    if variance and np.count_nonzero(np.abs(contributions) > 1e-12) > _FEW_IMAGES:
+        return p_value
+    exact = exchange_p(contributions, 2**_FEW_IMAGES)
+    return max(p_value, exact) if variance else exact
 
 
 def student(value: float, variance: float, degrees: float) -> tuple[float, float, float]:
