@@ -140,9 +140,7 @@ def doctor(
         BadValue: an argument is out of range, or there is no such dataset.
         DamagedFile: a named dataset cannot be read.
     """
-    require_package()
-    check_files(json, pin, pin_name)
-    check_ranges(near_distance, num_workers)
+    check_arguments(json, pin, pin_name, near_distance, num_workers)
     from datamodules.doctor.diagnosis import diagnose
     from datamodules.doctor.inspection import inspect_splits
     from datamodules.doctor.subject import open_subject, read_subject
@@ -200,30 +198,25 @@ def check_classes(run: Run | None, class_names: Sequence[str]) -> None:
         raise BadValue(f"`run`={run.run_dir}: its classes ({some_of(run.class_names)}) are not {some_of(class_names)}")
 
 
-def check_files(json: Path | None, pin: Path | None, pin_name: str | None) -> None:
-    """Refuse, before any work is done, files that cannot be written or read.
+def check_arguments(
+    json: Path | None, pin: Path | None, pin_name: str | None, near_distance: int, num_workers: int | None
+) -> None:
+    """Refuse, before any work is done, files that cannot be written or read, and numbers that no diagnosis could use.
 
     Raises:
-        MissingData: a folder does not exist.
-        BadValue: a folder is where a file is meant, or a name is given to data that are not pinned.
+        MissingData: a folder does not exist, or the package of the extra `doctor` is not installed.
+        BadValue: a folder is where a file is meant, a number is out of range, or data that are not pinned get a name.
         DamagedFile: `pin` is something else than a file of pins.
     """
     from datamodules.doctor.pins import read_pins
 
+    require_package()
     check_folder("json", json)
     check_folder("pin", pin)
     if pin is not None:
         read_pins(pin)
     elif pin_name is not None:
         raise BadValue(f"`pin_name`={pin_name} without `pin`: give the file of pins, too")
-
-
-def check_ranges(near_distance: int, num_workers: int | None) -> None:
-    """Refuse numbers that no diagnosis could use.
-
-    Raises:
-        BadValue: a number is out of range.
-    """
     if not 0 <= near_distance <= 16:
         raise BadValue(
             f"`near_distance`={near_distance} (allowed: 0 to 16 bits; above {NEAR_DISTANCE}"
