@@ -36,7 +36,9 @@ def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows of the same names, at least one, as CSV: each text in one line and harmless; see `harmless_cell`."""
+    """Return rows of the same names as CSV, empty for none: each text in one line and harmless; see `harmless_cell`."""
+    if not rows:
+        return ""
     file = io.StringIO()
     writer = csv.DictWriter(file, rows[0], lineterminator="\n")
     writer.writeheader()

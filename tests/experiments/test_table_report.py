@@ -164,6 +164,7 @@ def test_names_can_do_no_harm() -> None:
     assert harmless_cell("b0") == "b0" and harmless_cell("") == "" and harmless_cell("a=1") == "a=1"
     rows = [{"name": "=1+1", "value": -1.5, "seed": None}, {"name": '\r\n-a "b"\n\tc', "value": 2, "seed": 0}]
     assert csv_text(rows) == 'name,value,seed\n\'=1+1,-1.5,\n"\'-a ""b"" c",2,0\n'
+    assert csv_text([]) == ""
 
 
 def result_of(cells: Cells, tmp_path: Path) -> Result:
