@@ -119,13 +119,29 @@ def test_95_of_100_intervals_of_three_seeds_hold_the_true_difference() -> None:
     assert np.mean([one.low <= truth <= one.high for one in bootstraps]) < 0.90
 
 
-def test_equal_settings_do_not_differ_and_what_never_varied_says_nothing() -> None:
+def test_equal_settings_do_not_differ() -> None:
     labels, a, _ = settings((3, 3), 100)
     found = compare_seeds(labels, a, a, paired=True)
     assert (found.value, found.low, found.high, found.p_value) == (0, 0, 0, 1)
-    labels = np.array([0, 1, 2])
-    found = compare_seeds(labels, np.stack([labels] * 2), np.stack([labels + 1] * 2), paired=True)
-    assert (found.value, found.p_value) == (1, 1)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.parametrize("num_images", [3, 6, 13, 200])
+def test_a_difference_on_every_image_proves_what_its_exchange_does(num_images: int, paired: bool) -> None:
+    labels = np.arange(num_images)
+    found = compare_seeds(labels, np.stack([labels] * 2), np.stack([labels + 1] * 2), paired=paired)
+    assert (found.value, found.variance, found.low, found.high) == pytest.approx((1, 0, 1, 1), rel=1e-12)
+    # Of all ways to exchange the predictions, two are as extreme; beyond 13 images 8,192 random ones are tried.
+    assert found.p_value == pytest.approx(max(2 / 2**num_images, 2 / (2**13 + 1)), rel=1e-3)
+
+
+def test_a_difference_on_a_whole_class_proves_what_its_exchange_does() -> None:
+    labels = np.array([0] * 4 + [1] * 40)
+    wrong = np.where(labels == 0, 1, labels)
+    found = compare_seeds(labels, np.stack([labels] * 3), np.stack([wrong] * 3), "mean_per_class", paired=True)
+    assert (found.value, found.variance, found.p_value) == (0.5, 0, 2 / 2**4)
+    both = average_difference([found, compare_seeds(labels, *np.array([[labels] * 3, [labels] * 3]), paired=True)])
+    assert (both.value, both.variance, both.p_value) == (0.25, 0, found.p_value)
 
 
 def test_images_that_are_alone_in_their_class_vary_too() -> None:

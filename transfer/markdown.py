@@ -1,11 +1,14 @@
-"""Tables in Markdown, and text escaped for Markdown and CSV."""
+"""Tables in Markdown and CSV, and text escaped for both."""
 
 from __future__ import annotations
 
+import csv
 import html
+import io
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from transfer.errors import printable
 
@@ -14,11 +17,6 @@ def escape_markdown(text: str) -> str:
     """Return the text as one line in which neither Markdown nor HTML recognises markup."""
     line = html.escape(printable(" ".join(text.split())), quote=False)
     return re.sub(r"([\\`*_{}\[\]|~])", r"\\\1", line)
-
-
-def escape_csv(text: str) -> str:
-    """Return the text as one line for a cell; see `harmless_cell`."""
-    return harmless_cell(" ".join(text.split()))
 
 
 def harmless_cell(text: str) -> str:
@@ -35,3 +33,16 @@ def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table of texts that are already Markdown."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows of the same names as CSV, empty for none: each text in one line and harmless; see `harmless_cell`."""
+    if not rows:
+        return ""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        cells = {name: harmless_cell(" ".join(v.split())) if isinstance(v, str) else v for name, v in row.items()}
+        writer.writerow(cells)
+    return file.getvalue()

@@ -59,6 +59,7 @@ class PaperResult:
         return self.peer_millions / self.millions
 
 
+TABLE5_COLUMNS = {"public": "Against the best public models", "best": "Against the best reported results"}
 # Tan & Le 2019 (arXiv 1905.11946v5), Table 5. It is the same in the first version, where B0 had 76.3% on ImageNet, so
 # its checkpoints were trained before those with AutoAugment.
 TABLE5 = (
@@ -189,6 +190,7 @@ MISPRINTS = (
     Misprint("Figure 4, text", "r=2.0", "r=1.3, as in the figure"),
     Misprint("Figure 5", "NASNet-A 80.7%", "82.7% (Table 2)"),
 )
+TRANSFER_MISPRINTS = [misprint for misprint in MISPRINTS if misprint.place in ("Table 5", "Table 6")]
 
 # Counted here: trainable parameters without the 1000-class classifier; efficientnet-pytorch 0.7.1 has the same numbers.
 PARAMETERS_WITHOUT_CLASSIFIER = {

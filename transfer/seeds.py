@@ -72,7 +72,8 @@ def compare_seeds(
     may agree by chance, the interval is at least as wide as that of these very seeds on other images. An interval of 2
     seeds is therefore wide where seeds matter and not where only images do. The p-value is that of t; where both
     settings differ on at most 13 images, it is not below that of exchanging their predictions of each image, which is
-    exact.
+    exact. Where every image of a class gains as much, as when A gets all of them right and B none, the variance is 0
+    and t says nothing: the p-value is that of the exchange alone, and the interval has no width.
 
     The hierarchical bootstrap is beside it: seeds and images are both drawn with replacement, the same images for both
     settings and, if paired, the same seeds (Sellam et al. 2022, "The MultiBERTs", arXiv 2106.16163, as the
@@ -97,20 +98,27 @@ def compare_seeds(
     value = float(weights @ gains)
     variance, degrees = _crossed_variance(blocks, gains, weights, np.where(sizes[stratum] == 1, -1, stratum))
     value = 0.0 if abs(value) < 1e-12 else value
+    variance = 0.0 if variance < 1e-24 else variance
     low, high, p_value = student(value, variance, degrees)
-    if np.count_nonzero(np.abs(gains) > 1e-12) <= _FEW_IMAGES:
-        p_value = max(p_value, exchange_p(weights * gains, 2**_FEW_IMAGES))
     return SeedDifference(
         value=value,
         variance=variance,
         degrees=degrees,
         low=low,
         high=high,
-        p_value=p_value,
+        p_value=_exchanged(p_value, variance, weights * gains),
         bootstrap=percentiles(_bootstrap(labels, blocks, metric, num_resamples, seed)),
         num_seeds=(len(a), len(b)),
         paired=paired,
     )
+
+
+def _exchanged(p_value: float, variance: float, contributions: Gains) -> float:
+    """Return the p-value of t, or that of exchanging predictions where few images differ, or nothing varied."""
+    if variance and np.count_nonzero(np.abs(contributions) > 1e-12) > _FEW_IMAGES:
+        return p_value
+    exact = exchange_p(contributions, 2**_FEW_IMAGES)
+    return max(p_value, exact) if variance else exact
 
 
 def student(value: float, variance: float, degrees: float) -> tuple[float, float, float]:
@@ -131,7 +139,8 @@ def average_difference(differences: Sequence[SeedDifference]) -> SeedDifference:
     """Return the mean of two settings' differences on several datasets.
 
     It is for these datasets, with other seeds and images: datasets are not a sample of any. Variances of datasets add
-    up, and Welch and Satterthwaite's formula has the degrees of freedom.
+    up, and Welch and Satterthwaite's formula has the degrees of freedom. Where nothing varied on any of them, the
+    p-value is the largest among the datasets that differ.
 
     Args:
         differences: of the same two settings, one of each dataset; at least one.
@@ -142,6 +151,8 @@ def average_difference(differences: Sequence[SeedDifference]) -> SeedDifference:
     parts = sum((one.variance / count**2) ** 2 / one.degrees for one in differences)
     degrees = variance**2 / parts if parts else min(one.degrees for one in differences)
     low, high, p_value = student(value, variance, degrees)
+    if value and not variance:
+        p_value = max(one.p_value for one in differences if one.value)
     seeds = (min(one.num_seeds[0] for one in differences), min(one.num_seeds[1] for one in differences))
     return SeedDifference(
         value, variance, degrees, low, high, p_value, None, seeds, all(one.paired for one in differences)

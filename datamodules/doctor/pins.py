@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from transfer.files import read_json, write_text
+from transfer.locks import held
 from transfer.records import checked
 
 
@@ -30,7 +31,7 @@ class Pin:
     """What a dataset was when it was seen first.
 
     Args:
-        dataset: its name, or that of the folder or table.
+        dataset: its name, that of the folder or table, or one that the user gave.
         options: how it was read, where that is not the default: other labels or parts have other fingerprints.
         splits: each of its splits.
         first_seen: the day, as 2026-11-30.
@@ -77,12 +78,27 @@ def read_pins(path: Path) -> list[Pin]:
     return checked(read_json(path), _File, path).pins if path.exists() else []
 
 
-def find_pin(pins: Sequence[Pin], now: Pin) -> Pin | None:
-    """Return the pin of the same dataset, read in the same way."""
-    return next((pin for pin in pins if pin.key == now.key), None)
+def recorded_pin(path: Path, now: Pin) -> Pin | None:
+    """Return the pin in a file of the same dataset, read in the same way; None if there is none.
+
+    Raises:
+        DamagedFile: it is something else than a file of pins.
+    """
+    return next((pin for pin in read_pins(path) if pin.key == now.key), None)
 
 
-def write_pins(path: Path, pins: Sequence[Pin]) -> None:
-    """Write a file of pins, sorted, so that files of two people differ only where their data do."""
-    content = {"format": 1, "pins": [asdict(pin) for pin in sorted(pins, key=lambda pin: pin.key)]}
-    write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+def record_pin(path: Path, now: Pin) -> Pin:
+    """Add a pin to a file and return it, or the one of the same data that another process has added meanwhile.
+
+    The file is sorted, so that those of two people differ only where their data do.
+
+    Raises:
+        DamagedFile: it is something else than a file of pins.
+    """
+    with held(path.with_name(f".{path.name}.lock")):
+        if (before := recorded_pin(path, now)) is not None:
+            return before
+        pins = sorted([*read_pins(path), now], key=lambda pin: pin.key)
+        content = {"format": 1, "pins": [asdict(pin) for pin in pins]}
+        write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+    return now

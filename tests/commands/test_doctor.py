@@ -8,8 +8,9 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import datasets
@@ -24,6 +25,7 @@ from datamodules.dataset.sheet import ReadOptions, Source
 from datamodules.doctor import NEAR_DISTANCE
 from datamodules.doctor.duplicates import MIN_CORRELATION, correlate, find_close, find_near, group_equal
 from datamodules.doctor.inspection import inspect_image
+from datamodules.doctor.pins import Pin, SplitPin, read_pins, record_pin
 from datamodules.doctor.subject import open_subject
 from datamodules.sheets.eurosat import EuroSAT
 from tests.support.runs import CHEAP, ROOT, call, environment, save_csv
@@ -33,6 +35,7 @@ from transfer.commands.doctor.provenance import check_archives
 from transfer.commands.picture_sheet import Cell
 from transfer.config.data_schema import DataConfig
 from transfer.images.decode import BadImageError, decode_image
+from transfer.locks import held
 
 Report = dict[str, Any]
 COUNTS = {"train": 12, "val": 3, "test": 4}  # images per class
@@ -121,6 +124,7 @@ def test_fingerprints_are_recorded_at_first_sight_and_compared_from_then_on(root
     assert found["severity"] == "error" and pins.read_bytes() == written
     assert f"(test: {before} images then, {before - 1} found; train: other images or labels)" in found["message"]
     assert "remove the entry of data from the file" in found["message"]
+    assert found["message"].endswith("other data with the same name, give them one of their own with --pin_name NAME")
 
 
 def test_other_labels_of_the_same_data_have_a_pin_of_their_own(root: Path, tmp_path: Path) -> None:
@@ -131,6 +135,41 @@ def test_other_labels_of_the_same_data_have_a_pin_of_their_own(root: Path, tmp_p
     part, whole = json.loads(pins.read_text(encoding="utf-8"))["pins"]
     assert (part["options"], whole["options"]) == ({"per_class": 2}, {})
     assert part["splits"]["test"] == whole["splits"]["test"] and part["splits"]["train"]["images"] == 4
+
+
+def test_two_folders_of_one_name_are_told_apart_by_a_given_name(root: Path, tmp_path: Path) -> None:
+    pins, other = tmp_path / "pins.json", save_dataset(tmp_path / "elsewhere" / "data")
+    save(photo(999), other / "train" / "cat" / "another.png")
+    examine(0, root, "--pin", pins)
+    written = pins.read_bytes()
+    assert pin_finding(examine(1, other, "--pin", pins))["severity"] == "error" and pins.read_bytes() == written
+    first = pin_finding(examine(0, other, "--pin", pins, "--pin_name", "mine"))
+    assert first["message"].startswith(f"mine is pinned in {pins} from now on: ")
+    assert [pin["dataset"] for pin in json.loads(pins.read_text(encoding="utf-8"))["pins"]] == ["data", "mine"]
+    moved = root.rename(tmp_path / "of_a_colleague")
+    again = pin_finding(examine(0, moved, "--pin", pins, "--pin_name", "data"))
+    assert again["message"].startswith(f"data is as {pins} pinned it on ")
+
+
+def test_a_pin_that_another_process_records_meanwhile_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "pins.json"
+    cats, dogs, other_dogs = (
+        Pin(name, {}, {"train": SplitPin(3, fingerprint)}, "2026-11-30", {})
+        for name, fingerprint in (("cats", "c"), ("dogs", "d"), ("dogs", "e"))
+    )
+    found: list[Pin] = []
+    waiting = [Thread(target=lambda pin=pin: found.append(record_pin(path, pin))) for pin in (cats, other_dogs)]
+    with held(tmp_path / ".pins.json.lock"):
+        for thread in waiting:
+            thread.start()
+        waiting[0].join(0.2)
+        assert all(thread.is_alive() for thread in waiting) and not path.exists()
+        # What a process does that holds the lock.
+        path.write_text(json.dumps({"format": 1, "pins": [asdict(dogs)]}), encoding="utf-8")
+    for thread in waiting:
+        thread.join()
+    assert sorted(found, key=lambda pin: pin.dataset) == [cats, dogs]
+    assert read_pins(path) == [cats, dogs]
 
 
 @pytest.mark.parametrize("content", ["[]", '{"format": 2, "pins": []}', '{"format": 1, "pins": [{}]}', "junk"])
@@ -522,6 +561,7 @@ def test_digits_have_no_error() -> None:
         (["digit"], "no such file or folder, and unknown dataset 'digit'; did you mean 'digits'?"),
         (["no/such/folder"], "no such file or folder: no/such/folder"),
         (["folder"], "dataset 'folder' needs --data_root, or give the path itself"),
+        (["digits", "--pin_name", "mine"], "--pin_name mine without --pin: give the file of pins, too"),
         (["digits", "--near_distance", "17"], "--near_distance 17 (allowed: 0 to 16"),
         (["digits", "--num_workers", "-1"], "--data.num_workers -1 (allowed: at least 0)"),
         (["digits", "--json", "no/such/folder/x.json"], "--json no/such/folder/x.json: no such folder"),

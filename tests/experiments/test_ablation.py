@@ -23,8 +23,9 @@ from transfer.experiments.scaling.figures import draw_curves
 from transfer.experiments.scaling.outcomes import Outcome
 from transfer.experiments.scaling.plan import Study, Trial, read_study
 from transfer.experiments.scaling.ranking import rank_rounds
-from transfer.experiments.scaling.report import csv_text, markdown
+from transfer.experiments.scaling.report import markdown
 from transfer.experiments.scaling.rounds import round_runs, search_rounds
+from transfer.markdown import csv_text
 from transfer.networks.registry import get_backbone
 from transfer.networks.scaling import compound_scale
 from transfer.statistics import mean_interval

@@ -20,7 +20,7 @@ from transfer.experiments.table.markdown import markdown_report
 from transfer.experiments.table.report import write_report
 from transfer.experiments.table.results import Result, table_results
 from transfer.experiments.table.verdicts import MARGIN, published_of, status, table5_lines
-from transfer.markdown import escape_csv, escape_markdown
+from transfer.markdown import csv_text, escape_markdown, harmless_cell
 from transfer.paper import TABLE5, geo_mean
 
 
@@ -159,9 +159,12 @@ def test_names_can_do_no_harm() -> None:
     assert escape_markdown("a|b\n<img src=x> [l](u) \\ ~~s~~ *b* \x1b[31m") == (
         "a\\|b &lt;img src=x&gt; \\[l\\](u) \\\\ \\~\\~s\\~\\~ \\*b\\* \\\\x1b\\[31m"
     )
-    for text in ("=1", "+1", "-1", "@x", "\t=1", "\r\n-1", "\uff1d1"):
-        assert escape_csv(text).startswith("'")
-    assert escape_csv("b0") == "b0" and escape_csv("") == "" and escape_csv("a=1") == "a=1"
+    for text in ("=1", "+1", "-1", "@x", "\uff1d1"):
+        assert harmless_cell(text) == f"'{text}"
+    assert harmless_cell("b0") == "b0" and harmless_cell("") == "" and harmless_cell("a=1") == "a=1"
+    rows = [{"name": "=1+1", "value": -1.5, "seed": None}, {"name": '\r\n-a "b"\n\tc', "value": 2, "seed": 0}]
+    assert csv_text(rows) == 'name,value,seed\n\'=1+1,-1.5,\n"\'-a ""b"" c",2,0\n'
+    assert csv_text([]) == ""
 
 
 def result_of(cells: Cells, tmp_path: Path) -> Result:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from tests.support.reported import Page
 from tests.support.results import EVIL, Cells, done, every_kind_of_cell, of, save_table
-from tests.support.runs import call
+from tests.support.runs import ROOT, call
 from tests.support.tables import make_cell
 from transfer.commands import report, table
 from transfer.experiments.table.cells import Table, table_content
@@ -146,6 +147,17 @@ def test_table_report_and_report_write_the_same_page(tmp_path: Path, capsys: pyt
     assert (folder / "report.html").read_text() == first
     assert call(report.main, folder, folder) == 2
     assert "has a table.json: only runs are shown side by side" in capsys.readouterr().err
+
+
+def test_table_run_ends_with_the_page_of_table_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "clothing"
+    shutil.copytree(ROOT / "benchmarks/ledger/clothing", folder, ignore=shutil.ignore_patterns("report*", "figure*"))
+    assert call(table.main, "run", folder) == 0
+    assert f"report: {folder / 'report.html'}\n" in capsys.readouterr().out
+    page = (folder / "report.html").read_text()
+    assert "Differences of settings" in page and "cannot tell" in page
+    assert call(table.main, "report", folder) == 0
+    assert (folder / "report.html").read_text() == page
 
 
 def test_averages_and_differences_are_those_of_the_report(tmp_path: Path) -> None:

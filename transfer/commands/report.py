@@ -126,14 +126,14 @@ def leave_report(results: Results, config: FinetuneConfig, classifier: Classifie
     leave_page(results.run_dir, keep_pictures)
 
 
-def leave_page(folder: Path, prepare: Callable[[], None] | None = None) -> None:
+def leave_page(folder: Path, prepare: Callable[[], object] | None = None) -> None:
     """Write the page about the folder of what has just ended, and print its path.
 
     Whatever goes wrong, the results stand: one warning says why there is no page.
 
     Args:
         folder: of a run, a choice, a table or a sweep.
-        prepare: adds to the folder what only the page needs.
+        prepare: adds to the folder what the page needs.
     """
     try:
         if prepare is not None:

@@ -1,8 +1,8 @@
 """A table of results, cell by cell: efficientnet-transfer table plan|run|report OUT
 
 plan    writes OUT/table.json: the cells, their cost, and how they differ from their protocols
-run     computes every planned cell; you can kill it at any time, and it continues where it stopped
-report  writes the results so far beside the published table, and a page about them
+run     computes every planned cell, then reports; killed at any time, it goes on where it stopped
+report  prints the results so far beside the published table, and writes a page about them
 cell    computes one cell: every launcher starts this command
 sweep   runs a W&B sweep file of finetune without W&B, on Optuna
 """
@@ -197,6 +197,8 @@ def run(
 ) -> int:
     """Run the cells that are left and return 1 if a cell has failed, or was to be computed here and has no result.
 
+    Once none is left it writes the files of `report`, without printing them.
+
     Raises:
         UserError: no table there, or it cannot be run like this.
         Interrupted: Ctrl-C or SIGTERM.
@@ -206,6 +208,7 @@ def run(
     from transfer.experiments.table.cell_run import table_jobs
     from transfer.experiments.table.cells import open_table
     from transfer.experiments.table.planning import check_configurations
+    from transfer.experiments.table.report import write_report
 
     check_counts(workers=workers, devices_per_cell=devices_per_cell)
     parameters = slurm_parameters(slurm, launcher)
@@ -234,7 +237,7 @@ def run(
         print(f"why: {out}/cells/<cell>/result.json; again: {run_command(out)} --retry_failed")
     left = len(jobs) - done - failed
     if not left:
-        leave_page(out)
+        leave_page(out, lambda: write_report(out))
     if left and launcher == "local":
         print(f"{left} of {len(jobs)} cells have no result; go on with: {run_command(out)}")
         return 1

@@ -93,7 +93,7 @@ SCREENS = {
             "cifar10 --data_root DIR",
             "photos/ --run runs/photos_choose/1          # which labels look wrong",
         ),
-        "--data_root --run --backbone --out_dir --json --pin --near_distance --data.group_column",
+        "--data_root --run --backbone --out_dir --json --pin --pin_name --near_distance --data.group_column",
     ),
     "weights": Screen(("list --backbone b0", "fetch tf_efficientnet_b0.aa_in1k")),
     "weights list": Screen(("", "--backbone b0 --family timm")),

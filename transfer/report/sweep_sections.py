@@ -15,7 +15,6 @@ from transfer.report.layout import Context, Section, render_single
 from transfer.report.metric_sections import format_metric, is_share
 from transfer.report.verdict import Verdict
 
-_MOST_CHARTS = 6
 _DECADE = 10  # from the smallest value of a setting to the largest, from which on its axis is logarithmic
 
 
@@ -84,7 +83,7 @@ def _trials(content: SweepContent) -> Context:
 def _charts(content: SweepContent) -> Context:
     """Return the metric against each setting that is a number."""
     charts = [chart for name in content.names if (chart := _draw_setting(content, name))]
-    return {"charts": charts[:_MOST_CHARTS]} if charts else None
+    return {"charts": charts} if charts else None
 
 
 def _draw_setting(content: SweepContent, name: str) -> Chart | None:

@@ -20,7 +20,7 @@ def averages_section(content: TableContent) -> Context:
 
 
 def differences_section(content: TableContent) -> Context:
-    """Return which settings are better than which, as `table report` has compared them last."""
+    """Return which settings are better than which, as the table's report has compared them last."""
     path = content.folder / DIFFERENCES
     if not path.exists():
         return None

@@ -8,7 +8,14 @@ from pathlib import Path
 
 from transfer.experiments.table.entries import Entry, read_entries
 from transfer.experiments.table.results import Result, table_results
-from transfer.experiments.table.verdicts import Status, Table5Line, published_of, status, table5_lines
+from transfer.experiments.table.verdicts import (
+    Status,
+    Table5Line,
+    published_of,
+    remaining_notes,
+    status,
+    table5_lines,
+)
 from transfer.paper import Published
 from transfer.report.layout import find_link
 from transfer.run_files import REPORT
@@ -31,7 +38,7 @@ class Row:
     @property
     def notes(self) -> list[str]:
         """What a reader must know, without what the status says already."""
-        return [note for note in self.result.notes if note not in self.status.detail]
+        return remaining_notes(self.result, self.status)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,14 @@ from transfer.config.durations import format_duration
 from transfer.experiments.table.entries import Entry
 from transfer.experiments.table.results import Result, settings
 from transfer.experiments.table.verdicts import MARGIN, STATUS_RULE, Status, Table5Line
-from transfer.paper import DATASET_TITLES, MISPRINTS, PARAMETERS_WITHOUT_CLASSIFIER, Published, paper_results
+from transfer.paper import (
+    DATASET_TITLES,
+    PARAMETERS_WITHOUT_CLASSIFIER,
+    TABLE5_COLUMNS,
+    TRANSFER_MISPRINTS,
+    Published,
+    paper_results,
+)
 from transfer.report.charts import Chart, Series, draw_lines
 from transfer.report.layout import Context, Section, render_single
 from transfer.report.metric_sections import describe_devices, metric_name
@@ -116,13 +123,11 @@ def _span(status: Status, mean: Mean | None, published: Published | None) -> Spa
 def _table5(content: TableContent) -> Context:
     if not content.table5:
         return None
-    titles = {"public": "Against the best public models", "best": "Against the best reported results"}
     parts = [
         (title, [_table5_cells(line) for line in content.table5 if line.paper.column == column])
-        for column, title in titles.items()
+        for column, title in TABLE5_COLUMNS.items()
     ]
-    misprints = [one for one in MISPRINTS if one.place in ("Table 5", "Table 6")]
-    return {"parts": parts, "misprints": misprints}
+    return {"parts": parts, "misprints": TRANSFER_MISPRINTS}
 
 
 def _table5_cells(line: Table5Line) -> dict[str, Any]:
@@ -200,11 +205,10 @@ def _cells(content: TableContent) -> Context:
 def _cell(content: TableContent, entry: Entry) -> dict[str, Any]:
     result = entry.result
     metric = result.get("quoted_metric") or "top1"
-    val = ((result.get("metrics") or {}).get("val") or {}).get(metric)
     return {
         "entry": entry,
         "accuracy": entry.accuracy(metric),
-        "val": None if val is None else 100 * val,
+        "val": entry.accuracy(metric, "val"),
         "chosen": settings(result.get("chosen") or {}),
         "search": result.get("search") or "",
         "num_trials": result.get("num_trials"),
@@ -215,9 +219,8 @@ def _cell(content: TableContent, entry: Entry) -> dict[str, Any]:
 
 def _failures(content: TableContent) -> Context:
     failed = [entry for entry in content.entries if entry.status == "failed"]
-    errors = [(entry.id, str(entry.result.get("error") or "no reason given").strip()) for entry in failed]
     command = shlex.join(["efficientnet-transfer", "table", "run", str(content.folder), "--retry_failed"])
-    found = [(name, *error.partition("\n")[::2]) for name, error in errors]
+    found = [(entry.id, *entry.error.partition("\n")[::2]) for entry in failed]
     return {"failures": found, "command": command} if found else None
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from transfer.config.parsing import flatten
 from transfer.errors import MissingData
 from transfer.lightning import pl
-from transfer.markdown import harmless_cell
+from transfer.markdown import csv_text
 from transfer.tracking.identity import read_identity, save_identity
 from transfer.tracking.tracker import (
     End,
@@ -88,7 +86,7 @@ class MlflowTracker(Tracker):
         self.show_best(results.metrics.get("val", {}), last_step(results))
         self._log_metrics(speed(results), last_step(results))
         if outcome.confusions:
-            table = _table([each._asdict() for each in outcome.confusions])
+            table = csv_text([each._asdict() for each in outcome.confusions])
             client.log_text(self._id, table, f"{split}_confusions.csv")
         rows = []
         for number, one in enumerate(outcome.mistakes):
@@ -97,7 +95,7 @@ class MlflowTracker(Tracker):
                 client.log_image(self._id, one.picture, f"{split}_worst_photos/{picture}")
             rows.append({"picture": picture, **{k: v for k, v in vars(one).items() if k != "picture"}})
         if rows:
-            client.log_text(self._id, _table(rows), f"{split}_worst_photos/photos.csv")
+            client.log_text(self._id, csv_text(rows), f"{split}_worst_photos/photos.csv")
         for report in report_files(self._facts):
             client.log_artifact(self._id, str(report))
         for file in model_files(results.run_dir) if self._facts.log_model else ():
@@ -147,13 +145,3 @@ def _log_params(client: MlflowClient, run_id: str, settings: Mapping[str, Any]) 
     params = [Param(k, str(v)[:_LONGEST_PARAM]) for k, v in flatten(settings).items() if k not in known]
     for start in range(0, len(params), _PARAMS_AT_ONCE):
         client.log_batch(run_id, params=params[start : start + _PARAMS_AT_ONCE])
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows of the same names as CSV, harmless in a spreadsheet."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({k: harmless_cell(v) if isinstance(v, str) else v for k, v in row.items()})
-    return text.getvalue()

@@ -21,8 +21,6 @@ from transfer.files import expanded
 
 if TYPE_CHECKING:
     from datamodules.doctor.diagnosis import Diagnosis
-    from datamodules.doctor.inspection import Inspection
-    from datamodules.doctor.subject import Subject
     from transfer.commands.doctor.suspects import Judge, Suspects
     from transfer.networks.function import FunctionVariant
     from transfer.networks.rows import Variant
@@ -62,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--out_dir", "--out", type=expanded, metavar="DIR", help="write doctor.json, tables and pictures there")
     add("--json", type=expanded, metavar="FILE", help="write the whole report there")
     add("--pin", type=expanded, metavar="FILE", help="compare with the fingerprints in FILE, or record them at first")
+    add("--pin_name", metavar="NAME", help="what --pin calls the data; default: the name of the dataset or folder")
     add(
         "--near_distance", type=int, default=NEAR_DISTANCE, metavar="N", help=f"bits, 0 to 16; default: {NEAR_DISTANCE}"
     )
@@ -117,6 +116,7 @@ def doctor(
     near_distance: int = NEAR_DISTANCE,
     num_workers: int | None = None,
     pin: Path | None = None,
+    pin_name: str | None = None,
     allow_user_code: bool = False,
     **reading: Any,
 ) -> dict[str, Any]:
@@ -132,6 +132,7 @@ def doctor(
         near_distance: bits by which the hashes of near duplicates may differ, 0 to 16.
         num_workers: processes, at least 0; None: one per usable core, at most 8.
         pin: file that the fingerprints are compared with, or recorded in at first sight.
+        pin_name: what that file calls the data; None: the name of the dataset, folder or table.
         reading: fields of `ReadOptions`, such as `label_column` and `multilabel`; None: their defaults.
 
     Raises:
@@ -139,14 +140,12 @@ def doctor(
         BadValue: an argument is out of range, or there is no such dataset.
         DamagedFile: a named dataset cannot be read.
     """
-    require_package()
-    check_files(json, pin)
-    check_ranges(near_distance, num_workers)
+    check_arguments(json, pin, pin_name, near_distance, num_workers)
     from datamodules.doctor.diagnosis import diagnose
     from datamodules.doctor.inspection import inspect_splits
     from datamodules.doctor.subject import open_subject, read_subject
     from transfer.commands.doctor.provenance import check_provenance
-    from transfer.commands.doctor.report import print_report
+    from transfer.commands.doctor.report import build_report, print_report
     from transfer.commands.doctor.suspects import find_suspects, load_judge
 
     started = time.perf_counter()
@@ -160,9 +159,9 @@ def doctor(
     inspection = inspect_splits(data.splits, num_workers)
     suspects = find_suspects(judge, data.splits, inspection) if judge else None
     diagnosis = diagnose(data.class_names, data.splits, inspection, near_distance, data.skipped)
-    diagnosis.findings += check_provenance(subject, source, data, reading, pin)
+    diagnosis.findings += check_provenance(source, data, reading, pin, pin_name)
     report: dict[str, Any] = {"subject": subject, "data_root": data_root, "run": run and str(run)}
-    report |= examine(data, inspection, diagnosis, variant, near_distance, suspects)
+    report |= build_report(data, inspection, diagnosis, variant, near_distance, suspects)
     report["seconds"] = round(time.perf_counter() - started, 1)
     print_report(report)
     _save(report, diagnosis, suspects, out_dir, json)
@@ -199,28 +198,25 @@ def check_classes(run: Run | None, class_names: Sequence[str]) -> None:
         raise BadValue(f"`run`={run.run_dir}: its classes ({some_of(run.class_names)}) are not {some_of(class_names)}")
 
 
-def check_files(json: Path | None, pin: Path | None) -> None:
-    """Refuse, before any work is done, files that cannot be written or read.
+def check_arguments(
+    json: Path | None, pin: Path | None, pin_name: str | None, near_distance: int, num_workers: int | None
+) -> None:
+    """Refuse, before any work is done, files that cannot be written or read, and numbers that no diagnosis could use.
 
     Raises:
-        MissingData: a folder does not exist.
-        BadValue: a folder is where a file is meant.
+        MissingData: a folder does not exist, or the package of the extra `doctor` is not installed.
+        BadValue: a folder is where a file is meant, a number is out of range, or data that are not pinned get a name.
         DamagedFile: `pin` is something else than a file of pins.
     """
     from datamodules.doctor.pins import read_pins
 
+    require_package()
     check_folder("json", json)
     check_folder("pin", pin)
     if pin is not None:
         read_pins(pin)
-
-
-def check_ranges(near_distance: int, num_workers: int | None) -> None:
-    """Refuse numbers that no diagnosis could use.
-
-    Raises:
-        BadValue: a number is out of range.
-    """
+    elif pin_name is not None:
+        raise BadValue(f"`pin_name`={pin_name} without `pin`: give the file of pins, too")
     if not 0 <= near_distance <= 16:
         raise BadValue(
             f"`near_distance`={near_distance} (allowed: 0 to 16 bits; above {NEAR_DISTANCE}"
@@ -241,60 +237,3 @@ def require_package() -> None:
             "doctor needs the package of the extra 'doctor' (imagehash missing): pip install"
             " 'efficientnet-transfer[doctor]'"
         )
-
-
-def examine(
-    data: Subject,
-    inspection: Inspection,
-    diagnosis: Diagnosis,
-    variant: Variant | FunctionVariant,
-    near_distance: int,
-    suspects: Suspects | None,
-) -> dict[str, Any]:
-    """Return what is found in a dataset, as it goes into the report.
-
-    Args:
-        data: what was read of the dataset.
-        inspection: of its images.
-        diagnosis: what is wrong with them.
-        variant: the network to recommend sizes for.
-        near_distance: bits by which the hashes of near duplicates may differ.
-        suspects: images with a doubtful label; None if nobody looked for them.
-    """
-    from datamodules.doctor.diagnosis import Finding, sort_findings
-    from datamodules.doctor.twins import list_groups
-    from transfer.config.auto import usual_method
-    from transfer.costs.recommendation import recommend_sizes
-    from transfer.environment import environment
-
-    said = {finding.message for finding in diagnosis.findings}
-    remarks = [Finding("warning", "reading", remark) for remark in data.remarks if remark not in said]
-    complaints = [] if data.complaint is None else [Finding("error", "setup", data.complaint)]
-    findings = sort_findings([*complaints, *remarks, *diagnosis.findings])
-    recommended: dict[str, Any] = {}
-    if len(inspection):
-        recommended = recommend_sizes(
-            variant,
-            short_sides=inspection.short_side.tolist(),
-            num_classes=len(data.class_names),
-            own_size=data.default_image_size,
-        )
-        if (train := data.splits.get("train")) is not None and train.labels.ndim == 1:
-            recommended["method"] = usual_method(len(train))
-    return {
-        "falsifies_a_result": any(finding.severity == "error" for finding in findings),
-        "findings": [vars(finding) | {"count": len(finding.images)} for finding in findings],
-        "classes": list(data.class_names),
-        "splits": {
-            name: {"size": len(split), "class_counts": split.class_counts(len(data.class_names))}
-            for name, split in data.splits.items()
-        },
-        "images": inspection.summary(),
-        "exact_duplicates": diagnosis.exact.report(diagnosis.gallery),
-        "near_duplicates": {"near_distance": near_distance, **diagnosis.near.report(diagnosis.gallery)},
-        "groups": list_groups(diagnosis.gallery, diagnosis.exact, diagnosis.near),
-        "recommended": recommended,
-        "suspects": suspects.rows if suspects else {},
-        "suspects_fitted": suspects.fitted if suspects else [],
-        "environment": environment(),
-    }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from datamodules.dataset.sheet import ReadOptions
 from datamodules.doctor.diagnosis import Finding
-from datamodules.doctor.pins import Pin, SplitPin, find_pin, read_pins, write_pins
+from datamodules.doctor.pins import Pin, SplitPin, record_pin, recorded_pin
 from datamodules.reading.official_files import find_archives, find_difference
 from transfer.environment import versions
 
@@ -21,23 +21,24 @@ _PACKAGES = ("efficientnet-transfer", "datasets", "pillow")
 
 
 def check_provenance(
-    subject: str, source: Source, data: Subject, reading: Mapping[str, Any], pin: Path | None
+    source: Source, data: Subject, reading: Mapping[str, Any], pin: Path | None, pin_name: str | None
 ) -> list[Finding]:
     """Return what the archives beside the data and the file of pins say.
 
     Args:
-        subject: the dataset's name or path, as it was asked for.
-        source: what it stands for.
+        source: where the dataset comes from.
         data: what was read of it.
         reading: fields of `ReadOptions` that were given.
         pin: file of pins, which receives the data's at first sight; None: nothing is compared.
+        pin_name: what that file calls the data; None: the name of the dataset, folder or table.
 
     Raises:
         DamagedFile: the file of pins is something else.
     """
     findings = check_archives(source)
     if pin is not None and data.splits:
-        findings.append(_compare_or_record(_pin_of(subject, source, data, reading), pin, data.complaint is not None))
+        now = _pin_of(pin_name or _usual_name(source), data, reading)
+        findings.append(_compare_or_record(now, pin, data.complaint is not None))
     return findings
 
 
@@ -57,11 +58,16 @@ def check_archives(source: Source) -> list[Finding]:
     return findings
 
 
-def _pin_of(subject: str, source: Source, data: Subject, reading: Mapping[str, Any]) -> Pin:
+def _usual_name(source: Source) -> str:
+    """Return the dataset's name; of the user's own data that of their folder or table, which may lie elsewhere."""
+    root = source.options.root
+    return root.resolve().name if source.sheet.name == "folder" and root is not None else source.sheet.name
+
+
+def _pin_of(name: str, data: Subject, reading: Mapping[str, Any]) -> Pin:
     usual = ReadOptions()
-    own = source.sheet.name == "folder" and source.options.root is not None
     return Pin(
-        dataset=source.options.root.resolve().name if own and source.options.root else subject,
+        dataset=name,
         options={name: reading[name] for name in sorted(reading) if reading[name] not in (None, getattr(usual, name))},
         splits={name: SplitPin(len(split), split.fingerprint()) for name, split in data.splits.items()},
         first_seen=datetime.now(UTC).date().isoformat(),
@@ -70,12 +76,11 @@ def _pin_of(subject: str, source: Source, data: Subject, reading: Mapping[str, A
 
 
 def _compare_or_record(now: Pin, path: Path, is_refused: bool) -> Finding:
-    pins = read_pins(path)
-    before = find_pin(pins, now)
+    before = recorded_pin(path, now)
     if before is None and is_refused:
         return Finding("warning", "pin", f"not pinned in {path}: training refuses the data as they are")
-    if before is None:
-        write_pins(path, [*pins, now])
+    before = before or record_pin(path, now)
+    if before is now:
         counts = ", ".join(f"{name} {split.images:,}" for name, split in now.splits.items())
         return Finding("note", "pin", f"{now.dataset} is pinned in {path} from now on: {counts}")
     if not (differences := before.differences(now)):
@@ -85,5 +90,6 @@ def _compare_or_record(now: Pin, path: Path, is_refused: bool) -> Finding:
         "error",
         "pin",
         f"{now.dataset} is not as {path} pinned it on {before.first_seen} ({listed}): results on it are not comparable."
-        f" Restore the data, or, if the change is meant, remove the entry of {now.dataset} from the file",
+        f" Restore the data; or, if the change is meant, remove the entry of {now.dataset} from the file; or, if these"
+        " are other data with the same name, give them one of their own with --pin_name NAME",
     )

@@ -1,4 +1,4 @@
-"""The doctor's report on a terminal, and the picture of the classes."""
+"""The doctor's report: what is in it, how a terminal shows it, and the picture of the classes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datamodules.doctor.diagnosis import Finding, sort_findings
+from datamodules.doctor.twins import list_groups
 from transfer.commands.console import find_flags, name_flags
 from transfer.commands.doctor.twins_sheet import draw_twins
 from transfer.commands.suspect_files import write_suspects
 from transfer.commands.tables import print_table
+from transfer.config.auto import usual_method
 from transfer.config.command_line import build_parser as build_finetune_parser
 from transfer.config.data_schema import DataConfig
+from transfer.costs.recommendation import recommend_sizes
+from transfer.environment import environment
 from transfer.errors import printable
 from transfer.files import write_json, write_text
 
@@ -21,12 +26,67 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from datamodules.doctor.diagnosis import Diagnosis
+    from datamodules.doctor.inspection import Inspection
+    from datamodules.doctor.subject import Subject
     from transfer.commands.doctor.suspects import Suspects
+    from transfer.networks.function import FunctionVariant
+    from transfer.networks.rows import Variant
 
 _SUSPECTS_PRINTED = 10
 _NAMED = 3  # images printed per finding
 _CLASSES_PRINTED = 20
 _MEMORY_NAMES = {"gpu": "90% of the GPU's memory in bf16", "ram": "half of the memory"}
+
+
+def build_report(
+    data: Subject,
+    inspection: Inspection,
+    diagnosis: Diagnosis,
+    variant: Variant | FunctionVariant,
+    near_distance: int,
+    suspects: Suspects | None,
+) -> dict[str, Any]:
+    """Return what is found in a dataset, as doctor.json has it.
+
+    Args:
+        data: what was read of the dataset.
+        inspection: of its images.
+        diagnosis: what is wrong with them.
+        variant: the network to recommend sizes for.
+        near_distance: bits by which the hashes of near duplicates may differ.
+        suspects: images with a doubtful label; None if nobody looked for them.
+    """
+    said = {finding.message for finding in diagnosis.findings}
+    remarks = [Finding("warning", "reading", remark) for remark in data.remarks if remark not in said]
+    complaints = [] if data.complaint is None else [Finding("error", "setup", data.complaint)]
+    findings = sort_findings([*complaints, *remarks, *diagnosis.findings])
+    recommended: dict[str, Any] = {}
+    if len(inspection):
+        recommended = recommend_sizes(
+            variant,
+            short_sides=inspection.short_side.tolist(),
+            num_classes=len(data.class_names),
+            own_size=data.default_image_size,
+        )
+        if (train := data.splits.get("train")) is not None and train.labels.ndim == 1:
+            recommended["method"] = usual_method(len(train))
+    return {
+        "falsifies_a_result": any(finding.severity == "error" for finding in findings),
+        "findings": [vars(finding) | {"count": len(finding.images)} for finding in findings],
+        "classes": list(data.class_names),
+        "splits": {
+            name: {"size": len(split), "class_counts": split.class_counts(len(data.class_names))}
+            for name, split in data.splits.items()
+        },
+        "images": inspection.summary(),
+        "exact_duplicates": diagnosis.exact.report(diagnosis.gallery),
+        "near_duplicates": {"near_distance": near_distance, **diagnosis.near.report(diagnosis.gallery)},
+        "groups": list_groups(diagnosis.gallery, diagnosis.exact, diagnosis.near),
+        "recommended": recommended,
+        "suspects": suspects.rows if suspects else {},
+        "suspects_fitted": suspects.fitted if suspects else [],
+        "environment": environment(),
+    }
 
 
 def print_report(report: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from transfer.experiments.scaling.outcomes import Outcome
 from transfer.experiments.scaling.plan import Study
 from transfer.experiments.scaling.ranking import RankedRound, Standing, rank_rounds
 from transfer.experiments.scaling.report import COST_HEADS, Report, cost_cells, cost_columns, score_cells, score_columns
-from transfer.markdown import escape_csv, markdown_table
+from transfer.markdown import markdown_table
 
 Curves = dict[str, list[tuple[Point, Standing]]]
 _TITLES = {3: "one dimension at a time", 4: "width for four depths and resolutions", 8: "one dimension, and all three"}
@@ -114,7 +114,7 @@ def _columns(point: Point, standing: Standing, steps: int, study: Study) -> dict
     return {
         "figure": study.options["figure"],
         **{name: value for name, value in vars(point).items() if name != "trial"},
-        "backbone": escape_csv(standing.trial.backbone),
+        "backbone": standing.trial.backbone,
         **cost_columns(standing.trial, study),
         "steps": steps,
         **score_columns(standing, "val"),

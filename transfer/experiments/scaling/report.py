@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ from transfer.experiments.scaling.outcomes import Outcome
 from transfer.experiments.scaling.plan import Study, Trial
 from transfer.experiments.scaling.ranking import RankedRound, Standing, ranked
 from transfer.files import write_text
-from transfer.markdown import escape_markdown, markdown_table
+from transfer.markdown import csv_text, escape_markdown, markdown_table
 from transfer.statistics import Mean
 
 NOISE_LEGEND = (
@@ -82,15 +80,6 @@ def markdown(name: str, study: Study, outcomes: Mapping[str, Outcome], report: R
         *("## Measured on", provenance(outcomes)),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows with the same keys as CSV."""
-    file = io.StringIO()
-    writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
 
 
 COST_HEADS = ("multiply-adds (M)", "of the baseline's", "parameters (M)")

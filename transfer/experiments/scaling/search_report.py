@@ -11,7 +11,7 @@ from transfer.experiments.scaling.outcomes import Outcome
 from transfer.experiments.scaling.plan import Study
 from transfer.experiments.scaling.ranking import RankedRound, Standing, rank_rounds, ranked
 from transfer.experiments.scaling.report import COST_HEADS, Report, cost_cells, cost_columns, score_cells, score_columns
-from transfer.markdown import escape_csv, markdown_table
+from transfer.markdown import markdown_table
 from transfer.networks.scaling import Scale
 
 _HEADS = (
@@ -63,7 +63,7 @@ def _columns(rank: int, standing: Standing, all_rounds: Sequence[RankedRound], s
     compared = last.noise is not None and standing in last.complete
     return {
         "rank": rank,
-        "backbone": escape_csv(trial.backbone),
+        "backbone": trial.backbone,
         **trial.values,
         "flops_factor_asked": round(Scale(*trial.values.values()).flops_factor, 6),
         **cost_columns(trial, study),

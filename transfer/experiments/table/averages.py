@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from transfer.experiments.table.results import Result
 from transfer.statistics import Mean, bounded, mean_interval
@@ -51,17 +52,13 @@ def _average(group: Sequence[Result]) -> Average:
     by_seed = [{entry.seed: entry.accuracy(result.quoted_metric) for entry in result.done} for result in group]
     common = [seed for seed in by_seed[0] if all(seeds.get(seed) is not None for seeds in by_seed)]
     kept = [[value for seed in common or seeds if (value := seeds[seed]) is not None] for seeds in by_seed]
-    of_datasets = [_mean(values) for values in kept]
+    of_datasets = [fmean(values) for values in kept]
     if common:
-        mean = bounded(mean_interval([_mean(of_seed) for of_seed in zip(*kept, strict=True)]), 0, 100)
+        mean = bounded(mean_interval([fmean(of_seed) for of_seed in zip(*kept, strict=True)]), 0, 100)
     else:
-        mean = Mean(_mean(of_datasets), None, None, 0)
+        mean = Mean(fmean(of_datasets), None, None, 0)
     log_odds = None
     if all(0 < value < 100 for value in of_datasets):
-        log_odds = _mean([math.log(value / (100 - value)) for value in of_datasets])
+        log_odds = fmean([math.log(value / (100 - value)) for value in of_datasets])
     datasets = tuple(result.dataset for result in group)
     return Average(group[0].backbone, group[0].protocol, datasets, mean, log_odds)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from transfer.experiments.table.differences import Comparison
 from transfer.experiments.table.results import METRICS, Result, settings
 from transfer.experiments.table.verdicts import MARGIN, Table5Line, paper_cell, published_of, status
-from transfer.markdown import escape_csv
+from transfer.markdown import csv_text
 from transfer.paper import PaperResult
 
 
@@ -19,9 +17,9 @@ def csv_report(results: Sequence[Result], lines: Sequence[Table5Line]) -> str:
 
     Accuracies are in percent to 4 decimals; what is unknown is empty.
     """
-    rows = [_csv_row(result, paper_cell(result)) for result in results]
-    rows += [_csv_row(None, line.paper) for line in lines if line.result is None]
-    return _csv(rows)
+    rows = [_row(result, paper_cell(result)) for result in results]
+    rows += [_row(None, line.paper) for line in lines if line.result is None]
+    return csv_text(rows)
 
 
 def csv_seeds(results: Sequence[Result]) -> str:
@@ -33,7 +31,7 @@ def csv_seeds(results: Sequence[Result]) -> str:
     for result in results:
         for entry in result.entries:
             found, chosen = entry.result, entry.result.get("chosen")
-            validated = ((found.get("metrics") or {}).get("val") or {}).get(found.get("quoted_metric"))
+            quoted = found.get("quoted_metric")
             rows.append(
                 {
                     "cell": entry.id,
@@ -42,9 +40,9 @@ def csv_seeds(results: Sequence[Result]) -> str:
                     "protocol": entry.protocol,
                     "seed": entry.seed,
                     "status": entry.status,
-                    "quoted_metric": found.get("quoted_metric"),
+                    "quoted_metric": quoted,
                     **{metric: _rounded(entry.accuracy(metric)) for metric in METRICS},
-                    "val_quoted": None if validated is None else _rounded(100 * validated),
+                    "val_quoted": _rounded(entry.accuracy(quoted, "val")) if quoted else None,
                     "steps": found.get("steps"),
                     "chosen": None if chosen is None else settings(chosen),
                     "num_trials": found.get("num_trials"),
@@ -56,7 +54,7 @@ def csv_seeds(results: Sequence[Result]) -> str:
                     "error": found.get("error"),
                 }
             )
-    return _csv(rows)
+    return csv_text(rows)
 
 
 def csv_differences(comparisons: Sequence[Comparison]) -> str:
@@ -88,20 +86,10 @@ def csv_differences(comparisons: Sequence[Comparison]) -> str:
                 "reason": one.reason,
             }
         )
-    return _csv(rows)
+    return csv_text(rows)
 
 
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    file = io.StringIO()
-    writer = csv.DictWriter(file, rows[0] if rows else ["dataset"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(
-        {name: escape_csv(value) if isinstance(value, str) else value for name, value in row.items()} for row in rows
-    )
-    return file.getvalue()
-
-
-def _csv_row(result: Result | None, paper: PaperResult | None) -> dict[str, Any]:
+def _row(result: Result | None, paper: PaperResult | None) -> dict[str, Any]:
     found, published = status(result), result and published_of(result)
     means: dict[str, float | None] = {}
     for metric in METRICS:

@@ -116,11 +116,16 @@ class Entry:
     image_size: int | None
     result: Mapping[str, Any]
 
-    def accuracy(self, metric: str) -> float | None:
-        """Return a metric on the test split in percent, or None if it was not measured."""
+    def accuracy(self, metric: str, split: Literal["test", "val"] = "test") -> float | None:
+        """Return a metric on a split in percent, or None if it was not measured."""
         metrics = self.result.get("metrics") or {}
-        value = (metrics.get("test") or {}).get(metric)
+        value = (metrics.get(split) or {}).get(metric)
         return None if value is None else 100 * value
+
+    @property
+    def error(self) -> str:
+        """Why it failed, in the words of what failed."""
+        return str(self.result.get("error") or "no reason given").strip()
 
 
 def read_entries(table_dir: str | Path) -> list[Entry]:

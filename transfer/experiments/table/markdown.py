@@ -13,14 +13,14 @@ from transfer.experiments.table.verdicts import (
     Status,
     Table5Line,
     published_of,
+    remaining_notes,
     status,
 )
 from transfer.markdown import escape_markdown, markdown_table
-from transfer.paper import DATASET_TITLES, MISPRINTS, PRINTED_GEO_MEANS, TABLE5, geo_mean
+from transfer.paper import DATASET_TITLES, PRINTED_GEO_MEANS, TABLE5, TABLE5_COLUMNS, TRANSFER_MISPRINTS, geo_mean
 from transfer.statistics import Mean
 
 METRIC_TITLES = {"top1": "top-1", "mean_per_class": "mean per class", "map": "mAP", "map_11": "11-point mAP"}
-_COLUMN_TITLES = {"public": "Against the best public models", "best": "Against the best reported results"}
 DIFFERENCES = """\
 Every two protocols of a backbone are compared, and every two backbones of a protocol that follow each other by their
 parameters. The interval (95%, of this comparison alone) is for other seeds and other images like these: variances of
@@ -61,13 +61,9 @@ def markdown_report(
     ]
     if lines:
         parts.append("## Table 5 of the paper beside ours")
-        for column, title in _COLUMN_TITLES.items():
+        for column, title in TABLE5_COLUMNS.items():
             parts += [f"### {title}", _table5(column, [line for line in lines if line.paper.column == column])]
-        misprints = [
-            f"- {misprint.place}: {misprint.printed}. Rather: {misprint.correct}."
-            for misprint in MISPRINTS
-            if misprint.place in ("Table 5", "Table 6")
-        ]
+        misprints = [f"- {one.place}: {one.printed}. Rather: {one.correct}." for one in TRANSFER_MISPRINTS]
         parts += ["Misprints of the paper:", "\n".join(misprints)]
     parts += ["## All results", _all_results(results)]
     if averages:
@@ -198,8 +194,8 @@ def seeds_text(comparison: Comparison) -> str:
 
 
 def _verdict(result: Result | None, found: Status) -> list[str]:
-    """Return the status, and the notes that it does not contain already, as cells."""
-    notes = [note for note in result.notes if note not in found.detail] if result else []
+    """Return the status and the remaining notes as cells."""
+    notes = remaining_notes(result, found) if result else []
     return [escape_markdown(str(found)), escape_markdown("; ".join(notes))]
 
 

@@ -97,7 +97,7 @@ class Result:
         most = max((number for number in reads if number is not None), default=1)
         found += [f"test split read {most} times"] if most > 1 else []
         for entry in self.failed[:1]:
-            reason = str(entry.result.get("error") or "no reason given").strip().partition("\n")[0]
+            reason = entry.error.partition("\n")[0]
             found.append(f"{len(self.failed)} of {len(self.entries)} seeds failed: {reason}")
         return list(dict.fromkeys(found))
 

@@ -87,6 +87,11 @@ def deviations(result: Result, published: Published) -> list[str]:
     return [*found, *result.caveats]
 
 
+def remaining_notes(result: Result, found: Status) -> list[str]:
+    """Return what a reader must know of a result besides what its status says already."""
+    return [note for note in result.notes if note not in found.detail]
+
+
 @dataclass(frozen=True)
 class Table5Line:
     """A cell of Table 5 with our result by one protocol, or without one."""

@@ -20,7 +20,7 @@ from transfer.experiments.scaling.report import (
     score_cells,
     score_columns,
 )
-from transfer.markdown import escape_csv, markdown_table
+from transfer.markdown import markdown_table
 from transfer.networks.registry import get_variant
 from transfer.statistics import mean_interval
 
@@ -141,7 +141,7 @@ def _columns(rank: int, standing: Standing, study: Study) -> dict[str, Any]:
         "rank": rank,
         "network": trial.name,
         "parent": parent_name(study, standing),
-        "backbone": escape_csv(trial.backbone),
+        "backbone": trial.backbone,
         **cost_columns(trial, study),
         "val": accuracy and round(accuracy, 4),
         **score_columns(standing, "objective"),
