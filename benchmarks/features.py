@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.small_data import draw
+from benchmarks.draws import draw
 
 if TYPE_CHECKING:
     from transfer.probe.features import Features
@@ -25,7 +25,7 @@ def pool(files: Sequence[Path]) -> Features:
 
 
 def draw_splits(images: Features, number: int, seed: int) -> list[Features]:
-    """Return train, with `number` images, val and test, drawn as `benchmarks.small_data.draw` does."""
+    """Return train, with `number` images, val and test, drawn as `benchmarks.draws.draw` does."""
     import torch
 
     from transfer.probe.features import Features
