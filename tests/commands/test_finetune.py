@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -48,6 +49,7 @@ from tests.support.runs import (
 from transfer.commands import evaluate, finetune
 from transfer.config.command_line import parse_config, save_config
 from transfer.config.schema import FinetuneConfig
+from transfer.errors import BadValue
 from transfer.runs.predictor import load_run
 from transfer.runs.test_record import num_test_reads, read_predictions
 from transfer.training.checkpointing import UnvalidatedCheckpoints
@@ -77,6 +79,18 @@ def quick_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("quick") / "run"
     assert call(finetune.main, *QUICK, "--out_dir", folder) == 0
     return folder
+
+
+def test_a_protocol_of_random_weights_needs_none() -> None:
+    of_protocol = FinetuneConfig(dataset="digits", backbone="resnet50", protocol="scratch")
+    _, start, _ = finetune.check_names(of_protocol, frozenset())
+    assert start.row is None
+    _, start, _ = finetune.check_names(replace(of_protocol, backbone="lite0"), frozenset())
+    assert start.row is None
+    asked = finetune.check_names(replace(of_protocol, backbone="lite0"), frozenset({"pretrained"}))
+    assert asked[1].row is not None
+    with pytest.raises(BadValue, match="no public weights of resnet50"):
+        finetune.check_names(replace(of_protocol, protocol="kornblith"), frozenset())
 
 
 def without_speed(rows: Rows) -> Rows:

@@ -121,7 +121,7 @@ def _run(
     from transfer.weights.start import resolve_start
 
     started = time.perf_counter()
-    config, start, sheet = check_names(config)
+    config, start, sheet = check_names(config, given)
     teacher = load_teacher(config, resume, allow_user_code)  # before the seed is set, which it does not move
     check_run_dir(config, resume, settled=settled_fields(config, given))
     num_processes = prepare_process(config)
@@ -179,8 +179,12 @@ def _perform(prepared: Prepared, run: RunFolder) -> Results:
         return results
 
 
-def check_names(config: FinetuneConfig) -> tuple[FinetuneConfig, Start, Sheet]:
+def check_names(config: FinetuneConfig, given: frozenset[str]) -> tuple[FinetuneConfig, Start, Sheet]:
     """Look up all names before anything is loaded.
+
+    Args:
+        config: configuration as the user set it.
+        given: dotted fields that the user set; a protocol may start from other weights unless `pretrained` is one.
 
     Returns:
         The configuration with the names that we use, what the network starts from, at its own image size, and the
@@ -206,11 +210,14 @@ def check_names(config: FinetuneConfig) -> tuple[FinetuneConfig, Start, Sheet]:
             return None
 
     config = found(lambda: start_from_run(config)) or config
-    start = found(lambda: resolve_start(**config.start_options()))
+    protocol = found(lambda: None if config.protocol is None else get_protocol(config.protocol))
+    options = config.start_options()
+    if protocol is not None and "pretrained" in protocol.settings.keys() - given:
+        options["pretrained"] = protocol.settings["pretrained"]
+    start = found(lambda: resolve_start(**options))
     sheet = found(lambda: get_sheet(config.dataset))
     found(lambda: get_head(config.head))
     found(lambda: check_installed(config.logger))
-    found(lambda: config.protocol and get_protocol(config.protocol))
     if start is None or sheet is None or problems:
         raise BadValue("\n".join(problems))
     return replace(config, backbone=start.variant.name), start, sheet

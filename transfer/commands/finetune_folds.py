@@ -90,7 +90,7 @@ def train_folds(
 
     started = time.perf_counter()
     _check(config, allow_user_code)
-    config, _, _ = check_names(config)
+    config, _, _ = check_names(config, given)
     folder, plan = claim_folder(config), _plan(config, given)
     if fork is None:
         fork = not usable_gpus(config.trainer.accelerator == "cpu")
