@@ -239,17 +239,22 @@ def describe(figures: dict[str, Any]) -> str:
                 if method == "images":
                     continue
                 accuracy, gain = (percent(values[key]) for key in ("mean_test_top1", "mean_gain_over_probe"))
-                seconds = [run["processor_seconds"] for run in values["runs"] if run["processor_seconds"] is not None]
-                median = f"{statistics.median(seconds):.0f} s" if seconds else ""
-                yield name, method, str(len(values["runs"])), accuracy, gain, median
+                times = (median_seconds(values["runs"], key) for key in ("wall_seconds", "processor_seconds"))
+                yield name, method, str(len(values["runs"])), accuracy, gain, *times
 
-    heads = ("task", "method", "draws", "test top-1, % (95% interval over draws)", "less the probe's", "processor time")
-    return markdown_table(heads, rows())
+    heads = ("task", "method", "draws", "test top-1, % (95% interval over draws)", "less the probe's")
+    return markdown_table((*heads, "median time", "of all cores together"), rows())
+
+
+def median_seconds(runs: Sequence[dict[str, Any]], key: str) -> str:
+    """Return the median of the runs that have this time; empty if none has."""
+    seconds = [run[key] for run in runs if run[key] is not None]
+    return f"{statistics.median(seconds):.0f} s" if seconds else ""
 
 
 def percent(mean: dict[str, float] | None) -> str:
     """Return a mean share in percent, with its interval."""
     if mean is None:
         return ""
-    interval = "" if mean["low"] is None else f" ({100 * mean['low']:.1f} to {100 * mean['high']:.1f})"
-    return f"{100 * mean['value']:.1f}{interval}"
+    interval = "" if mean["low"] is None else f" ({100 * mean['low']:z.1f} to {100 * mean['high']:z.1f})"
+    return f"{100 * mean['value']:z.1f}{interval}"

@@ -9,8 +9,8 @@ from typing import Any
 from docs.generate.measurement import Measurement, duration, load, percent
 
 # The tasks of `benchmarks small_data` and its methods, as they are called there and in the table.
-TASKS = ("clothing-30", "clothing-100", "clothing-300", "clothing-2700", "cifar10-500", "digits")
-SOURCES = {"clothing": "clothing photos", "cifar10": "images of CIFAR-10 (JPEG)", "digits": "of scikit-learn's digits"}
+TASKS = ("clothing-30", "clothing-100", "clothing-300", "clothing-2700", "cifar10-500")
+SOURCES = {"clothing": "clothing photos", "cifar10": "images of CIFAR-10 (JPEG)"}
 METHODS = {
     "probe": "linear probe",
     "lpft": "LP-FT",

@@ -213,7 +213,7 @@ def test_a_function_on_the_command_line(
 def test_a_function_that_ignores_the_width_is_found_out(functions: str, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = fitted(capsys, "--baseline", f"{functions}.stubborn", "--max_macs", "17e6", "--batch_size", "2")
     assert status == 0
-    assert re.search(r"stopped by +multiply-add +multiply-add +nothing: no +multiply-add", out)
+    assert re.search(r"stopped by +multiply-adds +multiply-adds +nothing: no effect +multiply-adds", out)
 
 
 def test_latency_and_memory_are_measured_where_latency_is_limited(

@@ -11,7 +11,7 @@ from matplotlib.transforms import Bbox
 
 _SIZE = 7  # of the letters, in points
 _GAP = 5  # between a point and its name, in points
-_LINES = 6  # places to look for room, above and below
+_LINES = 12  # places to look for room, above and below
 
 
 @dataclass(frozen=True)
