@@ -150,8 +150,8 @@ def test_table_report_and_report_write_the_same_page(tmp_path: Path, capsys: pyt
 
 
 def test_table_run_ends_with_the_page_of_table_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = tmp_path / "clothing"
-    shutil.copytree(ROOT / "benchmarks/ledger/clothing", folder, ignore=shutil.ignore_patterns("report*", "figure*"))
+    folder = tmp_path / "cifar10"
+    shutil.copytree(ROOT / "benchmarks/ledger/cifar10", folder, ignore=shutil.ignore_patterns("report*", "figure*"))
     assert call(table.main, "run", folder) == 0
     assert f"report: {folder / 'report.html'}\n" in capsys.readouterr().out
     page = (folder / "report.html").read_text()
