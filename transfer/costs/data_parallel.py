@@ -201,7 +201,7 @@ def simulate_step(
     """
     buckets = fill_buckets(timeline.gradients)
     backward = simulate_backward(timeline.backward, buckets, all_reduce, share)
-    exposed = broadcast + backward - timeline.backward
+    exposed = max(broadcast + backward - timeline.backward, 0.0)  # below 0 by rounding alone
     seconds = timeline.step + exposed
     communication = broadcast + sum(all_reduce(bucket.size) for bucket in buckets)
     return Step(seconds, communication, exposed, timeline.step / seconds)
