@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,9 +10,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.draws import draw
+from transfer.files import expanded
 
 if TYPE_CHECKING:
     from transfer.probe.features import Features
+
+
+def add_draw_options(parser: argparse.ArgumentParser, num_images: Sequence[int], draws: int) -> None:
+    """Add the files of features, and the numbers of training images and of draws with their defaults."""
+    parser.add_argument("features", type=expanded, nargs="+", metavar="FEATURES", help="files of features")
+    parser.add_argument("--num_images", type=int, nargs="+", default=num_images, metavar="N", help="of train")
+    parser.add_argument("--draws", type=int, default=draws, metavar="N", help=f"default: {draws}")
 
 
 def pool(files: Sequence[Path]) -> Features:

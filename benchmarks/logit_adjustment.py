@@ -15,9 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.features import draw_splits, pool
+from benchmarks.features import add_draw_options, draw_splits, pool
 from transfer.errors import check_count
-from transfer.files import expanded
 from transfer.statistics import mean_interval
 
 if TYPE_CHECKING:
@@ -27,9 +26,7 @@ if TYPE_CHECKING:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `benchmark_logit_adjustment`."""
-    parser.add_argument("features", type=expanded, nargs="+", metavar="FEATURES", help="files of features")
-    parser.add_argument("--num_images", type=int, nargs="+", default=[100, 300], metavar="N", help="of train")
-    parser.add_argument("--draws", type=int, default=5, metavar="N", help="default: 5")
+    add_draw_options(parser, [100, 300], 5)
 
 
 def benchmark_logit_adjustment(features: Sequence[Path], num_images: Sequence[int], draws: int) -> dict[str, Any]:

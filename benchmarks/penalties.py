@@ -17,9 +17,8 @@ from unittest.mock import patch
 
 import numpy as np
 
-from benchmarks.features import draw_splits, pool
+from benchmarks.features import add_draw_options, draw_splits, pool
 from transfer.errors import check_count
-from transfer.files import expanded
 from transfer.statistics import mean_interval
 
 if TYPE_CHECKING:
@@ -28,9 +27,7 @@ if TYPE_CHECKING:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `benchmark_penalties`."""
-    parser.add_argument("features", type=expanded, nargs="+", metavar="FEATURES", help="files of features")
-    parser.add_argument("--num_images", type=int, nargs="+", default=[30, 100, 300, 1000], metavar="N", help="of train")
-    parser.add_argument("--draws", type=int, default=20, metavar="N", help="default: 20")
+    add_draw_options(parser, [30, 100, 300, 1000], 20)
 
 
 def benchmark_penalties(features: Sequence[Path], num_images: Sequence[int], draws: int) -> dict[str, Any]:

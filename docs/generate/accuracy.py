@@ -68,9 +68,11 @@ def _probed_networks(choice: Any) -> str:
 def _adjusted(result: Any) -> str:
     parts = []
     for size in sorted((size for size in result if size.isdigit()), key=int):
-        gains = result[size]["mean_gain"]["adjusted"]
+        gains, weighted = (result[size]["mean_gain"][way] for way in ("adjusted", "balanced"))
         per_class, top1 = (f"{100 * gains[name]['value']:+.1f}" for name in ("mean_per_class", "top1"))
-        parts.append(f"{size} photos {per_class} points per class, {top1} top-1 ({gains['top1']['count']} draws)")
+        instead = f"{100 * weighted['mean_per_class']['value']:+.1f} with balanced class weights instead"
+        count = f"{gains['top1']['count']} draws"
+        parts.append(f"{size} photos {per_class} points per class ({instead}), {top1} top-1 ({count})")
     return "; ".join(parts)
 
 
