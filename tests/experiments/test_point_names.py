@@ -7,7 +7,7 @@ from itertools import combinations
 import pytest
 from matplotlib.figure import Figure
 
-from transfer.experiments.table.point_names import PointName, keep_apart
+from transfer.experiments.point_names import PointName, keep_apart
 
 
 def written(points: list[tuple[str, float, float, float]], **options: bool) -> tuple[Figure, list[PointName]]:

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import ScaledTranslation
 
 from transfer.errors import printable
 from transfer.experiments.drawing import BLUE, DPI, GREEN, GREY, INK, ORANGE, save_png, tidy
+from transfer.experiments.point_names import PointName, keep_apart
 from transfer.records import Interval
 
 _BESIDE = 9  # points of type between the intervals of a network's two methods
@@ -52,17 +52,19 @@ def draw_frontier(
     axes = figure.add_subplot(xscale="log")
     line = [points[index] for index in front]
     axes.plot([p.latency_ms for p in line], [100 * p.accuracy for p in line], color=BLUE, lw=1.2, zorder=2)
+    names = []
     for index, point in enumerate(points):
         taken = index == chosen and not takes_tuned
         colour = ORANGE if taken else BLUE if index in front else GREY
-        _draw(axes, point, colour, taken, zorder=4 if index == chosen else 3)
+        names.append(_draw(axes, point, colour, taken, zorder=4 if index == chosen else 3))
     if tuned is not None:
-        _draw(axes, tuned, ORANGE if takes_tuned else GREEN, takes_tuned, marker="s", shift=_BESIDE, zorder=4)
+        colour = ORANGE if takes_tuned else GREEN
+        names.append(_draw(axes, tuned, colour, takes_tuned, marker="s", shift=_BESIDE, zorder=4))
     drawn = [*points, *([] if tuned is None else [tuned])]
     latencies = [point.latency_ms for point in drawn]
     axes.set_xlim(min(latencies) / 1.25, max(latencies) * 1.6)  # room for the names
     low, high = (100 * end for end in (min(p.interval.low for p in drawn), max(p.interval.high for p in drawn)))
-    axes.set_ylim(low - 0.05 * (high - low) - 0.1, high + 0.05 * (high - low) + 0.1)
+    axes.set_ylim(low - 0.1 * (high - low) - 0.1, high + 0.1 * (high - low) + 0.1)  # and here above and below
     is_wide = max(latencies) > 5 * min(latencies)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if is_wide else MaxNLocator(7))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -73,19 +75,20 @@ def draw_frontier(
     axes.set_xlabel(x_label, fontsize=8, color=INK, parse_math=False)
     axes.set_ylabel(y_label, fontsize=8, color=INK)
     tidy(axes, 8)
+    keep_apart(names)
     return save_png(figure, path)
 
 
 def _draw(
     axes: Axes, point: Point, colour: str, taken: bool, *, marker: str = "o", shift: float = 0, zorder: int
-) -> None:
-    """Draw a point with its interval and its name, `shift` points of type to the right of where it belongs."""
+) -> PointName:
+    """Draw a point with its interval and return its name, `shift` points of type to the right of where it belongs."""
     right = ScaledTranslation(shift / 72, 0, axes.figure.dpi_scale_trans)
-    low, high = (100 * abs(point.accuracy - end) for end in (point.interval.low, point.interval.high))
+    errors = [[100 * abs(point.accuracy - end)] for end in (point.interval.low, point.interval.high)]
     axes.errorbar(
         point.latency_ms,
         100 * point.accuracy,
-        [[low], [high]],
+        errors,
         fmt=marker,
         color=colour,
         markersize=7 if taken else 5,
@@ -94,14 +97,6 @@ def _draw(
         transform=axes.transData + right,
         zorder=zorder,
     )
-    axes.annotate(
-        point.name + (" (taken)" if taken else ""),
-        (point.latency_ms, 100 * point.accuracy),
-        xytext=(7 + shift, 5 if shift else -11),
-        textcoords="offset points",
-        fontsize=8,
-        color=INK if colour == GREY else colour,
-        parse_math=False,
-        path_effects=[withStroke(linewidth=3, foreground="white")],  # over the intervals of others
-        zorder=5,
-    )
+    text, ink = point.name + (" (taken)" if taken else ""), INK if colour == GREY else colour
+    low, high = (100 * end for end in (point.interval.low, point.interval.high))
+    return PointName(axes, text, ink, point.latency_ms, low, high, above=shift > 0, right=shift)

@@ -30,7 +30,7 @@ from transfer.experiments.drawing import (
     save_figure,
     tidy,
 )
-from transfer.experiments.table.point_names import PointName, keep_apart
+from transfer.experiments.point_names import PointName, keep_apart
 from transfer.experiments.table.results import Result
 from transfer.experiments.table.verdicts import MARGIN, Table5Line, status
 from transfer.paper import (
