@@ -55,10 +55,17 @@ def room(module: str) -> str:
     return ".".join(module.split(".")[:2])
 
 
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    """The syntax tree of a file, as a list."""
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+@cache
 def imported_modules(path: Path) -> set[str]:
     """Modules of this project that a file imports: at its top, inside a function, or for type checking."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -138,7 +145,7 @@ def test_files_and_functions_are_short(folder: str) -> None:
         if where in TABLES:
             continue
         assert len(text.splitlines()) <= most, where
-        for node in ast.walk(ast.parse(text)):
+        for node in nodes(path):
             if isinstance(node, ast.FunctionDef):
                 assert (node.end_lineno or 0) - node.lineno < 60, f"{where}: {node.name}"
 
@@ -148,7 +155,7 @@ def test_the_files_of_a_run_are_named_in_one_place() -> None:
     found = {
         str(path.relative_to(ROOT))
         for path in (ROOT / "transfer").rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes(path)
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in FILES_OF_A_RUN
     }
     assert found == {"transfer/run_files.py"}
