@@ -33,6 +33,7 @@ frozen_norms  memory and time of training with frozen BatchNorm, folded into the
 cpu_training  images per second of a training step on a CPU, against timm in its fastest setting
 ddp     predicted seconds of a training step of 2 and 4 processes against the measured
 small_data  accuracy of ways to learn from few photos: defaults, probe, LP-FT, timm's recipe, fastai's fine_tune
+lpft_settings  what other rates, weight decays and warm-ups bring LP-FT, and their choice on val
 learning_curve  errors of extrapolated learning curves, and how many of their intervals cover what more photos bring
 label_noise  precision and recall of suspect labels, of which a share was changed
 class_maps  whether class maps find a photo that was pasted into noise: CAM of few cells against HiResCAM
@@ -82,6 +83,7 @@ OWN_COMMAND_LINE = (
     "ddp",
     "traffic",
     "small_data",
+    "lpft_settings",
     "learning_curve",
     "label_noise",
     "class_maps",

@@ -40,7 +40,7 @@ _EPOCHS = "trainer.max_epochs"
 # Multiples of the rule's rate, and weight decays. AdamW shrinks a weight by their product at each step, so only a large
 # decay matters in a short run (ours).
 _USUAL = OptimConfig().weight_decay
-_TRIED = ((1.0, _USUAL), (3.0, _USUAL), (1 / 3, _USUAL), (3.0, 0.1), (9.0, _USUAL), (1.0, 0.1))
+TRIED = ((1.0, _USUAL), (3.0, _USUAL), (1 / 3, _USUAL), (3.0, 0.1), (9.0, _USUAL), (1.0, 0.1))
 
 
 class _NoTime(Exception):
@@ -138,7 +138,7 @@ def search_settings(
 
 def _open(runs: _FirstFold, own: ChooseConfig) -> Search:
     """Return the search, in the folder of the choice unless it is shared."""
-    points = [{RATE: float(f"{factor * runs.rate:.2g}"), DECAY: decay} for factor, decay in _TRIED]
+    points = [{RATE: float(f"{factor * runs.rate:.2g}"), DECAY: decay} for factor, decay in TRIED]
     rates, decays = (sorted({point[name] for point in points}) for name in (RATE, DECAY))
 
     def suggest(trial: BaseTrial) -> dict[str, float]:
