@@ -16,7 +16,7 @@ from transfer.errors import BadValue
 PHOTOS = ("--data_root", "photos")
 
 
-def settle(*words: str, num_images: int = 300, has_weights: bool = True, processes: int = 1) -> FinetuneConfig:
+def settle(*words: str, num_images: int = 1_000, has_weights: bool = True, processes: int = 1) -> FinetuneConfig:
     config, given = parse_config(words)[0], given_fields(words)
     config, _ = settle_recipe(config, given, num_images=num_images, has_weights=has_weights)
     return settle_method(config, given, num_images=num_images, has_weights=has_weights, num_processes=processes)[0]
@@ -27,10 +27,10 @@ def settle(*words: str, num_images: int = 300, has_weights: bool = True, process
     [
         (PHOTOS, {}, "auto", "lpft"),
         (PHOTOS, {"num_images": 5_000}, "auto", "lpft"),
-        (PHOTOS, {"num_images": 200}, "auto", "lpft"),
-        ((*PHOTOS, "--backbone", "lite1", "--trainer.accelerator", "cpu"), {"num_images": 199}, "auto", "probe"),
-        ((*PHOTOS, "--trainer.max_epochs", "5"), {"num_images": 199}, "auto", "lpft"),
-        ((*PHOTOS, "--folds", "5", "--fold", "1"), {"num_images": 199}, "auto", "lpft"),
+        (PHOTOS, {"num_images": 400}, "auto", "lpft"),
+        ((*PHOTOS, "--backbone", "lite1", "--trainer.accelerator", "cpu"), {"num_images": 399}, "auto", "probe"),
+        ((*PHOTOS, "--trainer.max_epochs", "5"), {"num_images": 399}, "auto", "lpft"),
+        ((*PHOTOS, "--folds", "5", "--fold", "1"), {"num_images": 399}, "auto", "lpft"),
         (("--dataset", "flowers", "--method", "probe"), {}, "none", "probe"),
         (PHOTOS, {"num_images": 5_001}, "none", "full"),
         (PHOTOS, {"has_weights": False}, "none", "full"),
