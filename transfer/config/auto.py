@@ -40,8 +40,8 @@ class Rule:
 # begins with a linear probe: it costs one pass without gradients, and the fewer the images, the more often a frozen
 # network is the better one (arXiv 2205.07874).
 FEW_IMAGES = 5_000
-# Images from which on LP-FT is usually better than a probe: on clothing photos it was 3, 1 and 1 points worse with 30,
-# 100 and 300 training images and 4 points better with 2,700, on CIFAR-10 3 points better with 500
+# Images from which on LP-FT is usually better than a probe: on clothing photos it was 3, 1 and half a point worse with
+# 30, 100 and 300 training images and 4 points better with 2,700, on CIFAR-10 3 points better with 500
 # (benchmarks/small_data.md). The number between is ours.
 LPFT_FROM = 400
 _SMALL, _MEDIUM = 20_000, 500_000
