@@ -142,9 +142,9 @@ def settle_method(
     if obstacles:
         return replace(config, method="full"), ["method full: not lpft, for " + obstacles[0].replace("`", "")]
     if usual == "probe" and not of_training:
-        reason = f"with fewer than {LPFT_FROM} training images better than fine-tuning (benchmarks/small_data.md)"
+        reason = f"with fewer than {LPFT_FROM} training images no worse than fine-tuning (benchmarks/small_data.md)"
         return replace(config, method="probe"), [f"method probe: {reason}"]
-    reason = f"from {LPFT_FROM} to {FEW_IMAGES:,} training images the best (benchmarks/small_data.md)"
+    reason = f"from {LPFT_FROM} to {FEW_IMAGES:,} training images better than a probe (benchmarks/small_data.md)"
     return replace(config, method="lpft"), [f"method lpft: {reason}"]
 
 
