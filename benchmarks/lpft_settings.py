@@ -14,11 +14,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.small_data import METHODS, TASKS, run, run_row, words_of
+from benchmarks.small_data import METHODS, TASKS, add_draw_options, run, run_row, words_of
 from transfer.commands.choose.search import TRIED
 from transfer.config.auto import choose_lpft
 from transfer.errors import check_count
-from transfer.files import expanded
 from transfer.runs.results import read_results
 from transfer.statistics import mean_interval
 
@@ -28,13 +27,9 @@ RULE, WARM_UP = "lpft", ("--optim.warmup_epochs", "1")
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `benchmark_lpft_settings`."""
     parser.add_argument("task", choices=TASKS)
-    parser.add_argument(
-        "--data_root", type=expanded, required=True, metavar="DIR", help="folder that contains clothing/ and uoft-cs/"
-    )
-    parser.add_argument("--out_dir", type=expanded, required=True, metavar="DIR", help="folder of the runs")
+    add_draw_options(parser)
     most = range(2, len(TRIED) + 1)
     parser.add_argument("--search", type=int, choices=most, default=4, metavar="N", help="as in choose; default: 4")
-    parser.add_argument("--draws", type=int, default=5, metavar="N", help="default: 5")
 
 
 def benchmark_lpft_settings(task: str, data_root: Path, out_dir: Path, search: int, draws: int) -> dict[str, Any]:

@@ -80,14 +80,19 @@ METHODS: dict[str, Callable[[int], tuple[str, ...]]] = {
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `benchmark_small_data`."""
+    add_draw_options(parser)
+    parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="tasks and methods; default: all")
+    parser.add_argument("--earlier", type=expanded, metavar="FILE", help="figures of an earlier call, to add to")
+    parser.add_argument("--markdown", type=expanded, metavar="FILE", help="also write a table to this file")
+
+
+def add_draw_options(parser: argparse.ArgumentParser) -> None:
+    """Add the folders of photos and of runs, and the number of draws."""
     parser.add_argument(
         "--data_root", type=expanded, required=True, metavar="DIR", help="folder that contains clothing/ and uoft-cs/"
     )
     parser.add_argument("--out_dir", type=expanded, required=True, metavar="DIR", help="folder of the runs")
-    parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="tasks and methods; default: all")
     parser.add_argument("--draws", type=int, default=5, metavar="N", help="default: 5")
-    parser.add_argument("--earlier", type=expanded, metavar="FILE", help="figures of an earlier call, to add to")
-    parser.add_argument("--markdown", type=expanded, metavar="FILE", help="also write a table to this file")
 
 
 def benchmark_small_data(

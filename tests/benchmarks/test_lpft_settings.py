@@ -17,9 +17,9 @@ from transfer.runs.results import Metrics, Results
 
 # Of each setting, val and test accuracy in the first and in the second draw.
 FOUND = {
-    (): ((0.5, 0.6), (0.7, 0.7)),
-    ("6e-4", "1e-5"): ((0.6, 0.64), (0.7, 0.8)),
-    ("1", "epoch"): ((0.9, 0.5), (0.9, 0.6)),
+    "rule": ((0.5, 0.6), (0.7, 0.7)),
+    "rate": ((0.6, 0.64), (0.7, 0.8)),
+    "warm-up": ((0.9, 0.5), (0.9, 0.6)),
 }
 
 
@@ -30,9 +30,9 @@ def test_a_search_takes_what_is_best_on_val_and_gains_are_those_on_test(
 
     def here(command: list[str], cache: Path) -> subprocess.CompletedProcess[str]:
         config = parse_config(command[command.index("finetune") + 1 : -2])[0]
-        warms_up, rate = config.optim.warmup_epochs, config.optim.lr
-        found = FOUND[("1", "epoch") if warms_up == 1.0 else ("6e-4", "1e-5") if rate == pytest.approx(6e-4) else ()]
-        val, test = found[config.seed]
+        optim = config.optim
+        setting = "warm-up" if optim.warmup_epochs == 1 else "rate" if optim.lr == pytest.approx(6e-4) else "rule"
+        val, test = FOUND[setting][config.seed]
         metrics = {"val": Metrics({"top1": val}), "test": Metrics({"top1": test})}
         run_dir = Path(command[command.index("--out_dir") + 1])
         run_dir.mkdir(parents=True)
