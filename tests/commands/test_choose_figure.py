@@ -25,12 +25,13 @@ def test_names_are_whole_apart_and_say_what_is_taken(
         return path
 
     monkeypatch.setattr(figure, "save_png", keep)
-    found = (("lite0 224 px", 9.1, 0.87), ("lite1 240 px", 11.3, 0.874), ("lite2 260 px", 11.6, 0.8745))
+    close = (("lite1 at 240 px", 11.3, 0.874), ("lite2 at 260 px", 11.6, 0.8745))
+    found = (("lite0 at 224 px", 5.0, 0.87), *close, ("v2-s at 384 px", 100.0, 0.88))
     points = [Point(name, ms, value, Interval(low=value - 0.012, high=value + 0.012)) for name, ms, value in found]
     tuned = Point("LP-FT", 11.6, 0.9, Interval(low=0.89, high=0.91))
-    draw_frontier(points, [0, 1, 2], 2, ("photos", "ms", "accuracy (%)"), tmp_path / "a.png", tuned, takes_tuned)
+    draw_frontier(points, [0, 1, 2, 3], 2, ("photos", "ms", "accuracy (%)"), tmp_path / "a.png", tuned, takes_tuned)
     (axes,) = drawn[0].axes
-    taken = {True: "LP-FT", False: "lite2 260 px"}[takes_tuned]
+    taken = {True: "LP-FT", False: "lite2 at 260 px"}[takes_tuned]
     expected = [name + (" (taken)" if name == taken else "") for name, _, _ in (*found, tuned[:3])]
     assert [text.get_text() for text in axes.texts] == expected
     boxes = [text.get_window_extent() for text in axes.texts]

@@ -62,7 +62,7 @@ def draw_frontier(
         names.append(_draw(axes, tuned, colour, takes_tuned, marker="s", shift=_BESIDE, zorder=4))
     drawn = [*points, *([] if tuned is None else [tuned])]
     latencies = [point.latency_ms for point in drawn]
-    axes.set_xlim(min(latencies) / 1.25, max(latencies) * 1.6)  # room for the names
+    axes.set_xlim(min(latencies) / 1.6, max(latencies) * 1.6)  # room for the names
     low, high = (100 * end for end in (min(p.interval.low for p in drawn), max(p.interval.high for p in drawn)))
     axes.set_ylim(low - 0.1 * (high - low) - 0.1, high + 0.1 * (high - low) + 0.1)  # and here above and below
     is_wide = max(latencies) > 5 * min(latencies)
