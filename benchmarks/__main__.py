@@ -45,11 +45,14 @@ formats  the formats of a bundle on photos: time and answers of each, the graph'
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from transfer.commands.console import exit_status
 from transfer.commands.process import keep_freed_memory, share_cores
@@ -153,8 +156,8 @@ def report(figures: dict[str, Any], path: Path | None) -> None:
     """Print the figures with the hardware, and write them to `path` unless it is None."""
     from transfer.environment import environment, write_figures
 
-    for name, value in {**figures, "hardware": environment()["hardware"]}.items():
-        print(f"{name}: {value}")
+    plain = json.loads(json.dumps({**figures, "hardware": environment()["hardware"]}))
+    print(yaml.safe_dump(plain, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True), end="")
     write_figures(path, figures)
 
 

@@ -89,6 +89,20 @@ def test_peer_says_why_timm_does_not_import(
     assert message.startswith(f"error: timm cannot be imported ({reason}); ") and "torchvision" in message
 
 
+def test_figures_within_figures_are_printed_in_lines_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = {"ratio": 1.5, "b0": {"bn frozen": {"seconds": {"plain": 2.0, "folded": None}, "range": (1, 2)}}}
+    benchmark.report(figures, None)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:5] == [
+        "ratio: 1.5",
+        "b0:",
+        "  bn frozen:",
+        "    seconds: {plain: 2.0, folded: null}",
+        "    range: [1, 2]",
+    ]
+    assert lines[5] == "hardware:"
+
+
 @pytest.mark.skipif(not PROCESS_STATUS.is_file(), reason="needs Linux")
 def test_memory_measures_each_case_in_its_own_processes(tmp_path: Path) -> None:
     path = tmp_path / "memory.json"
