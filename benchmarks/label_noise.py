@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.features import compute_photos
 from transfer.errors import check_count
 from transfer.files import expanded
 
@@ -56,21 +57,20 @@ def benchmark_label_noise(
         draws: with seeds from 0.
         sheets: folder of the unchanged suspects.
     """
-    from benchmarks.learning_curve import compute_features
     from transfer.folds import draw_folds
     from transfer.probe.cross_validation import cross_validate
     from transfer.probe.features import Features
     from transfer.probe.label_suspects import rank_suspects
 
     check_count("draws", draws)
-    features, dataset = compute_features(data_root, cache_dir, backbone, image_size)
+    features, dataset, widths = compute_photos(data_root, cache_dir, backbone, image_size)
     given = features.labels.numpy()
     figures: dict[str, Any] = {"images": len(given), "backbone": backbone, "image_size": image_size, "share": share}
     figures["draws"] = []
     for seed in range(draws):
         labels = flip(given, dataset.num_classes, share, seed)
         noisy = Features(features.features, features.labels.new_tensor(labels))
-        found = cross_validate([noisy], dataset.num_classes, draw_folds(labels, 5, 1, seed))
+        found = cross_validate([noisy], dataset.num_classes, draw_folds(labels, 5, 1, seed), widths=widths)
         is_label = np.eye(dataset.num_classes, dtype=bool)[labels]
         suspects = rank_suspects(found.probabilities, is_label)
         changed = labels != given

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.features import compute_photos
 from transfer.files import expanded, written_whole
 
 if TYPE_CHECKING:
-    from datamodules.dataset.loaded import Dataset
     from transfer.probe.features import Features
 
 FACTORS = (1, 2, 4)
@@ -58,44 +58,21 @@ def benchmark_learning_curve(
         seeds: of the draws of each number.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
-    features, dataset = compute_features(data_root, cache_dir, backbone, image_size)
+    features, dataset, widths = compute_photos(data_root, cache_dir, backbone, image_size)
     figures: dict[str, Any] = {"photos": len(features.labels), "backbone": backbone, "image_size": image_size}
     for number in images:
         rows = []
         for seed in seeds:
             path = out_dir / f"{backbone}-{image_size}-{number}-{seed}.npz"
             if not path.exists():
-                save_draw(features, dataset.num_classes, number, seed, path)
+                save_draw(features, dataset.num_classes, widths, number, seed, path)
             rows.append({"seed": seed, **extrapolate_draw(path)})
             print(rows[-1], flush=True)
         figures[f"{number} photos"] = summarise(rows) | {"draws": rows}
     return figures
 
 
-def compute_features(data_root: Path, cache_dir: Path, backbone: str, image_size: int) -> tuple[Features, Dataset]:
-    """Return the features of all photos, split after split, and the photos."""
-    import torch
-
-    from benchmarks.probe_choices import compute
-    from transfer.probe.features import Features
-
-    options = [
-        "--dataset",
-        "folder",
-        "--data_root",
-        str(data_root),
-        "--backbone",
-        backbone,
-        "--feature_dtype",
-        "float32",
-    ]
-    options += ["--image_size", str(image_size), "--data.cache_dir", str(cache_dir), "--trainer.accelerator", "cpu"]
-    found, dataset, _ = compute(options)
-    parts = [found[name][0] for name in dataset.splits]
-    return Features(torch.cat([part.features for part in parts]), torch.cat([part.labels for part in parts])), dataset
-
-
-def save_draw(features: Features, num_classes: int, images: int, seed: int, path: Path) -> None:
+def save_draw(features: Features, num_classes: int, widths: Sequence[int], images: int, seed: int, path: Path) -> None:
     """Measure the curve of a draw and the truth, and write both to a file."""
     from transfer.folds import draw_folds
     from transfer.probe.cross_validation import cross_validate
@@ -104,14 +81,15 @@ def save_draw(features: Features, num_classes: int, images: int, seed: int, path
     labels = features.labels.numpy()
     order = draw_order(labels, None, seed)
     first, *_ = drawn = [order < factor * images / len(labels) for factor in FACTORS]
-    own = take(features, first)
-    choice = cross_validate([own], num_classes, draw_folds(labels[first], FOLDS, 1, seed)).choice
+    folds = draw_folds(labels[first], FOLDS, 1, seed)
+    choice = cross_validate([take(features, first)], num_classes, folds, widths=widths).choice
+    features = features.leading(choice.num_features)
     tested, truth = ~drawn[-1], []
     for mine in drawn:
         folds, penalties = draw_folds(labels[mine], FOLDS, 1, seed), penalties_around(choice.penalty)
         fit = cross_validate([take(features, mine)], num_classes, folds, heads=[choice.head], penalties=penalties).fit
         truth.append(float(np.mean(fit.logits(features.features[tested]).argmax(1).numpy() == labels[tested])))
-    found = measure_curve(own, num_classes, choice, FOLDS, seed=seed)
+    found = measure_curve(take(features, first), num_classes, choice, FOLDS, seed=seed)
     with written_whole(path) as file:
         np.savez_compressed(file, sizes=found.sizes, right=found.right, labels=found.labels, truth=np.array(truth))
 

@@ -29,11 +29,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_draw_options(parser, [100, 300], 5)
 
 
-def benchmark_logit_adjustment(features: Sequence[Path], num_images: Sequence[int], draws: int) -> dict[str, Any]:
+def benchmark_logit_adjustment(
+    features: Sequence[Path], last: int, num_images: Sequence[int], draws: int
+) -> dict[str, Any]:
     """Return, for each number of training images, the test metrics of each draw and way, and the mean gains over none.
 
     Args:
         features: files with the images of one dataset.
+        last: features of the last map, the first ones; a head sees them or all.
         num_images: numbers of training images.
         draws: draws of each, with seeds from 0.
     """
@@ -41,7 +44,7 @@ def benchmark_logit_adjustment(features: Sequence[Path], num_images: Sequence[in
     images = pool(features)
     figures: dict[str, Any] = {"files": [path.name for path in features], "images": len(images.labels)}
     for number in num_images:
-        rows = [try_draw(images, number, seed) for seed in range(draws)]
+        rows = [try_draw(images, last, number, seed) for seed in range(draws)]
         gains = {
             way: {name: asdict(mean_interval([row[way][name] - row["none"][name] for row in rows])) for name in metrics}
             for way, metrics in rows[0].items()
@@ -51,7 +54,7 @@ def benchmark_logit_adjustment(features: Sequence[Path], num_images: Sequence[in
     return figures
 
 
-def try_draw(images: Features, number: int, seed: int) -> dict[str, dict[str, float]]:
+def try_draw(images: Features, last: int, number: int, seed: int) -> dict[str, dict[str, float]]:
     """Return the test metrics of each way for one draw."""
     import torch
 
@@ -60,9 +63,13 @@ def try_draw(images: Features, number: int, seed: int) -> dict[str, dict[str, fl
 
     train, val, test = draw_splits(images, number, seed)
     num_classes = int(images.labels.max()) + 1
+    widths = last, images.features.shape[1]
     none, adjusted = (
-        fit_probe([train], val, num_classes, "mean_per_class", logit_adjustment=adjusts) for adjusts in (False, True)
+        fit_probe([train], val, num_classes, "mean_per_class", widths=widths, logit_adjustment=adjusts)
+        for adjusts in (False, True)
     )
+    # Ridge regression chooses the width, without adjustment: both have the same.
+    train, val, test = (part.leading(none.num_features) for part in (train, val, test))
     both = Features(torch.cat([train.features, val.features]), torch.cat([train.labels, val.labels]))
     ways = {"none": none.fit, "balanced": fit_balanced(both, none.penalty, none.temperature), "adjusted": adjusted.fit}
     found = {name: linear_metrics(fit, test) for name, fit in ways.items()}

@@ -30,11 +30,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_draw_options(parser, [30, 100, 300, 1000], 20)
 
 
-def benchmark_penalties(features: Sequence[Path], num_images: Sequence[int], draws: int) -> dict[str, Any]:
+def benchmark_penalties(features: Sequence[Path], last: int, num_images: Sequence[int], draws: int) -> dict[str, Any]:
     """Return, for each number of training images, the test accuracies, the penalties and the seconds of both ways.
 
     Args:
         features: files with the images of one dataset.
+        last: features of the last map, the first ones; a head sees them or all.
         num_images: numbers of training images.
         draws: draws of each, with seeds from 0.
     """
@@ -42,7 +43,7 @@ def benchmark_penalties(features: Sequence[Path], num_images: Sequence[int], dra
     images = pool(features)
     figures: dict[str, Any] = {"files": [path.name for path in features], "images": len(images.labels)}
     for number in num_images:
-        rows = [try_draw(images, number, seed) for seed in range(draws)]
+        rows = [try_draw(images, last, number, seed) for seed in range(draws)]
         gains = [row["train"]["test_top1"] - row["val"]["test_top1"] for row in rows]
         figures[str(number)] = {
             **{place: {name: [row[place][name] for row in rows] for name in rows[0][place]} for place in rows[0]},
@@ -52,18 +53,19 @@ def benchmark_penalties(features: Sequence[Path], num_images: Sequence[int], dra
     return figures
 
 
-def try_draw(images: Features, number: int, seed: int) -> dict[str, dict[str, float]]:
+def try_draw(images: Features, last: int, number: int, seed: int) -> dict[str, dict[str, float]]:
     """Return the test accuracy, the penalty and the seconds of each way, for one draw."""
     from transfer.probe import linear
 
     train, val, test = draw_splits(images, number, seed)
+    widths = last, images.features.shape[1]
     found: dict[str, dict[str, float]] = {}
     for place, most in (("train", len(train.labels)), ("val", 0)):
         started = time.perf_counter()
         with patch.object(linear, "MOST_CROSS_VALIDATED", most):
-            probe = linear.fit_probe([train], val, int(images.labels.max()) + 1)
+            probe = linear.fit_probe([train], val, int(images.labels.max()) + 1, widths=widths)
         seconds = time.perf_counter() - started
         assert probe.chosen_on == place
-        top1 = linear.linear_metrics(probe.fit, test)["top1"]
+        top1 = linear.linear_metrics(probe.fit, test.leading(probe.num_features))["top1"]
         found[place] = {"test_top1": top1, "penalty": probe.penalty, "seconds": round(seconds, 2)}
     return found

@@ -2,23 +2,22 @@
 
 Cheaper: computed by the engine that `auto` takes instead of `torch`, and rounded to bfloat16. Each is fitted with all
 penalties; val chooses one. Views: 1, 2, 4, ... of each training image, on all of them and on stratified draws of a few,
-which are tested on the training images that were not drawn. Seeds pair the draws.
+which are tested on the training images that were not drawn. Seeds pair the draws. Heads see the last map alone.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.features import compute
 from transfer.files import expanded
 
 if TYPE_CHECKING:
     import torch
 
-    from datamodules.dataset.loaded import Dataset
     from transfer.probe.features import Features
 
 
@@ -62,9 +61,10 @@ def benchmark_probe_choices(
     figures: dict[str, Any] = {"dataset": dataset, "backbone": backbone, "image_size": image_size}
     plain: dict[str, list[Features]] = {}
     for engine in ("torch", "auto"):
-        found, dataset_read, record = compute(
+        found, dataset_read, (last, *_), record = compute(
             [*options, "--engine", engine, "--views", str(views if engine == "auto" else 1)]
         )
+        found = {name: [view.leading(last) for view in each] for name, each in found.items()}
         figures[f"engine_{engine}"], num_classes = record, dataset_read.num_classes
         for dtype in ("float32", "bfloat16"):
             rounded = {name: [as_type(each, dtype) for each in found[name][:1]] for name in ("train", "val")}
@@ -81,27 +81,6 @@ def benchmark_probe_choices(
                 count: [each[count] for each in draws] for count in counts
             }
     return figures
-
-
-def compute(argv: Sequence[str]) -> tuple[dict[str, list[Features]], Dataset, dict[str, Any]]:
-    """Return the features of a probe's command line, the dataset, and which engine computed."""
-    from datamodules import load_dataset
-    from datamodules.datamodule import DataModule
-    from transfer.commands.probe import build_network, choose_start
-    from transfer.commands.probe_features import extract
-    from transfer.config.command_line import parse_probe_config
-    from transfer.probe.fabric import build_fabric
-
-    config, own = parse_probe_config(argv)
-    config, start = choose_start(config)
-    dataset = load_dataset(config.dataset, **config.read_options())
-    fabric = build_fabric(config.trainer)
-    data = DataModule(dataset, start.preprocessing, **config.loader_options())
-    classifier = build_network(config, start, dataset, fabric)
-    features, _, record = extract(config, own, data, classifier, fabric)
-    assert record is not None
-    last = classifier.backbone.num_map_channels
-    return {name: [view.leading(last) for view in views] for name, views in features.items()}, dataset, asdict(record)
 
 
 def as_type(features: Features, dtype: str) -> Features:

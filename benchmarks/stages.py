@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `benchmark_stages`."""
     add_draw_options(parser, [30, 300, 2700], 5)
-    parser.add_argument("--last", type=int, default=1280, metavar="N", help="features of the last map; default: 1280")
 
 
 def benchmark_stages(features: Sequence[Path], last: int, num_images: Sequence[int], draws: int) -> dict[str, Any]:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
+from benchmarks import label_noise
 from benchmarks.label_noise import flip, score
 from benchmarks.learning_curve import extrapolate_draw, summarise
+from transfer.folds import draw_folds
+from transfer.probe.cross_validation import cross_validate
+from transfer.probe.features import Features
 from transfer.probe.label_suspects import Suspect
 
 
@@ -28,6 +34,27 @@ def test_precision_and_recall_are_counted() -> None:
     assert (found["precision"], found["recall"]) == (0.6, 0.75)
     assert found["precision_of_as_many_as_changed"] == found["recall_of_as_many_as_changed"] == 0.5
     assert found["suggests_the_class_before"] == pytest.approx(2 / 3)
+
+
+def test_suspects_are_those_of_a_head_that_sees_what_folds_choose(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The first features tell the classes apart, the others are noise."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(300) % 3
+    x = rng.normal(size=(300, 120)).astype(np.float32)
+    x[:, :3] += 5 * np.eye(3, dtype=np.float32)[labels]
+    features = Features(torch.from_numpy(x), torch.from_numpy(labels))
+    photos = features, SimpleNamespace(num_classes=3), [3, 120]
+    monkeypatch.setattr(label_noise, "compute_photos", lambda *_: photos)
+    (draw,) = label_noise.benchmark_label_noise(tmp_path, tmp_path, draws=1)["draws"]
+    noisy = flip(labels, 3, 0.05, 0)
+
+    def accuracy(width: int) -> float:
+        of_noisy = Features(features.features[:, :width], torch.from_numpy(noisy))
+        return cross_validate([of_noisy], 3, draw_folds(noisy, 5, 1, 0)).value
+
+    assert draw["accuracy"] == accuracy(3) > accuracy(120)
 
 
 def test_intervals_that_cover_are_counted(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ def test_it_finds_more_of_a_rare_class_at_the_cost_of_the_common_one() -> None:
     labels = np.repeat([0, 1], [540, 60])
     x = rng.normal(size=(600, 2)).astype(np.float32)
     x[:, 0] += 1.5 * labels
-    found = try_draw(Features(torch.from_numpy(x), torch.from_numpy(labels)), 200, 0)
+    found = try_draw(Features(torch.from_numpy(x), torch.from_numpy(labels)), 2, 200, 0)
     assert found["none"]["top1"] > 0.9
     for way in ("balanced", "adjusted"):
         assert found[way]["top1"] < 0.9
