@@ -26,7 +26,7 @@ from transfer.files import expanded, read_object, write_json, write_text
 from transfer.markdown import markdown_table
 from transfer.run_files import RESULTS
 from transfer.runs.results import Results, read_results
-from transfer.statistics import mean_interval
+from transfer.statistics import bounded, mean_interval
 
 PROCESSOR = "processor.json"  # in a run's folder: seconds of processor time, of a run that was never stopped
 
@@ -196,7 +196,7 @@ def collect(name: str, out_dir: Path, earlier: dict[str, Any]) -> dict[str, Any]
             methods[method] = {
                 "words": words(TASKS[name].epochs),
                 "runs": rows,
-                "mean_test_top1": asdict(mean_interval([run["test_top1"] for run in rows])),
+                "mean_test_top1": asdict(bounded(mean_interval([run["test_top1"] for run in rows]), 0, 1)),
                 "mean_gain_over_probe": asdict(mean_interval(gains)) if gains else None,
             }
     return {"images": sizes, **methods} if methods else {}

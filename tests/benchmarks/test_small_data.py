@@ -87,6 +87,8 @@ def test_it_goes_on_where_it_stopped_and_tells_of_every_run(tmp_path: Path, monk
     assert [(run["seed"], run["wall_seconds"]) for run in lpft["runs"]] == [(0, 2.0), (1, 3.0)]
     assert all(run["processor_seconds"] >= 0 for run in lpft["runs"])
     assert lpft["mean_test_top1"]["value"] == pytest.approx(statistics.mean((0.65, 0.77)))
+    # Of two draws so far apart Student's t is wider than all accuracies.
+    assert (lpft["mean_test_top1"]["low"], lpft["mean_test_top1"]["high"]) == (0, 1)
     gain = lpft["mean_gain_over_probe"]
     half = 12.706 * statistics.stdev((0.05, 0.07)) / 2**0.5  # Student's t with one degree of freedom
     assert (gain["value"], gain["low"]) == (pytest.approx(0.06), pytest.approx(0.06 - half, rel=1e-4))

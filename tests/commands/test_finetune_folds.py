@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -95,9 +96,11 @@ def test_each_run_agrees_with_its_own_results_and_reads_test_once(folds: Path) -
         assert own["metrics"]["val"]["top1"] == pytest.approx((arrays["prediction"] == arrays["label"])[at].mean())
         assert run["val"] == own["metrics"]["val"] and run["num_images"] == at.sum()
         assert own["test_reads"] == 1
-        tested.append(own["metrics"]["test"]["top1"])
-    mean = mean_interval(tested)
-    assert record["test"]["top1"] == pytest.approx(vars(mean))
+        tested.append(own["metrics"]["test"])
+    for name, most in (("top1", 1), ("loss", math.inf)):
+        mean = mean_interval([metrics[name] for metrics in tested])
+        ends = max(mean.low, 0), min(mean.high, most)
+        assert record["test"][name] == pytest.approx({"value": mean.value, "low": ends[0], "high": ends[1], "count": 3})
 
 
 def test_evaluate_reads_the_folds_own_val(folds: Path, capsys: pytest.CaptureFixture[str]) -> None:

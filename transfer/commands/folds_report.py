@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +21,7 @@ from transfer.runs.intervals import find_intervals
 from transfer.runs.names import data_name
 from transfer.runs.results import Metrics, Results
 from transfer.runs.test_record import SavedPredictions, text_array
-from transfer.statistics import Mean, mean_interval
+from transfer.statistics import Mean, bounded, mean_interval
 
 SCHEMA_VERSION = 1  # of folds.json
 
@@ -194,7 +195,9 @@ def collect(
 
 
 def _means(metrics: Sequence[Metrics]) -> dict[str, Mean]:
-    return {name: mean_interval([one[name] for one in metrics]) for name in metrics[0]}
+    """Return the mean over the runs of each metric; all but the loss are shares."""
+    most = {"loss": math.inf}
+    return {name: bounded(mean_interval([one[name] for one in metrics]), 0, most.get(name, 1)) for name in metrics[0]}
 
 
 def describe_fold(results: Results) -> str:
@@ -225,9 +228,8 @@ def describe(record: FoldResults, config: FinetuneConfig) -> str:
 
 
 def _bounds(means: Mapping[str, Mean]) -> dict[str, Interval]:
-    """Return the intervals of means of shares, as far as they are shares."""
     return {
-        name: Interval(max(mean.low, 0.0), min(mean.high, 1.0))
+        name: Interval(mean.low, mean.high)
         for name, mean in means.items()
         if mean.low is not None and mean.high is not None
     }
