@@ -23,8 +23,8 @@ from transfer.probe.ridge import RidgeRegression
 from transfer.probe.temperatures import lowest_loss
 from transfer.training.metrics import Predicted, build_metrics
 
-# Up to so many training images cross-validation chooses: 67.8% of test images right against 63.6% where val had chosen
-# at 30 clothing photos, 82.2% against 81.3% at 300, no difference at 1,000 (benchmarks/penalties_clothing_cpu.json).
+# Up to so many training images cross-validation chooses: 67.5% of test images right against 63.4% where val had chosen
+# at 30 clothing photos, 82.1% against 81.4% at 300, no difference at 1,000 (benchmarks/penalties_clothing_cpu.json).
 MOST_CROSS_VALIDATED = 999
 _FOLDS = 5
 
