@@ -154,6 +154,21 @@ def test_a_program_that_collects_warnings_gets_the_arguments() -> None:
         exit_status(lambda: warnings.warn("`batch_size`=1 is small", stacklevel=1), small_parser)
 
 
+def test_a_warning_is_shown_once_by_a_command_and_again_by_the_next() -> None:
+    def command() -> None:
+        for text in ("left out 2 files", "left out 2 files", "left out 3 files"):
+            with warnings.catch_warnings():  # whose end lets Python show a warning again
+                pass
+            warnings.warn(text, stacklevel=1)
+
+    before = warnings.showwarning
+    with pytest.warns(UserWarning, match="left out") as collected:
+        assert exit_status(command) == 0
+        assert [str(one.message) for one in collected] == ["left out 2 files", "left out 3 files"]
+        assert exit_status(command) == 0
+    assert len(collected) == 4 and warnings.showwarning is before
+
+
 def test_success_is_0_and_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_status(lambda: print("done")) == 0
     assert capsys.readouterr() == ("done\n", "")

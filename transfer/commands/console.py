@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TextIO
 
 from transfer.errors import BadValue, Diverged, Interrupted, MissingData, UserError, explain_failure, printable
 
@@ -40,7 +41,7 @@ def exit_status(
         Exception: any other error is a bug; it passes with its traceback.
     """
     try:
-        with _warnings_with_flags(build_parser), _stopped_by_sigterm():
+        with _warnings_once(), _warnings_with_flags(build_parser), _stopped_by_sigterm():
             status = command()
         sys.stdout.flush()
     except BrokenPipeError:
@@ -174,6 +175,30 @@ def check_folder(argument: str, file: Path | None) -> None:
         raise MissingData(f"`{argument}`={file}: no such folder")
     if file is not None and file.is_dir():
         raise BadValue(f"`{argument}`={file} is a folder: give the path of a file")
+
+
+@contextmanager
+def _warnings_once() -> Iterator[None]:
+    """Show a warning once, though folds and other parts of a command may give it again."""
+    original, shown = warnings.showwarning, set[str]()
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if category is not UserWarning or str(message) not in shown:
+            shown.add(str(message))
+            original(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = original
 
 
 @contextmanager
