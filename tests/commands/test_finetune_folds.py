@@ -121,8 +121,9 @@ def test_what_is_finished_is_not_done_again(folds: Path, tmp_path: Path, capfd: 
     assert not read_results(copy / "fold1")["resumed"] and read_results(copy / "fold2")["resumed"]
     before, after = load_arrays(folds), load_arrays(copy)
     assert all(np.array_equal(before[name], after[name]) for name in before)  # bit for bit the same networks
-    printed = capfd.readouterr().out
-    assert f"efficientnet-transfer export {copy / 'fold0'} {copy / 'fold1'} {copy / 'fold2'} --out DIR" in printed
+    printed, err = capfd.readouterr()
+    runs = " ".join(str(copy / f"fold{fold}") for fold in range(3))
+    assert err.splitlines()[-1] == f"next: efficientnet-transfer export {runs} --out bundle/"
     assert "test, mean of 3 networks: top1" in printed and "48 images of 16 groups" in printed
 
 

@@ -32,6 +32,7 @@ from transfer.config.recipes import allows_user_code, opens_page
 from transfer.config.schema import FinetuneConfig
 from transfer.errors import BadValue, UserError
 from transfer.files import expanded
+from transfer.networks.user_code import is_import_path
 from transfer.runs.results import Results
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if opens_page(words):
                 raise BadValue("`open` with `folds`: the page is one run's: give `fold`, too, or leave `open` out")
             record = train_folds(config, given, allows_user_code(argv))
-            say_next("folds trained", [one.run_dir for one in record.runs])
+            if not is_import_path(config.backbone) and not is_import_path(config.head):  # whose code no bundle holds
+                say_next("folds trained", [str(Path(record.folder) / one.run_dir) for one in record.runs])
         else:
             results = _run(config, resume, given, allows_user_code(argv), opens_page(words))
             if is_main_process():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 
 from transfer.config.schema import FinetuneConfig
 from transfer.files import written_whole
-from transfer.networks.user_code import is_import_path
 from transfer.records import Interval
 from transfer.resampling import accuracy_interval
 from transfer.runs.intervals import find_intervals
@@ -221,9 +219,6 @@ def describe(record: FoldResults, config: FinetuneConfig) -> str:
     if record.test:
         means = {name: mean.value for name, mean in record.test.items()}
         lines += [f"test, mean of {record.folds} networks: {_list(means, _bounds(record.test), record.metric)}"]
-    if not is_import_path(config.backbone) and not is_import_path(config.head):
-        runs = shlex.join(str(Path(record.folder) / run.run_dir) for run in record.runs)
-        lines += [f"one bundle that averages them: efficientnet-transfer export {runs} --out DIR"]
     return "\n".join([*lines, f"results in {Path(record.folder) / 'folds.json'}"])
 
 
