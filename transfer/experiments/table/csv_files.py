@@ -58,7 +58,10 @@ def csv_seeds(results: Sequence[Result]) -> str:
 
 
 def csv_differences(comparisons: Sequence[Comparison]) -> str:
-    """Return a CSV line for each comparison; differences are in points to 4 decimals, with both intervals."""
+    """Return a CSV line for each comparison; differences are in points to 4 decimals, with both intervals.
+
+    P-values have 6 digits: the further ones differ between processors.
+    """
     rows = []
     for one in comparisons:
         found, bootstrap = one.difference, one.difference and one.difference.bootstrap
@@ -80,8 +83,8 @@ def csv_differences(comparisons: Sequence[Comparison]) -> str:
                 "degrees_of_freedom": found and _rounded(found.degrees),
                 "bootstrap_low": bootstrap and _rounded(100 * bootstrap.low),
                 "bootstrap_high": bootstrap and _rounded(100 * bootstrap.high),
-                "p_value": found and found.p_value,
-                "p_value_holm": one.corrected,
+                "p_value": found and _six_digits(found.p_value),
+                "p_value_holm": _six_digits(one.corrected),
                 "verdict": one.verdict,
                 "reason": one.reason,
             }
@@ -130,3 +133,7 @@ def _row(result: Result | None, paper: PaperResult | None) -> dict[str, Any]:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
+
+
+def _six_digits(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.6g}")
