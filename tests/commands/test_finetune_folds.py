@@ -13,7 +13,7 @@ import pytest
 
 from datamodules import load_dataset
 from tests.support.bundles import TINY
-from tests.support.runs import CHEAP, call, read_results, refused, save_csv, save_photo
+from tests.support.runs import CHEAP, call, read_results, refused, save_classes, save_csv, save_photo
 from transfer import finetune as finetune_one
 from transfer import finetune_folds
 from transfer.commands import finetune
@@ -130,6 +130,13 @@ def test_what_is_finished_is_not_done_again(folds: Path, tmp_path: Path, capfd: 
 def test_a_folder_goes_on_with_the_same_settings_only(folds: Path, capsys: pytest.CaptureFixture[str]) -> None:
     message = refused(capsys, "--resume", folds, "--optim.lr", "0.5")
     assert "was planned otherwise" in message and "optim.lr: None -> 0.5" in message
+
+
+def test_files_that_are_left_out_are_named_on_the_terminal_too(tmp_path: Path) -> None:
+    photos = save_classes(tmp_path / "photos", {"cat": 12, "dog": 12})
+    (photos / "cat" / "notes.txt").touch()
+    with pytest.warns(UserWarning, match=r"left out 1 file .*\.txt"):  # of this process, not of those that train
+        assert call(finetune.main, *WORDS, "--data_root", photos, "--folds", "2", "--out_dir", tmp_path / "folds") == 0
 
 
 def test_a_part_of_train_and_several_labels(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

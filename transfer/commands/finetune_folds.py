@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -200,10 +199,8 @@ def _out_of_fold(results: Sequence[Results]) -> OutOfFold:
         if "val" not in each.splits:
             raise MissingData(f"{each.run_dir}: no val split")
         run = load_run(each.run_dir, allow_user_code=True)  # as the user has allowed the run itself
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the run has warned of its images
-            subject = open_images(run, "val", None, {})
-            parts.append(measure(run, subject, "best", "torch", {}).predictions)
+        subject = open_images(run, "val", None, {})
+        parts.append(measure(run, subject, "best", "torch", {}).predictions)
         if subject.changed:
             raise BadValue(f"{each.run_dir}: its {' and '.join(subject.changed)} changed since it was trained")
         groups.append(subject.dataset.split("test").groups)
