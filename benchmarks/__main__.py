@@ -157,8 +157,10 @@ def report(figures: dict[str, Any], path: Path | None) -> None:
     from transfer.environment import environment, write_figures
 
     plain = json.loads(json.dumps({**figures, "hardware": environment()["hardware"]}))
-    print(yaml.safe_dump(plain, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True), end="")
-    write_figures(path, figures)
+    try:
+        print(yaml.safe_dump(plain, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True), end="")
+    finally:  # though nobody reads them any more, as behind `head`
+        write_figures(path, figures)
 
 
 if __name__ == "__main__":

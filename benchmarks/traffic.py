@@ -124,7 +124,7 @@ class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]  # missing i
     """Counts calls and bytes of each operator that computes."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # missing in its types
         self.calls: Counter[str] = Counter()
         self.bytes: Counter[str] = Counter()
 

@@ -103,6 +103,18 @@ def test_figures_within_figures_are_printed_in_lines_of_their_own(capsys: pytest
     assert lines[5] == "hardware:"
 
 
+def test_figures_are_written_though_nobody_reads_what_is_printed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def print_to_nobody(*words: object, end: str = "") -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("builtins.print", print_to_nobody)
+    with pytest.raises(BrokenPipeError):
+        benchmark.report({"ratio": 1.5}, tmp_path / "figures.json")
+    assert json.loads((tmp_path / "figures.json").read_text())["ratio"] == 1.5
+
+
 @pytest.mark.skipif(not PROCESS_STATUS.is_file(), reason="needs Linux")
 def test_memory_measures_each_case_in_its_own_processes(tmp_path: Path) -> None:
     path = tmp_path / "memory.json"

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks import label_noise
 from benchmarks.label_noise import flip, score
-from benchmarks.learning_curve import extrapolate_draw, summarise
+from benchmarks.learning_curve import extrapolate_draw, save_draw, summarise
 from transfer.folds import draw_folds
 from transfer.probe.cross_validation import cross_validate
 from transfer.probe.features import Features
@@ -39,12 +39,8 @@ def test_precision_and_recall_are_counted() -> None:
 def test_suspects_are_those_of_a_head_that_sees_what_folds_choose(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The first features tell the classes apart, the others are noise."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(300) % 3
-    x = rng.normal(size=(300, 120)).astype(np.float32)
-    x[:, :3] += 5 * np.eye(3, dtype=np.float32)[labels]
-    features = Features(torch.from_numpy(x), torch.from_numpy(labels))
+    features = features_of_which_three_tell(300)
+    labels = features.labels.numpy()
     photos = features, SimpleNamespace(num_classes=3), [3, 120]
     monkeypatch.setattr(label_noise, "compute_photos", lambda *_: photos)
     (draw,) = label_noise.benchmark_label_noise(tmp_path, tmp_path, draws=1)["draws"]
@@ -55,6 +51,22 @@ def test_suspects_are_those_of_a_head_that_sees_what_folds_choose(
         return cross_validate([of_noisy], 3, draw_folds(noisy, 5, 1, 0)).value
 
     assert draw["accuracy"] == accuracy(3) > accuracy(120)
+
+
+def test_a_curve_and_its_truth_are_of_a_head_that_sees_what_folds_choose(tmp_path: Path) -> None:
+    features = features_of_which_three_tell(600)
+    for name, given, widths in (("all", features, [3, 120]), ("three", features.leading(3), [3])):
+        save_draw(given, 3, widths, 100, 0, tmp_path / f"{name}.npz")
+    saved = [np.load(tmp_path / f"{name}.npz", allow_pickle=False) for name in ("all", "three")]
+    assert all(np.array_equal(saved[0][name], saved[1][name]) for name in ("sizes", "right", "labels", "truth"))
+
+
+def features_of_which_three_tell(num_images: int) -> Features:
+    """Return features of three classes, of which the first three tell them apart and 117 are noise."""
+    rng, labels = np.random.default_rng(0), np.arange(num_images) % 3
+    x = rng.normal(size=(num_images, 120)).astype(np.float32)
+    x[:, :3] += 5 * np.eye(3, dtype=np.float32)[labels]
+    return Features(torch.from_numpy(x), torch.from_numpy(labels))
 
 
 def test_intervals_that_cover_are_counted(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ def test_it_finds_more_of_a_rare_class_at_the_cost_of_the_common_one() -> None:
     x[:, 0] += 1.5 * labels
     found = try_draw(Features(torch.from_numpy(x), torch.from_numpy(labels)), 2, 200, 0)
     assert found["none"]["top1"] > 0.9
+    with_noise = np.concatenate([x, rng.normal(size=(600, 60)).astype(np.float32)], axis=1)
+    assert try_draw(Features(torch.from_numpy(with_noise), torch.from_numpy(labels)), 2, 200, 0) == found
     for way in ("balanced", "adjusted"):
         assert found[way]["top1"] < 0.9
         # The common class loses less than the rare one gains; both are worth half.

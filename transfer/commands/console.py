@@ -179,7 +179,10 @@ def check_folder(argument: str, file: Path | None) -> None:
 
 @contextmanager
 def _warnings_once() -> Iterator[None]:
-    """Show a warning once, though folds and other parts of a command may give it again."""
+    """Show a warning once, though folds and other parts of a command may give it again.
+
+    Python's own filter `once` forgets what it has shown whenever a library changes the filters.
+    """
     original, shown = warnings.showwarning, set[str]()
 
     def show(
